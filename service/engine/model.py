@@ -1,0 +1,209 @@
+"""A model: layers in the order of their computation, and what is known of where it comes from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from service.engine.activations import SIGMOID, SOFTMAX, Array
+from service.engine.layers import Dense, Identity, Layer
+from service.engine.recurrent import Mask, Recurrent, Shape
+from service.errors import InvalidInput, Problem
+
+Kind = Literal["classes", "binary", "values"]
+
+# |ours - Keras| <= TOLERANCE * max(1, |Keras|)
+TOLERANCE = 1e-5
+
+# A forward pass takes at most so many rows, and at most so many floats in one layer's output. More rows are no faster.
+ROWS_AT_ONCE = 128
+FLOATS_AT_ONCE = 1 << 22
+
+
+class Node(NamedTuple):
+    """A layer and where its inputs come from: 0 is the model's input, k the output of node k - 1."""
+
+    layer: Layer
+    inputs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a model comes from. Plain data; the loaders fill it, the engine carries it.
+
+    `assumed` says in words what the file did not tell and its Keras version fixes. `golden_rows` counts the golden
+    predictions that were replayed, `golden_difference` is the worst difference among them, scaled as in the tolerance.
+    """
+
+    file: str
+    sha256: str
+    format: str
+    keras: str | None
+    assumed: tuple[str, ...] = ()
+    tolerance: float = TOLERANCE
+    golden_rows: int = 0
+    golden_difference: float | None = None
+
+    @property
+    def verified(self) -> bool:
+        """Whether the model has reproduced what Keras answered."""
+        return self.golden_rows > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """An input column: its name, and its unit where it has one."""
+
+    name: str
+    unit: str | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a person says of the model: its name, its labels, its columns."""
+
+    name: str
+    version: str = "1"
+    description: str | None = None
+    classes: tuple[str, ...] | None = None
+    features: tuple[Feature, ...] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Model:
+    """An immutable model with one input and one output. Safe to use from several threads.
+
+    `input_shape` is without the batch axis, a free axis is None; `input_dtype` is float32, or float64 where the card's
+    scaling comes first.
+    """
+
+    nodes: tuple[Node, ...]
+    input_shape: Shape
+    input_dtype: npt.DTypeLike
+    origin: Origin
+    about: About
+
+    @cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The output shape of each node, without the batch axis."""
+        return tuple(self._shapes_for(self.input_shape)[1:])
+
+    @property
+    def output_shape(self) -> Shape:
+        """Without the batch axis; a free axis is None."""
+        return self.shapes[-1]
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What the output is: a distribution over `classes`, one `binary` probability, or else plain `values`."""
+        index = len(self.nodes)
+        while index and isinstance(self.nodes[index - 1].layer, Identity):
+            index = self.nodes[index - 1].inputs[0]
+        last = self.nodes[index - 1].layer.last_activation if index else None
+        if last is SOFTMAX and len(self.output_shape) == 1:
+            return "classes"
+        if last is SIGMOID and self.output_shape == (1,):
+            return "binary"
+        return "values"
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights, as Keras counts them."""
+        return sum(array.size for node in self.nodes for array in node.layer.weights.values())
+
+    def predict(self, x: npt.ArrayLike) -> Array:
+        """x (n, *input_shape) -> float32 (n, *output_shape).
+
+        Raises InvalidInput where x does not fit or holds something that is no finite float32.
+        """
+        return self.forward(self.checked(x))
+
+    def trace(self, x: npt.ArrayLike) -> list[dict[str, Array]]:
+        """What each node computed on x (n, *input_shape), by name, from the same functions as `predict`.
+
+        Every recurrent step's gates and states, a Dense layer's `sums`, and each layer's `output`.
+        """
+        values: list[Array] = [self.checked(x)]
+        masks: list[Mask] = [None]
+        traced: list[dict[str, Array]] = []
+        with np.errstate(all="ignore"):
+            for layer, inputs in self.nodes:
+                xs, ms = [values[k] for k in inputs], [masks[k] for k in inputs]
+                steps: dict[str, Array] = {}
+                if isinstance(layer, Recurrent):
+                    steps = layer.trace(xs, ms)
+                elif isinstance(layer, Dense):
+                    steps = {"sums": layer.sums(xs[0])}
+                y, mask = layer(xs, ms)
+                traced.append({**steps, "output": y})
+                values.append(y)
+                masks.append(mask)
+        return traced
+
+    def forward(self, x: Array) -> Array:
+        """As `predict`, for x of `input_dtype` that is known to fit. Overflow becomes infinity, no warning."""
+        rows = self._rows_at_once(x.shape[1:])
+        with np.errstate(all="ignore"):
+            if len(x) <= rows:
+                return self._run(x)
+            return np.concatenate([self._run(x[start : start + rows]) for start in range(0, len(x), rows)])
+
+    def checked(self, x: npt.ArrayLike) -> Array:
+        """x as an array of `input_dtype` (n, *input_shape), or InvalidInput: what was expected, what came."""
+        try:
+            given = np.asarray(x)
+        except ValueError:
+            raise InvalidInput([Problem((), f"expected {self.expects}, got rows of different lengths")]) from None
+        if given.dtype.kind not in "fiu":
+            raise InvalidInput([Problem((), f"expected numbers, got an array of {given.dtype}")])
+        if given.ndim != len(self.input_shape) + 1 or any(
+            want is not None and want != got for want, got in zip(self.input_shape, given.shape[1:], strict=True)
+        ):
+            raise InvalidInput([Problem((), f"expected {self.expects}, got an array of shape {given.shape}")])
+        if 0 in given.shape:
+            raise InvalidInput([Problem((), f"expected {self.expects}, got an empty array of shape {given.shape}")])
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(given.astype(np.float32))
+        if not finite.all():
+            where = tuple(int(k) for k in np.argwhere(~finite)[0])
+            raise InvalidInput([Problem(where, f"expected finite float32 numbers, got {given[where]} at {where}")])
+        return given.astype(self.input_dtype)
+
+    @property
+    def expects(self) -> str:
+        """The expected input in words, such as "an array of shape (n, 20, 15)"."""
+        return f"an array of shape (n, {', '.join('any' if n is None else str(n) for n in self.input_shape)})"
+
+    def _shapes_for(self, input_shape: Shape) -> list[Shape]:
+        shapes = [input_shape]
+        for layer, inputs in self.nodes:
+            shapes.append(layer.output_shape([shapes[k] for k in inputs]))
+        return shapes
+
+    def _rows_at_once(self, shape: tuple[int, ...]) -> int:
+        if shape == self.input_shape:
+            return self._rows_at_fixed_shape
+        return _rows(self._shapes_for(shape))
+
+    @cached_property
+    def _rows_at_fixed_shape(self) -> int:
+        return _rows(self._shapes_for(self.input_shape))
+
+    def _run(self, x: Array) -> Array:
+        values: list[Array] = [x]
+        masks: list[Mask] = [None]
+        for layer, inputs in self.nodes:
+            y, mask = layer([values[k] for k in inputs], [masks[k] for k in inputs])
+            values.append(y)
+            masks.append(mask)
+        return values[-1]
+
+
+def _rows(shapes: Sequence[Shape]) -> int:
+    floats = max(int(np.prod([n or 1 for n in shape])) for shape in shapes)
+    return max(1, min(ROWS_AT_ONCE, FLOATS_AT_ONCE // floats))

@@ -1,0 +1,251 @@
+"""Recurrent layers: one cell a class, and one scan through time for all of them.
+
+A step is `z = [h, x, 1] @ [recurrent_kernel; kernel; bias]`, one matrix product, and then what the cell makes of z.
+Inside a scan arrays are units-major, (units, batch): a gate is one contiguous block, and one NumPy call serves several.
+
+Buffers belong to the thread that computes (`_scratch`), never to a layer: a layer, once made, is only read.
+"""
+
+import math
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from service.engine.activations import SIGMOID, TANH, Activation, Array
+
+Mask = npt.NDArray[np.bool_] | None
+Shape = tuple[int | None, ...]
+
+# Steps whose operands are laid out at once: memory grows with the batch, never with the length of a sequence.
+BLOCK = 32
+
+_local = threading.local()
+
+
+def _scratch(shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+    """This thread's scratch memory, cut into arrays of these shapes; they hold until the thread's next call."""
+    sizes = [math.prod(shape) for shape in shapes]
+    memory: Array | None = getattr(_local, "memory", None)
+    if memory is None or memory.size < sum(sizes):
+        memory = _local.memory = np.empty(sum(sizes), np.float32)
+    arrays, start = [], 0
+    for shape, size in zip(shapes, sizes, strict=True):
+        arrays.append(memory[start : start + size].reshape(shape))
+        start += size
+    return arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a cell, bound to the buffers of one scan.
+
+    `sums(a)` computes z from the operand a = [h; x; 1], (units + features + 1, b). `update(h)` makes the new hidden
+    state of it and writes it into h, (units, b). `states` are the states besides h. `z()` gives z in Keras' column
+    order, to be asked before `update`; `parts` are views, by name, of what the update computed.
+    """
+
+    sums: Callable[[Array], None]
+    update: Callable[[Array], None]
+    states: tuple[Array, ...]
+    z: Callable[[], Array]
+    parts: Mapping[str, Array]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Recurrent(ABC):
+    """What every recurrent layer has: arrays in Keras' own layout, float32, and how it walks through time.
+
+    With `go_backwards` the steps are taken last to first, and a returned sequence stays in that order, as in Keras.
+    """
+
+    name: str
+    kernel: Array
+    recurrent_kernel: Array
+    bias: Array | None
+    activation: Activation
+    return_sequences: bool = False
+    go_backwards: bool = False
+
+    @property
+    def units(self) -> int:
+        """The length of h."""
+        return int(self.recurrent_kernel.shape[0])
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """The arrays by their Keras names, in the order of `get_weights()`."""
+        named = {"kernel": self.kernel, "recurrent_kernel": self.recurrent_kernel}
+        return named if self.bias is None else named | {"bias": self.bias}
+
+    @property
+    def last_activation(self) -> Activation | None:
+        """None: a gated state is no plain activation of anything."""
+        return None
+
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+        """(T, features) -> (T, units), or (units,) for the last step alone."""
+        timesteps, _ = shapes[0]
+        return (timesteps, self.units) if self.return_sequences else (self.units,)
+
+    @abstractmethod
+    def buffers(self, batch: int) -> list[tuple[int, ...]]:
+        """The shapes of the arrays that `step` works in."""
+
+    @abstractmethod
+    def step(self, buffers: Sequence[Array]) -> Step:
+        """A step from zero states, bound to these buffers."""
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+        """x (b, T, features) -> (b, T, units) with the mask, or the last h, (b, units)."""
+        return scan(self, xs[0], masks[0])
+
+    def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
+        """Every step's z, gates and states by name, each (b, T, width), in the order in which the steps were taken."""
+        record: dict[str, list[Array]] = {}
+        scan(self, xs[0], masks[0], record)
+        return {name: np.stack(steps).transpose(2, 0, 1) for name, steps in record.items()}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LSTM(Recurrent):
+    """Long short-term memory, with gate = `recurrent_activation`.
+
+        i = gate(z_i)      f = gate(z_f)     g = activation(z_c)     o = gate(z_o)
+        c = f * c + i * g                    h = o * activation(c)
+
+    `kernel` (features, 4 units), `recurrent_kernel` (units, 4 units), `bias` (4 units,) or None; their column blocks
+    are the gates i, f, c, o. Source: LSTMCell.call in keras/src/layers/rnn/lstm.py; the same from Keras 2.0 to 3.15.
+    """
+
+    recurrent_activation: Activation
+
+    @property
+    def _fused(self) -> bool:
+        # sigmoid(z) = (1 + tanh(z / 2)) / 2: with the halves in the weights, exactly, one tanh serves all four gates.
+        return self.recurrent_activation is SIGMOID and self.activation is TANH
+
+    @cached_property
+    def _packed(self) -> Array:
+        """[recurrent_kernel; kernel; bias], (units + features + 1, 4 units), the gates in the order o, i, f, c."""
+        bias = np.zeros(4 * self.units, np.float32) if self.bias is None else self.bias
+        i, f, c, o = np.split(np.vstack([self.recurrent_kernel, self.kernel, bias[np.newaxis]]), 4, axis=1)
+        packed = np.hstack([o, i, f, c])
+        if self._fused:
+            packed[:, : 3 * self.units] /= 2
+        return packed
+
+    def buffers(self, batch: int) -> list[tuple[int, ...]]:
+        """The gates with the cell state, the two products of its sum, and its activation."""
+        u = self.units
+        return [(5 * u, batch), (2 * u, batch), (u, batch)]
+
+    def step(self, buffers: Sequence[Array]) -> Step:
+        """The formulas above, on units-major arrays (units, b)."""
+        u, fused = self.units, self._fused
+        gate, activation = self.recurrent_activation.apply, self.activation.apply
+        s, products, squashed = buffers
+        # The rows of s are o, i, f, g, c, so that (i, f) * (g, c) is one product of neighbours.
+        o, i, f, g, c = s[:u], s[u : 2 * u], s[2 * u : 3 * u], s[3 * u : 4 * u], s[4 * u :]
+        z, gates, i_f, g_c = s[: 4 * u], s[: 3 * u], s[u : 3 * u], s[3 * u :]
+        i_g, f_c = products[:u], products[u:]
+        c[:] = 0
+
+        def update(h: Array) -> None:
+            if fused:
+                np.tanh(z, out=z)
+                np.multiply(gates, 0.5, out=gates)
+                np.add(gates, 0.5, out=gates)
+            else:
+                gate(gates)
+                activation(g)
+            np.multiply(i_f, g_c, out=products)
+            np.add(i_g, f_c, out=c)
+            np.copyto(squashed, c)
+            activation(squashed)
+            np.multiply(o, squashed, out=h)
+
+        def keras_z() -> Array:
+            scale = np.float32(2 if fused else 1)
+            return np.vstack([i * scale, f * scale, g, o * scale])
+
+        return Step(_product(self._packed, z), update, (c,), keras_z, {"i": i, "f": f, "c~": g, "o": o, "c": c})
+
+
+def _product(packed: Array, z: Array) -> Callable[[Array], None]:
+    """The product of a step, z (n, b) = packed (k, n) transposed @ a (k, b), in the faster of its two forms."""
+    if z.shape[1] == 1:
+        # One row: vector @ matrix reads `packed` in its own order, 1.6 times as fast as its transpose @ vector.
+        row = z[:, 0]
+
+        def vector(a: Array) -> None:
+            np.dot(a[:, 0], packed, out=row)
+
+        return vector
+    transposed = packed.T
+
+    def matrix(a: Array) -> None:
+        np.dot(transposed, a, out=z)
+
+    return matrix
+
+
+def scan(layer: Recurrent, x: Array, mask: Mask, record: dict[str, list[Array]] | None = None) -> tuple[Array, Mask]:
+    """Walk a layer's cell over x (b, T, features) from zero states.
+
+    Where mask (b, T) is False, every state, and so the output, stays what it was. Gives (b, T, units) with the mask, or
+    the last h, (b, units), with none. `record` collects, by name, what each step computed, each (width, b).
+    """
+    b, timesteps, features = x.shape
+    u = layer.units
+    if layer.go_backwards:
+        x = x[:, ::-1]
+        mask = None if mask is None else mask[:, ::-1]
+    y = np.empty((b, timesteps, u), np.float32) if layer.return_sequences else None
+    block = min(BLOCK, timesteps)
+    operands, *buffers = _scratch([(block + 1, u + features + 1, b), *layer.buffers(b)])
+    step = layer.step(buffers)
+    advance = _advance(step, mask, record)
+    # operands[t] is [h_(t-1); x_t; 1]: a step writes its h straight into the next step's operand.
+    operands[:, -1] = 1
+    operands[0, :u] = 0
+    n = 0
+    for start in range(0, timesteps, block):
+        operands[0, :u] = operands[n, :u]
+        n = min(block, timesteps - start)
+        operands[:n, u:-1] = x[:, start : start + n].transpose(1, 2, 0)
+        for t in range(n):
+            advance(operands[t], operands[t, :u], operands[t + 1, :u], start + t)
+        if y is not None:
+            y[:, start : start + n] = operands[1 : n + 1, :u].transpose(2, 0, 1)
+    if y is not None:
+        return y, mask
+    return np.ascontiguousarray(operands[n, :u].T), None
+
+
+def _advance(
+    step: Step, mask: Mask, record: dict[str, list[Array]] | None
+) -> Callable[[Array, Array, Array, int], None]:
+    """One step, `advance(operand, h_before, h, t)`, with the mask and the record where there are any."""
+
+    def plain(operand: Array, _: Array, h: Array, __: int) -> None:
+        step.sums(operand)
+        step.update(h)
+
+    def held(operand: Array, h_before: Array, h: Array, t: int) -> None:
+        step.sums(operand)
+        z = None if record is None else step.z()
+        before = [h_before, *(state.copy() for state in step.states)]
+        step.update(h)
+        if mask is not None:
+            for old, new in zip(before, (h, *step.states), strict=True):
+                np.copyto(new, old, where=~mask[:, t])
+        if record is not None and z is not None:
+            for name, part in {"z": z, **step.parts, "h": h}.items():
+                record.setdefault(name, []).append(part.copy())
+
+    return plain if mask is None and record is None else held

@@ -1,0 +1,88 @@
+"""What can go wrong, by name. Nothing here knows HTTP, files or arrays.
+
+LstmServeError
+├── SettingsError        the command line or the environment does not make sense
+├── ModelError           this model cannot be served
+│   ├── UnreadableFile   damaged, dangerous, or no model at all
+│   ├── Unsupported      a layer, an option or an activation that is not implemented
+│   ├── MissingFact      something the numbers depend on that no file tells
+│   └── WrongNumbers     the model misses its own golden predictions
+├── InvalidInput         input that does not fit the model
+└── NoAnswer             good input that gets no answer
+    ├── QueueFull        too much is waiting already
+    ├── DeadlinePassed   its time ran out before it was computed
+    ├── Unavailable      starting, stopping, or the batching task is dead
+    └── ComputeFailed    the forward pass raised
+        └── NotFinite    the forward pass gave NaN or infinity
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class LstmServeError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class SettingsError(LstmServeError):
+    """The command line or the environment does not make sense."""
+
+
+class ModelError(LstmServeError):
+    """This model cannot be served."""
+
+
+class UnreadableFile(ModelError):
+    """The file is damaged, dangerous, or no model at all."""
+
+
+class Unsupported(ModelError):
+    """The model uses a layer, an option or an activation that is not implemented."""
+
+
+class MissingFact(ModelError):
+    """The numbers depend on something that no file tells."""
+
+
+class WrongNumbers(ModelError):
+    """The model misses the predictions that Keras recorded beside it."""
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with an input: where, and what was expected and came."""
+
+    where: tuple[str | int, ...]
+    detail: str
+
+
+class InvalidInput(LstmServeError):
+    """The input does not fit the model; `problems` says where, ten at most."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        """Keep the problems; the message is the first one's."""
+        self.problems = tuple(problems)
+        super().__init__(self.problems[0].detail)
+
+
+class NoAnswer(LstmServeError):
+    """The input was good and still gets no answer."""
+
+
+class QueueFull(NoAnswer):
+    """Too much is waiting already."""
+
+
+class DeadlinePassed(NoAnswer):
+    """The time of the request ran out before it was computed."""
+
+
+class Unavailable(NoAnswer):
+    """The service is starting, stopping, or broken."""
+
+
+class ComputeFailed(NoAnswer):
+    """The forward pass raised."""
+
+
+class NotFinite(ComputeFailed):
+    """The forward pass gave NaN or infinity."""

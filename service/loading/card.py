@@ -1,0 +1,122 @@
+"""The card, `<stem>.card.json`: what a person adds to a model that its file does not tell."""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.engine.model import Feature
+from service.errors import UnreadableFile
+
+MAX_BYTES = 4 << 20
+
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+Numbers = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
+
+
+def _distinct(texts: list[str]) -> list[str]:
+    if len(set(texts)) != len(texts):
+        raise ValueError("each must be given once")
+    return texts
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class FeatureCard(_Part):
+    """An input column."""
+
+    name: Text
+    unit: Text | None = None
+    description: Text | None = None
+
+
+class ScalingCard(_Part):
+    """What was done to the data before training: (x - mean) / scale, or (x - min) / (max - min)."""
+
+    mean: Numbers | None = None
+    scale: Numbers | None = None
+    min: Numbers | None = None
+    max: Numbers | None = None
+
+    @model_validator(mode="after")
+    def _one_pair(self) -> Self:
+        given = {name for name in ("mean", "scale", "min", "max") if getattr(self, name) is not None}
+        if given not in ({"mean", "scale"}, {"min", "max"}):
+            raise ValueError("scaling is either mean and scale, or min and max")
+        if len(self.offset) != len(self.divisor):
+            raise ValueError("the two lists of scaling are of different lengths")
+        if 0 in self.divisor:
+            raise ValueError("scaling would divide by zero")
+        return self
+
+    @property
+    def offset(self) -> list[float]:
+        """What is subtracted from each feature."""
+        return self.mean or self.min or []
+
+    @property
+    def divisor(self) -> list[float]:
+        """What each feature is then divided by."""
+        if self.scale is not None:
+            return self.scale
+        return [high - low for low, high in zip(self.min or [], self.max or [], strict=False)]
+
+
+class Card(_Part):
+    """The fields of a card; all are optional. An unknown one is an error, so that a slip of the pen is not silence."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}$")] = "1"
+    description: Text | None = None
+    classes: Annotated[list[Text], Field(min_length=2), AfterValidator(_distinct)] | None = None
+    features: list[Text | FeatureCard] | None = None
+    scaling: ScalingCard | None = None
+    timesteps: Annotated[int, Field(gt=0, lt=1 << 24)] | None = None
+    architecture: Text | list[dict[str, Any]] | None = None
+    recurrent_activation: Text | None = None
+    output_activation: Text | None = None
+    metadata: dict[str, Any] = {}
+
+    @property
+    def columns(self) -> tuple[Feature, ...] | None:
+        """The features as records, whichever way the card writes them."""
+        if self.features is None:
+            return None
+        return tuple(
+            Feature(name=feature) if isinstance(feature, str) else Feature(**feature.model_dump())
+            for feature in self.features
+        )
+
+    @model_validator(mode="after")
+    def _distinct_columns(self) -> Self:
+        _distinct([column.name for column in self.columns or ()])
+        return self
+
+
+def path_of(model: Path) -> Path:
+    """Where the card of a model lies: x.h5 has x.card.json."""
+    return model.with_name(f"{model.stem}.card.json")
+
+
+def read(model: Path) -> Card:
+    """The card beside a model; an empty one where there is none. Raises UnreadableFile with what is wrong."""
+    path = path_of(model)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return Card()
+    except OSError as error:
+        raise UnreadableFile(f"its card {path.name} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise UnreadableFile(f"its card {path.name} is larger than {MAX_BYTES >> 20} MiB")
+    try:
+        return Card.model_validate_json(data)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in problem['loc']) or 'the card'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False, include_context=False)[:5]
+        ]
+        raise UnreadableFile(f"its card {path.name} is wrong: {'; '.join(problems)}") from None

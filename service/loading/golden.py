@@ -1,0 +1,50 @@
+"""The golden predictions, `<stem>.golden.npz`: inputs `x` and what Keras answered, `y`. Replayed at load."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from service.engine.model import Model
+from service.errors import InvalidInput, UnreadableFile, WrongNumbers
+from service.loading.numpy_files import read_npz
+
+
+def path_of(model: Path) -> Path:
+    """Where the golden predictions of a model lie: x.h5 has x.golden.npz."""
+    return model.with_name(f"{model.stem}.golden.npz")
+
+
+def replay(model: Model, path: Path) -> Model:
+    """The model, with the replay on record in its origin; unchanged where it has no golden predictions.
+
+    Raises WrongNumbers, saying by how much, where it misses one by more than its tolerance.
+    """
+    golden = path_of(path)
+    try:
+        with golden.open("rb") as file:
+            arrays = read_npz(file)
+    except FileNotFoundError:
+        return model
+    except OSError as error:
+        raise UnreadableFile(f"its golden predictions {golden.name} cannot be read: {error.strerror}") from None
+    if not {"x", "y"} <= arrays.keys():
+        raise UnreadableFile(
+            f"its golden predictions {golden.name} should be the arrays x and y, and are {', '.join(arrays)[:100]}"
+        )
+    x, expected = arrays["x"], arrays["y"].astype(np.float64)
+    try:
+        came = model.predict(x)
+    except InvalidInput as error:
+        raise WrongNumbers(f"the inputs in {golden.name} do not fit the model: {error}") from None
+    if came.shape != expected.shape:
+        raise WrongNumbers(f"{golden.name} has answers of shape {expected.shape}, and the model gives {came.shape}")
+    differences = np.abs(came - expected) / np.maximum(1, np.abs(expected))
+    worst = float(differences.max())
+    if not worst <= model.origin.tolerance:
+        row = int(np.argmax(np.nan_to_num(differences, nan=np.inf).reshape(len(x), -1).max(axis=1)))
+        raise WrongNumbers(
+            f"it misses its golden predictions in {golden.name} by up to {worst:.2g} (row {row}); "
+            f"{model.origin.tolerance:g} is allowed. The model, the card and the golden predictions do not belong together, or the file is damaged"
+        )
+    return replace(model, origin=replace(model.origin, golden_rows=len(x), golden_difference=worst))

@@ -1,0 +1,71 @@
+"""NumPy's .npy and .npz files, read without pickle and without trusting the sizes that they declare.
+
+Formats: numpy.lib.format, and a zip of .npy members.
+"""
+
+import io
+import math
+import zipfile
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import UnreadableFile
+
+NPY_MAGIC = b"\x93NUMPY"
+ZIP_MAGIC = b"PK\x03\x04"
+MAX_BYTES = 256 << 20
+MAX_MEMBERS = 4096
+
+AnyArray = npt.NDArray[Any]
+
+
+def read_npy(source: BinaryIO, name: str = "the .npy file") -> AnyArray:
+    """The array of a .npy file. Raises UnreadableFile for anything but plain numbers of the declared size."""
+    data = source.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise UnreadableFile(f"{name} is larger than {MAX_BYTES >> 20} MiB")
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read_header(stream)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        raise UnreadableFile(f"{name} is not a NumPy array, or is damaged: {str(error)[:100]}") from None
+    if dtype.hasobject:
+        raise UnreadableFile(
+            f"{name} holds Python objects, which only pickle can read, and a pickle can run any code. "
+            "Save plain arrays instead: np.savez('weights.npz', *arrays)"
+        )
+    expected, came = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+    if dtype.kind not in "fiub" or expected != came:
+        raise UnreadableFile(f"{name} declares {dtype} {shape}, {expected} bytes of numbers, and holds {came}")
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran_order else "C")
+
+
+def read_npz(source: BinaryIO) -> dict[str, AnyArray]:
+    """The arrays of a .npz file, by name, in the file's order."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            members = archive.infolist()
+            names = [member.filename for member in members]
+            if len(members) > MAX_MEMBERS or len(set(names)) != len(names):
+                raise UnreadableFile(f"the .npz file has {len(members)} members, too many or some of them twice")
+            if sum(member.file_size for member in members) > MAX_BYTES:
+                raise UnreadableFile(f"the .npz file unpacks to more than {MAX_BYTES >> 20} MiB")
+            arrays = {}
+            for name in names:
+                with archive.open(name) as member:
+                    arrays[name.removesuffix(".npy")] = read_npy(member, f"the member {name[:100]!r}")  # type: ignore[arg-type]
+            return arrays
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+    ) as error:
+        raise UnreadableFile(f"the .npz file is damaged: {str(error)[:100]}") from None
