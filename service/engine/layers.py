@@ -139,7 +139,8 @@ class Normalization(Plain):
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
         """x standardised, of x's shape."""
-        return (xs[0] - self.mean) / np.maximum(np.sqrt(self.variance), np.float32(1e-7)), masks[0]
+        deviation: Array = np.maximum(np.sqrt(self.variance), np.float32(1e-7))
+        return (xs[0] - self.mean) / deviation, masks[0]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -53,7 +53,34 @@ class KerasVersion:
 
 # Options of any layer that change nothing at inference.
 WITHOUT_EFFECT = frozenset(
-    ["name", "trainable", "dtype", "seed", "build_config", "module", "registered_name", "batch_input_shape", "batch_shape", "input_shape", "input_dtype", "kernel_initializer", "recurrent_initializer", "bias_initializer", "unit_forget_bias", "kernel_regularizer", "recurrent_regularizer", "bias_regularizer", "activity_regularizer", "kernel_constraint", "recurrent_constraint", "bias_constraint", "dropout", "recurrent_dropout", "implementation", "unroll"]
+    {
+        "name",
+        "trainable",
+        "dtype",
+        "seed",
+        "build_config",
+        "module",
+        "registered_name",
+        "batch_input_shape",
+        "batch_shape",
+        "input_shape",
+        "input_dtype",
+        "kernel_initializer",
+        "recurrent_initializer",
+        "bias_initializer",
+        "unit_forget_bias",
+        "kernel_regularizer",
+        "recurrent_regularizer",
+        "bias_regularizer",
+        "activity_regularizer",
+        "kernel_constraint",
+        "recurrent_constraint",
+        "bias_constraint",
+        "dropout",
+        "recurrent_dropout",
+        "implementation",
+        "unroll",
+    }
 )
 
 
