@@ -45,7 +45,7 @@ def replay(model: Model, path: Path) -> Model:
         row = int(np.argmax(np.nan_to_num(differences, nan=np.inf).reshape(len(x), -1).max(axis=1)))
         raise WrongNumbers(
             f"it misses its golden predictions in {golden.name} by up to {worst:.2g} (row {row}); "
-            f"{model.origin.tolerance:g} is allowed. The model, the card and the golden predictions do not belong together, "
+            f"{model.origin.tolerance:g} is allowed. Model, card and golden predictions do not belong together, "
             "or the file is damaged"
         )
     return replace(model, origin=replace(model.origin, golden_rows=len(x), golden_difference=worst))

@@ -1,0 +1,27 @@
+"""What is answered for a row of output, by the kind of the model: the same over HTTP and on the command line."""
+
+from typing import Any
+
+import numpy as np
+
+from service.engine.activations import Array
+from service.engine.model import Model
+
+# At this probability and above a binary model answers 1.
+THRESHOLD = 0.5
+
+
+def answers(model: Model, y: Array) -> list[dict[str, Any]]:
+    """For each row of y (n, *output_shape) its answer; arrays in it are still NumPy's, C-contiguous float32."""
+    if model.kind == "values":
+        return [{"values": row} for row in np.ascontiguousarray(y)]
+    labels = model.about.classes
+    if model.kind == "binary":
+        return [
+            {"probability": row[0], "predicted_class": (k := int(row[0] >= THRESHOLD)), "label": labels and labels[k]}
+            for row in y
+        ]
+    return [
+        {"probabilities": row, "predicted_class": k, "label": labels and labels[k]}
+        for row, k in zip(np.ascontiguousarray(y), y.argmax(axis=1).tolist(), strict=True)
+    ]
