@@ -48,6 +48,26 @@ class WrongNumbers(ModelError):
     """The model misses the predictions that Keras recorded beside it."""
 
 
+class RequestError(LstmServeError):
+    """A request that cannot be read."""
+
+
+class Malformed(RequestError):
+    """No body, or one that is not JSON."""
+
+
+class TooLarge(RequestError):
+    """A body over the limit."""
+
+
+class UnknownType(RequestError):
+    """A content type, or a content encoding, that is not understood."""
+
+
+class TooSlow(RequestError):
+    """A body that took too long to come."""
+
+
 class Problem(NamedTuple):
     """One thing that is wrong with an input: where, and what was expected and came."""
 
@@ -69,7 +89,7 @@ class NoAnswer(LstmServeError):
 
 
 class QueueFull(NoAnswer):
-    """Too much is waiting already."""
+    """Too much is waiting or being read already."""
 
 
 class DeadlinePassed(NoAnswer):

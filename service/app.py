@@ -1,0 +1,54 @@
+"""The FastAPI app: the routes of each dialect, and the one middleware around them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NoReturn
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from service import __version__
+from service.live import Live
+from service.metrics import Metrics
+from service.middleware import Boundary
+from service.routes import health, native
+from service.settings import Settings
+
+DESCRIPTION = """A trained Keras recurrent model, served without Keras.
+
+What uvicorn's parser refuses by itself, before a request reaches the service, is answered as plain text.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Load the model and make the app that serves it; its lifespan runs the queue. Raises ModelError."""
+    live = Live(settings, Metrics())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        live.start()
+        yield
+        await live.close()
+
+    app = FastAPI(
+        title=f"lstm-serve: {live.model.about.name}",
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _raise},
+    )
+    app.state.live = live
+    for router in (native.router(live), health.router(live)):
+        # Not include_router: it would put a second dispatch in front of each route.
+        app.router.routes.extend(router.routes)
+    app.add_middleware(Boundary, live=live)
+    return app
+
+
+async def _raise(_: Request, error: Exception) -> NoReturn:
+    # On to the middleware, which answers every error.
+    raise error

@@ -1,0 +1,96 @@
+"""The one middleware: request id, access log, metrics, and an answer for whatever went wrong below."""
+
+import itertools
+import logging
+import re
+import secrets
+import time
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import LstmServeError
+from service.live import Live
+from service.routes import OF_HTTP, refuse, row_of
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("service.access")
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+# What orchestration asks every second is no news.
+QUIET = frozenset({"/livez", "/readyz", "/health", "/healthz", "/metrics"})
+# No answer could be sent: the client had left. nginx logs it so too.
+CLIENT_LEFT = 499
+
+
+class Boundary:
+    """Plain ASGI, around the whole app: what enters gets an id, what leaves is counted and logged."""
+
+    def __init__(self, app: ASGIApp, live: Live) -> None:
+        """Ids are a random prefix and a count: as unique as a UUID, in a quarter of the time."""
+        self.app = app
+        self.live = live
+        self._prefix = secrets.token_hex(6)
+        self._count = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; anything but HTTP passes through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        headers, state = dict(scope["headers"]), scope.setdefault("state", {})
+        given = headers.get(b"x-request-id", b"")
+        request_id = given if REQUEST_ID.fullmatch(given) else b"%s-%x" % (self._prefix.encode(), next(self._count))
+        state["headers"], state["request_id"] = headers, request_id.decode()
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                extra = [(b"x-request-id", request_id)]
+                if self.live.draining:
+                    extra.append((b"connection", b"close"))
+                message["headers"] = [*message["headers"], *extra]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, answer)
+        except ClientDisconnect:
+            status = CLIENT_LEFT
+        except HTTPException as error:
+            allow = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+            await refuse(scope, answer, OF_HTTP[error.status_code], error, allow)
+        except Exception as error:
+            row = row_of(error)
+            if not isinstance(error, LstmServeError):
+                log.exception("request %s failed", state["request_id"])
+            if status:
+                raise  # half an answer is out: the server closes the connection
+            self.live.metrics.rejected.labels(row.slug).inc()
+            await refuse(scope, answer, row, error)
+        finally:
+            self._finish(scope, status, time.perf_counter() - start)
+
+    def _finish(self, scope: Scope, status: int, seconds: float) -> None:
+        route = scope.get("route")
+        path = route.path if route is not None else "unmatched"
+        self.live.metrics.request(path, status, seconds)
+        if self.live.settings.access_log and scope["path"] not in QUIET:
+            state = scope["state"]
+            record = {
+                "request_id": state["request_id"],
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "ms": round(seconds * 1000, 3),
+            }
+            if (traceparent := state["headers"].get(b"traceparent")) is not None:
+                record["traceparent"] = traceparent.decode("latin-1")[:200]
+            if "rows" in state:
+                record["rows"] = state["rows"]
+                record["queue_ms"] = round(state["queue_seconds"] * 1000, 3)
+                record["compute_ms"] = round(state["compute_seconds"] * 1000, 3)
+            access.info("%s %s %d", record["method"], record["path"], status, extra={"request": record})

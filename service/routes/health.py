@@ -1,0 +1,57 @@
+"""Health and metrics: what orchestration and Prometheus ask."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, Field
+
+from service.live import Live
+
+
+class Health(BaseModel):
+    """The status code says it all; `?verbose` lists the checks."""
+
+    status: str
+    checks: dict[str, bool] | None = Field(default=None, description="each check, with ?verbose")
+
+
+def router(live: Live) -> APIRouter:
+    """The routes; each answers GET and HEAD."""
+    routes = APIRouter(tags=["health"])
+    failing: dict[str, Any] = {"description": "Not so", "model": Health}
+
+    def answer(checks: dict[str, bool], verbose: str | None, failed: int) -> JSONResponse:
+        good = all(checks.values())
+        content = Health(status="ok" if good else "failing", checks=None if verbose is None else checks)
+        status = 200 if good else failed
+        return JSONResponse(content.model_dump(exclude_none=True), status, {"cache-control": "no-store"})
+
+    async def livez(verbose: str | None = None) -> JSONResponse:
+        """Whether the process works: looks at nothing outside it."""
+        return answer({"batching": live.batcher.alive}, verbose, 500)
+
+    async def readyz(verbose: str | None = None) -> JSONResponse:
+        """Whether to send requests here: 503 as soon as the service is stopping."""
+        return answer(live.checks(), verbose, 503)
+
+    async def metrics() -> Response:
+        """Everything Prometheus scrapes."""
+        return Response(live.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    for path, endpoint, failed in (
+        ("/livez", livez, 500),
+        ("/readyz", readyz, 503),
+        ("/health", readyz, 503),
+        ("/healthz", readyz, 503),
+    ):
+        routes.add_api_route(
+            path, endpoint, name=path[1:], response_model=Health, responses={failed: failing}, methods=["GET"]
+        )
+        routes.add_api_route(path, endpoint, include_in_schema=False, methods=["HEAD"])
+    text: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format"}
+    }
+    routes.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response, responses=text)
+    return routes

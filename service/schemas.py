@@ -1,0 +1,316 @@
+"""Pydantic: what each dialect takes and answers, for the model that is served.
+
+A body is parsed and validated in one pass that stops at its first fault: Pydantic's own list of errors grows with the
+body (8 MB of "" made 2.5 million). What is told of a bad body comes from a walk over it that stops at ten.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, ValidationError, create_model
+from pydantic_core import from_json
+
+from service.engine.activations import Array
+from service.engine.layers import Identity, Layer
+from service.engine.model import Model
+from service.engine.recurrent import Shape
+from service.errors import InvalidInput, Malformed, Problem
+
+MAX_PROBLEMS = 10
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+Where = tuple[str | int, ...]
+
+
+class Body(BaseModel):
+    """A request body of the native dialect: one key, and under it sequences for one model."""
+
+    model_config = ConfigDict(extra="forbid")
+    key: ClassVar[str]
+    other: ClassVar[tuple[str, str]]  # the key of the sister path, and that path
+    many: ClassVar[bool]
+    shape: ClassVar[Shape]  # of one sequence
+
+    @classmethod
+    def parse(cls, raw: bytes) -> "Body":
+        """The validated body. Raises Malformed or InvalidInput."""
+        try:
+            return cls.model_validate_json(raw)
+        except ValidationError:
+            cls.refuse(raw)
+            raise
+
+    @classmethod
+    def refuse(cls, raw: bytes) -> None:
+        """Raise what is wrong with a body that did not validate."""
+        try:
+            parsed = from_json(raw)
+        except ValueError as error:
+            raise Malformed(_not_json(raw, str(error))) from None
+        problems = list(islice(cls._walk(parsed), MAX_PROBLEMS))
+        if problems:
+            raise InvalidInput(problems)
+
+    @classmethod
+    def _walk(cls, parsed: Any) -> Iterator[Problem]:  # noqa: ANN401 - JSON is anything
+        if not isinstance(parsed, dict):
+            yield Problem((), f'expected an object {{"{cls.key}": ...}}, got {_kind(parsed)}')
+            return
+        other, path = cls.other
+        if cls.key not in parsed:
+            hint = f'; "{other}" goes to POST {path}' if other in parsed else ""
+            yield Problem((), f'expected the key "{cls.key}"{hint}')
+            return
+        if len(parsed) > 1:
+            yield Problem((), f'expected the key "{cls.key}" alone, got {len(parsed) - 1} more')
+        axes = AXES if len(cls.shape) == len(AXES) else ("items",) * len(cls.shape)
+        if cls.many:
+            yield from walk(parsed[cls.key], (None, *cls.shape), ("sequences", *axes), (cls.key,))
+        else:
+            yield from walk(parsed[cls.key], cls.shape, axes, (cls.key,))
+
+    @property
+    def rows(self) -> int:
+        """How many sequences there are."""
+        return len(getattr(self, self.key)) if self.many else 1
+
+    def array(self, dtype: npt.DTypeLike) -> Array:
+        """The sequences as an array (n, *shape) of a model's input dtype. Raises InvalidInput beyond float32."""
+        value = getattr(self, self.key)
+        given = value if self.many else [value]
+        with np.errstate(over="ignore"):
+            x = np.array(given, np.float32)
+        if not np.isfinite(x).all():
+            raise InvalidInput(list(islice(self._walk({self.key: value}), MAX_PROBLEMS)))
+        return x if dtype == np.float32 else np.array(given, dtype)
+
+
+AXES = ("time steps", "features")
+
+
+def walk(value: Any, shape: Sequence[int | None], axes: Sequence[str], where: Where) -> Iterator[Problem]:  # noqa: ANN401
+    """Everything that keeps `value` from being numbers of that shape, in its order, lazily."""
+    if not shape:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield Problem(where, f"expected a number, got {_kind(value)}")
+        elif not abs(value) <= FLOAT32_MAX:
+            yield Problem(where, "expected a finite float32 number, got NaN, infinity or a number beyond 3.4e38")
+        return
+    size, axis = shape[0], axes[0]
+    if not isinstance(value, list):
+        yield Problem(where, f"expected {_counted(size, axis)}, got {_kind(value)}")
+        return
+    if len(value) != size if size is not None else not value:
+        yield Problem(where, f"expected {_counted(size, axis)}, got {len(value)}{_swapped(value, shape)}")
+        if len(value) > (size or 0):
+            return  # each surplus row would be told again
+    for index, item in enumerate(value):
+        yield from walk(item, shape[1:], axes[1:], (*where, index))
+
+
+def _counted(size: int | None, axis: str) -> str:
+    return f"at least one of the {axis}" if size is None else f"a list of {size} {axis}"
+
+
+def _swapped(value: list[Any], shape: Sequence[int | None]) -> str:
+    if len(shape) == 2 and value and isinstance(value[0], list) and (len(value[0]), len(value)) == tuple(shape):
+        return "; are the two axes swapped?"
+    return ""
+
+
+def _kind(value: Any) -> str:  # noqa: ANN401 - JSON is anything
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    names: dict[type, str] = {str: "a string", list: "a list", dict: "an object", int: "a number", float: "a number"}
+    return names.get(type(value), "something else")
+
+
+def _not_json(raw: bytes, error: str) -> str:
+    return "the body is empty; expected JSON" if not raw.strip() else f"the body is not JSON: {error[:200]}"
+
+
+def one_and_many(model: Model) -> tuple[type[Body], type[Body]]:
+    """The bodies of POST /predict and POST /predict/batch for this model."""
+    sequence = _sequence(model.input_shape)
+    one = create_model(
+        "PredictRequest",
+        __base__=Body,
+        __doc__="One sequence: a list of time steps, each a list of the features' values.",
+        sequence=(sequence, Field(description=_described(model))),
+    )
+    many = create_model(
+        "PredictBatchRequest",
+        __base__=Body,
+        __doc__="Several sequences.",
+        sequences=(_sequence((None, *model.input_shape)), Field(description=_described(model))),
+    )
+    one.key, one.many, one.other, one.shape = "sequence", False, ("sequences", "/predict/batch"), model.input_shape
+    many.key, many.many, many.other, many.shape = "sequences", True, ("sequence", "/predict"), model.input_shape
+    return one, many
+
+
+def _sequence(shape: Sequence[int | None]) -> Any:  # noqa: ANN401 - a type made at run time
+    item: Any = Annotated[float, Strict()]
+    for size in reversed(shape):
+        limits = Field(min_length=1) if size is None else Field(min_length=size, max_length=size)
+        item = Annotated[list[item], limits, FailFast()]
+    return item
+
+
+def _described(model: Model) -> str:
+    names = "" if model.about.features is None else f": {', '.join(f.name for f in model.about.features)}"
+    return f"{' x '.join('any' if n is None else str(n) for n in model.input_shape)} numbers, time first{names}"
+
+
+class ClassesAnswer(BaseModel):
+    """The answer of a classifier."""
+
+    probabilities: list[float] = Field(description="one for each class; they sum to 1")
+    predicted_class: int = Field(description="the index of the largest")
+    label: str | None = Field(description="its label, where the model's card has labels")
+
+
+class BinaryAnswer(BaseModel):
+    """The answer of a model with one sigmoid unit."""
+
+    probability: float = Field(description="of class 1")
+    predicted_class: int = Field(ge=0, le=1, description="1 from a probability of 0.5 on")
+    label: str | None = Field(description="its label, where the model's card has labels")
+
+
+class ValuesAnswer(BaseModel):
+    """The answer of any other model: its output as it is."""
+
+    values: list[Any] = Field(description="nested as the model's output")
+
+
+ANSWERS: dict[str, type[BaseModel]] = {"classes": ClassesAnswer, "binary": BinaryAnswer, "values": ValuesAnswer}
+
+
+def one_and_many_answers(model: Model) -> tuple[type[BaseModel], type[BaseModel]]:
+    """The answers of POST /predict and POST /predict/batch, by the kind of the model."""
+    one: Any = ANSWERS[model.kind]
+    many = create_model(
+        "PredictBatchAnswer",
+        __doc__="An answer for each sequence, in their order.",
+        predictions=(list[one], Field(description="in the order of the sequences")),
+    )
+    return one, many
+
+
+class ProblemDetails(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list["ProblemAt"] | None = Field(default=None, description="what is wrong with the input; ten at most")
+    request_id: str | None = Field(default=None, description="the id under which the log has a fault of ours")
+
+
+class ProblemAt(BaseModel):
+    """One thing that is wrong with an input."""
+
+    detail: str
+    pointer: str = Field(description="a JSON Pointer into the body")
+
+
+class WeightInfo(BaseModel):
+    """An array of a layer."""
+
+    name: str
+    shape: list[int]
+
+
+class LayerInfo(BaseModel):
+    """A layer of the model."""
+
+    name: str
+    class_name: str
+    output_shape: list[int | None]
+    parameters: int
+    weights: list[WeightInfo]
+
+
+class FeatureInfo(BaseModel):
+    """An input column."""
+
+    name: str
+    unit: str | None
+    description: str | None
+
+
+class ModelInfo(BaseModel):
+    """The model that is served."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: str
+    version: str
+    description: str | None
+    kind: str = Field(description="classes, binary or values")
+    file: str
+    format: str
+    keras_version: str | None = Field(description="the Keras that saved the file")
+    sha256: str
+    verified: bool = Field(description="whether it has reproduced what Keras answered")
+    golden_rows: int
+    golden_difference: float | None
+    tolerance: float
+    assumed: list[str] = Field(description="what the file does not tell and its Keras version fixes")
+    input_shape: list[int | None] = Field(description="without the batch axis; null is any size")
+    output_shape: list[int | None]
+    classes: list[str] | None
+    features: list[FeatureInfo] | None
+    parameters: int
+    layers: list[LayerInfo]
+    metadata: dict[str, Any] = Field(description="whatever else the card says")
+
+
+def model_info(model: Model) -> ModelInfo:
+    """What GET /model answers."""
+    about, origin = model.about, model.origin
+    return ModelInfo(
+        name=about.name,
+        version=about.version,
+        description=about.description,
+        kind=model.kind,
+        file=origin.file,
+        format=origin.format,
+        keras_version=origin.keras,
+        sha256=origin.sha256,
+        verified=origin.verified,
+        golden_rows=origin.golden_rows,
+        golden_difference=origin.golden_difference,
+        tolerance=origin.tolerance,
+        assumed=list(origin.assumed),
+        input_shape=list(model.input_shape),
+        output_shape=list(model.output_shape),
+        classes=None if about.classes is None else list(about.classes),
+        features=None
+        if about.features is None
+        else [FeatureInfo(name=f.name, unit=f.unit, description=f.description) for f in about.features],
+        parameters=model.parameters,
+        layers=[
+            LayerInfo(
+                name=node.layer.name,
+                class_name=class_name(node.layer),
+                output_shape=list(shape),
+                parameters=sum(array.size for array in node.layer.weights.values()),
+                weights=[WeightInfo(name=name, shape=list(array.shape)) for name, array in node.layer.weights.items()],
+            )
+            for node, shape in zip(model.nodes, model.shapes, strict=True)
+        ],
+        metadata=about.metadata,
+    )
+
+
+def class_name(layer: Layer) -> str:
+    """The Keras class that a layer was in its file."""
+    return layer.keras_class if isinstance(layer, Identity) else type(layer).__name__

@@ -1,0 +1,69 @@
+"""The process: a uvicorn server that drains before it stops, and exits 0.
+
+uvicorn closes its socket at once on SIGTERM, ignores a second one, and ends by the signal. Here the first SIGTERM makes
+/readyz say 503 while the socket still answers for the drain delay; then what was accepted is finished; a second signal
+ends the process at once.
+"""
+
+import logging
+import math
+import os
+import signal
+import time
+from types import FrameType
+
+import uvicorn
+
+from service import logs
+from service.app import create_app
+from service.live import Live
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, with its own way to stop."""
+
+    def __init__(self, config: uvicorn.Config, live: Live) -> None:
+        """Stop by draining `live`."""
+        super().__init__(config)
+        self._live = live
+        self._drained_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
+        """First signal: drain (a Ctrl-C does not wait for it). Second: end at once."""
+        if self._live.draining:
+            os._exit(128 + sig)
+        seconds = 0 if sig == signal.SIGINT else self._live.settings.drain_seconds
+        log.info("%s: stopping in %g s", signal.Signals(sig).name, seconds)
+        self._live.draining = True
+        self._drained_at = time.monotonic() + seconds if seconds else 0
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to stop now."""
+        if self._drained_at is not None and time.monotonic() >= self._drained_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal comes. Raises ModelError before anything is bound."""
+    logs.configure()
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        ws="none",
+        loop="uvloop",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=math.ceil(settings.grace_seconds),
+    )
+    Server(config, app.state.live).run()

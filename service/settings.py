@@ -1,0 +1,85 @@
+"""Every knob: its variable, its flag, its default, its bounds. The only reader of the environment."""
+
+import argparse
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import SettingsError
+
+PREFIX = "LSTMSERVE_"
+
+Count = Annotated[int, Field(gt=0, le=1 << 31)]
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """Each field is the variable LSTMSERVE_<FIELD> and the flag --<field> of `lstm-serve serve`; the flag wins."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: Annotated[Path, Field(description="the model: a file that Keras saved")]
+    host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")] = 8080
+    access_log: Annotated[bool, Field(description="log each request")] = True
+    max_body_bytes: Annotated[Count, Field(description="largest request body")] = 2 << 20
+    max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies in flight")] = 64 << 20
+    max_rows: Annotated[Count, Field(description="most sequences in one request")] = 1024
+    max_batch_rows: Annotated[Count, Field(description="most sequences in a forward pass")] = 128
+    max_queue_rows: Annotated[Count, Field(description="most sequences waiting; more are refused with 429")] = 4096
+    deadline_seconds: Annotated[Seconds, Field(gt=0, description="a request not begun by then is answered 504")] = 10.0
+    keep_alive_seconds: Annotated[Count, Field(description="how long an idle connection is kept")] = 75
+    drain_seconds: Annotated[
+        Seconds, Field(description="after SIGTERM: how long to go on answering while /readyz says 503")
+    ] = 0.0
+    grace_seconds: Annotated[
+        Seconds, Field(description="after the drain: how long requests in flight may take to finish")
+    ] = 30.0
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Give the parser a flag for each setting but `model`, which is an argument."""
+    for name, field in Settings.model_fields.items():
+        if name == "model":
+            continue
+        flag, text = f"--{name.replace('_', '-')}", f"{field.description} (default {field.default})"
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            parser.add_argument(flag, default=None, metavar="N" if field.annotation is not str else "TEXT", help=text)
+
+
+def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
+    """The settings of an environment and of flags, of which None means not given.
+
+    Raises SettingsError that names the variable or the flag, what was expected, and never the value.
+    """
+    given: dict[str, Any] = {}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in Settings.model_fields:
+            near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            meant = f" Did you mean {PREFIX}{near[0].upper()}?" if near else ""
+            raise SettingsError(f"{variable} is not a setting.{meant} 'lstm-serve serve --help' lists them")
+        given[name] = value
+    given |= {name: value for name, value in flags.items() if value is not None}
+    if "model" not in given:
+        raise SettingsError(f"no model: give a file that Keras saved, or set {PREFIX}MODEL")
+    try:
+        settings = Settings.model_validate(given)
+    except ValidationError as error:
+        (problem, *_) = error.errors(include_url=False, include_input=False)
+        name = str(problem["loc"][0])
+        where = f"--{name.replace('_', '-')}" if flags.get(name) is not None else f"{PREFIX}{name.upper()}"
+        raise SettingsError(f"{where}: {problem['msg']}") from None
+    if settings.max_rows > settings.max_queue_rows:
+        raise SettingsError(
+            f"max_rows ({settings.max_rows}) is over max_queue_rows ({settings.max_queue_rows}): "
+            "such a request would never fit"
+        )
+    return settings
