@@ -2,11 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NoReturn
 
 from fastapi import FastAPI
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from starlette.types import ASGIApp
 
 from service import __version__
 from service.live import Live
@@ -21,6 +20,14 @@ What uvicorn's parser refuses by itself, before a request reaches the service, i
 """
 
 
+class App(FastAPI):
+    """A FastAPI app with our one middleware in place of the usual six: it answers every error itself."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The middleware, around what FastAPI's own routes need, around the router."""
+        return Boundary(AsyncExitStackMiddleware(self.router), self.state.live)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """Load the model and make the app that serves it; its lifespan runs the queue. Raises ModelError."""
     live = Live(settings, Metrics())
@@ -31,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await live.close()
 
-    app = FastAPI(
+    app = App(
         title=f"lstm-serve: {live.model.about.name}",
         description=DESCRIPTION,
         version=__version__,
@@ -39,16 +46,9 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={HTTPException: _raise},
     )
     app.state.live = live
     for router in (native.router(live), health.router(live)):
         # Not include_router: it would put a second dispatch in front of each route.
         app.router.routes.extend(router.routes)
-    app.add_middleware(Boundary, live=live)
     return app
-
-
-async def _raise(_: Request, error: Exception) -> NoReturn:
-    # On to the middleware, which answers every error.
-    raise error
