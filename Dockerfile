@@ -1,0 +1,25 @@
+FROM python:3.13-slim AS build
+WORKDIR /src
+RUN python -m venv --without-pip /opt/lstm-serve
+COPY requirements.txt ./
+RUN pip --python /opt/lstm-serve/bin/python install --no-cache-dir --require-hashes -r requirements.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY service ./service
+RUN pip --python /opt/lstm-serve/bin/python install --no-cache-dir --no-deps .
+
+FROM python:3.13-slim
+COPY --from=build /opt/lstm-serve /opt/lstm-serve
+COPY models/turbofan.h5 models/turbofan.card.json models/turbofan.golden.npz /models/
+COPY deploy/healthcheck.py /opt/lstm-serve/healthcheck.py
+# The drain: an orchestrator goes on sending requests for some seconds after SIGTERM.
+ENV PATH=/opt/lstm-serve/bin:$PATH \
+    LSTMSERVE_MODEL=/models/turbofan.h5 \
+    LSTMSERVE_HOST=0.0.0.0 \
+    LSTMSERVE_PORT=8080 \
+    LSTMSERVE_DRAIN_SECONDS=5
+USER 10001:10001
+EXPOSE 8080
+HEALTHCHECK --interval=5s --timeout=3s --start-period=20s \
+    CMD ["python", "-I", "-S", "/opt/lstm-serve/healthcheck.py"]
+ENTRYPOINT ["lstm-serve"]
+CMD ["serve"]

@@ -1,0 +1,62 @@
+# `make help` lists the targets. Everything is installed into .venv, and only when a requirement has changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SERVE := $(VENV)/.serve
+CHECK := $(VENV)/.check
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format lint types coverage lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(SERVE) ## serve the default model on 127.0.0.1:8080; LSTMSERVE_* variables change that
+	LSTMSERVE_MODEL="$${LSTMSERVE_MODEL:-models/turbofan.h5}" exec $(BIN)/lstm-serve serve
+
+test: $(CHECK) ## run all tests
+	$(BIN)/python -m pytest
+
+check: lint types coverage ## what CI runs: format, lint, types, tests with coverage
+
+lint: $(CHECK)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(CHECK)
+	$(BIN)/mypy
+
+coverage: $(CHECK)
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+format: $(CHECK) ## format the code, and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(VENV)/bin/python ## write the lock files anew, with the newest versions that pyproject.toml allows
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile $(LOCK) --output-file requirements.txt pyproject.toml
+	$(BIN)/uv pip compile $(LOCK) --output-file requirements-check.txt --extra test --extra check pyproject.toml
+
+LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+
+clean: ## remove what was installed and made
+	rm -rf $(VENV) dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(SERVE): $(VENV)/bin/python requirements.txt pyproject.toml
+	$(BIN)/pip install --quiet --require-hashes -r requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(CHECK): $(SERVE) requirements-check.txt
+	$(BIN)/pip install --quiet --require-hashes -r requirements-check.txt
+	@touch $@

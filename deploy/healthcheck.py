@@ -1,0 +1,13 @@
+"""Ask /readyz once; the exit status is the answer. Imports next to nothing: it may run every second."""
+
+import os
+import socket
+import sys
+
+try:
+    port = int(os.environ.get("LSTMSERVE_PORT", "8080"))
+    with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+        sys.exit(b" 200 " not in connection.recv(64))
+except OSError as error:
+    sys.exit(f"not reachable: {error}")
