@@ -27,6 +27,7 @@ class Metrics:
             buckets=LATENCY,
             registry=own,
         )
+        self._series: dict[tuple[str, int], Histogram] = {}  # `labels` costs as much as `observe`
         self.rows = Counter("lstmserve_rows_total", "Sequences answered", registry=own)
         self.batch_rows = Histogram("lstmserve_batch_rows", "Sequences in one forward pass", buckets=ROWS, registry=own)
         self.queue = Histogram(
@@ -57,7 +58,10 @@ class Metrics:
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one request; `route` is a path template, so that there are few of them."""
-        self.requests.labels(route, status).observe(seconds)
+        series = self._series.get((route, status))
+        if series is None:
+            series = self._series[route, status] = self.requests.labels(route, status)
+        series.observe(seconds)
 
     def answered(self, classes: Sequence[int], queue_seconds: float, rows: int) -> None:
         """Count the answers of one request; `classes` are the predicted ones, none for plain values."""

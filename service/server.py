@@ -17,6 +17,7 @@ import uvicorn
 from service import logs
 from service.app import create_app
 from service.live import Live
+from service.protocol import Protocol
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def run(settings: Settings) -> None:
         app,
         host=settings.host,
         port=settings.port,
-        http="httptools",
+        http=Protocol,
         ws="none",
         loop="uvloop",
         lifespan="on",
