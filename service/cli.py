@@ -4,6 +4,7 @@ Exit status: 0 good, 1 an input or an output that does not do, 2 wrong usage, 3 
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +33,9 @@ PIPE_CLOSED = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status. Wrong usage ends in argparse's own SystemExit."""
     _one_blas_thread()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A label that the terminal cannot show is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             arguments = _parser().parse_args(argv)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import InvalidInput, Problem
+
+# The first row lies within so many characters, or it is no row.
+FIRST_ROW = 1 << 20
 
 
 class Table(NamedTuple):
@@ -33,13 +35,13 @@ def read(data: bytes, features: Sequence[str] | None, width: int | None) -> Tabl
     A header is a first row with a cell that is no number. Raises InvalidInput with the row and the column.
     """
     text = _text(data)
-    rows = _rows(text, _delimiter(text))
+    rows = _rows(text, _delimiter(text, features, width))
     first = next(rows, None)
     if first is None:
         raise _invalid("has no rows")
     if _is_header(first.cells, features):
         picked, notes = _from_header([cell.strip() for cell in first.cells], features, width)
-        names = tuple(first.cells[k].strip() for k in picked)
+        names: tuple[str, ...] | None = tuple(first.cells[k].strip() for k in picked)
         ahead = None
     else:
         picked, notes, ahead = list(range(len(first.cells))), (), first
@@ -74,11 +76,18 @@ def _text(data: bytes) -> str:
         raise _invalid("is neither .npy, .npz, JSON nor CSV in UTF-8") from None
 
 
-def _delimiter(text: str) -> str:
-    """Tab, semicolon or comma: the first of these that the first line has outside of quotes."""
-    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
-    unquoted = re.sub(r'"[^"]*("|$)', "", first)
-    return next((mark for mark in "\t;," if mark in unquoted), ",")
+def _delimiter(text: str, features: Sequence[str] | None, width: int | None) -> str:
+    """Comma, semicolon or tab: the one that finds the features in the first row, or else enough or most cells there."""
+
+    def fit(mark: str) -> tuple[bool, bool, int]:
+        try:
+            first = next(_rows(text[:FIRST_ROW], mark), None)
+        except InvalidInput:
+            first = None
+        cells = [] if first is None else [cell.strip() for cell in first.cells]
+        return features is not None and {*features} <= {*cells}, len(cells) == width, len(cells)
+
+    return max(",;\t", key=fit)
 
 
 def _rows(text: str, delimiter: str) -> Iterator[_Row]:

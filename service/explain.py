@@ -11,7 +11,7 @@ from service import words
 from service.engine.layers import Scaling
 from service.engine.model import TOLERANCE, Model
 from service.engine.recurrent import Shape
-from service.errors import ModelError
+from service.errors import ModelError, WrongNumbers
 from service.loading import golden
 from service.words import shown
 
@@ -61,8 +61,10 @@ def _known(model: Model, path: str, missed: ModelError | None) -> list[str]:
 def _verified(model: Model, path: str, missed: ModelError | None) -> list[str]:
     origin = model.origin
     if missed is not None:
+        gave = "THIS MODEL DOES NOT GIVE WHAT KERAS GAVE"
+        why = gave if isinstance(missed, WrongNumbers) else "ITS GOLDEN PREDICTIONS CANNOT BE READ"
         return [
-            *_fact("verified", "*** NO: THIS MODEL DOES NOT GIVE WHAT KERAS GAVE ***"),
+            *_fact("verified", f"*** NO: {why} ***"),
             *_fact("", shown(str(missed), 1000)),
             *_fact("", "It is not served, and nothing that it answers should be believed."),
         ]
@@ -76,7 +78,7 @@ def _verified(model: Model, path: str, missed: ModelError | None) -> list[str]:
         *_fact("verified", "not verified: there are no golden predictions beside it. Where its Keras runs, with"),
         *_fact("", "inputs x (some 32 rows), two lines make them:"),
         "                y = model.predict(x)",
-        f'                np.savez("{golden.path_of(Path(path)).name}", x=x, y=y)',
+        f'                np.savez("{shown(golden.path_of(Path(path)).name)}", x=x, y=y)',
     ]
 
 
@@ -101,7 +103,7 @@ def _output(model: Model) -> str:
 
 def _layers(model: Model) -> list[str]:
     """What Keras' model.summary() shows; what a layer is fed with only where that is not the layer above."""
-    rows = [("layer", "class", "output shape", "parameters")]
+    rows: list[tuple[str, ...]] = [("layer", "class", "output shape", "parameters")]
     rows.append(("(input)", "InputLayer", words.axes((None, *model.input_shape)), "0"))
     for node, shape in zip(model.nodes, model.shapes, strict=True):
         parameters = sum(array.size for array in node.layer.weights.values())

@@ -94,7 +94,7 @@ def _lstm(layer: LSTM, shape: Shape) -> Words:
             "bias": f"added to the gates, one vector of 4 x {u}",
         },
         way=[
-            f"h and c, {u} numbers each, are 0 at first. Then for each step's {features} features x_t, {order}:",
+            f"h and c, ({u},) each, start as 0. Then for each step's {features} features x_t, {order}:",
             f"  z  = x_t @ kernel + h @ recurrent_kernel{bias}",
             f"       ({features},) @ {layer.kernel.shape} + ({u},) @ {layer.recurrent_kernel.shape}"
             + (f" + ({4 * u},)" if bias else "")
@@ -111,9 +111,9 @@ def _lstm(layer: LSTM, shape: Shape) -> Words:
         slips=[
             (
                 f"The four blocks of columns in {name}'s kernel, and in its recurrent_kernel, are the gates i, f, c~ "
-                f"and o in this order: {parts}, where a:b is Python's, b left out. They are not input, previous memory, "
-                "current memory and previous output: each block makes one gate, out of the input (kernel) and of the "
-                "previous output h (recurrent_kernel)."
+                f"and o in this order: {parts}, where a:b is Python's, b left out. They are not input, previous "
+                "memory, current memory and previous output: each block makes one gate, out of the input "
+                "(kernel) and of the previous output h (recurrent_kernel)."
             ),
             *([] if layer.bias is None else [_one_bias(name, u, parts)]),
             f"{u} units make 4 x {u} = {4 * u} columns. {_other(u)}",
@@ -190,8 +190,8 @@ def _identity(layer: Identity, _: Shape) -> Words:
         way=["y = x: it works in training alone."],
         slips=[
             (
-                f"{shown(layer.name)} ({layer.keras_class}) does nothing at inference, and nothing is to be rescaled for "
-                "it: Keras scales while it trains."
+                f"{shown(layer.name)} ({layer.keras_class}) does nothing at inference, and nothing is to be rescaled "
+                "for it: Keras scales while it trains."
             )
         ],
         numpy=[],
