@@ -1,0 +1,160 @@
+"""The command line. A command is two functions: one declares its arguments, one runs it and imports what it needs.
+
+Exit status: 0 good, 1 an input or an output that does not do, 2 wrong usage, 3 a model that cannot be served.
+"""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from service import __version__
+from service.errors import LstmServeError, ModelError
+
+if TYPE_CHECKING:
+    from service.series import Sequences
+
+AddParser = Callable[..., argparse.ArgumentParser]
+
+EXAMPLES = {
+    "predict": "lstm-serve predict models/turbofan.h5 models/turbofan.engine.csv",
+    "inspect": "lstm-serve inspect models/turbofan.h5 --trace models/turbofan.engine.csv",
+}
+
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+# What a shell reports for a process that SIGINT, or SIGPIPE, has ended.
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status. Wrong usage ends in argparse's own SystemExit."""
+    _one_blas_thread()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A label that the terminal cannot show is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            arguments = _parser().parse_args(argv)
+            status: int = arguments.run(arguments)
+        finally:
+            sys.stdout.flush()
+    except LstmServeError as error:
+        _say(str(error))
+        return 3 if isinstance(error, ModelError) else 1
+    except BrokenPipeError:
+        # What is still buffered goes nowhere, or the interpreter would complain of it on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+def _one_blas_thread() -> None:
+    # BLAS reads this once, when NumPy comes in. By default it starts a thread a core, which products as small as a
+    # step's only wait for.
+    if not any(name in os.environ for name in BLAS_THREADS):
+        os.environ.update(dict.fromkeys(BLAS_THREADS, "1"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lstm-serve",
+        description="A trained Keras recurrent model, without Keras.",
+        epilog="\n  ".join(["examples:", *EXAMPLES.values()]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lstm-serve {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_predict(commands.add_parser)
+    _add_inspect(commands.add_parser)
+    return parser
+
+
+def _add_predict(add_parser: AddParser) -> None:
+    command = _command(add_parser, "predict", "answer a file: CSV, JSON, .npy or .npz")
+    command.add_argument("model", metavar="MODEL", help="a file that Keras saved")
+    command.add_argument(
+        "input", metavar="INPUT", help="a series, one row a time step, or ready sequences; - is standard input"
+    )
+    command.add_argument("-o", metavar="OUT", dest="out", help="write to a .npy, .csv or .json file, not a table")
+    command.add_argument(
+        "--stride", metavar="N", type=_positive, default=1, help="rows from one window of a series to the next (1)"
+    )
+    command.set_defaults(run=_predict, misused=command.error)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from service import load_model, series, tables
+
+    if arguments.out is not None and not tables.writes(arguments.out):
+        arguments.misused(f"-o {arguments.out[:100]!r} should end in {', '.join(tables.WRITERS)}")
+    model = load_model(arguments.model)
+    sequences = _noted(series.read(arguments.input, model, arguments.stride))
+    if arguments.out is None:
+        tables.show(model, sequences, sys.stdout)
+    else:
+        tables.write(model, sequences, arguments.out)
+    return 0
+
+
+def _add_inspect(add_parser: AddParser) -> None:
+    command = _command(add_parser, "inspect", "say what a model is, and how its arrays lead to its answers")
+    command.add_argument("model", metavar="MODEL", help="a file that Keras saved")
+    command.add_argument("--trace", metavar="INPUT", help="show the values along the way for INPUT's first sequence")
+    command.add_argument("--step", metavar="T", type=_positive, help="the time step that --trace shows (the last)")
+    command.set_defaults(run=_inspect, misused=command.error)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from service import explain, load_model, series, trace
+    from service.loading import golden
+
+    if arguments.step is not None and arguments.trace is None:
+        arguments.misused("--step needs --trace")
+    model = load_model(arguments.model, replay=False)
+    missed = None
+    try:
+        model = golden.replay(model, Path(arguments.model))
+    except ModelError as error:
+        missed = type(error)(f"{arguments.model}: {error}")
+    report = explain.report(model, arguments.model, missed)
+    if arguments.trace is not None:
+        report += "\n" + trace.report(model, _noted(series.read(arguments.trace, model)), arguments.step)
+    sys.stdout.write(report)
+    if missed is not None:
+        raise missed
+    return 0
+
+
+def _command(add_parser: AddParser, name: str, purpose: str) -> argparse.ArgumentParser:
+    return add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog=f"example:\n  {EXAMPLES[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:10]) < 1 << 31):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def _noted(sequences: "Sequences") -> "Sequences":
+    """The sequences, once what was done to read them has been said."""
+    for note in sequences.notes:
+        _say(note)
+    return sequences
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"lstm-serve: {message}\n")

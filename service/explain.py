@@ -1,0 +1,235 @@
+"""What `inspect` prints of a model: what is known of it, its layers, its arrays, and how they lead to the answers.
+
+Plain text, at most about 100 columns wide, the same each time. What is to be said of a class of layers is in `words`.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from service import words
+from service.engine.layers import Scaling
+from service.engine.model import TOLERANCE, Model
+from service.engine.recurrent import Shape
+from service.errors import ModelError, WrongNumbers
+from service.loading import golden
+from service.words import shown
+
+WIDTH = 98
+
+
+def report(model: Model, path: str, missed: ModelError | None = None) -> str:
+    """The whole report on a model loaded from `path`; `missed` says why its golden predictions were not reproduced."""
+    sections = [
+        ("MODEL", _known(model, path, missed)),
+        ("LAYERS", _layers(model)),
+        ("ARRAYS", _arrays(model)),
+        ("FROM INPUT TO ANSWER", _way(model)),
+        ("EASILY MISTAKEN", _slips(model)),
+        ("THE SAME IN NUMPY", _numpy(model, path)),
+    ]
+    return "\n".join("\n".join([title, *lines, ""]) for title, lines in sections)
+
+
+def _known(model: Model, path: str, missed: ModelError | None) -> list[str]:
+    origin, about = model.origin, model.about
+    facts = [
+        ("file", shown(path, 200)),
+        ("format", origin.format),
+        (
+            "saved by",
+            "a Keras whose version the file does not tell" if origin.keras is None else f"Keras {origin.keras}",
+        ),
+        ("sha256", origin.sha256),
+        ("name", f"{about.name}, version {about.version}"),
+        *([] if about.description is None else [("about", shown(about.description, 1000))]),
+        ("input", f"{words.axes((None, *model.input_shape))}, None being the batch; {_input(model)}"),
+    ]
+    if about.features is not None:
+        columns = [f.name if f.unit is None else f"{f.name} [{f.unit}]" for f in about.features]
+        facts.append(("features", ", ".join(shown(column) for column in columns)))
+    facts.append(("output", f"{words.axes((None, *model.output_shape))}: {_output(model)}"))
+    if about.classes is not None:
+        facts.append(("classes", ", ".join(f"{k} = {shown(label)}" for k, label in enumerate(about.classes))))
+    facts.append(("assumed", "; ".join(origin.assumed) or "nothing: the file says all that the numbers depend on"))
+    if origin.tolerance != TOLERANCE:
+        facts.append(("precision", f"computed in float32, held to {origin.tolerance:g} of what Keras answers"))
+    lines = [line for name, text in facts for line in _fact(name, text)]
+    return lines + _verified(model, path, missed)
+
+
+def _verified(model: Model, path: str, missed: ModelError | None) -> list[str]:
+    origin = model.origin
+    if missed is not None:
+        gave = "THIS MODEL DOES NOT GIVE WHAT KERAS GAVE"
+        why = gave if isinstance(missed, WrongNumbers) else "ITS GOLDEN PREDICTIONS CANNOT BE READ"
+        return [
+            *_fact("verified", f"*** NO: {why} ***"),
+            *_fact("", shown(str(missed), 1000)),
+            *_fact("", "It is not served, and nothing that it answers should be believed."),
+        ]
+    if origin.verified:
+        return _fact(
+            "verified",
+            f"yes: it reproduces {origin.golden_rows} predictions that Keras made; the worst difference is "
+            f"{origin.golden_difference:.2g}, and {origin.tolerance:g} is allowed",
+        )
+    return [
+        *_fact("verified", "not verified: there are no golden predictions beside it. Where its Keras runs, with"),
+        *_fact("", "inputs x (some 32 rows), two lines make them:"),
+        "                y = model.predict(x)",
+        f'                np.savez("{shown(golden.path_of(Path(path)).name)}", x=x, y=y)',
+    ]
+
+
+def _fact(name: str, text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
+
+
+def _input(model: Model) -> str:
+    if len(model.input_shape) != 2:
+        return "the rest one input"
+    timesteps, features = model.input_shape
+    return f"{'any number of' if timesteps is None else timesteps} time steps of {features} features each"
+
+
+def _output(model: Model) -> str:
+    return {
+        "classes": f"the probabilities of {model.output_shape[0]} classes, which add up to 1",
+        "binary": "the probability of class 1, against class 0",
+        "values": "values, not probabilities",
+    }[model.kind]
+
+
+def _layers(model: Model) -> list[str]:
+    """What Keras' model.summary() shows; what a layer is fed with only where that is not the layer above."""
+    rows: list[tuple[str, ...]] = [("layer", "class", "output shape", "parameters")]
+    rows.append(("(input)", "InputLayer", words.axes((None, *model.input_shape)), "0"))
+    for node, shape in zip(model.nodes, model.shapes, strict=True):
+        parameters = sum(array.size for array in node.layer.weights.values())
+        rows.append(
+            (shown(node.layer.name, 30), words.class_of(node.layer), words.axes((None, *shape)), f"{parameters:,}")
+        )
+    rows.append(("total", "", "", f"{model.parameters:,}"))
+    if not _is_chain(model):
+        names = ["(input)", *(shown(node.layer.name, 30) for node in model.nodes)]
+        fed = [", ".join(names[k] for k in node.inputs) for node in model.nodes]
+        rows = [(*row, source) for row, source in zip(rows, ("fed by", "", *fed, ""), strict=True)]
+    lines = _columns(rows, right=3)
+    size = 4 * model.parameters
+    return [*lines, f"  {model.parameters:,} parameters, {size:,} bytes as float32"]
+
+
+def _arrays(model: Model) -> list[str]:
+    lines = []
+    for node, shape in zip(model.nodes, _inputs(model), strict=True):
+        layer = node.layer
+        name = f"  {shown(layer.name)} ({words.class_of(layer)})"
+        if not layer.weights:
+            lines.append(f"{name}: none")
+            continue
+        roles = words.of(layer, shape).roles
+        lines.append(f"{name}, in the order of its get_weights():")
+        rows = [
+            (f"  [{k}] {array}", words.axes(values.shape), roles.get(array, ""))
+            for k, (array, values) in enumerate(layer.weights.items())
+        ]
+        lines += _columns(rows)
+    return lines
+
+
+def _way(model: Model) -> list[str]:
+    lines = [
+        f"  x is one input, {words.axes(model.input_shape)}; @ is the matrix product, all else goes element by element."
+    ]
+    shapes = _inputs(model)
+    names = ["x", *(shown(node.layer.name, 30) for node in model.nodes)]
+    for k, (node, shape, output) in enumerate(zip(model.nodes, shapes, model.shapes, strict=True), start=1):
+        source = ", ".join(f"the output of {names[i]}" if i else "the model's input" for i in node.inputs)
+        lines += [
+            f"  {k}. {shown(node.layer.name)} ({words.class_of(node.layer)}): x {words.axes(shape)} is {source}",
+            *(f"       {line}" for line in words.of(node.layer, shape).way),
+            f"       so y is {words.axes(output)}",
+        ]
+    ends = {
+        "classes": "The last y are the probabilities. The class answered is the place of the largest, counted from 0.",
+        "binary": "The last y is the probability of class 1; from 0.5 on the class answered is 1, else 0.",
+        "values": "The last y are the values answered.",
+    }
+    return [*lines, f"  {ends[model.kind]}"]
+
+
+def _slips(model: Model) -> list[str]:
+    own = [node.layer for node in model.nodes if not isinstance(node.layer, Scaling)]
+    counted = [(layer, len(layer.weights)) for layer in own if layer.weights]
+    slips = []
+    if counted:
+        total = sum(count for _, count in counted)
+        parts = ", ".join(
+            f"{count} of {shown(layer.name, 30)} ({', '.join(layer.weights)})" for layer, count in counted
+        )
+        others = "the other layers have none, and neither has" if len(counted) < len(own) else "none are of"
+        slips.append(f"The arrays are {total}, not one a layer: {parts}; {others} an input layer.")
+    for node, shape in zip(model.nodes, _inputs(model), strict=True):
+        slips += words.of(node.layer, shape).slips
+    if len(own) > 1:
+        slips.append(
+            "[model.get_weights() for layer in model.layers] repeats the model's whole list once a layer, "
+            f"{len(own)} times here; what was meant is [layer.get_weights() for layer in model.layers]."
+        )
+    return [
+        line
+        for slip in slips
+        for line in textwrap.wrap(slip, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
+    ]
+
+
+def _numpy(model: Model, path: str) -> list[str]:
+    said = [words.of(node.layer, shape) for node, shape in zip(model.nodes, _inputs(model), strict=True)]
+    names = {node.layer.name for node in model.nodes}
+    activations = dict.fromkeys(activation for each in said for activation in each.activations)
+    unknown = (
+        any(each.numpy is None for each in said)
+        or any(activation not in words.NUMPY for activation in activations)
+        # A name that stands for two layers, or for two functions.
+        or len(names) != len(model.nodes)
+        or len({activation.name for activation in activations}) != len(activations)
+    )
+    if unknown or not _is_chain(model):
+        return ["  This model has no short form in NumPy. `inspect --trace INPUT` shows the values along the way."]
+    body = [line for each in said for line in each.numpy or ()]
+    program = [
+        "import numpy as np",
+        "from service import load_model",
+        f"layers = {{node.layer.name: node.layer for node in load_model({path!r}).nodes}}",
+        "w = {name: list(layer.weights.values()) for name, layer in layers.items()}",
+        "# in Keras 2 and 3: w = {layer.name: layer.get_weights() for layer in model.layers}",
+        *(f"{activation.name} = lambda x: {words.NUMPY[activation]}" for activation in activations),
+        f"def predict(y):  # one input, {words.axes(model.input_shape)}",
+        *(f"    {line}" for line in body),
+        f"    return y  # {words.axes(model.output_shape)}",
+    ]
+    return [f"    {line}" for line in program]
+
+
+def _inputs(model: Model) -> list[Shape]:
+    """The shape of each node's first input, the batch axis left out."""
+    shapes = [model.input_shape, *model.shapes]
+    return [shapes[node.inputs[0]] for node in model.nodes]
+
+
+def _is_chain(model: Model) -> bool:
+    return all(node.inputs == (k,) for k, node in enumerate(model.nodes))
+
+
+def _columns(rows: Sequence[Sequence[str]], right: int | None = None) -> list[str]:
+    """Rows as aligned columns; the column `right` to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "   ".join(
+            cell.rjust(width) if k == right else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,161 @@
+"""What a person hands in on the command line: a series, one row a time step, or ready sequences; read from any file.
+
+A series longer than the model's timesteps becomes windows: views of it, never copies of all.
+"""
+
+import io
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from service import columns
+from service.engine.model import Model
+from service.errors import InvalidInput, Problem, UnreadableFile
+from service.loading.numpy_files import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
+
+AnyArray = npt.NDArray[Any]
+
+
+class Sequences(NamedTuple):
+    """x (n, *input_shape), numbers from 1 that a person knows each by, and what they number.
+
+    That is the last `row` of a window of a series, or else the `sequence`. `notes` is what to tell of the reading.
+    """
+
+    x: AnyArray
+    numbers: range
+    noun: str
+    notes: tuple[str, ...] = ()
+
+
+def read(source: str, model: Model, stride: int = 1) -> Sequences:
+    """The sequences in a .npy, .npz, JSON or CSV file, which its content tells apart; `-` is standard input.
+
+    An array with an axis less than a batch is a series: a window for each `timesteps` rows, `stride` rows apart, or
+    one sequence where the time axis is free. Raises InvalidInput, with the source and what was expected and came.
+    """
+    try:
+        array, names, notes = _decoded(_bytes(source), model)
+        sequences = _sequences(array, names, model, stride)
+    except InvalidInput as error:
+        name = "standard input" if source == "-" else source
+        raise InvalidInput([Problem((), f"{name[:200]}: {error}")]) from None
+    return sequences._replace(notes=notes)
+
+
+def _bytes(source: str) -> bytes:
+    try:
+        if source == "-":
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with Path(source).open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _invalid(f"cannot be read: {error.strerror}") from None
+    if not data.strip():
+        raise _invalid("is empty")
+    if len(data) > MAX_BYTES:
+        raise _invalid(f"is larger than {MAX_BYTES >> 20} MiB; predict it in parts")
+    return data
+
+
+def _decoded(data: bytes, model: Model) -> columns.Table:
+    features = model.about.features
+    names = None if features is None else tuple(feature.name for feature in features)
+    if data.startswith((NPY_MAGIC, ZIP_MAGIC)):
+        try:
+            array = read_npy(io.BytesIO(data)) if data.startswith(NPY_MAGIC) else _one(read_npz(io.BytesIO(data)))
+        except UnreadableFile as error:
+            raise _invalid(str(error)) from None
+        return columns.Table(array, names, ())
+    if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}:
+        return columns.Table(_json(data.removeprefix(b"\xef\xbb\xbf"), model), names, ())
+    if len(model.input_shape) > 2:
+        raise _invalid(f"is no .npy, .npz or JSON file, and no other holds what this model takes, {model.expects}")
+    return columns.read(data, names, model.input_shape[-1])
+
+
+def _one(arrays: dict[str, AnyArray]) -> AnyArray:
+    if "x" in arrays:
+        return arrays["x"]
+    if len(arrays) != 1:
+        raise _invalid(f"should hold one array, or one named x; it has {', '.join(arrays)[:200] or 'none'}")
+    return next(iter(arrays.values()))
+
+
+def _json(data: bytes, model: Model) -> AnyArray:
+    try:
+        parsed = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise _invalid(f"begins as JSON and is not valid: {error}") from None
+    ndim = None
+    if isinstance(parsed, dict):
+        if len(parsed) != 1 or not {"sequence", "sequences"} & parsed.keys():
+            raise _invalid(f'should be {{"sequence": ...}} or {{"sequences": ...}}; it has {", ".join(parsed)[:200]!r}')
+        ((key, parsed),) = parsed.items()
+        ndim = len(model.input_shape) + (key == "sequences")
+    # NumPy takes true for 1, and no text but these two words has these letters: other strings are refused below.
+    if b"true" in data or b"false" in data:
+        raise _invalid("holds true or false, where numbers were expected")
+    try:
+        array = np.asarray(parsed)
+    except ValueError:
+        raise _invalid("holds rows of different lengths") from None
+    if ndim is not None and array.ndim != ndim:
+        raise _invalid(f'holds lists {array.ndim} deep as "{key}", where {ndim} were expected')
+    return array
+
+
+def _sequences(array: AnyArray, names: tuple[str, ...] | None, model: Model, stride: int) -> Sequences:
+    timesteps, *rest = model.input_shape
+    if array.dtype.kind not in "fiu":
+        raise _invalid(f"holds {array.dtype}, where numbers were expected")
+    rows = f"rows of {', '.join(map(str, rest))} features"
+    if array.ndim == len(model.input_shape) + 1:
+        expected, came = model.input_shape, array.shape[1:]
+        wanted = f"{model.expects}, or a series, {rows}," if rest else model.expects
+    else:
+        expected, came = (None, *rest), array.shape
+        wanted = f"{rows}, or {model.expects}"
+    if len(came) != len(expected) or any(want not in {None, got} for want, got in zip(expected, came, strict=True)):
+        raise _invalid(f"holds an array of shape {array.shape}, where {wanted} was expected")
+    if 0 in array.shape:
+        raise _invalid(f"holds an empty array, of shape {array.shape}")
+    _refuse_infinite(array, names)
+    if array.ndim == len(model.input_shape) + 1:
+        windows, numbers, noun = array, range(1, len(array) + 1), "sequence"
+    elif not rest:
+        windows, numbers, noun = array[np.newaxis], range(1, 2), "sequence"
+    elif timesteps is None:
+        windows, numbers, noun = array[np.newaxis], range(len(array), len(array) + 1), "row"
+    elif len(array) < timesteps:
+        raise _invalid(f"has {len(array)} rows, and the model needs {timesteps} for an answer")
+    else:
+        # (rows - T + 1, *features, T), a view
+        views = np.lib.stride_tricks.sliding_window_view(array, timesteps, axis=0)
+        return Sequences(np.moveaxis(views, -1, 1)[::stride], range(timesteps, len(array) + 1, stride), "row")
+    if stride != 1:
+        raise _invalid(f"is no series to be cut into windows, so a stride of {stride} means nothing")
+    return Sequences(windows, numbers, noun)
+
+
+def _refuse_infinite(array: AnyArray, names: tuple[str, ...] | None) -> None:
+    """Raise InvalidInput with the place of the first value that is no finite float32."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float32))
+    if finite.all():
+        return
+    place = tuple(int(k) for k in np.argwhere(~finite)[0])
+    column = f"column {place[-1] + 1}" if names is None else f"column {names[place[-1]][:60]!r}"
+    where = {1: f"place {place[0] + 1}", 2: f"row {place[0] + 1}, {column}"}.get(
+        array.ndim, f"sequence {place[0] + 1}, row {place[1] + 1}, {column}" if array.ndim == 3 else f"place {place}"
+    )
+    raise _invalid(f"{where} holds {array[place]}, and a finite float32 number was expected")
+
+
+def _invalid(detail: str) -> InvalidInput:
+    return InvalidInput([Problem((), detail)])

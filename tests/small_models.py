@@ -1,0 +1,52 @@
+"""Small models made of layers by hand, for what no golden file is needed to show."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from service.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation, Array
+from service.engine.layers import Dense, Layer
+from service.engine.model import About, Model, Node, Origin
+from service.engine.recurrent import LSTM, Shape
+
+
+def numbers(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(0, 0.5, shape).astype(np.float32)
+
+
+def lstm(features: int, units: int, *, name: str = "lstm", bias: bool = True, **options: Any) -> LSTM:
+    return LSTM(
+        name=name,
+        kernel=numbers(features, 4 * units, seed=1),
+        recurrent_kernel=numbers(units, 4 * units, seed=2),
+        bias=numbers(4 * units, seed=3) if bias else None,
+        **{"activation": TANH, "recurrent_activation": SIGMOID, **options},
+    )
+
+
+def dense(
+    features: int, units: int, activation: Activation = LINEAR, *, name: str = "dense", bias: bool = True
+) -> Dense:
+    return Dense(
+        name=name,
+        kernel=numbers(features, units, seed=4),
+        bias=numbers(units, seed=5) if bias else None,
+        activation=activation,
+    )
+
+
+def model(
+    layers: Sequence[Layer], input_shape: Shape = (4, 3), about: About | None = None, keras: str | None = "2.15.0"
+) -> Model:
+    return Model(
+        nodes=tuple(Node(layer, (k,)) for k, layer in enumerate(layers)),
+        input_shape=input_shape,
+        input_dtype=np.dtype(np.float32),
+        origin=Origin(file="model.h5", sha256="0" * 64, format="whole-model HDF5", keras=keras),
+        about=about or About(name="model"),
+    )
+
+
+def classes(input_shape: Shape = (4, 3), about: About | None = None) -> Model:
+    return model([lstm(3, 5), dense(5, 2, SOFTMAX)], input_shape, about)

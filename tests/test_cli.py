@@ -1,0 +1,251 @@
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import service
+from service.cli import BLAS_THREADS, main
+
+ROOT = Path(__file__).parent.parent
+TURBOFAN = str(ROOT / "models" / "turbofan.h5")
+ENGINE = str(ROOT / "models" / "turbofan.engine.csv")
+EXAMPLE = str(ROOT / "models" / "turbofan.example.json")
+ASKER = str(ROOT / "tests" / "golden" / "asker" / "k215_model.h5")
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in BLAS_THREADS:
+        monkeypatch.setenv(name, "1")
+
+
+@pytest.fixture
+def missing(tmp_path: Path) -> str:
+    """A model whose golden predictions are another's."""
+    model = tmp_path / "model.h5"
+    shutil.copy(ASKER, model)
+    golden = np.load(ASKER.replace("model.h5", "golden.npz"))
+    np.savez(tmp_path / "model.golden.npz", x=golden["x0"], y=golden["y0"][::-1])
+    return str(model)
+
+
+def process(*argv: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "service", *argv],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+# A real process
+
+
+def test_an_engines_life_runs_out() -> None:
+    with process("predict", TURBOFAN, ENGINE) as running:
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert err == "lstm-serve: left out the column cycle, no feature of the model\n"
+    lines = out.splitlines()
+    assert lines[6].startswith(" 20  125 or more cycles left ")
+    assert lines[-1].startswith("205  0-29 cycles left ")
+    bands = [line[5:29].strip() for line in lines[6:]]
+    assert list(dict.fromkeys(bands))[-1] == "0-29 cycles left"
+    assert len(lines) == 6 + 186
+
+
+def test_an_expected_error_is_one_line_and_no_traceback() -> None:
+    with process("predict", "no.h5", ENGINE) as running:
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err) == (3, "", "lstm-serve: no.h5: there is no such file\n")
+
+
+def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
+    rows = Path(ENGINE).read_text("utf-8").splitlines(keepends=True)
+    long = tmp_path / "long.csv"
+    long.write_text(rows[0] + "".join(rows[1:]) * 20, "utf-8")
+    with process("predict", TURBOFAN, str(long)) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.readline().startswith("class 0")
+        running.stdout.close()
+        err = running.stderr.read()
+        assert running.wait(60) == 141
+    assert err == "lstm-serve: left out the column cycle, no feature of the model\n"
+
+
+def test_a_pipe_that_was_never_read_ends_quietly() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    # Unbuffered, argparse itself would see the error and say nothing.
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "--help"],
+        cwd=ROOT,
+        env=buffered,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_ctrl_c_ends_quietly_and_leaves_no_file(tmp_path: Path) -> None:
+    series = tmp_path / "long.npy"
+    np.save(series, np.ones((300_000, 15), np.float32))
+    with process("predict", ASKER, str(series), "-o", str(tmp_path / "out.npy")) as running:
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob("*.part")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+    assert (running.returncode, out, err) == (130, "", "")
+    assert list(tmp_path.iterdir()) == [series]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1 1 1"), ({"OMP_NUM_THREADS": "4"}, "None 4 None"), ({"OPENBLAS_NUM_THREADS": "2"}, "2 None None")],
+)
+def test_blas_has_one_thread_before_numpy_comes_in(given: dict[str, str], expected: str) -> None:
+    code = (
+        "import os, sys; import service.cli; before = 'numpy' in sys.modules; "
+        f"sys.argv[1:] = ['inspect', {ASKER!r}]; service.cli.main(); "
+        f"print(before, *(os.environ.get(name) for name in {BLAS_THREADS!r}))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in BLAS_THREADS} | given
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"False {expected}"
+
+
+def test_a_label_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    shutil.copy(ASKER, tmp_path / "model.h5")
+    card = {"classes": ["müde", "b", "c", "d", "e"]}
+    (tmp_path / "model.card.json").write_text(json.dumps(card), "utf-8")
+    np.save(tmp_path / "x.npy", np.zeros((20, 15)))
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "predict", str(tmp_path / "model.h5"), str(tmp_path / "x.npy")],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "class 0: m\\xfcde\n" in done.stdout
+
+
+# In process
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    status = main(argv)
+    return status, *capsys.readouterr()
+
+
+def misuse(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, shows in (
+        (["--version"], f"lstm-serve {service.__version__}\n"),
+        (["--help"], "lstm-serve predict models/turbofan.h5 models/turbofan.engine.csv"),
+        (["predict", "--help"], "example:\n  lstm-serve predict models/turbofan.h5"),
+        (["inspect", "--help"], "example:\n  lstm-serve inspect models/turbofan.h5 --trace"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(argv)
+        assert caught.value.code == 0
+        out = capsys.readouterr().out
+        assert shows in out
+        assert len(out.splitlines()) < 25
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], "required: COMMAND"),
+        (["guess"], "invalid choice: 'guess'"),
+        (["predict", TURBOFAN], "required: INPUT"),
+        (["predict", TURBOFAN, ENGINE, "--stride", "0"], "'0' is not a whole number from 1 on"),
+        (["predict", TURBOFAN, ENGINE, "--stride", "9" * 5000], "is not a whole number from 1 on"),
+        (["predict", "no.h5", "no.csv", "-o", "out.txt"], "-o 'out.txt' should end in .npy, .csv, .json"),
+        (["inspect", TURBOFAN, "--step", "3"], "--step needs --trace"),
+    ],
+)
+def test_wrong_usage_is_argparses_own(capsys: pytest.CaptureFixture[str], argv: list[str], expected: str) -> None:
+    assert expected in misuse(capsys, *argv)
+
+
+def test_predict_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "predict", TURBOFAN, EXAMPLE)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1].startswith(" 20  0-29 cycles left")
+
+
+def test_predict_with_a_stride_from_standard_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(ENGINE).read_bytes())))
+    status, out, _ = run(capsys, "predict", TURBOFAN, "-", "--stride", "40")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()[6:]] == ["20", "60", "100", "140", "180"]
+
+
+def test_predict_into_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "out.npy"
+    golden = np.load(ROOT / "models" / "turbofan.golden.npz")
+    np.save(tmp_path / "x.npy", golden["x"])
+    status, *_ = run(capsys, "predict", TURBOFAN, str(tmp_path / "x.npy"), "-o", str(out))
+    assert status == 0
+    np.testing.assert_allclose(np.load(out), golden["y"], atol=1e-5)
+
+
+def test_an_input_that_does_not_fit_is_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    short = tmp_path / "short.csv"
+    short.write_text("".join(Path(ENGINE).read_text("utf-8").splitlines(keepends=True)[:20]), "utf-8")
+    status, out, err = run(capsys, "predict", TURBOFAN, str(short))
+    assert (status, out) == (1, "")
+    assert err == f"lstm-serve: {short}: has 19 rows, and the model needs 20 for an answer\n"
+
+
+def test_inspect_and_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "inspect", TURBOFAN, "--trace", ENGINE, "--step", "3")
+    assert status == 0
+    assert re.findall(r"^[A-Z ]{5,}$", out, re.MULTILINE) == [
+        "MODEL",
+        "LAYERS",
+        "ARRAYS",
+        "FROM INPUT TO ANSWER",
+        "EASILY MISTAKEN",
+        "THE SAME IN NUMPY",
+    ]
+    assert "TRACE of rows 1 to 20, step 3 of 20" in out
+
+
+def test_a_model_that_misses_its_golden_predictions_is_still_shown(
+    capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    status, out, err = run(capsys, "inspect", missing)
+    assert status == 3
+    assert "*** NO: THIS MODEL DOES NOT GIVE WHAT KERAS GAVE ***" in out
+    assert "EASILY MISTAKEN" in out
+    assert err.startswith(f"lstm-serve: {missing}: it misses its golden predictions in model.golden.npz by up to ")
+    assert err.count("\n") == 1
+    assert run(capsys, "predict", missing, EXAMPLE)[0] == 3

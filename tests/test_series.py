@@ -1,0 +1,288 @@
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as nps
+from numpy.typing import NDArray
+from small_models import classes, dense, model
+
+from service import columns, series
+from service.engine.model import About, Feature, Model
+from service.errors import InvalidInput
+
+Numbers = NDArray[Any]
+
+NAMES = ("alpha", "beta", "gamma")
+NAMED = classes(about=About(name="m", features=tuple(Feature(name=name) for name in NAMES)))
+UNNAMED = classes()
+FREE = classes((None, 3))
+ROWS = np.arange(18, dtype=np.float64).reshape(6, 3)
+
+matrices = nps.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 6), st.just(3)),
+    elements=st.floats(-1e30, 1e30, allow_nan=False),
+)
+
+
+def text_of(rows: Numbers, header: tuple[str, ...] | None = None, mark: str = ",", end: str = "\n") -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=mark, lineterminator=end)
+    if header is not None:
+        writer.writerow(header)
+    writer.writerows([repr(float(value)) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def read(tmp_path: Path, content: bytes | str, on: Model = UNNAMED, stride: int = 1) -> series.Sequences:
+    path = tmp_path / "input"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return series.read(str(path), on, stride)
+
+
+def refusal(tmp_path: Path, content: bytes | str, on: Model = UNNAMED, stride: int = 1) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        read(tmp_path, content, on, stride)
+    assert str(caught.value).startswith(str(tmp_path / "input"))
+    return str(caught.value)
+
+
+def npy(array: Numbers) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def npz(**arrays: Numbers) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, **arrays)
+    return stream.getvalue()
+
+
+# Columns
+
+
+@given(
+    rows=matrices,
+    mark=st.sampled_from(",;\t"),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig"]),
+    blank=st.sampled_from(["", "{end}", "{end}{end}", " {end}", ",,{end}"]),
+    order=st.permutations([*NAMES, "extra; one", "extra, two"]),
+)
+def test_csv_reads_back_equal_in_every_dialect(  # noqa: PLR0917 - Hypothesis gives them by name
+    rows: Numbers, mark: str, end: str, encoding: str, blank: str, order: list[str]
+) -> None:
+    wide = np.hstack([rows, rows[:, :2]])
+    shuffled = wide[:, [[*NAMES, "extra; one", "extra, two"].index(name) for name in order]]
+    text = text_of(shuffled, tuple(order), mark, end) + blank.format(end=end).replace(",", mark)
+    read = columns.read(text.encode(encoding), NAMES, 3)
+    assert np.array_equal(read.values, rows)
+    assert read.names == NAMES
+    assert len(read.notes) == 1
+    assert read.notes[0].startswith("left out the columns extra")
+
+
+@given(rows=matrices, mark=st.sampled_from(",;\t"), names=st.sampled_from([NAMES, None]))
+def test_csv_without_a_header_is_in_the_order_of_the_features(
+    rows: Numbers, mark: str, names: tuple[str, ...] | None
+) -> None:
+    read = columns.read(text_of(rows, mark=mark).encode(), names, 3)
+    assert np.array_equal(read.values, rows)
+    assert read.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "expected"),
+    [
+        (b"a,b;c\n1,2\n", None, [[1, 2]]),
+        (b"a,b;c,d\n1;2\n", None, [[1, 2]]),
+        (b"p,q,r;s\n1;2\n", ["p,q,r", "s"], [[1, 2]]),
+        (b"x\ty,z\n1\t2\n", ["y,z"], [[2]]),
+        (b'"a;b","c\nd"\n1,2\n', None, [[1, 2]]),
+    ],
+)
+def test_a_mark_within_a_name_parts_nothing(text: bytes, names: list[str] | None, expected: list[list[float]]) -> None:
+    assert columns.read(text, names, len(expected[0])).values.tolist() == expected
+
+
+def test_a_header_without_names_in_the_card_is_taken_in_order_and_said() -> None:
+    read = columns.read(text_of(ROWS, ("u", "v", "w")).encode(), None, 3)
+    assert np.array_equal(read.values, ROWS)
+    assert read.names == ("u", "v", "w")
+    assert "taken in their order" in read.notes[0]
+
+
+def test_names_that_are_numbers_make_a_header() -> None:
+    read = columns.read(b"1,0\n5,6\n", ["0", "1"], 2)
+    assert read.values.tolist() == [[6, 5]]
+
+
+def test_blank_lines_before_the_first_row_are_skipped() -> None:
+    assert columns.read(b"\n\n1;2\n", None, 2).values.tolist() == [[1, 2]]
+
+
+def test_a_free_width_takes_any_number_of_columns() -> None:
+    assert columns.read(b"a,b\n1,2\n", None, None).values.tolist() == [[1, 2]]
+
+
+def test_an_exported_index_without_a_name_is_left_out() -> None:
+    read = columns.read(b",alpha,beta,gamma\n0,1,2,3\n", NAMES, 3)
+    assert read.values.tolist() == [[1, 2, 3]]
+    assert read.notes == ("left out the column '', no feature of the model",)
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "expected"),
+    [
+        ("alpha,beta\n1,2\n", NAMES, "lacks the column gamma, which the model needs. Its header has 2 columns"),
+        ("alpha,x\n1,2\n", NAMES, "lacks the columns beta, gamma,"),
+        ("alpha,beta,gamma,beta\n1,2,3,4\n", NAMES, "has the column beta more than once"),
+        ("\x1b[2J,b\n1,2\n", NAMES, r"'\x1b[2J', b"),
+        (f"{'a' * 999},b\n1,2\n", NAMES, "aaa..."),
+        ("a,b\n1,2\n", None, "has 2 columns, and the model has 3 features. Name the features"),
+        ("1,2\n", None, "has 2 columns and no header; expected 3"),
+        ("alpha,beta,gamma\n", NAMES, "has a header and no rows under it"),
+        ("1,2,3\n4,5\n", None, "row 2 (line 2) has 2 cells, and the first has 3"),
+        ("alpha,beta,gamma\n1,2,3\n4,n/a,6\n", NAMES, "row 2 (line 3), column 'beta' holds 'n/a', which is no number"),
+        ("1,2,3\n4,x,6\n", None, "row 2 (line 2), column 2 holds 'x', which is no number"),
+        ("1,,3\n", NAMES, "row 1 (line 1), column 'beta' holds nothing"),
+        ("alpha,beta,gamma\n1,2,1_000\n", NAMES, "column 'gamma' holds '1_000', which is no number"),
+        ("1,2,3\n\n4,5,6\n", None, "line 2 is empty, and more rows come after it"),
+        (" \n\n", None, "has no rows"),
+        (f"1,2,{'3' * 140_000}\n", None, "is not CSV from line"),
+    ],
+)
+def test_what_is_wrong_with_a_csv_file_is_said(text: str, names: tuple[str, ...] | None, expected: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        columns.read(text.encode(), names, 3)
+    assert expected in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-Infinity", "1e39"])
+def test_a_cell_that_is_no_finite_number_is_refused_by_row_and_column(tmp_path: Path, value: str) -> None:
+    text = f"gamma,beta,alpha\n1,2,3\n1,{value},3\n"
+    assert "row 2, column 'beta' holds" in refusal(tmp_path, text, NAMED)
+
+
+# Forms
+
+
+@given(rows=matrices)
+def test_every_form_reads_the_same(tmp_path_factory: pytest.TempPathFactory, rows: Numbers) -> None:
+    folder = tmp_path_factory.mktemp("forms")
+    listed = json.dumps(rows.tolist())
+    forms: list[bytes | str] = [
+        text_of(rows),
+        npy(rows),
+        npz(x=rows, y=rows),
+        npz(other=rows),
+        listed,
+        f'\ufeff{{"sequence": {listed}}}',
+    ]
+    for form in forms:
+        found = read(folder, form, FREE)
+        assert np.array_equal(found.x, rows[np.newaxis])
+        assert found.numbers == range(len(rows), len(rows) + 1)
+        assert found.noun == "row"
+
+
+@pytest.mark.parametrize("key", ["", '{"sequences": '])
+def test_many_sequences_are_numbered(tmp_path: Path, key: str) -> None:
+    x = np.arange(24).reshape(2, 4, 3)
+    for form in (npy(x), npz(x=x), key + json.dumps(x.tolist()) + "}" * bool(key)):
+        found = read(tmp_path, form)
+        assert np.array_equal(found.x, x)
+        assert (found.numbers, found.noun) == (range(1, 3), "sequence")
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handed(text: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+
+    handed(text_of(ROWS).encode())
+    assert len(series.read("-", UNNAMED).x) == 3
+    handed(b"")
+    with pytest.raises(InvalidInput, match=r"^standard input: is empty"):
+        series.read("-", UNNAMED)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"\x89HDF\r\n\x1a\n", "is neither .npy, .npz, JSON nor CSV in UTF-8"),
+        (b"\x93NUMPY", "is not a NumPy array, or is damaged"),
+        (b"PK\x03\x04", "the .npz file is damaged"),
+        (npy(np.array([None])), "pickle"),
+        (npy(np.array([[True]])), "holds bool, where numbers were expected"),
+        (npz(a=ROWS, b=ROWS), "should hold one array, or one named x; it has a, b"),
+        (b"[[1, NaN]]", "begins as JSON and is not valid"),
+        (b"{}", 'should be {"sequence": ...} or {"sequences": ...}'),
+        (b'{"sequence": [], "more": 1}', "sequence, more"),
+        (b'{"inputs": []}', "inputs"),
+        (b'{"sequences": [[1, 2, 3]]}', 'holds lists 2 deep as "sequences", where 3 were expected'),
+        (b"[[1, 2, 3], [4, 5]]", "holds rows of different lengths"),
+        (b"[[1, true, 3]]", "holds true or false"),
+        (b'[["1", "2", "3"]]', "where numbers were expected"),
+        (b"[[1, null, 3]]", "where numbers were expected"),
+        (b"[]", "holds an array of shape (0,), where rows of 3 features, or an array of shape (n, 4, 3) was expected"),
+        (b"[[1, 2]]", "holds an array of shape (1, 2), where rows of 3 features"),
+        (b"[[[1, 2, 3]]]", "where an array of shape (n, 4, 3), or a series, rows of 3 features, was expected"),
+        (npy(np.zeros((0, 3))), "holds an empty array, of shape (0, 3)"),
+        (npy(ROWS[:3]), "has 3 rows, and the model needs 4 for an answer"),
+        (npy(np.where(ROWS == 4, np.nan, ROWS)), "row 2, column 2 holds nan, and a finite float32 number was expected"),
+        (npy(np.full((1, 4, 3), np.inf)), "sequence 1, row 1, column 1 holds inf"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, content: bytes, expected: str) -> None:
+    assert expected in refusal(tmp_path, content)
+
+
+def test_a_file_that_is_not_there_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidInput, match="cannot be read: No such file"):
+        series.read(str(tmp_path / "none"), UNNAMED)
+    with pytest.raises(InvalidInput, match="cannot be read: Is a directory"):
+        series.read(str(tmp_path), UNNAMED)
+    monkeypatch.setattr(series, "MAX_BYTES", 8)
+    assert "predict it in parts" in refusal(tmp_path, b"1,2,3,4,5")
+
+
+def test_no_csv_file_holds_an_image_a_step(tmp_path: Path) -> None:
+    assert "and no other holds what this model takes" in refusal(tmp_path, "1,2", model([dense(3, 2)], (4, 2, 3)))
+
+
+def test_a_model_of_plain_rows_takes_each_row_of_a_file(tmp_path: Path) -> None:
+    plain = model([dense(3, 2)], (3,))
+    found = read(tmp_path, text_of(ROWS), plain)
+    assert np.array_equal(found.x, ROWS)
+    assert found.noun == "sequence"
+    assert read(tmp_path, "[1, 2, 3]", plain).x.tolist() == [[1, 2, 3]]
+    assert "place 2 holds inf" in refusal(tmp_path, npy(np.array([1, np.inf, 3])), plain)
+
+
+# Windows
+
+
+@given(rows=st.integers(4, 30), stride=st.integers(1, 40))
+def test_windows_are_naive_slices(tmp_path_factory: pytest.TempPathFactory, rows: int, stride: int) -> None:
+    values = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+    found = read(tmp_path_factory.mktemp("windows"), npy(values), stride=stride)
+    starts = range(0, rows - 4 + 1, stride)
+    assert np.array_equal(found.x, [values[start : start + 4] for start in starts])
+    assert list(found.numbers) == [start + 4 for start in starts]
+    assert np.shares_memory(found.x, found.x.base)
+
+
+@pytest.mark.parametrize(("content", "on"), [(npy(ROWS), FREE), (npy(np.zeros((2, 4, 3))), UNNAMED)])
+def test_a_stride_where_there_are_no_windows_is_refused(tmp_path: Path, content: bytes, on: Model) -> None:
+    assert "a stride of 2 means nothing" in refusal(tmp_path, content, on, stride=2)

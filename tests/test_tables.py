@@ -1,0 +1,187 @@
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_models import classes, dense, lstm, model, numbers
+
+from service import predictions, tables
+from service.engine.activations import SIGMOID, Array
+from service.engine.model import About, Model
+from service.errors import InvalidInput, NotFinite, SettingsError
+from service.predictions import predictions as predicted
+from service.series import Sequences
+
+LABELLED = classes(about=About(name="m", classes=("low", "very, very high")))
+BINARY = model([lstm(3, 5), dense(5, 1, SIGMOID)])
+VALUES = model([lstm(3, 5), dense(5, 2)])
+STEPS = model([lstm(3, 5, return_sequences=True), dense(5, 2)])
+X = numbers(6, 4, 3, seed=9)
+WINDOWS = Sequences(X, range(4, 10), "row")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(on: Model, sequences: Sequences = WINDOWS) -> list[str]:
+    out = io.StringIO()
+    tables.show(on, sequences, out)
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("size", [1, 4, 1024])
+def test_a_table_of_classes_has_the_row_the_label_and_each_probability(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions, "SEQUENCES_AT_ONCE", size)
+    lines = shown(LABELLED)
+    assert lines[:2] == ["class 0: low", "class 1: very, very high"]
+    assert lines[2].split() == ["row", "class", "0", "1"]
+    y = LABELLED.predict(X)
+    for k, line in enumerate(lines[3:]):
+        label = ("low", "very, very high")[int(y[k].argmax())]
+        assert line == f"{k + 4:>3}  {label:<15}  {y[k, 0]:.4f}  {y[k, 1]:.4f}"
+
+
+def test_a_table_without_labels_has_the_numbers_of_the_classes() -> None:
+    lines = shown(classes(), Sequences(X, range(1, 7), "sequence"))
+    assert lines[0].split() == ["sequence", "class", "0", "1"]
+    assert [line.split()[1] for line in lines[1:]] == [str(k) for k in classes().predict(X).argmax(axis=1)]
+
+
+def test_a_table_of_a_binary_model_has_the_probability() -> None:
+    lines = shown(BINARY)
+    y = BINARY.predict(X)
+    assert lines[0].split() == ["row", "class", "probability"]
+    assert lines[1].split() == ["4", str(int(y[0, 0] >= 0.5)), f"{y[0, 0]:.4f}"]
+
+
+def test_a_table_of_values_has_a_line_a_step() -> None:
+    assert shown(VALUES)[1].split() == ["4", *(f"{value:.6g}" for value in VALUES.predict(X)[0])]
+    lines = shown(STEPS)
+    assert len(lines) == 1 + 6 * 4
+    assert lines[4].split() == ["4", *(f"{value:.6g}" for value in STEPS.predict(X)[0, 3])]
+
+
+@pytest.mark.parametrize("on", [LABELLED, BINARY, VALUES, STEPS])
+@pytest.mark.parametrize("size", [1, 4, 1024])
+def test_npy_is_the_raw_output(tmp_path: Path, on: Model, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictions, "SEQUENCES_AT_ONCE", size)
+    out = tmp_path / "out.npy"
+    tables.write(on, WINDOWS, str(out))
+    written: Array = np.load(out)
+    assert written.dtype == np.float32
+    np.testing.assert_allclose(written, on.predict(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 4, 1024])
+def test_csv_has_a_header_and_numbers_that_read_back(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions, "SEQUENCES_AT_ONCE", size)
+    out = tmp_path / "out.csv"
+    tables.write(LABELLED, WINDOWS, str(out))
+    header, *rows = list(csv.reader(out.read_text("utf-8").splitlines()))
+    assert header == ["row", "label", "predicted_class", "low", "very, very high"]
+    assert [row[0] for row in rows] == ["4", "5", "6", "7", "8", "9"]
+    y = LABELLED.predict(X)
+    assert [row[2] for row in rows] == [str(k) for k in y.argmax(axis=1)]
+    np.testing.assert_allclose(np.array([row[3:] for row in rows], np.float32), y, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("on", "expected"),
+    [
+        (classes(), "row,label,predicted_class,class_0,class_1"),
+        (BINARY, "row,label,predicted_class,probability"),
+        (VALUES, "row,value_0,value_1"),
+        (STEPS, "row,value_0_0,value_0_1,value_1_0,value_1_1,value_2_0,value_2_1,value_3_0,value_3_1"),
+    ],
+)
+def test_csv_columns_of_each_kind(tmp_path: Path, on: Model, expected: str) -> None:
+    out = tmp_path / "out.csv"
+    tables.write(on, WINDOWS, str(out))
+    header, first, *_ = out.read_text("utf-8").splitlines()
+    assert header == expected
+    assert len(first.split(",")) == len(expected.split(","))
+
+
+@pytest.mark.parametrize("size", [1, 4, 1024])
+def test_json_is_what_http_answers(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictions, "SEQUENCES_AT_ONCE", size)
+    out = tmp_path / "out.json"
+    tables.write(LABELLED, WINDOWS, str(out))
+    parsed = json.loads(out.read_bytes())
+    assert list(parsed) == ["predictions"]
+    y = LABELLED.predict(X)
+    for row, answer in zip(y, parsed["predictions"], strict=True):
+        k = int(row.argmax())
+        assert list(answer) == ["probabilities", "predicted_class", "label"]
+        assert answer["predicted_class"] == k
+        assert answer["label"] == ("low", "very, very high")[k]
+        np.testing.assert_allclose(answer["probabilities"], row, atol=1e-6)
+    tables.write(BINARY, WINDOWS, str(out))
+    assert json.loads(out.read_bytes())["predictions"][0]["label"] is None
+
+
+def test_an_ending_decides_what_is_written() -> None:
+    assert [tables.writes(f"x{ending}") for ending in (".npy", ".csv", ".json", ".txt", "")] == [True] * 3 + [False] * 2
+
+
+@pytest.fixture
+def overflowing() -> Model:
+    return model([dense(3, 2)], (3,))
+
+
+def test_an_output_that_is_not_finite_names_its_row_and_leaves_no_file(tmp_path: Path, overflowing: Model) -> None:
+    x = np.ones((5, 3), np.float32)
+    x[3] = 3e38
+    out = tmp_path / "out.json"
+    out.write_text("before")
+    # The sum of three such numbers may cancel, so all of them are made to count.
+    overflowing.nodes[0].layer.weights["kernel"][:] = 2
+    with pytest.raises(NotFinite, match="the answer for row 4 is not finite"):
+        tables.write(overflowing, Sequences(x, range(1, 6), "row"), str(out))
+    assert out.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_command_line(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be written: No such file"):
+        tables.write(VALUES, WINDOWS, str(tmp_path / "none" / "out.npy"))
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(SettingsError, match="cannot be written: Is a directory"):
+        tables.write(VALUES, WINDOWS, str(tmp_path / "folder.npy"))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.npy"]
+
+
+def test_what_the_model_refuses_is_told_with_its_place_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictions, "SEQUENCES_AT_ONCE", 4)
+    bad = X.copy()
+    bad[5] = np.nan
+    with pytest.raises(InvalidInput, match=r"^among rows 8 to 9: expected finite float32 numbers, got nan"):
+        list(predicted(VALUES, WINDOWS._replace(x=bad), progress=False))
+
+
+@pytest.mark.parametrize(("progress", "shows"), [(True, True), (False, False)])
+def test_a_bar_shows_on_a_terminal_where_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, *, progress: bool, shows: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    list(predicted(VALUES, WINDOWS, progress=progress))
+    assert terminal.getvalue() == ""
+    monkeypatch.setattr(predictions, "PATIENCE", 0)
+    list(predicted(VALUES, WINDOWS, progress=progress))
+    assert ("predict" in terminal.getvalue()) is shows
+
+
+def test_no_bar_where_standard_error_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", file := io.StringIO())
+    monkeypatch.setattr(predictions, "PATIENCE", 0)
+    list(predicted(VALUES, WINDOWS, progress=True))
+    assert file.getvalue() == ""
