@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -38,15 +39,14 @@ def main() -> None:
     print(f"{'batch':>6} {'ours ms':>9} {'us/row':>8} {'of peak':>8} {'onnx ms':>9} {'ours/onnx':>9}")
     for batch in BATCHES:
         x = np.tile(golden["x"], (batch // 32 + 1, 1, 1))[:batch]
-        times = alternate({name: lambda engine=engine: engine(x) for name, engine in engines.items()})
+        times = alternate({name: partial(engine, x) for name, engine in engines.items()})
         ours, theirs = times["ours"], times.get("onnx", float("nan"))
         share = flops(model) * batch / ours / peak
-        print(
-            f"{batch:6d} {ours * 1e3:9.3f} {ours / batch * 1e6:8.1f} {share:8.0%} {theirs * 1e3:9.3f} {ours / theirs:9.2f}"
-        )
+        row = f"{batch:6d} {ours * 1e3:9.3f} {ours / batch * 1e6:8.1f} {share:8.0%}"
+        print(f"{row} {theirs * 1e3:9.3f} {ours / theirs:9.2f}")
     long = np.random.default_rng(0).standard_normal((8, 2000, 15)).astype(np.float32)
     lstm = model.nodes[1].layer
-    times = alternate({str(t): lambda t=t: lstm([long[:, :t]], [None]) for t in (200, 2000)})
+    times = alternate({str(t): partial(lstm, [long[:, :t]], [None]) for t in (200, 2000)})
     print(f"10 times the time steps cost {times['2000'] / times['200']:.2f} times as much")
 
 
@@ -81,7 +81,7 @@ def sgemm_peak() -> float:
     best = 0.0
     for n in (256, 512, 768):
         a, b = np.ones((n, n), np.float32), np.ones((n, n), np.float32)
-        best = max(best, *(2 * n**3 / alternate({"a": lambda a=a, b=b: a @ b})["a"] for _ in range(2)))
+        best = max(best, *(2 * n**3 / alternate({"a": partial(np.dot, a, b)})["a"] for _ in range(2)))
     return best
 
 
@@ -89,7 +89,6 @@ def onnx_session(model: Model) -> Callable[[np.ndarray], np.ndarray] | None:
     """ONNX Runtime on the same model with one thread, or None where it is not installed."""
     try:
         import onnxruntime  # noqa: PLC0415
-
         from onnx_model import write  # noqa: PLC0415
     except ImportError:
         return None

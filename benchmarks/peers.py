@@ -14,7 +14,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
-CONSTANT = b'{"probabilities":[0.97899216,0.020965206,0.000032976466,0.000007092133,0.0000024096196],"predicted_class":0}'
+CONSTANT = b'{"probabilities":[0.97899216,0.020965206,0.000032976466,0.000007092133,2.4e-06],"predicted_class":0}'
 
 
 async def bare(scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI

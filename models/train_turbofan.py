@@ -246,7 +246,8 @@ def predict(model: keras.Model, windows: np.ndarray) -> np.ndarray:
     Returns:
         Probabilities, float32, shape (windows, 5).
     """
-    return model.predict(windows, batch_size=512, verbose=0)
+    answers: np.ndarray = model.predict(windows, batch_size=512, verbose=0)
+    return answers
 
 
 def count_confusion(bands: np.ndarray, answers: np.ndarray) -> np.ndarray:

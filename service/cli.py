@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 AddParser = Callable[..., argparse.ArgumentParser]
 
 EXAMPLES = {
+    "serve": "lstm-serve serve models/turbofan.h5 --port 8081",
     "predict": "lstm-serve predict models/turbofan.h5 models/turbofan.engine.csv",
     "inspect": "lstm-serve inspect models/turbofan.h5 --trace models/turbofan.engine.csv",
 }
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
-            arguments = _parser().parse_args(argv)
+            given = sys.argv[1:] if argv is None else argv
+            arguments = _parser(given).parse_args(given)
             status: int = arguments.run(arguments)
         finally:
             sys.stdout.flush()
@@ -61,7 +63,7 @@ def _one_blas_thread() -> None:
         os.environ.update(dict.fromkeys(BLAS_THREADS, "1"))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lstm-serve",
         description="A trained Keras recurrent model, without Keras.",
@@ -70,9 +72,34 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lstm-serve {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_serve(commands.add_parser, with_flags=argv[:1] == ["serve"])
     _add_predict(commands.add_parser)
     _add_inspect(commands.add_parser)
     return parser
+
+
+def _add_serve(add_parser: AddParser, *, with_flags: bool) -> None:
+    command = _command(add_parser, "serve", "serve a model over HTTP")
+    command.usage = "lstm-serve serve [MODEL] [flags]"
+    command.add_argument("model", metavar="MODEL", nargs="?", help="a file that Keras saved")
+    command.set_defaults(run=_serve, misused=command.error)
+    if with_flags:  # they are the settings, and Pydantic, which holds those, takes its time to come in
+        from service import settings
+
+        settings.add_flags(command)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from service import server, settings
+    from service.errors import SettingsError
+
+    flags = {name: value for name, value in vars(arguments).items() if name in settings.Settings.model_fields}
+    try:
+        chosen = settings.read(os.environ, flags)
+    except SettingsError as error:
+        arguments.misused(str(error))
+    server.run(chosen)
+    return 0
 
 
 def _add_predict(add_parser: AddParser) -> None:
