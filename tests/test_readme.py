@@ -1,0 +1,155 @@
+"""The README is run: every command in it but git, make, docker and installs, and every line of Python."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from service import load_model
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+ELSEWHERE = ("git", "make", "docker", "pip", "cd")
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Each command of the README with the lines that it is said to print."""
+    for block in blocks("console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, *output = part.rstrip("\n").split("\n")
+            if not command.startswith(ELSEWHERE):
+                yield command, output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "models", folder / "models")
+    shutil.copy(ROOT / "models/turbofan.h5", folder / "my_model.h5")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(folder: Path) -> dict[str, str]:
+    """An environment in which `lstm-serve` is this code, whether or not it is installed."""
+    binaries = folder / "bin"
+    binaries.mkdir()
+    script = binaries / "lstm-serve"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m service "$@"\n')
+    script.chmod(0o755)
+    path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "LSTMSERVE_PORT": "0"}
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """Where `lstm-serve serve models/turbofan.h5` listens."""
+    with serving("lstm-serve serve models/turbofan.h5", folder, environment) as found:
+        yield found
+
+
+class serving:  # noqa: N801 - used as a function is
+    """Run a serve command until the block ends; gives the address that it says it listens on."""
+
+    def __init__(self, command: str, folder: Path, environment: dict[str, str]) -> None:
+        self.process = subprocess.Popen(command.split(), cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> str:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if found := re.search(r"http://([0-9.:]+)", line):
+                return found[1]
+        raise AssertionError("the server ended before it listened")
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=20)
+        assert self.process.returncode == 0
+
+
+def same(shown: str, printed: str) -> bool:
+    """Whether two lines are the same, but for the last digits of numbers: they differ between processors."""
+    if NUMBER.sub("#", shown) != NUMBER.sub("#", printed):
+        return False
+    pairs = zip(NUMBER.findall(shown), NUMBER.findall(printed), strict=True)
+    return all(abs(float(a) - float(b)) <= 2e-4 for a, b in pairs)
+
+
+@pytest.mark.parametrize(("command", "shown"), [pytest.param(*pair, id=pair[0][:60]) for pair in commands()])
+def test_command(
+    command: str, shown: list[str], folder: Path, environment: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    if command.startswith("lstm-serve serve"):
+        with serving(command, folder, environment) as address:
+            assert httpx.get(f"http://{address}/readyz").status_code == 200
+        return
+    if "127.0.0.1:8080" in command:
+        command = command.replace("127.0.0.1:8080", request.getfixturevalue("address"))
+    done = subprocess.run(
+        ["/bin/bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    printed = iter(done.stdout.splitlines())
+    following = True  # whether the next line shown is to be the next line printed
+    for line in shown:
+        if line == "...":
+            following = False
+        elif following:
+            assert same(line, next(printed)), line
+        else:
+            assert any(same(line, candidate) for candidate in printed), line
+            following = True
+
+
+def test_python(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    golden = np.load("models/turbofan.golden.npz")
+    sequence = json.loads(Path("models/turbofan.example.json").read_text())["sequence"]
+    names: dict[str, Any] = {"x": golden["x"], "model": load_model("my_model.h5"), "numpy": np, "sequence": sequence}
+    for block in blocks("python"):
+        exec(block.replace("127.0.0.1:8080", address), names)  # noqa: S102 - the README's own
+    assert np.allclose(names["probabilities"], golden["y"], rtol=0, atol=1e-5)
+    answer = names["answer"]
+    assert isinstance(answer, dict)
+    assert answer["predicted_class"] == 0
+
+
+def test_settings_table() -> None:
+    rows = re.findall(r"^\| `LSTMSERVE_(\w+)` \| (\S+) \| (.*) \|$", README, re.MULTILINE)
+    assert [name.lower() for name, _, _ in rows] == list(Settings.model_fields)
+    for name, default, text in rows:
+        field = Settings.model_fields[name.lower()]
+        assert text == field.description
+        shown = "required" if field.is_required() else field.default
+        assert str(shown).lower().removesuffix(".0") == default, name
+
+
+def test_card_example() -> None:
+    from service.loading.card import Card  # noqa: PLC0415 - where it is used
+
+    (example,) = blocks("json")
+    card = Card.model_validate_json(example)
+    table = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| .* \|$", README, re.MULTILINE)
+    named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
+    assert set(Card.model_fields) <= named
+    assert card.classes is not None
