@@ -117,6 +117,10 @@ def _lstm(layer: LSTM, shape: Shape) -> Words:
             ),
             *([] if layer.bias is None else [_one_bias(name, u, parts)]),
             f"{u} units make 4 x {u} = {4 * u} columns. {_other(u)}",
+            (
+                f"dropout and recurrent_dropout, had {name} any, do nothing at inference, and no array is to be rescaled "
+                "for them: Keras scales while it trains."
+            ),
             *_hard_sigmoid(layer, [layer.recurrent_activation, layer.activation]),
         ],
         activations=[layer.recurrent_activation, layer.activation],

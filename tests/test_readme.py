@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +101,8 @@ def test_command(
         return
     if "127.0.0.1:8080" in command:
         command = command.replace("127.0.0.1:8080", request.getfixturevalue("address"))
-    done = subprocess.run(
-        ["/bin/bash", "-c", command],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    run = partial(subprocess.run, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    done = run(["/bin/bash", "-c", command], check=True)
     printed = iter(done.stdout.splitlines())
     following = True  # whether the next line shown is to be the next line printed
     for line in shown:
