@@ -118,7 +118,7 @@ def _lstm(layer: LSTM, shape: Shape) -> Words:
             *([] if layer.bias is None else [_one_bias(name, u, parts)]),
             f"{u} units make 4 x {u} = {4 * u} columns. {_other(u)}",
             (
-                f"dropout and recurrent_dropout, had {name} any, do nothing at inference, and no array is to be rescaled "
+                f"dropout and recurrent_dropout, had {name} any, do nothing at inference, and nothing is rescaled "
                 "for them: Keras scales while it trains."
             ),
             *_hard_sigmoid(layer, [layer.recurrent_activation, layer.activation]),
@@ -194,7 +194,7 @@ def _identity(layer: Identity, _: Shape) -> Words:
         way=["y = x: it works in training alone."],
         slips=[
             (
-                f"{shown(layer.name)} ({layer.keras_class}) does nothing at inference, and nothing is to be rescaled "
+                f"{shown(layer.name)} ({layer.keras_class}) does nothing at inference, and nothing is rescaled "
                 "for it: Keras scales while it trains."
             )
         ],
