@@ -42,7 +42,12 @@ class Server(uvicorn.Server):
         self._drained_at = time.monotonic() + seconds if seconds else 0
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to stop now."""
+        """Ten times a second: whether to stop now; once a second, what has waited too long."""
+        if counter % 10 == 0:
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Protocol):
+                    connection.sweep(now)
         if self._drained_at is not None and time.monotonic() >= self._drained_at:
             self.should_exit = True
         return await super().on_tick(counter)

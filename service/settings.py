@@ -30,6 +30,9 @@ class Settings(BaseModel):
     max_rows: Annotated[Count, Field(description="most sequences in one request")] = 1024
     max_batch_rows: Annotated[Count, Field(description="most sequences in a forward pass")] = 128
     max_queue_rows: Annotated[Count, Field(description="most sequences waiting; more are refused with 429")] = 4096
+    max_connections: Annotated[Count, Field(description="most connections at once; more are refused with 503")] = 1000
+    header_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's headers may take")] = 10.0
+    body_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's body may take after that")] = 30.0
     deadline_seconds: Annotated[Seconds, Field(gt=0, description="a request not begun by then is answered 504")] = 10.0
     keep_alive_seconds: Annotated[Count, Field(description="how long an idle connection is kept")] = 75
     drain_seconds: Annotated[

@@ -57,6 +57,7 @@ TABLE: dict[type[BaseException], Status] = {
 OF_HTTP = {
     401: Status(401, "Unauthorized", "unauthorized", "expected the header Authorization: Bearer <key>"),
     404: Status(404, "Not found", "not-found", "there is nothing at this path"),
+    431: Status(431, "Headers too large", "headers-too-large", "the headers are over 32768 bytes"),
     405: Status(405, "Method not allowed", "method-not-allowed", "this path takes the methods of the header Allow"),
 }
 _EXAMPLE = Problem(("sequence",), "expected a list of 20 time steps, got 19")
@@ -66,6 +67,15 @@ STATUSES = {row.code: row for row in (*TABLE.values(), *OF_HTTP.values()) if row
 def row_of(error: BaseException) -> Status:
     """The row of the table for an exception."""
     return next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
+
+
+def error_body(
+    path: str, status: Status, detail: str, error: BaseException | None = None, request_id: str | None = None
+) -> tuple[tuple[bytes, bytes], bytes]:
+    """The content type and the body of an error at this path."""
+    if of_another_dialect(path):
+        return JSON, orjson.dumps({"error": detail[:MAX_DETAIL]})
+    return PROBLEM_JSON, problem(status, detail, error, request_id)
 
 
 def problem(status: Status, detail: str, error: BaseException | None = None, request_id: str | None = None) -> bytes:
@@ -98,12 +108,8 @@ def of_another_dialect(path: str) -> bool:
 async def refuse(scope: Scope, send: Send, status: Status, error: BaseException, extra: Headers | None = None) -> None:
     """Answer an error in the form of the path's dialect. Of a fault of ours nothing but the request id is told."""
     detail = str(error) if isinstance(error, LstmServeError) else status.example
-    if of_another_dialect(scope["path"]):
-        code = 400 if status.code == 422 else status.code
-        body, kind = orjson.dumps({"error": detail[:MAX_DETAIL]}), JSON
-    else:
-        code, kind = status.code, PROBLEM_JSON
-        body = problem(status, detail, error, scope["state"].get("request_id"))
+    kind, body = error_body(scope["path"], status, detail, error, scope["state"].get("request_id"))
+    code = 400 if status.code == 422 and of_another_dialect(scope["path"]) else status.code
     headers = [kind, *([RETRY] if code in {429, 503} else []), *(extra or [])]
     await respond(send, code, body, headers)
 
