@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from fastapi.routing import APIRoute
+from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from service import __version__
@@ -12,6 +14,7 @@ from service.live import Live
 from service.metrics import Metrics
 from service.middleware import Boundary
 from service.routes import health, native
+from service.routes.post import PostRoute
 from service.settings import Settings
 
 DESCRIPTION = """A trained Keras recurrent model, served without Keras.
@@ -23,9 +26,12 @@ What uvicorn's parser refuses by itself, before a request reaches the service, i
 class App(FastAPI):
     """A FastAPI app with our one middleware in place of the usual six: it answers every error itself."""
 
+    # FastAPI's own asks, for each request, whether telemetry is configured.
+    __call__ = Starlette.__call__
+
     def build_middleware_stack(self) -> ASGIApp:
-        """The middleware, around what FastAPI's own routes need, around the router."""
-        return Boundary(AsyncExitStackMiddleware(self.router), self.state.live)
+        """The one middleware, around the router."""
+        return Boundary(self.router, self.state.live)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -46,11 +52,12 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # Even unconfigured it costs 8 us a request.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.live = live
     for router in (native.router(live), health.router(live)):
         # Not include_router: it would put a second dispatch in front of each route.
         app.router.routes.extend(router.routes)
+    for route in app.routes:
+        if isinstance(route, APIRoute) and not isinstance(route, PostRoute):
+            route.app = AsyncExitStackMiddleware(route.app)  # what FastAPI's own handling expects around it
     return app
