@@ -181,10 +181,9 @@ def report(
     for name in names:
         rates = " / ".join(f"{median(points[name, str(c)], 'rate'):,.0f}" for c in CONNECTIONS)
         batch = f"{median(points[name, 'batch'], 'rate') * ROWS:,.0f}" if (name, "batch") in points else ""
-        print(
-            f"| {name} | {rates} | {median(points[name, '1'], 'p50_ms'):.2f} | {median(points[name, '64'], 'cpu_us'):.0f} |"
-            f" {batch} | {statistics.median(starts[name]):.2f} | {memory[name]:.0f} |"
-        )
+        latency, cpu = median(points[name, "1"], "p50_ms"), median(points[name, "64"], "cpu_us")
+        start = statistics.median(starts[name])
+        print(f"| {name} | {rates} | {latency:.2f} | {cpu:.0f} | {batch} | {start:.2f} | {memory[name]:.0f} |")
     print("\nTimes the requests a second of each other server, and CPU a request, the median of the rounds' ratios:\n")
     print("| lstm-serve against | 1 | 8 | 64 | CPU at 64 | 256 in one |")
     print("|---|--:|--:|--:|--:|--:|")
