@@ -116,9 +116,9 @@ async def test_rule_3_every_caller_is_answered_when_the_task_dies(
         raise MemoryError
 
     async with running(max_batch_rows=2, observe=observe) as rig:
-        jobs = [rig.submit(1, 2, 3), rig.submit(4), rig.submit(5)]
+        jobs = [rig.submit(0), rig.submit(1, 2, 3), rig.submit(4), rig.submit(5)]
         answers = await settled(*jobs)
-        assert [type(answer) for answer in answers] == [Unavailable] * 3
+        assert [type(answer) for answer in answers] == [Unavailable] * 4
         assert rig.batcher.queued_rows == 0
         with pytest.raises(Unavailable, match="cannot compute"):
             rig.submit(6)
@@ -225,6 +225,16 @@ async def test_rule_7_a_deadline_that_has_passed_is_not_computed(running: Runnin
 
 
 @in_loop
+async def test_rule_7_what_has_begun_is_finished(running: Running) -> None:
+    async with running(max_batch_rows=2) as rig:
+        job = rig.submit(1, 2, 3)
+        while not rig.batches:  # noqa: ASYNC110 - each turn is what is waited for
+            await asyncio.sleep(0)
+        job.deadline = 0
+        assert (await job.future)[:, 0].tolist() == [2, 4, 6]
+
+
+@in_loop
 async def test_rule_8_closing_finishes_what_is_queued_and_refuses_more(running: Running) -> None:
     async with running(max_batch_rows=2) as rig:
         jobs = [rig.submit(k) for k in range(5)]
@@ -321,6 +331,26 @@ class ByHand(Executor):
             future.set_result(compute())
         except Exception as error:  # noqa: BLE001 - whatever it is, the future carries it
             future.set_exception(error)
+
+
+@in_loop
+async def test_rule_4_who_leaves_is_not_tried_again_either() -> None:
+    executor, layer = ByHand(), Echo(fail={1})
+    model = model_of(layer)
+    batcher = Batcher(max_batch_rows=8, max_queue_rows=8, executor=executor)
+    batcher.start()
+    jobs = [batcher.submit(model, rows(k), later()) for k in (1, 2, 3)]
+    for _ in range(4):
+        await asyncio.sleep(0)
+        while executor.waiting:
+            executor.finish()
+            jobs[1].abandon()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+    answers = await settled(*jobs)
+    assert [type(answer) for answer in answers] == [ComputeFailed, asyncio.CancelledError, np.ndarray]
+    assert [x[:, 0].tolist() for x in layer.calls] == [[1, 2, 3], [1], [3]]
+    await batcher.close()
 
 
 @dataclass
