@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from service.batching import Batcher, Job
-from service.engine.activations import Array
+from service.batching import Batcher
 from service.engine.model import Model
 from service.loading import load_model
 from service.metrics import Metrics
@@ -35,10 +34,11 @@ class Live:
         metrics.loaded(self.model, self.load_seconds)
         free = None in self.model.input_shape
         threaded = free or batch_seconds > LONGEST_ON_THE_LOOP
+        self._executor = ThreadPoolExecutor(1, "compute") if threaded else None
         self.batcher = Batcher(
             max_batch_rows=settings.max_batch_rows,
             max_queue_rows=settings.max_queue_rows,
-            executor=ThreadPoolExecutor(1, "compute") if threaded else None,
+            executor=self._executor,
             observe=metrics.batch,
         )
         metrics.queued_rows.set_function(lambda: self.batcher.queued_rows)
@@ -79,11 +79,8 @@ class Live:
     async def close(self) -> None:
         """Finish what is queued."""
         await self.batcher.close()
-
-    def submit(self, model: Model, x: Array, timeout: float | None = None) -> Job:
-        """Queue x (n, *input_shape) for the model that it was validated against. `timeout` in seconds from now."""
-        seconds = self.settings.deadline_seconds if timeout is None else min(timeout, self.settings.deadline_seconds)
-        return self.batcher.submit(model, x, time.monotonic() + seconds)
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
 
     def checks(self) -> dict[str, bool]:
         """What readiness depends on, by name."""

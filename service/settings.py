@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.errors import SettingsError
 
 PREFIX = "LSTMSERVE_"
+# What Kubernetes puts into every pod for a Service called lstmserve, or lstmserve-something.
+OF_A_SERVICE = re.compile(PREFIX + r"(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_.+)?)")
+URL_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://")
 
 Count = Annotated[int, Field(gt=0, le=1 << 31)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
@@ -22,13 +26,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: Annotated[Path, Field(description="the model: a file that Keras saved")]
-    host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")] = 8080
     access_log: Annotated[bool, Field(description="log each request")] = True
     max_body_bytes: Annotated[Count, Field(description="largest request body")] = 2 << 20
     max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies in flight")] = 64 << 20
     max_rows: Annotated[Count, Field(description="most sequences in one request")] = 1024
-    max_batch_rows: Annotated[Count, Field(description="most sequences in a forward pass")] = 128
+    max_batch_rows: Annotated[Count, Field(le=1 << 14, description="most sequences in a forward pass")] = 128
     max_queue_rows: Annotated[Count, Field(description="most sequences waiting; more are refused with 429")] = 4096
     max_connections: Annotated[Count, Field(description="most connections at once; more are refused with 503")] = 1000
     header_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's headers may take")] = 10.0
@@ -64,6 +68,11 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
     for variable, value in environ.items():
         if not variable.startswith(PREFIX):
             continue
+        if OF_A_SERVICE.fullmatch(variable) or URL_OF_A_SERVICE.match(value):
+            raise SettingsError(
+                f"{variable} was set by Kubernetes, for a Service whose name begins with lstmserve. Rename the "
+                "Service, or set enableServiceLinks: false in the pod's spec"
+            )
         name = variable.removeprefix(PREFIX).lower()
         if name not in Settings.model_fields:
             near = difflib.get_close_matches(name, Settings.model_fields, n=1)
