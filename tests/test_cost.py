@@ -45,7 +45,7 @@ ALL_BAD = {
 # Measured without a tracer, which would make the parts in Python several times as slow and the others not.
 UNTRACED = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
 STAT = Path("/proc/self/stat")
-REQUESTS, SAMPLES = 3, 3
+REQUESTS, SAMPLES = 2, 3
 
 
 def seconds_of(process: Process) -> float:
