@@ -97,10 +97,11 @@ def test_what_does_not_finish_within_the_grace_is_answered_503() -> None:
 
 
 def fails(model: Path, **variables: str) -> Process:
-    """A process that does not come to serve."""
+    """A process that does not come to serve: one message, and exit status 3."""
     process = Process(model, **variables)
-    assert process.ended() != 0
+    assert process.ended() == 3
     assert not any("running on" in line for line in process.lines)
+    assert "Traceback" not in process.errors
     return process
 
 
