@@ -1,0 +1,68 @@
+"""A model that is a folder: plain files are read from it, by name, and nothing outside of it.
+
+A symbolic link in a downloaded folder may lead to any file of the machine, and a FIFO waits for ever: both are refused.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+
+from service.errors import UnreadableFile
+
+LFS_POINTER = b"version https://git-lfs"
+
+
+class Folder:
+    """A folder of the model's files. The way to it is the user's own, and may be over links."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at nothing yet."""
+        self.path = path
+
+    def __contains__(self, name: str) -> bool:
+        return os.path.lexists(self.path / name)
+
+    def folder(self, name: str) -> "Folder":
+        """The folder `name` in this one."""
+        path = self.path / name
+        if not os.path.lexists(path):
+            raise UnreadableFile(f"the folder {name} is missing. Copy the whole folder that Keras saved")
+        if path.is_symlink() or not path.is_dir():
+            raise UnreadableFile(f"{name} is a link or a file, where a folder was expected")
+        return Folder(path)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[BufferedReader]:
+        """Open the plain file `name` for reading."""
+        try:
+            file = open(self.path / name, "rb", opener=_open_plainly)  # noqa: SIM115 - what opening raises is told apart
+        except FileNotFoundError:
+            raise UnreadableFile(f"the file {name} is missing. Copy the whole folder that Keras saved") from None
+        except OSError as error:
+            reason = "it is a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
+            raise UnreadableFile(f"{name} cannot be read: {reason}. Copy the file itself there") from None
+        with file:
+            if file.peek(len(LFS_POINTER)).startswith(LFS_POINTER):
+                raise UnreadableFile(f"{name} is a git-lfs pointer, not the file: run git lfs pull, and copy it again")
+            yield file
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The bytes of the plain file `name`, at most `limit` of them."""
+        with self.opened(name) as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise UnreadableFile(f"{name} is larger than {limit >> 20} MiB")
+        return data
+
+
+def _open_plainly(path: str, flags: int) -> int:
+    # A FIFO must not be waited for, nor a terminal become ours.
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return descriptor
