@@ -127,9 +127,9 @@ def described(root: dict[str, Any] | str) -> bytes:
         ("{", UnreadableFile, "not valid JSON"),
         ('{"a": NaN}', UnreadableFile, "NaN"),
         ('{"a": ' + "9" * 100_000 + "}", UnreadableFile, "not valid JSON"),
-        ('{"a": ' + "[" * 200 + "]" * 200 + "}", UnreadableFile, "nested too deeply"),
+        ('{"config": ' + "[" * 200 + "]" * 200 + "}", UnreadableFile, "nested too deeply"),
         ("[" * 100_000, UnreadableFile, "nested too deeply"),
-        ('"' + "a" * (5 << 20) + '"', UnreadableFile, "longer than 4 MiB"),
+        ('"' + "a" * (5 << 20) + '"', UnreadableFile, "larger than 4 MiB"),
     ],
 )
 def test_a_description_that_is_no_model_of_layers_is_refused(
@@ -163,6 +163,13 @@ def test_metadata_that_speaks_of_an_object_twice_is_refused(folder: Path) -> Non
 def test_empty_metadata_are_none(folder: Path) -> None:
     (folder / "keras_metadata.pb").write_bytes(b"")
     with pytest.raises(MissingFact):
+        saved_model.read(folder)
+
+
+def test_a_description_of_megabytes_is_refused(folder: Path) -> None:
+    long = tf.message((4, "_tf_keras_network"), (5, '"' + "a" * (5 << 20) + '"'))
+    (folder / "keras_metadata.pb").write_bytes(tf.message((1, long)))
+    with pytest.raises(UnreadableFile, match="longer than 4 MiB"):
         saved_model.read(folder)
 
 
@@ -271,6 +278,17 @@ def test_two_parts_of_one_name_are_refused() -> None:
     graph = saved_model.Graph(tf.message((1, edge * 2)), "it")
     with pytest.raises(UnreadableFile, match="two parts named 'a'"):
         graph.children(0)
+
+
+def test_a_graph_of_megabytes_is_refused() -> None:
+    with pytest.raises(UnreadableFile, match="larger than 4 MiB"):
+        saved_model.Graph(bytes(5 << 20), "it")
+
+
+def test_more_layers_than_are_read_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saved_model, "MAX_LAYERS", 3)
+    with pytest.raises(UnreadableFile, match="more than 3 layers"):
+        saved_model.read(folder)
 
 
 def test_a_checkpoint_of_tensorflow_1_is_refused(tmp_path: Path) -> None:

@@ -80,11 +80,10 @@ class Message:
 def varint(data: memoryview, at: int, what: str) -> tuple[int, int]:
     """The varint at `at`, below 2 ** 64, and where it ends. Seven bits a byte, the low ones first."""
     value = 0
-    for k, octet in enumerate(data[at : at + 10]):
+    for k in range(min(10, len(data) - at)):
+        octet = data[at + k]
         value |= (octet & 0x7F) << 7 * k
-        if octet < 0x80:
-            if value >> 64:
-                break
+        if octet < 0x80 and not value >> 64:
             return value, at + k + 1
     raise UnreadableFile(f"{what} is damaged or cut short: the number at byte {at} has no end")
 

@@ -8,14 +8,14 @@ graph of operations is never read, let alone run.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from service.engine.activations import Array
 from service.errors import MissingFact, UnreadableFile, Unsupported
 from service.loading.folder import Folder
-from service.loading.keras_json import MAX_DEPTH, KerasVersion, parse
+from service.loading.keras_json import MAX_LAYERS, KerasVersion, parse
 from service.loading.protobuf import Message
 from service.loading.tensor_bundle import Bundle
 
@@ -23,9 +23,13 @@ from service.loading.tensor_bundle import Bundle
 MAX_MODEL_BYTES = 64 << 20
 MAX_METADATA_BYTES = 16 << 20
 MAX_TEXT_BYTES = 4 << 20
-# A model in a model in a wrapper; and the layers of all of them.
+# 34 KB were seen.
+MAX_GRAPH_BYTES = 4 << 20
+# Of JSON, lists in lists: some ten were seen.
+MAX_DEPTH = 100
+# A model in a model in a wrapper; and the edges that are looked at on all ways down: some 30 a layer.
 MAX_NESTING = 16
-MAX_VISITS = 10_000
+MAX_EDGES = 50_000
 
 # Tuples, since what JSON has in such a place may be unhashable. "Model" is what "Functional" was before 2.3.
 MODELS = ("Sequential", "Functional", "Model")
@@ -65,7 +69,7 @@ def read(path: Path) -> SavedModel:
     if described is None:
         return _exported(folder, tensorflow)
     root = described.of(0)
-    class_name, config = root.get("class_name"), root.get("config")
+    class_name, config = root.get("class_name"), _without_wrappers(root.get("config"), described.what)
     layers = config.get("layers") if isinstance(config, dict) else config
     if class_name not in MODELS or not isinstance(layers, list):
         raise Unsupported(
@@ -86,6 +90,8 @@ class Graph:
 
     def __init__(self, data: bytes | memoryview, what: str) -> None:
         """Find the objects of a SavedObjectGraph or a TrackableObjectGraph: their edges are alike."""
+        if len(data) > MAX_GRAPH_BYTES:
+            raise UnreadableFile(f"the object graph in {what} is larger than {MAX_GRAPH_BYTES >> 20} MiB")
         self.what = what
         self._nodes = Message(data, what).repeated(1)
         self._children: dict[int, dict[str, int]] = {}
@@ -122,43 +128,54 @@ class Graph:
 
 
 class Descriptions:
-    """What Keras says of the objects: JSON by the object's number."""
+    """What Keras says of the objects, by their number."""
 
-    def __init__(self, texts: dict[int, str], what: str) -> None:
-        """Parse nothing yet."""
-        self._texts = texts
-        self._what = what
+    def __init__(self, text: Callable[[int], str], what: str) -> None:
+        """`text` gives the JSON of an object, or "" for what Keras says nothing of."""
+        self.what = what
+        self._text = text
+        self._layers: dict[int, tuple[Any, Any]] = {}
 
     def of(self, number: int) -> dict[str, Any]:
         """The description of an object; an empty one for what is no layer."""
-        text = self._texts.get(number, "{}")
+        text = self._text(number) or "{}"
         if len(text) > MAX_TEXT_BYTES:
-            raise UnreadableFile(f"a description in {self._what} is longer than {MAX_TEXT_BYTES >> 20} MiB")
-        description = _without_wrappers(parse(text, f"a description in {self._what}"), self._what)
+            raise UnreadableFile(f"a description in {self.what} is longer than {MAX_TEXT_BYTES >> 20} MiB")
+        description = parse(text, f"a description in {self.what}")
         if not isinstance(description, dict):
-            raise UnreadableFile(f"a description in {self._what} is no object: the file is damaged")
+            raise UnreadableFile(f"a description in {self.what} is no object: the file is damaged")
         return description
+
+    def layer(self, number: int) -> tuple[Any, Any]:
+        """The `name` and `trainable` of a layer."""
+        if number not in self._layers:
+            description = self.of(number)
+            self._layers[number] = description.get("name"), description.get("trainable")
+        return self._layers[number]
 
 
 def _descriptions(folder: Folder, objects: Graph) -> Descriptions | None:
     """Keras' descriptions, or None where there are none."""
-    inside = {number: user.text(3) for number in range(len(objects)) if 3 in (user := objects.node(number).message(4))}
-    if inside.get(0):
-        # TensorFlow 2.5 wrote them to both places. A keras_metadata.pb of an earlier save may lie beside an older file.
+
+    def inside(number: int) -> str:
+        return objects.node(number).message(4).text(3)
+
+    if len(objects) and inside(0):
+        # TensorFlow 2.5 wrote them to both places. A keras_metadata.pb of another save may lie beside an older file.
         return Descriptions(inside, "saved_model.pb")
-    if "keras_metadata.pb" not in folder:
-        return None
     what = "keras_metadata.pb"
+    if what not in folder:
+        return None
     beside: dict[int, str] = {}
     for entry in Message(folder.read(what, MAX_METADATA_BYTES), what).messages(1):
         number, identifier = entry.integer(2), entry.text(4)
-        if objects.node(number).message(4).text(1) != identifier or number in beside:
+        if number in beside or objects.node(number).message(4).text(1) != identifier:
             raise UnreadableFile(
                 f"{what} does not belong to saved_model.pb: object {number} is a {identifier[:40]!r} in the one only. "
                 "It is of another save, or damaged. Save the model again, into an empty folder"
             )
         beside[number] = entry.text(5)
-    return Descriptions(beside, what) if beside.get(0) else None
+    return Descriptions(lambda number: beside.get(number, ""), what) if beside.get(0) else None
 
 
 def _without_wrappers(value: Any, what: str, depth: int = 0) -> Any:  # noqa: ANN401 - JSON is anything
@@ -240,8 +257,10 @@ def _arrays_by_name(bundle: Bundle, objects: Graph, described: Descriptions) -> 
     walk = Walk(graph, objects, described)
     arrays: dict[str, list[Array]] = {}
     for edge, number in objects.numbered(0, "layer-"):
-        name = described.of(number).get("name")
+        name, _ = described.layer(number)
         layer = graph.children(0).get(edge)
+        if len(arrays) == MAX_LAYERS:
+            raise UnreadableFile(f"the model has more than {MAX_LAYERS} layers; at most so many are read")
         if not isinstance(name, str) or name in arrays or layer is None:
             raise UnreadableFile(
                 f"the layer {str(name)[:40]!r} at {edge} is not in variables/, or is there twice: "
@@ -267,7 +286,7 @@ class Walk:
         self._graph = graph
         self._objects = objects
         self._described = described
-        self._visits = 0
+        self._edges = 0
 
     def variables(self, layer: int, twin: int | None) -> list[Variable]:
         """The arrays of a layer, in the order of `get_weights()`; `twin` is the layer in the model's own graph.
@@ -279,10 +298,10 @@ class Walk:
         return sorted(found, key=lambda variable: not variable.trained)
 
     def _below(self, layer: int, twin: int | None, *, trained: bool, depth: int) -> Iterator[Variable]:
-        self._visits += 1
-        if depth > MAX_NESTING or self._visits > MAX_VISITS:
-            raise UnreadableFile(f"{self._graph.what} is damaged: its layers are nested too deeply, or in a circle")
         children = self._graph.children(layer)
+        self._edges += 1 + len(children)
+        if depth > MAX_NESTING or self._edges > MAX_EDGES:
+            raise UnreadableFile(f"{self._graph.what} is damaged: its layers are nested too deeply, or in a circle")
         nested = [edge for edge, _ in self._graph.numbered(layer, "layer-")]
         trained = bool(nested) or (trained and not self._frozen(twin))
         for edge in nested or _parts(children):
@@ -303,7 +322,7 @@ class Walk:
                 yield Variable(attribute.text(3), attribute.text(2), trained)
 
     def _frozen(self, twin: int | None) -> bool:
-        return twin is not None and self._described is not None and self._described.of(twin).get("trainable") is False
+        return twin is not None and self._described is not None and self._described.layer(twin)[1] is False
 
     def _twin(self, twin: int | None, edge: str) -> int | None:
         return None if twin is None or self._objects is None else self._objects.children(twin).get(edge)
