@@ -223,8 +223,10 @@ def checkpoint(prefix: Path) -> dict[str, list[Array]]:
     walk = Walk(graph, None, None)
     for edge, layer in graph.numbered(_model_in(graph), "layer_with_weights-"):
         variables = walk.variables(layer, None)
-        name = next((variable.full_name.split("/")[0] for variable in variables if "/" in variable.full_name), edge)
-        arrays[edge if name in arrays else name] = [bundle.array(variable.key) for variable in variables]
+        # The layers of a nested model have names of their own there, and some arrays have none.
+        names = {variable.full_name.rpartition("/")[0].split("/")[0] for variable in variables}
+        name = names.pop() if len(names) == 1 else edge
+        arrays[edge if name in {"", *arrays} else name] = [bundle.array(variable.key) for variable in variables]
     return arrays
 
 
