@@ -90,6 +90,6 @@ def graph(*objects: tuple[Mapping[str, int], str]) -> bytes:
     nodes = []
     for children, key in objects:
         edges = message(*[(1, message((1, number), (2, name))) for name, number in children.items()])
-        attribute = message((2, message((1, "VARIABLE_VALUE"), (2, f"x/{key}"), (3, key)))) if key else b""
+        attribute = message((2, message((1, "VARIABLE_VALUE"), (2, key), (3, key)))) if key else b""
         nodes.append((1, edges + attribute))
     return message(*nodes)

@@ -25,7 +25,7 @@ def copied(name: str, tmp_path: Path) -> Path:
     return Path(shutil.copytree(GOLDEN / name, tmp_path / "model"))
 
 
-def sha256(arrays: dict[str, list[Any]]) -> list[str]:
+def sha256(arrays: dict[tuple[str, ...], list[Any]]) -> list[str]:
     return [hashlib.sha256(array.tobytes()).hexdigest() for layer in arrays.values() for array in layer]
 
 
@@ -34,8 +34,8 @@ def test_the_arrays_are_those_of_get_weights_in_its_order(name: str) -> None:
     model = saved_model.read(GOLDEN / name)
     with np.load(GOLDEN / f"{name}.golden.npz") as golden:
         assert sha256(model.arrays) == golden["w_sha256"].tolist()
-    listed = {layer["config"]["name"] for layer in model.model_config["config"]["layers"]}
-    assert {layer for layer, arrays in model.arrays.items() if arrays} <= listed
+    listed = {layer["config"]["name"] for layer in model.config["config"]["layers"]}
+    assert {path[0] for path, arrays in model.arrays.items() if arrays} <= listed
 
 
 @pytest.mark.parametrize(
@@ -51,34 +51,32 @@ def test_a_folder_says_who_wrote_it(name: str, tensorflow: str, keras: str, clas
     model = saved_model.read(GOLDEN / name)
     assert model.tensorflow == tensorflow
     assert model.keras.text == keras
-    assert model.model_config["class_name"] == class_name
+    assert model.config["class_name"] == class_name
 
 
 def test_tuples_and_shapes_are_plain_lists() -> None:
     model = saved_model.read(GOLDEN / "tf215__hard")
-    assert model.model_config["config"]["layers"][0]["config"]["batch_input_shape"] == [None, 20, 15]
-    assert "__tuple__" not in json.dumps(model.model_config)
+    assert model.config["config"]["layers"][0]["config"]["batch_input_shape"] == [None, 20, 15]
+    assert "__tuple__" not in json.dumps(model.config)
 
 
 def test_a_bidirectional_has_its_forward_arrays_first() -> None:
     model = saved_model.read(GOLDEN / "tf2.5__i_mask_bi_seq_nt")
-    assert model.arrays["masking_1"] == []
-    shapes = [array.shape for array in model.arrays["bidirectional_3"]]
+    assert model.arrays["masking_1",] == []
+    shapes = [array.shape for array in model.arrays["bidirectional_3",]]
     assert shapes == [(3, 15), (5, 15), (2, 15)] * 2
 
 
-def test_a_nested_model_is_one_layer_with_what_was_counted_last() -> None:
+def test_a_nested_model_is_laid_open() -> None:
     model = saved_model.read(GOLDEN / "tf2.15__k_nested_shared_nt")
-    assert [array.shape for array in model.arrays["sub"]] == [(8, 3), (3,), (3,), (3,), (3,), (3,)]
-    assert [len(arrays) for arrays in model.arrays.values()] == [0, 0, 3, 0, 6, 2]
-
-
-def test_a_checkpoint_has_its_layers_in_order() -> None:
-    arrays = saved_model.checkpoint(GOLDEN / "tf21__func_ck" / "ck")
-    assert {name: [array.shape for array in layer] for name, layer in arrays.items()} == {
-        "lstm": [(15, 24), (6, 24), (24,)],
-        "gru": [(15, 15), (5, 15), (2, 15)],
-        "dense": [(11, 4), (4,)],
+    assert {path: len(arrays) for path, arrays in model.arrays.items()} == {
+        ("input_1",): 0,
+        ("input_2",): 0,
+        ("shared",): 3,
+        ("concatenate",): 0,
+        ("sub", "dense_3"): 2,
+        ("sub", "batch_normalization"): 4,
+        ("dense_4",): 2,
     }
 
 
@@ -88,24 +86,6 @@ def test_a_checkpoint_has_its_layers_in_order() -> None:
 def test_an_exported_model_is_refused() -> None:
     with pytest.raises(MissingFact, match=r"model\.export\(\).*TensorFlow 2\.21\.0"):
         saved_model.read(GOLDEN / "k3.15__a_export")
-
-
-def test_tensorflow_1_exported_the_json_beside(tmp_path: Path) -> None:
-    model = tf.message((1, tf.message((5, "1.15.0"))))
-    (tmp_path / "saved_model.pb").write_bytes(tf.message((1, 1), (2, model), (2, model), (2, model)))
-    (tmp_path / "assets").mkdir()
-    shutil.copy(GOLDEN / "tf21__func_ck" / "arch.json", tmp_path / "assets" / "saved_model.json")
-    (tmp_path / "variables").mkdir()
-    for part in (GOLDEN / "tf21__func_ck").glob("ck.*"):
-        shutil.copy(part, tmp_path / "variables" / f"variables{part.name.removeprefix('ck')}")
-    read = saved_model.read(tmp_path)
-    assert read.tensorflow == "1.15.0"
-    assert read.model_config["class_name"] == "Model"
-    assert list(read.arrays) == ["lstm", "gru", "dense"]
-    for damaged, said in ((b"\xff", "not UTF-8"), (b"[1]", "no object"), (b"{", "not valid JSON")):
-        (tmp_path / "assets" / "saved_model.json").write_bytes(damaged)
-        with pytest.raises(UnreadableFile, match=said):
-            saved_model.read(tmp_path)
 
 
 def described(root: dict[str, Any] | str) -> bytes:
@@ -150,7 +130,7 @@ def test_metadata_beside_an_older_file_that_has_its_own_is_ignored(tmp_path: Pat
     folder = copied("tf2.4__k_names_nt", tmp_path)
     intact = saved_model.read(folder)
     shutil.copy(GOLDEN / "tf2.15__l_stateful_nt" / "keras_metadata.pb", folder)
-    assert saved_model.read(folder).model_config == intact.model_config
+    assert saved_model.read(folder).config == intact.config
 
 
 def test_metadata_that_speaks_of_an_object_twice_is_refused(folder: Path) -> None:
@@ -163,6 +143,17 @@ def test_metadata_that_speaks_of_an_object_twice_is_refused(folder: Path) -> Non
 def test_empty_metadata_are_none(folder: Path) -> None:
     (folder / "keras_metadata.pb").write_bytes(b"")
     with pytest.raises(MissingFact):
+        saved_model.read(folder)
+
+
+def test_layers_without_a_name_or_of_one_name_are_refused(folder: Path) -> None:
+    path = folder / "keras_metadata.pb"
+    intact = path.read_bytes()
+    path.write_bytes(intact.replace(b'{"name": "shared"', b'{"nome": "shared"'))
+    with pytest.raises(UnreadableFile, match="layer-2 has no name of its own"):
+        saved_model.read(folder)
+    path.write_bytes(intact.replace(b'"input_2"', b'"input_1"'))
+    with pytest.raises(UnreadableFile, match="layer-1 has no name of its own"):
         saved_model.read(folder)
 
 
@@ -203,98 +194,6 @@ def test_an_empty_saved_model_is_refused(folder: Path) -> None:
     (folder / "saved_model.pb").write_bytes(b"")
     with pytest.raises(UnreadableFile, match="holds no model"):
         saved_model.read(folder)
-
-
-# Checkpoints by hand. An object is its edges and its array's key.
-
-ONE = np.ones(1, "<f4").tobytes()
-LEAF: tuple[dict[str, int], str] = ({"kernel": 1}, "")
-
-
-def checkpoint(tmp_path: Path, *objects: tuple[dict[str, int], str]) -> dict[str, list[Any]]:
-    stored, covered = tf.text(tf.graph(*objects))
-    whole = tf.entry(covered, dtype=7, offset=4).replace(tf.message((5, len(covered))), tf.message((5, len(stored))))
-    entries = {b"_CHECKPOINTABLE_OBJECT_GRAPH": whole}
-    entries |= {key.encode(): tf.entry(ONE, shape=[1]) for _, key in objects if key}
-    tf.write_bundle(tmp_path / "ck", entries, ONE + stored)
-    return saved_model.checkpoint(tmp_path / "ck")
-
-
-def test_layers_are_counted_not_sorted_as_text(tmp_path: Path) -> None:
-    edges = {f"layer_with_weights-{k}": k + 1 for k in reversed(range(12))}
-    layers = [({"kernel": 13 + k}, "") for k in range(12)]
-    arrays = checkpoint(tmp_path, (edges, ""), *layers, *[({}, f"k{k}") for k in range(12)])
-    # The names are all "x" here; one of them is taken, and the edge tells the others apart.
-    assert list(arrays) == ["x", *(f"layer_with_weights-{k}" for k in range(1, 12))]
-
-
-def test_a_model_in_a_checkpoint_of_its_own_making(tmp_path: Path) -> None:
-    root = {"model": 1, "save_counter": 3}
-    assert checkpoint(tmp_path, (root, ""), ({"layer_with_weights-0": 2}, ""), ({"bias": 3}, ""), ({}, "b"))["x"]
-
-
-def test_stacked_cells_and_wrappers(tmp_path: Path) -> None:
-    objects = [
-        ({"layer_with_weights-0": 1}, ""),
-        ({"layer": 2}, ""),
-        ({"cell": 3}, ""),
-        ({"cells": 4}, ""),
-        ({"0": 5, "1": 6, "variables": 0}, ""),
-        ({"kernel": 7}, ""),
-        ({"bias": 8, "kernel": 9}, ""),
-        ({}, "a"),
-        ({}, "b"),
-        ({}, "c"),
-    ]
-    assert len(checkpoint(tmp_path, *objects)["x"]) == 3
-
-
-@pytest.mark.parametrize(
-    ("objects", "error", "said"),
-    [
-        ([({"lstm": 1, "head": 1}, ""), ({}, "")], Unsupported, "0 models .* its parts are lstm, head"),
-        ([({"a": 1, "b": 2}, ""), ({"layer_with_weights-0": 3}, ""), ({"layer_with_weights-0": 3}, ""), ({}, "")],
-         Unsupported, "2 models"),
-        ([({}, "")], Unsupported, "its parts are nothing"),
-        ([], UnreadableFile, "no object 0"),
-        ([({"layer_with_weights-0": 5}, "")], UnreadableFile, "no object 5"),
-        ([({"layer_with_weights-0": -1}, "")], UnreadableFile, "no object -1"),
-        ([({"layer_with_weights-0": 1}, ""), ({"layer-0": 1}, "")], UnreadableFile, "in a circle"),
-        ([({"layer_with_weights-0": 1}, ""), ({"cell": 0, "layer-0": 0, "layer-1": 1}, "")],
-         UnreadableFile, "in a circle"),
-        ([({"layer_with_weights-0": 1}, ""), *[({f"layer-{k}": n for k in range(50)}, "") for n in range(2, 15)],
-          ({}, "")], UnreadableFile, "in a circle"),
-    ],
-)  # fmt: skip
-def test_a_graph_that_is_no_model_of_layers_is_refused(
-    tmp_path: Path, objects: list[tuple[dict[str, int], str]], error: type[ModelError], said: str
-) -> None:
-    with pytest.raises(error, match=said):
-        checkpoint(tmp_path, *objects)
-
-
-def test_two_parts_of_one_name_are_refused() -> None:
-    edge = tf.message((1, tf.message((1, 0), (2, "a"))))
-    graph = saved_model.Graph(tf.message((1, edge * 2)), "it")
-    with pytest.raises(UnreadableFile, match="two parts named 'a'"):
-        graph.children(0)
-
-
-def test_a_graph_of_megabytes_is_refused() -> None:
-    with pytest.raises(UnreadableFile, match="larger than 4 MiB"):
-        saved_model.Graph(bytes(5 << 20), "it")
-
-
-def test_more_layers_than_are_read_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saved_model, "MAX_LAYERS", 3)
-    with pytest.raises(UnreadableFile, match="more than 3 layers"):
-        saved_model.read(folder)
-
-
-def test_a_checkpoint_of_tensorflow_1_is_refused(tmp_path: Path) -> None:
-    tf.write_bundle(tmp_path / "ck", {b"lstm/kernel": tf.entry(ONE, shape=[1])}, ONE)
-    with pytest.raises(Unsupported, match=r"checkpoint of TensorFlow 1 \(tf.train.Saver\)"):
-        saved_model.checkpoint(tmp_path / "ck")
 
 
 # Damage.

@@ -1,0 +1,130 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_files as tf
+
+from service.engine.activations import Array
+from service.errors import ModelError, UnreadableFile, Unsupported
+from service.loading import checkpoint
+
+GOLDEN = Path(__file__).parent / "golden" / "savedmodel"
+
+
+def test_the_layers_of_save_weights_are_in_order() -> None:
+    layers = checkpoint.read(GOLDEN / "tf21__func_ck" / "ck")
+    assert [(name, [array.shape for array in arrays]) for name, arrays in layers] == [
+        ("lstm", [(15, 24), (6, 24), (24,)]),
+        ("gru", [(15, 15), (5, 15), (2, 15)]),
+        ("dense", [(11, 4), (4,)]),
+    ]
+
+
+def test_a_nested_model_is_laid_open() -> None:
+    layers = checkpoint.read(GOLDEN / "tf2.15__k_nested_shared_nt" / "variables" / "variables")
+    assert [(name, len(arrays)) for name, arrays in layers] == [
+        ("shared", 3),
+        ("dense_3", 2),
+        ("batch_normalization", 4),
+        ("dense_4", 2),
+    ]
+
+
+# Checkpoints by hand. An object is its edges and its array's key.
+
+ONE = np.ones(1, "<f4").tobytes()
+
+
+def written(tmp_path: Path, *objects: tuple[dict[str, int], str]) -> list[tuple[str, list[Array]]]:
+    stored, covered = tf.text(tf.graph(*objects))
+    whole = tf.entry(covered, dtype=7, offset=4).replace(tf.message((5, len(covered))), tf.message((5, len(stored))))
+    entries = {b"_CHECKPOINTABLE_OBJECT_GRAPH": whole}
+    entries |= {key.encode(): tf.entry(ONE, shape=[1]) for _, key in objects if key}
+    tf.write_bundle(tmp_path / "ck", entries, ONE + stored)
+    return checkpoint.read(tmp_path / "ck")
+
+
+def test_layers_are_counted_not_sorted_as_text(tmp_path: Path) -> None:
+    edges = {f"layer-{k}": k + 1 for k in reversed(range(12))}
+    layers = [({"kernel": 13 + k}, "") for k in range(12)]
+    read = written(tmp_path, (edges, ""), *layers, *[({}, f"layer_{k}/kernel") for k in range(12)])
+    assert [name for name, _ in read] == [f"layer_{k}" for k in range(12)]
+
+
+def test_a_model_in_a_checkpoint_of_its_own_making(tmp_path: Path) -> None:
+    root = {"model": 1, "save_counter": 3}
+    ((name, arrays),) = written(tmp_path, (root, ""), ({"layer-0": 2}, ""), ({"bias": 3}, ""), ({}, "mean"))
+    assert name == "layer-0"  # TensorFlow calls it plainly "mean", which names no layer
+    assert arrays == [1]
+
+
+def test_stacked_cells_and_wrappers(tmp_path: Path) -> None:
+    objects: list[tuple[dict[str, int], str]] = [
+        ({"layer-0": 1}, ""),
+        ({"layer": 2}, ""),
+        ({"cell": 3}, ""),
+        ({"cells": 4}, ""),
+        ({"0": 5, "1": 6, "variables": 0}, ""),
+        ({"kernel": 7}, ""),
+        ({"bias": 8, "kernel": 9}, ""),
+        ({}, "a"),
+        ({}, "b"),
+        ({}, "c"),
+    ]
+    ((name, arrays),) = written(tmp_path, *objects)
+    assert name == "layer-0"
+    assert len(arrays) == 3
+
+
+def test_a_model_in_a_wrapper_is_refused_by_its_place(tmp_path: Path) -> None:
+    objects: list[tuple[dict[str, int], str]] = [({"layer-0": 1}, ""), ({"layer": 2}, ""), ({"layer-0": 3}, "")]
+    with pytest.raises(Unsupported, match="layer-0 is a wrapper around a model"):
+        written(tmp_path, *objects, ({"kernel": 4}, ""), ({}, "a"))
+
+
+@pytest.mark.parametrize(
+    ("objects", "error", "said"),
+    [
+        ([({"lstm": 1, "head": 1}, ""), ({}, "")], Unsupported, "0 models .* its parts are lstm, head"),
+        ([({"a": 1, "b": 2}, ""), ({"layer-0": 3}, ""), ({"layer-0": 3}, ""), ({}, "")],
+         Unsupported, "2 models"),
+        ([({}, "")], Unsupported, "its parts are nothing"),
+        ([], UnreadableFile, "no object 0"),
+        ([({"layer-0": 5}, "")], UnreadableFile, "no object 5"),
+        ([({"layer-0": -1}, "")], UnreadableFile, "no object -1"),
+        ([({"layer-0": 1}, ""), ({"layer-0": 1}, "")], UnreadableFile, "in a circle"),
+        ([({"layer-0": 1}, ""), ({"cell": 0, "layer": 1}, "")],
+         UnreadableFile, "in a circle"),
+        ([({"layer-0": 1}, ""), *[({f"layer-{k}": n for k in range(50)}, "") for n in range(2, 15)],
+          ({}, "")], UnreadableFile, "in a circle"),
+    ],
+)  # fmt: skip
+def test_a_graph_that_is_no_model_of_layers_is_refused(
+    tmp_path: Path, objects: list[tuple[dict[str, int], str]], error: type[ModelError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        written(tmp_path, *objects)
+
+
+def test_two_parts_of_one_name_are_refused() -> None:
+    edge = tf.message((1, tf.message((1, 0), (2, "a"))))
+    graph = checkpoint.Graph(tf.message((1, edge * 2)), "it")
+    with pytest.raises(UnreadableFile, match="two parts named 'a'"):
+        graph.children(0)
+
+
+def test_a_graph_of_megabytes_is_refused() -> None:
+    with pytest.raises(UnreadableFile, match="larger than 4 MiB"):
+        checkpoint.Graph(bytes(5 << 20), "it")
+
+
+def test_a_checkpoint_of_tensorflow_1_is_refused(tmp_path: Path) -> None:
+    tf.write_bundle(tmp_path / "ck", {b"lstm/kernel": tf.entry(ONE, shape=[1])}, ONE)
+    with pytest.raises(Unsupported, match=r"checkpoint of TensorFlow 1 \(tf.train.Saver\)"):
+        checkpoint.read(tmp_path / "ck")
+
+
+def test_more_layers_than_are_read_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "MAX_LAYERS", 3)
+    with pytest.raises(UnreadableFile, match="at most 3 are read"):
+        checkpoint.read(GOLDEN / "tf21__func_ck" / "ck")
