@@ -93,3 +93,22 @@ def graph(*objects: tuple[Mapping[str, int], str]) -> bytes:
         attribute = message((2, message((1, "VARIABLE_VALUE"), (2, key), (3, key)))) if key else b""
         nodes.append((1, edges + attribute))
     return message(*nodes)
+
+
+def write_checkpoint(prefix: Path, *objects: tuple[Mapping[str, int], str]) -> None:
+    """A checkpoint of these objects, whose arrays are all [1]."""
+    one = b"\x00\x00\x80\x3f"
+    stored, covered = text(graph(*objects))
+    whole = entry(covered, dtype=7, offset=4).replace(message((5, len(covered))), message((5, len(stored))))
+    entries = {b"_CHECKPOINTABLE_OBJECT_GRAPH": whole}
+    entries |= {key.encode(): entry(one, shape=[1]) for _, key in objects if key}
+    write_bundle(prefix, entries, one + stored)
+
+
+def saved_model(tensorflow: str, *objects: tuple[Mapping[str, int], str]) -> bytes:
+    """A saved_model.pb of these objects: of each its edges, and what Keras says of it or ''."""
+    nodes = []
+    for children, description in objects:
+        edges = [(1, message((1, number), (2, name))) for name, number in children.items()]
+        nodes.append((1, message(*edges, (4, message((1, "_tf_keras_layer"), (3, description))))))
+    return message((2, message((1, message((5, tensorflow))), (7, message(*nodes)))))

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import socket
 from pathlib import Path
@@ -5,17 +6,18 @@ from pathlib import Path
 import pytest
 
 from service.errors import UnreadableFile
+from service.loading import folder
 from service.loading.folder import LFS_POINTER, Folder
 
 
 def test_a_plain_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"12345")
-    folder = Folder(tmp_path)
-    assert "a" in folder
-    assert "b" not in folder
-    assert folder.read("a", 5) == b"12345"
+    here = Folder(tmp_path)
+    assert "a" in here
+    assert "b" not in here
+    assert here.read("a", 5) == b"12345"
     with pytest.raises(UnreadableFile, match="a is larger than"):
-        folder.read("a", 4)
+        here.read("a", 4)
 
 
 def test_the_way_to_the_folder_may_be_a_link(tmp_path: Path) -> None:
@@ -31,12 +33,12 @@ def test_a_link_inside_is_not_followed(tmp_path: Path) -> None:
     inside = tmp_path / "real"
     (inside / "a").symlink_to(tmp_path / "secret")
     (inside / "variables").symlink_to(tmp_path)
-    folder = Folder(inside)
-    assert "a" in folder
+    here = Folder(inside)
+    assert "a" in here
     with pytest.raises(UnreadableFile, match=r"^a cannot be read: it is a symbolic link"):
-        folder.read("a", 10)
+        here.read("a", 10)
     with pytest.raises(UnreadableFile, match="variables is a link or a file"):
-        folder.folder("variables")
+        here.folder("variables")
 
 
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
@@ -63,3 +65,17 @@ def test_a_git_lfs_pointer_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(LFS_POINTER + b".github.com/spec/v1\noid sha256:0\nsize 5\n")
     with pytest.raises(UnreadableFile, match="git lfs pull"):
         Folder(tmp_path).read("a", 1000)
+
+
+def test_the_sha256_is_of_what_was_read_here_and_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("c", "b/d", "unread"):
+        (tmp_path / name).write_bytes(name.encode())
+    top = Folder(tmp_path)
+    top.read("c", 10)
+    top.folder("b").read("d", 10)
+    lines = "".join(f"{hashlib.sha256(name.encode()).hexdigest()}  {name}\n" for name in ("b/d", "c"))
+    assert top.sha256() == hashlib.sha256(lines.encode()).hexdigest()
+    monkeypatch.setattr(folder, "MAX_FILE_BYTES", 1)
+    with pytest.raises(UnreadableFile, match="b/d is larger"):
+        top.sha256()

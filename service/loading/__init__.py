@@ -10,11 +10,13 @@ import numpy as np
 from service.engine.layers import Scaling
 from service.engine.model import About, Model, Node, Origin
 from service.engine.sequences import Embedding
-from service.errors import ModelError, UnreadableFile
-from service.loading import architecture, forms, golden, keras1
+from service.errors import MissingFact, ModelError, UnreadableFile
+from service.loading import architecture, checkpoint, forms, golden, keras1, saved_model
 from service.loading import card as cards
 from service.loading.assembly import Assembled, assemble
 from service.loading.card import Card
+from service.loading.contents import Contents
+from service.loading.folder import Folder
 from service.loading.layers import check_class
 
 MAX_FILE_BYTES = 1 << 30
@@ -26,7 +28,7 @@ def load_model(path: str | os.PathLike[str], *, replay: bool = True) -> Model:
     Where there are golden predictions, the model has reproduced them when this returns; `replay=False` leaves that out.
     Raises ModelError, with the file's name and what to do.
     """
-    path = Path(path)
+    path = _index_of(Path(path))
     try:
         model = _load(path)
         return golden.replay(model, path) if replay else model
@@ -37,9 +39,7 @@ def load_model(path: str | os.PathLike[str], *, replay: bool = True) -> Model:
 def _load(path: Path) -> Model:
     card = cards.read(path)
     try:
-        with path.open("rb") as file:
-            sha256 = _digest(file)
-            contents = forms.read(file)
+        sha256, contents = _read(path)
     except FileNotFoundError:
         raise UnreadableFile("there is no such file") from None
     except IsADirectoryError:
@@ -55,6 +55,10 @@ def _load(path: Path) -> Model:
     ]
     if contradicting:
         raise UnreadableFile(f"a whole model says its {', '.join(contradicting)} itself; remove that from its card")
+    if contents.config is None:
+        raise MissingFact(
+            f"the {contents.format} holds weights and no description of the layers. Save the model with model.save()"
+        )
     keras = contents.keras
     wiring = architecture.read(contents.config, keras1.modern if keras.major == 1 else None)
     keras = keras.with_wiring(wiring.build_input_shape)
@@ -72,6 +76,25 @@ def _load(path: Path) -> Model:
         tolerance=assembled.tolerance,
     )
     return _with_card(assembled, origin, card, path)
+
+
+def _index_of(path: Path) -> Path:
+    """The index of a TensorFlow checkpoint where `path` is what TensorFlow calls it by: the name without .index."""
+    index = path.with_name(f"{path.name}.index")
+    return index if not path.exists() and index.exists() else path
+
+
+def _read(path: Path) -> tuple[str, Contents]:
+    """The sha256 of a model's file or files, and what they hold."""
+    if "saved_model.pb" in (folder := Folder(path)):
+        contents = saved_model.read(folder)
+    elif path.suffix == ".index":
+        folder = Folder(path.parent)
+        contents = checkpoint.read(folder, path.stem)
+    else:
+        with path.open("rb") as file:
+            return _digest(file), forms.read(file)
+    return folder.sha256(), contents
 
 
 def _digest(file: BufferedReader) -> str:

@@ -6,14 +6,16 @@ made up, and each array is reached over the edges.
 """
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from service.engine.activations import Array
 from service.errors import UnreadableFile, Unsupported
+from service.loading import weights
+from service.loading.contents import Contents
 from service.loading.folder import Folder
-from service.loading.keras_json import MAX_LAYERS
+from service.loading.keras_json import MAX_LAYERS, UNKNOWN, KerasVersion
 from service.loading.protobuf import Message
 from service.loading.tensor_bundle import Bundle
 
@@ -30,27 +32,22 @@ ARRAYS = (
     *("moving_mean", "moving_variance", "mean", "variance", "count"),
 )
 
-
-def read(prefix: Path) -> list[tuple[str, list[Array]]]:
-    """The layers of `prefix.index`, as `model.save_weights(prefix)` or `tf.train.Checkpoint(model=model)` wrote them.
-
-    Of each layer that has arrays, in the model's order, what its arrays were called, and they in the order of
-    `get_weights()`. A model inside the model is laid open. There is no configuration in such a file: it is to be
-    combined with the model's JSON, by the order of the layers that have weights.
-    """
-    bundle = Bundle(Folder(prefix.parent), prefix.name)
-    graph = object_graph(bundle)
-    return [
-        (_name(leaf), [bundle.array(variable.key) for variable in leaf.variables])
-        for leaf in leaves(graph, _model_in(graph))
-        if leaf.variables
-    ]
+# Layers by the name that the file has for them, each with its arrays in the order of `get_weights()`.
+Stack = Sequence[tuple[str | None, Sequence[Array]]]
 
 
-def _name(leaf: "Leaf") -> str:
-    """The first part of what TensorFlow calls all arrays of a layer, or else the edge to it."""
-    names = {variable.full_name.rpartition("/")[0].split("/")[0] for variable in leaf.variables}
-    return names.pop() if len(names) == 1 and "" not in names else leaf.edges[-1]
+class Variable(NamedTuple):
+    """An array in a checkpoint: its key, and the name that it had in TensorFlow."""
+
+    key: str
+    full_name: str
+
+
+class Leaf(NamedTuple):
+    """A layer that is no model: the edges from the model to it, and its arrays in the order of `get_weights()`."""
+
+    edges: tuple[str, ...]
+    variables: tuple[Variable, ...]
 
 
 class Graph:
@@ -73,6 +70,11 @@ class Graph:
             raise UnreadableFile(f"{self.what} is damaged: it has no object {number}")
         return Message(self._nodes[number], self.what)
 
+    def variables(self, number: int) -> list[Variable]:
+        """The array that an object of a checkpoint is, if it is one."""
+        attributes = [attribute for attribute in self.node(number).messages(2) if attribute.text(1) == "VARIABLE_VALUE"]
+        return [Variable(attribute.text(3), attribute.text(2)) for attribute in attributes]
+
     def children(self, number: int) -> dict[str, int]:
         """The objects that an object has, by the edge's name."""
         if number not in self._children:
@@ -93,6 +95,51 @@ class Graph:
             if (match := re.fullmatch(rf"{prefix}(\d{{1,6}})", name, re.ASCII))
         ]
         return ((name, child) for _, name, child in sorted(found))
+
+
+def read(folder: Folder, name: str) -> Contents:
+    """Read the checkpoint `name`.index, as `model.save_weights` or `tf.train.Checkpoint(model=model)` wrote it.
+
+    It holds no configuration: it is to be combined with the model's JSON.
+    """
+    bundle = Bundle(folder, name)
+    graph = object_graph(bundle)
+    return of_layers("TensorFlow checkpoint", layers(bundle, graph, _model_in(graph)))
+
+
+def of_layers(form: str, stack: Stack, config: Any = None, keras: KerasVersion = UNKNOWN) -> Contents:  # noqa: ANN401
+    """The contents of a file that has the layers with weights in order; `config` is JSON, or None."""
+    arrays = [array for _, layer in stack for array in layer]
+    return Contents(form, config, keras, partial(weights.in_order, arrays=arrays), stack)
+
+
+def layers(bundle: Bundle, graph: Graph, model: int) -> Stack:
+    """The layers of a model that have arrays, in order, each with what TensorFlow calls it. Models in it lie open."""
+    return [
+        (_name(leaf), [bundle.array(variable.key) for variable in leaf.variables])
+        for leaf in leaves(graph, model)
+        if leaf.variables
+    ]
+
+
+def _name(leaf: Leaf) -> str | None:
+    """The first part of what TensorFlow calls all arrays of a layer; None where that is no name of one layer."""
+    names = {variable.full_name.rpartition("/")[0].split("/")[0] for variable in leaf.variables}
+    return names.pop() or None if len(names) == 1 else None
+
+
+def exported(bundle: Bundle, graph: Graph) -> list[Array] | None:
+    """All arrays, as `model.get_weights()` gives them, where `model.export` wrote them; or None."""
+    if "variables" not in graph.children(0):
+        return None
+    variables = [
+        variable
+        for _, number in graph.numbered(graph.children(0)["variables"], "")
+        for variable in graph.variables(number)
+        # Keras 3 lists the states of its random numbers among them.
+        if not variable.full_name.endswith("seed_generator_state")
+    ]
+    return [bundle.array(variable.key) for variable in variables]
 
 
 def _model_in(graph: Graph) -> int:
@@ -120,53 +167,41 @@ def object_graph(bundle: Bundle) -> Graph:
     return Graph(bundle.text(OBJECT_GRAPH), bundle.index)
 
 
-class Variable(NamedTuple):
-    """An array in a checkpoint: its key, and the name that it had in TensorFlow."""
-
-    key: str
-    full_name: str
-
-
-class Leaf(NamedTuple):
-    """A layer that is no model: the edges from the model to it, and its arrays in the order of `get_weights()`."""
-
-    edges: tuple[str, ...]
-    variables: tuple[Variable, ...]
-
-
 def leaves(graph: Graph, model: int) -> list[Leaf]:
     """The layers of a model in a checkpoint, in the model's order, weightless ones among them."""
-    edges_seen = 0
-
-    def below(layer: int, edges: tuple[str, ...], depth: int) -> Iterator[Leaf]:
-        nonlocal edges_seen
-        children = graph.children(layer)
-        edges_seen += 1 + len(children)
-        if depth > MAX_NESTING or edges_seen > MAX_EDGES:
-            raise UnreadableFile(f"{graph.what} is damaged: its layers are nested too deeply, or in a circle")
-        if layers := list(graph.numbered(layer, "layer-")):
-            for edge, child in layers:
-                yield from below(child, (*edges, edge), depth + 1)
-            return
-        variables: list[Variable] = []
-        for part in _parts(graph, layer):
-            for leaf in below(part, (), depth + 1):
-                if leaf.edges:
-                    raise Unsupported(f"{'/'.join(edges)[:100]} is a wrapper around a model, which is not supported")
-                variables += leaf.variables
-        variables += [
-            Variable(attribute.text(3), attribute.text(2))
-            for name in ARRAYS
-            if name in children
-            for attribute in graph.node(children[name]).messages(2)
-            if attribute.text(1) == "VARIABLE_VALUE"
-        ]
-        yield Leaf(edges, tuple(variables))
-
-    found = list(below(model, (), 0))
+    found = list(_Walk(graph).below(model, ()))
     if len(found) > MAX_LAYERS or not found[0].edges:
         raise UnreadableFile(f"{graph.what} has {len(found)} layers, or none; at most {MAX_LAYERS} are read")
     return found
+
+
+class _Walk:
+    """Down the edges of a graph that may be a circle, or lead to one object in very many ways."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._met = 0
+
+    def below(self, layer: int, edges: tuple[str, ...], depth: int = 0) -> Iterator[Leaf]:
+        """The leaves below a layer that `edges` lead to: those of a model, or else the layer itself."""
+        children = self._graph.children(layer)
+        self._met += 1 + len(children)
+        if depth > MAX_NESTING or self._met > MAX_EDGES:
+            raise UnreadableFile(f"{self._graph.what} is damaged: its layers are nested too deeply, or in a circle")
+        if inside := list(self._graph.numbered(layer, "layer-")):
+            for edge, child in inside:
+                yield from self.below(child, (*edges, edge), depth + 1)
+            return
+        variables: list[Variable] = []
+        for part in _parts(self._graph, layer):
+            for leaf in self.below(part, (), depth + 1):
+                if leaf.edges:
+                    raise Unsupported(f"{'/'.join(edges)[:100]} is a wrapper around a model, which is not supported")
+                variables += leaf.variables
+        for name in ARRAYS:
+            if name in children:
+                variables += self._graph.variables(children[name])
+        yield Leaf(edges, tuple(variables))
 
 
 def _parts(graph: Graph, layer: int) -> list[int]:

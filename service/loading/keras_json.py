@@ -72,8 +72,8 @@ class KerasVersion:
         return replace(self, theano=backend == "theano")
 
     def with_wiring(self, build_input_shape: bool | None) -> "KerasVersion":  # noqa: FBT001 - as the field
-        """The same version with what the model's config says of it."""
-        return replace(self, build_input_shape=build_input_shape)
+        """The same version with what the model's config says of it, unless the file's form says it for certain."""
+        return self if self.build_input_shape is not None else replace(self, build_input_shape=build_input_shape)
 
     @property
     def known(self) -> bool:

@@ -6,15 +6,17 @@ two graphs number the objects each in its own way, but have the same edges: over
 The graph of operations is never read, let alone run.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from service.engine.activations import Array
-from service.errors import MissingFact, UnreadableFile, Unsupported
-from service.loading import checkpoint
+from service.errors import UnreadableFile, Unsupported
+from service.loading import checkpoint, weights
+from service.loading.architecture import LayerSpec
+from service.loading.contents import Contents
 from service.loading.folder import Folder
-from service.loading.keras_json import KerasVersion, parse
+from service.loading.keras_json import UNKNOWN, KerasVersion, parse
 from service.loading.protobuf import Message
 from service.loading.tensor_bundle import Bundle
 
@@ -29,37 +31,21 @@ MODELS = ("Sequential", "Functional", "Model")
 WRAPPERS = ("__tuple__", "TensorShape")
 
 
-class SavedModel(NamedTuple):
-    """What a whole model says.
+def read(folder: Folder) -> Contents:
+    """Read the folder that `model.save(folder)` wrote; or `model.export` and the like, which leave the JSON out.
 
-    `config` is what an .h5 has as its model_config, parsed. `arrays` are those of each layer, in the order of
-    `get_weights()`, by its name after the names of the models inside the model that it is in.
+    Raises UnreadableFile where it is damaged, Unsupported where the model is Python code.
     """
-
-    config: dict[str, Any]
-    arrays: dict[tuple[str, ...], list[Array]]
-    keras: KerasVersion
-    tensorflow: str
-
-
-def read(path: Path) -> SavedModel:
-    """Read the folder that `model.save(path)` wrote.
-
-    Raises UnreadableFile where it is damaged, Unsupported or MissingFact where the model cannot be told from it.
-    """
-    folder = Folder(path)
     graphs = Message(folder.read("saved_model.pb", MAX_MODEL_BYTES), "saved_model.pb").repeated(2)
     if not graphs:
         raise UnreadableFile("saved_model.pb holds no model: it is damaged or cut short. Copy it again")
     model = Message(graphs[0], "saved_model.pb")
     tensorflow = model.message(1).text(5)[:40]
+    form = f"SavedModel of TensorFlow {tensorflow}"
     objects = checkpoint.Graph(model.octets(7), "saved_model.pb")
     described = _descriptions(folder, objects)
     if described is None:
-        raise MissingFact(
-            f"the folder was written by model.export() or tf.saved_model.save(), with TensorFlow {tensorflow or '?'}: "
-            "it holds weights and operations, and no description of the layers. Use model.save() instead"
-        )
+        return _exported(folder, form)
     root = described.of(0)
     class_name, config = root.get("class_name"), _without_wrappers(root.get("config"), described.what)
     layers = config.get("layers") if isinstance(config, dict) else config
@@ -68,13 +54,36 @@ def read(path: Path) -> SavedModel:
             f"the model is of the class {str(class_name)[:40]!r}, whose wiring is Python code that no file holds. "
             "Only Sequential and functional models are supported"
         )
+    keras = KerasVersion.parse(str(root.get("keras_version")))
+    if keras.text == "2.3.0-tf":  # TensorFlow 2.1 and 2.2 call themselves so, and here we know which it was
+        keras = keras.with_wiring(not tensorflow.startswith("2.1"))
+    assign = partial(_by_path, arrays=_arrays(folder, objects, described))
+    return Contents(form, {"class_name": class_name, "config": config}, keras, assign, None)
+
+
+def _exported(folder: Folder, form: str) -> Contents:
+    """A folder without Keras' descriptions."""
     bundle = Bundle(folder.folder("variables"), "variables")
-    return SavedModel(
-        {"class_name": class_name, "config": config},
-        _by_name(bundle, objects, described),
-        KerasVersion.parse(str(root.get("keras_version"))),
-        tensorflow,
-    )
+    stored = checkpoint.object_graph(bundle)
+    if "assets" in folder and "saved_model.json" in (assets := folder.folder("assets")):
+        # As export_saved_model of TensorFlow 1.13 to 1.15 wrote it.
+        what = "assets/saved_model.json"
+        try:
+            config = parse(assets.read("saved_model.json", MAX_TEXT_BYTES).decode(), what)
+        except UnicodeDecodeError:
+            raise UnreadableFile(f"{what} is damaged: it is not UTF-8") from None
+        if not isinstance(config, dict):
+            raise UnreadableFile(f"{what} is no object: the file is damaged")
+        keras = KerasVersion.parse(str(config.get("keras_version")))
+        return checkpoint.of_layers(form, checkpoint.layers(bundle, stored, 0), config, keras)
+    arrays = checkpoint.exported(bundle, stored)
+    if arrays is None:
+        raise Unsupported(f"the {form} holds no model of Keras. Save the Keras model with model.save()")
+    return Contents(form, None, UNKNOWN, partial(weights.in_order, arrays=arrays), None)
+
+
+def _by_path(layers: Sequence[LayerSpec], arrays: Mapping[tuple[str, ...], Sequence[Array]]) -> list[list[Array]]:
+    return [list(arrays.get(layer.path, ())) for layer in layers]
 
 
 class Descriptions:
@@ -133,17 +142,18 @@ def _without_wrappers(value: Any, what: str, depth: int = 0) -> Any:  # noqa: AN
     return value
 
 
-def _by_name(bundle: Bundle, objects: checkpoint.Graph, described: Descriptions) -> dict[tuple[str, ...], list[Array]]:
+def _arrays(folder: Folder, objects: checkpoint.Graph, described: Descriptions) -> dict[tuple[str, ...], list[Array]]:
     """The arrays of each layer, by the names at the same edges in the model's own graph."""
-    stored = checkpoint.leaves(checkpoint.object_graph(bundle), 0)
-    if [leaf.edges for leaf in stored] != [leaf.edges for leaf in checkpoint.leaves(objects, 0)]:
+    bundle = Bundle(folder.folder("variables"), "variables")
+    leaves = checkpoint.leaves(checkpoint.object_graph(bundle), 0)
+    if [leaf.edges for leaf in leaves] != [leaf.edges for leaf in checkpoint.leaves(objects, 0)]:
         raise UnreadableFile(
             "variables/ has other layers than saved_model.pb: the files are not of one save. "
             "Save the model again, into an empty folder"
         )
     names: dict[int, Any] = {}
     arrays: dict[tuple[str, ...], list[Array]] = {}
-    for leaf in stored:
+    for leaf in leaves:
         path: list[Any] = []
         number = 0
         for edge in leaf.edges:
