@@ -6,7 +6,7 @@ import tensorflow_files as tf
 
 from service.errors import ModelError, UnreadableFile, Unsupported
 from service.loading import checkpoint
-from service.loading.folder import Folder
+from service.loading.plain_files import Folder
 
 GOLDEN = Path(__file__).parent / "golden" / "savedmodel"
 

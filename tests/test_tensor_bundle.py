@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.errors import ModelError, UnreadableFile, Unsupported
 from service.loading import tensor_bundle
-from service.loading.folder import Folder
+from service.loading.plain_files import Folder
 from service.loading.tensor_bundle import Bundle
 
 GOLDEN = Path(__file__).parent / "golden" / "savedmodel"

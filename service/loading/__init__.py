@@ -16,8 +16,8 @@ from service.loading import card as cards
 from service.loading.assembly import Assembled, assemble
 from service.loading.card import Card
 from service.loading.contents import Contents
-from service.loading.folder import Folder
 from service.loading.layers import check_class
+from service.loading.plain_files import Folder
 
 MAX_FILE_BYTES = 1 << 30
 

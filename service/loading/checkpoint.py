@@ -14,8 +14,8 @@ from service.engine.activations import Array
 from service.errors import UnreadableFile, Unsupported
 from service.loading import weights
 from service.loading.contents import Contents
-from service.loading.folder import Folder
 from service.loading.keras_json import MAX_LAYERS, UNKNOWN, KerasVersion
+from service.loading.plain_files import Folder
 from service.loading.protobuf import Message
 from service.loading.tensor_bundle import Bundle
 

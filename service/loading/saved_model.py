@@ -15,8 +15,8 @@ from service.errors import UnreadableFile, Unsupported
 from service.loading import checkpoint, weights
 from service.loading.architecture import LayerSpec
 from service.loading.contents import Contents
-from service.loading.folder import Folder
 from service.loading.keras_json import UNKNOWN, KerasVersion, parse
+from service.loading.plain_files import Folder
 from service.loading.protobuf import Message
 from service.loading.tensor_bundle import Bundle
 

@@ -15,8 +15,8 @@ import numpy as np
 from service.engine.activations import Array
 from service.errors import UnreadableFile, Unsupported
 from service.loading import crc32c
-from service.loading.folder import Folder
 from service.loading.hdf5 import MAX_ARRAY_BYTES
+from service.loading.plain_files import Folder
 from service.loading.protobuf import Message, varint
 
 MAX_INDEX_BYTES = 4 << 20

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import UnreadableFile
-from service.loading import folder
-from service.loading.folder import LFS_POINTER, Folder
+from service.loading import plain_files
+from service.loading.plain_files import LFS_POINTER, Folder
 
 
 def test_a_plain_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
@@ -76,6 +76,6 @@ def test_the_sha256_is_of_what_was_read_here_and_below(tmp_path: Path, monkeypat
     top.folder("b").read("d", 10)
     lines = "".join(f"{hashlib.sha256(name.encode()).hexdigest()}  {name}\n" for name in ("b/d", "c"))
     assert top.sha256() == hashlib.sha256(lines.encode()).hexdigest()
-    monkeypatch.setattr(folder, "MAX_FILE_BYTES", 1)
+    monkeypatch.setattr(plain_files, "MAX_FILE_BYTES", 1)
     with pytest.raises(UnreadableFile, match="b/d is larger"):
         top.sha256()
