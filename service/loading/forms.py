@@ -5,7 +5,7 @@ from functools import partial
 from typing import BinaryIO
 
 from service.errors import UnreadableFile
-from service.loading import hdf5, keras_hdf5, weights
+from service.loading import hdf5, keras_hdf5, keras_v3, weights, zips
 from service.loading.contents import Contents
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -13,9 +13,15 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 def read(file: BinaryIO) -> Contents:
     """Read a model file of any form. Raises UnreadableFile where it is none, with what to do about it."""
-    if not _is_hdf5(file):
-        raise UnreadableFile("is not an HDF5 file. Save the model with model.save('model.h5')")
-    return _hdf5(file)
+    file.seek(0)
+    head = file.read(16)
+    file.seek(0)
+    if head.startswith(zips.MAGIC):
+        with zips.opened(file) as archive:
+            return keras_v3.read_zip(archive, file)
+    if _is_hdf5(file):
+        return _hdf5(file)
+    raise UnreadableFile("is not an HDF5 file. Save the model with model.save('model.h5')")
 
 
 def _hdf5(file: BinaryIO) -> Contents:
