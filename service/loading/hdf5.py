@@ -81,7 +81,7 @@ class Hdf5:
     def datasets(self, wanted: Callable[[str], bool]) -> Iterator[str]:
         """The paths of all datasets below those children of the root that are wanted, reached over plain links."""
         met = 0
-        waiting = [name for name in self._children(self.root) if wanted(name)]
+        waiting = [name for name in self.children(self.root) if wanted(name)]
         while waiting:
             path = waiting.pop()
             met += 1
@@ -89,11 +89,12 @@ class Hdf5:
                 raise UnreadableFile(f"the HDF5 file holds more than {MAX_OBJECTS} objects")
             found = self.child(self.root, path)
             if isinstance(found, h5py.Group):
-                waiting += [f"{path}/{name}" for name in self._children(found)]
+                waiting += [f"{path}/{name}" for name in self.children(found)]
             else:
                 yield path
 
-    def _children(self, group: h5py.Group) -> list[str]:
+    def children(self, group: h5py.Group) -> list[str]:
+        """The names in a group."""
         if len(group) > MAX_OBJECTS:
             raise UnreadableFile(f"the HDF5 file holds more than {MAX_OBJECTS} objects")
         return list(group)

@@ -42,7 +42,8 @@ def is_weights(file: Hdf5) -> bool:
 def read_weights(file: Hdf5) -> Contents:
     """Read a `.weights.h5` file. It has no version, and says of its layers their classes alone."""
     tree = read_tree(file)
-    return Contents(".weights.h5", None, UNKNOWN, partial(weights.by_class, tree=tree), weights.stack_of(tree))
+    stack = weights.stack_of(tree, _tops(file))
+    return Contents(".weights.h5", None, UNKNOWN, partial(weights.by_class, tree=tree), stack)
 
 
 def read_tree(file: Hdf5) -> dict[tuple[str, ...], list[Array]]:
@@ -59,6 +60,16 @@ def read_tree(file: Hdf5) -> dict[tuple[str, ...], list[Array]]:
         owner: [file.array(file.root, paths[number]) for number in sorted(paths)]
         for owner, paths in sorted(numbered.items())
     }
+
+
+def _tops(file: Hdf5) -> set[str]:
+    """The names of the model's own layers, weightless ones among them."""
+    tops: set[str] = set()
+    for name in file.children(file.root):
+        parts = _parts(name)
+        if parts[0] in ROOTS:
+            tops |= {parts[1]} if len(parts) > 1 else set(file.children(file.group(file.root, name)))
+    return tops
 
 
 def _parts(path: str) -> list[str]:

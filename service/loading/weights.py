@@ -91,14 +91,15 @@ def _hand_out(
                 found[inside[0]] = _below(first.class_name, first.config, tree, (*place, group))
 
 
-def stack_of(tree: Tree) -> list[tuple[str | None, Sequence[Array]]] | None:
-    """The layers in their order, where the file tells it: of one recurrent class, and then Dense."""
+def stack_of(tree: Tree, tops: set[str]) -> list[tuple[str | None, Sequence[Array]]] | None:
+    """The layers in their order, weightless ones first, where the file tells it: of one recurrent class, then Dense."""
     recurrent = [name for name in ("lstm", "gru", "simple_rnn") if _numbered(name, tree, ("layers",))]
-    tops = {path[1] for path in tree if len(path) > 1}
     ordered = [group for name in (*recurrent, "dense") for group in _numbered(name, tree, ("layers",))]
-    if len(recurrent) != 1 or tops != set(ordered):
+    if len(recurrent) != 1 or any(path[1] not in ordered for path in tree if len(path) > 1):
         return None
-    return [(group, tree.get(("layers", group, "cell"), tree.get(("layers", group), ()))) for group in ordered]
+    weightless: list[tuple[str | None, Sequence[Array]]] = [(top, ()) for top in sorted(tops - set(ordered))]
+    weighted = [(group, tree.get(("layers", group, "cell"), tree.get(("layers", group), ()))) for group in ordered]
+    return [*weightless, *weighted]
 
 
 def _numbered(name: str, tree: Tree, place: tuple[str, ...]) -> list[str]:

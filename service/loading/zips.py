@@ -26,7 +26,7 @@ MAX_UNPACKED_BYTES = 64 << 20
 def opened(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
     """Open a zip, its directory bounded. Whatever is raised on a damaged one becomes UnreadableFile."""
     try:
-        _check_directory(file)
+        check_directory(file)
         with zipfile.ZipFile(file) as archive:
             _check_names(archive.namelist())
             yield archive
@@ -78,7 +78,7 @@ def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> by
     return data
 
 
-def _check_directory(file: BinaryIO) -> None:
+def check_directory(file: BinaryIO) -> None:
     """Bound the list of members before it is read: it is as long as it says, and may be most of the file."""
     size = file.seek(0, os.SEEK_END)
     start = max(0, size - (1 << 16) - 42)
