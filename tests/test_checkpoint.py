@@ -1,40 +1,66 @@
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_files as tf
 
-from service.errors import ModelError, UnreadableFile, Unsupported
-from service.loading import checkpoint
+from service import load_model
+from service.engine.activations import Array
+from service.errors import MissingFact, ModelError, UnreadableFile, Unsupported
+from service.loading import architecture, checkpoint, saved_model
+from service.loading.contents import Contents
 from service.loading.plain_files import Folder
 
 GOLDEN = Path(__file__).parent / "golden" / "savedmodel"
 
 
-def read(prefix: Path) -> checkpoint.Stack:
-    contents = checkpoint.read(Folder(prefix.parent), prefix.name)
-    assert contents.config is None
-    assert contents.stack is not None
-    return contents.stack
+# One model has two inputs, and so no architecture.
+FOLDERS = sorted(path.parent for path in GOLDEN.glob("tf*/saved_model.pb") if "nested_shared" not in str(path))
+
+Stack = Sequence[tuple[str | None, Sequence[Array]]]
 
 
-def test_the_layers_of_save_weights_are_in_order() -> None:
-    layers = read(GOLDEN / "tf21__func_ck" / "ck")
-    assert [(name, [array.shape for array in arrays]) for name, arrays in layers] == [
-        ("lstm", [(15, 24), (6, 24), (24,)]),
-        ("gru", [(15, 15), (5, 15), (2, 15)]),
-        ("dense", [(11, 4), (4,)]),
-    ]
+def read(prefix: Path) -> Contents:
+    return checkpoint.read(Folder(prefix.parent), prefix.name)
 
 
-def test_a_nested_model_is_laid_open() -> None:
-    layers = read(GOLDEN / "tf2.15__k_nested_shared_nt" / "variables" / "variables")
-    assert [(name, len(arrays)) for name, arrays in layers] == [
-        ("shared", 3),
-        ("dense_3", 2),
-        ("batch_normalization", 4),
-        ("dense_4", 2),
-    ]
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_by_order_the_layers_get_what_they_get_by_name(folder: Path) -> None:
+    whole = saved_model.read(Folder(folder))
+    layers = architecture.read(whole.config).layers
+    by_order = read(folder / "variables" / "variables").assign(layers)
+    for ours, theirs in zip(by_order, whole.assign(layers), strict=True):
+        assert [array.tobytes() for array in ours] == [array.tobytes() for array in theirs]
+
+
+def test_save_weights_with_the_json_beside() -> None:
+    model = load_model(GOLDEN / "tf21__func_ck" / "ck")
+    assert model.origin.file == "ck.index"
+    assert model.origin.format == "TensorFlow checkpoint"
+    assert model.origin.keras == "2.3.0-tf"
+    with np.load(GOLDEN / "tf21__func_ck.golden.npz") as golden:
+        np.testing.assert_allclose(model.predict(golden["x"]), golden["y"], atol=1e-5, rtol=0)
+    assert load_model(GOLDEN / "tf21__func_ck").origin == model.origin
+    assert load_model(GOLDEN / "tf21__func_ck" / "ck.index").origin == model.origin
+
+
+def test_weights_alone_are_refused_until_a_person_says_what_they_do_not(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "tf215__hard" / "variables", tmp_path / "ck")
+    with pytest.raises(MissingFact, match="output_activation"):
+        load_model(tmp_path / "ck", recurrent_activation="hard_sigmoid_keras_2")
+    model = load_model(tmp_path / "ck", recurrent_activation="hard_sigmoid_keras_2", output_activation="softmax")
+    with np.load(GOLDEN / "tf215__hard.golden.npz") as golden:
+        np.testing.assert_allclose(model.predict(golden["x"]), golden["y"], atol=1e-5, rtol=0)
+
+
+def test_with_a_layer_of_no_weights_only_the_json_helps(tmp_path: Path) -> None:
+    assert read(GOLDEN / "tf21__func_ck" / "ck").stack is None
+    for part in (GOLDEN / "tf21__func_ck").glob("ck.[di]*"):
+        shutil.copy(part, tmp_path)
+    with pytest.raises(MissingFact, match=r"to_json\(\)"):
+        load_model(tmp_path / "ck")
 
 
 # Checkpoints by hand. An object is its edges and its array's key.
@@ -42,16 +68,19 @@ def test_a_nested_model_is_laid_open() -> None:
 ONE = np.ones(1, "<f4").tobytes()
 
 
-def written(tmp_path: Path, *objects: tuple[dict[str, int], str]) -> checkpoint.Stack:
+def written(tmp_path: Path, *objects: tuple[dict[str, int], str]) -> Stack:
     tf.write_checkpoint(tmp_path / "ck", *objects)
-    return read(tmp_path / "ck")
+    contents = read(tmp_path / "ck")
+    assert contents.config is None
+    assert contents.stack is not None
+    return contents.stack
 
 
 def test_layers_are_counted_not_sorted_as_text(tmp_path: Path) -> None:
     edges = {f"layer-{k}": k + 1 for k in reversed(range(12))}
     layers = [({"kernel": 13 + k}, "") for k in range(12)]
-    read = written(tmp_path, (edges, ""), *layers, *[({}, f"layer_{k}/kernel") for k in range(12)])
-    assert [name for name, _ in read] == [f"layer_{k}" for k in range(12)]
+    stack = written(tmp_path, (edges, ""), *layers, *[({}, f"layer_{k}/kernel") for k in range(12)])
+    assert [name for name, _ in stack] == [f"layer_{k}" for k in range(12)]
 
 
 def test_a_model_in_a_checkpoint_of_its_own_making(tmp_path: Path) -> None:

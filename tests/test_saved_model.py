@@ -13,12 +13,9 @@ import tensorflow_files as tf
 
 from service import load_model
 from service.engine.activations import Array
-from service.engine.model import About, Model, Origin
 from service.errors import MissingFact, ModelError, UnreadableFile, Unsupported
 from service.loading import architecture, saved_model
-from service.loading.assembly import assemble
 from service.loading.contents import Contents
-from service.loading.keras_json import KerasVersion
 from service.loading.plain_files import Folder
 
 GOLDEN = Path(__file__).parent / "golden" / "savedmodel"
@@ -115,23 +112,18 @@ def test_the_exact_tensorflow_tells_what_masks_did(
 # What has no description of its layers, or none that can be told.
 
 
-@pytest.mark.parametrize("name", ["k3.15__small_export"])
-def test_an_exported_model_has_its_arrays_in_order_and_no_json(name: str) -> None:
-    contents = read(GOLDEN / name)
-    assert contents.format == "SavedModel of TensorFlow 2.21.0"
-    assert contents.config is None
-    assert not contents.keras.known
-    wiring = architecture.read(json.loads((GOLDEN / f"{name}.json").read_text()))
-    assembled = assemble(wiring, contents.assign(wiring.layers), KerasVersion.parse("3.15.1"), None)
-    origin = Origin(file="", sha256="", format="", keras=None)
-    model = Model(
-        nodes=assembled.nodes,
-        input_shape=assembled.input_shape,
-        input_dtype=np.float32,
-        origin=origin,
-        about=About(name="model"),
-    )
-    with np.load(GOLDEN / f"{name}.golden.npz") as golden:
+def test_an_exported_model_is_refused_without_its_json(tmp_path: Path) -> None:
+    folder = copied("k3.15__small_export", tmp_path)
+    with pytest.raises(MissingFact, match=r"model: the file holds weights alone.*to_json\(\)"):
+        load_model(folder)
+
+
+def test_an_exported_model_with_its_json_beside(tmp_path: Path) -> None:
+    folder = copied("k3.15__small_export", tmp_path)
+    shutil.copy(GOLDEN / "k3.15__small_export.json", tmp_path / "model.json")
+    model = load_model(folder)
+    assert model.origin.format == "SavedModel of TensorFlow 2.21.0"
+    with np.load(GOLDEN / "k3.15__small_export.golden.npz") as golden:
         np.testing.assert_allclose(model.predict(golden["x0"]), golden["y0"], atol=1e-5, rtol=0)
 
 
@@ -147,14 +139,15 @@ def test_a_module_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_tensorflow_1_exported_the_json_beside(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(tf.saved_model("1.15.0") * 3)
     (tmp_path / "assets").mkdir()
-    shutil.copy(GOLDEN / "tf21__func_ck" / "arch.json", tmp_path / "assets" / "saved_model.json")
+    shutil.copy(GOLDEN / "tf21__func_ck" / "ck.json", tmp_path / "assets" / "saved_model.json")
     (tmp_path / "variables").mkdir()
     for part in (GOLDEN / "tf21__func_ck").glob("ck.*"):
         shutil.copy(part, tmp_path / "variables" / f"variables{part.name.removeprefix('ck')}")
     contents = read(tmp_path)
     assert contents.format == "SavedModel of TensorFlow 1.15.0"
     assert contents.config["class_name"] == "Model"
-    assert [name for name, _ in contents.stack or ()] == ["lstm", "gru", "dense"]
+    layers = architecture.read(contents.config).layers
+    assert [len(arrays) for arrays in contents.assign(layers)] == [3, 3, 0, 2]
     for damaged, said in ((b"\xff", "not UTF-8"), (b"[1]", "no object"), (b"{", "not valid JSON")):
         (tmp_path / "assets" / "saved_model.json").write_bytes(damaged)
         with pytest.raises(UnreadableFile, match=said):
@@ -301,17 +294,11 @@ def test_the_golden_predictions_lie_beside_the_folder(tmp_path: Path) -> None:
     assert load_model(folder).origin.verified
 
 
-@pytest.mark.parametrize("given", ["ck", "ck.index"])
-def test_a_checkpoint_alone_is_refused_until_its_architecture_is_told(given: str) -> None:
-    with pytest.raises(MissingFact, match=r"ck\.index: the TensorFlow checkpoint holds weights and no description"):
-        load_model(GOLDEN / "tf21__func_ck" / given)
-
-
 # Damage.
 
 
 def damages(data: bytes) -> list[bytes]:
-    step = max(1, len(data) // 30)
+    step = max(1, len(data) // 15)
     cut = [data[:length] for length in range(0, len(data), step)]
     flipped = [data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :] for at in range(0, len(data), step)]
     return [*cut, *flipped, data + data, data[::-1]]
@@ -330,7 +317,7 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path: Path, name
             except ModelError:
                 refused += 1
         # Most of saved_model.pb and all of fingerprint.pb is never looked at.
-        assert refused >= (50 if "variables" in path.name else 0)
+        assert refused >= (25 if "variables" in path.name else 0)
         path.write_bytes(intact)
     load_model(folder)
 

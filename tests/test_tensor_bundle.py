@@ -233,7 +233,8 @@ def test_every_flipped_bit_is_seen_but_one(tmp_path: Path) -> None:
     harmless = []
     for name in ("ck.index", "ck.data-00000-of-00001"):
         intact = (tmp_path / name).read_bytes()
-        for bit in range(len(intact) * 8):
+        footer = 8 * max(0, len(intact) - 60)
+        for bit in (*range(0, footer, 9), *range(footer, len(intact) * 8)):
             damaged = bytearray(intact)
             damaged[bit // 8] ^= 1 << bit % 8
             (tmp_path / name).write_bytes(damaged)

@@ -6,15 +6,15 @@ made up, and each array is reached over the edges.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from service.engine.activations import Array
 from service.errors import UnreadableFile, Unsupported
 from service.loading import weights
 from service.loading.contents import Contents
-from service.loading.keras_json import MAX_LAYERS, UNKNOWN, KerasVersion
+from service.loading.keras_json import MAX_LAYERS, UNKNOWN
 from service.loading.plain_files import Folder
 from service.loading.protobuf import Message
 from service.loading.tensor_bundle import Bundle
@@ -31,9 +31,6 @@ ARRAYS = (
     *("kernel", "recurrent_kernel", "embeddings", "alpha", "gamma", "beta", "bias"),
     *("moving_mean", "moving_variance", "mean", "variance", "count"),
 )
-
-# Layers by the name that the file has for them, each with its arrays in the order of `get_weights()`.
-Stack = Sequence[tuple[str | None, Sequence[Array]]]
 
 
 class Variable(NamedTuple):
@@ -104,22 +101,18 @@ def read(folder: Folder, name: str) -> Contents:
     """
     bundle = Bundle(folder, name)
     graph = object_graph(bundle)
-    return of_layers("TensorFlow checkpoint", layers(bundle, graph, _model_in(graph)))
+    return of_model(bundle, graph, _model_in(graph))
 
 
-def of_layers(form: str, stack: Stack, config: Any = None, keras: KerasVersion = UNKNOWN) -> Contents:  # noqa: ANN401
-    """The contents of a file that has the layers with weights in order; `config` is JSON, or None."""
+def of_model(bundle: Bundle, graph: Graph, model: int) -> Contents:
+    """A model whose layers are in order and have no names of their own; models inside it lie open."""
+    found = leaves(graph, model)
+    stack = [(_name(leaf), [bundle.array(variable.key) for variable in leaf.variables]) for leaf in found]
     arrays = [array for _, layer in stack for array in layer]
-    return Contents(form, config, keras, partial(weights.in_order, arrays=arrays), stack)
-
-
-def layers(bundle: Bundle, graph: Graph, model: int) -> Stack:
-    """The layers of a model that have arrays, in order, each with what TensorFlow calls it. Models in it lie open."""
-    return [
-        (_name(leaf), [bundle.array(variable.key) for variable in leaf.variables])
-        for leaf in leaves(graph, model)
-        if leaf.variables
-    ]
+    # Of a layer without arrays nothing tells what it is.
+    plain = all(leaf.variables for leaf in found)
+    assign = partial(weights.in_order, arrays=arrays)
+    return Contents("TensorFlow checkpoint", None, UNKNOWN, assign, stack if plain else None)
 
 
 def _name(leaf: Leaf) -> str | None:

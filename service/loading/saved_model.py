@@ -75,7 +75,7 @@ def _exported(folder: Folder, form: str) -> Contents:
         if not isinstance(config, dict):
             raise UnreadableFile(f"{what} is no object: the file is damaged")
         keras = KerasVersion.parse(str(config.get("keras_version")))
-        return checkpoint.of_layers(form, checkpoint.layers(bundle, stored, 0), config, keras)
+        return checkpoint.of_model(bundle, stored, 0)._replace(format=form, config=config, keras=keras)
     arrays = checkpoint.exported(bundle, stored)
     if arrays is None:
         raise Unsupported(f"the {form} holds no model of Keras. Save the Keras model with model.save()")
