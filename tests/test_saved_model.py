@@ -269,6 +269,25 @@ def test_answers_what_the_keras_that_saved_it_answered(name: str) -> None:
     np.testing.assert_allclose(model.predict(x), y, atol=1e-5, rtol=1e-5)
 
 
+def test_a_folder_is_called_by_its_whole_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "best-0.95"
+    shutil.copytree(GOLDEN / "tf2.4__k_names_nt", folder)
+    (tmp_path / "best-0.95.card.json").write_text('{"description": "the better one"}')
+    (tmp_path / "best-0.card.json").write_text('{"description": "another"}')
+    for given in (folder, f"{folder}/"):
+        model = load_model(given)
+        assert model.about.name == model.origin.file == "best-0.95"
+        assert model.about.description == "the better one"
+    monkeypatch.chdir(folder)
+    assert load_model(".").about == load_model(folder).about
+
+
+def test_a_folder_of_versions_gives_the_highest(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "tf2.4__k_names_nt", tmp_path / "2")
+    shutil.copytree(GOLDEN / "tf215__hard", tmp_path / "10")
+    assert load_model(tmp_path).origin.file == "10"
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("tf2.15__k_nested_shared_nt", "2 inputs"), ("tf2.15__l_stateful_nt", "stateful")]
 )

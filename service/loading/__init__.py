@@ -55,10 +55,10 @@ def load_model(
 
 
 def _file(path: Path) -> Path:
-    index = path.with_name(f"{path.name}.index")
-    if not path.exists() and index.exists():  # a checkpoint as TensorFlow calls it
-        return index
     try:
+        # A checkpoint as TensorFlow calls it.
+        if not path.exists() and (index := path.with_name(f"{path.name}.index")).exists():
+            return index
         if path.is_dir():
             return folders.model_in(path)
         if path.exists() and not path.is_file():
@@ -164,7 +164,7 @@ def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> 
         scaling = Scaling(name="scaling", offset=offset, scale=np.array(card.scaling.divisor, np.float64))
         nodes = (Node(scaling, (0,)), *(Node(layer, tuple(k + 1 for k in inputs)) for layer, inputs in nodes))
     about = About(
-        name=card.name or path.stem,
+        name=card.name or cards.stem_of(path),
         version=card.version,
         description=card.description,
         classes=None if card.classes is None else tuple(card.classes),

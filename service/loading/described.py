@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from service.errors import UnreadableFile
-from service.loading.card import Card
+from service.loading.card import Card, stem_of
 from service.loading.keras_json import KERAS_3, KerasVersion, parse
 
 MAX_BYTES = 4 << 20
@@ -28,7 +28,7 @@ def read(card: Card, path: Path) -> Described | None:
         if described is None:
             raise UnreadableFile(f"its architecture {card.architecture[:100]!r} is not there, or is no model's JSON")
         return described
-    stem = path.name.removesuffix(".weights.h5") if path.name.endswith(".weights.h5") else path.stem
+    stem = path.name.removesuffix(".weights.h5") if path.name.endswith(".weights.h5") else stem_of(path)
     beside = path.with_name(f"{stem}.json")
     return None if beside == path else _read(beside)
 

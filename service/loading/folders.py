@@ -9,7 +9,7 @@ MAX_ENTRIES = 10_000
 
 
 def model_in(folder: Path) -> Path:
-    """The folder, if it is a SavedModel; the one loadable file in it; or what its subfolder of the highest number holds.
+    """The folder if it is a SavedModel; the one loadable file in it; or else what is in its highest numbered subfolder.
 
     What a file is, its content says; JSON is not looked at, since it may be anything.
     """
@@ -19,7 +19,7 @@ def model_in(folder: Path) -> Path:
         if len(entries) > MAX_ENTRIES:
             raise UnreadableFile(f"is a folder of more than {MAX_ENTRIES} files; name the model's file")
     if any(entry.name == "saved_model.pb" for entry in entries):
-        return folder
+        return folder.absolute()  # what "." is called, its card and golden predictions are
     models = sorted(entry for entry in entries if not entry.name.endswith(".golden.npz") and forms.is_model(entry))
     if len(models) > 1:
         listed = ", ".join(model.name for model in models[:10])
