@@ -95,9 +95,14 @@ class Card(_Part):
         return self
 
 
+def stem_of(model: Path) -> str:
+    """What the files beside a model are called by: a file's name without extension; a folder's, which may have dots."""
+    return model.name if model.is_dir() else model.stem
+
+
 def path_of(model: Path) -> Path:
     """Where the card of a model lies: x.h5 has x.card.json."""
-    return model.with_name(f"{model.stem}.card.json")
+    return model.with_name(f"{stem_of(model)}.card.json")
 
 
 def read(model: Path) -> Card:

@@ -7,12 +7,13 @@ import numpy as np
 
 from service.engine.model import Model
 from service.errors import InvalidInput, UnreadableFile, WrongNumbers
+from service.loading.card import stem_of
 from service.loading.numpy_files import read_npz
 
 
 def path_of(model: Path) -> Path:
     """Where the golden predictions of a model lie: x.h5 has x.golden.npz."""
-    return model.with_name(f"{model.stem}.golden.npz")
+    return model.with_name(f"{stem_of(model)}.golden.npz")
 
 
 def replay(model: Model, path: Path) -> Model:

@@ -7,7 +7,7 @@ What the format allows: https://support.hdfgroup.org/documentation/hdf5/latest/_
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -23,6 +23,8 @@ MAX_ARRAY_BYTES = 256 << 20
 MAX_TEXT_BYTES = 4 << 20
 # The longest path: Keras nests some ten groups for a model in a model in a wrapper.
 MAX_DEPTH = 32
+# Of all groups and arrays that are looked at.
+MAX_OBJECTS = 20_000
 # Kerases split a list of names over 64 KB into numbered attributes.
 MAX_NAME_PARTS = 64
 
@@ -75,6 +77,27 @@ class Hdf5:
         if not isinstance(found, h5py.Group):
             raise UnreadableFile(f"{path[:200]!r} is not a group")
         return found
+
+    def datasets(self, wanted: Callable[[str], bool]) -> Iterator[str]:
+        """The paths of all datasets below those children of the root that are wanted, reached over plain links."""
+        met = 0
+        waiting = [name for name in self.children(self.root) if wanted(name)]
+        while waiting:
+            path = waiting.pop()
+            met += 1
+            if met > MAX_OBJECTS:
+                raise UnreadableFile(f"the HDF5 file holds more than {MAX_OBJECTS} objects")
+            found = self.child(self.root, path)
+            if isinstance(found, h5py.Group):
+                waiting += [f"{path}/{name}" for name in self.children(found)]
+            else:
+                yield path
+
+    def children(self, group: h5py.Group) -> list[str]:
+        """The names in a group."""
+        if len(group) > MAX_OBJECTS:
+            raise UnreadableFile(f"the HDF5 file holds more than {MAX_OBJECTS} objects")
+        return list(group)
 
     def array(self, parent: h5py.Group, path: str) -> Array:
         """The dataset `path` below `parent`, as float32."""

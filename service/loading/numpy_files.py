@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import UnreadableFile
+from service.loading.zips import check_directory
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
-MAX_BYTES = 256 << 20
+MAX_BYTES = 128 << 20
 MAX_MEMBERS = 4096
 
 AnyArray = npt.NDArray[Any]
@@ -46,6 +47,7 @@ def read_npy(source: BinaryIO, name: str = "the .npy file") -> AnyArray:
 
 def read_npz(source: BinaryIO) -> dict[str, AnyArray]:
     """The arrays of a .npz file, by name, in the file's order."""
+    check_directory(source)
     try:
         with zipfile.ZipFile(source) as archive:
             members = archive.infolist()
