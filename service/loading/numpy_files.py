@@ -6,6 +6,7 @@ Formats: numpy.lib.format, and a zip of .npy members.
 import io
 import math
 import zipfile
+from collections.abc import Collection
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -45,8 +46,8 @@ def read_npy(source: BinaryIO, name: str = "the .npy file") -> AnyArray:
     return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran_order else "C")
 
 
-def read_npz(source: BinaryIO) -> dict[str, AnyArray]:
-    """The arrays of a .npz file, by name, in the file's order."""
+def read_npz(source: BinaryIO, only: Collection[str] | None = None) -> dict[str, AnyArray]:
+    """The arrays of a .npz file, by name, in the file's order; of the named ones alone, where some are named."""
     check_directory(source)
     try:
         with zipfile.ZipFile(source) as archive:
@@ -58,6 +59,8 @@ def read_npz(source: BinaryIO) -> dict[str, AnyArray]:
                 raise UnreadableFile(f"the .npz file unpacks to more than {MAX_BYTES >> 20} MiB")
             arrays = {}
             for name in names:
+                if only is not None and name.removesuffix(".npy") not in only:
+                    continue
                 with archive.open(name) as member:
                     arrays[name.removesuffix(".npy")] = read_npy(member, f"the member {name[:100]!r}")  # type: ignore[arg-type]
             return arrays
