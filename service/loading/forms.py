@@ -15,6 +15,7 @@ from service.loading.keras_json import parse
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_JSON_BYTES = 16 << 20
+MAX_JSON_LISTS = 1 << 19
 
 PICKLE = (
     "is a pickle, or holds one, and loading a pickle can run any code. Turn it into plain arrays where you trust it: "
@@ -85,8 +86,11 @@ def _hdf5(file: BinaryIO) -> Contents:
 def _json(file: BinaryIO) -> Contents:
     file.seek(0)
     data = file.read(MAX_JSON_BYTES + 1)
-    if len(data) > MAX_JSON_BYTES:
-        raise UnreadableFile(f"is JSON of more than {MAX_JSON_BYTES >> 20} MiB. Save the weights as an .npz file")
+    # An empty list takes three bytes here and some seventy in memory.
+    if len(data) > MAX_JSON_BYTES or data.count(b"[") + data.count(b"{") > MAX_JSON_LISTS:
+        raise UnreadableFile(
+            f"is JSON of more than {MAX_JSON_BYTES >> 20} MiB, or of {MAX_JSON_LISTS} lists: use an .npz file instead"
+        )
     if parse_model(data, "the JSON") is not None:
         raise MissingFact(
             "is a model's architecture without its weights. Name the weights' file instead, and give the two one stem "

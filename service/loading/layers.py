@@ -57,6 +57,8 @@ def check_class(class_name: str, name: str, inputs: int) -> None:
             f"the layer {name[:100]!r} is of the class {class_name}, which is not supported{reason}. "
             f"Supported: {', '.join(sorted(TABLE))}"
         )
+    if inputs == 0:
+        raise UnreadableFile(f"the {class_name} layer {name[:100]!r} has no input")
     if class_name not in MERGING and inputs != 1:
         states = " (an initial_state?)" if class_name in RECURRENT | {"Bidirectional"} else ""
         raise Unsupported(f"the {class_name} layer {name[:100]!r} has {inputs} inputs{states}, where one is supported")
