@@ -330,11 +330,11 @@ async def test_the_scaling_of_the_card_is_done_first(tmp_path: Path, form: str) 
 @pytest.mark.parametrize(
     ("stem", "card", "said"),
     [
-        ("binary", {"classes": ["a", "b", "c"]}, "names 3 classes; the model's output has 2 classes"),
-        ("values", {"classes": ["a", "b"]}, "names 2 classes; the model's output has no classes"),
+        ("binary", {"classes": ["a", "b", "c"]}, "names 3 classes; the model's output has 2"),
+        ("values", {"classes": ["a", "b"]}, "names 2 classes; the model answers plain values"),
         ("binary", {"features": ["a"]}, "names 1 features, the model has 3"),
         ("binary", {"scaling": {"mean": [1], "scale": [1]}}, "scales 1 features, the model has 3"),
-        ("binary", {"scaling": {"mean": [1, 2, 3], "scale": [1, 0, 1]}}, "divide by zero"),
+        ("binary", {"scaling": {"mean": [1, 2, 3], "scale": [1, 0, 1]}}, "no scale may be 0"),
         ("binary", {"clases": ["a", "b"]}, "clases"),
         ("binary", {"timesteps": 7}, "timesteps = 7, the file says 6"),
     ],

@@ -182,6 +182,10 @@ def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> 
         raise UnreadableFile(f"its card names {len(about.features)} features, the model has {features}")
     labels = {"classes": model.output_shape[-1], "binary": 2, "values": None}[model.kind]
     if about.classes is not None and len(about.classes) != labels:
-        wanted = "no classes" if labels is None else f"{labels} classes"
-        raise UnreadableFile(f"its card names {len(about.classes)} classes; the model's output has {wanted}")
+        wanted = (
+            f"the model's output has {labels}"
+            if labels is not None
+            else "the model answers plain values: its last activation is no softmax and no single sigmoid"
+        )
+        raise UnreadableFile(f"its card names {len(about.classes)} classes; {wanted}")
     return model

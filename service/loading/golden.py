@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from service.engine.layers import Scaling
 from service.engine.model import Model
 from service.errors import InvalidInput, UnreadableFile, WrongNumbers
 from service.loading.card import stem_of
@@ -30,6 +31,8 @@ def replay(model: Model, path: Path) -> Model:
             arrays = read_npz(file, only=NAMES)
     except FileNotFoundError:
         return model
+    except UnreadableFile as error:
+        raise UnreadableFile(f"its golden predictions {golden.name} cannot be read: {error}") from None
     except OSError as error:
         raise UnreadableFile(f"its golden predictions {golden.name} cannot be read: {error.strerror}") from None
     x, y = arrays.get("x", arrays.get("x0")), arrays.get("y", arrays.get("y0"))
@@ -49,6 +52,12 @@ def replay(model: Model, path: Path) -> Model:
         raise WrongNumbers(
             f"it misses its golden predictions in {golden.name} by up to {worst:.2g} (row {row}); "
             f"{model.origin.tolerance:g} is allowed. Model, card and golden predictions do not belong together, "
-            "or the file is damaged"
+            f"or the file is damaged{_unscaled(model)}"
         )
     return replace(model, origin=replace(model.origin, golden_rows=len(x), golden_difference=worst))
+
+
+def _unscaled(model: Model) -> str:
+    if not any(isinstance(node.layer, Scaling) for node in model.nodes):
+        return ""
+    return ". The card scales the input, so x must be as it is before that, and y what Keras answered to x scaled"

@@ -38,10 +38,12 @@ def read_npy(source: BinaryIO, name: str = "the .npy file") -> AnyArray:
     if dtype.hasobject:
         raise UnreadableFile(
             f"{name} holds Python objects, which only pickle can read, and a pickle can run any code. "
-            "Save plain arrays instead: np.savez('weights.npz', *arrays)"
+            "Save plain arrays instead: np.savez('arrays.npz', *arrays)"
         )
+    if dtype.kind not in "fiub":
+        raise UnreadableFile(f"{name} holds {dtype} {shape}, where numbers were expected")
     expected, came = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
-    if dtype.kind not in "fiub" or expected != came:
+    if expected != came:
         raise UnreadableFile(f"{name} declares {dtype} {shape}, {expected} bytes of numbers, and holds {came}")
     return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran_order else "C")
 
