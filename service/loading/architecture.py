@@ -121,10 +121,10 @@ class _Reader:
 
     def outline(self, model: Mapping[str, Any], path: tuple[str, ...], models: tuple[str, ...]) -> _Outline:
         """Keras before 2.2.3 lists a Sequential's layers as `config` itself, later ones as `config["layers"]`."""
-        class_name = model.get("class_name")
+        class_name = str(model.get("class_name"))
         if class_name not in MODELS:
             raise Unsupported(
-                f"the model is of the class {str(class_name)[:40]!r}; supported are Sequential and functional models, "
+                f"the model is of the class {class_name[:40]!r}; supported are Sequential and functional models, "
                 "not classes of one's own"
             )
         config = model.get("config")
@@ -304,10 +304,13 @@ def _check_masks(masked: Sequence[tuple[str, _Tensor]], entries: Sequence[Mappin
     The engine passes masks along by itself, so these are left out, once it is known that they are no others.
     """
     inbound = {str(entry.get("name")): entry for entry in entries}
+    for name, _ in masked:
+        if not _carries_mask(inbound.get(name, {}), inbound, {}):
+            raise Unsupported(f"the layer {name[:100]!r} is given a mask that its input does not have")
     made = {
         tensor
         for entry in entries
-        if entry.get("class_name") in {"Masking", "Embedding"}
+        if str(entry.get("class_name")) in {"Masking", "Embedding"}
         for call in _calls(entry, "")[0]
         for tensor in call
     }
@@ -320,7 +323,7 @@ def _check_masks(masked: Sequence[tuple[str, _Tensor]], entries: Sequence[Mappin
         seen.add(tensor)
         entry = inbound.get(tensor.layer, {})
         calls = _calls(entry, "")[0]
-        operation = entry.get("class_name") if _is_operation(entry) else None
+        operation = str(entry.get("class_name")) if _is_operation(entry) else None
         sources = calls[0] if calls else ()
         if operation == "NotEqual" and set(sources) <= made:
             continue
@@ -330,6 +333,34 @@ def _check_masks(masked: Sequence[tuple[str, _Tensor]], entries: Sequence[Mappin
             raise Unsupported(
                 f"a layer is given a mask that neither Masking nor Embedding made: {tensor.layer[:100]!r}"
             )
+
+
+# Classes whose output has no mask, whatever their input has.
+MASKLESS = frozenset(
+    {
+        *("InputLayer", "Conv1D", "MaxPooling1D", "AveragePooling1D", "GlobalMaxPooling1D", "GlobalAveragePooling1D"),
+        *("Flatten", "Reshape", "Permute", "RepeatVector"),
+    }
+)
+
+
+def _carries_mask(entry: Mapping[str, Any], inbound: Mapping[str, Mapping[str, Any]], known: dict[str, bool]) -> bool:
+    """Whether a mask reaches a layer by the way that masks take by themselves."""
+    reached = False
+    for tensor in (tensor for call in _calls(entry, "")[0] for tensor in call):
+        if tensor.layer not in known:
+            known[tensor.layer] = False  # in case of a circle
+            source = inbound.get(tensor.layer, {})
+            config = source.get("config")
+            wrapped = config.get("layer") if isinstance(config, dict) else None
+            settings = wrapped.get("config") if isinstance(wrapped, dict) else config
+            last_step = isinstance(settings, dict) and settings.get("return_sequences") is False
+            class_name = str(source.get("class_name"))
+            known[tensor.layer] = class_name in {"Masking", "Embedding"} or (
+                class_name not in MASKLESS and not last_step and _carries_mask(source, inbound, known)
+            )
+        reached = reached or known[tensor.layer]
+    return reached
 
 
 def _is_operation(entry: Mapping[str, Any]) -> bool:

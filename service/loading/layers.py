@@ -101,8 +101,7 @@ def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
     if class_name in {"TimeDistributed", "RNN"}:
         return inside("layer" if class_name == "TimeDistributed" else "cell")
     if class_name == "StackedRNNCells":
-        cells = [cell for cell in config.get("cells") or [] if isinstance(cell, dict)]
-        listed = [array_names(str(cell.get("class_name")), cell.get("config") or {}) for cell in cells]
+        listed = [array_names(*cell) for cell in cells_of(config)]
         return [f"{k}/{name}" for k, names in enumerate(listed) for name in names]
     if class_name == "Normalization" and config.get("mean") is not None:
         return []
@@ -111,6 +110,16 @@ def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
     kind = TABLE.get(class_name.removesuffix("Cell"))
     names = [name.partition("?") for name in kind.arrays] if kind else []
     return [name for name, _, option in names if config.get(option, True)]
+
+
+def cells_of(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The class and config of each cell in a StackedRNNCells' config."""
+    cells = config.get("cells")
+    return [
+        (str(cell.get("class_name")), cell["config"])
+        for cell in (cells if isinstance(cells, list) else [])
+        if isinstance(cell, dict) and isinstance(cell.get("config"), dict)
+    ]
 
 
 # Keras 1 keeps the gates apart, unless it was told to consume less memory of a GPU.
