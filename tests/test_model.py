@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kerasfiles import GOLDEN, numbers
 
@@ -108,6 +108,7 @@ def test_ids_outside_the_table_are_refused(bad: float) -> None:
         made.predict(np.array([[1, 2], [bad, 0]]))
 
 
+@settings(deadline=None)
 @given(ids=st.lists(st.integers(0, 6), min_size=1, max_size=9), as_float=st.booleans())
 def test_ids_in_the_table_are_taken_whichever_type_they_have(ids: list[int], *, as_float: bool) -> None:
     y = ids_model().predict(np.array([ids], float if as_float else int))
