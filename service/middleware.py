@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import LstmServeError
+from service.keys import Keys
 from service.live import Live
 from service.routes import OF_HTTP, refuse, row_of
 
@@ -18,8 +19,10 @@ log = logging.getLogger(__name__)
 access = logging.getLogger("service.access")
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-# What orchestration asks every second is no news.
-QUIET = frozenset({"/livez", "/readyz", "/health", "/healthz", "/metrics"})
+# What orchestration asks: it has no key.
+HEALTH = frozenset({"/livez", "/readyz", "/health", "/healthz", "/ping", "/v2/health/live", "/v2/health/ready"})
+# What is asked every second is no news.
+QUIET = HEALTH | {"/metrics"}
 # No answer could be sent: the client had left. nginx logs it so too.
 CLIENT_LEFT = 499
 
@@ -27,10 +30,13 @@ CLIENT_LEFT = 499
 class Boundary:
     """Plain ASGI, around the whole app: what enters gets an id, what leaves is counted and logged."""
 
-    def __init__(self, app: ASGIApp, live: Live) -> None:
+    def __init__(self, app: ASGIApp, live: Live, keys: Keys | None = None) -> None:
         """Ids are a random prefix and a count: as unique as a UUID, in a quarter of the time."""
         self.app = app
         self.live = live
+        self.keys = keys
+        metrics, docs = live.settings.open_metrics, live.settings.open_docs
+        self._open = HEALTH | ({"/metrics"} if metrics else set()) | ({"/docs", "/openapi.json"} if docs else set())
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count(1)
 
@@ -57,6 +63,8 @@ class Boundary:
             await send(message)
 
         try:
+            if self.keys is not None and scope["path"] not in self._open:
+                self._expect_key(self.keys, headers.get(b"authorization"))
             await self.app(scope, receive, answer)
         except ClientDisconnect:
             status = CLIENT_LEFT
@@ -73,6 +81,12 @@ class Boundary:
             await refuse(scope, answer, row, error)
         finally:
             self._finish(scope, status, time.perf_counter() - start)
+
+    def _expect_key(self, keys: Keys, authorization: bytes | None) -> None:
+        if not keys.admit(authorization):
+            self.live.metrics.rejected.labels("unauthorized").inc()
+            wrong = "" if authorization is None else ' error="invalid_token"'
+            raise HTTPException(401, headers={"WWW-Authenticate": f"Bearer{wrong}"})
 
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import signal
+import sys
 import time
 from types import FrameType
 
@@ -16,6 +17,7 @@ import uvicorn
 
 from service import logs
 from service.app import create_app
+from service.errors import SettingsError
 from service.live import Live
 from service.protocol import Protocol
 from service.settings import Settings
@@ -23,20 +25,39 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 
+class Hangup:
+    """Whether SIGHUP has come: from a person, who wants the model read again, or from a terminal that was closed."""
+
+    def __init__(self) -> None:
+        """Take note from now on: by default the signal would end the process."""
+        self.came = False
+        self._on_terminal = sys.stdout.isatty()
+        signal.signal(signal.SIGHUP, self._note)
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        self.came = True
+
+    @property
+    def of_terminal(self) -> bool:
+        """Whether there was a terminal and is none any more."""
+        return self._on_terminal and not os.isatty(sys.stdout.fileno())
+
+
 class Server(uvicorn.Server):
     """uvicorn's server, with its own way to stop."""
 
-    def __init__(self, config: uvicorn.Config, live: Live) -> None:
+    def __init__(self, config: uvicorn.Config, live: Live, hangup: Hangup) -> None:
         """Stop by draining `live`."""
         super().__init__(config)
         self._live = live
+        self._hangup = hangup
         self._drained_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         """First signal: drain (a Ctrl-C does not wait for it). Second: end at once."""
         if self._live.draining:
             os._exit(128 + sig)
-        seconds = 0 if sig == signal.SIGINT else self._live.settings.drain_seconds
+        seconds = 0 if sig != signal.SIGTERM else self._live.settings.drain_seconds
         log.info("%s: stopping in %g s", signal.Signals(sig).name, seconds)
         self._live.draining = True
         self._drained_at = time.monotonic() + seconds if seconds else 0
@@ -48,14 +69,21 @@ class Server(uvicorn.Server):
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Protocol):
                     connection.sweep(now)
+        if self._hangup.came:
+            self._hangup.came = False
+            if self._hangup.of_terminal:
+                self.handle_exit(signal.SIGHUP, None)
+            else:
+                self.config.app.state.reloader.ask()  # type: ignore[union-attr]
         if self._drained_at is not None and time.monotonic() >= self._drained_at:
             self.should_exit = True
         return await super().on_tick(counter)
 
 
 def run(settings: Settings) -> None:
-    """Serve until a signal comes. Raises ModelError before anything is bound."""
+    """Serve until a signal comes. Raises ModelError or SettingsError before anything is bound."""
     logs.configure()
+    hangup = Hangup()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -71,5 +99,11 @@ def run(settings: Settings) -> None:
         proxy_headers=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=math.ceil(settings.grace_seconds),
+        ssl_certfile=settings.tls_certfile,
+        ssl_keyfile=settings.tls_keyfile,
     )
-    Server(config, app.state.live).run()
+    try:
+        config.load()
+    except OSError as error:
+        raise SettingsError(f"the TLS certificate or its key cannot be used: {error.strerror or error}") from None
+    Server(config, app.state.live, hangup).run()

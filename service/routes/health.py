@@ -15,6 +15,7 @@ class Health(BaseModel):
 
     status: str
     checks: dict[str, bool] | None = Field(default=None, description="each check, with ?verbose")
+    refused: str | None = Field(default=None, description="why the model's newest files are not what is served")
 
 
 def router(live: Live) -> APIRouter:
@@ -22,9 +23,13 @@ def router(live: Live) -> APIRouter:
     routes = APIRouter(tags=["health"])
     failing: dict[str, Any] = {"description": "Not so", "model": Health}
 
-    def answer(checks: dict[str, bool], verbose: str | None, failed: int) -> JSONResponse:
+    def answer(
+        checks: dict[str, bool], verbose: str | None, failed: int, refused: str | None = None
+    ) -> JSONResponse:
         good = all(checks.values())
-        content = Health(status="ok" if good else "failing", checks=None if verbose is None else checks)
+        content = Health(status="ok" if good else "failing")
+        if verbose is not None:
+            content.checks, content.refused = checks, refused
         status = 200 if good else failed
         return JSONResponse(content.model_dump(exclude_none=True), status, {"cache-control": "no-store"})
 
@@ -34,7 +39,7 @@ def router(live: Live) -> APIRouter:
 
     async def readyz(verbose: str | None = None) -> JSONResponse:
         """Whether to send requests here: 503 as soon as the service is stopping."""
-        return answer(live.checks(), verbose, 503)
+        return answer(live.checks(), verbose, 503, live.refused)
 
     async def metrics() -> Response:
         """Everything Prometheus scrapes."""
