@@ -38,7 +38,10 @@ class App(FastAPI):
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Load the model and make the app that serves it; its lifespan runs the queue. Raises ModelError or SettingsError."""
+    """Load the model and make the app that serves it; its lifespan runs the queue.
+
+    Raises ModelError, or SettingsError where the keys cannot be read.
+    """
     keys = Keys(settings) if configured(settings) else None
     seen = fingerprint(settings.model)
     live = Live(settings, Metrics())

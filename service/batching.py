@@ -38,7 +38,13 @@ class Job:
         self.compute_seconds = 0.0
         self.taken = 0  # rows that are in a batch or behind one
         self.done: list[Array] = []  # the rows of y so far
-        self.waits = False  # whether it waits behind other work, and its caller is worth watching
+        self.waits = False  # whether it takes more than the next batch, and its caller is worth watching
+
+    def abandon(self) -> None:
+        """Say that nobody waits for it any more; nothing where its answer is there."""
+        if self.future.done() and not self.future.cancelled():
+            self.future.exception()  # or asyncio would complain that nobody asked for it
+        self.future.cancel()
 
 
 class Part(NamedTuple):
@@ -110,9 +116,9 @@ class Batcher:
         """Queue x (n, *input_shape), n > 0. Raises QueueFull or Unavailable at once; the future has the rest."""
         self.check_room(len(x))
         job = Job(model, x, deadline, self._loop)
-        job.waits = bool(self._running) or self.queued_rows >= self.max_batch_rows
         self._queue.append(job)
         self.queued_rows += len(x)
+        job.waits = bool(self._running) or self.queued_rows > self.max_batch_rows
         self._notify()
         return job
 
@@ -161,13 +167,12 @@ class Batcher:
         return parts
 
     async def _compute(self, parts: Sequence[Part]) -> None:
-        model = parts[0].job.model
-        x = parts[0].x if len(parts) == 1 else np.concatenate([part.x for part in parts])
         start = time.monotonic()
         try:
-            y = await self._forward(model, x)
+            x = parts[0].x if len(parts) == 1 else np.concatenate([part.x for part in parts])
+            y = await self._forward(parts[0].job.model, x)
         except Exception:
-            log.exception("a forward pass of %d rows raised; each row is tried alone", len(x))
+            log.exception("a forward pass of %d requests raised; each row is tried alone", len(parts))
             await self._compute_alone(parts)
             return
         seconds = time.monotonic() - start
@@ -181,6 +186,8 @@ class Batcher:
 
     async def _compute_alone(self, parts: Sequence[Part]) -> None:
         for part in parts:
+            if part.job.future.done():
+                continue
             try:
                 rows = [await self._forward(part.job.model, row[np.newaxis]) for row in part.x]
             except Exception:

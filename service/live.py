@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.batching import Batcher, Job
-from service.engine.activations import Array
+from service.batching import Batcher
 from service.engine.model import Model
 from service.loading import load_model
 from service.metrics import Metrics
@@ -106,11 +105,8 @@ class Live:
     async def close(self) -> None:
         """Finish what is queued."""
         await self.batcher.close()
-
-    def submit(self, model: Model, x: Array, timeout: float | None = None) -> Job:
-        """Queue x (n, *input_shape) for the model that it was validated against. `timeout` in seconds from now."""
-        seconds = self.settings.deadline_seconds if timeout is None else min(timeout, self.settings.deadline_seconds)
-        return self.batcher.submit(model, x, time.monotonic() + seconds)
+        if self.batcher.executor is not None:
+            self.batcher.executor.shutdown(wait=False)
 
     def checks(self) -> dict[str, bool]:
         """What readiness depends on, by name."""

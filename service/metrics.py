@@ -100,7 +100,10 @@ class Metrics:
         )
         self.load = Gauge("lstmserve_model_load_seconds", "Time to load, check and warm up the model", registry=own)
         self.reloads = Counter(
-            "lstmserve_model_reloads_total", "Times that the model's files were read, by outcome", ["outcome"], registry=own
+            "lstmserve_model_reloads_total",
+            "Times that the model's files were read, by outcome",
+            ["outcome"],
+            registry=own,
         )
         self.reload_good = Gauge(
             "lstmserve_model_reload_successful", "1, or 0 while the model's files are not what is served", registry=own

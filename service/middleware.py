@@ -1,5 +1,6 @@
 """The one middleware: request id, access log, metrics, and an answer for whatever went wrong below."""
 
+import asyncio
 import itertools
 import logging
 import re
@@ -10,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import LstmServeError
+from service.errors import LstmServeError, Unavailable
 from service.keys import Keys
 from service.live import Live
 from service.routes import OF_HTTP, refuse, row_of
@@ -23,6 +24,7 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 HEALTH = frozenset({"/livez", "/readyz", "/health", "/healthz", "/ping", "/v2/health/live", "/v2/health/ready"})
 # What is asked every second is no news.
 QUIET = HEALTH | {"/metrics"}
+MAX_PATH = 200
 # No answer could be sent: the client had left. nginx logs it so too.
 CLIENT_LEFT = 499
 
@@ -49,7 +51,7 @@ class Boundary:
         headers, state = dict(scope["headers"]), scope.setdefault("state", {})
         given = headers.get(b"x-request-id", b"")
         request_id = given if REQUEST_ID.fullmatch(given) else b"%s-%x" % (self._prefix.encode(), next(self._count))
-        state["headers"], state["request_id"] = headers, request_id.decode()
+        state["headers"], state["request_id"], state["arrived"] = headers, request_id.decode(), time.monotonic()
         status = 0
 
         async def answer(message: Message) -> None:
@@ -71,14 +73,13 @@ class Boundary:
         except HTTPException as error:
             allow = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
             await refuse(scope, answer, OF_HTTP[error.status_code], error, allow)
-        except Exception as error:
-            row = row_of(error)
-            if not isinstance(error, LstmServeError):
-                log.exception("request %s failed", state["request_id"])
+        except (Exception, asyncio.CancelledError) as error:
+            told = self._told(error, state["request_id"])
             if status:
                 raise  # half an answer is out: the server closes the connection
+            row = row_of(told)
             self.live.metrics.rejected.labels(row.slug).inc()
-            await refuse(scope, answer, row, error)
+            await refuse(scope, answer, row, told)
         finally:
             self._finish(scope, status, time.perf_counter() - start)
 
@@ -88,16 +89,26 @@ class Boundary:
             wrong = "" if authorization is None else ' error="invalid_token"'
             raise HTTPException(401, headers={"WWW-Authenticate": f"Bearer{wrong}"})
 
+    def _told(self, error: BaseException, request_id: str) -> BaseException:
+        """The error that is told; a fault of ours goes to the log."""
+        if isinstance(error, asyncio.CancelledError):
+            # The server has waited for the requests in flight as long as it may.
+            return Unavailable("the service is stopping")
+        if not isinstance(error, LstmServeError):
+            log.error("request %s failed", request_id, exc_info=error)
+        return error
+
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
-        path = route.path if route is not None else "unmatched"
-        self.live.metrics.request(path, status, seconds)
+        template = route.path if route is not None else "unmatched"
+        self.live.metrics.request(template, status, seconds)
         if self.live.settings.access_log and scope["path"] not in QUIET:
-            state = scope["state"]
+            state, path = scope["state"], scope["path"][:MAX_PATH]
             record = {
                 "request_id": state["request_id"],
                 "method": scope["method"],
-                "path": scope["path"],
+                # A terminal would act on a control character.
+                "path": path if path.isprintable() else ascii(path),
                 "status": status,
                 "ms": round(seconds * 1000, 3),
             }

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from service.errors import SettingsError
 
 PREFIX = "LSTMSERVE_"
+# What Kubernetes puts into every pod for a Service called lstmserve, or lstmserve-something.
+OF_A_SERVICE = re.compile(PREFIX + r"(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_.+)?)")
+URL_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://")
 
 METAVARS: dict[Any, str] = {int: "N", float: "N", str: "TEXT"}
 
@@ -24,16 +28,18 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: Annotated[Path, Field(description="the model: a file that Keras saved")]
-    host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")] = 8080
     access_log: Annotated[bool, Field(description="log each request")] = True
     max_body_bytes: Annotated[Count, Field(description="largest request body")] = 2 << 20
     max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies in flight")] = 64 << 20
     max_rows: Annotated[Count, Field(description="most sequences in one request")] = 1024
-    max_batch_rows: Annotated[Count, Field(description="most sequences in a forward pass")] = 128
+    max_batch_rows: Annotated[Count, Field(le=1 << 14, description="most sequences in a forward pass")] = 128
     max_queue_rows: Annotated[Count, Field(description="most sequences waiting; more are refused with 429")] = 4096
     max_connections: Annotated[Count, Field(description="most connections at once; more are refused with 503")] = 1000
-    max_header_bytes: Annotated[Count, Field(description="largest headers of a request; larger ones get 431")] = 32 << 10
+    max_header_bytes: Annotated[Count, Field(description="largest headers of a request; larger ones get 431")] = (
+        32 << 10
+    )
     header_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's headers may take")] = 10.0
     body_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's body may take after that")] = 30.0
     deadline_seconds: Annotated[Seconds, Field(gt=0, description="a request not begun by then is answered 504")] = 10.0
@@ -47,12 +53,16 @@ class Settings(BaseModel):
     reload_seconds: Annotated[
         Seconds, Field(description="how often to look whether the model's files have changed; 0 is never")
     ] = 0.0
-    api_keys: Annotated[SecretStr | None, Field(description="keys that callers need one of, with commas between")] = None
+    api_keys: Annotated[SecretStr | None, Field(description="keys that callers need one of, with commas between")] = (
+        None
+    )
     api_keys_file: Annotated[Path | None, Field(description="a file of such keys, one a line")] = None
     open_metrics: Annotated[bool, Field(description="/metrics needs no key")] = False
     open_docs: Annotated[bool, Field(description="/docs and /openapi.json need no key")] = False
     tls_certfile: Annotated[Path | None, Field(description="serve HTTPS, with this certificate chain (PEM)")] = None
-    tls_keyfile: Annotated[Path | None, Field(description="its private key (PEM), where the chain's file has none")] = None
+    tls_keyfile: Annotated[Path | None, Field(description="its private key (PEM), where the chain's file has none")] = (
+        None
+    )
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +86,11 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
     for variable, value in environ.items():
         if not variable.startswith(PREFIX):
             continue
+        if OF_A_SERVICE.fullmatch(variable) or URL_OF_A_SERVICE.match(value):
+            raise SettingsError(
+                f"{variable} was set by Kubernetes, for a Service whose name begins with lstmserve. Rename the "
+                "Service, or set enableServiceLinks: false in the pod's spec"
+            )
         name = variable.removeprefix(PREFIX).lower()
         if name not in Settings.model_fields:
             near = difflib.get_close_matches(name, Settings.model_fields, n=1)

@@ -44,4 +44,3 @@ def _go_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
     except OSError:
         return
-

@@ -6,8 +6,12 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
+from starlette.requests import Request
 
 from service.live import Live
+
+# Not a parameter of the functions: FastAPI would then say that they answer 422 too.
+VERBOSE = {"name": "verbose", "in": "query", "schema": {"type": "string"}, "allowEmptyValue": True}
 
 
 class Health(BaseModel):
@@ -21,25 +25,27 @@ class Health(BaseModel):
 def router(live: Live) -> APIRouter:
     """The routes; each answers GET and HEAD."""
     routes = APIRouter(tags=["health"])
-    failing: dict[str, Any] = {"description": "Not so", "model": Health}
+    failing: dict[str, Any] = {
+        "description": "Not so",
+        "model": Health,
+        "content": {"application/json": {"example": {"status": "failing"}}},
+    }
 
-    def answer(
-        checks: dict[str, bool], verbose: str | None, failed: int, refused: str | None = None
-    ) -> JSONResponse:
+    def answer(checks: dict[str, bool], request: Request, failed: int, refused: str | None = None) -> JSONResponse:
         good = all(checks.values())
         content = Health(status="ok" if good else "failing")
-        if verbose is not None:
+        if "verbose" in request.query_params:
             content.checks, content.refused = checks, refused
         status = 200 if good else failed
         return JSONResponse(content.model_dump(exclude_none=True), status, {"cache-control": "no-store"})
 
-    async def livez(verbose: str | None = None) -> JSONResponse:
+    async def livez(request: Request) -> JSONResponse:
         """Whether the process works: looks at nothing outside it."""
-        return answer({"batching": live.batcher.alive}, verbose, 500)
+        return answer({"batching": live.batcher.alive}, request, 500)
 
-    async def readyz(verbose: str | None = None) -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         """Whether to send requests here: 503 as soon as the service is stopping."""
-        return answer(live.checks(), verbose, 503, live.refused)
+        return answer(live.checks(), request, 503, live.refused)
 
     async def metrics() -> Response:
         """Everything Prometheus scrapes."""
@@ -52,11 +58,18 @@ def router(live: Live) -> APIRouter:
         ("/healthz", readyz, 503),
     ):
         routes.add_api_route(
-            path, endpoint, name=path[1:], response_model=Health, responses={failed: failing}, methods=["GET"]
+            path,
+            endpoint,
+            name=path[1:],
+            response_model=Health,
+            responses={failed: failing},
+            methods=["GET"],
+            openapi_extra={"parameters": [VERBOSE]},
         )
         routes.add_api_route(path, endpoint, include_in_schema=False, methods=["HEAD"])
     text: dict[int | str, dict[str, Any]] = {
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format"}
     }
     routes.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response, responses=text)
+    routes.add_api_route("/metrics", metrics, include_in_schema=False, methods=["HEAD"])
     return routes

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from service.answers import answers
-from service.errors import Malformed, TooLarge
+from service.errors import Malformed
 from service.live import Live
 from service.routes import problem_responses
 from service.routes.post import Answer, PostRoute, computed
@@ -20,7 +20,7 @@ MODEL_HEADER = {"X-Model-Sha256": {"description": "the model that answered", "sc
 
 def router(live: Live) -> APIRouter:
     """The routes, with request and response models that are the served model's own."""
-    One, Many = one_and_many(live.model)  # noqa: N806 - they are classes
+    One, Many = one_and_many(live.model, live.settings.max_rows)  # noqa: N806 - they are classes
     one_answer, many_answer = one_and_many_answers(live.model)
     routes = APIRouter(route_class=PostRoute, tags=["predict"])
     responses: dict[int | str, dict[str, Any]] = {200: {"headers": MODEL_HEADER}, **ERRORS}
@@ -35,6 +35,7 @@ def router(live: Live) -> APIRouter:
 
     about = APIRouter(tags=["model"])
 
+    @about.head("/model", include_in_schema=False)
     @about.get("/model", summary="What is being served", responses=problem_responses(500))
     async def served_model() -> ModelInfo:
         return model_info(live.model)
@@ -46,22 +47,22 @@ def router(live: Live) -> APIRouter:
 async def predicted(live: Live, body: Body, request: Request) -> Answer:
     """Compute a body's sequences, and answer them."""
     model = live.model
-    rows = body.rows
-    if rows > live.settings.max_rows:
-        raise TooLarge(f"the body has {rows} sequences; at most {live.settings.max_rows} are answered at once")
-    live.batcher.check_room(rows)
-    job = live.submit(model, body.array(model.input_dtype), timeout_of(request))
-    found = answers(model, await computed(job, request))
-    live.metrics.answered([a["predicted_class"] for a in found if "predicted_class" in a], job.queue_seconds, rows)
+    live.batcher.check_room(body.rows)
+    deadline = request.scope["state"]["arrived"] + timeout_of(request, live.settings.deadline_seconds)
+    jobs = [live.batcher.submit(model, x, deadline) for x in body.arrays(model.input_dtype)]
+    found = [answer for y in await computed(jobs, request) for answer in answers(model, y)]
+    live.metrics.answered(
+        [a["predicted_class"] for a in found if "predicted_class" in a], jobs[0].queue_seconds, len(found)
+    )
     content = {"predictions": found} if body.many else found[0]
     return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), model)
 
 
-def timeout_of(request: Request) -> float | None:
-    """The header X-Request-Timeout-Ms in seconds, or None where there is none."""
+def timeout_of(request: Request, longest: float) -> float:
+    """The header X-Request-Timeout-Ms in seconds, `longest` at most and where there is none."""
     given = request.scope["state"]["headers"].get(b"x-request-timeout-ms")
     if given is None:
-        return None
+        return longest
     if not re.fullmatch(rb"[0-9]{1,9}", given):
         raise Malformed("expected whole milliseconds in the header X-Request-Timeout-Ms")
-    return int(given) / 1000
+    return min(int(given) / 1000, longest)

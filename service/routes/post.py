@@ -1,7 +1,7 @@
 """How every POST is handled: one short way from bytes to bytes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import NamedTuple, cast
 
 from fastapi.routing import APIRoute
@@ -112,16 +112,20 @@ def _expect_json(headers: dict[bytes, bytes], raw: bytes) -> None:
     raise UnknownType("expected the content type application/json")
 
 
-async def computed(job: Job, request: Request) -> Array:
-    """The rows of a job, and its times into the request's state.
+async def computed(jobs: Sequence[Job], request: Request) -> list[Array]:
+    """What the jobs of one request give, and their times into the request's state.
 
     While a job waits behind others its client is watched, so that rows nobody waits for any more are not computed.
     """
     try:
-        return await (_watched(job, request.receive) if job.waits else job.future)
+        return [await (_watched(job, request.receive) if job.waits else job.future) for job in jobs]
     finally:
+        for job in jobs:
+            job.abandon()
         request.scope["state"].update(
-            rows=len(job.x), queue_seconds=job.queue_seconds, compute_seconds=job.compute_seconds
+            rows=sum(len(job.x) for job in jobs),
+            queue_seconds=jobs[0].queue_seconds,
+            compute_seconds=sum(job.compute_seconds for job in jobs),
         )
 
 

@@ -1,0 +1,51 @@
+"""A model whose answer is known, that can be told to fail, and that keeps a record of what it was asked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from service.engine.activations import Array
+from service.engine.layers import Plain
+from service.engine.model import About, Model, Node, Origin
+from service.engine.recurrent import Mask, Shape
+
+
+class Fault(Exception):
+    """What a layer that is told to fail raises."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Echo(Plain):
+    """Answers twice its input; raises for a row that begins with a number in `fail`, NaN for one in `nan`."""
+
+    name: str = "echo"
+    fail: set[float] = field(default_factory=set)
+    nan: set[float] = field(default_factory=set)
+    calls: list[Array] = field(default_factory=list)
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+        (x,) = xs
+        self.calls.append(x.copy())
+        first = x.reshape(len(x), -1)[:, 0]
+        if self.fail & set(first.tolist()):
+            raise Fault
+        y = 2 * x
+        y[[value in self.nan for value in first.tolist()]] = np.nan
+        return y, masks[0]
+
+    @property
+    def rows(self) -> list[int]:
+        """How many rows each call had."""
+        return [len(x) for x in self.calls]
+
+
+def model_of(layer: Echo, input_shape: Shape = (2,)) -> Model:
+    """The layer as a model of kind `values`."""
+    return Model(
+        nodes=(Node(layer, (0,)),),
+        input_shape=input_shape,
+        input_dtype=np.dtype(np.float32),
+        origin=Origin(file="echo", sha256="0" * 64, format="none", keras=None),
+        about=About(name="echo"),
+    )

@@ -1,0 +1,221 @@
+"""How the tests run the service: as a real process behind a real socket, or its app called in process."""
+
+import asyncio
+import functools
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, Self
+
+from fastapi import FastAPI
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "golden"
+ASKER = GOLDEN / "asker"
+SMALL = GOLDEN / "small"
+
+# The one line that says how the service is started.
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import os; from service import server, settings; server.run(settings.read(os.environ, {}))",
+]
+PATIENCE = 20.0
+RUNNING = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment without any setting of the service, and these variables."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LSTMSERVE_")}
+    return kept | {"OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "error", "LSTMSERVE_PORT": "0"} | variables
+
+
+class Process:
+    """The service as a process of its own; its lines of log are collected as they come."""
+
+    def __init__(self, model: Path, **variables: str) -> None:
+        self.popen = subprocess.Popen(
+            COMMAND,
+            cwd=ROOT,
+            env=environment(LSTMSERVE_MODEL=str(model), **variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self.errors = ""
+        self._changed = threading.Condition()
+        self._readers = [threading.Thread(target=target) for target in (self._read_lines, self._read_errors)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_lines(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            with self._changed:
+                self.lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+
+    def _read_errors(self) -> None:
+        assert self.popen.stderr is not None
+        self.errors = self.popen.stderr.read()
+
+    def __enter__(self) -> Self:
+        try:
+            self.port = int(self.wait_for(RUNNING.pattern)[1])
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            try:
+                self.popen.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+        self.ended()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first line of log that the pattern finds; it is waited for."""
+        found: re.Match[str] | None = None
+
+        def there() -> bool:
+            nonlocal found
+            found = next((m for line in self.lines if (m := re.search(pattern, line))), None)
+            return found is not None or (self.popen.poll() is not None and not self._readers[0].is_alive())
+
+        end = time.monotonic() + PATIENCE
+        with self._changed:
+            while not there() and time.monotonic() < end:
+                self._changed.wait(0.05)
+        assert found is not None, f"no line with {pattern!r} in {self.lines}; {self.errors}"
+        return found
+
+    def signal(self, number: signal.Signals) -> None:
+        self.popen.send_signal(number)
+
+    def ended(self) -> int:
+        """The exit status, once the process has ended and all its output is read."""
+        status = self.popen.wait(PATIENCE)
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        for stream in (self.popen.stdout, self.popen.stderr):
+            assert stream is not None
+            stream.close()
+        return status
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The log, parsed."""
+        return [json.loads(line) for line in self.lines]
+
+    def raw(self, data: bytes) -> bytes:
+        """What comes back for these bytes, sent as they are, until the service closes the connection."""
+        with self.connect() as connection:
+            connection.sendall(data)
+            return read_all(connection)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    parts = []
+    while part := connection.recv(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+class Answered(NamedTuple):
+    """An answer of the app, called in process."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@asynccontextmanager
+async def started(app: FastAPI) -> AsyncIterator[None]:
+    """The app between its start and its stop."""
+    async with app.router.lifespan_context(app):
+        yield
+
+
+async def call(
+    app: FastAPI,
+    path: str,
+    body: bytes | None = None,
+    *,
+    method: str = "",
+    headers: Mapping[str, str] | None = None,
+    left: asyncio.Event | None = None,
+) -> Answered:
+    """Call the app as its server does, without any client's cost; `left` is set when the client leaves."""
+    messages = [{"type": "http.request", "body": body or b"", "more_body": False}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await (left or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    given = {"content-length": str(len(body or b"")), **(headers or {})}
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method or ("GET" if body is None else "POST"),
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    await app(scope, receive, send)
+    if not sent:
+        return Answered(0, {}, b"")
+    return Answered(
+        sent[0]["status"],
+        {name.decode(): value.decode() for name, value in sent[0]["headers"]},
+        b"".join(message.get("body", b"") for message in sent[1:]),
+    )
+
+
+P = ParamSpec("P")
+
+
+def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """A test that is a coroutine function, run in an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
