@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from service.engine.model import Model
-from service.errors import Incompatible, LstmServeError, ModelError, SettingsError, UnreadableFile
+from service.errors import Incompatible, ModelError, SettingsError, UnreadableFile
 from service.keys import Keys
-from service.live import Live, load
+from service.live import Live, Loaded, load
 from service.loading import card, golden
 from service.settings import PREFIX
 
@@ -68,20 +68,24 @@ class Reloader:
         except SettingsError as error:
             log.error("the keys stay as they were: %s", error)  # noqa: TRY400 - it says it all
         try:
-            await try_aside(self._path)
-            # A thread of its own: what it has worked with is freed when it ends.
-            with ThreadPoolExecutor(1, "loading") as executor:
-                loaded = await asyncio.get_running_loop().run_in_executor(executor, load, self._live.settings)
-            if await asyncio.to_thread(fingerprint, self._path) != now:
-                raise UnreadableFile(f"{self._path}: has changed while it was read")
-            expect_same(loaded.model, self._live.model)
-        except LstmServeError as error:
+            loaded = await self._load(now)
+        except ModelError as error:
             self._live.refuse(str(error)[:MAX_REASON])
         except Exception:
             log.exception("a new model could not be loaded")
             self._live.refuse("a fault of the service; the log has it")
         else:
             self._live.use(loaded)
+
+    async def _load(self, now: Fingerprint) -> Loaded:
+        await try_aside(self._path)
+        # A thread of its own: what it has worked with is freed when it ends.
+        with ThreadPoolExecutor(1, "loading") as executor:
+            loaded = await asyncio.get_running_loop().run_in_executor(executor, load, self._live.settings)
+        if await asyncio.to_thread(fingerprint, self._path) != now:
+            raise UnreadableFile(f"{self._path}: has changed while it was read")
+        expect_same(loaded.model, self._live.model)
+        return loaded
 
 
 def fingerprint(path: Path) -> Fingerprint:

@@ -1,7 +1,7 @@
 """A model file, read aside, by a child process that can be lost.
 
-A damaged file can crash or stall the HDF5 library, which no exception handler sees. So a file that is to replace the one
-being served is first read here, under limits, where nothing of the web comes in.
+A damaged file can crash or stall the HDF5 library, which no exception handler sees. So a file that is to replace the
+one being served is first read here, under limits, where nothing of the web comes in.
 """
 
 import resource
@@ -16,7 +16,7 @@ MAX_CPU_SECONDS = 120
 
 
 def main(path: str) -> int:
-    """Load the model, with its golden predictions: 0 if it can be served, 3 with the reason on standard output if not."""
+    """Load the model and replay its golden predictions: 0 if it can be served, 3 and the reason on stdout if not."""
     limit(resource.RLIMIT_AS, MAX_ADDRESS_SPACE)
     limit(resource.RLIMIT_CPU, MAX_CPU_SECONDS)
     limit(resource.RLIMIT_CORE, 0)
