@@ -80,8 +80,11 @@ class Reloader:
     async def _load(self, now: Fingerprint) -> Loaded:
         await try_aside(self._path)
         # A thread of its own: what it has worked with is freed when it ends.
-        with ThreadPoolExecutor(1, "loading") as executor:
+        executor = ThreadPoolExecutor(1, "loading")
+        try:
             loaded = await asyncio.get_running_loop().run_in_executor(executor, load, self._live.settings)
+        finally:
+            executor.shutdown(wait=False)
         if await asyncio.to_thread(fingerprint, self._path) != now:
             raise UnreadableFile(f"{self._path}: has changed while it was read")
         expect_same(loaded.model, self._live.model)

@@ -30,7 +30,7 @@ COMMAND = [
     "import os; from service import server, settings; server.run(settings.read(os.environ, {}))",
 ]
 PATIENCE = 20.0
-RUNNING = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
+RUNNING = re.compile(r"running on https?://127\.0\.0\.1:(\d+)")
 
 
 def environment(**variables: str) -> dict[str, str]:
