@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 SERVE := $(VENV)/.serve
 CHECK := $(VENV)/.check
+BENCH := $(VENV)/.bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format lint types coverage lock clean
+.PHONY: help serve test check format lint types coverage bench bench-engine lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(SERVE) ## serve the default model on 127.0.0.1:8080; LSTMSERVE_* variables change that
 	LSTMSERVE_MODEL="$${LSTMSERVE_MODEL:-models/turbofan.h5}" exec $(BIN)/lstm-serve serve
@@ -37,6 +38,12 @@ format: $(CHECK) ## format the code, and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(BENCH) ## measure the server under load against others, in a few minutes; needs wrk
+	$(BIN)/python benchmarks/bench.py
+
+bench-engine: $(BENCH) ## measure the engine alone
+	$(BIN)/python benchmarks/engine.py
+
 lock: $(VENV)/bin/python ## write the lock files anew, with the newest versions that pyproject.toml allows
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile $(LOCK) --output-file requirements.txt pyproject.toml
@@ -59,4 +66,8 @@ $(SERVE): $(VENV)/bin/python requirements.txt pyproject.toml
 
 $(CHECK): $(SERVE) requirements-check.txt
 	$(BIN)/pip install --quiet --require-hashes -r requirements-check.txt
+	@touch $@
+
+$(BENCH): $(SERVE)
+	$(BIN)/pip install --quiet onnx onnxruntime
 	@touch $@

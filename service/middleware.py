@@ -58,10 +58,7 @@ class Boundary:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                extra = [(b"x-request-id", request_id)]
-                if self.live.draining:
-                    extra.append((b"connection", b"close"))
-                message["headers"] = [*message["headers"], *extra]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
         try:

@@ -5,10 +5,12 @@ uvicorn closes its socket at once on SIGTERM, ignores a second one, and ends by 
 ends the process at once.
 """
 
+import asyncio
 import logging
 import math
 import os
 import signal
+import socket
 import sys
 import time
 from types import FrameType
@@ -23,6 +25,9 @@ from service.protocol import Protocol
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
+
+# After the socket is closed: so long requests that are on their way on open connections are still read.
+LAST_READ_SECONDS = 0.1
 
 
 class Hangup:
@@ -65,10 +70,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to stop now; once a second, what has waited too long."""
         if counter % 10 == 0:
-            now = time.monotonic()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, Protocol):
-                    connection.sweep(now)
+            self._sweep()
         if self._hangup.came:
             self._hangup.came = False
             if self._hangup.of_terminal:
@@ -78,6 +80,26 @@ class Server(uvicorn.Server):
         if self._drained_at is not None and time.monotonic() >= self._drained_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen no more, read what has come by now, then as uvicorn does; who waits too long is ended meanwhile."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LAST_READ_SECONDS)
+        sweeping = asyncio.create_task(self._keep_sweeping())
+        await super().shutdown(sockets)
+        sweeping.cancel()
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Protocol):
+                connection.sweep(now)
 
 
 def run(settings: Settings) -> None:

@@ -194,7 +194,7 @@ def _identity(layer: Identity, _: Shape) -> Words:
         way=["y = x: it works in training alone."],
         slips=[
             (
-                f"{shown(layer.name)} ({layer.keras_class}) does nothing at inference, and nothing is rescaled "
+                f"{shown(layer.name)} ({layer.keras_class}) does nothing at inference, and nothing is to be rescaled "
                 "for it: Keras scales while it trains."
             )
         ],

@@ -77,7 +77,7 @@ def npz(**arrays: Numbers) -> bytes:
     blank=st.sampled_from(["", "{end}", "{end}{end}", " {end}", ",,{end}"]),
     order=st.permutations([*NAMES, "extra; one", "extra, two"]),
 )
-def test_csv_reads_back_equal_in_every_dialect(  # noqa: PLR0917 - Hypothesis gives them by name
+def test_csv_reads_back_equal_in_every_dialect(
     rows: Numbers, mark: str, end: str, encoding: str, blank: str, order: list[str]
 ) -> None:
     wide = np.hstack([rows, rows[:, :2]])

@@ -4,6 +4,7 @@ Each works in place: it overwrites the array it is given and returns it. That ke
 temporary arrays; callers that need their input afterwards pass a copy.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -66,14 +67,172 @@ def _softmax(x: Array) -> Array:
     return x
 
 
+def _log_softmax(x: Array) -> Array:
+    x -= x.max(axis=-1, keepdims=True)
+    x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    return x
+
+
+def _selu(x: Array) -> Array:
+    x = _negative_part(x, lambda below: np.multiply(np.expm1(below, out=below), np.float32(1.67326324), out=below))
+    x *= np.float32(1.05070098)
+    return x
+
+
+def _softplus(x: Array) -> Array:
+    return np.logaddexp(x, np.float32(0), out=x)
+
+
+def _log_sigmoid(x: Array) -> Array:
+    np.negative(x, out=x)
+    return np.negative(_softplus(x), out=x)
+
+
+def _softsign(x: Array) -> Array:
+    x /= np.abs(x) + 1
+    return x
+
+
+def _silu(x: Array) -> Array:
+    x *= _sigmoid(x.copy())
+    return x
+
+
+def _exponential(x: Array) -> Array:
+    return np.exp(x, out=x)
+
+
+def _mish(x: Array) -> Array:
+    x *= np.tanh(_softplus(x.copy()))
+    return x
+
+
+def _hard_silu(x: Array) -> Array:
+    x *= _hard_sigmoid_keras_3(x.copy())
+    return x
+
+
+def _tanh_shrink(x: Array) -> Array:
+    x -= np.tanh(x)
+    return x
+
+
+def _erf(x: Array) -> Array:
+    """The error function to 1.5e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26."""
+    t = np.reciprocal(1 + np.float32(0.3275911) * np.abs(x))
+    series = np.zeros_like(x)
+    for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series = (series + np.float32(factor)) * t
+    erf: Array = np.copysign(1 - series * np.exp(-x * x), x)
+    return erf
+
+
+def _gelu(x: Array) -> Array:
+    x *= (1 + _erf(x * np.float32(math.sqrt(0.5)))) / 2
+    return x
+
+
+def _negative_part(x: Array, change: Callable[[Array], Array]) -> Array:
+    """x where it is positive, and `change(x)`, which works in place, where it is not."""
+    below = change(np.minimum(x, 0))
+    np.maximum(x, 0, out=x)
+    x += below
+    return x
+
+
+def elu(alpha: float = 1.0) -> Activation:
+    """The exponential linear unit."""
+    factor = np.float32(alpha)
+
+    def change(below: Array) -> Array:
+        np.expm1(below, out=below)
+        below *= factor
+        return below
+
+    return Activation("elu", f"x, below 0: {alpha:g} (exp(x) - 1)", lambda x: _negative_part(x, change))
+
+
+def celu(alpha: float = 1.0) -> Activation:
+    """The continuously differentiable exponential linear unit."""
+    factor = np.float32(alpha)
+
+    def change(below: Array) -> Array:
+        below /= factor
+        np.expm1(below, out=below)
+        below *= factor
+        return below
+
+    return Activation("celu", f"x, below 0: {alpha:g} (exp(x / {alpha:g}) - 1)", lambda x: _negative_part(x, change))
+
+
+def relu(max_value: float | None = None, negative_slope: float = 0.0, threshold: float = 0.0) -> Activation:
+    """The rectified linear unit with all that Keras' ReLU layer can do; without any of it RELU itself.
+
+    max_value above it, x from the threshold on, negative_slope (x - threshold) below. Source: relu() of
+    keras/src/activations/activations.py.
+    """
+    if (max_value, negative_slope, threshold) == (None, 0, 0):
+        return RELU
+    top = np.float32(np.inf if max_value is None else max_value)
+    slope, edge = np.float32(negative_slope), np.float32(threshold)
+
+    def apply(x: Array) -> Array:
+        below = x < edge
+        leak = (x - edge) * slope
+        np.minimum(x, top, out=x)
+        np.copyto(x, leak, where=below)
+        return x
+
+    return Activation("relu", f"min(x, {top:g}), below {threshold:g}: {negative_slope:g} (x - {threshold:g})", apply)
+
+
+def leaky_relu(negative_slope: float) -> Activation:
+    """x, and negative_slope * x below 0."""
+    slope = np.float32(negative_slope)
+
+    def change(below: Array) -> Array:
+        below *= slope
+        return below
+
+    return Activation("leaky_relu", f"x, below 0: {negative_slope:g} x", lambda x: _negative_part(x, change))
+
+
 LINEAR = Activation("linear", "x", _linear)
 TANH = Activation("tanh", "tanh(x)", _tanh)
 SIGMOID = Activation("sigmoid", "1 / (1 + exp(-x))", _sigmoid)
 RELU = Activation("relu", "max(x, 0)", _relu)
 SOFTMAX = Activation("softmax", "exp(x) / sum(exp(x))", _softmax)
+SILU = Activation("silu", "x / (1 + exp(-x))", _silu)
+HARD_SILU = Activation("hard_silu", "x clip(x + 3, 0, 6) / 6", _hard_silu)
 
 # One name, two functions: https://github.com/keras-team/keras/issues/19477
 HARD_SIGMOID_KERAS_2 = Activation("hard_sigmoid", "clip(0.2 x + 0.5, 0, 1)", _hard_sigmoid_keras_2)
 HARD_SIGMOID_KERAS_3 = Activation("hard_sigmoid", "clip(x + 3, 0, 6) / 6", _hard_sigmoid_keras_3)
 
-ACTIVATIONS = {activation.name: activation for activation in (LINEAR, TANH, SIGMOID, RELU, SOFTMAX)}
+# By every name that a Keras writes, except hard_sigmoid.
+ACTIVATIONS = {
+    activation.name: activation
+    for activation in (
+        LINEAR,
+        TANH,
+        SIGMOID,
+        RELU,
+        SOFTMAX,
+        SILU,
+        HARD_SILU,
+        elu(),
+        celu(),
+        leaky_relu(0.2),
+        Activation("relu6", "clip(x, 0, 6)", lambda x: np.clip(x, 0, 6, out=x)),
+        Activation("selu", "1.0507 x, below 0: 1.7581 (exp(x) - 1)", _selu),
+        Activation("softplus", "log(1 + exp(x))", _softplus),
+        Activation("softsign", "x / (1 + |x|)", _softsign),
+        Activation("exponential", "exp(x)", _exponential),
+        Activation("gelu", "x (1 + erf(x / sqrt(2))) / 2", _gelu),
+        Activation("mish", "x tanh(log(1 + exp(x)))", _mish),
+        Activation("hard_tanh", "clip(x, -1, 1)", lambda x: np.clip(x, -1, 1, out=x)),
+        Activation("tanh_shrink", "x - tanh(x)", _tanh_shrink),
+        Activation("log_sigmoid", "-log(1 + exp(-x))", _log_sigmoid),
+        Activation("log_softmax", "x - log(sum(exp(x)))", _log_softmax),
+    )
+} | {"swish": SILU, "hard_swish": HARD_SILU, "softmax_v2": SOFTMAX}

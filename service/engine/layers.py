@@ -1,10 +1,12 @@
-"""The layers that are not recurrent. Each is a frozen record of arrays and options, and a function of its inputs.
+"""The layers that work on each time step, or on each row, by itself, and those that join two branches.
 
+Each is a frozen record of arrays and options, and a function of its inputs.
 `layer(xs, masks) -> (y, mask)`: arrays (b, ...) in and out, masks bool (b, T) or None. No layer writes into xs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +37,9 @@ class Layer(Protocol):
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
         """The output and its mask."""
 
+    def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
+        """What is computed on the way to the output, by name, from the same functions."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Plain:
@@ -55,6 +60,10 @@ class Plain:
     def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         """The input's."""
         return shapes[0]
+
+    def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
+        """Nothing by default."""
+        return {}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -100,6 +109,10 @@ class Dense(Plain):
             y += self.bias
         return y
 
+    def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
+        """The `sums`."""
+        return {"sums": self.sums(xs[0])}
+
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
         """x (b, ..., features) -> (b, ..., units)."""
         return self.activation.apply(self.sums(xs[0])), masks[0]
@@ -122,6 +135,22 @@ class Activate(Plain):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class PReLU(Plain):
+    """x, and alpha * x below 0, with alpha of a shape that broadcasts against x."""
+
+    alpha: Array
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """The slopes."""
+        return {"alpha": self.alpha}
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+        """x (b, ...) -> the same shape."""
+        return np.maximum(xs[0], 0) + self.alpha * np.minimum(xs[0], 0), masks[0]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Normalization(Plain):
     """(x - mean) / max(sqrt(variance), 1e-7), with mean and variance of a shape that broadcasts against x.
 
@@ -131,6 +160,7 @@ class Normalization(Plain):
 
     mean: Array
     variance: Array
+    keeps_mask: bool = True
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -138,9 +168,141 @@ class Normalization(Plain):
         return {"mean": self.mean, "variance": self.variance}
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
-        """x standardised, of x's shape."""
+        """x standardised, of x's shape. Keras 3 passes the mask on, tf.keras drops it."""
         deviation: Array = np.maximum(np.sqrt(self.variance), np.float32(1e-7))
-        return (xs[0] - self.mean) / deviation, masks[0]
+        return (xs[0] - self.mean) / deviation, masks[0] if self.keeps_mask else None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Rescaling(Plain):
+    """x * scale + offset, numbers or arrays that broadcast against x."""
+
+    scale: Array
+    offset: Array
+    keeps_mask: bool = True
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+        """x rescaled, of x's shape. Keras 3 passes the mask on, tf.keras drops it."""
+        return xs[0] * self.scale + self.offset, masks[0] if self.keeps_mask else None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BatchNormalization(Plain):
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta, with the moving mean and variance that training left.
+
+    The arrays broadcast against x; gamma and beta are None where the layer has none. Reckoned as Keras does it, x times
+    one factor plus another, so that what cancels in one cancels in the other.
+    """
+
+    gamma: Array | None
+    beta: Array | None
+    mean: Array
+    variance: Array
+    epsilon: float
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """In Keras' order; those that the layer has."""
+        named = {
+            "gamma": self.gamma,
+            "beta": self.beta,
+            "moving_mean": self.mean,
+            "moving_variance": self.variance,
+        }
+        return {name: array for name, array in named.items() if array is not None}
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+        """x (b, ...) -> the same shape."""
+        factor: Array = np.reciprocal(np.sqrt(self.variance + np.float32(self.epsilon)))
+        if self.gamma is not None:
+            factor = factor * self.gamma
+        offset = -self.mean * factor if self.beta is None else self.beta - self.mean * factor
+        return xs[0] * factor + offset, masks[0]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerNormalization(Plain):
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta, over the last axis; gamma, beta (features,) or None."""
+
+    gamma: Array | None
+    beta: Array | None
+    epsilon: float
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """Those that the layer has."""
+        named = {"gamma": self.gamma, "beta": self.beta}
+        return {name: array for name, array in named.items() if array is not None}
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+        """x (b, ..., features) -> the same shape."""
+        y = xs[0] - xs[0].mean(axis=-1, keepdims=True)
+        y /= np.sqrt(np.square(y).mean(axis=-1, keepdims=True) + np.float32(self.epsilon))
+        if self.gamma is not None:
+            y *= self.gamma
+        if self.beta is not None:
+            y += self.beta
+        return y, masks[0]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Merge(Plain):
+    """Several inputs of one shape, or of shapes that broadcast, joined one by one; divided by their number at the end
+    where `mean` is set.
+
+    `mask_join` joins the masks: np.logical_and in Keras 1 and 2 and up to 3.3, np.logical_or since. With the first,
+    an input without a mask says nothing, with the second, it makes the whole unmasked.
+    """  # noqa: D205 - the first sentence takes two lines
+
+    join: Callable[[Array, Array], Array]
+    mean: bool
+    mask_join: np.ufunc
+
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+        """The inputs', broadcast."""
+        return tuple(_broadcast_size(sizes) for sizes in zip(*shapes, strict=True))
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+        """All (b, ...) -> (b, ...)."""
+        y = reduce(self.join, xs)
+        given = [mask for mask in masks if mask is not None]
+        if not given or (self.mask_join is np.logical_or and len(given) < len(masks)):
+            mask = None
+        else:
+            mask = reduce(self.mask_join, given)
+        return y / np.float32(len(xs)) if self.mean else y, mask
+
+
+def _broadcast_size(sizes: Sequence[int | None]) -> int | None:
+    known = [size for size in sizes if size != 1]
+    return next((size for size in known if size is not None), None) if known else 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Concatenate(Plain):
+    """Several inputs, one after the other along `axis`, which counts the batch axis. `mask_join` as in Merge."""
+
+    axis: int
+    mask_join: np.ufunc
+
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+        """The inputs' sizes along the axis, added up; of the other axes what is known of any."""
+        axis = self.axis - 1
+        columns = list(zip(*shapes, strict=True))
+        sizes = [next((size for size in column if size is not None), None) for column in columns]
+        along = columns[axis]
+        sizes[axis] = None if None in along else sum(size or 0 for size in along)
+        return tuple(sizes)
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+        """All (b, ...) -> (b, ...)."""
+        y = np.concatenate(xs, axis=self.axis)
+        if all(mask is None for mask in masks):
+            return y, None
+        filled = [np.ones(x.shape[:-1], np.bool_) if mask is None else mask for x, mask in zip(xs, masks, strict=True)]
+        if self.axis == 1 and y.ndim > 2:
+            return y, np.concatenate(filled, axis=1)
+        return y, reduce(self.mask_join, filled)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from service.engine.activations import SIGMOID, SOFTMAX, Array
-from service.engine.layers import Dense, Identity, Layer
-from service.engine.recurrent import Mask, Recurrent, Shape
+from service.engine.layers import Identity, Layer
+from service.engine.recurrent import Mask, Shape
+from service.engine.sequences import Embedding
 from service.errors import InvalidInput, Problem
 
 Kind = Literal["classes", "binary", "values"]
@@ -36,6 +37,7 @@ class Origin:
 
     `assumed` says in words what the file did not tell and its Keras version fixes. `golden_rows` counts the golden
     predictions that were replayed, `golden_difference` is the worst difference among them, scaled as in the tolerance.
+    `input_name` and `output_name` are what Keras calls the model's input and output.
     """
 
     file: str
@@ -43,6 +45,8 @@ class Origin:
     format: str
     keras: str | None
     assumed: tuple[str, ...] = ()
+    input_name: str | None = None
+    output_name: str | None = None
     tolerance: float = TOLERANCE
     golden_rows: int = 0
     golden_difference: float | None = None
@@ -79,7 +83,7 @@ class Model:
     """An immutable model with one input and one output. Safe to use from several threads.
 
     `input_shape` is without the batch axis, a free axis is None; `input_dtype` is float32, or float64 where the card's
-    scaling comes first.
+    scaling comes first, or int32 where an Embedding does.
     """
 
     nodes: tuple[Node, ...]
@@ -114,7 +118,14 @@ class Model:
     @property
     def parameters(self) -> int:
         """The number of weights, as Keras counts them."""
-        return sum(array.size for node in self.nodes for array in node.layer.weights.values())
+        distinct = {id(node.layer): node.layer for node in self.nodes}
+        return sum(array.size for layer in distinct.values() for array in layer.weights.values())
+
+    @cached_property
+    def id_limit(self) -> int | None:
+        """Where the input is ids, the number of them: each is an integer from 0 to below it. None where it is not."""
+        tables = [node.layer for node in self.nodes if 0 in node.inputs and isinstance(node.layer, Embedding)]
+        return min((len(table.embeddings) for table in tables), default=None)
 
     def predict(self, x: npt.ArrayLike) -> Array:
         """x (n, *input_shape) -> float32 (n, *output_shape).
@@ -134,11 +145,7 @@ class Model:
         with np.errstate(all="ignore"):
             for layer, inputs in self.nodes:
                 xs, ms = [values[k] for k in inputs], [masks[k] for k in inputs]
-                steps: dict[str, Array] = {}
-                if isinstance(layer, Recurrent):
-                    steps = layer.trace(xs, ms)
-                elif isinstance(layer, Dense):
-                    steps = {"sums": layer.sums(xs[0])}
+                steps = layer.trace(xs, ms)
                 y, mask = layer(xs, ms)
                 traced.append({**steps, "output": y})
                 values.append(y)
@@ -167,17 +174,28 @@ class Model:
             raise InvalidInput([Problem((), f"expected {self.expects}, got an array of shape {given.shape}")])
         if 0 in given.shape:
             raise InvalidInput([Problem((), f"expected {self.expects}, got an empty array of shape {given.shape}")])
+        if None in self.input_shape and any(
+            size is not None and size < 1 for shape in self._shapes_for(given.shape[1:]) for size in shape
+        ):
+            raise InvalidInput([Problem((), f"an array of shape {given.shape} has too few time steps for this model")])
         with np.errstate(over="ignore"):
             finite = np.isfinite(given.astype(np.float32))
         if not finite.all():
             where = tuple(int(k) for k in np.argwhere(~finite)[0])
             raise InvalidInput([Problem(where, f"expected finite float32 numbers, got {given[where]} at {where}")])
+        if self.id_limit is not None:
+            good = (given >= 0) & (given < self.id_limit) & (given == np.floor(given))
+            if not good.all():
+                where = tuple(int(k) for k in np.argwhere(~good)[0])
+                raise InvalidInput([Problem(where, f"expected {self.expects}, got {given[where]} at {where}")])
         return given.astype(self.input_dtype)
 
     @property
     def expects(self) -> str:
         """The expected input in words, such as "an array of shape (n, 20, 15)"."""
-        return f"an array of shape (n, {', '.join('any' if n is None else str(n) for n in self.input_shape)})"
+        sizes = ", ".join("any" if n is None else str(n) for n in self.input_shape)
+        ids = "" if self.id_limit is None else f" of integers from 0 to {self.id_limit - 1}"
+        return f"an array of shape (n, {sizes}){ids}"
 
     def _shapes_for(self, input_shape: Shape) -> list[Shape]:
         shapes = [input_shape]

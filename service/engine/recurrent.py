@@ -44,13 +44,14 @@ def _scratch(shapes: Sequence[tuple[int, ...]]) -> list[Array]:
 class Step:
     """One step of a cell, bound to the buffers of one scan.
 
-    `sums(a)` computes z from the operand a = [h; x; 1], (units + features + 1, b). `update(h)` makes the new hidden
-    state of it and writes it into h, (units, b). `states` are the states besides h. `z()` gives z in Keras' column
-    order, to be asked before `update`; `parts` are views, by name, of what the update computed.
+    `sums(a)` computes the sums z from the operand a = [h; x; 1], (units + features + 1, b). `update(before, h)` makes
+    the new hidden state of it and of the one before, and writes it into h, (units, b). `states` are the states besides
+    h. `z()` gives the sums in Keras' column order, to be asked before `update`; `parts` are views, by name, of what
+    the update computed.
     """
 
     sums: Callable[[Array], None]
-    update: Callable[[Array], None]
+    update: Callable[[Array, Array], None]
     states: tuple[Array, ...]
     z: Callable[[], Array]
     parts: Mapping[str, Array]
@@ -61,6 +62,7 @@ class Recurrent(ABC):
     """What every recurrent layer has: arrays in Keras' own layout, float32, and how it walks through time.
 
     With `go_backwards` the steps are taken last to first, and a returned sequence stays in that order, as in Keras.
+    With `zero_output_for_mask` the output of a masked step is 0; without it, the last output before it, held.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Recurrent(ABC):
     activation: Activation
     return_sequences: bool = False
     go_backwards: bool = False
+    zero_output_for_mask: bool = False
 
     @property
     def units(self) -> int:
@@ -105,7 +108,7 @@ class Recurrent(ABC):
         return scan(self, xs[0], masks[0])
 
     def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
-        """Every step's z, gates and states by name, each (b, T, width), in the order in which the steps were taken."""
+        """Every step's sums, gates and states by name, each (b, T, width), in the order in which they were taken."""
         record: dict[str, list[Array]] = {}
         scan(self, xs[0], masks[0], record)
         return {name: np.stack(steps).transpose(2, 0, 1) for name, steps in record.items()}
@@ -155,7 +158,7 @@ class LSTM(Recurrent):
         i_g, f_c = products[:u], products[u:]
         c[:] = 0
 
-        def update(h: Array) -> None:
+        def update(_: Array, h: Array) -> None:
             if fused:
                 np.tanh(z, out=z)
                 np.multiply(gates, 0.5, out=gates)
@@ -174,6 +177,110 @@ class LSTM(Recurrent):
             return np.vstack([i * scale, f * scale, g, o * scale])
 
         return Step(_product(self._packed, z), update, (c,), keras_z, {"i": i, "f": f, "c~": g, "o": o, "c": c})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GRU(Recurrent):
+    """Gated recurrent unit, with gate = `recurrent_activation`.
+
+        z = gate(z_z)      r = gate(z_r)     h = z * h + (1 - z) * h~
+        h~ = activation(x @ W + b + r * (h @ U + d))     with `reset_after`
+        h~ = activation(x @ W + b + (r * h) @ U)         without
+
+    `kernel` (features, 3 units), `recurrent_kernel` (units, 3 units), their column blocks are z, r, h; `bias`
+    (3 units,) or None, with reset_after (2, 3 units): of the input and of the recurrent product.
+    Source: GRUCell.call in keras/src/layers/rnn/gru.py; the same from Keras 2.0 to 3.15.
+    """
+
+    recurrent_activation: Activation
+    reset_after: bool
+
+    @cached_property
+    def _packed(self) -> Array:
+        """[recurrent_kernel; kernel; bias], (units + features + 1, 4 units): z, r, and the two parts of h~.
+
+        The recurrent part of h~ does not meet the input, nor its input part h: zeros are there. Without reset_after
+        the recurrent part is a product of its own, and all of it zeros here.
+        """
+        u = self.units
+        bias = np.zeros((2, 3 * u), np.float32)
+        if self.bias is not None:
+            bias[: 2 if self.reset_after else 1] = self.bias
+        packed = np.zeros((u + len(self.kernel) + 1, 4 * u), np.float32)
+        packed[:, : 2 * u] = np.vstack(
+            [self.recurrent_kernel[:, : 2 * u], self.kernel[:, : 2 * u], bias.sum(axis=0, keepdims=True)[:, : 2 * u]]
+        )
+        packed[u:, 3 * u :] = np.vstack([self.kernel, bias[:1]])[:, 2 * u :]
+        if self.reset_after:
+            packed[:u, 2 * u : 3 * u] = self.recurrent_kernel[:, 2 * u :]
+            packed[-1, 2 * u : 3 * u] = bias[1, 2 * u :]
+        return packed
+
+    @cached_property
+    def _candidate(self) -> Array:
+        """The recurrent kernel's block of h~, (units, units), contiguous."""
+        return np.ascontiguousarray(self.recurrent_kernel[:, 2 * self.units :])
+
+    def buffers(self, batch: int) -> list[tuple[int, ...]]:
+        """The sums, and r * h."""
+        return [(4 * self.units, batch), (self.units, batch)]
+
+    def step(self, buffers: Sequence[Array]) -> Step:
+        """The formulas above, on units-major arrays (units, b)."""
+        u = self.units
+        gate, activation = self.recurrent_activation.apply, self.activation.apply
+        s, reset = buffers
+        z, r, recurrent, candidate = s[:u], s[u : 2 * u], s[2 * u : 3 * u], s[3 * u :]
+        product = _product(self._candidate, recurrent)
+
+        def update(before: Array, h: Array) -> None:
+            gate(s[: 2 * u])
+            if self.reset_after:
+                np.multiply(recurrent, r, out=recurrent)
+            else:
+                np.multiply(r, before, out=reset)
+                product(reset)
+            np.add(candidate, recurrent, out=candidate)
+            activation(candidate)
+            # z * h + (1 - z) * h~ = h~ + z * (h - h~)
+            np.subtract(before, candidate, out=h)
+            np.multiply(h, z, out=h)
+            np.add(h, candidate, out=h)
+
+        def keras_z() -> Array:
+            return s[: 3 * u] if self.reset_after else np.vstack([z, r, candidate])
+
+        # With reset_after the third block of the sums is h @ U + d, without it x @ W + b.
+        return Step(_product(self._packed, s), update, (), keras_z, {"z": z, "r": r, "h~": candidate})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SimpleRNN(Recurrent):
+    """h = activation(x @ kernel + h @ recurrent_kernel + bias).
+
+    `kernel` (features, units), `recurrent_kernel` (units, units), `bias` (units,) or None.
+    Source: SimpleRNNCell.call in keras/src/layers/rnn/simple_rnn.py.
+    """
+
+    @cached_property
+    def _packed(self) -> Array:
+        """[recurrent_kernel; kernel; bias], (units + features + 1, units)."""
+        bias = np.zeros(self.units, np.float32) if self.bias is None else self.bias
+        return np.vstack([self.recurrent_kernel, self.kernel, bias[np.newaxis]])
+
+    def buffers(self, batch: int) -> list[tuple[int, ...]]:
+        """The sum."""
+        return [(self.units, batch)]
+
+    def step(self, buffers: Sequence[Array]) -> Step:
+        """The formula above, on units-major arrays (units, b)."""
+        (z,) = buffers
+
+        def update(_: Array, h: Array) -> None:
+            np.copyto(h, z)
+            self.activation.apply(h)
+
+        return Step(_product(self._packed, z), update, (), lambda: z, {})
 
 
 def _product(packed: Array, z: Array) -> Callable[[Array], None]:
@@ -197,11 +304,14 @@ def _product(packed: Array, z: Array) -> Callable[[Array], None]:
 def scan(layer: Recurrent, x: Array, mask: Mask, record: dict[str, list[Array]] | None = None) -> tuple[Array, Mask]:
     """Walk a layer's cell over x (b, T, features) from zero states.
 
-    Where mask (b, T) is False, every state, and so the output, stays what it was. Gives (b, T, units) with the mask, or
-    the last h, (b, units), with none. `record` collects, by name, what each step computed, each (width, b).
+    Where mask (b, T) is False, every state stays what it was, and so does the output, or it is 0 where the layer says
+    so. Gives (b, T, units) with the mask, or the last h, (b, units), with none. `record` collects, by name, what each
+    step computed, each (width, b).
     """
     b, timesteps, features = x.shape
     u = layer.units
+    # Keras passes the mask on in the order in which it came, also where it reverses the sequence.
+    mask_out = mask
     if layer.go_backwards:
         x = x[:, ::-1]
         mask = None if mask is None else mask[:, ::-1]
@@ -222,9 +332,15 @@ def scan(layer: Recurrent, x: Array, mask: Mask, record: dict[str, list[Array]] 
             advance(operands[t], operands[t, :u], operands[t + 1, :u], start + t)
         if y is not None:
             y[:, start : start + n] = operands[1 : n + 1, :u].transpose(2, 0, 1)
+    zeroed = mask if layer.zero_output_for_mask else None
     if y is not None:
-        return y, mask
-    return np.ascontiguousarray(operands[n, :u].T), None
+        if zeroed is not None:
+            y[~zeroed] = 0
+        return y, mask_out
+    last = operands[n, :u].T.copy()
+    if zeroed is not None:
+        last[~zeroed[:, -1]] = 0
+    return last, None
 
 
 def _advance(
@@ -232,20 +348,22 @@ def _advance(
 ) -> Callable[[Array, Array, Array, int], None]:
     """One step, `advance(operand, h_before, h, t)`, with the mask and the record where there are any."""
 
-    def plain(operand: Array, _: Array, h: Array, __: int) -> None:
+    def plain(operand: Array, h_before: Array, h: Array, _: int) -> None:
         step.sums(operand)
-        step.update(h)
+        step.update(h_before, h)
 
     def held(operand: Array, h_before: Array, h: Array, t: int) -> None:
         step.sums(operand)
-        z = None if record is None else step.z()
+        z = None if record is None else step.z().copy()
         before = [h_before, *(state.copy() for state in step.states)]
-        step.update(h)
+        step.update(h_before, h)
         if mask is not None:
             for old, new in zip(before, (h, *step.states), strict=True):
                 np.copyto(new, old, where=~mask[:, t])
         if record is not None and z is not None:
-            for name, part in {"z": z, **step.parts, "h": h}.items():
+            # z is the sums of an LSTM, and a gate of a GRU.
+            sums = "sums" if "z" in step.parts else "z"
+            for name, part in {sums: z, **step.parts, "h": h}.items():
                 record.setdefault(name, []).append(part.copy())
 
     return plain if mask is None and record is None else held

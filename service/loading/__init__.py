@@ -2,26 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from service.engine.activations import Array
 from service.engine.layers import Scaling
 from service.engine.model import About, Model, Node, Origin
-from service.engine.recurrent import Shape
-from service.errors import MissingFact, ModelError, UnreadableFile
+from service.engine.sequences import Embedding
+from service.errors import ModelError, UnreadableFile
+from service.loading import architecture, forms, golden, keras1
 from service.loading import card as cards
-from service.loading import golden, keras_hdf5, layers
-from service.loading.architecture import Architecture
+from service.loading.assembly import Assembled, assemble
 from service.loading.card import Card
-from service.loading.keras_json import KerasVersion, Options
+from service.loading.layers import check_class
 
 MAX_FILE_BYTES = 1 << 30
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def load_model(path: str | os.PathLike[str], *, replay: bool = True) -> Model:
@@ -43,8 +39,7 @@ def _load(path: Path) -> Model:
     try:
         with path.open("rb") as file:
             sha256 = _digest(file)
-            _expect_hdf5(file)
-            whole = keras_hdf5.read(file)
+            contents = forms.read(file)
     except FileNotFoundError:
         raise UnreadableFile("there is no such file") from None
     except IsADirectoryError:
@@ -60,13 +55,23 @@ def _load(path: Path) -> Model:
     ]
     if contradicting:
         raise UnreadableFile(f"a whole model says its {', '.join(contradicting)} itself; remove that from its card")
-    assumed: list[str] = []
-    input_shape = _input_shape(whole.architecture, card)
-    nodes = _nodes(whole.architecture, whole.arrays, input_shape, whole.keras, assumed)
+    keras = contents.keras
+    wiring = architecture.read(contents.config, keras1.modern if keras.major == 1 else None)
+    keras = keras.with_wiring(wiring.build_input_shape)
+    for layer, inputs in wiring.calls:
+        check_class(wiring.layers[layer].class_name, wiring.layers[layer].name, len(inputs))
+    assembled = assemble(wiring, contents.assign(wiring.layers), keras, card.timesteps)
     origin = Origin(
-        file=path.name, sha256=sha256, format="whole-model HDF5", keras=whole.keras.text, assumed=tuple(assumed)
+        file=path.name,
+        sha256=sha256,
+        format=contents.format,
+        keras=keras.text,
+        assumed=contents.notes + assembled.assumed,
+        input_name=wiring.input_name,
+        output_name=wiring.output_name,
+        tolerance=assembled.tolerance,
     )
-    return _with_card(nodes, input_shape, origin, card, path)
+    return _with_card(assembled, origin, card, path)
 
 
 def _digest(file: BufferedReader) -> str:
@@ -79,55 +84,14 @@ def _digest(file: BufferedReader) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _expect_hdf5(file: BinaryIO) -> None:
-    # A user block of 512 bytes or a power of two more may come before the signature.
-    size, at = file.seek(0, os.SEEK_END), 0
-    while at < size:
-        file.seek(at)
-        if file.read(8) == HDF5_SIGNATURE:
-            file.seek(0)
-            return
-        at = at * 2 or 512
-    raise UnreadableFile("is not an HDF5 file. Save the model with model.save('model.h5')")
-
-
-def _input_shape(architecture: Architecture, card: Card) -> Shape:
-    """The model's input shape, batch axis left out; the card's `timesteps` fills a free time axis."""
-    shape = architecture.input_shape
-    if shape is None:
-        raise MissingFact(
-            "the file does not tell the input's shape: the model was saved before it was built. "
-            "Call it once on data, and save it again"
-        )
-    if card.timesteps is not None:
-        if shape[0] not in {None, card.timesteps}:
-            raise UnreadableFile(f"its card says timesteps = {card.timesteps}, the file says {shape[0]}")
-        shape = (card.timesteps, *shape[1:])
-    return shape
-
-
-def _nodes(
-    architecture: Architecture,
-    arrays: Mapping[str, list[Array]],
-    input_shape: Shape,
-    keras: KerasVersion,
-    assumed: list[str],
-) -> tuple[Node, ...]:
-    shapes: list[Shape] = [input_shape]
-    nodes: list[Node] = []
-    for spec in architecture.layers:
-        options = Options(spec.class_name, spec.config, keras, assumed)
-        inputs = [shapes[k] for k in spec.inputs]
-        layer = layers.build(spec.class_name, options, arrays.get(spec.name, []), inputs)
-        nodes.append(Node(layer, spec.inputs))
-        shapes.append(layer.output_shape(inputs))
-    return tuple(nodes)
-
-
-def _with_card(nodes: tuple[Node, ...], input_shape: Shape, origin: Origin, card: Card, path: Path) -> Model:
+def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> Model:
     """The model, with the card's words, and its scaling as the first layer."""
-    features = input_shape[-1]
+    nodes, input_shape = assembled.nodes, assembled.input_shape
+    takes_ids = any(isinstance(node.layer, Embedding) for node in nodes)
+    features = 1 if takes_ids else input_shape[-1] if input_shape else None
     if card.scaling is not None:
+        if takes_ids:
+            raise UnreadableFile("its card scales the input, which is ids")
         offset = np.array(card.scaling.offset, np.float64)
         if len(offset) != features:
             raise UnreadableFile(f"its card scales {len(offset)} features, the model has {features}")
@@ -144,7 +108,7 @@ def _with_card(nodes: tuple[Node, ...], input_shape: Shape, origin: Origin, card
     model = Model(
         nodes=nodes,
         input_shape=input_shape,
-        input_dtype=np.dtype(np.float32 if card.scaling is None else np.float64),
+        input_dtype=np.dtype(np.int32 if takes_ids else np.float32 if card.scaling is None else np.float64),
         origin=origin,
         about=about,
     )

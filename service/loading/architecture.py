@@ -1,61 +1,385 @@
-"""A Keras model's JSON, as far as its wiring goes: which layers there are and what feeds what."""
+"""A Keras model's JSON, as far as its wiring goes: which layers there are, and what is called on what.
 
+A model inside a model is laid open: its layers stand in a row with the others. Whatever a config asks to import or to
+run is a word here, to be refused by its name.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from service.engine.recurrent import Shape
 from service.errors import UnreadableFile, Unsupported
-from service.loading.keras_json import MAX_LAYERS
+from service.loading.keras_json import MAX_LAYERS, MAX_SIZE
+
+MODELS = frozenset({"Sequential", "Functional", "Model"})
 
 
 class LayerSpec(NamedTuple):
-    """A layer as its file describes it. `inputs` count as in the engine's Node: 0 is the model's input."""
+    """A layer as its file describes it.
+
+    `path` is the names of the models inside the model that it is in, and its own; `models` are those models' classes.
+    """
 
     class_name: str
-    name: str
+    path: tuple[str, ...]
     config: dict[str, Any]
+    models: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The layer's own name, after those of the models inside the model that it is in."""
+        return "/".join(self.path)
+
+
+class Call(NamedTuple):
+    """A layer, by its index, and what it is called on, as in the engine's Node: 0 is the model's input."""
+
+    layer: int
     inputs: tuple[int, ...]
 
 
 class Architecture(NamedTuple):
-    """The layers in the order of their computation. `input_shape` is None where the file does not tell."""
+    """`layers` in Keras' own order, which is that of the weights; `calls` in the order of their computation.
+
+    `input_shape` is without the batch axis, and None where the file does not tell. `build_input_shape` says whether
+    a Sequential's config has that key; None in a functional model.
+    """
 
     input_shape: Shape | None
     layers: tuple[LayerSpec, ...]
+    calls: tuple[Call, ...]
+    input_name: str
+    output_name: str
+    build_input_shape: bool | None
 
 
-def read(model: Any) -> Architecture:  # noqa: ANN401 - JSON is anything
-    """The architecture in a parsed `model_config`.
+Modernize = Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]]
 
-    Keras before 2.2.3 lists a Sequential's layers as `config` itself, later ones as `config["layers"]`.
-    """
-    class_name = _dict(model, "the model").get("class_name")
-    if class_name != "Sequential":
-        raise Unsupported(f"the model is a {str(class_name)[:40]!r}; only Sequential models are supported")
-    config = model.get("config")
-    listed = config.get("layers") if isinstance(config, dict) else config
-    if not isinstance(listed, list) or not listed:
+
+def read(model: Any, modernize: Modernize | None = None) -> Architecture:  # noqa: ANN401 - JSON is anything
+    """The architecture in a parsed `model_config`. `modernize` brings an old Keras' layer into today's names."""
+    reader = _Reader(modernize)
+    outline = reader.outline(_dict(model, "the model"), (), ())
+    output = reader.call(outline, 0)
+    if not reader.calls:
         raise UnreadableFile("the model's config lists no layers")
-    if len(listed) > MAX_LAYERS:
-        raise UnreadableFile(f"the model has {len(listed)} layers; at most {MAX_LAYERS} are read")
-    input_shape = _shape(config.get("build_input_shape")) if isinstance(config, dict) else None
-    layers: list[LayerSpec] = []
-    for entry in listed:
-        layer = _dict(entry, "a layer")
-        settings = _dict(layer.get("config"), "a layer's config")
-        given = settings.get("batch_input_shape") or settings.get("batch_shape")
-        if not layers and given is not None:
-            input_shape = _shape(given)
-        if layer.get("class_name") == "InputLayer":
+    if output != len(reader.calls):
+        raise UnreadableFile("the model's output is its input")
+    config = model.get("config")
+    return Architecture(
+        input_shape=outline.input_shape,
+        layers=tuple(reader.layers),
+        calls=tuple(reader.calls),
+        input_name=outline.input_name,
+        output_name=outline.output_name,
+        build_input_shape="build_input_shape" in config if outline.graph is None and isinstance(config, dict) else None,
+    )
+
+
+class _Tensor(NamedTuple):
+    """An output of a layer's call, as configs refer to it."""
+
+    layer: str
+    call: int
+    output: int
+
+
+class _Member(NamedTuple):
+    """An entry of a model's list: a layer by its index, a model, or neither, which is an InputLayer."""
+
+    layer: int | None
+    model: "_Outline | None"
+    # What each call of it is made on; unused in a Sequential.
+    calls: tuple[tuple[_Tensor, ...], ...]
+    input_shape: Shape | None
+
+
+class _Graph(NamedTuple):
+    """Where a functional model begins and ends."""
+
+    input: str
+    output: _Tensor
+
+
+class _Outline(NamedTuple):
+    """A model before anything is called; `graph` is None for a Sequential."""
+
+    members: dict[str, _Member]
+    graph: _Graph | None
+    input_shape: Shape | None
+    input_name: str
+    output_name: str
+
+
+class _Reader:
+    """Collects the layers of a model and of the models in it, and then their calls."""
+
+    def __init__(self, modernize: Modernize | None) -> None:
+        self.layers: list[LayerSpec] = []
+        self.calls: list[Call] = []
+        self._modernize = modernize
+
+    def outline(self, model: Mapping[str, Any], path: tuple[str, ...], models: tuple[str, ...]) -> _Outline:
+        """Keras before 2.2.3 lists a Sequential's layers as `config` itself, later ones as `config["layers"]`."""
+        class_name = model.get("class_name")
+        if class_name not in MODELS:
+            raise Unsupported(
+                f"the model is of the class {str(class_name)[:40]!r}; supported are Sequential and functional models, "
+                "not classes of one's own"
+            )
+        config = model.get("config")
+        entries = config.get("layers") if isinstance(config, dict) else config
+        if not isinstance(entries, list) or not entries:
+            raise UnreadableFile("the model's config lists no layers")
+        members: dict[str, _Member] = {}
+        masked: list[tuple[str, _Tensor]] = []
+        shape = _shape(config.get("build_input_shape")) if isinstance(config, dict) else None
+        input_name = output_name = ""
+        for k, item in enumerate(entries):
+            entry = _dict(item, "a layer")
+            name, member, called_with_mask = self._member(entry, k, path, models)
+            if name in members:
+                raise UnreadableFile(f"two layers have the name {name[:100]!r}")
+            members[name] = member
+            masked += called_with_mask
+            if k == 0:
+                shape = member.input_shape or shape
+                input_name = name if member.layer is None and not member.model else f"{name}_input"
+            output_name = name
+            if len(self.layers) > MAX_LAYERS:
+                raise UnreadableFile(f"the model has more than {MAX_LAYERS} layers")
+        if class_name == "Sequential":
+            return _Outline(members, None, shape, input_name, output_name)
+        graph = _graph(_dict(config, "the model's config"), members)
+        _check_masks(masked, entries)
+        return _Outline(members, graph, members[graph.input].input_shape, graph.input, graph.output.layer)
+
+    def _member(
+        self, entry: Mapping[str, Any], k: int, path: tuple[str, ...], models: tuple[str, ...]
+    ) -> tuple[str, _Member, list[tuple[str, _Tensor]]]:
+        """An entry's name, itself, and the masks that its calls are given."""
+        class_name, config = str(entry.get("class_name"))[:100], entry.get("config")
+        if class_name.endswith("OpLambda"):
+            raise Unsupported(
+                f"the model has the {class_name} {str(entry.get('name'))[:100]!r}: an operation, no layer"
+            )
+        if _is_operation(entry):
+            class_name = f"operation {class_name}"
+        settings: dict[str, Any] = config if isinstance(config, dict) else {}
+        name = entry.get("name") or settings.get("name") or f"layer_{k}"
+        if not isinstance(name, str):
+            raise UnreadableFile(f"a layer has the name {str(name)[:40]!r}, which is not one")
+        calls, masked = _calls(entry, name)
+        if class_name in MODELS:
+            inner = self.outline(entry, (*path, name), (*models, class_name))
+            return name, _Member(None, inner, calls, inner.input_shape), masked
+        if not isinstance(config, dict):
+            raise UnreadableFile(f"the layer {name[:100]!r} has no config")
+        if class_name == "InputLayer":
+            if config.get("sparse") or config.get("ragged"):
+                raise Unsupported(f"the input {name[:100]!r} is sparse or ragged, which is not supported")
+            return name, _Member(None, None, (), _input_shape(config)), masked
+        if self._modernize is not None:
+            class_name, settings = self._modernize(class_name, settings)
+        self.layers.append(LayerSpec(class_name, (*path, name), settings, models))
+        return name, _Member(len(self.layers) - 1, None, calls, _input_shape(settings)), masked
+
+    def call(self, model: _Outline, value: int) -> int:
+        """Call a model on a value; its output's value."""
+        if model.graph is None:
+            for member in model.members.values():
+                value = self._call(member, (value,))
+            return value
+        return self._call_graph(model, model.graph, value)
+
+    def _call(self, member: _Member, inputs: tuple[int, ...]) -> int:
+        if member.model is not None:
+            if len(inputs) != 1:
+                raise Unsupported(f"a model inside the model has {len(inputs)} inputs, where one is supported")
+            return self.call(member.model, inputs[0])
+        if member.layer is None:
+            return inputs[0]
+        self.calls.append(Call(member.layer, inputs))
+        if len(self.calls) > MAX_LAYERS:
+            raise UnreadableFile(f"the model calls more than {MAX_LAYERS} layers")
+        return len(self.calls)
+
+    def _call_graph(self, model: _Outline, graph: _Graph, value: int) -> int:
+        """From the output back to the input, and then each call once what it is made on has been."""
+        values: dict[tuple[str, int], int] = {(graph.input, 0): value}
+        met: set[tuple[str, int]] = set()
+        waiting = [graph.output]
+        first_call = _first_calls(model.members)
+        while waiting:
+            tensor = waiting[-1]
+            key = tensor.layer, tensor.call
+            if key in values:
+                waiting.pop()
+                continue
+            member = model.members.get(tensor.layer)
+            # A model inside is numbered from 1, since Keras called it once while it was made.
+            number = tensor.call - first_call.get(tensor.layer, 0)
+            if member is None or not 0 <= number < len(member.calls):
+                raise UnreadableFile(
+                    f"the graph leads to {tensor.layer[:100]!r}, call {tensor.call}, which is not there"
+                )
+            inputs = member.calls[number]
+            missing = [source for source in inputs if (source.layer, source.call) not in values]
+            if not missing:
+                values[key] = self._call(member, tuple(values[source.layer, source.call] for source in inputs))
+                waiting.pop()
+            elif key in met:
+                raise UnreadableFile(f"the graph runs in a circle at {tensor.layer[:100]!r}")
+            else:
+                met.add(key)
+                waiting += missing
+        return values[graph.output.layer, graph.output.call]
+
+
+def _first_calls(members: Mapping[str, _Member]) -> dict[str, int]:
+    """For each model inside, the number of its first call, as the others refer to it."""
+    first: dict[str, int] = {}
+    for member in members.values():
+        for source in (source for call in member.calls for source in call):
+            target = members.get(source.layer)
+            if target is not None and target.model is not None:
+                first[source.layer] = min(first.get(source.layer, source.call), source.call)
+    return first
+
+
+def _graph(config: Mapping[str, Any], members: Mapping[str, _Member]) -> _Graph:
+    inputs, outputs = list(_tensors(config.get("input_layers"))), list(_tensors(config.get("output_layers")))
+    for what, tensors in (("input", inputs), ("output", outputs)):
+        if len(tensors) != 1:
+            names = ", ".join(tensor.layer[:100] for tensor in tensors[:10])
+            raise Unsupported(f"the model has {len(tensors)} {what}s ({names}); one is supported")
+    (given,), (output,) = inputs, outputs
+    source = members.get(given.layer)
+    if source is None or source.layer is not None or source.model is not None or output.layer not in members:
+        raise UnreadableFile("the model's input is no InputLayer, or its output is none of its layers")
+    _refuse_states(output)
+    return _Graph(given.layer, output)
+
+
+def _calls(entry: Mapping[str, Any], name: str) -> tuple[tuple[tuple[_Tensor, ...], ...], list[tuple[str, _Tensor]]]:
+    """What each call of a layer is made on, and the masks that calls are given.
+
+    Keras 1 and 2 write a call as [[name, call, tensor, arguments], ...], Keras 3 as {"args": ..., "kwargs": ...}.
+    """
+    nodes = entry.get("inbound_nodes") or []
+    calls: list[tuple[_Tensor, ...]] = []
+    masked: list[tuple[str, _Tensor]] = []
+    for node in nodes if isinstance(nodes, list) else []:
+        if isinstance(node, dict):
+            arguments, listed = [node.get("kwargs")], node.get("args")
+        else:
+            listed = node
+            arguments = [ref[3] for ref in _references(node) if len(ref) > 3]
+        tensors = tuple(_tensors(listed))
+        for tensor in tensors:
+            _refuse_states(tensor)
+        for argument in arguments:
+            masked += [(name, mask) for mask in _mask_argument(name, argument)]
+        calls.append(tensors)
+    return tuple(calls), masked
+
+
+def _mask_argument(name: str, arguments: Any) -> Iterator[_Tensor]:  # noqa: ANN401 - JSON is anything
+    for key, value in arguments.items() if isinstance(arguments, dict) else ():
+        if value is None or (key == "training" and isinstance(value, bool)):
             continue
-        name = settings.get("name", f"layer_{len(layers)}")
-        layers.append(LayerSpec(str(layer.get("class_name"))[:100], str(name), settings, (len(layers),)))
-    return Architecture(input_shape, tuple(layers))
+        if key != "mask" or not isinstance(value, dict):
+            raise Unsupported(f"the layer {name[:100]!r} is called with {str(key)[:40]}, which is not supported")
+        yield from _tensors(value)
+
+
+def _refuse_states(tensor: _Tensor) -> None:
+    if tensor.output != 0:
+        raise Unsupported(f"a state of the layer {tensor.layer[:100]!r} is used (return_state), which is not supported")
+
+
+def _check_masks(masked: Sequence[tuple[str, _Tensor]], entries: Sequence[Mapping[str, Any]]) -> None:
+    """Keras 3 writes the masks that it passes along as operations; follow them to the layers that made them.
+
+    The engine passes masks along by itself, so these are left out, once it is known that they are no others.
+    """
+    inbound = {str(entry.get("name")): entry for entry in entries}
+    made = {
+        tensor
+        for entry in entries
+        if entry.get("class_name") in {"Masking", "Embedding"}
+        for call in _calls(entry, "")[0]
+        for tensor in call
+    }
+    seen: set[_Tensor] = set()
+    waiting = [mask for _, mask in masked]
+    while waiting:
+        tensor = waiting.pop()
+        if tensor in seen:
+            continue
+        seen.add(tensor)
+        entry = inbound.get(tensor.layer, {})
+        calls = _calls(entry, "")[0]
+        operation = entry.get("class_name") if _is_operation(entry) else None
+        sources = calls[0] if calls else ()
+        if operation == "NotEqual" and set(sources) <= made:
+            continue
+        if operation in {"Any", "All", "ExpandDims", "LogicalOr", "LogicalAnd", "Concatenate"} and sources:
+            waiting += sources
+        elif operation not in {"ZerosLike", "OnesLike"}:
+            raise Unsupported(
+                f"a layer is given a mask that neither Masking nor Embedding made: {tensor.layer[:100]!r}"
+            )
+
+
+def _is_operation(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of a Keras 3 graph is no layer: in HDF5, where no module says so, its config is no layer's."""
+    nodes, config = entry.get("inbound_nodes"), entry.get("config")
+    if "module" in entry:
+        return str(entry["module"]).startswith("keras.src.ops")
+    called = isinstance(nodes, list) and bool(nodes) and isinstance(nodes[0], dict)
+    return called and isinstance(config, dict) and "trainable" not in config and "layers" not in config
+
+
+def _tensors(value: Any) -> Iterator[_Tensor]:  # noqa: ANN401 - JSON is anything
+    """Every reference to a layer's output in `value`, in order."""
+    for reference in _references(value):
+        layer, call, index = reference[:3]
+        if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < MAX_SIZE for n in (call, index)):
+            raise UnreadableFile(f"the graph has the reference {str(reference)[:60]}, which is not one")
+        yield _Tensor(layer, call, index)
+
+
+def _references(value: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - JSON is anything
+    """[name, call, tensor, ...], alone, in lists, or as Keras 3's `keras_history`."""
+    if isinstance(value, list):
+        if len(value) >= 3 and isinstance(value[0], str):
+            yield value
+        else:
+            for item in value:
+                yield from _references(item)
+    elif isinstance(value, dict):
+        config = value.get("config")
+        if value.get("class_name") == "__keras_tensor__" and isinstance(config, dict):
+            yield from _references(config.get("keras_history"))
+        elif "class_name" not in value:
+            for item in value.values():
+                yield from _references(item)
 
 
 def _dict(value: Any, what: str) -> dict[str, Any]:  # noqa: ANN401 - JSON is anything
     if not isinstance(value, dict):
         raise UnreadableFile(f"{what} is {str(value)[:40]!r} in the file, where an object was expected")
     return value
+
+
+def _input_shape(config: Mapping[str, Any]) -> Shape | None:
+    """What a layer's config tells of its input, the batch axis left out; or its Bidirectional layer's does."""
+    given = config.get("batch_input_shape") or config.get("batch_shape")
+    layer = config.get("layer")
+    if given is None and "merge_mode" in config and isinstance(layer, dict) and isinstance(layer.get("config"), dict):
+        given = layer["config"].get("batch_input_shape")
+    return _shape(given)
 
 
 def _shape(batch_shape: Any) -> Shape | None:  # noqa: ANN401 - JSON is anything
@@ -65,6 +389,6 @@ def _shape(batch_shape: Any) -> Shape | None:  # noqa: ANN401 - JSON is anything
     if not isinstance(batch_shape, list) or not batch_shape:
         raise UnreadableFile(f"the input shape is {str(batch_shape)[:40]!r}, where a list was expected")
     for size in batch_shape[1:]:
-        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 0 < size < 1 << 24):
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 0 < size < MAX_SIZE):
             raise UnreadableFile(f"the input shape {str(batch_shape)[:40]!r} has an axis that is no size")
     return tuple(batch_shape[1:])

@@ -82,8 +82,8 @@ class Hdf5:
         if not isinstance(dataset, h5py.Dataset):
             raise UnreadableFile(f"{path[:200]!r} is not an array")
         self._check(dataset, path[:200])
-        values = dataset[()]
-        array = np.asarray(values, dtype=np.float32)
+        # Converted while it is read, so that float64 is never in memory as such.
+        array = np.asarray(dataset.astype(np.float32)[()], dtype=np.float32)
         if not np.isfinite(array).all():
             raise UnreadableFile(
                 f"the weight {path[:200]!r} holds NaN, infinity or numbers beyond float32: "
@@ -144,7 +144,7 @@ class Hdf5:
 
     def _check_attribute(self, group: h5py.Group, name: str) -> None:
         attribute = group.attrs.get_id(name)
-        if attribute.get_storage_size() > MAX_TEXT_BYTES:
+        if math.prod(attribute.shape or (1,)) * attribute.dtype.itemsize > MAX_TEXT_BYTES:
             raise UnreadableFile(f"the attribute {name!r} is longer than {MAX_TEXT_BYTES >> 20} MiB")
 
 

@@ -1,36 +1,46 @@
-"""Whole models in HDF5, as `model.save("x.h5")` has written them since Keras 1."""
+"""Legacy HDF5: whole models, as `model.save("x.h5")` writes them since Keras 1, and weights as `save_weights` did."""
 
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
+
+import h5py
 
 from service.engine.activations import Array
-from service.errors import UnreadableFile
-from service.loading import architecture, hdf5
-from service.loading.architecture import Architecture
+from service.loading.hdf5 import Hdf5
 from service.loading.keras_json import KerasVersion, parse
 
 
-class WholeModel(NamedTuple):
-    """What a whole-model file holds. `arrays` by layer name, in the order of `get_weights()`."""
+class Legacy(NamedTuple):
+    """What a legacy HDF5 file holds. `config` is the parsed model_config, or None where there are weights alone.
 
-    architecture: Architecture
-    arrays: dict[str, list[Array]]
+    `groups` are the layers of the model with their arrays, in the order of the model, weightless ones among them.
+    """
+
+    config: Any
+    groups: list[tuple[str, list[Array]]]
     keras: KerasVersion
 
 
-def read(source: BinaryIO) -> WholeModel:
-    """Read a whole-model HDF5 file."""
-    with hdf5.opened(source) as file:
-        config = file.text(file.root, "model_config")
-        if config is None:
-            raise UnreadableFile(
-                "the HDF5 file has no attribute model_config, so it is no whole model: weights alone, or not Keras'. "
-                "Save the model with model.save()"
-            )
-        weights = file.group(file.root, "model_weights")
-        # Keras 1 wrote the version to the root alone, and 1.0 not at all.
-        keras = KerasVersion.parse(file.text(weights, "keras_version") or file.text(file.root, "keras_version"))
-        arrays = {}
-        for layer in file.texts(weights, "layer_names") or []:
-            group = file.group(weights, layer)
-            arrays[layer] = [file.array(group, name) for name in file.texts(group, "weight_names") or []]
-    return WholeModel(architecture.read(parse(config, "the attribute model_config")), arrays, keras)
+def is_whole(file: Hdf5) -> bool:
+    """Whether the file is a whole model."""
+    return "model_config" in file.root.attrs
+
+
+def is_weights(file: Hdf5) -> bool:
+    """Whether the file is the weights of a model."""
+    return "layer_names" in file.root.attrs or "layer_names0" in file.root.attrs
+
+
+def read(file: Hdf5) -> Legacy:
+    """Read a whole model, or the weights of one."""
+    config = file.text(file.root, "model_config")
+    weights = file.root if config is None else file.group(file.root, "model_weights")
+    # Keras 1 wrote the version to the root alone, and 1.0 not at all.
+    keras = KerasVersion.parse(file.text(weights, "keras_version") or file.text(file.root, "keras_version"))
+    keras = keras.with_backend(file.text(weights, "backend"))
+    groups = [(name, _arrays(file, weights, name)) for name in file.texts(weights, "layer_names") or []]
+    return Legacy(None if config is None else parse(config, "the attribute model_config"), groups, keras)
+
+
+def _arrays(file: Hdf5, weights: h5py.Group, layer: str) -> list[Array]:
+    group = file.group(weights, layer)
+    return [file.array(group, name) for name in file.texts(group, "weight_names") or []]

@@ -1,0 +1,101 @@
+"""An architecture and its arrays, made into the nodes of a Model."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from service.engine.activations import Array
+from service.engine.layers import Layer
+from service.engine.model import TOLERANCE, Node
+from service.engine.recurrent import Shape
+from service.engine.sequences import Embedding
+from service.errors import MissingFact, UnreadableFile, Unsupported
+from service.loading.architecture import Architecture
+from service.loading.keras_json import KerasVersion, Options, precision
+from service.loading.layers import RECURRENT, build
+
+# Models of a half-precision policy are computed in float32, and were not by Keras.
+HALF_TOLERANCE = 5e-3
+HALF = frozenset({"float16", "mixed_float16", "bfloat16", "mixed_bfloat16"})
+
+
+class Assembled(NamedTuple):
+    """The nodes, what they take, how close they come, and what was assumed, in words."""
+
+    nodes: tuple[Node, ...]
+    input_shape: Shape
+    tolerance: float
+    assumed: tuple[str, ...]
+
+
+def assemble(
+    architecture: Architecture, arrays: Sequence[Sequence[Array]], keras: KerasVersion, timesteps: int | None
+) -> Assembled:
+    """Build each layer with its arrays; `timesteps` is the card's, and fills a free time axis."""
+    input_shape = _input_shape(architecture, arrays, timesteps)
+    assumed: list[str] = []
+    shapes: list[Shape] = [input_shape]
+    built: dict[int, Layer] = {}
+    nodes: list[Node] = []
+    half = False
+    for call in architecture.calls:
+        spec = architecture.layers[call.layer]
+        inputs = [shapes[k] for k in call.inputs]
+        layer = built.get(call.layer)
+        if layer is None:
+            options = Options(spec.class_name, spec.config | {"name": spec.name}, keras, assumed)
+            layer = built[call.layer] = build(options, arrays[call.layer], inputs)
+            half = half or precision(spec.config.get("dtype"), str(options)) in HALF
+        elif [node for node in nodes if node.layer is layer and [shapes[k] for k in node.inputs] != inputs]:
+            raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
+        if isinstance(layer, Embedding) and call.inputs != (0,):
+            raise Unsupported(f"the Embedding {spec.name[:100]!r} is not the first layer; its ids must be the input")
+        nodes.append(Node(layer, call.inputs))
+        shapes.append(layer.output_shape(inputs))
+    return Assembled(tuple(nodes), input_shape, HALF_TOLERANCE if half else TOLERANCE, tuple(dict.fromkeys(assumed)))
+
+
+def _input_shape(architecture: Architecture, arrays: Sequence[Sequence[Array]], timesteps: int | None) -> Shape:
+    """The model's input shape; where no file tells it, what the first layer's weights say, with a free time axis."""
+    shape = architecture.input_shape or _shape_from_weights(architecture, arrays)
+    if shape is None:
+        raise MissingFact(
+            "the file does not tell the input's shape: the model was saved before it was built. "
+            "Call it once on data, and save it again"
+        )
+    if timesteps is not None:
+        if not shape or shape[0] not in {None, timesteps}:
+            raise UnreadableFile(
+                f"its card says timesteps = {timesteps}, the file says {shape[0] if shape else 'none'}"
+            )
+        shape = (timesteps, *shape[1:])
+    return shape
+
+
+def _shape_from_weights(architecture: Architecture, arrays: Sequence[Sequence[Array]]) -> Shape | None:
+    """(timesteps, features) where the first layers' weights tell it: up to the one that needs time steps."""
+    timesteps: int | None = None
+    features: int | None = None
+    for k, call in enumerate(architecture.calls):
+        spec, (kernel, *_) = architecture.layers[call.layer], [*arrays[call.layer], np.zeros(0, np.float32)]
+        class_name, config = spec.class_name, spec.config
+        if call.inputs != (k,):
+            break
+        if class_name == "Embedding" and k == 0:
+            return (None,)
+        if class_name == "Bidirectional" or class_name in RECURRENT | {"Conv1D"}:
+            if kernel.ndim < 2:
+                break
+            return (timesteps, features or kernel.shape[-2])
+        if class_name in {"Dense", "TimeDistributed"} and kernel.ndim == 2:
+            features = features or kernel.shape[0]
+        elif class_name == "BatchNormalization" and config.get("axis", -1) in (1, [1]) and kernel.ndim == 1:
+            timesteps = kernel.shape[0]
+        elif class_name not in KEEP_SHAPE:
+            break
+    return None
+
+
+# Layers before which and after which the shape is the same.
+KEEP_SHAPE = frozenset({"Masking", "Activation", "Dropout", "SpatialDropout1D", "GaussianNoise", "BatchNormalization"})

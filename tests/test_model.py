@@ -1,0 +1,133 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kerasfiles import GOLDEN, numbers
+
+from service import load_model
+from service.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation
+from service.engine.layers import Dense, Identity, Merge
+from service.engine.model import About, Model, Node, Origin
+from service.engine.recurrent import LSTM
+from service.engine.sequences import Conv1D, Embedding, Window
+from service.errors import InvalidInput
+
+ORIGIN = Origin(file="m.h5", sha256="0", format="made", keras=None)
+
+
+def lstm(*, features: int = 3, units: int = 4, **options: Any) -> LSTM:
+    return LSTM(
+        name="lstm",
+        kernel=numbers(features, 4 * units),
+        recurrent_kernel=numbers(units, 4 * units),
+        bias=numbers(4 * units),
+        activation=TANH,
+        recurrent_activation=SIGMOID,
+        **options,
+    )
+
+
+def dense(units: int = 2, activation: Activation = SOFTMAX) -> Dense:
+    return Dense(name="dense", kernel=numbers(4, units), bias=numbers(units), activation=activation)
+
+
+def model(*layers: Any, shape: tuple[int | None, ...] = (5, 3), dtype: Any = np.float32) -> Model:
+    nodes = tuple(Node(layer, (k,)) for k, layer in enumerate(layers))
+    return Model(nodes=nodes, input_shape=shape, input_dtype=dtype, origin=ORIGIN, about=About(name="m"))
+
+
+@pytest.mark.parametrize(
+    ("layers", "kind"),
+    [
+        ([lstm(), dense()], "classes"),
+        ([lstm(), dense(), Identity(name="d", keras_class="Dropout")], "classes"),
+        ([lstm(), dense(1, SIGMOID)], "binary"),
+        ([lstm(), dense(2, SIGMOID)], "values"),
+        ([lstm(), dense(1, LINEAR)], "values"),
+        ([lstm()], "values"),
+        ([lstm(return_sequences=True), dense()], "values"),
+        ([Identity(name="d", keras_class="Dropout")], "values"),
+    ],
+)
+def test_says_what_its_output_is(layers: Any, kind: str) -> None:
+    assert model(*layers).kind == kind
+
+
+def test_many_rows_are_computed_in_parts_and_come_out_the_same() -> None:
+    made = model(lstm(), dense())
+    x = numbers(300, 5, 3)
+    y = made.predict(x)
+    assert y.shape == (300, 2)
+    np.testing.assert_allclose(y[[0, 150, 299]], made.predict(x[[0, 150, 299]]), atol=1e-6)
+    free = model(lstm(), dense(), shape=(None, 3))
+    np.testing.assert_array_equal(free.predict(x), y)
+
+
+def test_one_layer_called_twice_is_counted_once() -> None:
+    shared = Dense(name="d", kernel=numbers(3, 3), bias=None, activation=TANH)
+    join = Merge(name="add", join=np.add, mean=False, mask_join=np.logical_and)
+    nodes = (Node(shared, (0,)), Node(shared, (1,)), Node(join, (1, 2)))
+    made = Model(nodes=nodes, input_shape=(3,), input_dtype=np.float32, origin=ORIGIN, about=About(name="m"))
+    assert made.parameters == 9
+    x = numbers(2, 3)
+    first = np.tanh(x @ shared.kernel)
+    np.testing.assert_allclose(made.predict(x), first + np.tanh(first @ shared.kernel), rtol=1e-5, atol=1e-6)
+    assert [list(node) for node in made.trace(x)] == [["sums", "output"], ["sums", "output"], ["output"]]
+
+
+BAD: list[tuple[Any, str]] = [
+    (np.zeros((2, 5)), "got an array of shape"),
+    (np.zeros((2, 5, 4)), "got an array of shape"),
+    (np.zeros((0, 5, 3)), "empty"),
+    ([[1, 2], [3]], "different lengths"),
+    (np.array([["a"]]), "expected numbers"),
+    (np.full((1, 5, 3), np.nan), "finite"),
+    (np.full((1, 5, 3), 1e39), "finite"),
+]
+
+
+@pytest.mark.parametrize(("x", "reason"), BAD, ids=[reason for _, reason in BAD])
+def test_input_that_does_not_fit_is_refused_with_what_was_expected(x: Any, reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        model(lstm(), dense()).predict(x)
+
+
+def ids_model() -> Model:
+    table = Embedding(name="e", embeddings=numbers(7, 3), mask_zero=True)
+    return model(table, lstm(), shape=(None,), dtype=np.dtype(np.int32))
+
+
+@pytest.mark.parametrize("bad", [-1, 7, 2.5, 1 << 40])
+def test_ids_outside_the_table_are_refused(bad: float) -> None:
+    made = ids_model()
+    assert made.id_limit == 7
+    assert made.expects == "an array of shape (n, any) of integers from 0 to 6"
+    with pytest.raises(InvalidInput, match=r"integers from 0 to 6, got .* at \(1, 0\)"):
+        made.predict(np.array([[1, 2], [bad, 0]]))
+
+
+@given(ids=st.lists(st.integers(0, 6), min_size=1, max_size=9), as_float=st.booleans())
+def test_ids_in_the_table_are_taken_whichever_type_they_have(ids: list[int], *, as_float: bool) -> None:
+    y = ids_model().predict(np.array([ids], float if as_float else int))
+    assert np.isfinite(y).all()
+
+
+def test_a_model_without_ids_has_no_limit() -> None:
+    assert model(lstm()).id_limit is None
+
+
+def test_too_few_steps_for_a_window_are_refused() -> None:
+    conv = Conv1D(name="c", kernel=numbers(3, 3, 4), bias=None, window=Window(size=3), activation=LINEAR)
+    made = model(conv, shape=(None, 3))
+    assert made.predict(numbers(1, 3, 3)).shape == (1, 1, 4)
+    with pytest.raises(InvalidInput, match="too few time steps"):
+        made.predict(numbers(1, 2, 3))
+
+
+@pytest.mark.parametrize("name", ["functional_masks", "stacked_cells", "bidirectional_cells", "nested", "shapes"])
+def test_the_trace_of_a_graph_ends_where_the_prediction_does(name: str) -> None:
+    made = load_model(GOLDEN / "keras3" / f"{name}.h5")
+    x = np.load(GOLDEN / "keras3" / f"{name}.golden.npz")["x"]
+    np.testing.assert_array_equal(made.trace(x)[-1]["output"], made.predict(x))
