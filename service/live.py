@@ -1,5 +1,6 @@
 """The model being served now: loaded, warmed up, and with the queue in front of it."""
 
+import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,7 @@ class Live:
         metrics.queued_rows.set_function(lambda: self.batcher.queued_rows)
         self.draining = False
         self.inflight_bytes = 0
+        self.lingering: set[asyncio.Transport] = set()  # connections that were refused and are not closed yet
         self.use(load(settings))
 
     def use(self, loaded: Loaded) -> None:

@@ -79,6 +79,11 @@ class Protocol(HttpToolsProtocol):
         if len(self.connections) > self.live.settings.max_connections:
             self._refuse(503, "too many connections")
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        self.live.lingering.discard(self.transport)
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what it has taken of headers that are not complete."""
         if self._deaf:
@@ -104,7 +109,7 @@ class Protocol(HttpToolsProtocol):
         if self._deaf:
             return
         if self._chunk > (limit := self.live.settings.max_header_bytes):
-            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > limit:
                 self._header_bytes, self._deaf = size, True  # and `data_received` refuses it
                 return
@@ -219,5 +224,6 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
             return
         self.connections.discard(self)  # it does not count any more
+        self.live.lingering.add(self.transport)
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)

@@ -89,6 +89,10 @@ class Server(uvicorn.Server):
         sweeping = asyncio.create_task(self._keep_sweeping())
         await super().shutdown(sockets)
         sweeping.cancel()
+        # uvloop waits, when it is closed, for whatever is open.
+        for transport in [*self._live.lingering, *(connection.transport for connection in self._connections)]:
+            transport.abort()
+        await asyncio.sleep(0)
 
     async def _keep_sweeping(self) -> None:
         while True:
@@ -97,9 +101,12 @@ class Server(uvicorn.Server):
 
     def _sweep(self) -> None:
         now = time.monotonic()
-        for connection in list(self.server_state.connections):
-            if isinstance(connection, Protocol):
-                connection.sweep(now)
+        for connection in self._connections:
+            connection.sweep(now)
+
+    @property
+    def _connections(self) -> list[Protocol]:
+        return [connection for connection in self.server_state.connections if isinstance(connection, Protocol)]
 
 
 def run(settings: Settings) -> None:
