@@ -6,6 +6,7 @@ Each is a frozen record of arrays and options, and a function of its inputs.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from functools import reduce
 from typing import Protocol
 
@@ -169,8 +170,14 @@ class Normalization(Plain):
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
         """x standardised, of x's shape. Keras 3 passes the mask on, tf.keras drops it."""
+        y = xs[0] - self.mean
+        y /= self._deviation
+        return y, masks[0] if self.keeps_mask else None
+
+    @cached_property
+    def _deviation(self) -> Array:
         deviation: Array = np.maximum(np.sqrt(self.variance), np.float32(1e-7))
-        return (xs[0] - self.mean) / deviation, masks[0] if self.keeps_mask else None
+        return deviation
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -24,6 +24,8 @@ Shape = tuple[int | None, ...]
 # Steps whose operands are laid out at once: memory grows with the batch, never with the length of a sequence.
 BLOCK = 32
 
+HALF = np.float32(0.5)
+
 _local = threading.local()
 
 
@@ -159,24 +161,29 @@ class LSTM(Recurrent):
         c[:] = 0
 
         def update(_: Array, h: Array) -> None:
-            if fused:
-                np.tanh(z, out=z)
-                np.multiply(gates, 0.5, out=gates)
-                np.add(gates, 0.5, out=gates)
-            else:
-                gate(gates)
-                activation(g)
-            np.multiply(i_f, g_c, out=products)
-            np.add(i_g, f_c, out=c)
+            gate(gates)
+            activation(g)
+            np.multiply(i_f, g_c, products)
+            np.add(i_g, f_c, c)
             np.copyto(squashed, c)
             activation(squashed)
-            np.multiply(o, squashed, out=h)
+            np.multiply(o, squashed, h)
+
+        def update_fused(_: Array, h: Array) -> None:
+            np.tanh(z, z)
+            np.multiply(gates, HALF, gates)
+            np.add(gates, HALF, gates)
+            np.multiply(i_f, g_c, products)
+            np.add(i_g, f_c, c)
+            np.tanh(c, squashed)
+            np.multiply(o, squashed, h)
 
         def keras_z() -> Array:
             scale = np.float32(2 if fused else 1)
             return np.vstack([i * scale, f * scale, g, o * scale])
 
-        return Step(_product(self._packed, z), update, (c,), keras_z, {"i": i, "f": f, "c~": g, "o": o, "c": c})
+        parts = {"i": i, "f": f, "c~": g, "o": o, "c": c}
+        return Step(_product(self._packed, z), update_fused if fused else update, (c,), keras_z, parts)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -319,17 +326,17 @@ def scan(layer: Recurrent, x: Array, mask: Mask, record: dict[str, list[Array]] 
     block = min(BLOCK, timesteps)
     operands, *buffers = _scratch([(block + 1, u + features + 1, b), *layer.buffers(b)])
     step = layer.step(buffers)
-    advance = _advance(step, mask, record)
+    advance = _plain(step) if mask is None and record is None else _observed(step, mask, record)
     # operands[t] is [h_(t-1); x_t; 1]: a step writes its h straight into the next step's operand.
     operands[:, -1] = 1
     operands[0, :u] = 0
+    hs = list(operands[:, :u])
     n = 0
     for start in range(0, timesteps, block):
         operands[0, :u] = operands[n, :u]
         n = min(block, timesteps - start)
         operands[:n, u:-1] = x[:, start : start + n].transpose(1, 2, 0)
-        for t in range(n):
-            advance(operands[t], operands[t, :u], operands[t + 1, :u], start + t)
+        advance(operands[:n], hs, start)
         if y is not None:
             y[:, start : start + n] = operands[1 : n + 1, :u].transpose(2, 0, 1)
     zeroed = mask if layer.zero_output_for_mask else None
@@ -343,27 +350,36 @@ def scan(layer: Recurrent, x: Array, mask: Mask, record: dict[str, list[Array]] 
     return last, None
 
 
-def _advance(
-    step: Step, mask: Mask, record: dict[str, list[Array]] | None
-) -> Callable[[Array, Array, Array, int], None]:
-    """One step, `advance(operand, h_before, h, t)`, with the mask and the record where there are any."""
+Advance = Callable[[Array, Sequence[Array], int], None]  # over some steps: operands, the h before each and after, start
 
-    def plain(operand: Array, h_before: Array, h: Array, _: int) -> None:
-        step.sums(operand)
-        step.update(h_before, h)
 
-    def held(operand: Array, h_before: Array, h: Array, t: int) -> None:
-        step.sums(operand)
-        z = None if record is None else step.z().copy()
-        before = [h_before, *(state.copy() for state in step.states)]
-        step.update(h_before, h)
-        if mask is not None:
-            for old, new in zip(before, (h, *step.states), strict=True):
-                np.copyto(new, old, where=~mask[:, t])
-        if record is not None and z is not None:
+def _plain(step: Step) -> Advance:
+    """The usual case: nothing but the steps."""
+    sums, update = step.sums, step.update
+
+    def advance(operands: Array, hs: Sequence[Array], _: int) -> None:
+        for t, operand in enumerate(operands):
+            sums(operand)
+            update(hs[t], hs[t + 1])
+
+    return advance
+
+
+def _observed(step: Step, mask: Mask, record: dict[str, list[Array]] | None) -> Advance:
+    """The steps with a mask, which holds the states where it is False, or with a record of what each computed."""
+
+    def advance(operands: Array, hs: Sequence[Array], start: int) -> None:
+        for t, operand in enumerate(operands):
+            step.sums(operand)
             # z is the sums of an LSTM, and a gate of a GRU.
-            sums = "sums" if "z" in step.parts else "z"
-            for name, part in {sums: z, **step.parts, "h": h}.items():
-                record.setdefault(name, []).append(part.copy())
+            z = {"sums" if "z" in step.parts else "z": step.z().copy()} if record is not None else {}
+            before = [hs[t], *(state.copy() for state in step.states)]
+            step.update(hs[t], hs[t + 1])
+            if mask is not None:
+                for old, new in zip(before, (hs[t + 1], *step.states), strict=True):
+                    np.copyto(new, old, where=~mask[:, start + t])
+            if record is not None:
+                for name, part in {**z, **step.parts, "h": hs[t + 1]}.items():
+                    record.setdefault(name, []).append(part.copy())
 
-    return plain if mask is None and record is None else held
+    return advance
