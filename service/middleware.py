@@ -71,12 +71,12 @@ class Boundary:
             allow = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
             await refuse(scope, answer, OF_HTTP[error.status_code], error, allow)
         except (Exception, asyncio.CancelledError) as error:
-            told = self._told(error, state["request_id"])
+            # No name for `error` that outlives this block: with its traceback, which holds this frame and with it the
+            # body, it would be a cycle that waits for the garbage collector.
             if status:
+                self._told(error, state["request_id"])
                 raise  # half an answer is out: the server closes the connection
-            row = row_of(told)
-            self.live.metrics.rejected.labels(row.slug).inc()
-            await refuse(scope, answer, row, told)
+            await self._refuse(scope, answer, error)
         finally:
             self._finish(scope, status, time.perf_counter() - start)
 
@@ -85,6 +85,12 @@ class Boundary:
             self.live.metrics.rejected.labels("unauthorized").inc()
             wrong = "" if authorization is None else ' error="invalid_token"'
             raise HTTPException(401, headers={"WWW-Authenticate": f"Bearer{wrong}"})
+
+    async def _refuse(self, scope: Scope, answer: Send, error: BaseException) -> None:
+        told = self._told(error, scope["state"]["request_id"])
+        row = row_of(told)
+        self.live.metrics.rejected.labels(row.slug).inc()
+        await refuse(scope, answer, row, told)
 
     def _told(self, error: BaseException, request_id: str) -> BaseException:
         """The error that is told; a fault of ours goes to the log."""

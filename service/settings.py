@@ -32,7 +32,7 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")] = 8080
     access_log: Annotated[bool, Field(description="log each request")] = True
     max_body_bytes: Annotated[Count, Field(description="largest request body")] = 2 << 20
-    max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies in flight")] = 64 << 20
+    max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies in flight")] = 32 << 20
     max_rows: Annotated[Count, Field(description="most sequences in one request")] = 1024
     max_batch_rows: Annotated[Count, Field(le=1 << 14, description="most sequences in a forward pass")] = 128
     max_queue_rows: Annotated[Count, Field(description="most sequences waiting; more are refused with 429")] = 4096

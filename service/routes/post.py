@@ -42,11 +42,13 @@ class PostRoute(APIRoute):
         live: Live = scope["app"].state.live
         request = Request(scope, receive)
         raw = await read_body(scope["state"]["headers"], receive, live)
+        size = len(raw)
         try:
             body = self._body_type.parse(raw)
+            del raw  # it may wait long for its answer
             answer = await cast("Endpoint", self.endpoint)(body, request)
         finally:
-            live.inflight_bytes -= len(raw)
+            live.inflight_bytes -= size
         await respond(send, 200, answer.content, [JSON, (b"x-model-sha256", answer.model.origin.sha256.encode())])
 
     @property
