@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 Floats = npt.NDArray[np.float32]
 
@@ -126,11 +127,16 @@ def questions(x: Floats, y: dict[str, Floats], sizes: Sequence[int] = (1, 1, 1, 
         rows = [(number * 5 + k) % len(x) for k in range(size)]
         wanted = {sha256: answers[rows] for sha256, answers in y.items()}
         if size == 1:
-            data = request("/predict", json.dumps({"sequence": x[rows[0]].tolist()}).encode())
+            data = request("/predict", written({"sequence": x[rows[0]]}))
         else:
-            data = request("/predict/batch", json.dumps({"sequences": x[rows].tolist()}).encode())
+            data = request("/predict/batch", written({"sequences": x[rows]}))
         made.append(Question(data, wanted))
     return made
+
+
+def written(content: dict[str, Floats]) -> bytes:
+    """The JSON of arrays, each number in the fewest digits that give it back."""
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 class Tally:
