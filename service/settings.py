@@ -37,9 +37,7 @@ class Settings(BaseModel):
     max_batch_rows: Annotated[Count, Field(le=1 << 14, description="most sequences in a forward pass")] = 128
     max_queue_rows: Annotated[Count, Field(description="most sequences waiting; more are refused with 429")] = 4096
     max_connections: Annotated[Count, Field(description="most connections at once; more are refused with 503")] = 1000
-    max_header_bytes: Annotated[Count, Field(description="largest headers of a request; larger ones get 431")] = (
-        32 << 10
-    )
+    max_header_bytes: Annotated[Count, Field(description="largest headers of a request")] = 32 << 10
     header_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's headers may take")] = 10.0
     body_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's body may take after that")] = 30.0
     deadline_seconds: Annotated[Seconds, Field(gt=0, description="a request not begun by then is answered 504")] = 10.0
@@ -53,16 +51,12 @@ class Settings(BaseModel):
     reload_seconds: Annotated[
         Seconds, Field(description="how often to look whether the model's files have changed; 0 is never")
     ] = 0.0
-    api_keys: Annotated[SecretStr | None, Field(description="keys that callers need one of, with commas between")] = (
-        None
-    )
+    api_keys: Annotated[SecretStr | None, Field(description="keys of which a caller needs one, comma-separated")] = None
     api_keys_file: Annotated[Path | None, Field(description="a file of such keys, one a line")] = None
     open_metrics: Annotated[bool, Field(description="/metrics needs no key")] = False
     open_docs: Annotated[bool, Field(description="/docs and /openapi.json need no key")] = False
     tls_certfile: Annotated[Path | None, Field(description="serve HTTPS, with this certificate chain (PEM)")] = None
-    tls_keyfile: Annotated[Path | None, Field(description="its private key (PEM), where the chain's file has none")] = (
-        None
-    )
+    tls_keyfile: Annotated[Path | None, Field(description="its private key (PEM), if not in the same file")] = None
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
