@@ -12,24 +12,25 @@ import os
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 from service.engine.model import Model
 from service.errors import Incompatible, ModelError, SettingsError, UnreadableFile
 from service.keys import Keys
 from service.live import Live, Loaded, load
-from service.loading import card, golden
 from service.settings import PREFIX
 
 log = logging.getLogger(__name__)
 
 MAX_TRIAL_SECONDS = 300
 MAX_REASON = 1000
+MAX_FILES = 10_000
 
 # The same code as this process runs, wherever it was started from.
 TRIAL = "import sys; sys.path[:] = sys.argv[2:]; from service.trial import main; sys.exit(main(sys.argv[1]))"
 
-Fingerprint = tuple[tuple[int, int, int, int] | None, ...]
+Fingerprint = tuple[tuple[str, int, int, int, int], ...]
 
 
 class Reloader:
@@ -92,16 +93,26 @@ class Reloader:
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """What tells of a change of the model's files, symbolic links followed; None for a file that is not there."""
-    return tuple(_status(file) for file in (path, card.path_of(path), golden.path_of(path)))
+    """What tells of a change of a model's files, symbolic links followed: of each its name, identity, size and time.
+
+    They are what begins as the model's own name does, all JSON beside it, where a card may name any as architecture,
+    and if the model is a folder what is in it.
+    """
+    first = path.name.partition(".")[0]
+    try:
+        beside = [file for file in path.parent.iterdir() if file.name.startswith(first) or file.suffix == ".json"]
+        within = list(islice(path.rglob("*"), MAX_FILES)) if path.is_dir() else []
+    except OSError:
+        return ()
+    return tuple(sorted(found for file in beside + within if (found := _status(file)) is not None))
 
 
-def _status(path: Path) -> tuple[int, int, int, int] | None:
+def _status(path: Path) -> tuple[str, int, int, int, int] | None:
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 async def try_aside(path: Path) -> None:

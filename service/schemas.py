@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, ValidationError, WithJsonSchema, create_model
 from pydantic_core import from_json
 
 from service.engine.activations import Array
@@ -236,7 +236,9 @@ def one_and_many(model: Model, max_rows: int) -> tuple[type[Body], type[Body]]:
 
 
 def _sequence(shape: Sequence[int | None]) -> Any:  # noqa: ANN401 - a type made at run time
-    item: Any = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+    # The bounds are for whoever reads the document; `array` holds the values to them, all at once.
+    bounds = {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
+    item: Any = Annotated[float, Strict(), Field(allow_inf_nan=False), WithJsonSchema(bounds)]
     for size in reversed(shape):
         limits = Field(min_length=1) if size is None else Field(min_length=size, max_length=size)
         item = Annotated[list[item], limits, FailFast()]

@@ -56,27 +56,36 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._live = live
         self._hangup = hangup
+        self._signal = signal.SIGTERM
         self._drained_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
-        """First signal: drain (a Ctrl-C does not wait for it). Second: end at once."""
+        """First signal: drain. Second: end at once.
+
+        Nothing else: a handler interrupts any line, that of a log record too, and a second signal interrupts the first.
+        """
         if self._live.draining:
             os._exit(128 + sig)
-        seconds = 0 if sig != signal.SIGTERM else self._live.settings.drain_seconds
-        log.info("%s: stopping in %g s", signal.Signals(sig).name, seconds)
         self._live.draining = True
-        self._drained_at = time.monotonic() + seconds if seconds else 0
+        self._signal = signal.Signals(sig)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to stop now; once a second, what has waited too long."""
+        """Ten times a second: whether to stop now; once a second, what has waited too long.
+
+        Neither a Ctrl-C nor a closed terminal waits for the drain.
+        """
         if counter % 10 == 0:
             self._sweep()
         if self._hangup.came:
             self._hangup.came = False
-            if self._hangup.of_terminal:
-                self.handle_exit(signal.SIGHUP, None)
-            else:
+            if not self._hangup.of_terminal:
                 self.config.app.state.reloader.ask()  # type: ignore[union-attr]
+            elif not self._live.draining:
+                self.handle_exit(signal.SIGHUP, None)
+        if self._live.draining and self._drained_at is None:
+            seconds = self._live.settings.drain_seconds if self._signal == signal.SIGTERM else 0
+            log.info("%s: stopping in %g s", self._signal.name, seconds)
+            self._drained_at = time.monotonic() + seconds
         if self._drained_at is not None and time.monotonic() >= self._drained_at:
             self.should_exit = True
         return await super().on_tick(counter)

@@ -92,7 +92,7 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
             raise SettingsError(f"{variable} is not a setting.{meant} 'lstm-serve serve --help' lists them")
         given[name] = value
     given |= {name: value for name, value in flags.items() if value is not None}
-    if "model" not in given:
+    if not given.get("model"):
         raise SettingsError(f"no model: give a file that Keras saved, or set {PREFIX}MODEL")
     try:
         settings = Settings.model_validate(given)

@@ -23,12 +23,8 @@ GOLDEN = Path(__file__).parent / "golden"
 ASKER = GOLDEN / "asker"
 SMALL = GOLDEN / "small"
 
-# The one line that says how the service is started.
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import os; from service import server, settings; server.run(settings.read(os.environ, {}))",
-]
+# How the service is started.
+COMMAND = [sys.executable, "-m", "service", "serve"]
 PATIENCE = 20.0
 RUNNING = re.compile(r"running on https?://127\.0\.0\.1:(\d+)")
 

@@ -509,4 +509,4 @@ class InterleavingByHand(Interleaving):
 
 TestOnTheLoop = Interleaving.TestCase
 TestInAThread = InterleavingByHand.TestCase
-TestOnTheLoop.settings = TestInAThread.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestOnTheLoop.settings = TestInAThread.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -17,7 +17,7 @@ from service.errors import MissingFact, ModelError, UnreadableFile, Unsupported
 CASES = sorted(
     path.with_name(path.name.removesuffix(".golden.npz"))
     for folder in ("features", "masks")
-    for path in (GOLDEN / folder).glob("*.h5.golden.npz")
+    for path in (GOLDEN / folder).glob("*.golden.npz")
 )
 REFUSED = {
     "encdec_state": "return_state|initial_state",
@@ -51,14 +51,17 @@ def test_refuses_by_name_what_it_cannot_serve(path: Path) -> None:
         load_model(path)
 
 
-@pytest.mark.parametrize("path", sorted((GOLDEN / "keras3").glob("*.h5")), ids=lambda path: path.name)
+KERAS_3 = sorted([*(GOLDEN / "keras3").glob("*.h5"), *(GOLDEN / "keras3").glob("*.keras")])
+
+
+@pytest.mark.parametrize("path", KERAS_3, ids=lambda path: path.name)
 def test_answers_what_keras_3_answered(path: Path) -> None:
     model = load_model(path)
     assert model.origin.verified
     assert model.origin.tolerance == (5e-3 if "float16" in path.name else 1e-5)
 
 
-@pytest.mark.parametrize("name", ["k122_model.h5", "k215_model.h5", "tf215_model.h5", "k3_model.h5"])
+@pytest.mark.parametrize("name", ["k122_model.h5", "k215_model.h5", "tf215_model.h5", "k3_model.h5", "k3_model.keras"])
 def test_answers_what_keras_answered_for_the_asked_for_model(name: str) -> None:
     golden = np.load(GOLDEN / "asker" / f"{name.partition('_')[0]}_golden.npz")
     model = load_model(GOLDEN / "asker" / name)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from service import load_model
+from service.loading.layers import TABLE
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -147,3 +148,25 @@ def test_card_example() -> None:
     named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
     assert set(Card.model_fields) <= named
     assert card.classes is not None
+
+
+def test_layers_are_those_that_are_read() -> None:
+    (listed,) = re.findall(r"^Layers: (.*?)\.\n", README, re.DOTALL | re.MULTILINE)
+    assert re.split(r",\s+", listed) == list(TABLE)
+
+
+def test_forms_are_read() -> None:
+    """The table of what is read, row by row, on a file of each form by each Keras that the tests have."""
+    golden = ROOT / "tests/golden"
+    rows = {
+        "whole-model HDF5": ["asker/k122_model.h5", "asker/k215_model.h5", "asker/tf215_model.h5", "asker/k3_model.h5"],
+        ".keras": ["asker/k3_model.keras", "features/tf215__gru_ra.keras"],
+        "SavedModel": ["savedmodel/tf215__hard"],
+    }
+    for form, files in rows.items():
+        for file in files:
+            assert form in load_model(golden / file, replay=False).origin.format
+    for file in ("k122_weights.h5", "k215_weights.h5", "k3_model.weights.h5", "k3_weights_arr.npz"):
+        said = {"recurrent_activation": "sigmoid", "output_activation": "softmax"}
+        model = load_model(golden / "asker" / file, replay=False, **said)
+        assert (model.kind, model.input_shape, model.output_shape) == ("classes", (None, 15), (5,))

@@ -222,7 +222,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         (b" \n", "is empty"),
         (b"\x89HDF\r\n\x1a\n", "is neither .npy, .npz, JSON nor CSV in UTF-8"),
         (b"\x93NUMPY", "is not a NumPy array, or is damaged"),
-        (b"PK\x03\x04", "the .npz file is damaged"),
+        (b"PK\x03\x04", "the zip is cut short"),
         (npy(np.array([None])), "pickle"),
         (npy(np.array([[True]])), "holds bool, where numbers were expected"),
         (npz(a=ROWS, b=ROWS), "should hold one array, or one named x; it has a, b"),

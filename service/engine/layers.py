@@ -6,8 +6,7 @@ Each is a frozen record of arrays and options, and a function of its inputs.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Protocol
 
 import numpy as np

@@ -2,76 +2,142 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 
+from service.engine.activations import Array
 from service.engine.layers import Scaling
 from service.engine.model import About, Model, Node, Origin
 from service.engine.sequences import Embedding
-from service.errors import ModelError, UnreadableFile
-from service.loading import architecture, forms, golden, keras1
+from service.errors import MissingFact, ModelError, UnreadableFile
+from service.loading import architecture, checkpoint, folders, forms, golden, keras1, saved_model, stack
 from service.loading import card as cards
+from service.loading import described as described_beside
+from service.loading.architecture import Architecture
 from service.loading.assembly import Assembled, assemble
 from service.loading.card import Card
+from service.loading.contents import Contents
+from service.loading.keras_json import KerasVersion
 from service.loading.layers import check_class
+from service.loading.plain_files import Folder
+from service.loading.stack import GIVE_ARCHITECTURE
 
 MAX_FILE_BYTES = 1 << 30
 
 
-def load_model(path: str | os.PathLike[str], *, replay: bool = True) -> Model:
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    replay: bool = True,
+    recurrent_activation: str | None = None,
+    output_activation: str | None = None,
+) -> Model:
     """Load a model that Keras saved, with the card and the golden predictions beside it.
 
-    Where there are golden predictions, the model has reproduced them when this returns; `replay=False` leaves that out.
-    Raises ModelError, with the file's name and what to do.
+    `path` is a file of any form, a SavedModel folder, a checkpoint with or without .index, or a folder with one such.
+    The two activations say, as the card's fields of those names do, what weights alone do not. Where there are golden
+    predictions, the model has reproduced them when this returns; `replay=False` leaves that out. Raises ModelError,
+    with the file's name and what to do.
     """
     path = Path(path)
     try:
-        model = _load(path)
+        path = _file(path)
+        card = _told(cards.read(path), recurrent_activation, output_activation)
+        model = _load(path, card)
         return golden.replay(model, path) if replay else model
     except ModelError as error:
         raise type(error)(f"{path}: {error}") from error
+    except RecursionError:
+        raise UnreadableFile(f"{path}: the model is nested too deeply") from None
 
 
-def _load(path: Path) -> Model:
-    card = cards.read(path)
+def _file(path: Path) -> Path:
     try:
-        with path.open("rb") as file:
-            sha256 = _digest(file)
-            contents = forms.read(file)
+        # A checkpoint as TensorFlow calls it.
+        if not path.exists() and (index := path.with_name(f"{path.name}.index")).exists():
+            return index
+        if path.is_dir():
+            return folders.model_in(path)
+        if path.exists() and not path.is_file():
+            raise UnreadableFile("is no plain file")
+    except OSError as error:
+        raise UnreadableFile(f"cannot be read: {error.strerror or error}") from None
+    return path
+
+
+def _told(card: Card, recurrent_activation: str | None, output_activation: str | None) -> Card:
+    """The card with what was said besides, which must not contradict it."""
+    said = {"recurrent_activation": recurrent_activation, "output_activation": output_activation}
+    update = {name: value for name, value in said.items() if value is not None}
+    for name, value in update.items():
+        if getattr(card, name) not in {None, value}:
+            raise UnreadableFile(f"its card says {name} = {getattr(card, name)!r}, and {value[:40]!r} was asked for")
+    return card.model_copy(update=update)
+
+
+def _load(path: Path, card: Card) -> Model:
+    try:
+        sha256, contents = _read(path)
     except FileNotFoundError:
         raise UnreadableFile("there is no such file") from None
-    except IsADirectoryError:
-        raise UnreadableFile("is a folder, where a file that model.save() wrote was expected") from None
     except PermissionError:
         raise UnreadableFile(f"cannot be read by this process, which runs as user id {os.getuid()}") from None
     except OSError as error:
         raise UnreadableFile(f"cannot be read: {error.strerror or error}") from None
-    contradicting = [
-        name
-        for name in ("architecture", "recurrent_activation", "output_activation")
-        if getattr(card, name) is not None
-    ]
-    if contradicting:
-        raise UnreadableFile(f"a whole model says its {', '.join(contradicting)} itself; remove that from its card")
-    keras = contents.keras
-    wiring = architecture.read(contents.config, keras1.modern if keras.major == 1 else None)
-    keras = keras.with_wiring(wiring.build_input_shape)
-    for layer, inputs in wiring.calls:
-        check_class(wiring.layers[layer].class_name, wiring.layers[layer].name, len(inputs))
-    assembled = assemble(wiring, contents.assign(wiring.layers), keras, card.timesteps)
+    wiring, arrays, keras, assumed = _wired(contents, card, path)
+    assembled = assemble(wiring, arrays, keras, card.timesteps)
     origin = Origin(
         file=path.name,
         sha256=sha256,
         format=contents.format,
         keras=keras.text,
-        assumed=contents.notes + assembled.assumed,
+        assumed=(*contents.notes, *assumed, *assembled.assumed),
         input_name=wiring.input_name,
         output_name=wiring.output_name,
         tolerance=assembled.tolerance,
     )
     return _with_card(assembled, origin, card, path)
+
+
+def _read(path: Path) -> tuple[str, Contents]:
+    """The sha256 of the model's file or files, and what they hold."""
+    if "saved_model.pb" in (folder := Folder(path)):
+        contents = saved_model.read(folder)
+    elif path.suffix == ".index":
+        folder = Folder(path.parent)
+        contents = checkpoint.read(folder, path.stem)
+    else:
+        with path.open("rb") as file:
+            return _digest(file), forms.read(file)
+    return folder.sha256(), contents
+
+
+def _wired(
+    contents: Contents, card: Card, path: Path
+) -> tuple[Architecture, Sequence[Sequence[Array]], KerasVersion, tuple[str, ...]]:
+    """The architecture, its arrays for each layer, the Keras that they are of, and what was assumed."""
+    config, keras, assumed = contents.config, contents.keras, ()
+    if config is None:
+        described = described_beside.read(card, path)
+        if described is None and contents.stack is None:
+            raise MissingFact(f"the file holds weights alone, and they do not tell their layers. {GIVE_ARCHITECTURE}")
+        if described is None:
+            said = stack.Said(card.recurrent_activation, card.output_activation)
+            return stack.read(contents.stack or (), keras, said)
+        config = described.config
+        keras = (described.keras or keras).with_backend("theano" if keras.theano else None)
+    elif card.architecture is not None:
+        raise UnreadableFile("a whole model says its architecture itself; remove that from its card")
+    told = [name for name in ("recurrent_activation", "output_activation") if getattr(card, name) is not None]
+    if told:
+        raise UnreadableFile(f"the architecture says its {', '.join(told)} itself; leave it out, and out of its card")
+    wiring = architecture.read(config, keras1.modern if keras.major == 1 else None)
+    for layer, inputs in wiring.calls:
+        check_class(wiring.layers[layer].class_name, wiring.layers[layer].name, len(inputs))
+    return wiring, contents.assign(wiring.layers), keras.with_wiring(wiring.build_input_shape), assumed
 
 
 def _digest(file: BufferedReader) -> str:
@@ -98,7 +164,7 @@ def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> 
         scaling = Scaling(name="scaling", offset=offset, scale=np.array(card.scaling.divisor, np.float64))
         nodes = (Node(scaling, (0,)), *(Node(layer, tuple(k + 1 for k in inputs)) for layer, inputs in nodes))
     about = About(
-        name=card.name or path.stem,
+        name=card.name or cards.stem_of(path),
         version=card.version,
         description=card.description,
         classes=None if card.classes is None else tuple(card.classes),
@@ -116,6 +182,10 @@ def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> 
         raise UnreadableFile(f"its card names {len(about.features)} features, the model has {features}")
     labels = {"classes": model.output_shape[-1], "binary": 2, "values": None}[model.kind]
     if about.classes is not None and len(about.classes) != labels:
-        wanted = "no classes" if labels is None else f"{labels} classes"
-        raise UnreadableFile(f"its card names {len(about.classes)} classes; the model's output has {wanted}")
+        wanted = (
+            f"the model's output has {labels}"
+            if labels is not None
+            else "the model answers plain values: its last activation is no softmax and no single sigmoid"
+        )
+        raise UnreadableFile(f"its card names {len(about.classes)} classes; {wanted}")
     return model

@@ -1,9 +1,10 @@
 """The card, `<stem>.card.json`: what a person adds to a model that its file does not tell."""
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from service.engine.model import Feature
 from service.errors import UnreadableFile
@@ -18,6 +19,10 @@ def _distinct(texts: list[str]) -> list[str]:
     if len(set(texts)) != len(texts):
         raise ValueError("each must be given once")
     return texts
+
+
+def _counted(version: object) -> object:
+    return str(version) if type(version) is int else version
 
 
 class _Part(BaseModel):
@@ -45,10 +50,11 @@ class ScalingCard(_Part):
         given = {name for name in ("mean", "scale", "min", "max") if getattr(self, name) is not None}
         if given not in ({"mean", "scale"}, {"min", "max"}):
             raise ValueError("scaling is either mean and scale, or min and max")
-        if len(self.offset) != len(self.divisor):
+        first, second = (self.mean, self.scale) if self.mean is not None else (self.min, self.max)
+        if len(first or []) != len(second or []):
             raise ValueError("the two lists of scaling are of different lengths")
-        if 0 in self.divisor:
-            raise ValueError("scaling would divide by zero")
+        if 0 in self.divisor or (self.max is not None and min(self.divisor) < 0):
+            raise ValueError("no scale may be 0, and each max must be over its min")
         return self
 
     @property
@@ -61,14 +67,14 @@ class ScalingCard(_Part):
         """What each feature is then divided by."""
         if self.scale is not None:
             return self.scale
-        return [high - low for low, high in zip(self.min or [], self.max or [], strict=False)]
+        return [high - low for low, high in zip(self.min or [], self.max or [], strict=True)]
 
 
 class Card(_Part):
     """The fields of a card; all are optional. An unknown one is an error, so that a slip of the pen is not silence."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
-    version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}$")] = "1"
+    version: Annotated[str, BeforeValidator(_counted), Field(pattern=r"^[1-9][0-9]{0,17}$")] = "1"
     description: Text | None = None
     classes: Annotated[list[Text], Field(min_length=2), AfterValidator(_distinct)] | None = None
     features: list[Text | FeatureCard] | None = None
@@ -95,9 +101,14 @@ class Card(_Part):
         return self
 
 
+def stem_of(model: Path) -> str:
+    """What the files beside a model are called by: a file's name without extension; a folder's, which may have dots."""
+    return model.name if model.is_dir() else model.stem
+
+
 def path_of(model: Path) -> Path:
     """Where the card of a model lies: x.h5 has x.card.json."""
-    return model.with_name(f"{model.stem}.card.json")
+    return model.with_name(f"{stem_of(model)}.card.json")
 
 
 def read(model: Path) -> Card:
@@ -115,8 +126,30 @@ def read(model: Path) -> Card:
     try:
         return Card.model_validate_json(data)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in problem['loc']) or 'the card'}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False, include_context=False)[:5]
-        ]
-        raise UnreadableFile(f"its card {path.name} is wrong: {'; '.join(problems)}") from None
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        problems = dict.fromkeys(_in_words(problem["loc"], problem["type"], problem["msg"]) for problem in found)
+        raise UnreadableFile(f"its card {path.name} is wrong: {'; '.join(list(problems)[:5])}") from None
+
+
+# What is expected of a field, where Pydantic's words would not say it.
+EXPECTED = {
+    "name": "expected letters, digits, '.', '_' and '-', a letter or a digit first",
+    "version": 'expected a whole number from 1 on, such as "3"',
+    "features": "expected names, or objects with a name and, where there are any, a unit and a description",
+}
+
+
+def _in_words(where: tuple[str | int, ...], kind: str, message: str) -> str:
+    field = str(where[0])[:100] if where else "the card"
+    if kind == "extra_forbidden" and len(where) == 1:
+        near = difflib.get_close_matches(field, [*Card.model_fields, *SYNONYMS], n=1)
+        meant = SYNONYMS.get(near[0], near[0]) if near else None
+        fields = ", ".join(Card.model_fields)
+        return f"{field} is not a field; " + (f"did you mean {meant}?" if meant else f"the fields are {fields}")
+    if field in EXPECTED:
+        return f"{'.'.join(str(part) for part in where[:2])}: {EXPECTED[field]}"
+    place = ".".join(str(part)[:100] for part in where) or "the card"
+    return f"{place}: {'is not a field' if kind == 'extra_forbidden' else message.removeprefix('Value error, ')}"
+
+
+SYNONYMS = {"labels": "classes", "class_names": "classes", "columns": "features", "normalization": "scaling"}

@@ -1,33 +1,145 @@
 """Which form a file has, by its content, and what each holds."""
 
 import os
+import re
+import zipfile
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO
 
-from service.errors import UnreadableFile
-from service.loading import hdf5, keras_hdf5, weights
+from service.errors import LstmServeError, MissingFact, ModelError, UnreadableFile, Unsupported
+from service.loading import hdf5, keras_hdf5, keras_v3, tensor_bundle, weight_lists, weights, zips
 from service.loading.contents import Contents
+from service.loading.described import parse_model
+from service.loading.keras_json import parse
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MAX_JSON_BYTES = 16 << 20
+MAX_JSON_LISTS = 1 << 19
+
+PICKLE = (
+    "is a pickle, or holds one, and loading a pickle can run any code. Turn it into plain arrays where you trust it: "
+    "import pickle, numpy as np; np.savez('weights.npz', *pickle.load(open(FILE, 'rb')))"
+)
+YAML = (
+    "is YAML, which later Kerases dropped as a risk. Turn it into JSON in the Keras that wrote it: "
+    "from keras.models import model_from_yaml; "
+    "open('model.json', 'w').write(model_from_yaml(open(FILE).read()).to_json())"
+)
 
 
 def read(file: BinaryIO) -> Contents:
-    """Read a model file of any form. Raises UnreadableFile where it is none, with what to do about it."""
-    if not _is_hdf5(file):
-        raise UnreadableFile("is not an HDF5 file. Save the model with model.save('model.h5')")
-    return _hdf5(file)
+    """Read a model file of any form. Raises ModelError where it is none, with what to do about it."""
+    file.seek(0)
+    head = file.read(4096)
+    if head.startswith((zips.MAGIC, b"PK\x05\x06")):
+        with zips.opened(file) as archive:
+            return _zip(archive, file)
+    if _is_hdf5(file):
+        return _hdf5(file)
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in {b"{", b"[", b'"'}:
+        return _json(file)
+    raise _refusal(head, file)
+
+
+def is_model(path: Path) -> bool:
+    """Whether a file is a model, or the weights of one, as far as a look at its beginning tells. JSON is not."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            if file.read(4) == zips.MAGIC:
+                with zips.opened(file) as archive:
+                    return any(name == keras_v3.CONFIG or name.endswith(".npy") for name in archive.namelist())
+            return _is_hdf5(file) or (path.suffix == ".index" and _is_table(file))
+    except (OSError, LstmServeError):
+        return True  # loading it says what is wrong
+
+
+def _zip(archive: zipfile.ZipFile, file: BinaryIO) -> Contents:
+    names = archive.namelist()
+    if keras_v3.CONFIG in names:
+        return keras_v3.read_zip(archive, file)
+    if names and all(name.endswith(".npy") for name in names):
+        return weight_lists.from_npz(file)
+    raise UnreadableFile(
+        "is a zip, and neither a .keras file, which has a config.json, nor an .npz file of arrays. "
+        "Unpack it if the model is inside"
+    )
 
 
 def _hdf5(file: BinaryIO) -> Contents:
     with hdf5.opened(file) as opened:
-        if keras_hdf5.is_whole(opened):
+        whole = keras_hdf5.is_whole(opened)
+        if whole or keras_hdf5.is_weights(opened):
             legacy = keras_hdf5.read(opened)
             assign = partial(weights.by_group, groups=legacy.groups)
-            return Contents("whole-model HDF5", legacy.config, legacy.keras, assign, None)
+            form = "whole-model HDF5" if whole else "weights-only HDF5"
+            return Contents(form, legacy.config, legacy.keras, assign, legacy.groups)
+        if keras_v3.is_weights(opened):
+            return keras_v3.read_weights(opened)
     raise UnreadableFile(
-        "the HDF5 file has no attribute model_config, so it is no whole model: weights alone, or not Keras'. "
-        "Save the model with model.save()"
+        "is an HDF5 file, and neither a model that Keras saved nor its weights. Save the model with model.save()"
     )
+
+
+def _json(file: BinaryIO) -> Contents:
+    file.seek(0)
+    data = file.read(MAX_JSON_BYTES + 1)
+    # An empty list takes three bytes here and some seventy in memory.
+    if len(data) > MAX_JSON_BYTES or data.count(b"[") + data.count(b"{") > MAX_JSON_LISTS:
+        raise UnreadableFile(
+            f"is JSON of more than {MAX_JSON_BYTES >> 20} MiB, or of {MAX_JSON_LISTS} lists: use an .npz file instead"
+        )
+    if parse_model(data, "the JSON") is not None:
+        raise MissingFact(
+            "is a model's architecture without its weights. Name the weights' file instead, and give the two one stem "
+            '(model.h5, model.json), or name this file as "architecture" in the card of the weights'
+        )
+    content = parse(data.decode("utf-8-sig"), "the JSON")
+    if isinstance(content, list):
+        return weight_lists.from_json(content)
+    if isinstance(content, dict) and "weight_map" in content:
+        raise Unsupported("lists weights that Keras split over several files. Save them in one, without max_shard_size")
+    raise UnreadableFile("is JSON, and neither a model's architecture nor a list of weights")
+
+
+def _refusal(head: bytes, file: BinaryIO) -> ModelError:
+    """What to say of a file of none of the forms."""
+    if _is_table(file):
+        return UnreadableFile(
+            "is the index of a TensorFlow checkpoint under another name. "
+            "Name it as it was, NAME.index beside NAME.data-00000-of-00001"
+        )
+    for pattern, error in RECOGNIZED:
+        if re.search(pattern, head):
+            return error
+    return UnreadableFile(
+        "is no model in any form that is read: HDF5 or .keras of Keras, weights as HDF5, .npz or JSON. "
+        "The download may be incomplete. Save the model with model.save('model.h5')"
+    )
+
+
+SAVEZ = "Save weights as np.savez('weights.npz', *model.get_weights())"
+
+# By how the file begins.
+RECOGNIZED: tuple[tuple[bytes, ModelError], ...] = (
+    (rb"^version https://git-lfs", UnreadableFile("is a pointer of Git LFS, not the file. Run: git lfs pull")),
+    (rb"(?s)^\x93NUMPY.{2,60}'descr': '\|O'", Unsupported(PICKLE)),
+    (rb"^\x93NUMPY", Unsupported(f"is one array, where all of a model's weights were expected. {SAVEZ}")),
+    # Protocols 2 to 5; and 0 and 1, of a list or of an array.
+    (rb"^(\x80[\x02-\x05]|\(l|\]q|c(numpy|_codecs))", Unsupported(PICKLE)),
+    (rb"(?m)^(class_name|backend|config|keras_version) *:", Unsupported(YAML)),
+    (
+        rb"(?i)^\s*<(!doctype|html|\?xml)",
+        UnreadableFile("is a web page: the download went wrong. Fetch the file itself, not the page about it"),
+    ),
+)
+
+
+def _is_table(file: BinaryIO) -> bool:
+    file.seek(-min(len(tensor_bundle.MAGIC), file.seek(0, os.SEEK_END)), os.SEEK_END)
+    return file.read() == tensor_bundle.MAGIC
 
 
 def _is_hdf5(file: BinaryIO) -> bool:

@@ -7,7 +7,7 @@ What the format allows: https://support.hdfgroup.org/documentation/hdf5/latest/_
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -16,13 +16,14 @@ import numpy as np
 
 from service.engine.activations import Array
 from service.errors import ModelError, UnreadableFile, Unsupported
+from service.loading.hdf5_attributes import Attribute, Attributes
 
 # All arrays of one file, as they are in memory.
 MAX_ARRAY_BYTES = 256 << 20
-# The longest text, such as the model's architecture: 350 KB were seen.
-MAX_TEXT_BYTES = 4 << 20
 # The longest path: Keras nests some ten groups for a model in a model in a wrapper.
 MAX_DEPTH = 32
+# Of all groups and arrays that are looked at.
+MAX_OBJECTS = 20_000
 # Kerases split a list of names over 64 KB into numbered attributes.
 MAX_NAME_PARTS = 64
 
@@ -32,7 +33,7 @@ def opened(source: BinaryIO | io.BytesIO) -> Iterator["Hdf5"]:
     """Open an HDF5 file for guarded reading. Whatever h5py raises on a damaged file becomes UnreadableFile."""
     try:
         with h5py.File(source, "r") as file:
-            yield Hdf5(file)
+            yield Hdf5(file, Attributes(source, file.userblock_size))
     except ModelError:
         raise
     except RecursionError:
@@ -47,9 +48,10 @@ def opened(source: BinaryIO | io.BytesIO) -> Iterator["Hdf5"]:
 class Hdf5:
     """Groups, attributes and arrays of an open file, each checked before it is read."""
 
-    def __init__(self, file: h5py.File) -> None:
+    def __init__(self, file: h5py.File, attributes: Attributes) -> None:
         """Start at the root of `file`."""
         self.root: h5py.Group = file
+        self._attributes = attributes
         self._bytes_left = MAX_ARRAY_BYTES
 
     def child(self, group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
@@ -76,6 +78,27 @@ class Hdf5:
             raise UnreadableFile(f"{path[:200]!r} is not a group")
         return found
 
+    def datasets(self, wanted: Callable[[str], bool]) -> Iterator[str]:
+        """The paths of all datasets below those children of the root that are wanted, reached over plain links."""
+        met = 0
+        waiting = [name for name in self.children(self.root) if wanted(name)]
+        while waiting:
+            path = waiting.pop()
+            met += 1
+            if met > MAX_OBJECTS:
+                raise UnreadableFile(f"the HDF5 file holds more than {MAX_OBJECTS} objects")
+            found = self.child(self.root, path)
+            if isinstance(found, h5py.Group):
+                waiting += [f"{path}/{name}" for name in self.children(found)]
+            else:
+                yield path
+
+    def children(self, group: h5py.Group) -> list[str]:
+        """The names in a group."""
+        if len(group) > MAX_OBJECTS:
+            raise UnreadableFile(f"the HDF5 file holds more than {MAX_OBJECTS} objects")
+        return list(group)
+
     def array(self, parent: h5py.Group, path: str) -> Array:
         """The dataset `path` below `parent`, as float32."""
         dataset = self.child(parent, path)
@@ -95,7 +118,7 @@ class Hdf5:
         if dataset.external is not None or dataset.is_virtual:
             raise UnreadableFile(f"{path!r} keeps its data in another file, which Keras never does")
         dtype, shape = dataset.dtype, dataset.shape
-        if dataset.attrs.get("dtype") is not None or dtype.kind == "V":
+        if self.has(dataset, "dtype") or dtype.kind == "V":
             raise Unsupported(
                 f"{path!r} is stored as bfloat16 or another type without a NumPy dtype. Save the model in float32"
             )
@@ -118,41 +141,26 @@ class Hdf5:
                 f"{path!r} declares {size} bytes and stores {dataset.id.get_storage_size()}: the file is incomplete"
             )
 
+    def has(self, node: h5py.Group | h5py.Dataset, name: str) -> bool:
+        """Whether there is an attribute `name`."""
+        return name in self._of(node)
+
     def text(self, group: h5py.Group, name: str) -> str | None:
         """The text attribute `name`, or None where there is none."""
-        if name not in group.attrs:
+        if not self.has(group, name):
             return None
-        self._check_attribute(group, name)
-        return _text(group.attrs[name])
+        texts = self._attributes.texts(self._of(group)[name])
+        if len(texts) != 1:
+            raise UnreadableFile(f"the attribute {name!r} holds {len(texts)} texts, where one was expected")
+        return texts[0]
 
     def texts(self, group: h5py.Group, name: str) -> list[str] | None:
         """The list of texts in the attribute `name`, or in `name0`, `name1`, ... where it was too long; or None."""
-        if name in group.attrs:
-            parts = [name]
-        else:
-            parts = []
-            while f"{name}{len(parts)}" in group.attrs and len(parts) < MAX_NAME_PARTS:
-                parts.append(f"{name}{len(parts)}")
-            if not parts:
-                return None
-        texts: list[str] = []
-        for part in parts:
-            self._check_attribute(group, part)
-            # A list without elements is stored as an empty float64 array.
-            texts += [_text(value) for value in np.atleast_1d(group.attrs[part]).ravel()]
-        return texts
+        found = self._of(group)
+        parts = [name] if name in found else []
+        while not self.has(group, name) and f"{name}{len(parts)}" in found and len(parts) < MAX_NAME_PARTS:
+            parts.append(f"{name}{len(parts)}")
+        return [text for part in parts for text in self._attributes.texts(found[part])] if parts else None
 
-    def _check_attribute(self, group: h5py.Group, name: str) -> None:
-        attribute = group.attrs.get_id(name)
-        if math.prod(attribute.shape or (1,)) * attribute.dtype.itemsize > MAX_TEXT_BYTES:
-            raise UnreadableFile(f"the attribute {name!r} is longer than {MAX_TEXT_BYTES >> 20} MiB")
-
-
-def _text(value: object) -> str:
-    """A text of an attribute: `bytes`, `str` or a NumPy string, as h5py 2 and 3 and the Kerases differ."""
-    text = value.decode("utf-8") if isinstance(value, bytes) else value
-    if not isinstance(text, str):
-        raise UnreadableFile(f"an attribute holds {type(value).__name__} where a text was expected")
-    if len(text) > MAX_TEXT_BYTES:
-        raise UnreadableFile(f"an attribute holds a text longer than {MAX_TEXT_BYTES >> 20} MiB")
-    return text
+    def _of(self, node: h5py.Group | h5py.Dataset) -> dict[str, Attribute]:
+        return self._attributes.of(h5py.h5o.get_info(node.id).addr)

@@ -22,12 +22,12 @@ class Legacy(NamedTuple):
 
 def is_whole(file: Hdf5) -> bool:
     """Whether the file is a whole model."""
-    return "model_config" in file.root.attrs
+    return file.has(file.root, "model_config")
 
 
 def is_weights(file: Hdf5) -> bool:
     """Whether the file is the weights of a model."""
-    return "layer_names" in file.root.attrs or "layer_names0" in file.root.attrs
+    return file.has(file.root, "layer_names") or file.has(file.root, "layer_names0")
 
 
 def read(file: Hdf5) -> Legacy:

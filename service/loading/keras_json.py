@@ -72,8 +72,8 @@ class KerasVersion:
         return replace(self, theano=backend == "theano")
 
     def with_wiring(self, build_input_shape: bool | None) -> "KerasVersion":  # noqa: FBT001 - as the field
-        """The same version with what the model's config says of it."""
-        return replace(self, build_input_shape=build_input_shape)
+        """The same version with what the model's config says of it, unless the file's form says it for certain."""
+        return self if self.build_input_shape is not None else replace(self, build_input_shape=build_input_shape)
 
     @property
     def known(self) -> bool:
@@ -91,6 +91,8 @@ class KerasVersion:
 
 # Of weights that came without a version, as a list of arrays does.
 UNKNOWN = KerasVersion(None, 0, 0, tf=False)
+# Of a Keras 3 that does not say which, as its JSON does not: any since 3.4 computes the same.
+KERAS_3 = KerasVersion("3", 3, 4, tf=False)
 
 
 def precision(dtype: Any, where: str) -> str | None:  # noqa: ANN401 - JSON is anything
@@ -301,7 +303,7 @@ def named_activation(name: str, keras: KerasVersion, where: str) -> Activation:
                 "tells the version. Say hard_sigmoid_keras_2 or hard_sigmoid_keras_3"
             )
         return HARD_SIGMOID_KERAS_3 if keras.major >= 3 else HARD_SIGMOID_KERAS_2
-    if not keras.known and name in UNAMBIGUOUS:
+    if name in UNAMBIGUOUS:
         return UNAMBIGUOUS[name]
     if name not in ACTIVATIONS:
         raise Unsupported(
@@ -311,5 +313,5 @@ def named_activation(name: str, keras: KerasVersion, where: str) -> Activation:
     return ACTIVATIONS[name]
 
 
-# What a person may say of weights whose Keras version no file tells.
+# What a person may say; no Keras writes these.
 UNAMBIGUOUS = {"hard_sigmoid_keras_2": HARD_SIGMOID_KERAS_2, "hard_sigmoid_keras_3": HARD_SIGMOID_KERAS_3}

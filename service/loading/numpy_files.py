@@ -6,16 +6,18 @@ Formats: numpy.lib.format, and a zip of .npy members.
 import io
 import math
 import zipfile
+from collections.abc import Collection
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from service.errors import UnreadableFile
+from service.loading.zips import check_directory
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
-MAX_BYTES = 256 << 20
+MAX_BYTES = 128 << 20
 MAX_MEMBERS = 4096
 
 AnyArray = npt.NDArray[Any]
@@ -36,16 +38,19 @@ def read_npy(source: BinaryIO, name: str = "the .npy file") -> AnyArray:
     if dtype.hasobject:
         raise UnreadableFile(
             f"{name} holds Python objects, which only pickle can read, and a pickle can run any code. "
-            "Save plain arrays instead: np.savez('weights.npz', *arrays)"
+            "Save plain arrays instead: np.savez('arrays.npz', *arrays)"
         )
+    if dtype.kind not in "fiub":
+        raise UnreadableFile(f"{name} holds {dtype} {shape}, where numbers were expected")
     expected, came = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
-    if dtype.kind not in "fiub" or expected != came:
+    if expected != came:
         raise UnreadableFile(f"{name} declares {dtype} {shape}, {expected} bytes of numbers, and holds {came}")
     return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran_order else "C")
 
 
-def read_npz(source: BinaryIO) -> dict[str, AnyArray]:
-    """The arrays of a .npz file, by name, in the file's order."""
+def read_npz(source: BinaryIO, only: Collection[str] | None = None) -> dict[str, AnyArray]:
+    """The arrays of a .npz file, by name, in the file's order; of the named ones alone, where some are named."""
+    check_directory(source)
     try:
         with zipfile.ZipFile(source) as archive:
             members = archive.infolist()
@@ -56,6 +61,8 @@ def read_npz(source: BinaryIO) -> dict[str, AnyArray]:
                 raise UnreadableFile(f"the .npz file unpacks to more than {MAX_BYTES >> 20} MiB")
             arrays = {}
             for name in names:
+                if only is not None and name.removesuffix(".npy") not in only:
+                    continue
                 with archive.open(name) as member:
                     arrays[name.removesuffix(".npy")] = read_npy(member, f"the member {name[:100]!r}")  # type: ignore[arg-type]
             return arrays

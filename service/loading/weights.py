@@ -3,14 +3,18 @@
 Everywhere the result is one list of arrays a layer, in the order of `get_weights()`.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from service.engine.activations import Array
 from service.errors import UnreadableFile
 from service.loading.architecture import LayerSpec
-from service.loading.layers import NOT_TRAINED, array_names
+from service.loading.layers import NOT_TRAINED, RECURRENT, array_names
 
 Groups = Sequence[tuple[str, Sequence[Array]]]
+# By the path of the object that has them, as Keras 3 writes it: ("layers", "lstm", "cell").
+Tree = Mapping[tuple[str, ...], Sequence[Array]]
 
 
 def by_group(layers: Sequence[LayerSpec], groups: Groups) -> list[list[Array]]:
@@ -45,6 +49,95 @@ def in_order(layers: Sequence[LayerSpec], arrays: Sequence[Array]) -> list[list[
         )
     rest = iter(arrays)
     return [[next(rest) for _ in range(count)] for count in counts]
+
+
+def by_class(layers: Sequence[LayerSpec], tree: Tree) -> list[list[Array]]:
+    """From a Keras 3 weights file, which names a layer after its class and how many of them came before.
+
+    The numbers step by two where a layer with weights was counted twice (tf.keras 2.12, 2.13): only their order counts.
+    Source: _save_container_state of keras/src/saving/saving_lib.py.
+    """
+    found: list[list[Array]] = [[] for _ in layers]
+    _hand_out(layers, range(len(layers)), tree, ("layers",), found)
+    return found
+
+
+def _hand_out(
+    layers: Sequence[LayerSpec], members: Sequence[int], tree: Tree, place: tuple[str, ...], found: list[list[Array]]
+) -> None:
+    """Hand the arrays below `place` to those of the layers that stand there, and to those in the models that do."""
+    depth = place.count("layers") - 1
+    entries: dict[str, list[int]] = {}
+    for k in members:
+        entries.setdefault(layers[k].path[depth], []).append(k)
+    by_name: dict[str, list[list[int]]] = {}
+    for inside in entries.values():
+        if any(array_names(layers[k].class_name, layers[k].config) for k in inside):
+            first = layers[inside[0]]
+            class_name = first.models[depth] if len(first.path) > depth + 1 else first.class_name
+            by_name.setdefault(snake_case("Functional" if class_name == "Model" else class_name), []).append(inside)
+    for name, listed in by_name.items():
+        groups = _numbered(name, tree, place)
+        if len(groups) != len(listed):
+            raise UnreadableFile(
+                f"the architecture has {len(listed)} layers with weights of the class {name}, "
+                f"the file has {len(groups)}"
+            )
+        for group, inside in zip(groups, listed, strict=True):
+            first = layers[inside[0]]
+            if len(first.path) > depth + 1:
+                _hand_out(layers, inside, tree, (*place, group, "layers"), found)
+            else:
+                found[inside[0]] = _below(first.class_name, first.config, tree, (*place, group))
+
+
+def stack_of(tree: Tree, tops: set[str]) -> list[tuple[str | None, Sequence[Array]]] | None:
+    """The layers in their order, weightless ones first, where the file tells it: of one recurrent class, then Dense."""
+    recurrent = [name for name in ("lstm", "gru", "simple_rnn") if _numbered(name, tree, ("layers",))]
+    ordered = [group for name in (*recurrent, "dense") for group in _numbered(name, tree, ("layers",))]
+    if len(recurrent) != 1 or any(path[1] not in ordered for path in tree if len(path) > 1):
+        return None
+    weightless: list[tuple[str | None, Sequence[Array]]] = [(top, ()) for top in sorted(tops - set(ordered))]
+    weighted = [(group, tree.get(("layers", group, "cell"), tree.get(("layers", group), ()))) for group in ordered]
+    return [*weightless, *weighted]
+
+
+def _numbered(name: str, tree: Tree, place: tuple[str, ...]) -> list[str]:
+    """The children of `place` that are called `name`, name_1, name_2, ... and hold arrays, in that order."""
+    below = {path[len(place)] for path in tree if len(path) > len(place) and path[: len(place)] == place}
+    numbers = [
+        (int(match[1] or 0), child) for child in below if (match := re.fullmatch(rf"{name}(?:_(\d{{1,9}}))?", child))
+    ]
+    return [child for _, child in sorted(numbers)]
+
+
+def _below(class_name: str, config: Mapping[str, Any], tree: Tree, place: tuple[str, ...]) -> list[Array]:
+    """A layer's arrays, gathered from the objects in it that have them."""
+
+    def inside(key: str, child: str) -> list[Array]:
+        layer = config.get(key)
+        if not isinstance(layer, dict):
+            return []
+        return _below(str(layer.get("class_name")), layer.get("config") or {}, tree, (*place, child))
+
+    if class_name == "Bidirectional":
+        backward = "backward_layer" if config.get("backward_layer") else "layer"
+        return inside("layer", "forward_layer") + inside(backward, "backward_layer")
+    if class_name == "TimeDistributed":
+        return inside("layer", "layer")
+    if class_name == "RNN":
+        return inside("cell", "cell")
+    if class_name == "StackedRNNCells":
+        cells = [str(cell.get("class_name")) for cell in config.get("cells") or [] if isinstance(cell, dict)]
+        groups = {cell: iter(_numbered(snake_case(cell), tree, (*place, "cells"))) for cell in cells}
+        return [array for cell in cells for array in tree.get((*place, "cells", next(groups[cell], "")), ())]
+    return [*tree.get((*place, "cell") if class_name in RECURRENT else place, ())]
+
+
+def snake_case(class_name: str) -> str:
+    """As to_snake_case of keras/src/utils/naming.py: SimpleRNN is simple_rnn, PReLU is p_re_lu."""
+    apart = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", class_name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", apart).lower()
 
 
 def _tops(layers: Sequence[LayerSpec]) -> dict[str, list[int]]:

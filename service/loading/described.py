@@ -1,0 +1,64 @@
+"""An architecture that lies beside the weights: a Keras JSON file, or layers written out in the card."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from service.errors import UnreadableFile
+from service.loading.card import Card, stem_of
+from service.loading.keras_json import KERAS_3, KerasVersion, parse
+
+MAX_BYTES = 4 << 20
+
+
+class Described(NamedTuple):
+    """A model's parsed JSON, and the Keras that wrote it; None where that does not say."""
+
+    config: dict[str, Any]
+    keras: KerasVersion | None
+
+
+def read(card: Card, path: Path) -> Described | None:
+    """The architecture of the weights at `path`: what their card says, else `<stem>.json` where it is Keras' own."""
+    if isinstance(card.architecture, list):
+        return Described({"class_name": "Sequential", "config": card.architecture}, None)
+    if card.architecture is not None:
+        if Path(card.architecture).name != card.architecture:
+            raise UnreadableFile(f"its card names the architecture {card.architecture[:100]!r}: give a file beside it")
+        described = _read(path.with_name(card.architecture))
+        if described is None:
+            raise UnreadableFile(f"its architecture {card.architecture[:100]!r} is not there, or is no model's JSON")
+        return described
+    stem = path.name.removesuffix(".weights.h5") if path.name.endswith(".weights.h5") else stem_of(path)
+    beside = path.with_name(f"{stem}.json")
+    return None if beside == path else _read(beside)
+
+
+def _read(path: Path) -> Described | None:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError:
+        return None
+    if len(data) > MAX_BYTES:
+        raise UnreadableFile(f"its architecture {path.name} is larger than {MAX_BYTES >> 20} MiB")
+    model = parse_model(data, path.name)
+    return None if model is None else Described(model, version_of(model))
+
+
+def parse_model(data: bytes, name: str) -> Any:  # noqa: ANN401 - JSON is anything
+    """Keras' JSON of a model, also where it was encoded twice; None where it is the JSON of something else."""
+    try:
+        model = parse(data.decode("utf-8-sig"), name)
+    except UnicodeDecodeError:
+        raise UnreadableFile(f"{name} is not text in UTF-8") from None
+    if isinstance(model, str):  # json.dump(model.to_json())
+        model = parse(model, name)
+    return model if isinstance(model, dict) and "class_name" in model else None
+
+
+def version_of(model: dict[str, Any]) -> KerasVersion:
+    """The Keras that wrote a model's JSON. Keras 3 does not say it, and names modules; 1.0 says neither."""
+    version = model.get("keras_version")
+    if version is None and "module" in model:
+        return KERAS_3
+    return KerasVersion.parse(version if isinstance(version, str) else None)

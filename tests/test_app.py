@@ -1,0 +1,344 @@
+"""The app in process: faults that no client can cause, limits, and what the model's card adds."""
+
+import asyncio
+import json
+import logging
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from echo import Echo
+from fastapi import FastAPI
+from serving import ASKER, SMALL, call, in_loop, started
+from test_http import GOOD, ROW, many, one
+
+from service import live as live_module
+from service.app import create_app
+from service.batching import Job
+from service.engine.model import Node
+from service.errors import ModelError, WrongNumbers
+from service.live import Live
+from service.middleware import Boundary
+from service.routes import native
+from service.settings import Settings
+
+MODEL = ASKER / "k215_model.h5"
+
+
+def app_of(model: Path = MODEL, **settings: Any) -> FastAPI:
+    return create_app(Settings(model=model, **settings))
+
+
+def live_of(app: FastAPI) -> Live:
+    found: Live = app.state.live
+    return found
+
+
+def with_echo(app: FastAPI) -> Echo:
+    """Put a layer that can be told to fail before the model's own; it is given twice the input."""
+    layer, live = Echo(), live_of(app)
+    nodes = [Node(node.layer, tuple(k + 1 for k in node.inputs)) for node in live.model.nodes]
+    live.model = replace(live.model, nodes=(Node(layer, (0,)), *nodes))
+    return layer
+
+
+def row_of(number: float) -> bytes:
+    return one([[number] * 15] * 20)
+
+
+def queued(app: FastAPI, *numbers: float) -> Job:
+    """Rows that wait in the queue, without a request of their own."""
+    live = live_of(app)
+    x = np.array([[[number] * 15] * 20 for number in numbers], np.float32)
+    return live.batcher.submit(live.model, x, time.monotonic() + 60)
+
+
+# Faults.
+
+
+@in_loop
+async def test_a_forward_pass_that_raises_is_a_500_that_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    app = app_of()
+    with_echo(app).fail.add(0.5)
+    async with started(app):
+        bad, good = await asyncio.gather(
+            call(app, "/predict", row_of(0.5), headers={"x-request-id": "abc"}), call(app, "/predict", row_of(0.25))
+        )
+    assert (bad.status, good.status) == (500, 200)
+    assert bad.json == {
+        "type": "urn:lstm-serve:internal",
+        "title": "Internal error",
+        "status": 500,
+        "detail": "the forward pass failed",
+        "request_id": "abc",
+    }
+    assert "Fault" in caplog.text
+
+
+@in_loop
+async def test_an_output_that_is_not_finite_is_a_500() -> None:
+    app = app_of()
+    with_echo(app).nan.add(0.5)
+    async with started(app):
+        bad, good = await asyncio.gather(call(app, "/predict", row_of(0.5)), call(app, "/predict", row_of(0.25)))
+        batch = await call(app, "/predict/batch", many([[[0.5] * 15] * 20, ROW]))
+    assert (bad.status, good.status, batch.status) == (500, 200, 500)
+    assert bad.json["type"] == "urn:lstm-serve:not-finite"
+    assert bad.json["request_id"] == bad.headers["x-request-id"]
+
+
+@in_loop
+async def test_a_fault_of_ours_is_in_the_log_under_the_id_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError("inside")
+
+    app = app_of()
+    monkeypatch.setattr(native, "answers", fault)
+    async with started(app):
+        answer = await call(app, "/predict", GOOD)
+    assert (answer.status, answer.json["type"]) == (500, "urn:lstm-serve:internal")
+    assert "inside" not in answer.body.decode()
+    assert f"request {answer.json['request_id']} failed" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+@in_loop
+async def test_a_fault_after_half_an_answer_closes_the_connection() -> None:
+    async def half(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ZeroDivisionError
+
+    app = app_of()
+    boundary: Any = Boundary(half, live_of(app))
+    with pytest.raises(ZeroDivisionError):
+        await call(boundary, "/")
+
+
+@in_loop
+async def test_a_dead_batching_task_is_told_by_the_health_checks() -> None:
+    app = app_of()
+    async with started(app):
+        task = live_of(app).batcher._task
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        alive, ready = await call(app, "/livez"), await call(app, "/readyz")
+        answer = await call(app, "/predict", GOOD)
+    assert (alive.status, alive.json) == (500, {"status": "failing"})
+    assert (ready.status, ready.json) == (503, {"status": "failing"})
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json["detail"] == "the service cannot compute"
+
+
+# Limits.
+
+
+@in_loop
+async def test_a_full_queue_is_a_429_at_once() -> None:
+    app = app_of(max_queue_rows=4, max_rows=4, max_batch_rows=2)
+    async with started(app):
+        job = queued(app, 1, 2, 3, 4)
+        answer = await call(app, "/predict", GOOD)
+        assert not job.future.done()
+        assert len(await job.future) == 4
+        assert (await call(app, "/predict", GOOD)).status == 200
+    assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+    assert answer.json["detail"] == "4 rows are waiting; at most 4 may"
+
+
+@in_loop
+async def test_bytes_in_flight_are_bounded_and_given_back() -> None:
+    app = app_of(max_inflight_bytes=len(GOOD))
+    live = live_of(app)
+    async with started(app):
+        for body, status in ((GOOD, 200), (GOOD + b" ", 429), (b"[]", 422), (b"", 400), (GOOD, 200)):
+            answer = await call(app, "/predict", body)
+            assert answer.status == status
+            assert live.inflight_bytes == 0
+        assert (await call(app, "/predict", GOOD, headers={"content-type": "text/plain"})).status == 415
+        assert live.inflight_bytes == 0
+
+
+@in_loop
+async def test_stopping_refuses_and_says_so() -> None:
+    app = app_of()
+    live = live_of(app)
+    async with started(app):
+        live.draining = True
+        ready = await call(app, "/readyz", headers={})
+        assert (ready.status, ready.headers["connection"]) == (503, "close")
+        await live.close()
+        answer = await call(app, "/predict", GOOD)
+    assert (answer.status, answer.json["detail"]) == (503, "the service is stopping")
+
+
+@in_loop
+async def test_who_leaves_while_waiting_is_not_computed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    app = app_of(max_batch_rows=1)
+    layer, left = with_echo(app), asyncio.Event()
+    async with started(app):
+        layer.calls.clear()
+        job = queued(app, 1, 2, 3)
+        request = asyncio.ensure_future(call(app, "/predict", row_of(9), left=left))
+        await asyncio.sleep(0)
+        left.set()
+        answer = await request
+        await job.future
+    assert (answer.status, answer.body) == (0, b"")
+    assert [x[0, 0, 0] for x in layer.calls] == [1, 2, 3]
+    assert caplog.records[-1].getMessage() == "POST /predict 499"
+
+
+@in_loop
+async def test_who_leaves_before_the_body_has_come_is_let_go() -> None:
+    app = app_of()
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        raise AssertionError("there is nobody to answer")
+
+    async with started(app):
+        await app(
+            {"type": "http", "method": "POST", "path": "/predict", "headers": [], "query_string": b""}, receive, send
+        )
+    assert live_of(app).inflight_bytes == 0
+
+
+@in_loop
+async def test_what_waits_and_is_cancelled_by_the_server_is_a_503() -> None:
+    app = app_of(max_batch_rows=1)
+    async with started(app):
+        job = queued(app, 1, 2, 3)
+        request = asyncio.ensure_future(call(app, "/predict", GOOD))
+        await asyncio.sleep(0)
+        request.cancel()
+        answer = await request
+        await job.future
+    assert (answer.status, answer.json["detail"]) == (503, "the service is stopping")
+
+
+@pytest.mark.parametrize("bad", ["fail", "nan"])
+@in_loop
+async def test_one_bad_run_of_several_fails_the_request_and_leaves_nothing_behind(
+    bad: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = app_of(SMALL / "steps.h5")
+    getattr(with_echo(app), bad).add(0.5)
+    body = many([[[0.5] * 3] * 4, [[0.25] * 3] * 5, [[0.5] * 3] * 6])
+    async with started(app):
+        answer = await call(app, "/predict/batch", body)
+        async with asyncio.timeout(20):
+            while live_of(app).batcher.queued_rows:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.001)
+    assert answer.status == 500
+    assert "never retrieved" not in caplog.text
+
+
+@in_loop
+async def test_a_slow_model_is_computed_in_a_thread_with_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "LONGEST_ON_THE_LOOP", 0.0)
+    threaded = app_of()
+    monkeypatch.undo()
+    answers = []
+    for app in (threaded, app_of()):
+        async with started(app):
+            answers.append(await asyncio.gather(*(call(app, "/predict", row_of(k / 10)) for k in range(8))))
+    assert live_of(threaded).batcher.executor is not None
+    for a, b in zip(*answers, strict=True):
+        assert np.allclose(a.json["probabilities"], b.json["probabilities"], rtol=0, atol=1e-6)
+
+
+# The card and the golden predictions.
+
+
+def beside(tmp_path: Path, stem: str, card: dict[str, Any]) -> Path:
+    """A copy of a small model with this card beside it, and with its golden predictions."""
+    for name in (f"{stem}.h5", f"{stem}.golden.npz"):
+        shutil.copy(SMALL / name, tmp_path)
+    (tmp_path / f"{stem}.card.json").write_text(json.dumps(card))
+    return tmp_path / f"{stem}.h5"
+
+
+async def answers_of(app: FastAPI, x: Any) -> list[Any]:
+    async with started(app):
+        answer = await call(app, "/predict/batch", many(np.asarray(x).tolist()))
+    assert answer.status == 200, answer.body
+    found: list[Any] = answer.json["predictions"]
+    return found
+
+
+@in_loop
+async def test_labels_names_and_version_of_the_card(tmp_path: Path) -> None:
+    card = {
+        "name": "pump",
+        "version": "3",
+        "description": "Whether the pump fails.",
+        "classes": ["runs", "fails"],
+        "features": ["heat", {"name": "flow", "unit": "l/s"}, "noise"],
+        "metadata": {"by": "us"},
+    }
+    app = app_of(beside(tmp_path, "binary", card))
+    with np.load(SMALL / "binary.golden.npz") as golden:
+        answers = await answers_of(app, golden["x"])
+        assert [a["label"] for a in answers] == [("runs", "fails")[int(p >= 0.5)] for p in golden["y"][:, 0]]
+    about = (await call(app, "/model")).json
+    assert (about["name"], about["version"], about["classes"]) == ("pump", "3", ["runs", "fails"])
+    assert about["features"][1] == {"name": "flow", "unit": "l/s", "description": None}
+    assert about["metadata"] == {"by": "us"}
+    assert "heat, flow, noise" in json.dumps(app.openapi())
+
+
+@in_loop
+async def test_labels_of_a_classifier(tmp_path: Path) -> None:
+    app = app_of(beside(tmp_path, "free", {"classes": ["a", "b", "c"]}))
+    with np.load(SMALL / "free.golden.npz") as golden:
+        answers = await answers_of(app, golden["x"])
+        assert [a["label"] for a in answers] == ["abc"[k] for k in golden["y"].argmax(axis=1)]
+
+
+@pytest.mark.parametrize("form", ["mean and scale", "min and max"])
+@in_loop
+async def test_the_scaling_of_the_card_is_done_first(tmp_path: Path, form: str) -> None:
+    mean, scale = np.array([100.0, -3.0, 0.25]), np.array([50.0, 0.5, 2.0])
+    scaling = (
+        {"mean": mean.tolist(), "scale": scale.tolist()}
+        if form == "mean and scale"
+        else {"min": mean.tolist(), "max": (mean + scale).tolist()}
+    )
+    path = beside(tmp_path, "values", {"scaling": scaling})
+    with np.load(SMALL / "values.golden.npz") as golden:
+        x, y = golden["x"] * scale + mean, golden["y"]
+    with pytest.raises(WrongNumbers):
+        app_of(path)  # the golden predictions are still those of the model without it
+    np.savez(tmp_path / "values.golden.npz", x=x, y=y)
+    app = app_of(path)
+    answers = await answers_of(app, x)
+    assert np.allclose([a["values"] for a in answers], y, rtol=0, atol=1e-5)
+    assert live_of(app).model.origin.verified
+
+
+@pytest.mark.parametrize(
+    ("stem", "card", "said"),
+    [
+        ("binary", {"classes": ["a", "b", "c"]}, "names 3 classes; the model's output has 2"),
+        ("values", {"classes": ["a", "b"]}, "names 2 classes; the model answers plain values"),
+        ("binary", {"features": ["a"]}, "names 1 features, the model has 3"),
+        ("binary", {"scaling": {"mean": [1], "scale": [1]}}, "scales 1 features, the model has 3"),
+        ("binary", {"scaling": {"mean": [1, 2, 3], "scale": [1, 0, 1]}}, "no scale may be 0"),
+        ("binary", {"clases": ["a", "b"]}, "clases"),
+        ("binary", {"timesteps": 7}, "timesteps = 7, the file says 6"),
+    ],
+)
+def test_a_wrong_card_is_refused(tmp_path: Path, stem: str, card: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        app_of(beside(tmp_path, stem, card))

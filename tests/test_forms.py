@@ -1,0 +1,504 @@
+"""Every form that a model has on disk, told apart by its content."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from kerasfiles import GOLDEN, dense, lstm, numbers, save, save_sequential, sequential
+
+from service import load_model
+from service.engine.model import Model
+from service.errors import MissingFact, UnreadableFile, Unsupported, WrongNumbers
+
+ASKER = GOLDEN / "asker"
+
+
+def arrays_of(name: str) -> list[Any]:
+    with np.load(ASKER / name) as file:
+        return [file[f"arr_{k}"] for k in range(len(file.files))]
+
+
+def reproduces(model: Model, keras: str) -> None:
+    with np.load(ASKER / f"{keras}_golden.npz") as golden:
+        x, y = (golden[name] for name in golden.files)
+    np.testing.assert_allclose(model.predict(x), y, atol=1e-5)
+
+
+FORMS = [
+    ("k122", "k122_weights.h5", "weights-only HDF5"),
+    ("k215", "k215_weights.h5", "weights-only HDF5"),
+    ("tf215", "tf215_weights.h5", "weights-only HDF5"),
+    ("k3", "k3_model.weights.h5", ".weights.h5"),
+    ("k122", "k122_weights_arr.npz", ".npz"),
+    ("k3", "k3_weights_arr.npz", ".npz"),
+]
+IDS = [name for _, name, _ in FORMS]
+OUTPUT = {"output_activation": "softmax"}
+BOTH: Any = {"recurrent_activation": "sigmoid", **OUTPUT}
+
+
+@pytest.mark.parametrize(("keras", "name", "form"), FORMS, ids=IDS)
+def test_weights_with_the_json_beside_them(tmp_path: Path, keras: str, name: str, form: str) -> None:
+    suffix = ".weights.h5" if form == ".weights.h5" else Path(name).suffix
+    path = Path(shutil.copy(ASKER / name, tmp_path / f"model{suffix}"))
+    shutil.copy(ASKER / f"{keras}_arch.json", tmp_path / "model.json")
+    model = load_model(path)
+    assert (model.origin.format, model.input_shape) == (form, (20, 15))
+    reproduces(model, keras)
+
+
+@pytest.mark.parametrize(("keras", "name", "form"), FORMS, ids=IDS)
+def test_weights_with_the_json_that_their_card_names(tmp_path: Path, keras: str, name: str, form: str) -> None:
+    del form
+    path = Path(shutil.copy(ASKER / name, tmp_path / name))
+    shutil.copy(ASKER / f"{keras}_arch.json", tmp_path / "architecture.json")
+    (tmp_path / f"{path.stem}.card.json").write_text('{"architecture": "architecture.json"}')
+    reproduces(load_model(path), keras)
+
+
+@pytest.mark.parametrize(("keras", "name", "form"), FORMS, ids=IDS)
+def test_weights_alone_with_what_no_file_tells(tmp_path: Path, keras: str, name: str, form: str) -> None:
+    path = Path(shutil.copy(ASKER / name, tmp_path / name))
+    told = keras == "k122" or form == "weights-only HDF5"
+    with pytest.raises(MissingFact, match="--output-activation softmax") as raised:
+        load_model(path)
+    assert ("--recurrent-activation" in str(raised.value)) is not told
+    gate = None if told else "sigmoid"
+    model = load_model(path, recurrent_activation=gate, output_activation="softmax")
+    assert model.input_shape == (None, 15)
+    assert any("recurrent_activation" in what for what in model.origin.assumed) is told
+    reproduces(model, keras)
+    card = {"output_activation": "softmax", "timesteps": 20} | ({} if told else {"recurrent_activation": gate})
+    (tmp_path / f"{path.stem}.card.json").write_text(json.dumps(card))
+    assert load_model(path).input_shape == (20, 15)
+
+
+def test_a_flag_must_not_contradict_the_card(tmp_path: Path) -> None:
+    path = Path(shutil.copy(ASKER / "k122_weights.h5", tmp_path / "m.h5"))
+    (tmp_path / "m.card.json").write_text('{"output_activation": "softmax"}')
+    assert load_model(path, output_activation="softmax").kind == "classes"
+    with pytest.raises(UnreadableFile, match="its card says output_activation"):
+        load_model(path, output_activation="linear")
+
+
+def test_a_flag_that_the_file_answers_itself_is_refused() -> None:
+    with pytest.raises(UnreadableFile, match="says its recurrent_activation itself"):
+        load_model(ASKER / "k3_model.h5", recurrent_activation="sigmoid")
+
+
+def listed(path: Path, content: Any) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_json_list_of_arrays_flat_by_layer_and_doubled(tmp_path: Path) -> None:
+    flat = [array.tolist() for array in arrays_of("k3_weights_arr.npz")]
+    said: Any = {"recurrent_activation": "sigmoid", "output_activation": "softmax"}
+    for content in (flat, [flat[:3], [], flat[3:]], [flat]):
+        reproduces(load_model(listed(tmp_path / "w.json", content), **said), "k3")
+    for content in ([flat, flat], flat + flat):
+        model = load_model(listed(tmp_path / "w.json", content), **said)
+        assert "2 times over" in model.origin.assumed[0]
+        reproduces(model, "k3")
+
+
+def test_a_doubled_npz_is_taken_once(tmp_path: Path) -> None:
+    arrays = arrays_of("k3_weights_arr.npz")
+    np.savez(tmp_path / "w.npz", *arrays, *arrays, *arrays)
+    model = load_model(tmp_path / "w.npz", recurrent_activation="sigmoid", output_activation="softmax")
+    assert "3 times over" in model.origin.assumed[0]
+    reproduces(model, "k3")
+
+
+def test_the_arrays_of_an_npz_are_taken_by_number_or_else_as_they_come(tmp_path: Path) -> None:
+    arrays = arrays_of("k122_weights_arr.npz")
+    order = [10, 2, 0, 1, *range(3, 10), 13, 12, 11]
+    np.savez(tmp_path / "w.npz", **{f"arr_{k}": arrays[k] for k in order})
+    reproduces(load_model(tmp_path / "w.npz", output_activation="softmax"), "k122")
+    np.savez(tmp_path / "w.npz", **{f"lstm/{k}": array for k, array in enumerate(arrays)})
+    reproduces(load_model(tmp_path / "w.npz", output_activation="softmax"), "k122")
+
+
+LAYERS = [
+    {"class_name": "LSTM", "config": {"units": 101, "recurrent_activation": "sigmoid"}},
+    {"class_name": "Dense", "config": {"units": 5, "activation": "softmax"}},
+]
+
+
+def with_card(tmp_path: Path, **card: Any) -> Path:
+    path = Path(shutil.copy(ASKER / "k3_weights_arr.npz", tmp_path / "m.npz"))
+    (tmp_path / "m.card.json").write_text(json.dumps(card))
+    return path
+
+
+def test_layers_written_out_in_the_card(tmp_path: Path) -> None:
+    model = load_model(with_card(tmp_path, architecture=LAYERS, timesteps=20))
+    assert (model.input_shape, model.origin.keras) == ((20, 15), None)
+    reproduces(model, "k3")
+    gate: Any = [LAYERS[0] | {"config": {"units": 101}}, LAYERS[1]]
+    with pytest.raises(MissingFact, match="recurrent_activation of the LSTM layer"):
+        load_model(with_card(tmp_path, architecture=gate))
+    ambiguous: Any = [LAYERS[0] | {"config": {"units": 101, "recurrent_activation": "hard_sigmoid"}}, LAYERS[1]]
+    with pytest.raises(MissingFact, match="hard_sigmoid_keras_2"):
+        load_model(with_card(tmp_path, architecture=ambiguous))
+    with pytest.raises(UnreadableFile, match="says its output_activation itself"):
+        load_model(with_card(tmp_path, architecture=LAYERS, output_activation="softmax"))
+
+
+def test_which_hard_sigmoid_may_be_said(tmp_path: Path) -> None:
+    path = with_card(tmp_path, output_activation="softmax")
+    with pytest.raises(MissingFact, match="hard_sigmoid_keras_3"):
+        load_model(path, recurrent_activation="hard_sigmoid")
+    for name in ("hard_sigmoid_keras_2", "hard_sigmoid_keras_3"):
+        layer: Any = load_model(path, recurrent_activation=name).nodes[0].layer
+        assert layer.recurrent_activation.name == "hard_sigmoid"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "reason"),
+    [
+        ("absent.json", "is not there"),
+        ("../elsewhere.json", "give a file beside it"),
+        ("/etc/passwd", "give a file beside it"),
+        ("m.card.json", "no model's JSON"),
+        ("large.json", "larger than 4 MiB"),
+        ("latin.json", "not text in UTF-8"),
+    ],
+)
+def test_an_architecture_that_is_none_is_refused(tmp_path: Path, architecture: str, reason: str) -> None:
+    (tmp_path / "large.json").write_text(" " * (5 << 20))
+    (tmp_path / "latin.json").write_bytes(b'{"class_name": "\xe9"}')
+    with pytest.raises(UnreadableFile, match=reason):
+        load_model(with_card(tmp_path, architecture=architecture))
+
+
+def test_json_that_was_encoded_twice_is_decoded_twice(tmp_path: Path) -> None:
+    path = with_card(tmp_path, architecture="a.json")
+    (tmp_path / "a.json").write_text(json.dumps((ASKER / "k3_arch.json").read_text()))
+    reproduces(load_model(path), "k3")
+
+
+def test_json_beside_the_weights_that_is_no_model_is_left_alone(tmp_path: Path) -> None:
+    path = with_card(tmp_path, output_activation="softmax", recurrent_activation="sigmoid")
+    (tmp_path / "m.json").write_text('{"loss": [1, 2]}')
+    reproduces(load_model(path), "k3")
+
+
+def test_weights_and_architecture_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFile, match="calls for 6 arrays, the file has 5"):
+        load_model(with_card(tmp_path, architecture=[LAYERS[0], LAYERS[0]]))
+    path = save(tmp_path / "w.h5", None, {"a": lstm()[2]})
+    (tmp_path / "w.json").write_text(json.dumps(sequential([lstm(), dense()]) | {"keras_version": "2.15.0"}))
+    with pytest.raises(UnreadableFile, match="2 layers with weights"):
+        load_model(path)
+
+
+def test_an_architecture_alone_asks_for_its_weights() -> None:
+    with pytest.raises(MissingFact, match="Name the weights' file"):
+        load_model(ASKER / "k215_arch.json")
+
+
+def stack(tmp_path: Path, groups: dict[str, list[Any]], keras: str = "2.15.0", **said: str) -> Model:
+    return load_model(save(tmp_path / "m.h5", None, groups, keras=keras), **said)  # type: ignore[arg-type]
+
+
+def kinds(model: Model) -> list[str]:
+    return [type(node.layer).__name__ for node in model.nodes]
+
+
+def test_classes_units_and_features_are_read_from_the_shapes(tmp_path: Path) -> None:
+    groups = {
+        "lstm_1": [numbers(3, 400), numbers(100, 400), numbers(400)],
+        "dropout_1": [],
+        "mine": [numbers(100, 24), numbers(8, 24), numbers(2, 24)],
+        "bidirectional_1": [numbers(8, 12), numbers(4, 12), numbers(12)] * 2,
+        "simple_rnn": [numbers(8, 5), numbers(5, 5)],
+        "gru": [numbers(5, 6), numbers(2, 6), numbers(12)],
+        "output": [numbers(2, 7), numbers(7)],
+    }
+    model = stack(tmp_path, groups, output_activation="linear")
+    assert kinds(model) == ["LSTM", "GRU", "Bidirectional", "SimpleRNN", "GRU", "Dense"]
+    assert model.shapes == ((None, 100), (None, 8), (None, 8), (None, 5), (2,), (7,))
+    layers: Any = [node.layer for node in model.nodes]
+    assert (layers[1].reset_after, layers[2].forward.reset_after, layers[4].reset_after) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("keras", "gate"), [("2.2.4", "hard_sigmoid"), ("2.3.1", "sigmoid"), ("2.1.6-tf", "hard_sigmoid")]
+)
+def test_the_version_of_the_weights_fixes_a_default(tmp_path: Path, keras: str, gate: str) -> None:
+    model = stack(tmp_path, {"lstm": lstm()[2]}, keras)
+    layer: Any = model.nodes[0].layer
+    assert layer.recurrent_activation.name == gate
+    assert f"recurrent_activation = {gate}" in model.origin.assumed[-1]
+
+
+def test_the_one_version_that_fixes_none_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(MissingFact, match="--recurrent-activation hard_sigmoid, the default before"):
+        stack(tmp_path, {"lstm": lstm()[2]}, "2.2.4-tf")
+
+
+NOT_PLAIN: dict[str, dict[str, list[Any]]] = {
+    "a mask": {"masking_7": [], "lstm": lstm()[2]},
+    "an activation": {"lstm": lstm()[2], "activation_1": []},
+    "an unknown layer": {"lstm": lstm()[2], "mine": []},
+    "statistics": {"lstm": lstm()[2], "batch_normalization": [numbers(4)] * 4},
+    "a lookup": {"embedding": [numbers(9, 3)], "lstm": lstm()[2]},
+    "a convolution": {"conv1d": [numbers(3, 3, 3), numbers(3)], "lstm": lstm()[2]},
+    "a hidden layer": {"lstm": lstm()[2], "dense": dense(4)[2], "dense_1": dense(4)[2]},
+    "a layer for each step": {"lstm": lstm()[2], "time_distributed": dense()[2]},
+    "no recurrence": {"dense": dense()[2]},
+    "nothing": {"dropout": []},
+    "a GRU without bias": {"gru": [numbers(3, 6), numbers(2, 6)]},
+    "a merge by other ways": {"bidirectional": lstm()[2] * 2, "dense": dense()[2]},
+    "widths that do not fit": {"lstm": lstm()[2], "dense": dense(features=5)[2]},
+    "gates of a Keras 1 that do not fit": {"lstm": [numbers(3, 2), numbers(2, 2), numbers(3)] * 4},
+    "two directions of two shapes": {"bidirectional": [*lstm()[2], *lstm(features=5)[2]]},
+    "a matrix": {"lstm": [numbers(3, 7), numbers(2, 8), numbers(8)]},
+}
+
+
+@pytest.mark.parametrize("groups", NOT_PLAIN.values(), ids=NOT_PLAIN)
+def test_weights_that_do_not_tell_their_layers_need_an_architecture(tmp_path: Path, groups: Any) -> None:
+    with pytest.raises(MissingFact, match=r"model\.to_json\(\)"):
+        stack(tmp_path, groups, output_activation="softmax")
+
+
+def test_what_would_belong_to_no_layer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingFact, match="output_activation is given"):
+        stack(tmp_path, {"lstm": lstm()[2]}, output_activation="softmax")
+    simple = [numbers(3, 4), numbers(4, 4), numbers(4)]
+    assert kinds(stack(tmp_path, {"simple_rnn": simple})) == ["SimpleRNN"]
+    with pytest.raises(MissingFact, match="recurrent_activation is given"):
+        stack(tmp_path, {"simple_rnn": simple}, recurrent_activation="sigmoid")
+
+
+KERAS_1 = [numbers(3, 4), numbers(4, 4), numbers(4)]
+CUT: dict[str, tuple[list[Any], list[str], dict[str, str]]] = {
+    "LSTM, LSTM, Dense": ([*lstm()[2], *lstm(features=4)[2], *dense()[2]], ["LSTM", "LSTM", "Dense"], BOTH),
+    "both directions": ([*lstm()[2], *lstm()[2], *dense(features=8)[2]], ["Bidirectional", "Dense"], BOTH),
+    "LSTM of Keras 1": ([*KERAS_1 * 4, *dense()[2]], ["LSTM", "Dense"], OUTPUT),
+    "GRU of Keras 1": (KERAS_1 * 3, ["GRU"], {}),
+    "both directions of Keras 1": ([*KERAS_1 * 8, *dense(features=8)[2]], ["Bidirectional", "Dense"], OUTPUT),
+    "SimpleRNN": ([*KERAS_1, *dense()[2][:1]], ["SimpleRNN", "Dense"], OUTPUT),
+    "both directions of a SimpleRNN": (KERAS_1 * 2, ["Bidirectional"], {}),
+}
+UNCUT: dict[str, list[Any]] = {
+    "two layers, or two directions": [*lstm(features=4)[2], *lstm(features=4)[2], *dense()[2]],
+    "a square Dense, or a SimpleRNN": [*lstm()[2], numbers(4, 5), numbers(5, 5), numbers(5)],
+    "five of a kind": KERAS_1 * 5,
+    "Dense first": dense()[2],
+    "a vector": [*lstm()[2], numbers(3)],
+}
+
+
+def savez(path: Path, arrays: list[Any]) -> Path:
+    # Different numbers, so that no list looks doubled.
+    np.savez(path, *(array + 0.01 * k for k, array in enumerate(arrays)))
+    return path
+
+
+@pytest.mark.parametrize("case", CUT.values(), ids=CUT)
+def test_a_flat_list_is_cut_into_layers_where_there_is_one_way(tmp_path: Path, case: Any) -> None:
+    arrays, layers, said = case
+    assert kinds(load_model(savez(tmp_path / "w.npz", arrays), **said)) == layers
+
+
+@pytest.mark.parametrize("arrays", UNCUT.values(), ids=UNCUT)
+def test_a_flat_list_that_could_be_cut_in_two_ways_needs_an_architecture(tmp_path: Path, arrays: list[Any]) -> None:
+    with pytest.raises(MissingFact, match="do not tell their layers"):
+        load_model(savez(tmp_path / "w.npz", arrays), **BOTH)
+
+
+def v3(path: Path, groups: dict[str, list[Any]]) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, arrays in groups.items():
+            file.create_group(f"layers/{name}")
+            for k, array in enumerate(arrays):
+                file[f"layers/{name}/vars/{k}"] = array
+    return path
+
+
+def test_a_keras_3_file_alone_tells_its_layers_where_one_class_is_recurrent(tmp_path: Path) -> None:
+    said: Any = {"recurrent_activation": "sigmoid", "output_activation": "softmax"}
+    plain = {"lstm/cell": lstm()[2], "lstm_2/cell": lstm(features=4)[2], "dense": dense()[2], "dropout": []}
+    model = load_model(v3(tmp_path / "m.weights.h5", plain), **said)
+    assert kinds(model) == ["LSTM", "LSTM", "Dense"]
+    for more in (
+        {"gru/cell": [numbers(4, 12), numbers(4, 12), numbers(12)]},
+        {"batch_normalization": [numbers(4)] * 4},
+    ):
+        with pytest.raises(MissingFact, match="do not tell their layers"):
+            load_model(v3(tmp_path / "m.weights.h5", plain | more), **said)
+    with pytest.raises(MissingFact, match="masking"):
+        load_model(v3(tmp_path / "m.weights.h5", plain | {"masking": []}), **said)
+
+
+def test_seeds_are_no_weights(tmp_path: Path) -> None:
+    path = v3(tmp_path / "m.weights.h5", {"lstm/cell": lstm()[2], "lstm/seed_generator": [np.zeros(2, np.uint32)]})
+    assert kinds(load_model(path, recurrent_activation="sigmoid")) == ["LSTM"]
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch hacked",)
+
+
+PICKLES = {f"protocol {k}": pickle.dumps([np.zeros(3), Evil()], protocol=k) for k in range(6)}
+
+
+@pytest.mark.parametrize("data", PICKLES.values(), ids=PICKLES)
+def test_a_pickle_is_refused_with_the_lines_that_turn_it_into_arrays(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "w.h5").write_bytes(data)
+    with pytest.raises(Unsupported, match=r"np\.savez"):
+        load_model(tmp_path / "w.h5")
+    assert not Path("hacked").exists()
+
+
+def test_objects_in_numpy_files_are_refused_as_pickles(tmp_path: Path) -> None:
+    ragged = np.array([np.zeros(2), Evil()], dtype=object)
+    np.save(tmp_path / "w.npy", ragged, allow_pickle=True)
+    with pytest.raises(Unsupported, match=r"pickle.*np\.savez"):
+        load_model(tmp_path / "w.npy")
+    np.savez(tmp_path / "w.npz", ragged, allow_pickle=True)
+    with pytest.raises(UnreadableFile, match=r"pickle.*np\.savez"):
+        load_model(tmp_path / "w.npz")
+    np.save(tmp_path / "w.npy", np.zeros(3))
+    with pytest.raises(Unsupported, match="one array"):
+        load_model(tmp_path / "w.npy")
+    assert not Path("hacked").exists()
+
+
+def pytorch() -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("archive/data.pkl", b"")
+    return data.getvalue()
+
+
+def npz(*arrays: Any) -> bytes:
+    data = io.BytesIO()
+    np.savez(data, *arrays)
+    return data.getvalue()
+
+
+STRANGE: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "is empty"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "git lfs pull"),
+    "YAML": ((ASKER / "k122_arch.yaml").read_bytes(), "model_from_yaml"),
+    "a web page": (b"\n<!DOCTYPE html><html>", "web page"),
+    "a checkpoint's index": (bytes(40) + bytes.fromhex("57fb808b247547db"), "checkpoint under another name"),
+    "a SavedModel": (b"\x08\x01\x12\xfa", "no model in any form"),
+    "zeros": (bytes(3000), "no model in any form"),
+    "text": (b"hello", "no model in any form"),
+    "another zip": (pytorch(), "neither a .keras file"),
+    "an empty zip": (b"PK\x05\x06" + bytes(18), "neither a .keras file"),
+    "half a zip": (pytorch()[:60], "cut short"),
+    "half a signature": (b"\x89HDF\r\n\x1a\n" + bytes(100), "cut short"),
+    "other JSON": (b'{"loss": 3}', "neither a model's architecture nor"),
+    "a JSON number in quotes": (b'"3"', "neither a model's architecture nor"),
+    "JSON that is none": (b"{loss}", "not valid JSON"),
+    "JSON without end": (b"[" * 100_000, "nested too deeply|not valid JSON"),
+    "JSON in another encoding": (b'{"a": "\xe9"}', "UTF-8"),
+    "JSON with NaN": (b"[[NaN]]", "not a JSON number"),
+    "JSON beyond float32": (b"[[1e39]]", "beyond float32"),
+    "an empty list": (b"[]", "is empty"),
+    "a list of texts": (b'[["a"]]', "neither an array of numbers"),
+    "a list of numbers": (b"[1, [2]]", "neither an array of numbers"),
+    "large JSON": (b"[" + b" " * (17 << 20), "more than 16 MiB"),
+    "weights in several files": (b'{"weight_map": {}}', "max_shard_size"),
+    "an npz of texts": (npz(np.array(["a"])), "declares"),
+    "an npz of truths": (npz(np.array([True])), "floats were expected"),
+    "an npz with NaN": (npz(np.array([np.nan])), "NaN"),
+}
+
+
+@pytest.mark.parametrize(("data", "reason"), STRANGE.values(), ids=STRANGE)
+def test_what_is_no_model_is_recognized_and_answered_with_what_to_do(tmp_path: Path, data: bytes, reason: str) -> None:
+    path = tmp_path / "model.h5"
+    path.write_bytes(data)
+    with pytest.raises((UnreadableFile, Unsupported), match=reason) as raised:
+        load_model(path)
+    assert str(raised.value).startswith(str(path))
+
+
+def test_an_hdf5_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["data"] = np.zeros(3)
+    with pytest.raises(UnreadableFile, match="neither a model that Keras saved"):
+        load_model(tmp_path / "m.h5")
+
+
+@pytest.mark.parametrize(("name", "keras"), [("k122_model.h5", "k122"), ("k3_model.keras", "k3")])
+def test_an_extension_is_never_believed(tmp_path: Path, name: str, keras: str) -> None:
+    for suffix in (".h5", ".keras", ".npz", ".json", ".pkl", ""):
+        reproduces(load_model(shutil.copy(ASKER / name, tmp_path / f"m{suffix}")), keras)
+
+
+def test_a_folder_with_one_model_is_taken(tmp_path: Path) -> None:
+    path = save_sequential(tmp_path / "anything", [lstm(), dense()])
+    x = numbers(2, 5, 3)
+    np.savez(tmp_path / "anything.golden.npz", x=x, y=load_model(path).predict(x))
+    (tmp_path / "anything.card.json").write_text('{"name": "engine"}')
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "variables").mkdir()
+    model = load_model(tmp_path)
+    assert (model.origin.file, model.about.name, model.origin.golden_rows) == ("anything", "engine", 2)
+    np.savez(tmp_path / "anything.golden.npz", x=x, y=load_model(path, replay=False).predict(x) + 1)
+    with pytest.raises(WrongNumbers):
+        load_model(tmp_path)
+
+
+def test_of_numbered_folders_the_highest_is_taken(tmp_path: Path) -> None:
+    for version, units in (("1", 2), ("9", 3), ("10", 4), ("x", 5)):
+        (tmp_path / version).mkdir()
+        save_sequential(tmp_path / version / "m.h5", [lstm(), dense(units)])
+    assert load_model(tmp_path).output_shape == (4,)
+
+
+def test_of_two_models_none_is_taken(tmp_path: Path) -> None:
+    shutil.copy(ASKER / "k3_model.h5", tmp_path / "a.h5")
+    shutil.copy(ASKER / "k3_model.keras", tmp_path / "b.h5")
+    with pytest.raises(UnreadableFile, match=r"2 models \(a\.h5, b\.h5\)"):
+        load_model(tmp_path)
+    (tmp_path / "b.h5").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(UnreadableFile, match="2 models"):
+        load_model(tmp_path)
+
+
+def test_folders_without_a_model_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFile, match="without a model"):
+        load_model(tmp_path)
+    (tmp_path / "ck.index").write_bytes(b"")
+    with pytest.raises(UnreadableFile, match="without a model"):
+        load_model(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(UnreadableFile, match=r"saved_model\.pb holds no model"):
+        load_model(tmp_path)
+
+
+def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UnreadableFile, match="no plain file"):
+        load_model(tmp_path / "pipe")
+    with pytest.raises(UnreadableFile, match="without a model"):
+        load_model(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_says_who_wants_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_sequential(tmp_path / "m.h5", [lstm()])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UnreadableFile, match=r"cannot be read|user id"):
+        load_model(path)

@@ -1,0 +1,142 @@
+"""The log: one JSON object a line, one line a request, no input in it."""
+
+import io
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from serving import ASKER, PATIENCE, Process, call, in_loop, started
+from test_http import MARK, many, one
+
+from service import logs
+from service.app import create_app
+from service.settings import Settings
+
+INPUT = 0.8436512
+ROW = [[INPUT] * 15] * 20
+
+
+def record_of(message: str = "hello", **more: Any) -> logging.LogRecord:
+    record = logging.LogRecord("service.x", logging.INFO, "x.py", 1, message, (), None)
+    for name, value in more.items():
+        setattr(record, name, value)
+    return record
+
+
+def test_every_line_of_the_process_is_a_JSON_object() -> None:  # noqa: N802 - a name
+    with Process(ASKER / "k215_model.h5") as process:
+        with httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
+            headers = {"x-request-id": "abc", "traceparent": "00-1-2-01"}
+            assert client.post("/predict", content=one(ROW), headers=headers).status_code == 200
+            assert client.post("/predict/batch", content=many([ROW] * 3)).status_code == 200
+            assert client.post("/predict", content=one(MARK)).status_code == 422
+            assert client.get("/nowhere", params={"q": MARK}).status_code == 404
+            for path in ("/livez", "/readyz", "/health", "/healthz", "/metrics"):
+                assert client.get(path).status_code == 200
+        process.raw(b"no request\r\n\r\n")
+        process.wait_for("/nowhere")
+    records = process.records
+    for record in records:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", record["time"])
+        assert record["level"] in {"info", "warning"}
+        assert record["logger"]
+        assert record["message"]
+    assert {"uvicorn.error", "service.live", "service.access", "service.server"} <= {r["logger"] for r in records}
+    assert any(r["message"] == "Invalid HTTP request received." for r in records)
+    requests = [record for record in records if record["logger"] == "service.access"]
+    assert [(r["method"], r["path"], r["status"], r.get("rows")) for r in requests] == [
+        ("POST", "/predict", 200, 1),
+        ("POST", "/predict/batch", 200, 3),
+        ("POST", "/predict", 422, None),
+        ("GET", "/nowhere", 404, None),
+    ]
+    assert (requests[0]["request_id"], requests[0]["traceparent"]) == ("abc", "00-1-2-01")
+    assert "traceparent" not in requests[1]
+    for record in requests[:2]:
+        assert record["ms"] >= record["compute_ms"] > 0
+        assert record["queue_ms"] >= 0
+    everything = "\n".join(process.lines)
+    assert str(INPUT) not in everything
+    assert MARK not in everything
+    assert process.errors == ""
+
+
+@in_loop
+async def test_the_access_log_can_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    app = create_app(Settings(model=ASKER / "k215_model.h5", access_log=False))
+    caplog.clear()
+    async with started(app):
+        await call(app, "/predict", one(ROW))
+    assert caplog.records == []
+
+
+@in_loop
+async def test_a_path_is_cut_and_its_control_characters_are_escaped(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    app = create_app(Settings(model=ASKER / "k215_model.h5"))
+    for path in ("/\x1b[2J\nGET /fine 200", "/" + "x" * 5000):
+        assert (await call(app, path)).status == 404
+        line = caplog.records[-1].getMessage()
+        assert line.isprintable()
+        assert len(line) < 300
+
+
+def test_json_line() -> None:
+    made = json.loads(logs.JsonLines().format(record_of("a\nb", request={"rows": 2, "odd": {1}})))
+    assert made.pop("time")
+    assert made == {"level": "info", "logger": "service.x", "message": "a\nb", "rows": 2, "odd": "{1}"}
+
+
+def test_an_exception_is_in_its_line() -> None:
+    try:
+        int("why")
+    except ValueError:
+        record = record_of(exc_info=sys.exc_info())
+    line = logs.JsonLines().format(record)
+    assert "\n" not in line
+    assert "ValueError: invalid literal" in json.loads(line)["exception"]
+    text = logs.Text().format(record)
+    assert text.splitlines()[-1].startswith("ValueError: invalid literal")
+
+
+def test_text_line() -> None:
+    text = logs.Text().format(record_of(request={"ms": 1.5, "rows": 2, "request_id": "abc", "path": "/x"}))
+    assert re.fullmatch(r"\d\d:\d\d:\d\d info    hello ms=1.5 rows=2 request_id=abc", text)
+    assert logs.Text().format(record_of()).endswith("hello")
+
+
+class Terminal(io.StringIO):
+    """Standard output that a person reads along."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """The root logger, put back as it was."""
+    found, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.access")
+    handlers, level, disabled = found.handlers[:], found.level, uvicorn.disabled
+    yield found
+    found.handlers[:], uvicorn.disabled = handlers, disabled
+    found.setLevel(level)
+
+
+@pytest.mark.parametrize(("stream", "begin"), [(Terminal, r"\d\d:\d\d:\d\d warning x$"), (io.StringIO, r'\{"time"')])
+def test_a_terminal_gets_text_and_anything_else_json(
+    monkeypatch: pytest.MonkeyPatch, root: logging.Logger, stream: type[io.StringIO], begin: str
+) -> None:
+    out = stream()
+    monkeypatch.setattr(sys, "stdout", out)
+    root.handlers[:] = []
+    logs.configure()
+    logging.getLogger("uvicorn.error").warning("x")
+    logging.getLogger("uvicorn.access").warning("not this one")
+    (line,) = out.getvalue().splitlines()
+    assert re.match(begin, line)

@@ -1,0 +1,124 @@
+"""What Prometheus reads is what happened."""
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+import numpy as np
+from conftest import Golden
+from echo import Echo, model_of
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+from serving import ASKER, call, in_loop, started
+from test_http import GOOD, many, one
+
+from service.app import create_app
+from service.metrics import Metrics
+from service.settings import Settings
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def parsed(text: str) -> Samples:
+    return {
+        (sample.name.removeprefix("lstmserve_"), frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def scraped(app: FastAPI) -> Samples:
+    answer = await call(app, "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return parsed(answer.body.decode())
+
+
+def one_of(samples: Samples, name: str, /, **labels: str) -> float:
+    return samples.get((name, frozenset(labels.items())), 0.0)
+
+
+@in_loop
+async def test_counts_agree_with_what_was_sent(golden: Golden) -> None:
+    app = create_app(Settings(model=ASKER / "k215_model.h5", max_batch_rows=4))
+    x, y = golden
+    begin = time.perf_counter()
+    async with started(app):
+        for row in x[:5]:
+            assert (await call(app, "/predict", one(row.tolist()))).status == 200
+        assert (await call(app, "/predict/batch", many(x[:11].tolist()))).status == 200
+        bad = {b"": 400, b"[]": 422, b"{}": 422, b" " * (3 << 20): 413}
+        for body, status in bad.items():
+            assert (await call(app, "/predict", body)).status == status
+        assert (await call(app, "/predict", GOOD, headers={"x-request-timeout-ms": "0"})).status == 504
+        assert (await call(app, "/predict")).status == 405
+        assert (await call(app, "/nowhere/1")).status == (await call(app, "/nowhere/2")).status == 404
+        await asyncio.gather(*(call(app, "/livez") for _ in range(3)))
+        samples = await scraped(app)
+        again = await scraped(app)
+    elapsed = time.perf_counter() - begin
+
+    def count(route: str, status: int) -> float:
+        return one_of(samples, "request_duration_seconds_count", route=route, status=str(status))
+
+    sent = {
+        ("/predict", 200): 5,
+        ("/predict/batch", 200): 1,
+        ("/predict", 400): 1,
+        ("/predict", 422): 2,
+        ("/predict", 413): 1,
+        ("/predict", 504): 1,
+        ("/predict", 405): 1,
+        ("unmatched", 404): 2,
+        ("/livez", 200): 3,
+    }
+    assert {key: count(*key) for key in sent} == sent
+    counted = {key for key in samples if key[0] == "request_duration_seconds_count"}
+    assert len(counted) == len(sent)
+    assert one_of(again, "request_duration_seconds_count", route="/metrics", status="200") == 1
+    assert 0 < one_of(samples, "request_duration_seconds_sum", route="/predict", status="200") < elapsed
+
+    assert one_of(samples, "rows_total") == 5 + 11
+    classes = [*y[:5].argmax(axis=1), *y[:11].argmax(axis=1)]
+    for k in range(5):
+        assert one_of(samples, "predictions_total", predicted_class=str(k)) == classes.count(k)
+    assert one_of(samples, "queue_duration_seconds_count") == 6
+    assert one_of(samples, "batch_rows_count") == one_of(samples, "compute_duration_seconds_count") == 5 + 3
+    assert one_of(samples, "batch_rows_sum") == 16
+    assert one_of(samples, "batch_rows_bucket", le="1.0") == 5
+    assert one_of(samples, "queue_rows") == 0
+    reasons = {"malformed": 1, "invalid-input": 2, "too-large": 1, "deadline-passed": 1, "queue-full": 0}
+    assert {reason: one_of(samples, "rejected_total", reason=reason) for reason in reasons} == reasons
+    assert 0 < one_of(samples, "model_load_seconds") < 60
+    model = app.state.live.model
+    info = {"name": "k215_model", "version": "1", "sha256": model.origin.sha256, "keras": "2.1.5", "verified": "false"}
+    assert one_of(samples, "model_info", **info) == 1
+
+
+@in_loop
+async def test_the_queue_length_is_that_of_the_moment() -> None:
+    app = create_app(Settings(model=ASKER / "k215_model.h5"))
+    live = app.state.live
+    async with started(app):
+        job = live.batcher.submit(live.model, np.zeros((7, 20, 15), np.float32), time.monotonic() + 60)
+        assert one_of(parsed(live.metrics.text().decode()), "queue_rows") == 7
+        await job.future
+        assert one_of(parsed(live.metrics.text().decode()), "queue_rows") == 0
+
+
+def test_two_services_do_not_mix_and_everything_is_there_at_zero() -> None:
+    one_service, other = Metrics(), Metrics()
+    one_service.answered([], 0.0, 3)
+    one_service.loaded(model_of(Echo()), 1.0)
+    one_service.loaded(model_of(Echo()), 2.0)
+    assert one_of(parsed(one_service.text().decode()), "rows_total") == 3
+    samples: Any = parsed(other.text().decode())
+    assert one_of(samples, "rows_total") == 0
+    for name in ("rows_total", "batch_rows_count", "compute_duration_seconds_count", "queue_rows"):
+        assert (name, frozenset()) in samples
+
+
+def test_process_metrics_over_http(client: httpx.Client) -> None:
+    samples = parsed(client.get("/metrics").text)
+    assert one_of(samples, "process_resident_memory_bytes") > 1 << 20
+    assert any(name == "python_info" for name, _ in samples)

@@ -1,0 +1,120 @@
+"""The OpenAPI document says what is answered, and nothing else."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from jsonschema_rs import Draft202012Validator
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection
+from serving import ASKER, SMALL, Process
+
+from service.app import create_app
+from service.settings import Settings
+
+Document = dict[str, Any]
+
+POST = {"200", "400", "408", "413", "415", "422", "429", "500", "503", "504"}
+STATUSES = {
+    ("post", "/predict"): POST,
+    ("post", "/predict/batch"): POST,
+    ("get", "/model"): {"200", "500"},
+    ("get", "/metrics"): {"200"},
+    ("get", "/livez"): {"200", "500"},
+    ("get", "/readyz"): {"200", "503"},
+    ("get", "/health"): {"200", "503"},
+    ("get", "/healthz"): {"200", "503"},
+}
+
+
+@pytest.fixture(scope="module")
+def document() -> Document:
+    found: Document = create_app(Settings(model=ASKER / "k215_model.h5")).openapi()
+    return found
+
+
+def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def resolved(document: Document, schema: Document) -> Document:
+    """A schema of the document that can stand alone."""
+    return {**schema, "components": document["components"]}
+
+
+def test_every_path_and_status_is_there(document: Document) -> None:
+    found = {(method, path): set(operation["responses"]) for method, path, operation in operations(document)}
+    assert found == STATUSES
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    assert "ValidationError" not in document["components"]["schemas"]
+
+
+def test_every_operation_is_described_once(document: Document) -> None:
+    found = [operation for _, _, operation in operations(document)]
+    assert all(operation["summary"] and operation["tags"] for operation in found)
+    assert len({operation["operationId"] for operation in found}) == len(found)
+
+
+def test_the_request_has_the_shape_of_the_model(document: Document) -> None:
+    schemas = document["components"]["schemas"]
+    one = schemas["PredictRequest"]
+    assert one["required"] == ["sequence"]
+    assert one["additionalProperties"] is False
+    steps = one["properties"]["sequence"]
+    assert (steps["minItems"], steps["maxItems"], steps["items"]["minItems"], steps["items"]["maxItems"]) == (
+        20,
+        20,
+        15,
+        15,
+    )
+    assert steps["items"]["items"]["type"] == "number"
+    many = schemas["PredictBatchRequest"]["properties"]["sequences"]
+    assert (many["minItems"], many["maxItems"]) == (1, 1024)
+
+
+def test_every_status_has_a_schema_and_every_error_an_example_that_fits_it(document: Document) -> None:
+    for method, path, operation in operations(document):
+        for status, response in operation["responses"].items():
+            ((kind, content),) = response["content"].items()
+            assert content["schema"], (method, path, status)
+            if status == "200":
+                continue
+            assert Draft202012Validator(resolved(document, content["schema"])).is_valid(content["example"])
+            if kind == "application/problem+json":
+                assert content["example"]["status"] == int(status)
+            if status in {"429", "503"} and method == "post":
+                assert "Retry-After" in response["headers"]
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Any]:
+    with Process(SMALL / "binary.h5") as process:
+        yield schemathesis.openapi.from_url(f"{process.url}/openapi.json")
+
+
+# A GET takes nothing that could be wrong.
+CASES = [
+    (method, path, mode)
+    for method, path in STATUSES
+    for mode in GenerationMode
+    if method == "post" or mode == GenerationMode.POSITIVE
+]
+
+
+@pytest.mark.parametrize(("method", "path", "mode"), CASES)
+def test_what_is_documented_is_what_is_answered(api: Any, method: str, path: str, mode: GenerationMode) -> None:
+    @given(case=api[path][method].as_strategy(generation_mode=mode))
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    def check(case: Any) -> None:
+        response = case.call()
+        assert response.status_code < 500
+        # That 413 is a refusal too is news to it.
+        case.validate_response(
+            response, excluded_checks=[negative_data_rejection] if response.status_code == 413 else []
+        )
+
+    check()

@@ -1,0 +1,124 @@
+"""How the process starts and stops."""
+
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from serving import ASKER, PATIENCE, SMALL, Process, read_all
+from test_http import GOOD, many
+
+MODEL = ASKER / "k215_model.h5"
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(GOOD)
+HALF = len(GOOD) // 2
+
+
+def half_sent(process: Process) -> socket.socket:
+    """A connection whose request has been accepted and has not come whole."""
+    connection = process.connect()
+    connection.sendall(HEAD + GOOD[:HALF])
+    # One that came later and is answered: the half request has been seen.
+    assert httpx.get(f"{process.url}/livez", timeout=PATIENCE).status_code == 200
+    return connection
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_0(number: signal.Signals) -> None:
+    drain = "60" if number == signal.SIGINT else "0"
+    with Process(MODEL, LSTMSERVE_DRAIN_SECONDS=drain) as process, process.connect():
+        process.signal(number)
+        assert process.ended() == 0
+    assert process.errors == ""
+    assert any(f"{number.name}: stopping" in record["message"] for record in process.records)
+
+
+def test_what_was_accepted_is_finished() -> None:
+    with Process(MODEL) as process, half_sent(process) as connection:
+        process.signal(signal.SIGTERM)
+        process.wait_for("Waiting for connections to close")
+        with pytest.raises(ConnectionRefusedError):
+            process.connect()
+        connection.sendall(GOOD[HALF:])
+        answer = read_all(connection)
+        assert process.ended() == 0
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close\r\n" in answer
+    assert b'"predicted_class"' in answer
+    assert process.errors == ""
+
+
+def test_during_the_drain_it_answers_and_is_not_ready() -> None:
+    batch = many(np.full((1000, 20, 15), 0.5).tolist())
+    answers: list[httpx.Response] = []
+
+    def post(url: str) -> None:
+        answers.append(httpx.post(f"{url}/predict/batch", content=batch, timeout=PATIENCE))
+
+    with Process(MODEL, LSTMSERVE_DRAIN_SECONDS="1.5") as process:
+        with httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
+            assert "connection" not in client.get("/readyz").headers
+            process.signal(signal.SIGTERM)
+            process.wait_for("stopping in 1.5 s")
+            threads = [threading.Thread(target=post, args=(process.url,)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            ready = client.get("/readyz?verbose")
+            assert (ready.status_code, ready.json()["checks"]["accepting"]) == (503, False)
+            assert client.get("/livez").status_code == 200
+            one = client.post("/predict", content=GOOD)
+            assert (one.status_code, one.headers["connection"]) == (200, "close")
+            for thread in threads:
+                thread.join(PATIENCE)
+        assert process.ended() == 0
+    assert [len(answer.json()["predictions"]) for answer in answers] == [1000] * 3
+    assert process.errors == ""
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(second: signal.Signals) -> None:
+    with Process(MODEL, LSTMSERVE_DRAIN_SECONDS="60") as process, half_sent(process):
+        process.signal(signal.SIGTERM)
+        process.wait_for("stopping in 60 s")
+        process.signal(second)
+        assert process.ended() == 128 + second
+
+
+def test_what_does_not_finish_within_the_grace_is_answered_503() -> None:
+    with Process(MODEL, LSTMSERVE_GRACE_SECONDS="1") as process, half_sent(process) as connection:
+        process.signal(signal.SIGTERM)
+        answer = read_all(connection)
+        assert process.ended() == 0
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"urn:lstm-serve:unavailable" in answer
+    assert "Traceback" not in process.errors + "".join(process.lines)
+
+
+def fails(model: Path, **variables: str) -> Process:
+    """A process that does not come to serve: one message, and exit status 3."""
+    process = Process(model, **variables)
+    assert process.ended() == 3
+    assert not any("running on" in line for line in process.lines)
+    assert "Traceback" not in process.errors
+    return process
+
+
+def test_a_model_that_is_not_there() -> None:
+    assert "nothing.h5: there is no such file" in fails(Path("nothing.h5")).errors.splitlines()[-1]
+
+
+def test_a_model_that_misses_its_golden_predictions(tmp_path: Path) -> None:
+    (tmp_path / "binary.h5").write_bytes((SMALL / "binary.h5").read_bytes())
+    with np.load(SMALL / "binary.golden.npz") as golden:
+        np.savez(tmp_path / "binary.golden.npz", x=golden["x"], y=golden["y"] + np.float32(0.01))
+    said = fails(tmp_path / "binary.h5").errors.splitlines()[-1]
+    assert "misses its golden predictions in binary.golden.npz by up to 0.01" in said
+
+
+def test_a_port_in_use(service: Process) -> None:
+    process = fails(MODEL, LSTMSERVE_PORT=str(service.port))
+    assert process.errors == ""
+    assert any("address already in use" in record["message"] for record in process.records)
+    assert "Traceback" not in "".join(process.lines)

@@ -1,0 +1,112 @@
+"""What the environment and the flags may say, and what is said of a slip."""
+
+import argparse
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from serving import ASKER, COMMAND, PATIENCE, ROOT, Process, environment
+
+from service.errors import SettingsError
+from service.settings import Settings, add_flags, read
+
+MODEL = {"LSTMSERVE_MODEL": "model.h5"}
+
+
+# What Kubernetes puts into a pod for a Service of this name: https://kubernetes.io/docs/concepts/services-networking/service/
+def of_a_service(name: str) -> dict[str, str]:
+    return {
+        f"{name}_SERVICE_HOST": "10.0.0.7",
+        f"{name}_SERVICE_PORT": "8080",
+        f"{name}_SERVICE_PORT_HTTP": "8080",
+        f"{name}_PORT": "tcp://10.0.0.7:8080",
+        f"{name}_PORT_8080_TCP": "tcp://10.0.0.7:8080",
+        f"{name}_PORT_8080_TCP_PROTO": "tcp",
+        f"{name}_PORT_8080_TCP_PORT": "8080",
+        f"{name}_PORT_8080_TCP_ADDR": "10.0.0.7",
+    }
+
+
+def test_defaults() -> None:
+    settings = read(MODEL | {"PATH": "/bin", "lstmserve_port": "x"}, {})
+    assert settings == Settings(model=Path("model.h5"))
+    assert (settings.host, settings.port, settings.access_log) == ("127.0.0.1", 8080, True)
+    with pytest.raises(ValidationError):
+        settings.port = 1
+
+
+def test_a_flag_wins_over_a_variable_and_none_is_no_flag() -> None:
+    environ = MODEL | {"LSTMSERVE_PORT": "1", "LSTMSERVE_ACCESS_LOG": "false", "LSTMSERVE_DRAIN_SECONDS": "2.5"}
+    settings = read(environ, {"port": "2", "host": None, "model": "other.h5"})
+    assert (settings.port, settings.model, settings.access_log) == (2, Path("other.h5"), False)
+    assert (settings.host, settings.drain_seconds) == ("127.0.0.1", 2.5)
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "said"),
+    [
+        ({}, {}, "no model: .* LSTMSERVE_MODEL"),
+        (MODEL | {"LSTMSERVE_PROT": "1"}, {}, "^LSTMSERVE_PROT is not a setting. Did you mean LSTMSERVE_PORT?"),
+        (MODEL | {"LSTMSERVE_XYZZY": "1"}, {}, "^LSTMSERVE_XYZZY is not a setting. '"),
+        (MODEL | {"LSTMSERVE_PORT": "secret"}, {}, "^LSTMSERVE_PORT: .*valid integer"),
+        (MODEL | {"LSTMSERVE_PORT": "65536"}, {}, "^LSTMSERVE_PORT: .*less than or equal to 65535"),
+        (MODEL | {"LSTMSERVE_PORT": "-1"}, {}, "^LSTMSERVE_PORT: .*greater than or equal to 0"),
+        (MODEL | {"LSTMSERVE_HOST": ""}, {}, "^LSTMSERVE_HOST: .*at least 1 character"),
+        (MODEL | {"LSTMSERVE_MAX_ROWS": "0"}, {}, "^LSTMSERVE_MAX_ROWS: .*greater than 0"),
+        (MODEL | {"LSTMSERVE_MAX_BATCH_ROWS": "99999999"}, {}, "^LSTMSERVE_MAX_BATCH_ROWS: .*less than"),
+        (MODEL | {"LSTMSERVE_GRACE_SECONDS": "inf"}, {}, "^LSTMSERVE_GRACE_SECONDS: "),
+        (MODEL | {"LSTMSERVE_DEADLINE_SECONDS": "0"}, {}, "^LSTMSERVE_DEADLINE_SECONDS: .*greater than 0"),
+        (MODEL | {"LSTMSERVE_ACCESS_LOG": "secret"}, {}, "^LSTMSERVE_ACCESS_LOG: .*valid boolean"),
+        (MODEL | {"LSTMSERVE_PORT": "1"}, {"port": "secret"}, "^--port: .*valid integer"),
+        (MODEL, {"max_queue_rows": "10"}, r"max_rows \(1024\) is over max_queue_rows \(10\)"),
+    ],
+)
+def test_a_slip_is_named_and_its_value_is_not(environ: dict[str, str], flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        read(environ, flags)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("service", ["LSTMSERVE", "LSTMSERVE_MODEL", "LSTMSERVE_CANARY"])
+def test_a_service_whose_variables_look_like_settings_is_told_apart(service: str) -> None:
+    for variable, value in of_a_service(service).items():
+        with pytest.raises(
+            SettingsError, match=f"^{variable} was set by Kubernetes, .* Rename the Service, or set enable"
+        ):
+            read(MODEL | {variable: value}, {})
+
+
+def test_every_setting_is_a_flag_that_says_what_it_does() -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    text = " ".join(parser.format_help().split())
+    for name, known in Settings.model_fields.items():
+        if name != "model":
+            assert f"--{name.replace('_', '-')}" in text
+            assert known.description
+            assert f"(default {known.default})" in text
+    given = vars(parser.parse_args(["--port", "1", "--no-access-log", "--grace-seconds", "3"]))
+    settings = read(MODEL, given)
+    assert (settings.port, settings.access_log, settings.grace_seconds) == (1, False, 3)
+    assert read(MODEL, vars(parser.parse_args([]))) == Settings(model=Path("model.h5"))
+
+
+def test_it_starts_in_a_pod_beside_a_service_of_its_name() -> None:
+    with Process(ASKER / "k215_model.h5", **of_a_service("LSTM_SERVE"), KUBERNETES_SERVICE_HOST="10.0.0.1") as process:
+        assert process.port
+
+
+@pytest.mark.parametrize("variable", ["LSTMSERVE_PROT", "LSTMSERVE_PORT_8080_TCP"])
+def test_an_unknown_variable_ends_the_process_with_a_line_that_names_it(variable: str) -> None:
+    variables = environment(**MODEL, **{variable: "tcp://10.0.0.7:8080"})
+    ended = subprocess.run(
+        COMMAND, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert ended.returncode != 0
+    assert ended.stdout == ""
+    assert variable in ended.stderr.splitlines()[-1]
+    assert os.environ.get(variable) is None
