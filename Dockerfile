@@ -11,12 +11,15 @@ FROM python:3.13-slim
 COPY --from=build /opt/lstm-serve /opt/lstm-serve
 COPY models/turbofan.h5 models/turbofan.card.json models/turbofan.golden.npz /models/
 COPY deploy/healthcheck.py /opt/lstm-serve/healthcheck.py
-# The drain: an orchestrator goes on sending requests for some seconds after SIGTERM.
+# The drain: an orchestrator goes on sending requests for some seconds after SIGTERM. MALLOC: memory of large bodies goes
+# back to the system when they are answered.
 ENV PATH=/opt/lstm-serve/bin:$PATH \
     LSTMSERVE_MODEL=/models/turbofan.h5 \
     LSTMSERVE_HOST=0.0.0.0 \
     LSTMSERVE_PORT=8080 \
-    LSTMSERVE_DRAIN_SECONDS=5
+    LSTMSERVE_DRAIN_SECONDS=5 \
+    MALLOC_MMAP_THRESHOLD_=1048576 \
+    MALLOC_TRIM_THRESHOLD_=1048576
 USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s \

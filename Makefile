@@ -8,7 +8,7 @@ BENCH := $(VENV)/.bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format lint types coverage bench bench-engine lock clean
+.PHONY: help serve test chaos check format lint types coverage bench bench-engine lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ serve: $(SERVE) ## serve the default model on 127.0.0.1:8080; LSTMSERVE_* variab
 
 test: $(CHECK) ## run all tests
 	$(BIN)/python -m pytest
+
+chaos: $(CHECK) ## bad clients, overload, and restarts behind a proxy, for some minutes: prints figures
+	cd tests && PYTHONPATH=.. ../$(BIN)/python chaos.py
 
 check: lint types coverage ## what CI runs: format, lint, types, tests with coverage
 

@@ -1,5 +1,6 @@
 """The FastAPI app: the routes of each dialect, and the one middleware around them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,9 +11,11 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from service import __version__
+from service.keys import Keys, configured
 from service.live import Live
 from service.metrics import Metrics
 from service.middleware import Boundary
+from service.reloading import Reloader, fingerprint
 from service.routes import health, native
 from service.routes.post import PostRoute
 from service.settings import Settings
@@ -31,17 +34,25 @@ class App(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """The one middleware, around the router."""
-        return Boundary(self.router, self.state.live)
+        return Boundary(self.router, self.state.live, self.state.keys)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Load the model and make the app that serves it; its lifespan runs the queue. Raises ModelError."""
+    """Load the model and make the app that serves it; its lifespan runs the queue.
+
+    Raises ModelError, or SettingsError where the keys cannot be read.
+    """
+    keys = Keys(settings) if configured(settings) else None
+    seen = fingerprint(settings.model)
     live = Live(settings, Metrics())
+    reloader = Reloader(live, seen, keys)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         live.start()
+        watching = asyncio.create_task(reloader.watch(), name="reloading")
         yield
+        watching.cancel()
         await live.close()
 
     app = App(
@@ -53,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.live = live
+    app.state.live, app.state.keys, app.state.reloader = live, keys, reloader
     for router in (native.router(live), health.router(live)):
         # Not include_router: it would put a second dispatch in front of each route.
         app.router.routes.extend(router.routes)

@@ -79,7 +79,7 @@ class Batcher:
         self.max_batch_rows = max_batch_rows
         self.max_queue_rows = max_queue_rows
         self.queued_rows = 0
-        self._executor = executor
+        self.executor = executor
         self._observe = observe
         self._queue: deque[Job] = deque()
         self._running: Sequence[Part] = ()
@@ -198,9 +198,9 @@ class Batcher:
                 _deliver(part, np.concatenate(rows))
 
     async def _forward(self, model: Model, x: Array) -> Array:
-        if self._executor is None:
+        if self.executor is None:
             return model.forward(x)
-        return await self._loop.run_in_executor(self._executor, model.forward, x)
+        return await self._loop.run_in_executor(self.executor, model.forward, x)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Answer whoever is left when the batching task ends, which it does by itself only when it is closed."""

@@ -95,10 +95,9 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     flags = {name: value for name, value in vars(arguments).items() if name in settings.Settings.model_fields}
     try:
-        chosen = settings.read(os.environ, flags)
+        server.run(settings.read(os.environ, flags))
     except SettingsError as error:
         arguments.misused(str(error))
-    server.run(chosen)
     return 0
 
 

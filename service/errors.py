@@ -6,7 +6,8 @@ LstmServeError
 │   ├── UnreadableFile   damaged, dangerous, or no model at all
 │   ├── Unsupported      a layer, an option or an activation that is not implemented
 │   ├── MissingFact      something the numbers depend on that no file tells
-│   └── WrongNumbers     the model misses its own golden predictions
+│   ├── WrongNumbers     the model misses its own golden predictions
+│   └── Incompatible     the model cannot take the place of the one being served
 ├── InvalidInput         input that does not fit the model
 └── NoAnswer             good input that gets no answer
     ├── QueueFull        too much is waiting already
@@ -46,6 +47,10 @@ class MissingFact(ModelError):
 
 class WrongNumbers(ModelError):
     """The model misses the predictions that Keras recorded beside it."""
+
+
+class Incompatible(ModelError):
+    """The model cannot take the place of the one being served."""
 
 
 class RequestError(LstmServeError):

@@ -99,6 +99,15 @@ class Metrics:
             registry=own,
         )
         self.load = Gauge("lstmserve_model_load_seconds", "Time to load, check and warm up the model", registry=own)
+        self.reloads = Counter(
+            "lstmserve_model_reloads_total",
+            "Times that the model's files were read, by outcome",
+            ["outcome"],
+            registry=own,
+        )
+        self.reload_good = Gauge(
+            "lstmserve_model_reload_successful", "1, or 0 while the model's files are not what is served", registry=own
+        )
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
@@ -137,6 +146,13 @@ class Metrics:
             str(model.origin.verified).lower(),
         ).set(1)
         self.load.set(seconds)
+        self.reloads.labels("served").inc()
+        self.reload_good.set(1)
+
+    def refused(self) -> None:
+        """Say that the model's files, as they are now, are not served."""
+        self.reloads.labels("refused").inc()
+        self.reload_good.set(0)
 
     def text(self) -> bytes:
         """Everything, in Prometheus' text format."""

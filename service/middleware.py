@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import LstmServeError, Unavailable
+from service.keys import Keys
 from service.live import Live
 from service.routes import OF_HTTP, refuse, row_of
 
@@ -19,8 +20,10 @@ log = logging.getLogger(__name__)
 access = logging.getLogger("service.access")
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-# What orchestration asks every second is no news.
-QUIET = frozenset({"/livez", "/readyz", "/health", "/healthz", "/metrics"})
+# What orchestration asks: it has no key.
+HEALTH = frozenset({"/livez", "/readyz", "/health", "/healthz", "/ping", "/v2/health/live", "/v2/health/ready"})
+# What is asked every second is no news.
+QUIET = HEALTH | {"/metrics"}
 MAX_PATH = 200
 # No answer could be sent: the client had left. nginx logs it so too.
 CLIENT_LEFT = 499
@@ -29,10 +32,13 @@ CLIENT_LEFT = 499
 class Boundary:
     """Plain ASGI, around the whole app: what enters gets an id, what leaves is counted and logged."""
 
-    def __init__(self, app: ASGIApp, live: Live) -> None:
+    def __init__(self, app: ASGIApp, live: Live, keys: Keys | None = None) -> None:
         """Ids are a random prefix and a count: as unique as a UUID, in a quarter of the time."""
         self.app = app
         self.live = live
+        self.keys = keys
+        metrics, docs = live.settings.open_metrics, live.settings.open_docs
+        self._open = HEALTH | ({"/metrics"} if metrics else set()) | ({"/docs", "/openapi.json"} if docs else set())
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count(1)
 
@@ -52,13 +58,12 @@ class Boundary:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                extra = [(b"x-request-id", request_id)]
-                if self.live.draining:
-                    extra.append((b"connection", b"close"))
-                message["headers"] = [*message["headers"], *extra]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
         try:
+            if self.keys is not None and scope["path"] not in self._open:
+                self._expect_key(self.keys, headers.get(b"authorization"))
             await self.app(scope, receive, answer)
         except ClientDisconnect:
             status = CLIENT_LEFT
@@ -66,14 +71,26 @@ class Boundary:
             allow = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
             await refuse(scope, answer, OF_HTTP[error.status_code], error, allow)
         except (Exception, asyncio.CancelledError) as error:
-            told = self._told(error, state["request_id"])
+            # No name for `error` that outlives this block: with its traceback, which holds this frame and with it the
+            # body, it would be a cycle that waits for the garbage collector.
             if status:
+                self._told(error, state["request_id"])
                 raise  # half an answer is out: the server closes the connection
-            row = row_of(told)
-            self.live.metrics.rejected.labels(row.slug).inc()
-            await refuse(scope, answer, row, told)
+            await self._refuse(scope, answer, error)
         finally:
             self._finish(scope, status, time.perf_counter() - start)
+
+    def _expect_key(self, keys: Keys, authorization: bytes | None) -> None:
+        if not keys.admit(authorization):
+            self.live.metrics.rejected.labels("unauthorized").inc()
+            wrong = "" if authorization is None else ' error="invalid_token"'
+            raise HTTPException(401, headers={"WWW-Authenticate": f"Bearer{wrong}"})
+
+    async def _refuse(self, scope: Scope, answer: Send, error: BaseException) -> None:
+        told = self._told(error, scope["state"]["request_id"])
+        row = row_of(told)
+        self.live.metrics.rejected.labels(row.slug).inc()
+        await refuse(scope, answer, row, told)
 
     def _told(self, error: BaseException, request_id: str) -> BaseException:
         """The error that is told; a fault of ours goes to the log."""

@@ -9,13 +9,16 @@ import time
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.live import Live
 from service.routes import STATUSES, error_body
 
-# Names and values, as servers usually bound them.
-MAX_HEADER_BYTES = 32 << 10
+# Requests that wait on one connection while one is answered. After so many the connection is closed, which tells the
+# client that the rest was not looked at: 256 KiB can hold 10,000 of them.
+MAX_PIPELINED = 100
+# How long a connection that was refused is kept for its client to read why.
+LINGER_SECONDS = 2.0
 
 
 class JoinedWrites:
@@ -52,14 +55,21 @@ class JoinedWrites:
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits. Its states: waiting for a request's headers, for its body, or for its answer."""
+    """uvicorn's protocol with limits. Its states: waiting for a request's headers, for its body, or for its answer.
+
+    Answers come in the order of the requests, refusals too: where earlier ones are still to be answered, a request that
+    cannot be read ends the connection after the last of them.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         """As uvicorn makes it; the limits are the settings of the app's model."""
         super().__init__(*args, **kwargs)
         self.live: Live = self.config.app.state.live  # type: ignore[union-attr]
-        self._since = time.monotonic()
+        self._since = self._answered = time.monotonic()
         self._in_headers = True
+        self._deaf = False  # whether what comes is not looked at any more
+        self._stopping = False
+        self._before: RequestResponseCycle | None = None  # of the request before `cycle`
         self._chunk = 0  # the size of what came last
         self._header_bytes = 0  # what has come of headers that are not complete
 
@@ -69,30 +79,50 @@ class Protocol(HttpToolsProtocol):
         if len(self.connections) > self.live.settings.max_connections:
             self._refuse(503, "too many connections")
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        self.live.lingering.discard(self.transport)
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what it has taken of headers that are not complete."""
+        if self._deaf:
+            return
         self._chunk = len(data)
         # A chunk in which a next request begins is mostly the one before.
         self._header_bytes = self._header_bytes + len(data) if self._in_headers else 0
         super().data_received(data)
-        if self._in_headers and self._header_bytes > MAX_HEADER_BYTES:
-            self._refuse(431, f"the headers are over {MAX_HEADER_BYTES} bytes")
+        limit = self.live.settings.max_header_bytes
+        if self._in_headers and self._header_bytes > limit:
+            self._refuse(431, f"the headers are over {limit} bytes")
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         self._since = time.monotonic()
         self._in_headers = True
+        if self._stopping:
+            self._deaf = True
 
     def on_headers_complete(self) -> None:
         """Its headers are complete."""
-        if self._chunk > MAX_HEADER_BYTES:
-            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-            if size > MAX_HEADER_BYTES:
-                self._header_bytes = size  # and `data_received` refuses it
+        if self._deaf:
+            return
+        if self._chunk > (limit := self.live.settings.max_header_bytes):
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > limit:
+                self._header_bytes, self._deaf = size, True  # and `data_received` refuses it
                 return
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._end_after(self.cycle)
+            return
         self._in_headers = False
+        self._before = self.cycle
         super().on_headers_complete()
+        if self.live.draining:
+            self.cycle.keep_alive = False
+            if self.pipeline and self._before is not None:
+                self._before.keep_alive = True
 
     def on_body(self, body: bytes) -> None:
         """A part of its body."""
@@ -104,27 +134,79 @@ class Protocol(HttpToolsProtocol):
         if not self._in_headers:
             super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """It is answered."""
+        self._answered = time.monotonic()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, once what came before it is answered."""
+        if not self._end_after_earlier():
+            super().send_400_response(msg)
+
+    def shutdown(self) -> None:
+        """Answer what has come, and close."""
+        self._stopping = True
+        if self._in_headers and self._begun:
+            self._refuse(503, "the service is stopping")
+        else:
+            super().shutdown()
+
     def sweep(self, now: float) -> None:
         """End what has waited too long; `now` in the time of `time.monotonic`."""
         waited, settings = now - self._since, self.live.settings
         if self._in_headers:
-            if waited > settings.header_seconds and not self._header_bytes:
-                self.transport.close()  # opened and never used
-            elif waited > settings.header_seconds:
+            if waited > settings.header_seconds and self._begun:
                 self._refuse(408, f"the headers did not come within {settings.header_seconds:g} seconds")
-        elif self.cycle is not None and self.cycle.more_body and not self.cycle.response_started:
+            elif waited > settings.header_seconds:
+                self.transport.close()  # opened and never used
+        elif self.cycle.more_body:
             if waited > settings.body_seconds:
                 self._refuse(408, f"the body did not come within {settings.body_seconds:g} seconds")
+        elif self.cycle.response_complete:
+            # uvicorn's own timer stops at anything that comes, be it blank lines.
+            if now - self._answered > settings.keep_alive_seconds:
+                self.transport.close()
         elif self.flow.write_paused and waited > settings.body_seconds:
             self.transport.abort()  # an answer that is not read
+
+    @property
+    def _begun(self) -> bool:
+        """Whether, while headers are waited for, some of them have come."""
+        return self._header_bytes > 0 or self.cycle is not None
+
+    def _end_after(self, cycle: RequestResponseCycle) -> None:
+        """Close once this is answered; what else comes is not looked at."""
+        cycle.keep_alive = False
+        self._deaf = True
+
+    def _end_after_earlier(self) -> bool:
+        """Whether other answers have to go out before the current request can be refused; then that is its end."""
+        last: RequestResponseCycle | None = self.cycle
+        if last is not None and last.more_body and not self._in_headers:
+            last = self._before
+            if self.pipeline:
+                self.pipeline.popleft()
+        if last is None or last.response_complete:
+            return False
+        self._end_after(last)
+        return True
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer below the app, in the form of the path's dialect, and close."""
         if self.transport.is_closing():
             return
+        self.live.metrics.rejected.labels(STATUSES[status].slug).inc()
+        if self._end_after_earlier():
+            return
+        if not self._in_headers and self.cycle is not None:
+            if self.cycle.response_started:
+                self.transport.close()  # it is answered already, and its body still coming
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         path = self.scope["path"] if self.scope is not None and "path" in self.scope else "/"
         kind, body = error_body(path, STATUSES[status], detail)
-        self.live.metrics.rejected.labels(STATUSES[status].slug).inc()
         head = [
             b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
             b"content-type: " + kind[1],
@@ -133,4 +215,15 @@ class Protocol(HttpToolsProtocol):
             *([b"retry-after: 1"] if status == 503 else []),
         ]
         self.transport.write(b"\r\n".join([*head, b"", body]))
-        self.transport.close()
+        self._close_gently()
+
+    def _close_gently(self) -> None:
+        """Close for writing, and altogether when the client has: closing what is unread would take the answer back."""
+        self._deaf = True
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.connections.discard(self)  # it does not count any more
+        self.live.lingering.add(self.transport)
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)

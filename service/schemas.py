@@ -26,6 +26,11 @@ from service.errors import InvalidInput, Malformed, Problem, TooLarge
 
 MAX_PROBLEMS = 10
 LARGE = 1 << 16  # bytes of a body
+# Bytes from which on a body is weighed before it is parsed: with ROOM times more than a good one has of anything, of
+# objects and texts FEW, it is not.
+HEAVY = 1 << 18
+ROOM = 2
+FEW = 50
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Where = tuple[str | int, ...]
@@ -40,23 +45,45 @@ class Body(BaseModel):
     many: ClassVar[bool]
     shape: ClassVar[Shape]  # of one sequence
     max_rows: ClassVar[int]
+    most_lists: ClassVar[float]  # that a good body has; and so on
+    most_numbers: ClassVar[float]
 
     @classmethod
     def parse(cls, raw: bytes) -> "Body":
         """The validated body. Raises Malformed, InvalidInput, or TooLarge for too many sequences."""
+        if len(raw) > HEAVY:
+            cls._weigh(raw)
         parsed = _loads(raw)
         # Pydantic would make an error of each surplus key, and convert every surplus sequence first.
         once = raw.count(b'"') == 2  # of a key that is there twice the parsed body has the last alone
         if isinstance(parsed, dict) and len(parsed) == 1 and cls.key in parsed and once:
             value = parsed[cls.key]
             if cls.many and isinstance(value, list) and len(value) > cls.max_rows:
-                raise TooLarge(f"the body has {len(value)} sequences; at most {cls.max_rows} are answered at once")
+                rows = len(value)
+                del parsed, value, raw
+                raise TooLarge(f"the body has {rows} sequences; at most {cls.max_rows} are answered at once")
             try:
                 return cls.model_validate(parsed)
             except ValidationError:
                 pass  # the walk says it better
         problems = list(islice(cls._walk(parsed), MAX_PROBLEMS))
+        del parsed, raw  # an error holds what its frames hold
         raise InvalidInput(problems or [Problem((), f'expected the key "{cls.key}" once')])
+
+    @classmethod
+    def _weigh(cls, raw: bytes) -> None:
+        """Refuse, before it is parsed, what cannot be good and would take thirty times its size in memory."""
+        lists, objects, texts, numbers = (raw.count(mark) for mark in (b"[", b"{", b'"', b","))
+        if max(lists / cls.most_lists, numbers / cls.most_numbers, objects / FEW, texts / FEW) <= ROOM:
+            return
+        if (lists, objects) != (raw.count(b"]"), raw.count(b"}")):
+            raise Malformed("the body is not JSON: not every list and object in it is closed")
+        came = f"got {lists} lists, {numbers} numbers, {objects} objects and {texts // 2} texts"
+        if cls.many and max(objects, texts) <= FEW:
+            raise TooLarge(f"at most {cls.max_rows} sequences are answered at once; {came}")
+        raise InvalidInput(
+            [Problem((), f'expected the key "{cls.key}" alone and lists of numbers of its shape; {came}')]
+        )
 
     @classmethod
     def _walk(cls, parsed: Any) -> Iterator[Problem]:  # noqa: ANN401 - JSON is anything
@@ -84,12 +111,15 @@ class Body(BaseModel):
     def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
         """The sequences, in order, as arrays (n, *shape) of a model's input dtype. Raises InvalidInput beyond float32.
 
-        It is one array, and where the time axis is free, one for each run of sequences of equal length.
+        It is one array, and where the time axis is free, one for each run of sequences of equal length. The lists are
+        let go of.
         """
         value = getattr(self, self.key)
         given = value if self.many else [value]
         free = None in self.shape
-        return [self._array(run, dtype) for run in ([list(g) for _, g in groupby(given, len)] if free else [given])]
+        found = [self._array(run, dtype) for run in ([list(g) for _, g in groupby(given, len)] if free else [given])]
+        self.__dict__[self.key] = ()  # lists of numbers are ten times their arrays, and the request may wait long
+        return found
 
     def _array(self, given: list[Any], dtype: npt.DTypeLike) -> Array:
         shape = [len(given), *(len(given[0]) if size is None else size for size in self.shape)]
@@ -198,6 +228,10 @@ def one_and_many(model: Model, max_rows: int) -> tuple[type[Body], type[Body]]:
     many.key, many.many, many.other = "sequences", True, ("sequence", "/predict")
     one.shape = many.shape = model.input_shape
     one.max_rows, many.max_rows = 1, max_rows
+    sizes = [math.inf if size is None else size for size in model.input_shape]
+    one.most_lists = sum(math.prod(sizes[:axis]) for axis in range(len(sizes)))
+    one.most_numbers = math.prod(sizes)
+    many.most_lists, many.most_numbers = 1 + max_rows * one.most_lists, max_rows * one.most_numbers
     return one, many
 
 

@@ -5,10 +5,13 @@ uvicorn closes its socket at once on SIGTERM, ignores a second one, and ends by 
 ends the process at once.
 """
 
+import asyncio
 import logging
 import math
 import os
 import signal
+import socket
+import sys
 import time
 from types import FrameType
 
@@ -16,20 +19,43 @@ import uvicorn
 
 from service import logs
 from service.app import create_app
+from service.errors import SettingsError
 from service.live import Live
 from service.protocol import Protocol
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
+# After the socket is closed: so long requests that are on their way on open connections are still read.
+LAST_READ_SECONDS = 0.1
+
+
+class Hangup:
+    """Whether SIGHUP has come: from a person, who wants the model read again, or from a terminal that was closed."""
+
+    def __init__(self) -> None:
+        """Take note from now on: by default the signal would end the process."""
+        self.came = False
+        self._on_terminal = sys.stdout.isatty()
+        signal.signal(signal.SIGHUP, self._note)
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        self.came = True
+
+    @property
+    def of_terminal(self) -> bool:
+        """Whether there was a terminal and is none any more."""
+        return self._on_terminal and not os.isatty(sys.stdout.fileno())
+
 
 class Server(uvicorn.Server):
     """uvicorn's server, with its own way to stop."""
 
-    def __init__(self, config: uvicorn.Config, live: Live) -> None:
+    def __init__(self, config: uvicorn.Config, live: Live, hangup: Hangup) -> None:
         """Stop by draining `live`."""
         super().__init__(config)
         self._live = live
+        self._hangup = hangup
         self._signal = signal.SIGTERM
         self._drained_at: float | None = None
 
@@ -46,25 +72,56 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to stop now; once a second, what has waited too long.
 
-        A Ctrl-C does not wait for the drain.
+        Neither a Ctrl-C nor a closed terminal waits for the drain.
         """
         if counter % 10 == 0:
-            now = time.monotonic()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, Protocol):
-                    connection.sweep(now)
+            self._sweep()
+        if self._hangup.came:
+            self._hangup.came = False
+            if not self._hangup.of_terminal:
+                self.config.app.state.reloader.ask()  # type: ignore[union-attr]
+            elif not self._live.draining:
+                self.handle_exit(signal.SIGHUP, None)
         if self._live.draining and self._drained_at is None:
-            seconds = 0 if self._signal == signal.SIGINT else self._live.settings.drain_seconds
+            seconds = self._live.settings.drain_seconds if self._signal == signal.SIGTERM else 0
             log.info("%s: stopping in %g s", self._signal.name, seconds)
             self._drained_at = time.monotonic() + seconds
         if self._drained_at is not None and time.monotonic() >= self._drained_at:
             self.should_exit = True
         return await super().on_tick(counter)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen no more, read what has come by now, then as uvicorn does; who waits too long is ended meanwhile."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LAST_READ_SECONDS)
+        sweeping = asyncio.create_task(self._keep_sweeping())
+        await super().shutdown(sockets)
+        sweeping.cancel()
+        # uvloop waits, when it is closed, for whatever is open.
+        for transport in [*self._live.lingering, *(connection.transport for connection in self._connections)]:
+            transport.abort()
+        await asyncio.sleep(0)
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for connection in self._connections:
+            connection.sweep(now)
+
+    @property
+    def _connections(self) -> list[Protocol]:
+        return [connection for connection in self.server_state.connections if isinstance(connection, Protocol)]
+
 
 def run(settings: Settings) -> None:
-    """Serve until a signal comes. Raises ModelError before anything is bound."""
+    """Serve until a signal comes. Raises ModelError or SettingsError before anything is bound."""
     logs.configure()
+    hangup = Hangup()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -80,5 +137,11 @@ def run(settings: Settings) -> None:
         proxy_headers=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=math.ceil(settings.grace_seconds),
+        ssl_certfile=settings.tls_certfile,
+        ssl_keyfile=settings.tls_keyfile,
     )
-    Server(config, app.state.live).run()
+    try:
+        config.load()
+    except OSError as error:
+        raise SettingsError(f"the TLS certificate or its key cannot be used: {error.strerror or error}") from None
+    Server(config, app.state.live, hangup).run()

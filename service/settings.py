@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from service.errors import SettingsError
 
@@ -15,6 +15,8 @@ PREFIX = "LSTMSERVE_"
 # What Kubernetes puts into every pod for a Service called lstmserve, or lstmserve-something.
 OF_A_SERVICE = re.compile(PREFIX + r"(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_.+)?)")
 URL_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://")
+
+METAVARS: dict[Any, str] = {int: "N", float: "N", str: "TEXT"}
 
 Count = Annotated[int, Field(gt=0, le=1 << 31)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
@@ -30,11 +32,12 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")] = 8080
     access_log: Annotated[bool, Field(description="log each request")] = True
     max_body_bytes: Annotated[Count, Field(description="largest request body")] = 2 << 20
-    max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies in flight")] = 64 << 20
+    max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies in flight")] = 32 << 20
     max_rows: Annotated[Count, Field(description="most sequences in one request")] = 1024
     max_batch_rows: Annotated[Count, Field(le=1 << 14, description="most sequences in a forward pass")] = 128
     max_queue_rows: Annotated[Count, Field(description="most sequences waiting; more are refused with 429")] = 4096
     max_connections: Annotated[Count, Field(description="most connections at once; more are refused with 503")] = 1000
+    max_header_bytes: Annotated[Count, Field(description="largest headers of a request")] = 32 << 10
     header_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's headers may take")] = 10.0
     body_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's body may take after that")] = 30.0
     deadline_seconds: Annotated[Seconds, Field(gt=0, description="a request not begun by then is answered 504")] = 10.0
@@ -45,18 +48,27 @@ class Settings(BaseModel):
     grace_seconds: Annotated[
         Seconds, Field(description="after the drain: how long requests in flight may take to finish")
     ] = 30.0
+    reload_seconds: Annotated[
+        Seconds, Field(description="how often to look whether the model's files have changed; 0 is never")
+    ] = 0.0
+    api_keys: Annotated[SecretStr | None, Field(description="keys of which a caller needs one, comma-separated")] = None
+    api_keys_file: Annotated[Path | None, Field(description="a file of such keys, one a line")] = None
+    open_metrics: Annotated[bool, Field(description="/metrics needs no key")] = False
+    open_docs: Annotated[bool, Field(description="/docs and /openapi.json need no key")] = False
+    tls_certfile: Annotated[Path | None, Field(description="serve HTTPS, with this certificate chain (PEM)")] = None
+    tls_keyfile: Annotated[Path | None, Field(description="its private key (PEM), if not in the same file")] = None
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Give the parser a flag for each setting but `model`, which is an argument."""
+    """Give the parser a flag for each setting but `model`, which is an argument, and secrets, which ps would show."""
     for name, field in Settings.model_fields.items():
-        if name == "model":
+        if name in {"model", "api_keys"}:
             continue
         flag, text = f"--{name.replace('_', '-')}", f"{field.description} (default {field.default})"
         if field.annotation is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
-            parser.add_argument(flag, default=None, metavar="N" if field.annotation is not str else "TEXT", help=text)
+            parser.add_argument(flag, default=None, metavar=METAVARS.get(field.annotation, "FILE"), help=text)
 
 
 def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
@@ -89,6 +101,8 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
         name = str(problem["loc"][0])
         where = f"--{name.replace('_', '-')}" if flags.get(name) is not None else f"{PREFIX}{name.upper()}"
         raise SettingsError(f"{where}: {problem['msg']}") from None
+    if settings.tls_keyfile is not None and settings.tls_certfile is None:
+        raise SettingsError(f"{PREFIX}TLS_KEYFILE is of no use without {PREFIX}TLS_CERTFILE")
     if settings.max_rows > settings.max_queue_rows:
         raise SettingsError(
             f"max_rows ({settings.max_rows}) is over max_queue_rows ({settings.max_queue_rows}): "

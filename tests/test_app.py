@@ -253,7 +253,7 @@ async def test_a_slow_model_is_computed_in_a_thread_with_the_same_answers(monkey
     for app in (threaded, app_of()):
         async with started(app):
             answers.append(await asyncio.gather(*(call(app, "/predict", row_of(k / 10)) for k in range(8))))
-    assert live_of(threaded)._executor is not None
+    assert live_of(threaded).batcher.executor is not None
     for a, b in zip(*answers, strict=True):
         assert np.allclose(a.json["probabilities"], b.json["probabilities"], rtol=0, atol=1e-6)
 

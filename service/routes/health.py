@@ -19,6 +19,7 @@ class Health(BaseModel):
 
     status: str
     checks: dict[str, bool] | None = Field(default=None, description="each check, with ?verbose")
+    refused: str | None = Field(default=None, description="why the model's newest files are not what is served")
 
 
 def router(live: Live) -> APIRouter:
@@ -30,11 +31,11 @@ def router(live: Live) -> APIRouter:
         "content": {"application/json": {"example": {"status": "failing"}}},
     }
 
-    def answer(checks: dict[str, bool], request: Request, failed: int) -> JSONResponse:
+    def answer(checks: dict[str, bool], request: Request, failed: int, refused: str | None = None) -> JSONResponse:
         good = all(checks.values())
-        content = Health(
-            status="ok" if good else "failing", checks=checks if "verbose" in request.query_params else None
-        )
+        content = Health(status="ok" if good else "failing")
+        if "verbose" in request.query_params:
+            content.checks, content.refused = checks, refused
         status = 200 if good else failed
         return JSONResponse(content.model_dump(exclude_none=True), status, {"cache-control": "no-store"})
 
@@ -44,7 +45,7 @@ def router(live: Live) -> APIRouter:
 
     async def readyz(request: Request) -> JSONResponse:
         """Whether to send requests here: 503 as soon as the service is stopping."""
-        return answer(live.checks(), request, 503)
+        return answer(live.checks(), request, 503, live.refused)
 
     async def metrics() -> Response:
         """Everything Prometheus scrapes."""

@@ -41,17 +41,32 @@ class PostRoute(APIRoute):
             raise HTTPException(405, "this path takes POST", {"Allow": "POST"})
         live: Live = scope["app"].state.live
         request = Request(scope, receive)
+        live.batcher.check_room(1)
         raw = await read_body(scope["state"]["headers"], receive, live)
+        size = len(raw)
         try:
+            if live.batcher.queued_rows:
+                live.batcher.check_room(rows_at_a_glance(raw, live.model))
             body = self._body_type.parse(raw)
+            del raw  # it may wait long for its answer
             answer = await cast("Endpoint", self.endpoint)(body, request)
         finally:
-            live.inflight_bytes -= len(raw)
+            live.inflight_bytes -= size
         await respond(send, 200, answer.content, [JSON, (b"x-model-sha256", answer.model.origin.sha256.encode())])
 
     @property
     def _body_type(self) -> type[Body]:
         return cast("type[Body]", self.body_field.field_info.annotation)  # type: ignore[union-attr]
+
+
+def rows_at_a_glance(raw: bytes, model: Model) -> int:
+    """About how many sequences a body has, by its lists: under overload a refusal must cost less than an answer."""
+    lists = 0
+    for size in reversed(model.input_shape):
+        if size is None:
+            return 1
+        lists = lists * size + 1 if lists else 1
+    return max(1, (raw.count(b"[") - 1) // lists)
 
 
 async def read_body(headers: dict[bytes, bytes], receive: Receive, live: Live) -> bytes:

@@ -1,0 +1,167 @@
+"""Changing the model while it is served: on SIGHUP, or when its files have changed and settled.
+
+    files -> read aside in a child process -> loaded, golden predictions replayed, warmed up in a thread -> swapped in
+
+Whatever goes wrong on the way leaves the old model serving, and is told in the log, by /readyz?verbose and by a metric.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+from service.engine.model import Model
+from service.errors import Incompatible, ModelError, SettingsError, UnreadableFile
+from service.keys import Keys
+from service.live import Live, Loaded, load
+from service.settings import PREFIX
+
+log = logging.getLogger(__name__)
+
+MAX_TRIAL_SECONDS = 300
+MAX_REASON = 1000
+MAX_FILES = 10_000
+
+# The same code as this process runs, wherever it was started from.
+TRIAL = "import sys; sys.path[:] = sys.argv[2:]; from service.trial import main; sys.exit(main(sys.argv[1]))"
+
+Fingerprint = tuple[tuple[str, int, int, int, int], ...]
+
+
+class Reloader:
+    """Watches for a new model and puts it into `live`; the keys are read again with it."""
+
+    def __init__(self, live: Live, seen: Fingerprint, keys: Keys | None = None) -> None:
+        """`seen` is the fingerprint of the files from before `live` has loaded them."""
+        self._live = live
+        self._keys = keys
+        self._path = live.settings.model
+        self._tried = seen
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        """Have the files read, changed or not."""
+        self._asked.set()
+
+    async def watch(self) -> None:
+        """Until cancelled: change the model when asked, or once a change of its files is the same for two polls."""
+        seconds = self._live.settings.reload_seconds or None
+        before = self._tried
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), seconds)
+            now = await asyncio.to_thread(fingerprint, self._path)
+            if self._asked.is_set() or (now != self._tried and now == before):
+                self._asked.clear()
+                await self._change(now)
+            before = now
+
+    async def _change(self, now: Fingerprint) -> None:
+        self._tried = now
+        try:
+            if self._keys is not None:
+                self._keys.read_again()
+        except SettingsError as error:
+            log.error("the keys stay as they were: %s", error)  # noqa: TRY400 - it says it all
+        try:
+            loaded = await self._load(now)
+        except ModelError as error:
+            self._live.refuse(str(error)[:MAX_REASON])
+        except Exception:
+            log.exception("a new model could not be loaded")
+            self._live.refuse("a fault of the service; the log has it")
+        else:
+            self._live.use(loaded)
+
+    async def _load(self, now: Fingerprint) -> Loaded:
+        await try_aside(self._path)
+        # A thread of its own: what it has worked with is freed when it ends.
+        executor = ThreadPoolExecutor(1, "loading")
+        try:
+            loaded = await asyncio.get_running_loop().run_in_executor(executor, load, self._live.settings)
+        finally:
+            executor.shutdown(wait=False)
+        if await asyncio.to_thread(fingerprint, self._path) != now:
+            raise UnreadableFile(f"{self._path}: has changed while it was read")
+        expect_same(loaded.model, self._live.model)
+        return loaded
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """What tells of a change of a model's files, symbolic links followed: of each its name, identity, size and time.
+
+    They are what begins as the model's own name does, all JSON beside it, where a card may name any as architecture,
+    and if the model is a folder what is in it.
+    """
+    first = path.name.partition(".")[0]
+    try:
+        beside = [file for file in path.parent.iterdir() if file.name.startswith(first) or file.suffix == ".json"]
+        within = list(islice(path.rglob("*"), MAX_FILES)) if path.is_dir() else []
+    except OSError:
+        return ()
+    return tuple(sorted(found for file in beside + within if (found := _status(file)) is not None))
+
+
+def _status(path: Path) -> tuple[str, int, int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+async def try_aside(path: Path) -> None:
+    """Read the model in a child process with limits. Raises ModelError where that does not succeed."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-c",
+        TRIAL,
+        str(path),
+        *sys.path,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        # What is in a damaged file need not meet a key.
+        env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+    )
+    try:
+        said, _ = await asyncio.wait_for(child.communicate(), MAX_TRIAL_SECONDS)
+    except TimeoutError:
+        raise UnreadableFile(f"{path}: reading it took more than {MAX_TRIAL_SECONDS} seconds") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if child.returncode == 0:
+        return
+    reason = said.decode("utf-8", "replace")
+    raise ModelError(reason or f"{path}: reading it {_ended(child.returncode or 0)}: it is damaged")
+
+
+def _ended(status: int) -> str:
+    if status < 0:
+        return f"ended a process by {signal.Signals(-status).name}"
+    return f"ended a process with status {status}"
+
+
+def expect_same(new: Model, old: Model) -> None:
+    """Raise Incompatible where clients of the old model could not be clients of the new one."""
+    for what, came, expected in (
+        ("name", new.about.name, old.about.name),
+        ("kind", new.kind, old.kind),
+        ("input shape", new.input_shape, old.input_shape),
+        ("input type", new.input_dtype, old.input_dtype),
+        ("output shape", new.output_shape, old.output_shape),
+        ("classes", new.about.classes, old.about.classes),
+    ):
+        if came != expected:
+            raise Incompatible(
+                f"the new model has another {what} than the one being served: {str(came)[:100]}, where "
+                f"{str(expected)[:100]} was expected. Start the service anew for another model"
+            )

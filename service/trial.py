@@ -1,0 +1,46 @@
+"""A model file, read aside, by a child process that can be lost.
+
+A damaged file can crash or stall the HDF5 library, which no exception handler sees. So a file that is to replace the
+one being served is first read here, under limits, where nothing of the web comes in.
+"""
+
+import resource
+import sys
+from pathlib import Path
+
+from service.errors import ModelError
+
+# The largest arrays that are read are 256 MiB; what reading them takes at most, with the libraries' own reservations.
+MAX_ADDRESS_SPACE = 4 << 30
+MAX_CPU_SECONDS = 120
+
+
+def main(path: str) -> int:
+    """Load the model and replay its golden predictions: 0 if it can be served, 3 and the reason on stdout if not."""
+    limit(resource.RLIMIT_AS, MAX_ADDRESS_SPACE)
+    limit(resource.RLIMIT_CPU, MAX_CPU_SECONDS)
+    limit(resource.RLIMIT_CORE, 0)
+    _go_first()
+    from service.loading import load_model  # noqa: PLC0415 - under the limits already
+
+    try:
+        load_model(path)
+    except ModelError as error:
+        sys.stdout.write(str(error))
+        return 3
+    return 0
+
+
+def limit(what: int, most: int) -> None:
+    """Lower a limit of this process, unless it is lower already."""
+    _, hard = resource.getrlimit(what)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(what, (most, most))
+
+
+def _go_first() -> None:
+    """Where memory runs out, let it be this process that is ended and not the service, on Linux."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
+    except OSError:
+        return

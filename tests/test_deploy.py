@@ -1,0 +1,76 @@
+"""The figures of deploy/ belong together: the same ones everywhere, and each long enough for the next."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from chaos import HAPROXY
+from serving import ASKER, ROOT, Process
+
+from service.settings import Settings
+
+HEALTHCHECK = ROOT / "deploy" / "healthcheck.py"
+COMPOSE, KUBERNETES, PROXY = (
+    (ROOT / "deploy" / name).read_text() for name in ("compose.yaml", "kubernetes.yaml", "haproxy.cfg")
+)
+
+
+def number(text: str, pattern: str) -> float:
+    found = set(re.findall(pattern, text))
+    assert len(found) == 1, pattern
+    return float(found.pop())
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "killed"),
+    [
+        (COMPOSE, r"{}: (\d+)", r"stop_grace_period: (\d+)s"),
+        (KUBERNETES, r'{}, value: "(\d+)"', r"terminationGracePeriodSeconds: (\d+)"),
+    ],
+    ids=["compose", "kubernetes"],
+)
+def test_each_figure_is_long_enough_for_the_next(text: str, value: str, killed: str) -> None:
+    drain = number(text, value.format("LSTMSERVE_DRAIN_SECONDS"))
+    grace = number(text, value.format("LSTMSERVE_GRACE_SECONDS"))
+    proxied = number(PROXY, r"inter (\d+)ms") / 1000 * number(PROXY, r"fall (\d+)")
+    assert proxied * 2 < drain
+    assert number(KUBERNETES, r"readinessProbe:\n.*\n +periodSeconds: (\d+)") * 2 < drain
+    assert drain + grace < number(text, killed)
+    assert Settings.model_fields["deadline_seconds"].default < grace < number(PROXY, r"timeout server (\d+)s")
+    assert number(PROXY, r"pool-purge-delay (\d+)s") < Settings.model_fields["keep_alive_seconds"].default
+    assert number(PROXY, r"maxconn (\d+) pool") < Settings.model_fields["max_connections"].default
+
+
+def test_every_variable_is_a_setting() -> None:
+    for text in (COMPOSE, KUBERNETES, (ROOT / "Dockerfile").read_text()):
+        names = {name.lower() for name in re.findall(r"LSTMSERVE_(\w+)", text)}
+        assert names
+        assert names <= set(Settings.model_fields)
+
+
+def test_the_image_has_what_the_builder_is_given() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for source in re.findall(r"^COPY (?!--)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE):
+        for name in source.split():
+            assert (ROOT / name).exists()
+            assert f"!{name}" in ignored
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed (Debian: haproxy)")
+def test_the_proxy_takes_its_configuration() -> None:
+    done = subprocess.run(
+        [str(HAPROXY), "-c", "-f", str(ROOT / "deploy" / "haproxy.cfg")], capture_output=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_health_check() -> None:
+    def check(port: int) -> int:
+        command = [sys.executable, "-I", "-S", str(HEALTHCHECK)]
+        done = subprocess.run(command, env={"LSTMSERVE_PORT": str(port)}, capture_output=True, timeout=30, check=False)
+        return done.returncode
+
+    with Process(ASKER / "k215_model.h5") as process:
+        assert check(process.port) == 0
+    assert check(process.port) == 1

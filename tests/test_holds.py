@@ -1,0 +1,238 @@
+"""What a client may do to a connection, byte by byte, and that nothing accepted is lost. Over real sockets."""
+
+import json
+import re
+import signal
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from load import request
+from serving import ASKER, PATIENCE, Process, read_all
+
+MODEL = ASKER / "k215_model.h5"
+BODY = json.dumps({"sequence": [[0.1] * 15] * 20}).encode()
+GOOD = request("/predict", BODY)
+LAST = request("/predict", BODY, "Connection: close\r\n")
+SLOW = request("/predict/batch", json.dumps({"sequences": [[[0.1] * 15] * 20] * 1024}).encode())
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Process]:
+    """A service with short times and low limits."""
+    variables = {
+        "LSTMSERVE_HEADER_SECONDS": "1",
+        "LSTMSERVE_BODY_SECONDS": "1",
+        "LSTMSERVE_KEEP_ALIVE_SECONDS": "2",
+        "LSTMSERVE_MAX_CONNECTIONS": "10",
+        "LSTMSERVE_MAX_HEADER_BYTES": "4096",
+        "LSTMSERVE_MAX_INFLIGHT_BYTES": "100000",
+        "LSTMSERVE_MAX_QUEUE_ROWS": "1024",
+    }
+    with Process(MODEL, **variables) as process:
+        yield process
+    assert process.popen.returncode == 0
+
+
+def statuses(data: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", data)]
+
+
+def counted(process: Process, reason: str) -> float:
+    text = httpx.get(f"{process.url}/metrics").text
+    found = re.search(rf'^lstmserve_rejected_total\{{reason="{reason}"\}} (\S+)$', text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+# Time.
+
+
+CHUNKED = b'POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"seq'
+UNFINISHED: dict[str, tuple[bytes, list[int]]] = {
+    "nothing": (b"", []),
+    "a line": (b"POST /predict HTT", [408]),
+    "headers": (GOOD[:60], [408]),
+    "a body": (GOOD[:-1], [408]),
+    "a chunk": (CHUNKED, [408]),
+    "the next headers": (GOOD + GOOD[:60], [200, 408]),
+    "the next body": (GOOD + GOOD[:-1], [200, 408]),
+    "another request": (GOOD, [200]),
+    "what follows a blank line": (GOOD + b"\r\n", [200]),
+}
+
+
+def test_what_does_not_come_is_not_waited_for(hasty: Process) -> None:
+    before = counted(hasty, "too-slow")
+    waiting = {name: hasty.connect() for name in UNFINISHED}
+    for name, connection in waiting.items():
+        connection.sendall(UNFINISHED[name][0])
+    came = {name: statuses(read_all(connection)) for name, connection in waiting.items()}
+    for connection in waiting.values():
+        connection.close()
+    assert came == {name: answered for name, (_, answered) in UNFINISHED.items()}
+    assert counted(hasty, "too-slow") == before + sum(answered.count(408) for answered in came.values())
+
+
+@pytest.mark.parametrize("early", [b"POST /nothing HTTP/1.1", b"POST /predict HTTP/1.1"])
+def test_a_body_that_drips_after_its_answer_is_not_waited_for(hasty: Process, early: bytes) -> None:
+    head = early + b"\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
+    with hasty.connect() as connection:
+        connection.sendall(head)
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                connection.sendall(b" ")
+                time.sleep(0.1)
+            except OSError:
+                break
+        else:
+            pytest.fail("the connection is still open")
+
+
+def test_blank_lines_do_not_keep_a_connection(hasty: Process) -> None:
+    with hasty.connect() as connection:
+        connection.sendall(GOOD)
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                connection.sendall(b"\r\n")
+                time.sleep(0.1)
+            except OSError:
+                break
+        else:
+            pytest.fail("the connection is still open")
+
+
+# Size and number.
+
+
+def test_headers_at_and_over_their_limit(hasty: Process) -> None:
+    before = counted(hasty, "headers-too-large")
+    assert statuses(hasty.raw(request("/predict", BODY, f"X: {'x' * 3900}\r\nConnection: close\r\n"))) == [200]
+    for headers in (f"X: {'x' * 4096}\r\n", "X: y\r\n" * 1100, f"{'x' * 5000}: y\r\n"):
+        assert statuses(hasty.raw(request("/predict", BODY, headers))) == [431]
+        assert statuses(hasty.raw(GOOD + request("/predict", BODY, headers) + GOOD)) in ([200], [200, 431])
+    assert statuses(hasty.raw(b"GET /" + b"x" * 5000)) == [431]
+    assert counted(hasty, "headers-too-large") == before + 7
+
+
+def test_too_many_connections(hasty: Process) -> None:
+    before = counted(hasty, "unavailable")
+    held = [hasty.connect() for _ in range(10)]
+    for connection in held:
+        connection.sendall(GOOD)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+    for _ in range(20):  # who is refused does not count
+        came = hasty.raw(GOOD)
+        assert statuses(came) == [503]
+        assert b"retry-after: 1\r\n" in came
+    for connection in held:
+        connection.close()
+    for _ in range(100):
+        if statuses(hasty.raw(LAST)) == [200]:
+            break
+    assert statuses(hasty.raw(LAST)) == [200]
+    assert counted(hasty, "unavailable") >= before + 20
+
+
+def test_too_many_bytes_in_flight(hasty: Process) -> None:
+    held = []
+    for _ in range(6):
+        connection = hasty.connect()
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 30000\r\n\r\n" + b" " * 29_999)
+        held.append(connection)
+    answers = [read_all(connection) for connection in held]
+    assert sorted(statuses(b"".join(answers)))[:3] == [408, 408, 408]
+    assert 429 in statuses(b"".join(answers))
+    for connection in held:
+        connection.close()
+    assert statuses(hasty.raw(LAST)) == [200]
+
+
+# Order: answers come as the requests did.
+
+
+def test_pipelined_requests_are_answered_in_order(hasty: Process) -> None:
+    many = [request("/predict", BODY, f"X-Request-Id: n{k}\r\n") for k in range(50)]
+    came = hasty.raw(b"".join(many) + LAST)
+    assert statuses(came) == [200] * 51
+    assert re.findall(rb"x-request-id: n(\d+)", came) == [b"%d" % k for k in range(50)]
+
+
+def test_pipelined_beyond_reason(hasty: Process) -> None:
+    came = hasty.raw(b"GET /livez HTTP/1.1\r\n\r\n" * 5000)
+    assert statuses(came) == [200] * 101
+    assert came.count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"\x16\x03\x01 rubbish\r\n\r\n",
+        b"POST /predict HTTP/9.9\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nbad header\r\n\r\n",
+        GOOD.replace(b"Content-Length", b"Transfer-Encoding: chunked\r\nX"),
+    ],
+)
+def test_what_cannot_be_read_does_not_take_the_answers_before_it(hasty: Process, broken: bytes) -> None:
+    assert statuses(hasty.raw(GOOD + GOOD + broken + GOOD))[:2] == [200, 200]
+    with hasty.connect() as connection:
+        connection.sendall(broken + GOOD)
+        assert statuses(read_all(connection))[0] == 400
+    assert statuses(hasty.raw(LAST)) == [200]
+
+
+# Stopping.
+
+
+def test_what_has_come_is_answered_when_the_service_stops() -> None:
+    """SIGTERM while requests compute, are half sent, or have only begun."""
+    with Process(MODEL, LSTMSERVE_BODY_SECONDS="1") as process:
+        idle, computing, pipelined, half_body, half_head = (process.connect() for _ in range(5))
+        idle.sendall(GOOD)
+        assert idle.recv(12) == b"HTTP/1.1 200"
+        for connection, sent in ((half_body, GOOD[:-1]), (half_head, GOOD[:40]), (computing, SLOW)):
+            connection.sendall(sent)
+        pipelined.sendall(SLOW + GOOD * 3)
+        process.signal(signal.SIGTERM)
+        process.wait_for("SIGTERM: stopping")
+        half_body.sendall(GOOD[-1:])
+        assert statuses(read_all(computing)) == [200]
+        assert statuses(read_all(pipelined)) == [200] * 4
+        assert statuses(read_all(half_body)) == [200]
+        assert statuses(read_all(half_head)) == [503]
+        read_all(idle)
+        assert process.ended() == 0
+        for connection in (idle, computing, pipelined, half_body, half_head):
+            connection.close()
+
+
+def test_while_it_drains_each_answer_ends_its_connection() -> None:
+    with Process(MODEL, LSTMSERVE_DRAIN_SECONDS="60") as process:
+        kept = process.connect()
+        kept.sendall(GOOD)
+        assert kept.recv(12) == b"HTTP/1.1 200"
+        process.signal(signal.SIGTERM)
+        process.wait_for("SIGTERM: stopping")
+        kept.sendall(GOOD + GOOD)
+        came = read_all(kept)
+        kept.close()
+        assert statuses(came)[-2:] == [200, 200]
+        assert came.count(b"connection: close") == 1
+        ready = httpx.get(f"{process.url}/readyz")
+        assert (ready.status_code, ready.headers["connection"]) == (503, "close")
+        assert httpx.get(f"{process.url}/livez").status_code == 200
+        process.signal(signal.SIGTERM)
+        assert process.ended() == 128 + signal.SIGTERM
+
+
+def test_a_client_that_never_finishes_does_not_keep_the_service() -> None:
+    with Process(MODEL, LSTMSERVE_BODY_SECONDS="3600", LSTMSERVE_GRACE_SECONDS="1") as process:
+        half = process.connect()
+        half.sendall(GOOD[:-1])
+        httpx.get(process.url + "/livez")
+        process.signal(signal.SIGTERM)
+        assert statuses(read_all(half)) == [503]
+        assert process.ended() == 0
+        half.close()

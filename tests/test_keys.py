@@ -1,0 +1,185 @@
+"""Who may call: API keys and TLS, over a real socket."""
+
+import json
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from serving import ASKER, PATIENCE, Process
+
+from service.errors import SettingsError
+from service.keys import Keys
+from service.settings import Settings, read
+
+MODEL = ASKER / "k215_model.h5"
+GOOD = json.dumps({"sequence": [[0.1] * 15] * 20}).encode()
+FIRST, SECOND, THIRD = "first-key-0123456789", "second-key-9876543210", "third~key/+=._-"
+HEALTH = ["/livez", "/readyz", "/health", "/healthz"]
+DOCS = ["/docs", "/openapi.json"]
+
+
+def bearer(key: str, scheme: str = "Bearer") -> dict[str, str]:
+    return {"authorization": f"{scheme} {key}"}
+
+
+def settings(**variables: str) -> Settings:
+    return read({"LSTMSERVE_MODEL": "m.h5", **{f"LSTMSERVE_{k.upper()}": v for k, v in variables.items()}}, {})
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, httpx.Client, Path]]:
+    """A service with one key of the environment and one of a file."""
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    file.write_text(f"{SECOND}\n\n")
+    with (
+        Process(MODEL, LSTMSERVE_API_KEYS=FIRST, LSTMSERVE_API_KEYS_FILE=str(file)) as process,
+        httpx.Client(base_url=process.url, timeout=PATIENCE) as client,
+    ):
+        yield process, client, file
+    assert not any(key in line for key in (FIRST, SECOND, THIRD) for line in process.lines)
+    assert process.errors == ""
+
+
+def test_without_a_key(closed: tuple[Process, httpx.Client, Path]) -> None:
+    _, client, _ = closed
+    for path in ("/predict", "/predict/batch", "/model", "/metrics", *DOCS, "/nothing", "/v1/models/x", "/v2"):
+        response = client.request("POST" if "predict" in path else "GET", path, content=GOOD)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+        body = response.json()
+        if path.startswith("/v"):
+            assert body.keys() == {"error"}
+        else:
+            assert response.headers["content-type"] == "application/problem+json"
+            assert body["type"] == "urn:lstm-serve:unauthorized"
+    for path in HEALTH:
+        assert client.get(path).status_code == 200
+
+
+def test_with_a_key(closed: tuple[Process, httpx.Client, Path]) -> None:
+    _, client, _ = closed
+    for key in (FIRST, SECOND):
+        for scheme in ("Bearer", "bearer", "BEARER"):
+            assert client.post("/predict", content=GOOD, headers=bearer(key, scheme)).status_code == 200
+    assert client.get("/metrics", headers=bearer(FIRST)).status_code == 200
+    assert client.get("/openapi.json", headers=bearer(FIRST)).status_code == 200
+    assert client.get("/nothing", headers=bearer(FIRST)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    ["", "Bearer", FIRST, f"Basic {FIRST}", f"Bearer {FIRST}x", f"Bearer {FIRST[:-1]}", "Bearer \xe9",
+     f"Bearer {FIRST.upper()}", f"Bearer {FIRST},{SECOND}", f"Bearer {FIRST} {SECOND}", "Bearer " + "x" * 8000],
+)  # fmt: skip
+def test_with_another(closed: tuple[Process, httpx.Client, Path], authorization: str) -> None:
+    _, client, _ = closed
+    response = client.post("/predict", content=GOOD, headers=[(b"authorization", authorization.encode("latin-1"))])
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+    assert "key" not in response.text.replace("<key>", "")
+
+
+def test_refusals_are_counted_and_the_file_is_read_again(closed: tuple[Process, httpx.Client, Path]) -> None:
+    process, client, file = closed
+    metrics = client.get("/metrics", headers=bearer(FIRST)).text
+    assert any(line.startswith('lstmserve_rejected_total{reason="unauthorized"}') for line in metrics.splitlines())
+    file.write_text(f"{THIRD}\r\n{SECOND}")
+    process.signal(signal.SIGHUP)
+    end = time.monotonic() + PATIENCE
+    while client.get("/model", headers=bearer(THIRD)).status_code == 401:
+        assert time.monotonic() < end
+    assert client.get("/model", headers=bearer(SECOND)).status_code == 200
+    file.write_text("\n")
+    process.signal(signal.SIGHUP)
+    process.wait_for("the keys stay as they were: .* holds no key")
+    assert client.get("/model", headers=bearer(THIRD)).status_code == 200
+
+
+def test_open_metrics_and_docs() -> None:
+    variables = {"LSTMSERVE_API_KEYS": FIRST, "LSTMSERVE_OPEN_METRICS": "true", "LSTMSERVE_OPEN_DOCS": "true"}
+    with Process(MODEL, **variables) as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
+        assert client.get("/metrics").status_code == 200
+        assert client.get("/openapi.json").status_code == 200
+        assert client.get("/model").status_code == 401
+
+
+def test_keys_that_cannot_be() -> None:
+    for given, words in (
+        ("", "holds no key"),
+        (" , ,", "holds no key"),
+        ("good,two words", "key 2 in"),
+        ("ké", "key 1"),
+    ):
+        with pytest.raises(SettingsError, match=words) as caught:
+            Keys(settings(api_keys=given))
+        assert "words" not in str(caught.value)
+        assert "é" not in str(caught.value)
+
+
+def test_key_files_that_cannot_be(tmp_path: Path) -> None:
+    missing, binary = tmp_path / "missing", tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path, words in ((missing, "No such file"), (tmp_path, "Is a directory"), (binary, "is not text")):
+        with pytest.raises(SettingsError, match=words):
+            Keys(settings(api_keys_file=str(path)))
+
+
+def test_secrets_do_not_show() -> None:
+    chosen = settings(api_keys=FIRST)
+    assert FIRST not in repr(chosen)
+    assert FIRST not in chosen.model_dump_json()
+    command = [sys.executable, "-m", "service", "serve", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert "--api-keys-file" in shown.stdout
+    assert "--api-keys " not in shown.stdout
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    named = [
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        str(key),
+        "-out",
+        str(chain),
+    ]
+    subprocess.run([*made, *named], check=True, capture_output=True, timeout=PATIENCE)
+    return chain, key
+
+
+def test_tls(certificate: tuple[Path, Path]) -> None:
+    chain, key = certificate
+    with Process(MODEL, LSTMSERVE_TLS_CERTFILE=str(chain), LSTMSERVE_TLS_KEYFILE=str(key)) as process:
+        trusting = ssl.create_default_context(cafile=str(chain))
+        with httpx.Client(base_url=f"https://127.0.0.1:{process.port}", verify=trusting, timeout=PATIENCE) as client:
+            assert client.post("/predict", content=GOOD).status_code == 200
+            assert client.post("/predict", content=b"").status_code == 400
+    assert process.popen.returncode == 0
+
+
+def test_tls_that_cannot_be(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    chain, key = certificate
+    with pytest.raises(SettingsError, match="TLS_KEYFILE is of no use without"):
+        settings(tls_keyfile=str(key))
+    for variables in (
+        {"LSTMSERVE_TLS_CERTFILE": str(tmp_path / "missing")},
+        {"LSTMSERVE_TLS_CERTFILE": str(key)},
+        {"LSTMSERVE_TLS_CERTFILE": str(chain), "LSTMSERVE_TLS_KEYFILE": str(chain)},
+    ):
+        process = Process(MODEL, **variables)
+        assert process.ended() != 0
+        assert "TLS certificate" in process.errors

@@ -1,0 +1,243 @@
+"""Another model in the place of the one being served, in a real process under load; and what is not let in."""
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import termios
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import httpx
+import numpy as np
+import pytest
+from conftest import Golden
+from load import asking, questions
+from serving import ASKER, COMMAND, ROOT, SMALL, Process, environment, in_loop
+
+from service import load_model
+from service.errors import Incompatible
+from service.reloading import expect_same, fingerprint
+
+PATIENCE = 30.0
+
+
+def make(path: Path, factor: float = 1.0, source: Path = ASKER / "k215_model.h5") -> Path:
+    """A copy of a model whose output layer's kernel is multiplied, put there in one step as `mv` does."""
+    made = path.with_suffix(".new")
+    shutil.copy(source, made)
+    with h5py.File(made, "r+") as file:
+        kernels: list[h5py.Dataset] = []
+        file["model_weights"].visititems(lambda name, item: kernels.append(item) if name.endswith("kernel:0") else None)
+        dense = min(kernels, key=lambda kernel: kernel.shape[-1])
+        dense[...] = dense[()] * np.float32(factor)
+    made.replace(path)
+    return path
+
+
+def put(path: Path, data: bytes) -> None:
+    made = path.with_suffix(".new")
+    made.write_bytes(data)
+    made.replace(path)
+
+
+class Served:
+    """A service whose model is about to change, and how its reloads end."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.client = httpx.Client(base_url=process.url, timeout=PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def metric(self, name: str) -> float:
+        lines = self.client.get("/metrics").text.splitlines()
+        return next((float(line.split()[-1]) for line in lines if line.startswith(name)), 0.0)
+
+    @property
+    def reloads(self) -> tuple[float, float]:
+        return tuple(self.metric(f'lstmserve_model_reloads_total{{outcome="{o}"}}') for o in ("served", "refused"))  # type: ignore[return-value]
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < end, self.process.lines[-3:]
+            time.sleep(0.02)
+
+    def reload(self) -> dict[str, Any]:
+        """SIGHUP, and what /readyz?verbose says once it is dealt with."""
+        before = sum(self.reloads)
+        self.process.signal(signal.SIGHUP)
+        self.wait(lambda: sum(self.reloads) == before + 1)
+        response = self.client.get("/readyz?verbose")
+        assert response.status_code == 200
+        return dict(response.json())
+
+    @property
+    def sha256(self) -> str:
+        return str(self.client.get("/model").json()["sha256"])
+
+
+def damaged(path: Path) -> dict[str, bytes]:
+    data = path.read_bytes()
+    flipped = bytearray(data)
+    for k in range(8, 4096, 97):
+        flipped[k] ^= 0xFF
+    return {
+        "empty": b"",
+        "truncated": data[: len(data) // 2],
+        "flipped": bytes(flipped),
+        "no model": b"not a model at all",
+    }
+
+
+def test_good_and_broken_files_in_turn(tmp_path: Path) -> None:
+    path = make(tmp_path / "model.h5")
+    first = load_model(path).origin.sha256
+    with Process(path) as process, Served(process) as served:
+        assert served.sha256 == first
+        assert served.reload() == {"status": "ok", "checks": {"model": True, "batching": True, "accepting": True}}
+        for name, data in damaged(path).items():
+            put(path, data)
+            refused = served.reload()["refused"]
+            assert refused.startswith("model.h5: "), name
+            assert str(tmp_path) not in refused
+            assert served.sha256 == first
+            assert served.metric("lstmserve_model_reload_successful") == 0
+            assert any(record["level"] == "error" and str(path) in record["message"] for record in process.records)
+        second = load_model(make(path, 0.5)).origin.sha256
+        assert "refused" not in served.reload()
+        assert served.sha256 == second != first
+        assert served.metric("lstmserve_model_reload_successful") == 1
+        assert served.metric(f'lstmserve_model_info{{keras="2.1.5",name="model",sha256="{second}"') == 1
+        assert served.reloads == (3.0, 4.0)
+    assert process.popen.returncode == 0
+
+
+def test_card_and_golden_predictions_belong_to_it(tmp_path: Path, golden: Golden) -> None:
+    path, (x, y) = make(tmp_path / "model.h5"), golden
+    card, replayed = tmp_path / "model.card.json", tmp_path / "model.golden.npz"
+    card.write_text(json.dumps({"classes": list("abcde")}))
+    np.savez(replayed, x=x, y=y)
+    with Process(path) as process, Served(process) as served:
+        make(path, 0.5)
+        assert "misses its golden predictions" in served.reload()["refused"]
+        replayed.unlink()
+        assert "refused" not in served.reload()
+        for content, words in (
+            ({"classes": list("abcd")}, "its card names 4 classes"),
+            ({"classes": list("abcdf")}, "another classes than"),
+            ({}, "another classes than"),
+            ({"classes": list("abcde"), "name": "other"}, "another name than"),
+            ({"classes": list("abcde"), "scaling": {"mean": [0] * 15, "scale": [1] * 15}}, "another input type than"),
+        ):
+            card.write_text(json.dumps(content))
+            assert words in served.reload()["refused"]
+        card.write_text(json.dumps({"classes": list("abcde"), "version": "2"}))
+        assert "refused" not in served.reload()
+        assert served.client.get("/model").json()["version"] == "2"
+        path.unlink()
+        assert "there is no such file" in served.reload()["refused"]
+
+
+def test_what_must_stay() -> None:
+    old = load_model(ASKER / "k215_model.h5")
+    expect_same(replace(old, about=replace(old.about, version="2", description="better")), old)
+    for stem, words in (("values", "kind"), ("free", "input shape"), ("binary", "kind")):
+        new = load_model(SMALL / f"{stem}.h5")
+        with pytest.raises(Incompatible, match=f"another {words} than"):
+            expect_same(replace(new, about=old.about), old)
+
+
+def test_polling_follows_the_links_of_a_mounted_volume(tmp_path: Path) -> None:
+    """A ConfigMap or Secret is a link to a folder that is changed in one step."""
+    for number, factor in (("1", 1.0), ("2", 0.5)):
+        (tmp_path / number).mkdir()
+        make(tmp_path / number / "model.h5", factor)
+    (tmp_path / "..data").symlink_to("1")
+    (tmp_path / "model.h5").symlink_to("..data/model.h5")
+    path = tmp_path / "model.h5"
+    first, second = (load_model(tmp_path / number / "model.h5").origin.sha256 for number in "12")
+    with Process(path, LSTMSERVE_RELOAD_SECONDS="0.05") as process, Served(process) as served:
+        assert served.sha256 == first
+        (tmp_path / "..new").symlink_to("2")
+        (tmp_path / "..new").replace(tmp_path / "..data")
+        served.wait(lambda: served.sha256 == second)
+        put(tmp_path / "2" / "model.h5", b"broken")
+        served.wait(lambda: served.reloads == (2.0, 1.0))
+        time.sleep(0.3)  # several polls
+        assert served.reloads == (2.0, 1.0)
+        assert served.sha256 == second
+
+
+def test_fingerprint(tmp_path: Path) -> None:
+    path = tmp_path / "model.h5"
+    seen = [fingerprint(path)]
+    for name in ("model.h5", "model.card.json", "model.golden.npz"):
+        (tmp_path / name).write_bytes(b"1")
+        seen.append(fingerprint(path))
+        (tmp_path / name).write_bytes(b"12")
+        seen.append(fingerprint(path))
+    assert len(set(seen)) == 7
+
+
+@in_loop
+async def test_under_load_every_answer_is_of_one_of_the_two_models(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("load")
+    path = tmp_path / "model.h5"
+    x = np.random.default_rng(1).normal(size=(300, 20, 15)).astype(np.float32)
+    y, files = {}, []
+    for factor in (1.0, 0.5):
+        model = load_model(make(path, factor))
+        y[model.origin.sha256] = model.predict(x)
+        files.append(path.read_bytes())
+    assert len(y) == 2
+    broken = list(damaged(path).values())
+    with Process(path, LSTMSERVE_ACCESS_LOG="false") as process, Served(process) as served:
+        async with asking(process.port, questions(x, y, (1, 1, 3, 300)), 3) as tally:
+            for data in (files[0], broken[1], files[1], broken[2], files[0]):
+                put(path, data)
+                await asyncio.to_thread(served.reload)
+        assert served.reloads == (4.0, 2.0)
+    assert not tally.wrong
+    assert all(tally.by_model[sha256] > 0 for sha256 in y)
+    assert process.popen.returncode == 0
+
+
+def test_a_closed_terminal_ends_the_service(tmp_path: Path) -> None:
+    """A terminal that is closed sends SIGHUP too, and then nobody wants to find the port taken."""
+    path = make(tmp_path / "model.h5")
+    terminal, its_end = os.openpty()
+    process = subprocess.Popen(
+        COMMAND,
+        cwd=ROOT,
+        env=environment(LSTMSERVE_MODEL=str(path)),
+        stdin=its_end,
+        stdout=its_end,
+        stderr=its_end,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - the child has one thread
+    )
+    os.close(its_end)
+    said = b""
+    while b"running on" not in said:
+        said += os.read(terminal, 4096)
+    process.send_signal(signal.SIGHUP)
+    while said.count(b"loaded model.h5") < 2:
+        said += os.read(terminal, 4096)
+    assert process.poll() is None
+    os.close(terminal)
+    assert process.wait(PATIENCE) == 0
