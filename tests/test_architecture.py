@@ -17,9 +17,9 @@ LAYERS = (
     {"cli"},
     {"server"},
     {"app"},
-    {"routes", "middleware"},
-    {"schemas", "live", "metrics", "logs", "answers"},
-    {"batching", "loading"},
+    {"routes", "middleware", "reloading", "protocol"},
+    {"schemas", "schemas_v2", "live", "metrics", "logs", "answers", "keys", "inflate"},
+    {"batching", "loading", "trial"},
     {"engine"},
 )
 LEAVES = {"errors", "settings", "__init__"}
