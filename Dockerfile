@@ -15,7 +15,6 @@ COPY deploy/healthcheck.py /opt/lstm-serve/healthcheck.py
 ENV PATH=/opt/lstm-serve/bin:$PATH \
     LSTMSERVE_MODEL=/models/turbofan.h5 \
     LSTMSERVE_HOST=0.0.0.0 \
-    LSTMSERVE_PORT=8080 \
     LSTMSERVE_DRAIN_SECONDS=5
 USER 10001:10001
 EXPOSE 8080

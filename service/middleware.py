@@ -20,7 +20,9 @@ access = logging.getLogger("service.access")
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 # What orchestration asks every second is no news.
-QUIET = frozenset({"/livez", "/readyz", "/health", "/healthz", "/metrics"})
+QUIET = frozenset(
+    {"/livez", "/readyz", "/health", "/healthz", "/ping", "/metrics", "/v2/health/live", "/v2/health/ready"}
+)
 MAX_PATH = 200
 # No answer could be sent: the client had left. nginx logs it so too.
 CLIENT_LEFT = 499
@@ -35,6 +37,7 @@ class Boundary:
         self.live = live
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count(1)
+        self._quiet = QUIET | {live.settings.health_route}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; anything but HTTP passes through."""
@@ -88,7 +91,7 @@ class Boundary:
         route = scope.get("route")
         template = route.path if route is not None else "unmatched"
         self.live.metrics.request(template, status, seconds)
-        if self.live.settings.access_log and scope["path"] not in QUIET:
+        if self.live.settings.access_log and scope["path"] not in self._quiet:
             state, path = scope["state"], scope["path"][:MAX_PATH]
             record = {
                 "request_id": state["request_id"],

@@ -18,6 +18,15 @@ URL_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://")
 
 Count = Annotated[int, Field(gt=0, le=1 << 31)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+Route = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~:/-]{1,200}$")]
+
+# What clouds call some of them: Cloud Run and Heroku say PORT, Vertex AI says the others. A variable of ours wins.
+CLOUDS = {
+    "PORT": "port",
+    "AIP_HTTP_PORT": "port",
+    "AIP_HEALTH_ROUTE": "health_route",
+    "AIP_PREDICT_ROUTE": "predict_route",
+}
 
 
 class Settings(BaseModel):
@@ -45,6 +54,8 @@ class Settings(BaseModel):
     grace_seconds: Annotated[
         Seconds, Field(description="after the drain: how long requests in flight may take to finish")
     ] = 30.0
+    health_route: Annotated[Route | None, Field(description="one more path for /readyz")] = None
+    predict_route: Annotated[Route | None, Field(description="one more path for v1's :predict")] = None
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +67,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         if field.annotation is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
-            parser.add_argument(flag, default=None, metavar="N" if field.annotation is not str else "TEXT", help=text)
+            number = isinstance(field.default, int | float)
+            parser.add_argument(flag, default=None, metavar="N" if number else "TEXT", help=text)
 
 
 def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
@@ -64,7 +76,7 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
 
     Raises SettingsError that names the variable or the flag, what was expected, and never the value.
     """
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {name: environ[variable] for variable, name in CLOUDS.items() if variable in environ}
     for variable, value in environ.items():
         if not variable.startswith(PREFIX):
             continue
@@ -87,11 +99,20 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         (problem, *_) = error.errors(include_url=False, include_input=False)
         name = str(problem["loc"][0])
-        where = f"--{name.replace('_', '-')}" if flags.get(name) is not None else f"{PREFIX}{name.upper()}"
-        raise SettingsError(f"{where}: {problem['msg']}") from None
+        raise SettingsError(f"{_source(name, environ, flags)}: {problem['msg']}") from None
     if settings.max_rows > settings.max_queue_rows:
         raise SettingsError(
             f"max_rows ({settings.max_rows}) is over max_queue_rows ({settings.max_queue_rows}): "
             "such a request would never fit"
         )
     return settings
+
+
+def _source(name: str, environ: Mapping[str, str], flags: Mapping[str, Any]) -> str:
+    """The flag or the variable that a setting came from."""
+    if flags.get(name) is not None:
+        return f"--{name.replace('_', '-')}"
+    own = f"{PREFIX}{name.upper()}"
+    if own in environ:
+        return own
+    return next((variable for variable in reversed(CLOUDS) if CLOUDS[variable] == name and variable in environ), own)
