@@ -12,7 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.live import Live
-from service.routes import STATUSES, error_body
+from service.routes import STATUSES, error_body, of_another_dialect
 
 # Names and values, as servers usually bound them.
 MAX_HEADER_BYTES = 32 << 10
@@ -123,7 +123,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         path = self.scope["path"] if self.scope is not None and "path" in self.scope else "/"
-        kind, body = error_body(path, STATUSES[status], detail)
+        kind, body = error_body(STATUSES[status], detail, plain=of_another_dialect(path))
         self.live.metrics.rejected.labels(STATUSES[status].slug).inc()
         head = [
             b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
