@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
@@ -13,7 +14,7 @@ from service import __version__
 from service.live import Live
 from service.metrics import Metrics
 from service.middleware import Boundary
-from service.routes import health, native
+from service.routes import health, native, v2
 from service.routes.post import PostRoute
 from service.settings import Settings
 
@@ -32,6 +33,18 @@ class App(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """The one middleware, around the router."""
         return Boundary(self.router, self.state.live)
+
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's document, without the 422 that it says of every body: v1 and v2 have none, and ours is another."""
+        document = super().openapi()
+        schemas: dict[str, Any] = document["components"]["schemas"]
+        if schemas.pop("HTTPValidationError", None) is not None:
+            schemas.pop("ValidationError")
+            for operation in (of for path in document["paths"].values() for of in path.values()):
+                content = operation["responses"].get("422", {}).get("content", {})
+                if "application/json" in content:
+                    del operation["responses"]["422"]
+        return document
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -54,9 +67,11 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.live = live
-    for router in (native.router(live), health.router(live)):
+    for router in (native.router(live), v2.router(live), health.router(live)):
         # Not include_router: it would put a second dispatch in front of each route.
         app.router.routes.extend(router.routes)
+    # They are tried in order: first those that are hot.
+    app.router.routes.sort(key=lambda route: not isinstance(route, PostRoute))
     for route in app.routes:
         if isinstance(route, APIRoute) and not isinstance(route, PostRoute):
             route.app = AsyncExitStackMiddleware(route.app)  # what FastAPI's own handling expects around it

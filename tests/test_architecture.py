@@ -18,7 +18,7 @@ LAYERS = (
     {"server"},
     {"app"},
     {"routes", "middleware"},
-    {"schemas", "live", "metrics", "logs", "answers"},
+    {"schemas", "schemas_v2", "inflate", "live", "metrics", "logs", "answers"},
     {"batching", "loading"},
     {"engine"},
 )
