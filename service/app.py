@@ -14,7 +14,7 @@ from service import __version__
 from service.live import Live
 from service.metrics import Metrics
 from service.middleware import Boundary
-from service.routes import health, native, v2
+from service.routes import health, native, v1, v2
 from service.routes.post import PostRoute
 from service.settings import Settings
 
@@ -67,12 +67,23 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.live = live
-    for router in (native.router(live), v2.router(live), health.router(live)):
+    for router in (native.router(live), v2.router(live), v1.router(live), health.router(live)):
         # Not include_router: it would put a second dispatch in front of each route.
         app.router.routes.extend(router.routes)
     # They are tried in order: first those that are hot.
     app.router.routes.sort(key=lambda route: not isinstance(route, PostRoute))
+    if settings.predict_route is not None:
+        _lead(app, settings.predict_route)
     for route in app.routes:
         if isinstance(route, APIRoute) and not isinstance(route, PostRoute):
             route.app = AsyncExitStackMiddleware(route.app)  # what FastAPI's own handling expects around it
     return app
+
+
+def _lead(app: FastAPI, path: str) -> None:
+    """Leave only v1 at a path that the settings give it, where another dialect has it too."""
+    app.router.routes[:] = [
+        route
+        for route in app.router.routes
+        if getattr(route, "path", None) != path or isinstance(route, v1.PredictRoute)
+    ]
