@@ -14,7 +14,7 @@ from service import __version__
 from service.live import Live
 from service.metrics import Metrics
 from service.middleware import Boundary
-from service.routes import health, native, v1, v2
+from service.routes import docs, health, native, v1, v2
 from service.routes.post import PostRoute
 from service.settings import Settings
 
@@ -67,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.live = live
-    for router in (native.router(live), v2.router(live), v1.router(live), health.router(live)):
+    for router in (native.router(live), v2.router(live), v1.router(live), health.router(live), docs.router()):
         # Not include_router: it would put a second dispatch in front of each route.
         app.router.routes.extend(router.routes)
     # They are tried in order: first those that are hot.
