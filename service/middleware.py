@@ -41,6 +41,7 @@ class Boundary:
         self._open = HEALTH | ({"/metrics"} if metrics else set()) | ({"/docs", "/openapi.json"} if docs else set())
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count(1)
+        self._quiet = QUIET | {live.settings.health_route}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; anything but HTTP passes through."""
@@ -105,7 +106,7 @@ class Boundary:
         route = scope.get("route")
         template = route.path if route is not None else "unmatched"
         self.live.metrics.request(template, status, seconds)
-        if self.live.settings.access_log and scope["path"] not in QUIET:
+        if self.live.settings.access_log and scope["path"] not in self._quiet:
             state, path = scope["state"], scope["path"][:MAX_PATH]
             record = {
                 "request_id": state["request_id"],

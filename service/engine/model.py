@@ -178,8 +178,8 @@ class Model:
             size is not None and size < 1 for shape in self._shapes_for(given.shape[1:]) for size in shape
         ):
             raise InvalidInput([Problem((), f"an array of shape {given.shape} has too few time steps for this model")])
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(given.astype(np.float32))
+        with np.errstate(over="ignore", invalid="ignore"):  # a NaN that signals is invalid
+            finite = np.isfinite(given.astype(np.float32, copy=False))
         if not finite.all():
             where = tuple(int(k) for k in np.argwhere(~finite)[0])
             raise InvalidInput([Problem(where, f"expected finite float32 numbers, got {given[where]} at {where}")])
