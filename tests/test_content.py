@@ -138,7 +138,7 @@ HUGE = npy(X).replace(b"'shape': (2, 20, 15), }", b"'shape': (99999999,), }")
         (HUGE, 400, "399999996 bytes"),
         (npy(np.array([{}]), pickled=True), 400, "pickle"),
         (pickle.dumps(X), 400, "not a NumPy array"),
-        (npy(np.array(["a"])), 400, "declares"),
+        (npy(np.array(["a"])), 400, "where numbers were expected"),
         (npy(X > 1), 422, "expected numbers"),
         (npy(X[0]), 422, "(n, 20, 15)"),
         (npy(X.transpose(0, 2, 1)), 422, "(n, 20, 15)"),

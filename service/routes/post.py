@@ -178,7 +178,7 @@ async def predicted(
     jobs = [live.batcher.submit(model, x, deadline) for x in body.arrays(model.input_dtype)]
     found = await computed(jobs, request)
     classes = [k for y in found for k in predicted_classes(model, y)]
-    live.metrics.answered(classes, jobs[0].queue_seconds, body.rows)
+    live.metrics.answered(classes, jobs[0].queue_seconds, sum(map(len, found)))
     return found
 
 
