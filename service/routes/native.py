@@ -50,6 +50,7 @@ async def predicted(live: Live, body: Body, request: Request) -> Answer:
     live.batcher.check_room(body.rows)
     deadline = request.scope["state"]["arrived"] + timeout_of(request, live.settings.deadline_seconds)
     jobs = [live.batcher.submit(model, x, deadline) for x in body.arrays(model.input_dtype)]
+    body.let_go()
     found = [answer for y in await computed(jobs, request) for answer in answers(model, y)]
     live.metrics.answered(
         [a["predicted_class"] for a in found if "predicted_class" in a], jobs[0].queue_seconds, len(found)
