@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
@@ -14,7 +15,7 @@ from service import __version__
 from service.keys import Keys, configured
 from service.live import Live
 from service.metrics import Metrics
-from service.middleware import Boundary
+from service.middleware import Boundary, open_paths
 from service.reloading import Reloader, fingerprint
 from service.routes import health, native
 from service.routes.post import PostRoute
@@ -35,6 +36,16 @@ class App(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """The one middleware, around the router."""
         return Boundary(self.router, self.state.live, self.state.keys)
+
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's document; where callers need a key it says so."""
+        document = super().openapi()
+        if self.state.keys is not None:
+            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    operation["security"] = [] if path in self.state.open_paths else [{"key": []}]
+        return document
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -65,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.live, app.state.keys, app.state.reloader = live, keys, reloader
+    app.state.open_paths = open_paths(settings)
     for router in (native.router(live), health.router(live)):
         # Not include_router: it would put a second dispatch in front of each route.
         app.router.routes.extend(router.routes)

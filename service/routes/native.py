@@ -14,7 +14,7 @@ from service.routes import problem_responses
 from service.routes.post import Answer, PostRoute, computed
 from service.schemas import Body, ModelInfo, model_info, one_and_many, one_and_many_answers
 
-ERRORS = problem_responses(400, 408, 413, 415, 422, 429, 500, 503, 504)
+ERRORS = problem_responses(400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
 MODEL_HEADER = {"X-Model-Sha256": {"description": "the model that answered", "schema": {"type": "string"}}}
 
 
@@ -36,7 +36,7 @@ def router(live: Live) -> APIRouter:
     about = APIRouter(tags=["model"])
 
     @about.head("/model", include_in_schema=False)
-    @about.get("/model", summary="What is being served", responses=problem_responses(500))
+    @about.get("/model", summary="What is being served", responses=problem_responses(401, 500))
     async def served_model() -> ModelInfo:
         return model_info(live.model)
 
