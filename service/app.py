@@ -64,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         watching = asyncio.create_task(reloader.watch(), name="reloading")
         yield
         watching.cancel()
+        await asyncio.wait([watching])
         await live.close()
 
     app = App(

@@ -16,12 +16,12 @@ from service.settings import Settings
 
 Document = dict[str, Any]
 
-POST = {"200", "400", "408", "413", "415", "422", "429", "500", "503", "504"}
+POST = {"200", "400", "401", "408", "413", "415", "422", "429", "500", "503", "504"}
 STATUSES = {
     ("post", "/predict"): POST,
     ("post", "/predict/batch"): POST,
-    ("get", "/model"): {"200", "500"},
-    ("get", "/metrics"): {"200"},
+    ("get", "/model"): {"200", "401", "500"},
+    ("get", "/metrics"): {"200", "401"},
     ("get", "/livez"): {"200", "500"},
     ("get", "/readyz"): {"200", "503"},
     ("get", "/health"): {"200", "503"},
