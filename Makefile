@@ -1,5 +1,6 @@
 # `make help` lists the targets. Everything is installed into .venv, and only when a requirement has changed.
 PYTHON ?= python3
+FUZZ_SECONDS ?= 600
 VENV := .venv
 BIN := $(VENV)/bin
 SERVE := $(VENV)/.serve
@@ -9,7 +10,7 @@ BENCH := $(VENV)/.bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test clients chaos check format lint types coverage bench bench-engine lock clean
+.PHONY: help serve test clients chaos fuzz check format lint types coverage bench bench-engine lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +20,11 @@ serve: $(SERVE) ## serve the default model on 127.0.0.1:8080; LSTMSERVE_* variab
 
 test: $(CHECK) ## run all tests
 	$(BIN)/python -m pytest
+
+fuzz: $(CHECK) ## fuzz requests, connections and model files, FUZZ_SECONDS (600) each; installs atheris
+	$(BIN)/pip install --quiet --editable '.[fuzz]'
+	cd tests && for target in requests connections models; do \
+		PYTHONPATH=.. ../$(BIN)/python fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
 
 chaos: $(CHECK) ## bad clients, overload, and restarts behind a proxy, for some minutes: prints figures
 	cd tests && PYTHONPATH=.. ../$(BIN)/python chaos.py

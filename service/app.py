@@ -15,7 +15,7 @@ from service import __version__
 from service.keys import Keys, configured
 from service.live import Live
 from service.metrics import Metrics
-from service.middleware import Boundary
+from service.middleware import Boundary, open_paths
 from service.reloading import Reloader, fingerprint
 from service.routes import docs, health, native, v1, v2
 from service.routes.post import PostRoute
@@ -38,15 +38,23 @@ class App(FastAPI):
         return Boundary(self.router, self.state.live, self.state.keys)
 
     def openapi(self) -> dict[str, Any]:
-        """FastAPI's document, without the 422 that it says of every body: v1 and v2 have none, and ours is another."""
+        """FastAPI's document, without the 422 that it says of every body: v1 and v2 have none, and ours is another.
+
+        Where callers need a key it says so.
+        """
         document = super().openapi()
         schemas: dict[str, Any] = document["components"]["schemas"]
+        operations = [(path, of) for path, paths in document["paths"].items() for of in paths.values()]
         if schemas.pop("HTTPValidationError", None) is not None:
             schemas.pop("ValidationError")
-            for operation in (of for path in document["paths"].values() for of in path.values()):
+            for _, operation in operations:
                 content = operation["responses"].get("422", {}).get("content", {})
                 if "application/json" in content:
                     del operation["responses"]["422"]
+        if self.state.keys is not None:
+            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            for path, operation in operations:
+                operation["security"] = [] if path in self.state.open_paths else [{"key": []}]
         return document
 
 
@@ -66,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         watching = asyncio.create_task(reloader.watch(), name="reloading")
         yield
         watching.cancel()
+        await asyncio.wait([watching])
         await live.close()
 
     app = App(
@@ -78,6 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.live, app.state.keys, app.state.reloader = live, keys, reloader
+    app.state.open_paths = open_paths(settings)
     for router in (native.router(live), v2.router(live), v1.router(live), health.router(live), docs.router()):
         # Not include_router: it would put a second dispatch in front of each route.
         app.router.routes.extend(router.routes)

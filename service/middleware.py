@@ -15,6 +15,7 @@ from service.errors import LstmServeError, Unavailable
 from service.keys import Keys
 from service.live import Live
 from service.routes import OF_HTTP, refuse, row_of
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("service.access")
@@ -29,6 +30,13 @@ MAX_PATH = 200
 CLIENT_LEFT = 499
 
 
+def open_paths(settings: Settings) -> frozenset[str]:
+    """The paths that need no key."""
+    metrics = {"/metrics"} if settings.open_metrics else set()
+    docs = {"/docs", "/openapi.json"} if settings.open_docs else set()
+    return HEALTH | metrics | docs
+
+
 class Boundary:
     """Plain ASGI, around the whole app: what enters gets an id, what leaves is counted and logged."""
 
@@ -37,8 +45,7 @@ class Boundary:
         self.app = app
         self.live = live
         self.keys = keys
-        metrics, docs = live.settings.open_metrics, live.settings.open_docs
-        self._open = HEALTH | ({"/metrics"} if metrics else set()) | ({"/docs", "/openapi.json"} if docs else set())
+        self._open = open_paths(live.settings)
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count(1)
         self._quiet = QUIET | {live.settings.health_route}

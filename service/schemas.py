@@ -115,15 +115,16 @@ class Body(BaseModel):
     def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
         """The sequences, in order, as arrays (n, *shape) of a model's input dtype. Raises InvalidInput beyond float32.
 
-        It is one array, and where the time axis is free, one for each run of sequences of equal length. The lists are
-        let go of.
+        It is one array, and where the time axis is free, one for each run of sequences of equal length.
         """
         value = getattr(self, self.key)
         given = value if self.many else [value]
         free = None in self.shape
-        found = [self._array(run, dtype) for run in ([list(g) for _, g in groupby(given, len)] if free else [given])]
-        self.__dict__[self.key] = ()  # lists of numbers are ten times their arrays, and the request may wait long
-        return found
+        return [self._array(run, dtype) for run in ([list(g) for _, g in groupby(given, len)] if free else [given])]
+
+    def let_go(self) -> None:
+        """Forget the lists, once there are arrays, a tenth of their size: the request may wait long for its answer."""
+        self.__dict__[self.key] = ()
 
     def _array(self, given: list[Any], dtype: npt.DTypeLike) -> Array:
         shape = [len(given), *(len(given[0]) if size is None else size for size in self.shape)]

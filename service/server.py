@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 import os
+import resource
 import signal
 import socket
 import sys
@@ -118,9 +119,21 @@ class Server(uvicorn.Server):
         return [connection for connection in self.server_state.connections if isinstance(connection, Protocol)]
 
 
+def _allow_files(connections: int) -> None:
+    """Let this process open a file for each connection and each that it refuses; by default it is often 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + 100
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if allowed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning("%d connections were asked for, and %d open files are allowed (ulimit -n)", connections, allowed)
+
+
 def run(settings: Settings) -> None:
     """Serve until a signal comes. Raises ModelError or SettingsError before anything is bound."""
     logs.configure()
+    _allow_files(settings.max_connections)
     hangup = Hangup()
     app = create_app(settings)
     config = uvicorn.Config(

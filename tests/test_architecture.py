@@ -31,6 +31,7 @@ FORBIDDEN = {
     "engine": {"h5py", "fastapi", "starlette", "pydantic", "uvicorn", "orjson", "prometheus_client", "json", "zipfile"},
     "loading": {"fastapi", "starlette", "uvicorn", "prometheus_client"},
     "batching": {"fastapi", "starlette", "uvicorn", "pydantic"},
+    "trial": {"fastapi", "starlette", "uvicorn", "prometheus_client"},
     "schemas": {"fastapi", "starlette", "uvicorn", "h5py"},
     "errors": {"fastapi", "starlette", "uvicorn", "pydantic", "numpy", "h5py"},
     "settings": {"fastapi", "starlette", "uvicorn", "numpy", "h5py"},

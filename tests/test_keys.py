@@ -106,7 +106,11 @@ def test_open_metrics_and_docs() -> None:
     variables = {"LSTMSERVE_API_KEYS": FIRST, "LSTMSERVE_OPEN_METRICS": "true", "LSTMSERVE_OPEN_DOCS": "true"}
     with Process(MODEL, **variables) as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
         assert client.get("/metrics").status_code == 200
-        assert client.get("/openapi.json").status_code == 200
+        document = client.get("/openapi.json").json()
+        assert document["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+        assert document["paths"]["/predict"]["post"]["security"] == [{"key": []}]
+        assert document["paths"]["/metrics"]["get"]["security"] == []
+        assert document["paths"]["/readyz"]["get"]["security"] == []
         assert client.get("/model").status_code == 401
 
 

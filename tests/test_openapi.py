@@ -16,7 +16,7 @@ from service.settings import Settings
 
 Document = dict[str, Any]
 
-POST = {"200", "400", "408", "413", "415", "422", "429", "500", "503", "504"}
+POST = {"200", "400", "401", "408", "413", "415", "422", "429", "500", "503", "504"}
 PLAIN_POST = POST - {"415", "422"} | {"404"}
 V1_MODEL, V2_MODEL = (
     [f"/{v}/models/{{model_name}}", f"/{v}/models/{{model_name}}/versions/{{model_version}}"] for v in ("v1", "v2")
@@ -24,8 +24,8 @@ V1_MODEL, V2_MODEL = (
 STATUSES = {
     ("post", "/predict"): POST,
     ("post", "/predict/batch"): POST,
-    ("get", "/model"): {"200", "500"},
-    ("get", "/metrics"): {"200"},
+    ("get", "/model"): {"200", "401", "500"},
+    ("get", "/metrics"): {"200", "401"},
     ("get", "/livez"): {"200", "500"},
     ("get", "/readyz"): {"200", "503"},
     ("get", "/health"): {"200", "503"},

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable
@@ -22,8 +23,8 @@ from conftest import Golden
 from load import asking, questions
 from serving import ASKER, COMMAND, ROOT, SMALL, Process, environment, in_loop
 
-from service import load_model
-from service.errors import Incompatible
+from service import load_model, reloading
+from service.errors import Incompatible, ModelError
 from service.reloading import expect_same, fingerprint
 
 PATIENCE = 30.0
@@ -94,22 +95,17 @@ def damaged(path: Path) -> dict[str, bytes]:
     flipped = bytearray(data)
     for k in range(8, 4096, 97):
         flipped[k] ^= 0xFF
-    return {
-        "empty": b"",
-        "truncated": data[: len(data) // 2],
-        "flipped": bytes(flipped),
-        "no model": b"not a model at all",
-    }
+    return {"truncated": data[: len(data) // 2], "flipped": bytes(flipped)}
 
 
 def test_good_and_broken_files_in_turn(tmp_path: Path) -> None:
     path = make(tmp_path / "model.h5")
-    first = load_model(path).origin.sha256
+    first, files = load_model(path).origin.sha256, damaged(path)
     with Process(path) as process, Served(process) as served:
         assert served.sha256 == first
         assert served.reload() == {"status": "ok", "checks": {"model": True, "batching": True, "accepting": True}}
-        for name, data in damaged(path).items():
-            put(path, data)
+        for name in ("truncated", "flipped"):
+            put(path, files[name])
             refused = served.reload()["refused"]
             assert refused.startswith("model.h5: "), name
             assert str(tmp_path) not in refused
@@ -121,7 +117,7 @@ def test_good_and_broken_files_in_turn(tmp_path: Path) -> None:
         assert served.sha256 == second != first
         assert served.metric("lstmserve_model_reload_successful") == 1
         assert served.metric(f'lstmserve_model_info{{keras="2.1.5",name="model",sha256="{second}"') == 1
-        assert served.reloads == (3.0, 4.0)
+        assert served.reloads == (3.0, 2.0)
     assert process.popen.returncode == 0
 
 
@@ -134,19 +130,11 @@ def test_card_and_golden_predictions_belong_to_it(tmp_path: Path, golden: Golden
         make(path, 0.5)
         assert "misses its golden predictions" in served.reload()["refused"]
         replayed.unlink()
-        assert "refused" not in served.reload()
-        for content, words in (
-            ({"classes": list("abcd")}, "its card names 4 classes"),
-            ({"classes": list("abcdf")}, "another classes than"),
-            ({}, "another classes than"),
-            ({"classes": list("abcde"), "name": "other"}, "another name than"),
-            ({"classes": list("abcde"), "scaling": {"mean": [0] * 15, "scale": [1] * 15}}, "another input type than"),
-        ):
-            card.write_text(json.dumps(content))
-            assert words in served.reload()["refused"]
         card.write_text(json.dumps({"classes": list("abcde"), "version": "2"}))
         assert "refused" not in served.reload()
         assert served.client.get("/model").json()["version"] == "2"
+        card.write_text(json.dumps({"classes": list("abcdf")}))
+        assert "another classes than" in served.reload()["refused"]
         path.unlink()
         assert "there is no such file" in served.reload()["refused"]
 
@@ -154,6 +142,13 @@ def test_card_and_golden_predictions_belong_to_it(tmp_path: Path, golden: Golden
 def test_what_must_stay() -> None:
     old = load_model(ASKER / "k215_model.h5")
     expect_same(replace(old, about=replace(old.about, version="2", description="better")), old)
+    for new, words in (
+        (replace(old, about=replace(old.about, name="other")), "name"),
+        (replace(old, about=replace(old.about, classes=tuple("abcde"))), "classes"),
+        (replace(old, input_dtype=np.dtype(np.float64)), "input type"),
+    ):
+        with pytest.raises(Incompatible, match=f"another {words} than"):
+            expect_same(new, old)
     for stem, words in (("values", "kind"), ("free", "input shape"), ("binary", "kind")):
         new = load_model(SMALL / f"{stem}.h5")
         with pytest.raises(Incompatible, match=f"another {words} than"):
@@ -208,7 +203,7 @@ async def test_under_load_every_answer_is_of_one_of_the_two_models(
     broken = list(damaged(path).values())
     with Process(path, LSTMSERVE_ACCESS_LOG="false") as process, Served(process) as served:
         async with asking(process.port, questions(x, y, (1, 1, 3, 300)), 3) as tally:
-            for data in (files[0], broken[1], files[1], broken[2], files[0]):
+            for data in (files[0], broken[0], files[1], broken[1], files[0]):
                 put(path, data)
                 await asyncio.to_thread(served.reload)
         assert served.reloads == (4.0, 2.0)
@@ -241,3 +236,27 @@ def test_a_closed_terminal_ends_the_service(tmp_path: Path) -> None:
     assert process.poll() is None
     os.close(terminal)
     assert process.wait(PATIENCE) == 0
+
+
+@in_loop
+async def test_a_file_that_ends_the_process_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a damaged file may do to the HDF5 library; the ones that were known to are refused before it sees them."""
+    for does, words in (
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended a process by SIGSEGV: it is damaged"),
+        ("raise SystemExit(9)", "ended a process with status 9: it is damaged"),
+        ("import time; time.sleep(60)", "took more than 0.5 seconds"),
+    ):
+        monkeypatch.setattr(reloading, "TRIAL", does)
+        monkeypatch.setattr(reloading, "MAX_TRIAL_SECONDS", 0.5 if "sleep" in does else 60)
+        with pytest.raises(ModelError, match=words):
+            await reloading.try_aside(ASKER / "k215_model.h5")
+
+
+@pytest.mark.parametrize(
+    ("limit", "does"), [("RLIMIT_AS", "bytearray(1 << 30)"), ("RLIMIT_CPU", "while True: pass")], ids=["memory", "time"]
+)
+def test_limits_of_the_process_that_reads_aside(limit: str, does: str) -> None:
+    most = 1 << 29 if limit == "RLIMIT_AS" else 1
+    script = f"import resource; from service import trial; trial.limit(resource.{limit}, {most})\n{does}"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=PATIENCE, check=False)
+    assert done.returncode not in {0, 3}

@@ -140,6 +140,8 @@ def problem_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
         example = orjson.loads(problem(row, row.example, error, "6f1c-2a"))
         content = {"application/problem+json": {"schema": schema, "example": example}}
         responses[code] = {"description": row.title, "content": content}
+        if code == 401:
+            responses[code]["headers"] = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
         if code in {429, 503}:
             responses[code]["headers"] = RETRY_HEADER
     return responses

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from service.live import Live
+from service.routes import problem_responses
 
 KNOWN = frozenset({"/livez", "/readyz", "/health", "/healthz", "/ping"})
 
@@ -72,7 +73,8 @@ def router(live: Live) -> APIRouter:
         )
         routes.add_api_route(path, endpoint, include_in_schema=False, methods=["HEAD"])
     text: dict[int | str, dict[str, Any]] = {
-        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format"}
+        **problem_responses(401),
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format"},
     }
     routes.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response, responses=text)
     routes.add_api_route("/metrics", metrics, include_in_schema=False, methods=["HEAD"])

@@ -21,7 +21,7 @@ from service.routes import problem_responses
 from service.routes.post import Answer, Decoded, PostRoute, expect_json, media_type, predicted
 from service.schemas import Body, ModelInfo, model_info, one_and_many, one_and_many_answers
 
-ERRORS = problem_responses(400, 408, 413, 415, 422, 429, 500, 503, 504)
+ERRORS = problem_responses(400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
 MODEL_HEADER = {"X-Model-Sha256": {"description": "the model that answered", "schema": {"type": "string"}}}
 
 NPY = b"application/x-npy"
@@ -116,7 +116,7 @@ def router(live: Live) -> APIRouter:
             summary=summary,
         )
     routes.add_api_route(
-        "/model", served_model, summary="What is being served", tags=["model"], responses=problem_responses(500)
+        "/model", served_model, summary="What is being served", tags=["model"], responses=problem_responses(401, 500)
     )
     routes.add_api_route("/model", served_model, include_in_schema=False, methods=["HEAD"])
     return routes

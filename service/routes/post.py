@@ -176,6 +176,8 @@ async def predicted(
     seconds = timeout_of(request, live.settings.deadline_seconds)
     deadline = request.scope["state"]["arrived"] + (seconds if within is None else min(seconds, within))
     jobs = [live.batcher.submit(model, x, deadline) for x in body.arrays(model.input_dtype)]
+    if isinstance(body, Body):
+        body.let_go()
     found = await computed(jobs, request)
     classes = [k for y in found for k in predicted_classes(model, y)]
     live.metrics.answered(classes, jobs[0].queue_seconds, sum(map(len, found)))

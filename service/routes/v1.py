@@ -25,8 +25,8 @@ from service.routes.post import Answer, Decoded, PostRoute, predicted
 from service.schemas import Body, body, json_of, sequence, zeros
 from service.schemas_v2 import INPUT, VALUES
 
-ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
-NOT_FOUND = plain_responses(404, 500)
+ERRORS = plain_responses(400, 401, 404, 408, 413, 429, 500, 503, 504)
+NOT_FOUND = plain_responses(401, 404, 500)
 
 SIGNATURE: Literal["serving_default"] = "serving_default"
 # What the answer to each form is called.
