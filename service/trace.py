@@ -10,6 +10,7 @@ from service.engine.activations import Array
 from service.engine.layers import Layer
 from service.engine.model import Model
 from service.engine.recurrent import Recurrent
+from service.engine.sequences import Embedding, Masking
 from service.engine.wrappers import Bidirectional, Stacked
 from service.errors import SettingsError
 from service.series import Sequences
@@ -41,6 +42,10 @@ def report(model: Model, sequences: Sequences, step: int | None = None, *, loadi
         f"  service.{loading}.trace(x)",
         *_vector("x", "", x[0, at - 1] if x.ndim > 2 else x[0]),
     ]
+    if any(
+        isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero) for layer, _ in model.nodes
+    ):
+        lines.insert(3, "  At a masked step the states stay as they are, and the gates shown have no effect.")
     for (layer, _), arrays in zip(model.nodes, traced, strict=True):
         lines.append(f"  {shown(layer.name)} ({words.class_of(layer)})")
         if isinstance(layer, Recurrent | Stacked) and layer.go_backwards:

@@ -42,7 +42,7 @@ from service.engine.layers import (
 )
 from service.engine.model import Node, Origin
 from service.engine.recurrent import GRU, Mask, Recurrent, SimpleRNN
-from service.engine.sequences import Embedding, GlobalPooling1D, Pooling1D, Reshape, Window
+from service.engine.sequences import Embedding, GlobalPooling1D, Masking, Pooling1D, Reshape, Window
 from service.engine.wrappers import Bidirectional, Stacked
 from service.errors import SettingsError, UnreadableFile, WrongNumbers
 from service.explain import head, loading, report
@@ -590,12 +590,17 @@ def test_the_trace_of_ids_and_of_plain_rows() -> None:
     ids = model([Embedding(name="words", embeddings=numbers(9, 3), mask_zero=False), lstm(3, 2)], (4,))
     text = traced(ids, 2, np.array([[1, 8, 0, 3]]))
     assert "step 2 of 4\n" in text
+    assert "masked" not in text
     assert printed(text)["x"] == [0, 8, 1, 8, 0, 3]
     np.testing.assert_allclose(printed(text)["output"][2:], numbers(9, 3)[8], rtol=1e-5)
     rows = model([dense(3, 2)], (3,))
     assert traced(rows, x=numbers(1, 3)).startswith("TRACE of sequence 1\n")
     with pytest.raises(SettingsError, match="--step means nothing here: the model has no time steps"):
         traced(rows, 1, numbers(1, 3))
+
+
+def test_the_trace_says_what_a_mask_does() -> None:
+    assert "At a masked step the states stay" in traced(model([Masking(name="mask", mask_value=0), lstm(3, 2)]))
 
 
 def test_a_step_beyond_the_sequence_is_refused(asker: Model) -> None:
