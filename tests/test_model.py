@@ -79,7 +79,10 @@ def test_one_layer_called_twice_is_counted_once() -> None:
 
 BAD: list[tuple[Any, str]] = [
     (np.zeros((2, 5)), "got an array of shape"),
-    (np.zeros((2, 5, 4)), "got an array of shape"),
+    (np.zeros((2, 5, 4)), r"got an array of shape \(2, 5, 4\)$"),
+    (np.zeros((5, 3)), r"shape \(5, 3\): the batch axis is missing, give x\[np.newaxis\]$"),
+    (np.zeros((2, 3, 5)), r"shape \(2, 3, 5\): are its last two axes swapped\?$"),
+    (np.zeros((3, 5)), r"shape \(3, 5\): are its last two axes swapped\?$"),
     (np.zeros((0, 5, 3)), "empty"),
     ([[1, 2], [3]], "different lengths"),
     (np.array([["a"]]), "expected numbers"),
