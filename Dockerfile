@@ -16,7 +16,6 @@ COPY deploy/healthcheck.py /opt/lstm-serve/healthcheck.py
 ENV PATH=/opt/lstm-serve/bin:$PATH \
     LSTMSERVE_MODEL=/models/turbofan.h5 \
     LSTMSERVE_HOST=0.0.0.0 \
-    LSTMSERVE_PORT=8080 \
     LSTMSERVE_DRAIN_SECONDS=5 \
     MALLOC_MMAP_THRESHOLD_=1048576 \
     MALLOC_TRIM_THRESHOLD_=1048576

@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SERVE := $(VENV)/.serve
 CHECK := $(VENV)/.check
+CLIENTS := $(VENV)/.clients
 BENCH := $(VENV)/.bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test chaos fuzz check format lint types coverage bench bench-engine lock clean
+.PHONY: help serve test clients chaos fuzz check format lint types coverage bench bench-engine lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +28,9 @@ fuzz: $(CHECK) ## fuzz requests, connections and model files, FUZZ_SECONDS (600)
 
 chaos: $(CHECK) ## bad clients, overload, and restarts behind a proxy, for some minutes: prints figures
 	cd tests && PYTHONPATH=.. ../$(BIN)/python chaos.py
+
+clients: $(CLIENTS) ## run the tests with Triton's and KServe's own clients, which are 400 MB
+	$(BIN)/python -m pytest tests/test_clients.py tests/test_readme.py
 
 check: lint types coverage ## what CI runs: format, lint, types, tests with coverage
 
@@ -49,6 +53,7 @@ format: $(CHECK) ## format the code, and mend what the linter can
 
 bench: $(BENCH) ## measure the server under load against others, in a few minutes; needs wrk
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/binary.py
 
 bench-engine: $(BENCH) ## measure the engine alone
 	$(BIN)/python benchmarks/engine.py
@@ -57,6 +62,8 @@ lock: $(VENV)/bin/python ## write the lock files anew, with the newest versions 
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile $(LOCK) --output-file requirements.txt pyproject.toml
 	$(BIN)/uv pip compile $(LOCK) --output-file requirements-check.txt --extra test --extra check pyproject.toml
+	$(BIN)/uv pip compile $(LOCK) --output-file requirements-clients.txt --constraint requirements-check.txt \
+		--extra clients pyproject.toml
 
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
@@ -75,6 +82,10 @@ $(SERVE): $(VENV)/bin/python requirements.txt pyproject.toml
 
 $(CHECK): $(SERVE) requirements-check.txt
 	$(BIN)/pip install --quiet --require-hashes -r requirements-check.txt
+	@touch $@
+
+$(CLIENTS): $(CHECK) requirements-clients.txt
+	$(BIN)/pip install --quiet --require-hashes -r requirements-clients.txt
 	@touch $@
 
 $(BENCH): $(SERVE)

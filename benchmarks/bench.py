@@ -135,9 +135,9 @@ def serving(command: Sequence[str], environment: dict[str, str]) -> Iterator[tup
         process.wait()
 
 
-def load(wrk: str, pid: int, path: str, bodies: Path, connections: int, seconds: int) -> Point:
-    """Drive the server with wrk from core 1."""
-    environment = {**os.environ, "BODIES": str(bodies), "POST_PATH": path}
+def load(wrk: str, pid: int, path: str, bodies: Path, connections: int, seconds: int, **told: str) -> Point:
+    """Drive the server with wrk from core 1; `told` are more variables for post.lua."""
+    environment = {**os.environ, "BODIES": str(bodies), "POST_PATH": path, **told}
     command = ["taskset", "-c", "1", wrk, "-t1", f"-c{connections}", "--latency", "-s", str(HERE / "post.lua")]
     url = f"http://127.0.0.1:{PORT}"
     subprocess.run([*command, "-d1", url], env=environment, check=True, stdout=subprocess.DEVNULL)

@@ -1,11 +1,20 @@
 -- wrk: post the lines of the file BODIES in turn, and print what was counted as one JSON line.
+-- Where BODY_BYTES is set, each body has so many bytes; HEADER_LENGTH is then how many of them are JSON.
 local path = os.getenv("POST_PATH")
 local requests = {}
 local turn = 0
 
 function init()
-  for body in io.lines(os.getenv("BODIES")) do
-    requests[#requests + 1] = wrk.format("POST", path, { ["Content-Type"] = "application/json" }, body)
+  local headers = { ["Content-Type"] = "application/json" }
+  local bodies = io.lines(os.getenv("BODIES"))
+  local size = tonumber(os.getenv("BODY_BYTES"))
+  if size then
+    headers = { ["Inference-Header-Content-Length"] = os.getenv("HEADER_LENGTH") }
+    local file = io.open(os.getenv("BODIES"), "rb")
+    bodies = function() return file:read(size) end
+  end
+  for body in bodies do
+    requests[#requests + 1] = wrk.format("POST", path, headers, body)
   end
 end
 

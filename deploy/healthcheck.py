@@ -5,7 +5,8 @@ import socket
 import sys
 
 try:
-    port = int(os.environ.get("LSTMSERVE_PORT", "8080"))
+    names = ("LSTMSERVE_PORT", "AIP_HTTP_PORT", "PORT")
+    port = int(next((os.environ[name] for name in names if name in os.environ), "8080"))
     connection = socket.create_connection(("127.0.0.1", port), timeout=2)
     if os.environ.get("LSTMSERVE_TLS_CERTFILE"):
         import ssl

@@ -18,10 +18,18 @@ def answers(model: Model, y: Array) -> list[dict[str, Any]]:
     labels = model.about.classes
     if model.kind == "binary":
         return [
-            {"probability": row[0], "predicted_class": (k := int(row[0] >= THRESHOLD)), "label": labels and labels[k]}
-            for row in y
+            {"probability": row[0], "predicted_class": k, "label": labels and labels[k]}
+            for row, k in zip(y, predicted_classes(model, y), strict=True)
         ]
     return [
         {"probabilities": row, "predicted_class": k, "label": labels and labels[k]}
-        for row, k in zip(np.ascontiguousarray(y), y.argmax(axis=1).tolist(), strict=True)
+        for row, k in zip(np.ascontiguousarray(y), predicted_classes(model, y), strict=True)
     ]
+
+
+def predicted_classes(model: Model, y: Array) -> list[int]:
+    """The class predicted for each row of y (n, *output_shape); none at all for plain values."""
+    if model.kind == "values":
+        return []
+    classes: list[int] = (y.argmax(axis=1) if model.kind == "classes" else (y[:, 0] >= THRESHOLD).astype(int)).tolist()
+    return classes

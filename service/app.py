@@ -17,7 +17,7 @@ from service.live import Live
 from service.metrics import Metrics
 from service.middleware import Boundary, open_paths
 from service.reloading import Reloader, fingerprint
-from service.routes import health, native
+from service.routes import docs, health, native, v1, v2
 from service.routes.post import PostRoute
 from service.settings import Settings
 
@@ -38,13 +38,23 @@ class App(FastAPI):
         return Boundary(self.router, self.state.live, self.state.keys)
 
     def openapi(self) -> dict[str, Any]:
-        """FastAPI's document; where callers need a key it says so."""
+        """FastAPI's document, without the 422 that it says of every body: v1 and v2 have none, and ours is another.
+
+        Where callers need a key it says so.
+        """
         document = super().openapi()
+        schemas: dict[str, Any] = document["components"]["schemas"]
+        operations = [(path, of) for path, paths in document["paths"].items() for of in paths.values()]
+        if schemas.pop("HTTPValidationError", None) is not None:
+            schemas.pop("ValidationError")
+            for _, operation in operations:
+                content = operation["responses"].get("422", {}).get("content", {})
+                if "application/json" in content:
+                    del operation["responses"]["422"]
         if self.state.keys is not None:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            for path, operations in document["paths"].items():
-                for operation in operations.values():
-                    operation["security"] = [] if path in self.state.open_paths else [{"key": []}]
+            for path, operation in operations:
+                operation["security"] = [] if path in self.state.open_paths else [{"key": []}]
         return document
 
 
@@ -78,10 +88,23 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.live, app.state.keys, app.state.reloader = live, keys, reloader
     app.state.open_paths = open_paths(settings)
-    for router in (native.router(live), health.router(live)):
+    for router in (native.router(live), v2.router(live), v1.router(live), health.router(live), docs.router()):
         # Not include_router: it would put a second dispatch in front of each route.
         app.router.routes.extend(router.routes)
+    # They are tried in order: first those that are hot.
+    app.router.routes.sort(key=lambda route: not isinstance(route, PostRoute))
+    if settings.predict_route is not None:
+        _lead(app, settings.predict_route)
     for route in app.routes:
         if isinstance(route, APIRoute) and not isinstance(route, PostRoute):
             route.app = AsyncExitStackMiddleware(route.app)  # what FastAPI's own handling expects around it
     return app
+
+
+def _lead(app: FastAPI, path: str) -> None:
+    """Leave only v1 at a path that the settings give it, where another dialect has it too."""
+    app.router.routes[:] = [
+        route
+        for route in app.router.routes
+        if getattr(route, "path", None) != path or isinstance(route, v1.PredictRoute)
+    ]

@@ -14,14 +14,15 @@ from service import __version__
 from service.errors import LstmServeError, ModelError
 
 if TYPE_CHECKING:
+    from service import Model
     from service.series import Sequences
 
 AddParser = Callable[..., argparse.ArgumentParser]
 
 EXAMPLES = {
-    "serve": "lstm-serve serve models/turbofan.h5 --port 8081",
-    "predict": "lstm-serve predict models/turbofan.h5 models/turbofan.engine.csv",
-    "inspect": "lstm-serve inspect models/turbofan.h5 --trace models/turbofan.engine.csv",
+    "serve": "lstm-serve serve model.h5 --port 8081",
+    "predict": "lstm-serve predict model.h5 series.csv",
+    "inspect": "lstm-serve inspect model.h5 --trace series.csv --step 3",
 }
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -103,7 +104,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _add_predict(add_parser: AddParser) -> None:
     command = _command(add_parser, "predict", "answer a file: CSV, JSON, .npy or .npz")
-    command.add_argument("model", metavar="MODEL", help="a file that Keras saved")
+    _add_model(command)
     command.add_argument(
         "input", metavar="INPUT", help="a series, one row a time step, or ready sequences; - is standard input"
     )
@@ -115,11 +116,11 @@ def _add_predict(add_parser: AddParser) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from service import load_model, series, tables
+    from service import series, tables
 
     if arguments.out is not None and not tables.writes(arguments.out):
         arguments.misused(f"-o {arguments.out[:100]!r} should end in {', '.join(tables.WRITERS)}")
-    model = load_model(arguments.model)
+    model = _model(arguments)
     sequences = _noted(series.read(arguments.input, model, arguments.stride))
     if arguments.out is None:
         tables.show(model, sequences, sys.stdout)
@@ -130,7 +131,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _add_inspect(add_parser: AddParser) -> None:
     command = _command(add_parser, "inspect", "say what a model is, and how its arrays lead to its answers")
-    command.add_argument("model", metavar="MODEL", help="a file that Keras saved")
+    _add_model(command)
     command.add_argument("--trace", metavar="INPUT", help="show the values along the way for INPUT's first sequence")
     command.add_argument("--step", metavar="T", type=_positive, help="the time step that --trace shows (the last)")
     command.set_defaults(run=_inspect, misused=command.error)
@@ -139,24 +140,54 @@ def _add_inspect(add_parser: AddParser) -> None:
 def _inspect(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from service import explain, load_model, series, trace
-    from service.loading import golden
+    from service import explain, series, trace
+    from service.loading import golden, resolve
 
     if arguments.step is not None and arguments.trace is None:
         arguments.misused("--step needs --trace")
-    model = load_model(arguments.model, replay=False)
+    told = {name: value for name in TOLD if (value := getattr(arguments, name)) is not None}
+    model = _model(arguments, replay=False)
+    path = resolve(Path(arguments.model))
     missed = None
     try:
-        model = golden.replay(model, Path(arguments.model))
+        model = golden.replay(model, path)
     except ModelError as error:
-        missed = type(error)(f"{arguments.model}: {error}")
-    report = explain.report(model, arguments.model, missed)
-    if arguments.trace is not None:
-        report += "\n" + trace.report(model, _noted(series.read(arguments.trace, model)), arguments.step)
+        missed = type(error)(f"{path}: {error}")
+    if arguments.trace is None:
+        report = explain.report(model, path, missed, told)
+    else:
+        sequences = _noted(series.read(arguments.trace, model))
+        report = explain.head(model, path, missed) + "\n"
+        report += trace.report(model, sequences, arguments.step, loading=explain.loading(path, told))
     sys.stdout.write(report)
     if missed is not None:
         raise missed
     return 0
+
+
+# What the user may say of the model, as load_model takes it.
+TOLD = {"recurrent_activation": "the gates'", "output_activation": "the output's"}
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help="a file that Keras saved, or the folder with it")
+    for name, whose in TOLD.items():
+        command.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar="NAME",
+            help=f"{whose} activation, where a file of weights does not tell it",
+        )
+
+
+def _model(arguments: argparse.Namespace, *, replay: bool = True) -> "Model":
+    from service import load_model
+
+    return load_model(
+        arguments.model,
+        replay=replay,
+        recurrent_activation=arguments.recurrent_activation,
+        output_activation=arguments.output_activation,
+    )
 
 
 def _command(add_parser: AddParser, name: str, purpose: str) -> argparse.ArgumentParser:

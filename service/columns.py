@@ -16,11 +16,20 @@ FIRST_ROW = 1 << 20
 
 
 class Table(NamedTuple):
-    """values (rows, columns), the columns' names where there are any, and what a person should know of the reading."""
+    """values (rows, columns), the columns' names where there are any, and what a person should know of the reading.
+
+    `lines` has for each row the number of its line, where it came from one.
+    """
 
     values: npt.NDArray[Any]
     names: tuple[str, ...] | None
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    lines: Sequence[int] | None = None
+
+    def place(self, row: int, column: int) -> str:
+        """Where a value is, as a person counts."""
+        line = "" if self.lines is None else f" (line {self.lines[row]})"
+        return f"row {row + 1}{line}, column {column + 1 if self.names is None else repr(self.names[column][:60])}"
 
 
 class _Row(NamedTuple):
@@ -40,33 +49,35 @@ def read(data: bytes, features: Sequence[str] | None, width: int | None) -> Tabl
     if first is None:
         raise _invalid("has no rows")
     if _is_header(first.cells, features):
-        picked, notes = _from_header([cell.strip() for cell in first.cells], features, width)
+        picked, notes = _from_header(first, features, width)
         names: tuple[str, ...] | None = tuple(first.cells[k].strip() for k in picked)
         ahead = None
     else:
         picked, notes, ahead = list(range(len(first.cells))), (), first
         if width is not None and len(picked) != width:
             raise _invalid(
-                f"has {len(picked)} columns and no header; expected {width}, one a feature. "
+                f"has {_count(len(picked))} and no header, and the model takes {width}{_apart(first)}. "
                 "With a header, further columns are left out"
             )
         names = None if features is None else tuple(features)
-    values, count = array("d"), len(first.cells)
+    values, lines, count = array("d"), array("q"), len(first.cells)
     number = 0
     for number, row in enumerate(rows if ahead is None else _chain(ahead, rows), start=1):
         if len(row.cells) != count:
             raise _invalid(f"row {number} (line {row.line}) has {len(row.cells)} cells, and the first has {count}")
         cells = [row.cells[k] for k in picked]
+        lines.append(row.line)
         try:
             values.extend(map(_number, cells))
         except ValueError:
             k = next(k for k, cell in enumerate(cells) if not _is_number(cell))
-            column = f"column {picked[k] + 1}" if names is None else f"column {names[k][:60]!r}"
             came = f"{cells[k][:40]!r}, which is no number" if cells[k].strip() else "nothing"
-            raise _invalid(f"row {number} (line {row.line}), {column} holds {came}") from None
+            hint = ": write it with a point" if _has_decimal_comma(cells[k]) else ""
+            place = Table(np.empty(0), names, lines=lines).place(number - 1, k if names else picked[k])
+            raise _invalid(f"{place} holds {came}{hint}") from None
     if not number:
         raise _invalid("has a header and no rows under it")
-    return Table(np.frombuffer(values).reshape(number, len(picked)), names, notes)
+    return Table(np.frombuffer(values).reshape(number, len(picked)), names, notes, lines)
 
 
 def _text(data: bytes) -> str:
@@ -127,31 +138,34 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def _has_decimal_comma(cell: str) -> bool:
+    return cell.count(",") == 1 and _is_number(cell.replace(",", "."))
+
+
 def _is_header(cells: Sequence[str], features: Sequence[str] | None) -> bool:
     # An empty cell may be a missing value as well as a missing name; a name may be a number, as in 0,1,2.
-    if any(cell.strip() and not _is_number(cell) for cell in cells):
+    if any(cell.strip() and not _is_number(cell) and not _has_decimal_comma(cell) for cell in cells):
         return True
     return features is not None and {*features} <= {cell.strip() for cell in cells}
 
 
-def _from_header(
-    header: list[str], features: Sequence[str] | None, width: int | None
-) -> tuple[list[int], tuple[str, ...]]:
+def _from_header(first: _Row, features: Sequence[str] | None, width: int | None) -> tuple[list[int], tuple[str, ...]]:
     """Where the features' columns are in a header, and what to say of it."""
+    header = [cell.strip() for cell in first.cells]
     if features is None:
         if width is not None and len(header) != width:
             raise _invalid(
-                f"has {len(header)} columns, and the model has {width} features. "
+                f"has {_count(len(header))}, and the model takes {width}{_apart(first)}. "
                 "Name the features in the model's card, and they are found by the header"
             )
         return list(range(len(header))), (
-            f"the model's card names no features, so the {len(header)} columns are taken in their order",
+            f"the model's card does not name its columns, so the {_count(len(header))} are taken in their order",
         )
     missing = [name for name in features if name not in header]
     if missing:
         raise _invalid(
-            f"lacks the {_columns(missing)}, which the model needs. Its header has {len(header)} columns: "
-            f"{_listed(header)}"
+            f"lacks the {_columns(missing)}, which the model needs{_apart(first)}. "
+            f"Its header has {_count(len(header))}: {_listed(header)}{_in_other_case(missing, header)}"
         )
     twice = [name for name in features if header.count(name) > 1]
     if twice:
@@ -159,6 +173,23 @@ def _from_header(
     left_out = [name for name in header if name not in features]
     notes = (f"left out the {_columns(left_out)}, no feature of the model",) if left_out else ()
     return [header.index(name) for name in features], notes
+
+
+def _in_other_case(missing: Sequence[str], header: Sequence[str]) -> str:
+    folded = {name.casefold(): name for name in header}
+    near = [f"{folded[name.casefold()]} for {name}" for name in missing if name.casefold() in folded]
+    return f". The names differ in case: {_listed(near)}" if near else ""
+
+
+def _apart(first: _Row) -> str:
+    """A hint where all of a row became one cell."""
+    if len(first.cells) == 1 and len(first.cells[0].split()) > 1:
+        return " (are its columns parted by spaces? Commas, semicolons and tabs are read)"
+    return ""
+
+
+def _count(columns: int) -> str:
+    return f"{columns} column{'s' if columns != 1 else ''}"
 
 
 def _columns(names: Sequence[str]) -> str:

@@ -73,6 +73,10 @@ class TooSlow(RequestError):
     """A body that took too long to come."""
 
 
+class UnknownModel(RequestError):
+    """A model, or a version of it, that is not served here."""
+
+
 class Problem(NamedTuple):
     """One thing that is wrong with an input: where, and what was expected and came."""
 

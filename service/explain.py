@@ -3,52 +3,70 @@
 Plain text, at most about 100 columns wide, the same each time. What is to be said of a class of layers is in `words`.
 """
 
+import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from service import words
 from service.engine.layers import Scaling
 from service.engine.model import TOLERANCE, Model
 from service.engine.recurrent import Shape
 from service.errors import ModelError, WrongNumbers
-from service.loading import golden
-from service.words import shown
+from service.loading import card, golden, places
+from service.words.activations import numpy_of
+from service.words.text import axes, shown
 
 WIDTH = 98
 
 
-def report(model: Model, path: str, missed: ModelError | None = None) -> str:
-    """The whole report on a model loaded from `path`; `missed` says why its golden predictions were not reproduced."""
+def report(model: Model, path: Path, missed: ModelError | None = None, told: Mapping[str, str] | None = None) -> str:
+    """The whole report on a model loaded from `path`, with `told` besides, the keyword arguments of load_model.
+
+    `missed` says why its golden predictions were not reproduced.
+    """
+    found = places.of(path, (node.layer for node in model.nodes))
     sections = [
         ("MODEL", _known(model, path, missed)),
         ("LAYERS", _layers(model)),
-        ("ARRAYS", _arrays(model)),
+        ("ARRAYS", _arrays(model, found)),
         ("FROM INPUT TO ANSWER", _way(model)),
         ("EASILY MISTAKEN", _slips(model)),
-        ("THE SAME IN NUMPY", _numpy(model, path)),
+        ("THE SAME IN NUMPY", _numpy(model, path, found, told or {})),
     ]
     return "\n".join("\n".join([title, *lines, ""]) for title, lines in sections)
 
 
-def _known(model: Model, path: str, missed: ModelError | None) -> list[str]:
+def head(model: Model, path: Path, missed: ModelError | None = None) -> str:
+    """The beginning of a trace: which model it is, and whether its numbers are right."""
+    lines = [*_fact("file", shown(str(path), 200)), *_fact("saved by", _saved_by(model))]
+    return "\n".join(["MODEL", *lines, *_verified(model, path, missed), ""])
+
+
+def loading(path: Path, told: Mapping[str, str]) -> str:
+    """The call that loads the model, in Python."""
+    return f"load_model({', '.join([repr(str(path)), *(f'{name}={value!r}' for name, value in told.items())])})"
+
+
+def _known(model: Model, path: Path, missed: ModelError | None) -> list[str]:
     origin, about = model.origin, model.about
+    beside = card.path_of(path)
     facts = [
-        ("file", shown(path, 200)),
+        ("file", shown(str(path), 200)),
         ("format", origin.format),
-        (
-            "saved by",
-            "a Keras whose version the file does not tell" if origin.keras is None else f"Keras {origin.keras}",
-        ),
+        ("saved by", _saved_by(model)),
         ("sha256", origin.sha256),
+        ("card", f"{'' if beside.exists() else 'none: there is no file '}{shown(beside.name, 200)}"),
         ("name", f"{about.name}, version {about.version}"),
         *([] if about.description is None else [("about", shown(about.description, 1000))]),
-        ("input", f"{words.axes((None, *model.input_shape))}, None being the batch; {_input(model)}"),
+        ("input", f"{axes((None, *model.input_shape))}, None being the batch; {_input(model)}"),
     ]
     if about.features is not None:
         columns = [f.name if f.unit is None else f"{f.name} [{f.unit}]" for f in about.features]
         facts.append(("features", ", ".join(shown(column) for column in columns)))
-    facts.append(("output", f"{words.axes((None, *model.output_shape))}: {_output(model)}"))
+    facts.append(("output", f"{axes((None, *model.output_shape))}: {_output(model)}"))
     if about.classes is not None:
         facts.append(("classes", ", ".join(f"{k} = {shown(label)}" for k, label in enumerate(about.classes))))
     facts.append(("assumed", "; ".join(origin.assumed) or "nothing: the file says all that the numbers depend on"))
@@ -58,8 +76,13 @@ def _known(model: Model, path: str, missed: ModelError | None) -> list[str]:
     return lines + _verified(model, path, missed)
 
 
-def _verified(model: Model, path: str, missed: ModelError | None) -> list[str]:
-    origin = model.origin
+def _saved_by(model: Model) -> str:
+    keras = model.origin.keras
+    return "a Keras whose version the file does not tell" if keras is None else f"Keras {keras}"
+
+
+def _verified(model: Model, path: Path, missed: ModelError | None) -> list[str]:
+    origin, beside = model.origin, shown(golden.path_of(path).name, 200)
     if missed is not None:
         gave = "THIS MODEL DOES NOT GIVE WHAT KERAS GAVE"
         why = gave if isinstance(missed, WrongNumbers) else "ITS GOLDEN PREDICTIONS CANNOT BE READ"
@@ -71,14 +94,17 @@ def _verified(model: Model, path: str, missed: ModelError | None) -> list[str]:
     if origin.verified:
         return _fact(
             "verified",
-            f"yes: it reproduces {origin.golden_rows} predictions that Keras made; the worst difference is "
+            f"yes: it reproduces the {origin.golden_rows} predictions of Keras in {beside}; the worst difference is "
             f"{origin.golden_difference:.2g}, and {origin.tolerance:g} is allowed",
         )
     return [
-        *_fact("verified", "not verified: there are no golden predictions beside it. Where its Keras runs, with"),
-        *_fact("", "inputs x (some 32 rows), two lines make them:"),
+        *_fact(
+            "verified",
+            f"not verified: there is no {beside} beside it. Where its Keras runs, with inputs x (some 32 rows), two "
+            "lines make it:",
+        ),
         "                y = model.predict(x)",
-        f'                np.savez("{shown(golden.path_of(Path(path)).name)}", x=x, y=y)',
+        f'                np.savez("{beside}", x=x, y=y)',
     ]
 
 
@@ -87,10 +113,13 @@ def _fact(name: str, text: str) -> list[str]:
 
 
 def _input(model: Model) -> str:
+    (timesteps, *_) = model.input_shape or (None,)
+    steps = f"{'any number of' if timesteps is None else timesteps} time steps"
+    if model.id_limit is not None:
+        return f"{steps} of one id each, an integer from 0 to {model.id_limit - 1}"
     if len(model.input_shape) != 2:
         return "the rest one input"
-    timesteps, features = model.input_shape
-    return f"{'any number of' if timesteps is None else timesteps} time steps of {features} features each"
+    return f"{steps} of {model.input_shape[1]} features each"
 
 
 def _output(model: Model) -> str:
@@ -104,23 +133,21 @@ def _output(model: Model) -> str:
 def _layers(model: Model) -> list[str]:
     """What Keras' model.summary() shows; what a layer is fed with only where that is not the layer above."""
     rows: list[tuple[str, ...]] = [("layer", "class", "output shape", "parameters")]
-    rows.append(("(input)", "InputLayer", words.axes((None, *model.input_shape)), "0"))
+    rows.append(("(input)", "InputLayer", axes((None, *model.input_shape)), "0"))
     for node, shape in zip(model.nodes, model.shapes, strict=True):
         parameters = sum(array.size for array in node.layer.weights.values())
-        rows.append(
-            (shown(node.layer.name, 30), words.class_of(node.layer), words.axes((None, *shape)), f"{parameters:,}")
-        )
+        rows.append((shown(node.layer.name, 30), words.class_of(node.layer), axes((None, *shape)), f"{parameters:,}"))
     rows.append(("total", "", "", f"{model.parameters:,}"))
     if not _is_chain(model):
         names = ["(input)", *(shown(node.layer.name, 30) for node in model.nodes)]
-        fed = [", ".join(names[k] for k in node.inputs) for node in model.nodes]
+        fed = [shown(", ".join(names[k] for k in node.inputs), 40) for node in model.nodes]
         rows = [(*row, source) for row, source in zip(rows, ("fed by", "", *fed, ""), strict=True)]
     lines = _columns(rows, right=3)
     size = 4 * model.parameters
     return [*lines, f"  {model.parameters:,} parameters, {size:,} bytes as float32"]
 
 
-def _arrays(model: Model) -> list[str]:
+def _arrays(model: Model, found: Mapping[str, Sequence[str]]) -> list[str]:
     lines = []
     for node, shape in zip(model.nodes, _inputs(model), strict=True):
         layer = node.layer
@@ -130,33 +157,41 @@ def _arrays(model: Model) -> list[str]:
             continue
         roles = words.of(layer, shape).roles
         lines.append(f"{name}, in the order of its get_weights():")
-        rows = [
-            (f"  [{k}] {array}", words.axes(values.shape), roles.get(array, ""))
-            for k, (array, values) in enumerate(layer.weights.items())
-        ]
-        lines += _columns(rows)
+        rows = _columns(
+            [
+                (f"  [{k}] {array}", axes(values.shape), roles.get(array, ""))
+                for k, (array, values) in enumerate(layer.weights.items())
+            ]
+        )
+        # By its path in the file, under each.
+        paths = found.get(layer.name, [])
+        for row, path in itertools.zip_longest(rows, paths):
+            lines += [row] if path is None else [row, f"        {shown(path, 90)}"]
     return lines
 
 
 def _way(model: Model) -> list[str]:
-    lines = [
-        f"  x is one input, {words.axes(model.input_shape)}; @ is the matrix product, all else goes element by element."
-    ]
+    lines = [f"  x is one input, {axes(model.input_shape)}; @ is the matrix product, all else goes element by element."]
     shapes = _inputs(model)
     names = ["x", *(shown(node.layer.name, 30) for node in model.nodes)]
     for k, (node, shape, output) in enumerate(zip(model.nodes, shapes, model.shapes, strict=True), start=1):
         source = ", ".join(f"the output of {names[i]}" if i else "the model's input" for i in node.inputs)
         lines += [
-            f"  {k}. {shown(node.layer.name)} ({words.class_of(node.layer)}): x {words.axes(shape)} is {source}",
+            f"  {k}. {shown(node.layer.name)} ({words.class_of(node.layer)}): x {axes(shape)} is {source}",
             *(f"       {line}" for line in words.of(node.layer, shape).way),
-            f"       so y is {words.axes(output)}",
+            f"       so y is {axes(output)}",
         ]
     ends = {
         "classes": "The last y are the probabilities. The class answered is the place of the largest, counted from 0.",
         "binary": "The last y is the probability of class 1; from 0.5 on the class answered is 1, else 0.",
         "values": "The last y are the values answered.",
     }
-    return [*lines, f"  {ends[model.kind]}"]
+    # Long names and many inputs make long lines.
+    return [
+        part
+        for line in (*lines, f"  {ends[model.kind]}")
+        for part in textwrap.wrap(line, WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False)
+    ]
 
 
 def _slips(model: Model) -> list[str]:
@@ -168,48 +203,73 @@ def _slips(model: Model) -> list[str]:
         parts = ", ".join(
             f"{count} of {shown(layer.name, 30)} ({', '.join(layer.weights)})" for layer, count in counted
         )
-        others = "the other layers have none, and neither has" if len(counted) < len(own) else "none are of"
-        slips.append(f"The arrays are {total}, not one a layer: {parts}; {others} an input layer.")
+        slips.append(f"The arrays are {total}: {parts}. An input layer has none.")
     for node, shape in zip(model.nodes, _inputs(model), strict=True):
         slips += words.of(node.layer, shape).slips
     if len(own) > 1:
         slips.append(
-            "[model.get_weights() for layer in model.layers] repeats the model's whole list once a layer, "
-            f"{len(own)} times here; what was meant is [layer.get_weights() for layer in model.layers]."
+            f"[model.get_weights() for layer in model.layers] gives the whole list {len(own)} times; "
+            "[layer.get_weights() for layer in model.layers] gives each layer's."
         )
     return [
         line
-        for slip in slips
+        for slip in dict.fromkeys(slips)
         for line in textwrap.wrap(slip, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
     ]
 
 
-def _numpy(model: Model, path: str) -> list[str]:
+def _numpy(model: Model, path: Path, found: Mapping[str, Sequence[str]], told: Mapping[str, str]) -> list[str]:
     said = [words.of(node.layer, shape) for node, shape in zip(model.nodes, _inputs(model), strict=True)]
     names = {node.layer.name for node in model.nodes}
-    activations = dict.fromkeys(activation for each in said for activation in each.activations)
+    activations = {activation: numpy_of(activation) for each in said for activation in each.activations}
     unknown = (
         any(each.numpy is None for each in said)
-        or any(activation not in words.NUMPY for activation in activations)
+        or None in activations.values()
         # A name that stands for two layers, or for two functions.
         or len(names) != len(model.nodes)
-        or len({activation.name for activation in activations}) != len(activations)
+        or len({activation.name for activation in activations}) != len(set(activations.values()))
     )
     if unknown or not _is_chain(model):
         return ["  This model has no short form in NumPy. `inspect --trace INPUT` shows the values along the way."]
-    body = [line for each in said for line in each.numpy or ()]
-    program = [
-        "import numpy as np",
-        "from service import load_model",
-        f"layers = {{node.layer.name: node.layer for node in load_model({path!r}).nodes}}",
-        "w = {name: list(layer.weights.values()) for name, layer in layers.items()}",
-        "# in Keras 2 and 3: w = {layer.name: layer.get_weights() for layer in model.layers}",
-        *(f"{activation.name} = lambda x: {words.NUMPY[activation]}" for activation in activations),
-        f"def predict(y):  # one input, {words.axes(model.input_shape)}",
-        *(f"    {line}" for line in body),
-        f"    return y  # {words.axes(model.output_shape)}",
+    weighted = [node.layer.name for node in model.nodes if node.layer.weights]
+    if all(name in found for name in weighted):
+        given = [
+            "import h5py",
+            "import numpy as np",
+            "",
+            "paths = {",
+            *(line for name in weighted for line in _listed(name, found[name])),
+            "}",
+            f"with h5py.File({str(path)!r}) as file:",
+            "    w = {name: [np.asarray(file[path], np.float32) for path in paths[name]] for name in paths}",
+        ]
+    else:
+        given = [
+            "import numpy as np",
+            "from service import load_model",
+            "",
+            f"nodes = {loading(path, told)}.nodes",
+            "w = {node.layer.name: list(node.layer.weights.values()) for node in nodes}",
+            "# in Keras 2 and 3: w = {layer.name: layer.get_weights() for layer in model.layers}",
+        ]
+    bodies = zip(model.nodes, said, strict=True)
+    return [
+        *given,
+        *dict.fromkeys(f"{activation.name} = lambda x: {code}" for activation, code in activations.items()),
+        "",
+        f"def predict(x):  # one input, {axes(model.input_shape)}",
+        f"    y = np.asarray(x, np.{np.dtype(model.input_dtype)})",
+        *(
+            f"    {line}".replace(" = arrays", f" = w[{node.layer.name!r}]")
+            for node, each in bodies
+            for line in each.numpy or ()
+        ),
+        f"    return y  # {axes(model.output_shape)}",
     ]
-    return [f"    {line}" for line in program]
+
+
+def _listed(name: str, paths: Sequence[str]) -> list[str]:
+    return [f"    {name!r}: [", *(f"        {path!r}," for path in paths), "    ],"]
 
 
 def _inputs(model: Model) -> list[Shape]:

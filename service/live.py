@@ -110,6 +110,11 @@ class Live:
         if self.batcher.executor is not None:
             self.batcher.executor.shutdown(wait=False)
 
+    @property
+    def ready(self) -> bool:
+        """Whether every check is good."""
+        return all(self.checks().values())
+
     def checks(self) -> dict[str, bool]:
         """What readiness depends on, by name."""
         return {"model": True, "batching": self.batcher.alive, "accepting": not self.draining}

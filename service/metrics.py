@@ -1,7 +1,7 @@
 """What Prometheus is told, at /metrics."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -27,6 +27,11 @@ class Series:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
+    @property
+    def count(self) -> int:
+        """How many values there were."""
+        return sum(self.counts)
+
     def observe(self, value: float) -> None:
         """Count one value. To be called in the event loop's thread alone."""
         self.counts[bisect_left(self.bounds, value)] += 1
@@ -48,6 +53,11 @@ class Histogram(Collector):
             found = self._series[labels] = Series(self._bounds)
         return found
 
+    def total(self, counts: Callable[..., bool]) -> tuple[int, float]:
+        """How many values there were, and their sum, in the series whose labels count."""
+        chosen = [series for labels, series in self._series.items() if counts(*labels)]
+        return sum(series.count for series in chosen), sum(series.total for series in chosen)
+
     def collect(self) -> Iterator[Metric]:
         """For Prometheus: cumulative counts."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
@@ -67,17 +77,17 @@ class Metrics:
         """Register everything, so that each metric is there before the first request."""
         self.registry = CollectorRegistry()
         own = self.registry
-        self._requests = self._histogram(
+        self.requests = self._histogram(
             "lstmserve_request_duration_seconds",
             "Time from a request's headers to the end of its answer",
             LATENCY,
             ["route", "status"],
         )
-        self._batch_rows = self._histogram("lstmserve_batch_rows", "Sequences in one forward pass", ROWS).series()
-        self._queue = self._histogram(
+        self.batch_rows = self._histogram("lstmserve_batch_rows", "Sequences in one forward pass", ROWS).series()
+        self.queue = self._histogram(
             "lstmserve_queue_duration_seconds", "Time a request waited for its batch", LATENCY
         ).series()
-        self._compute = self._histogram(
+        self.compute = self._histogram(
             "lstmserve_compute_duration_seconds", "Time of one forward pass", LATENCY
         ).series()
         self.rows = Counter("lstmserve_rows_total", "Sequences answered", registry=own)
@@ -118,12 +128,12 @@ class Metrics:
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one request; `route` is a path template, so that there are few of them."""
-        self._requests.series(route, status).observe(seconds)
+        self.requests.series(route, status).observe(seconds)
 
     def answered(self, classes: Sequence[int], queue_seconds: float, rows: int) -> None:
         """Count the answers of one request; `classes` are the predicted ones, none for plain values."""
         self.rows.inc(rows)
-        self._queue.observe(queue_seconds)
+        self.queue.observe(queue_seconds)
         for predicted in classes:
             counter = self._classes.get(predicted)
             if counter is None:
@@ -132,8 +142,8 @@ class Metrics:
 
     def batch(self, rows: int, seconds: float) -> None:
         """Count one forward pass."""
-        self._batch_rows.observe(rows)
-        self._compute.observe(seconds)
+        self.batch_rows.observe(rows)
+        self.compute.observe(seconds)
 
     def loaded(self, model: Model, seconds: float) -> None:
         """Say which model is served."""

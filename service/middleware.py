@@ -48,6 +48,7 @@ class Boundary:
         self._open = open_paths(live.settings)
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count(1)
+        self._quiet = QUIET | {live.settings.health_route}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; anything but HTTP passes through."""
@@ -112,7 +113,7 @@ class Boundary:
         route = scope.get("route")
         template = route.path if route is not None else "unmatched"
         self.live.metrics.request(template, status, seconds)
-        if self.live.settings.access_log and scope["path"] not in QUIET:
+        if self.live.settings.access_log and scope["path"] not in self._quiet:
             state, path = scope["state"], scope["path"][:MAX_PATH]
             record = {
                 "request_id": state["request_id"],

@@ -12,7 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.live import Live
-from service.routes import STATUSES, error_body
+from service.routes import STATUSES, error_body, of_another_dialect
 
 # Requests that wait on one connection while one is answered. After so many the connection is closed, which tells the
 # client that the rest was not looked at: 256 KiB can hold 10,000 of them.
@@ -206,7 +206,7 @@ class Protocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         path = self.scope["path"] if self.scope is not None and "path" in self.scope else "/"
-        kind, body = error_body(path, STATUSES[status], detail)
+        kind, body = error_body(STATUSES[status], detail, plain=of_another_dialect(path))
         head = [
             b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
             b"content-type: " + kind[1],

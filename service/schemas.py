@@ -10,7 +10,7 @@ import math
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -49,25 +49,29 @@ class Body(BaseModel):
     most_numbers: ClassVar[float]
 
     @classmethod
-    def parse(cls, raw: bytes) -> "Body":
+    def parse(cls, raw: bytes) -> Self:
         """The validated body. Raises Malformed, InvalidInput, or TooLarge for too many sequences."""
         if len(raw) > HEAVY:
             cls._weigh(raw)
-        parsed = _loads(raw)
+        # Of a key that is there twice the parsed body has the last alone.
+        return cls.of(json_of(raw), once=raw.count(b'"') == 2)
+
+    @classmethod
+    def of(cls, parsed: Any, *, once: bool = True) -> Self:  # noqa: ANN401 - JSON is anything
+        """The validated body, once it is parsed. Raises InvalidInput, or TooLarge for too many sequences."""
         # Pydantic would make an error of each surplus key, and convert every surplus sequence first.
-        once = raw.count(b'"') == 2  # of a key that is there twice the parsed body has the last alone
-        if isinstance(parsed, dict) and len(parsed) == 1 and cls.key in parsed and once:
+        if once and isinstance(parsed, dict) and len(parsed) == 1 and cls.key in parsed:
             value = parsed[cls.key]
             if cls.many and isinstance(value, list) and len(value) > cls.max_rows:
                 rows = len(value)
-                del parsed, value, raw
+                del parsed, value
                 raise TooLarge(f"the body has {rows} sequences; at most {cls.max_rows} are answered at once")
             try:
                 return cls.model_validate(parsed)
             except ValidationError:
                 pass  # the walk says it better
         problems = list(islice(cls._walk(parsed), MAX_PROBLEMS))
-        del parsed, raw  # an error holds what its frames hold
+        del parsed  # an error holds what its frames hold
         raise InvalidInput(problems or [Problem((), f'expected the key "{cls.key}" once')])
 
     @classmethod
@@ -138,7 +142,7 @@ class Body(BaseModel):
         return np.frombuffer(packed, "<f4").reshape(shape)
 
 
-def _loads(raw: bytes) -> Any:  # noqa: ANN401 - JSON is anything
+def json_of(raw: bytes) -> Any:  # noqa: ANN401 - JSON is anything
     """The parsed body. NaN and infinity, which orjson refuses, are let through for the walk to say where they are."""
     # 2 MiB of [] are 700,000 lists: 50 ms to make, 250 ms more to be searched for cycles, of which JSON has none.
     collects = gc.isenabled() and len(raw) > LARGE
@@ -209,35 +213,38 @@ def _not_json(raw: bytes, error: str) -> str:
 
 def one_and_many(model: Model, max_rows: int) -> tuple[type[Body], type[Body]]:
     """The bodies of POST /predict and of POST /predict/batch, with at most `max_rows` sequences, for this model."""
-    sequence: Any = _sequence(model.input_shape)
-    one = create_model(
-        "PredictRequest",
-        __base__=Body,
-        __doc__="One sequence: a list of time steps, each a list of the features' values.",
-        sequence=(sequence, Field(description=_described(model))),
-    )
-    many = create_model(
-        "PredictBatchRequest",
-        __base__=Body,
-        __doc__="Several sequences.",
-        sequences=(
-            Annotated[list[sequence], Field(min_length=1, max_length=max_rows), FailFast()],
-            Field(description=_described(model)),
-        ),
-    )
-    one.key, one.many, one.other = "sequence", False, ("sequences", "/predict/batch")
-    many.key, many.many, many.other = "sequences", True, ("sequence", "/predict")
-    one.shape = many.shape = model.input_shape
-    one.max_rows, many.max_rows = 1, max_rows
-    sizes = [math.inf if size is None else size for size in model.input_shape]
-    one.most_lists = sum(math.prod(sizes[:axis]) for axis in range(len(sizes)))
-    one.most_numbers = math.prod(sizes)
-    many.most_lists, many.most_numbers = 1 + max_rows * one.most_lists, max_rows * one.most_numbers
+    one = body("PredictRequest", "sequence", model, None)
+    one.__doc__ = "One sequence: a list of time steps, each a list of the features' values."
+    many = body("PredictBatchRequest", "sequences", model, max_rows)
+    many.__doc__ = "Several sequences."
+    one.other, many.other = ("sequences", "/predict/batch"), ("sequence", "/predict")
     return one, many
 
 
-def _sequence(shape: Sequence[int | None]) -> Any:  # noqa: ANN401 - a type made at run time
-    # The bounds are for whoever reads the document; `array` holds the values to them, all at once.
+def body(name: str, key: str, model: Model, max_rows: int | None) -> type[Body]:
+    """The type of a body with at most `max_rows` sequences for this model under its key; with one, where it is None."""
+    shape = model.input_shape
+    one: Any = sequence(shape)
+    many = Annotated[list[one], Field(min_length=1, max_length=max_rows), FailFast()]
+    example = zeros(shape if max_rows is None else (1, *shape))
+    field: Any = (one if max_rows is None else many, Field(description=_described(model), examples=[example]))
+    made = create_model(name, __base__=Body, **{key: field})
+    made.key, made.other, made.shape = key, (key, ""), shape
+    made.many, made.max_rows = max_rows is not None, max_rows or 1
+    sizes = [math.inf if size is None else size for size in shape]
+    made.most_lists = made.max_rows * sum(math.prod(sizes[:axis]) for axis in range(len(sizes))) + made.many
+    made.most_numbers = made.max_rows * math.prod(sizes)
+    return made
+
+
+def zeros(shape: Sequence[int | None]) -> Any:  # noqa: ANN401 - nested as the shape
+    """For OpenAPI: an example of this shape, where a free axis is 1."""
+    return np.zeros([size or 1 for size in shape], int).tolist()
+
+
+def sequence(shape: Sequence[int | None]) -> Any:  # noqa: ANN401 - a type made at run time
+    """The type of numbers nested as the shape."""
+    # The bounds are for whoever reads the document; `arrays` holds the values to them, all at once.
     bounds = {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
     item: Any = Annotated[float, Strict(), Field(allow_inf_nan=False), WithJsonSchema(bounds)]
     for size in reversed(shape):
@@ -303,6 +310,12 @@ class ProblemAt(BaseModel):
 
     detail: str
     pointer: str = Field(description="a JSON Pointer into the body")
+
+
+class PlainError(BaseModel):
+    """An error, as v1 and v2 have it."""
+
+    error: str
 
 
 class WeightInfo(BaseModel):

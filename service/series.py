@@ -39,12 +39,12 @@ def read(source: str, model: Model, stride: int = 1) -> Sequences:
     one sequence where the time axis is free. Raises InvalidInput, with the source and what was expected and came.
     """
     try:
-        array, names, notes = _decoded(_bytes(source), model)
-        sequences = _sequences(array, names, model, stride)
+        table = _decoded(_bytes(source), model)
+        sequences = _sequences(table, model, stride)
     except InvalidInput as error:
         name = "standard input" if source == "-" else source
         raise InvalidInput([Problem((), f"{name[:200]}: {error}")]) from None
-    return sequences._replace(notes=notes)
+    return sequences._replace(notes=table.notes)
 
 
 def _bytes(source: str) -> bytes:
@@ -64,19 +64,25 @@ def _bytes(source: str) -> bytes:
 
 
 def _decoded(data: bytes, model: Model) -> columns.Table:
-    features = model.about.features
+    # A card's feature is a column, but of a model of ids it is what all columns are.
+    features = model.about.features if model.id_limit is None else None
     names = None if features is None else tuple(feature.name for feature in features)
+    if b"'|O'" in data[:128]:
+        raise _invalid(
+            "holds Python objects, and reading those could run any code. "
+            "Save numbers: np.save('x.npy', np.asarray(x, np.float32))"
+        )
     if data.startswith((NPY_MAGIC, ZIP_MAGIC)):
         try:
             array = read_npy(io.BytesIO(data)) if data.startswith(NPY_MAGIC) else _one(read_npz(io.BytesIO(data)))
         except UnreadableFile as error:
             raise _invalid(str(error)) from None
-        return columns.Table(array, names, ())
+        return columns.Table(array, names)
     if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}:
-        return columns.Table(_json(data.removeprefix(b"\xef\xbb\xbf"), model), names, ())
+        return columns.Table(_json(data.removeprefix(b"\xef\xbb\xbf"), model), names)
     if len(model.input_shape) > 2:
         raise _invalid(f"is no .npy, .npz or JSON file, and no other holds what this model takes, {model.expects}")
-    return columns.read(data, names, model.input_shape[-1])
+    return columns.read(data, names, model.input_shape[-1] if model.id_limit is None else None)
 
 
 def _one(arrays: dict[str, AnyArray]) -> AnyArray:
@@ -105,12 +111,22 @@ def _json(data: bytes, model: Model) -> AnyArray:
         array = np.asarray(parsed)
     except ValueError:
         raise _invalid("holds rows of different lengths") from None
+    if array.dtype.kind not in "fiu":
+        raise _invalid(f"holds {_odd(array)}, where numbers were expected")
     if ndim is not None and array.ndim != ndim:
         raise _invalid(f'holds lists {array.ndim} deep as "{key}", where {ndim} were expected')
     return array
 
 
-def _sequences(array: AnyArray, names: tuple[str, ...] | None, model: Model, stride: int) -> Sequences:
+def _odd(array: AnyArray) -> str:
+    """What an array of JSON values that is none of numbers holds."""
+    if array.dtype.kind == "U":
+        return "text"
+    return "null" if None in array.ravel().tolist() else "objects"
+
+
+def _sequences(table: columns.Table, model: Model, stride: int) -> Sequences:
+    array = table.values
     timesteps, *rest = model.input_shape
     if array.dtype.kind not in "fiu":
         raise _invalid(f"holds {array.dtype}, where numbers were expected")
@@ -120,12 +136,13 @@ def _sequences(array: AnyArray, names: tuple[str, ...] | None, model: Model, str
         wanted = f"{model.expects}, or a series, {rows}," if rest else model.expects
     else:
         expected, came = (None, *rest), array.shape
-        wanted = f"{rows}, or {model.expects}"
+        wanted = f"{rows}, or {model.expects}" if rest else model.expects
     if len(came) != len(expected) or any(want not in {None, got} for want, got in zip(expected, came, strict=True)):
-        raise _invalid(f"holds an array of shape {array.shape}, where {wanted} was expected")
+        hint = model.hint(array.shape)
+        raise _invalid(f"holds an array of shape {array.shape}, where {wanted} was expected{hint}")
     if 0 in array.shape:
         raise _invalid(f"holds an empty array, of shape {array.shape}")
-    _refuse_infinite(array, names)
+    _refuse(table, model.id_limit)
     if array.ndim == len(model.input_shape) + 1:
         windows, numbers, noun = array, range(1, len(array) + 1), "sequence"
     elif not rest:
@@ -143,18 +160,25 @@ def _sequences(array: AnyArray, names: tuple[str, ...] | None, model: Model, str
     return Sequences(windows, numbers, noun)
 
 
-def _refuse_infinite(array: AnyArray, names: tuple[str, ...] | None) -> None:
-    """Raise InvalidInput with the place of the first value that is no finite float32."""
+def _refuse(table: columns.Table, id_limit: int | None) -> None:
+    """Raise InvalidInput with the place of the first value that is no finite float32, or no id."""
+    array = table.values
     with np.errstate(over="ignore"):
-        finite = np.isfinite(array.astype(np.float32))
-    if finite.all():
+        good = np.isfinite(array.astype(np.float32))
+    expected = "a finite float32 number"
+    if id_limit is not None:
+        good &= (array >= 0) & (array < id_limit) & (array == np.floor(array))
+        expected = f"an id, an integer from 0 to {id_limit - 1},"
+    if good.all():
         return
-    place = tuple(int(k) for k in np.argwhere(~finite)[0])
-    column = f"column {place[-1] + 1}" if names is None else f"column {names[place[-1]][:60]!r}"
-    where = {1: f"place {place[0] + 1}", 2: f"row {place[0] + 1}, {column}"}.get(
-        array.ndim, f"sequence {place[0] + 1}, row {place[1] + 1}, {column}" if array.ndim == 3 else f"place {place}"
-    )
-    raise _invalid(f"{where} holds {array[place]}, and a finite float32 number was expected")
+    place = tuple(int(k) for k in np.argwhere(~good)[0])
+    if array.ndim == 2:
+        where = table.place(*place)
+    elif array.ndim == 3:
+        where = f"sequence {place[0] + 1}, {columns.Table(array[place[0]], table.names).place(*place[1:])}"
+    else:
+        where = f"place {', '.join(str(k + 1) for k in place)}"
+    raise _invalid(f"{where} holds {array[place]}, and {expected} was expected")
 
 
 def _invalid(detail: str) -> InvalidInput:

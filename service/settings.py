@@ -20,6 +20,15 @@ METAVARS: dict[Any, str] = {int: "N", float: "N", str: "TEXT"}
 
 Count = Annotated[int, Field(gt=0, le=1 << 31)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+Route = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~:/-]{1,200}$")]
+
+# What clouds call some of them: Cloud Run and Heroku say PORT, Vertex AI says the others. A variable of ours wins.
+CLOUDS = {
+    "PORT": "port",
+    "AIP_HTTP_PORT": "port",
+    "AIP_HEALTH_ROUTE": "health_route",
+    "AIP_PREDICT_ROUTE": "predict_route",
+}
 
 
 class Settings(BaseModel):
@@ -48,6 +57,8 @@ class Settings(BaseModel):
     grace_seconds: Annotated[
         Seconds, Field(description="after the drain: how long requests in flight may take to finish")
     ] = 30.0
+    health_route: Annotated[Route | None, Field(description="one more path for /readyz")] = None
+    predict_route: Annotated[Route | None, Field(description="one more path for v1's :predict")] = None
     reload_seconds: Annotated[
         Seconds, Field(description="how often to look whether the model's files have changed; 0 is never")
     ] = 0.0
@@ -68,7 +79,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         if field.annotation is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
-            parser.add_argument(flag, default=None, metavar=METAVARS.get(field.annotation, "FILE"), help=text)
+            number = isinstance(field.default, int | float)
+            metavar = "N" if number else METAVARS.get(field.annotation, "FILE")
+            parser.add_argument(flag, default=None, metavar=metavar, help=text)
 
 
 def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
@@ -76,7 +89,7 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
 
     Raises SettingsError that names the variable or the flag, what was expected, and never the value.
     """
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {name: environ[variable] for variable, name in CLOUDS.items() if variable in environ}
     for variable, value in environ.items():
         if not variable.startswith(PREFIX):
             continue
@@ -99,8 +112,7 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         (problem, *_) = error.errors(include_url=False, include_input=False)
         name = str(problem["loc"][0])
-        where = f"--{name.replace('_', '-')}" if flags.get(name) is not None else f"{PREFIX}{name.upper()}"
-        raise SettingsError(f"{where}: {problem['msg']}") from None
+        raise SettingsError(f"{_source(name, environ, flags)}: {problem['msg']}") from None
     if settings.tls_keyfile is not None and settings.tls_certfile is None:
         raise SettingsError(f"{PREFIX}TLS_KEYFILE is of no use without {PREFIX}TLS_CERTFILE")
     if settings.max_rows > settings.max_queue_rows:
@@ -109,3 +121,13 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
             "such a request would never fit"
         )
     return settings
+
+
+def _source(name: str, environ: Mapping[str, str], flags: Mapping[str, Any]) -> str:
+    """The flag or the variable that a setting came from."""
+    if flags.get(name) is not None:
+        return f"--{name.replace('_', '-')}"
+    own = f"{PREFIX}{name.upper()}"
+    if own in environ:
+        return own
+    return next((variable for variable in reversed(CLOUDS) if CLOUDS[variable] == name and variable in environ), own)

@@ -7,55 +7,77 @@ import numpy as np
 from service import words
 from service.answers import answers
 from service.engine.activations import Array
+from service.engine.layers import Layer
 from service.engine.model import Model
 from service.engine.recurrent import Recurrent
+from service.engine.sequences import Embedding, Masking
+from service.engine.wrappers import Bidirectional, Stacked
 from service.errors import SettingsError
 from service.series import Sequences
-from service.words import shown
+from service.words.text import axes, shown
 
-# So many numbers of a vector are printed, from its start.
-NUMBERS = 4
+# So many numbers of a vector are printed, from its start: what fits a line.
+NUMBERS = 8
 
 
-def report(model: Model, sequences: Sequences, step: int | None = None) -> str:
+def report(model: Model, sequences: Sequences, step: int | None = None, *, loading: str) -> str:
     """What each layer computed on the first sequence at a time step, counted from 1; None is the last.
 
-    Raises SettingsError where the sequence has no such step.
+    `loading` is the Python that loads the model. Raises SettingsError where the sequence has no such step.
     """
     x = sequences.x[:1]
-    timesteps = x.shape[1]
-    if step is not None and step > timesteps:
-        raise SettingsError(f"--step {step} is beyond the sequence, which has {timesteps} steps")
+    has_time = x.ndim > 2 or model.id_limit is not None
+    steps = x.shape[1] if has_time else 1
+    if step is not None and not has_time:
+        raise SettingsError("--step means nothing here: the model has no time steps")
+    if step is not None and step > steps:
+        raise SettingsError(f"--step {step} is beyond the sequence, which has {steps} steps")
     traced = model.trace(x)
-    at = timesteps if step is None else step
+    at = steps if step is None else step
     first = sequences.numbers[0]
-    which = f"rows {first - timesteps + 1} to {first}" if sequences.noun == "row" else "sequence 1"
+    which = f"rows {first - steps + 1} to {first} of the series" if sequences.noun == "row" else "sequence 1"
     lines = [
-        f"TRACE of {which}, step {at} of {timesteps}",
-        f"    {'':<8}{'shape':<9}{'least':>13}{'greatest':>13}   first numbers",
-        *_vector("x", x, at),
+        f"TRACE of {which}{f', step {at} of {steps}' if has_time else ''}",
+        f"  Each with its shape, its least and its greatest number, and its first {NUMBERS}. All of them, in Python:",
+        f"  service.{loading}.trace(x)",
+        *_vector("x", "", x[0, at - 1] if x.ndim > 2 else x[0]),
     ]
+    if any(
+        isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero) for layer, _ in model.nodes
+    ):
+        lines.insert(3, "  At a masked step the states stay as they are, and the gates shown have no effect.")
     for (layer, _), arrays in zip(model.nodes, traced, strict=True):
         lines.append(f"  {shown(layer.name)} ({words.class_of(layer)})")
-        if isinstance(layer, Recurrent) and layer.go_backwards:
+        if isinstance(layer, Recurrent | Stacked) and layer.go_backwards:
             lines.append("    goes backwards, so its first step is at the last row")
         for name, values in arrays.items():
-            lines += _vector(name, values, at)
+            part = values[0]
+            if part.ndim == 1:
+                lines += _vector(name, f"after step {steps}" * has_time, part)
+                continue
+            # A layer that shortens the sequence has fewer rows than the input, and each direction has its own order.
+            turned = name.startswith(_turned(layer))
+            row = max(len(part) - at, 0) if turned else min(at, len(part)) - 1
+            note = f"its own step {row + 1}" if turned else f"row {row + 1} of {len(part)}" * (len(part) != steps)
+            lines += _vector(name, note, part[row])
     (answer,) = answers(model, traced[-1]["output"])
     lines += ["  answer", *(f"    {key}: {_said(value)}" for key, value in answer.items() if value is not None)]
     return "\n".join([*lines, ""])
 
 
-def _vector(name: str, values: Array, step: int) -> list[str]:
-    """The first sequence's part of values (1, ...), at the step where there are steps."""
-    part, note = values[0], ""
-    if part.ndim > 1:
-        # A layer that shortens the sequence has fewer steps than the input.
-        at = min(step, len(part))
-        part, note = part[at - 1], "" if at == step else f"  (step {at})"
-    flat = part.ravel()
-    numbers = "".join(f"{value:>13.6g}" for value in (flat.min(), flat.max(), *flat[:NUMBERS]))
-    return [f"    {name:<8}{words.axes(part.shape):<9}{numbers}{note}"]
+def _turned(layer: Layer) -> tuple[str, ...]:
+    """How the names of what is computed from the last step to the first begin, within a layer of both directions."""
+    if not isinstance(layer, Bidirectional):
+        return ()
+    parts = (("forward/", layer.forward), ("backward/", layer.backward))
+    return tuple(prefix for prefix, part in parts if part.go_backwards)
+
+
+def _vector(name: str, note: str, values: Array) -> list[str]:
+    flat = values.ravel()
+    title = f"{name}, {note}" if note else name
+    numbers = "".join(f"{value:>12.6g}" for value in flat[:NUMBERS])
+    return [f"    {title}  {axes(values.shape)}  {flat.min():.6g} to {flat.max():.6g}", f"  {numbers}"]
 
 
 def _said(value: Any) -> str:  # noqa: ANN401 - an answer holds numbers, text and arrays

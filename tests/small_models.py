@@ -9,6 +9,7 @@ from service.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activatio
 from service.engine.layers import Dense, Layer
 from service.engine.model import About, Model, Node, Origin
 from service.engine.recurrent import LSTM, Shape
+from service.engine.sequences import Embedding
 
 
 def numbers(*shape: int, seed: int = 0) -> Array:
@@ -42,7 +43,7 @@ def model(
     return Model(
         nodes=tuple(Node(layer, (k,)) for k, layer in enumerate(layers)),
         input_shape=input_shape,
-        input_dtype=np.dtype(np.float32),
+        input_dtype=np.dtype(np.int32 if isinstance(layers[0], Embedding) else np.float32),
         origin=Origin(file="model.h5", sha256="0" * 64, format="whole-model HDF5", keras=keras),
         about=about or About(name="model"),
     )

@@ -17,9 +17,9 @@ LAYERS = (
     {"cli"},
     {"server"},
     {"app"},
-    {"routes", "middleware"},
-    {"schemas", "live", "reloading", "keys", "metrics", "logs", "answers"},
-    {"batching", "trial", "loading"},
+    {"routes", "middleware", "reloading", "protocol"},
+    {"schemas", "schemas_v2", "live", "metrics", "logs", "answers", "keys", "inflate"},
+    {"batching", "loading", "trial"},
     {"engine"},
 )
 LEAVES = {"errors", "settings", "__init__"}

@@ -3,6 +3,7 @@
 Never anything else that is raised, never more than a few seconds or 400 MB, and never the end of the process.
 """
 
+import copy
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +106,43 @@ def test_one_bit_that_is_another_is_refused_or_gives_arrays_that_are_whole(
     data = bytearray(path.read_bytes())
     data[int(place * len(data))] ^= 1 << bit
     assert child.load(bytes(data)) in {"refused", "loaded"}
+
+
+CONFIGS = [
+    GOLDEN / "keras3" / f"{name}.keras" for name in ("nested", "functional_masks", "bidirectional_cells", "shapes")
+]
+JUNK: list[Any] = [None, True, -1, 0, 1e308, 1 << 70, 1 << 22, "", "same", "LSTM", [], {}, [None], [[1]], ["in", 0, 0]]
+JUNK += [{"class_name": "LSTM", "config": {}}, {"class_name": {}}]
+
+
+def places(value: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        found.append((value, key))
+        places(value[key], found)
+    return found
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(CONFIGS),
+    changes=st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.sampled_from([*JUNK, ...])), min_size=1, max_size=4
+    ),
+)
+def test_a_config_of_other_things_is_refused_or_gives_arrays_that_are_whole(
+    child: Child, path: Path, changes: list[tuple[float, Any]]
+) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    for place, junk in changes:
+        found = places(config, [])
+        where, key = found[int(place * len(found))]
+        if junk is ...:
+            del where[key]
+        else:
+            where[key] = copy.deepcopy(junk)
+    assert child.load(zipped(members | {"config.json": json.dumps(config).encode()})) in {"refused", "loaded"}
 
 
 def npy(header: str, data: bytes = b"") -> bytes:

@@ -165,16 +165,16 @@ def misuse(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for argv, shows in (
         (["--version"], f"lstm-serve {service.__version__}\n"),
-        (["--help"], "lstm-serve predict models/turbofan.h5 models/turbofan.engine.csv"),
-        (["predict", "--help"], "example:\n  lstm-serve predict models/turbofan.h5"),
-        (["inspect", "--help"], "example:\n  lstm-serve inspect models/turbofan.h5 --trace"),
+        (["--help"], "lstm-serve predict model.h5 series.csv"),
+        (["predict", "--help"], "example:\n  lstm-serve predict model.h5"),
+        (["inspect", "--help"], "example:\n  lstm-serve inspect model.h5 --trace"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(argv)
         assert caught.value.code == 0
         out = capsys.readouterr().out
         assert shows in out
-        assert len(out.splitlines()) < 25
+        assert len(out.splitlines()) < 30
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_an_input_that_does_not_fit_is_status_1(capsys: pytest.CaptureFixture[st
 
 
 def test_inspect_and_trace(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = run(capsys, "inspect", TURBOFAN, "--trace", ENGINE, "--step", "3")
+    status, out, _ = run(capsys, "inspect", TURBOFAN)
     assert status == 0
     assert re.findall(r"^[A-Z ]{5,}$", out, re.MULTILINE) == [
         "MODEL",
@@ -236,7 +236,61 @@ def test_inspect_and_trace(capsys: pytest.CaptureFixture[str]) -> None:
         "EASILY MISTAKEN",
         "THE SAME IN NUMPY",
     ]
-    assert "TRACE of rows 1 to 20, step 3 of 20" in out
+    status, out, _ = run(capsys, "inspect", TURBOFAN, "--trace", ENGINE, "--step", "3")
+    assert status == 0
+    assert out.startswith(f"MODEL\n  file        {TURBOFAN}\n")
+    assert "verified    yes: it reproduces the 32 predictions" in out
+    assert "TRACE of rows 1 to 20 of the series, step 3 of 20" in out
+    assert "LAYERS" not in out
+
+
+@pytest.mark.parametrize("form", ["folder", "saved model", "checkpoint", "archive"])
+def test_every_form_finds_its_card_and_golden_predictions(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, form: str
+) -> None:
+    golden = ROOT / "tests" / "golden"
+    stem, given = "model", tmp_path / "m" / "model.keras"
+    given.parent.mkdir()
+    if form == "saved model":
+        stem = given.name
+        shutil.copytree(golden / "savedmodel" / "tf2.0__c_gru_ra0", given)
+        predictions = golden / "savedmodel" / "tf2.0__c_gru_ra0.golden.npz"
+    elif form == "checkpoint":
+        stem = "ck"
+        for file in (golden / "savedmodel" / "tf21__func_ck").iterdir():
+            shutil.copy(file, given.parent)
+        given = given.with_name("ck")
+        predictions = golden / "savedmodel" / "tf21__func_ck.golden.npz"
+    else:
+        shutil.copy(golden / "keras3" / "shapes.keras", given)
+        predictions = golden / "keras3" / "shapes.golden.npz"
+    folder = given.parent
+    shutil.copy(predictions, folder / f"{stem}.golden.npz")
+    (folder / f"{stem}.card.json").write_text('{"description": "its card"}', "utf-8")
+    status, out, _ = run(capsys, "inspect", str(folder if form == "folder" else given))
+    assert status == 0
+    assert "  card        " + f"{stem}.card.json\n" in out
+    assert "  about       its card\n" in out
+    assert f"predictions of Keras in {stem}.golden.npz" in out
+
+
+def test_weights_alone_take_what_is_said_of_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    weights = str(ROOT / "tests" / "golden" / "asker" / "k215_weights.h5")
+    shutil.copy(weights, tmp_path / "w.h5")
+    weights = str(tmp_path / "w.h5")
+    np.save(tmp_path / "x.npy", np.load(ASKER.replace("model.h5", "golden.npz"))["x0"])
+    argv = ["predict", weights, str(tmp_path / "x.npy"), "-o", str(tmp_path / "y.npy")]
+    status, _, err = run(capsys, *argv)
+    assert status == 3
+    assert "--output-activation" in err
+    assert run(capsys, *argv, "--output-activation", "softmax")[0] == 0
+    expected = np.load(ASKER.replace("model.h5", "golden.npz"))["y0"]
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-5)
+    status, out, _ = run(
+        capsys, "inspect", weights, "--recurrent-activation", "hard_sigmoid", "--output-activation", "softmax"
+    )
+    assert status == 0
+    assert "i  = hard_sigmoid(z[0:101])" in out
 
 
 def test_a_model_that_misses_its_golden_predictions_is_still_shown(

@@ -415,7 +415,7 @@ STRANGE: dict[str, tuple[bytes, str]] = {
     "a list of numbers": (b"[1, [2]]", "neither an array of numbers"),
     "large JSON": (b"[" + b" " * (17 << 20), "more than 16 MiB"),
     "weights in several files": (b'{"weight_map": {}}', "max_shard_size"),
-    "an npz of texts": (npz(np.array(["a"])), "declares"),
+    "an npz of texts": (npz(np.array(["a"])), "where numbers were expected"),
     "an npz of truths": (npz(np.array([True])), "floats were expected"),
     "an npz with NaN": (npz(np.array([np.nan])), "NaN"),
 }

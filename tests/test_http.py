@@ -1,6 +1,5 @@
 """The native dialect over a real socket: answers, refusals, headers."""
 
-import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -223,7 +222,7 @@ def test_extreme_numbers_that_are_float32_are_answered(client: httpx.Client, num
         ({"content-type": "text/plain"}, 415),
         ({"content-type": "multipart/form-data; boundary=x"}, 415),
         ({"content-type": MARK}, 415),
-        ({"content-encoding": "gzip", **JSON}, 415),
+        ({"content-encoding": "br", **JSON}, 415),
     ],
 )
 def test_content_types(client: httpx.Client, headers: dict[str, str], status: int) -> None:
@@ -234,10 +233,8 @@ def test_content_types(client: httpx.Client, headers: dict[str, str], status: in
         refused(response, status, "unknown-type")
 
 
-def test_a_form_that_is_one_and_a_compressed_body(client: httpx.Client) -> None:
+def test_a_form_that_is_one(client: httpx.Client) -> None:
     refused(client.post("/predict", data={"sequence": MARK}), 415, "unknown-type")
-    compressed = client.post("/predict", content=gzip.compress(GOOD), headers={"content-encoding": "gzip"})
-    assert "compressed" in refused(compressed, 415, "unknown-type")
 
 
 def test_chunked_body(client: httpx.Client) -> None:
@@ -298,13 +295,13 @@ def test_other_methods_on_gets(client: httpx.Client, path: str) -> None:
     assert (head.status_code, head.content) == (200, b"")
 
 
-@pytest.mark.parametrize("path", [*(f"{path}/" for path in POSTS + GETS), "/", "/nothing", f"/{MARK}", "/predict%20"])
+@pytest.mark.parametrize("path", [*(f"{path}/" for path in POSTS + GETS), "/nothing", f"/{MARK}", "/predict%20"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_unknown_paths(client: httpx.Client, path: str, method: str) -> None:
     refused(client.request(method, path), 404, "not-found")
 
 
-@pytest.mark.parametrize("path", ["/v2/health", "/v1/models/x", "/v2", "/v1"])
+@pytest.mark.parametrize("path", ["/v2/health", "/v1/models/x", "/v2/models/x/y", "/v1"])
 def test_unknown_paths_of_other_dialects_have_their_form_of_error(client: httpx.Client, path: str) -> None:
     response = client.get(path)
     assert response.status_code == 404

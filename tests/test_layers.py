@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.engine.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH
@@ -182,6 +182,7 @@ def test_masking_masks_the_steps_that_are_all_of_its_value_and_sets_them_to_0() 
     np.testing.assert_array_equal(y[1], x[1])
 
 
+@settings(deadline=None)
 @given(
     timesteps=st.integers(1, 20),
     size=st.integers(1, 5),

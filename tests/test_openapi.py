@@ -8,7 +8,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from jsonschema_rs import Draft202012Validator
 from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import negative_data_rejection
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from serving import ASKER, SMALL, Process
 
 from service.app import create_app
@@ -17,6 +17,10 @@ from service.settings import Settings
 Document = dict[str, Any]
 
 POST = {"200", "400", "401", "408", "413", "415", "422", "429", "500", "503", "504"}
+PLAIN_POST = POST - {"415", "422"} | {"404"}
+V1_MODEL, V2_MODEL = (
+    [f"/{v}/models/{{model_name}}", f"/{v}/models/{{model_name}}/versions/{{model_version}}"] for v in ("v1", "v2")
+)
 STATUSES = {
     ("post", "/predict"): POST,
     ("post", "/predict/batch"): POST,
@@ -26,6 +30,19 @@ STATUSES = {
     ("get", "/readyz"): {"200", "503"},
     ("get", "/health"): {"200", "503"},
     ("get", "/healthz"): {"200", "503"},
+    ("get", "/ping"): {"200", "503"},
+    ("post", "/invocations"): POST,
+    **{("post", f"{prefix}/infer"): PLAIN_POST for prefix in V2_MODEL},
+    **{("get", f"{prefix}{path}"): {"200", "404", "500"} for prefix in V2_MODEL for path in ("", "/config", "/stats")},
+    **{("get", f"{prefix}/ready"): {"200", "404", "500", "503"} for prefix in V2_MODEL},
+    **{("get", f"/v2{path}"): {"200"} for path in ("", "/models", "/models/stats")},
+    **{("get", f"/v2/health/{path}"): {"200", "503"} for path in ("live", "ready")},
+    ("post", "/v2/repository/index"): {"200"},
+    **{("post", f"{prefix}:predict"): PLAIN_POST for prefix in V1_MODEL},
+    **{("get", prefix): {"200", "404", "500", "503"} for prefix in V1_MODEL},
+    **{("get", f"{prefix}/metadata"): {"200", "404", "500"} for prefix in V1_MODEL},
+    ("get", "/v1/models"): {"200"},
+    ("get", "/"): {"200"},
 }
 
 
@@ -79,10 +96,11 @@ def test_the_request_has_the_shape_of_the_model(document: Document) -> None:
 def test_every_status_has_a_schema_and_every_error_an_example_that_fits_it(document: Document) -> None:
     for method, path, operation in operations(document):
         for status, response in operation["responses"].items():
-            ((kind, content),) = response["content"].items()
-            assert content["schema"], (method, path, status)
+            for content in response["content"].values():
+                assert content["schema"], (method, path, status)
             if status == "200":
                 continue
+            ((kind, content),) = response["content"].items()
             assert Draft202012Validator(resolved(document, content["schema"])).is_valid(content["example"])
             if kind == "application/problem+json":
                 assert content["example"]["status"] == int(status)
@@ -96,12 +114,12 @@ def api() -> Iterator[Any]:
         yield schemathesis.openapi.from_url(f"{process.url}/openapi.json")
 
 
-# A GET takes nothing that could be wrong.
+# A GET takes nothing that could be wrong, nor does Triton's index.
 CASES = [
     (method, path, mode)
     for method, path in STATUSES
     for mode in GenerationMode
-    if method == "post" or mode == GenerationMode.POSITIVE
+    if (method == "post" and path != "/v2/repository/index") or mode == GenerationMode.POSITIVE
 ]
 
 
@@ -112,9 +130,9 @@ def test_what_is_documented_is_what_is_answered(api: Any, method: str, path: str
     def check(case: Any) -> None:
         response = case.call()
         assert response.status_code < 500
-        # That 413 is a refusal too is news to it.
-        case.validate_response(
-            response, excluded_checks=[negative_data_rejection] if response.status_code == 413 else []
-        )
+        # That 413 is a refusal too is news to it; and no schema says that a tensor's data are as many as its shape has.
+        excluded: list[Any] = [negative_data_rejection] if response.status_code == 413 else []
+        excluded += [positive_data_acceptance] if path.endswith("/infer") else []
+        case.validate_response(response, excluded_checks=excluded)
 
     check()

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import reference
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.engine.activations import HARD_SIGMOID_KERAS_2, RELU, SIGMOID, TANH
@@ -67,6 +67,7 @@ def test_computes_what_the_plain_cell_computes(cell: str, *, bias: bool, activat
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(
     cell=st.sampled_from(CELLS),
     rows=st.integers(1, 4),

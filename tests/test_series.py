@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from numpy.typing import NDArray
-from small_models import classes, dense, model
+from small_models import classes, dense, lstm, model, numbers
 
 from service import columns, series
 from service.engine.model import About, Feature, Model
+from service.engine.sequences import Embedding
 from service.errors import InvalidInput
 
 Numbers = NDArray[Any]
@@ -142,13 +144,23 @@ def test_an_exported_index_without_a_name_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("text", "names", "expected"),
     [
-        ("alpha,beta\n1,2\n", NAMES, "lacks the column gamma, which the model needs. Its header has 2 columns"),
+        (
+            "alpha,beta\n1,2\n",
+            NAMES,
+            "lacks the column gamma, which the model needs. Its header has 2 columns: alpha, beta",
+        ),
         ("alpha,x\n1,2\n", NAMES, "lacks the columns beta, gamma,"),
         ("alpha,beta,gamma,beta\n1,2,3,4\n", NAMES, "has the column beta more than once"),
         ("\x1b[2J,b\n1,2\n", NAMES, r"'\x1b[2J', b"),
         (f"{'a' * 999},b\n1,2\n", NAMES, "aaa..."),
-        ("a,b\n1,2\n", None, "has 2 columns, and the model has 3 features. Name the features"),
-        ("1,2\n", None, "has 2 columns and no header; expected 3"),
+        ("alpha,Beta,GAMMA\n1,2,3\n", NAMES, ". The names differ in case: Beta for beta, GAMMA for gamma"),
+        ("a,b\n1,2\n", None, "has 2 columns, and the model takes 3. Name the features"),
+        ("1,2\n", None, "has 2 columns and no header, and the model takes 3. With a header"),
+        ("1 2 3\n", None, "has 1 column, and the model takes 3 (are its columns parted by spaces?"),
+        ("alpha beta gamma\n1 2 3\n", NAMES, "which the model needs (are its columns parted by spaces?"),
+        ("0,5;1,5;2,5\n", None, "row 1 (line 1), column 1 holds '0,5', which is no number: write it with a point"),
+        ("0,5;1;2\n", NAMES, "column 'alpha' holds '0,5', which is no number: write it with a point"),
+        ("alpha;beta;gamma\n1;2;3,25\n", NAMES, "column 'gamma' holds '3,25', which is no number: write it with"),
         ("alpha,beta,gamma\n", NAMES, "has a header and no rows under it"),
         ("1,2,3\n4,5\n", None, "row 2 (line 2) has 2 cells, and the first has 3"),
         ("alpha,beta,gamma\n1,2,3\n4,n/a,6\n", NAMES, "row 2 (line 3), column 'beta' holds 'n/a', which is no number"),
@@ -170,7 +182,7 @@ def test_what_is_wrong_with_a_csv_file_is_said(text: str, names: tuple[str, ...]
 @pytest.mark.parametrize("value", ["nan", "inf", "-Infinity", "1e39"])
 def test_a_cell_that_is_no_finite_number_is_refused_by_row_and_column(tmp_path: Path, value: str) -> None:
     text = f"gamma,beta,alpha\n1,2,3\n1,{value},3\n"
-    assert "row 2, column 'beta' holds" in refusal(tmp_path, text, NAMED)
+    assert "row 2 (line 3), column 'beta' holds" in refusal(tmp_path, text, NAMED)
 
 
 # Forms
@@ -223,7 +235,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"\x89HDF\r\n\x1a\n", "is neither .npy, .npz, JSON nor CSV in UTF-8"),
         (b"\x93NUMPY", "is not a NumPy array, or is damaged"),
         (b"PK\x03\x04", "the zip is cut short"),
-        (npy(np.array([None])), "pickle"),
+        (npy(np.array([None])), "holds Python objects, and reading those could run any code. Save numbers: np.save("),
         (npy(np.array([[True]])), "holds bool, where numbers were expected"),
         (npz(a=ROWS, b=ROWS), "should hold one array, or one named x; it has a, b"),
         (b"[[1, NaN]]", "begins as JSON and is not valid"),
@@ -233,8 +245,12 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         (b'{"sequences": [[1, 2, 3]]}', 'holds lists 2 deep as "sequences", where 3 were expected'),
         (b"[[1, 2, 3], [4, 5]]", "holds rows of different lengths"),
         (b"[[1, true, 3]]", "holds true or false"),
-        (b'[["1", "2", "3"]]', "where numbers were expected"),
-        (b"[[1, null, 3]]", "where numbers were expected"),
+        (b'[["1", "2", "3"]]', "holds text, where numbers were expected"),
+        (b'{"sequence": "abc"}', "holds text, where numbers were expected"),
+        (b'{"sequence": [{"a": 1}]}', "holds objects, where numbers were expected"),
+        (b"[[1, null, 3]]", "holds null, where numbers were expected"),
+        (npy(ROWS.T), "was expected: are its last two axes swapped?"),
+        (npy(np.zeros((2, 3, 4))), "was expected: are its last two axes swapped?"),
         (b"[]", "holds an array of shape (0,), where rows of 3 features, or an array of shape (n, 4, 3) was expected"),
         (b"[[1, 2]]", "holds an array of shape (1, 2), where rows of 3 features"),
         (b"[[[1, 2, 3]]]", "where an array of shape (n, 4, 3), or a series, rows of 3 features, was expected"),
@@ -268,6 +284,47 @@ def test_a_model_of_plain_rows_takes_each_row_of_a_file(tmp_path: Path) -> None:
     assert found.noun == "sequence"
     assert read(tmp_path, "[1, 2, 3]", plain).x.tolist() == [[1, 2, 3]]
     assert "place 2 holds inf" in refusal(tmp_path, npy(np.array([1, np.inf, 3])), plain)
+
+
+IDS = model([Embedding(name="words", embeddings=numbers(9, 3), mask_zero=True), lstm(3, 2)], (4,))
+ANY_IDS = model([Embedding(name="words", embeddings=numbers(9, 3), mask_zero=True), lstm(3, 2)], (None,))
+
+
+def test_ids_are_read_from_every_form(tmp_path: Path) -> None:
+    ids = np.array([[0, 8, 1, 2], [3, 3, 0, 0]])
+    forms = (
+        "0,8,1,2\n3,3,0,0\n",
+        "a;b;c;d\n0;8;1;2\n3;3;0;0\n",
+        npy(ids),
+        npy(ids.astype(np.float32)),
+        npz(x=ids),
+        json.dumps(ids.tolist()),
+        json.dumps({"sequences": ids.tolist()}),
+    )
+    for form in forms:
+        found = read(tmp_path, form, IDS)
+        assert np.array_equal(found.x, ids)
+        assert (found.numbers, found.noun) == (range(1, 3), "sequence")
+        assert np.array_equal(IDS.predict(found.x), IDS.predict(ids))
+    assert read(tmp_path, '{"sequence": [0, 8, 1, 2]}', IDS).x.tolist() == [[0, 8, 1, 2]]
+    assert read(tmp_path, "[5, 8]", ANY_IDS).x.tolist() == [[5, 8]]
+    # A feature that the card names is what every column holds.
+    named = replace(IDS, about=About(name="m", features=(Feature(name="word"),)))
+    assert np.array_equal(read(tmp_path, forms[0], named).x, ids)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("0,8,1,2\n3,9,0,0\n", "row 2 (line 2), column 2 holds 9.0, and an id, an integer from 0 to 8, was expected"),
+        ("0,8,1,2.5\n", "row 1 (line 1), column 4 holds 2.5, and an id"),
+        ("[0, 1, -1, 2]", "place 3 holds -1, and an id"),
+        ("0,1,2\n", "where an array of shape (n, 4) of integers from 0 to 8 was expected"),
+        ("[[[0]]]", "where an array of shape (n, 4) of integers from 0 to 8 was expected"),
+    ],
+)
+def test_what_is_no_id_is_refused(tmp_path: Path, content: str, expected: str) -> None:
+    assert expected in refusal(tmp_path, content, IDS)
 
 
 # Windows

@@ -4,7 +4,7 @@ Each is a frozen record of arrays and options, and a function of its inputs.
 `layer(xs, masks) -> (y, mask)`: arrays (b, ...) in and out, masks bool (b, T) or None. No layer writes into xs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Protocol
@@ -253,14 +253,15 @@ class LayerNormalization(Plain):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Merge(Plain):
-    """Several inputs of one shape, or of shapes that broadcast, joined one by one; divided by their number at the end
-    where `mean` is set.
+    """Several inputs of one shape, or of shapes that broadcast, joined one by one.
 
-    `mask_join` joins the masks: np.logical_and in Keras 1 and 2 and up to 3.3, np.logical_or since. With the first,
-    an input without a mask says nothing, with the second, it makes the whole unmasked.
-    """  # noqa: D205 - the first sentence takes two lines
+    Divided by their number at the end where `mean` is set. `mask_join` joins the masks: np.logical_and in Keras 1 and
+    2 and up to 3.3, np.logical_or since. With the first, an input without a mask says nothing; with the second, it
+    makes the whole unmasked, and a product, a maximum or a minimum leaves masked steps out.
+    Source: base_merge.py and multiply.py in keras/src/layers/merging of 3.3 and 3.15.
+    """
 
-    join: Callable[[Array, Array], Array]
+    join: np.ufunc
     mean: bool
     mask_join: np.ufunc
 
@@ -270,13 +271,34 @@ class Merge(Plain):
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
         """All (b, ...) -> (b, ...)."""
-        y = reduce(self.join, xs)
         given = [mask for mask in masks if mask is not None]
-        if not given or (self.mask_join is np.logical_or and len(given) < len(masks)):
-            mask = None
+        newer = self.mask_join is np.logical_or
+        mask = reduce(self.mask_join, given) if given and (len(given) == len(masks) or not newer) else None
+        if newer and given and self.join is np.multiply:
+            y = _product(xs, masks, mask)
+        elif newer and given and self.join in {np.maximum, np.minimum}:
+            y = self._extreme(xs, masks)
         else:
-            mask = reduce(self.mask_join, given)
+            y = reduce(self.join, xs)
         return y / np.float32(len(xs)) if self.mean else y, mask
+
+    def _extreme(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Array:
+        """At a masked step the other input stands for the masked one."""
+        y, known = xs[0], masks[0]
+        for x, mask in zip(xs[1:], masks[1:], strict=True):
+            there = x if mask is None else np.where(mask[..., np.newaxis], x, y)
+            y = self.join(y if known is None else np.where(known[..., np.newaxis], y, there), there)
+            known = None if known is None or mask is None else known | mask
+        return y
+
+
+def _product(xs: Sequence[Array], masks: Sequence[Mask], mask: Mask) -> Array:
+    """At a masked step 1 stands for the masked input, and 0 for the product where all are masked."""
+    factors = [
+        x if m is None else np.where(m[..., np.newaxis], x, np.float32(1)) for x, m in zip(xs, masks, strict=True)
+    ]
+    y: Array = reduce(np.multiply, factors)
+    return y if mask is None else np.where(mask[..., np.newaxis], y, np.float32(0))
 
 
 def _broadcast_size(sizes: Sequence[int | None]) -> int | None:

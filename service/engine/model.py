@@ -171,15 +171,16 @@ class Model:
         if given.ndim != len(self.input_shape) + 1 or any(
             want is not None and want != got for want, got in zip(self.input_shape, given.shape[1:], strict=True)
         ):
-            raise InvalidInput([Problem((), f"expected {self.expects}, got an array of shape {given.shape}")])
+            hint = self.hint(given.shape)
+            raise InvalidInput([Problem((), f"expected {self.expects}, got an array of shape {given.shape}{hint}")])
         if 0 in given.shape:
             raise InvalidInput([Problem((), f"expected {self.expects}, got an empty array of shape {given.shape}")])
         if None in self.input_shape and any(
             size is not None and size < 1 for shape in self._shapes_for(given.shape[1:]) for size in shape
         ):
             raise InvalidInput([Problem((), f"an array of shape {given.shape} has too few time steps for this model")])
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(given.astype(np.float32))
+        with np.errstate(over="ignore", invalid="ignore"):  # a NaN that signals is invalid
+            finite = np.isfinite(given.astype(np.float32, copy=False))
         if not finite.all():
             where = tuple(int(k) for k in np.argwhere(~finite)[0])
             raise InvalidInput([Problem(where, f"expected finite float32 numbers, got {given[where]} at {where}")])
@@ -196,6 +197,15 @@ class Model:
         sizes = ", ".join("any" if n is None else str(n) for n in self.input_shape)
         ids = "" if self.id_limit is None else f" of integers from 0 to {self.id_limit - 1}"
         return f"an array of shape (n, {sizes}){ids}"
+
+    def hint(self, shape: tuple[int, ...]) -> str:
+        """What may have gone wrong with an array of a shape that does not fit, as the end of a sentence, or nothing."""
+        rank = len(self.input_shape)
+        if len(shape) == rank and all(want in {None, got} for want, got in zip(self.input_shape, shape, strict=True)):
+            return ": the batch axis is missing, give x[np.newaxis]"
+        if rank == 2 and len(shape) >= 2 and shape[-2] == self.input_shape[1] != shape[-1]:
+            return ": are its last two axes swapped?"
+        return ""
 
     def _shapes_for(self, input_shape: Shape) -> list[Shape]:
         shapes = [input_shape]

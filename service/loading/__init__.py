@@ -44,7 +44,7 @@ def load_model(
     """
     path = Path(path)
     try:
-        path = _file(path)
+        path = resolve(path)
         card = _told(cards.read(path), recurrent_activation, output_activation)
         model = _load(path, card)
         return golden.replay(model, path) if replay else model
@@ -54,7 +54,8 @@ def load_model(
         raise UnreadableFile(f"{path}: the model is nested too deeply") from None
 
 
-def _file(path: Path) -> Path:
+def resolve(path: Path) -> Path:
+    """The file that `path` stands for, or the SavedModel folder: beside it lie the card and the golden predictions."""
     try:
         # A checkpoint as TensorFlow calls it.
         if not path.exists() and (index := path.with_name(f"{path.name}.index")).exists():

@@ -4,12 +4,14 @@ A model inside a model is laid open: its layers stand in a row with the others. 
 run is a word here, to be refused by its name.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from service.engine.recurrent import Shape
 from service.errors import UnreadableFile, Unsupported
+from service.loading.graph_masks import check_masks, is_operation
 from service.loading.keras_json import MAX_LAYERS, MAX_SIZE
+from service.loading.references import Tensor, calls_of, refuse_states, tensors_in
 
 MODELS = frozenset({"Sequential", "Functional", "Model"})
 
@@ -76,21 +78,13 @@ def read(model: Any, modernize: Modernize | None = None) -> Architecture:  # noq
     )
 
 
-class _Tensor(NamedTuple):
-    """An output of a layer's call, as configs refer to it."""
-
-    layer: str
-    call: int
-    output: int
-
-
 class _Member(NamedTuple):
     """An entry of a model's list: a layer by its index, a model, or neither, which is an InputLayer."""
 
     layer: int | None
     model: "_Outline | None"
     # What each call of it is made on; unused in a Sequential.
-    calls: tuple[tuple[_Tensor, ...], ...]
+    calls: tuple[tuple[Tensor, ...], ...]
     input_shape: Shape | None
 
 
@@ -98,7 +92,7 @@ class _Graph(NamedTuple):
     """Where a functional model begins and ends."""
 
     input: str
-    output: _Tensor
+    output: Tensor
 
 
 class _Outline(NamedTuple):
@@ -121,10 +115,10 @@ class _Reader:
 
     def outline(self, model: Mapping[str, Any], path: tuple[str, ...], models: tuple[str, ...]) -> _Outline:
         """Keras before 2.2.3 lists a Sequential's layers as `config` itself, later ones as `config["layers"]`."""
-        class_name = model.get("class_name")
+        class_name = str(model.get("class_name"))
         if class_name not in MODELS:
             raise Unsupported(
-                f"the model is of the class {str(class_name)[:40]!r}; supported are Sequential and functional models, "
+                f"the model is of the class {class_name[:40]!r}; supported are Sequential and functional models, "
                 "not classes of one's own"
             )
         config = model.get("config")
@@ -132,7 +126,7 @@ class _Reader:
         if not isinstance(entries, list) or not entries:
             raise UnreadableFile("the model's config lists no layers")
         members: dict[str, _Member] = {}
-        masked: list[tuple[str, _Tensor]] = []
+        masked: list[tuple[str, Tensor]] = []
         shape = _shape(config.get("build_input_shape")) if isinstance(config, dict) else None
         input_name = output_name = ""
         for k, item in enumerate(entries):
@@ -151,25 +145,25 @@ class _Reader:
         if class_name == "Sequential":
             return _Outline(members, None, shape, input_name, output_name)
         graph = _graph(_dict(config, "the model's config"), members)
-        _check_masks(masked, entries)
+        check_masks(masked, entries)
         return _Outline(members, graph, members[graph.input].input_shape, graph.input, graph.output.layer)
 
     def _member(
         self, entry: Mapping[str, Any], k: int, path: tuple[str, ...], models: tuple[str, ...]
-    ) -> tuple[str, _Member, list[tuple[str, _Tensor]]]:
+    ) -> tuple[str, _Member, list[tuple[str, Tensor]]]:
         """An entry's name, itself, and the masks that its calls are given."""
         class_name, config = str(entry.get("class_name"))[:100], entry.get("config")
         if class_name.endswith("OpLambda"):
             raise Unsupported(
                 f"the model has the {class_name} {str(entry.get('name'))[:100]!r}: an operation, no layer"
             )
-        if _is_operation(entry):
+        if is_operation(entry):
             class_name = f"operation {class_name}"
         settings: dict[str, Any] = config if isinstance(config, dict) else {}
         name = entry.get("name") or settings.get("name") or f"layer_{k}"
         if not isinstance(name, str):
             raise UnreadableFile(f"a layer has the name {str(name)[:40]!r}, which is not one")
-        calls, masked = _calls(entry, name)
+        calls, masked = calls_of(entry, name)
         if class_name in MODELS:
             inner = self.outline(entry, (*path, name), (*models, class_name))
             return name, _Member(None, inner, calls, inner.input_shape), masked
@@ -248,7 +242,7 @@ def _first_calls(members: Mapping[str, _Member]) -> dict[str, int]:
 
 
 def _graph(config: Mapping[str, Any], members: Mapping[str, _Member]) -> _Graph:
-    inputs, outputs = list(_tensors(config.get("input_layers"))), list(_tensors(config.get("output_layers")))
+    inputs, outputs = list(tensors_in(config.get("input_layers"))), list(tensors_in(config.get("output_layers")))
     for what, tensors in (("input", inputs), ("output", outputs)):
         if len(tensors) != 1:
             names = ", ".join(tensor.layer[:100] for tensor in tensors[:10])
@@ -257,114 +251,8 @@ def _graph(config: Mapping[str, Any], members: Mapping[str, _Member]) -> _Graph:
     source = members.get(given.layer)
     if source is None or source.layer is not None or source.model is not None or output.layer not in members:
         raise UnreadableFile("the model's input is no InputLayer, or its output is none of its layers")
-    _refuse_states(output)
+    refuse_states(output)
     return _Graph(given.layer, output)
-
-
-def _calls(entry: Mapping[str, Any], name: str) -> tuple[tuple[tuple[_Tensor, ...], ...], list[tuple[str, _Tensor]]]:
-    """What each call of a layer is made on, and the masks that calls are given.
-
-    Keras 1 and 2 write a call as [[name, call, tensor, arguments], ...], Keras 3 as {"args": ..., "kwargs": ...}.
-    """
-    nodes = entry.get("inbound_nodes") or []
-    calls: list[tuple[_Tensor, ...]] = []
-    masked: list[tuple[str, _Tensor]] = []
-    for node in nodes if isinstance(nodes, list) else []:
-        if isinstance(node, dict):
-            arguments, listed = [node.get("kwargs")], node.get("args")
-        else:
-            listed = node
-            arguments = [ref[3] for ref in _references(node) if len(ref) > 3]
-        tensors = tuple(_tensors(listed))
-        for tensor in tensors:
-            _refuse_states(tensor)
-        for argument in arguments:
-            masked += [(name, mask) for mask in _mask_argument(name, argument)]
-        calls.append(tensors)
-    return tuple(calls), masked
-
-
-def _mask_argument(name: str, arguments: Any) -> Iterator[_Tensor]:  # noqa: ANN401 - JSON is anything
-    for key, value in arguments.items() if isinstance(arguments, dict) else ():
-        if value is None or (key == "training" and isinstance(value, bool)):
-            continue
-        if key != "mask" or not isinstance(value, dict):
-            raise Unsupported(f"the layer {name[:100]!r} is called with {str(key)[:40]}, which is not supported")
-        yield from _tensors(value)
-
-
-def _refuse_states(tensor: _Tensor) -> None:
-    if tensor.output != 0:
-        raise Unsupported(f"a state of the layer {tensor.layer[:100]!r} is used (return_state), which is not supported")
-
-
-def _check_masks(masked: Sequence[tuple[str, _Tensor]], entries: Sequence[Mapping[str, Any]]) -> None:
-    """Keras 3 writes the masks that it passes along as operations; follow them to the layers that made them.
-
-    The engine passes masks along by itself, so these are left out, once it is known that they are no others.
-    """
-    inbound = {str(entry.get("name")): entry for entry in entries}
-    made = {
-        tensor
-        for entry in entries
-        if entry.get("class_name") in {"Masking", "Embedding"}
-        for call in _calls(entry, "")[0]
-        for tensor in call
-    }
-    seen: set[_Tensor] = set()
-    waiting = [mask for _, mask in masked]
-    while waiting:
-        tensor = waiting.pop()
-        if tensor in seen:
-            continue
-        seen.add(tensor)
-        entry = inbound.get(tensor.layer, {})
-        calls = _calls(entry, "")[0]
-        operation = entry.get("class_name") if _is_operation(entry) else None
-        sources = calls[0] if calls else ()
-        if operation == "NotEqual" and set(sources) <= made:
-            continue
-        if operation in {"Any", "All", "ExpandDims", "LogicalOr", "LogicalAnd", "Concatenate"} and sources:
-            waiting += sources
-        elif operation not in {"ZerosLike", "OnesLike"}:
-            raise Unsupported(
-                f"a layer is given a mask that neither Masking nor Embedding made: {tensor.layer[:100]!r}"
-            )
-
-
-def _is_operation(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry of a Keras 3 graph is no layer: in HDF5, where no module says so, its config is no layer's."""
-    nodes, config = entry.get("inbound_nodes"), entry.get("config")
-    if "module" in entry:
-        return str(entry["module"]).startswith("keras.src.ops")
-    called = isinstance(nodes, list) and bool(nodes) and isinstance(nodes[0], dict)
-    return called and isinstance(config, dict) and "trainable" not in config and "layers" not in config
-
-
-def _tensors(value: Any) -> Iterator[_Tensor]:  # noqa: ANN401 - JSON is anything
-    """Every reference to a layer's output in `value`, in order."""
-    for reference in _references(value):
-        layer, call, index = reference[:3]
-        if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < MAX_SIZE for n in (call, index)):
-            raise UnreadableFile(f"the graph has the reference {str(reference)[:60]}, which is not one")
-        yield _Tensor(layer, call, index)
-
-
-def _references(value: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - JSON is anything
-    """[name, call, tensor, ...], alone, in lists, or as Keras 3's `keras_history`."""
-    if isinstance(value, list):
-        if len(value) >= 3 and isinstance(value[0], str):
-            yield value
-        else:
-            for item in value:
-                yield from _references(item)
-    elif isinstance(value, dict):
-        config = value.get("config")
-        if value.get("class_name") == "__keras_tensor__" and isinstance(config, dict):
-            yield from _references(config.get("keras_history"))
-        elif "class_name" not in value:
-            for item in value.values():
-                yield from _references(item)
 
 
 def _dict(value: Any, what: str) -> dict[str, Any]:  # noqa: ANN401 - JSON is anything

@@ -1,12 +1,15 @@
-"""A recurrent cell of a file, made into a recurrent layer of the engine: one function a class."""
+"""Recurrent layers of a file, made into those of the engine: a function a cell, and the layers around cells."""
 
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 from service.engine.activations import Array
-from service.engine.recurrent import GRU, LSTM, Recurrent, SimpleRNN
-from service.errors import MissingFact
-from service.loading import fitting, layouts
+from service.engine.layers import Layer
+from service.engine.recurrent import GRU, LSTM, Recurrent, Shape, SimpleRNN
+from service.engine.wrappers import Stacked
+from service.errors import MissingFact, UnreadableFile, Unsupported
+from service.loading import layouts
+from service.loading.checks import expect, last_axis, with_bias
 from service.loading.keras_json import Options
 
 
@@ -19,8 +22,7 @@ class Flow(TypedDict):
     zero_output_for_mask: bool
 
 
-def flow(options: Options) -> Flow:
-    """What the options of any recurrent layer say of its walk through time."""
+def _flow(options: Options) -> Flow:
     options.refuse_unless("stateful", expected=False, why="a service keeps no state between requests")
     options.refuse_unless("time_major", expected=False, why="time is expected on the second axis")
     # The states have no reader: a graph that uses one is refused where it is read.
@@ -36,7 +38,7 @@ def flow(options: Options) -> Flow:
 def _lstm(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -> Recurrent:
     units = options.size("units")
     options.ignore("consume_less")
-    (kernel, recurrent_kernel), bias = fitting.with_bias(
+    (kernel, recurrent_kernel), bias = with_bias(
         options,
         layouts.lstm(arrays, units),
         kernel=(features, 4 * units),
@@ -62,7 +64,7 @@ def _gru(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -
     if options.config.get("reset_after") is None and len(arrays) != 3 and not options.keras.known:
         raise MissingFact(f"nothing tells whether the {options} has reset_after: give it in the architecture")
     reset_after = options.take("reset_after", bool, default=told) or (told and options.class_name == "CuDNNGRU")
-    (kernel, recurrent_kernel), bias = fitting.with_bias(
+    (kernel, recurrent_kernel), bias = with_bias(
         options,
         arrays,
         kernel=(features, 3 * units),
@@ -83,7 +85,7 @@ def _gru(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -
 def _simple_rnn(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -> Recurrent:
     units = options.size("units")
     options.ignore("consume_less")
-    (kernel, recurrent_kernel), bias = fitting.with_bias(
+    (kernel, recurrent_kernel), bias = with_bias(
         options, arrays, kernel=(features, units), recurrent_kernel=(units, units), bias=(units,)
     )
     return SimpleRNN(
@@ -117,3 +119,38 @@ def _default_gate(options: Options) -> str:
         )
     options.assume(f"recurrent_activation = {gate}, the default of Keras {options.keras.text or '1.0'}")
     return gate
+
+
+def recurrent(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+    """A layer of one of these cells."""
+    return CELLS[options.class_name](options, arrays, last_axis(options, shapes, rank=2), _flow(options))
+
+
+def rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+    """A layer around a cell, or around several: these are layers one above the other."""
+    flow, features, cell = _flow(options), last_axis(options, shapes, rank=2), options.inner("cell")
+    cells = [cell] if cell else []
+    if cell is not None and cell.class_name == "StackedRNNCells":
+        cells = [cell.at("cells", k) for k in range(len(cell.take("cells", list)))]
+    if not cells:
+        raise UnreadableFile(f"the {options} has no cell")
+    layers: list[Recurrent] = []
+    for k, inner in enumerate(cells):
+        build_cell = CELLS.get(inner.class_name.removesuffix("Cell"))
+        if build_cell is None:
+            raise Unsupported(f"the {options} has a cell of the class {inner.class_name!r}, which is not supported")
+        count = 2 + (inner.config.get("use_bias") is not False)
+        last = k == len(cells) - 1
+        steps: Flow = {
+            "name": options.name if len(cells) == 1 else inner.name,
+            "return_sequences": flow["return_sequences"] or not last,
+            "go_backwards": flow["go_backwards"] and k == 0,
+            "zero_output_for_mask": flow["zero_output_for_mask"] and last,
+        }
+        layers.append(build_cell(inner, arrays if len(cells) == 1 else arrays[:count], features, steps))
+        inner.finish()
+        arrays, features = arrays[count:], layers[-1].units
+    if len(layers) == 1:
+        return layers[0]
+    expect(options, arrays)
+    return Stacked(name=options.name, layers=tuple(layers))

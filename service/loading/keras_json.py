@@ -104,7 +104,7 @@ def precision(dtype: Any, where: str) -> str | None:  # noqa: ANN401 - JSON is a
         return dtype if isinstance(dtype, str) else None
     config = dtype.get("config")
     name = config.get("name") if isinstance(config, dict) else None
-    if dtype.get("class_name") not in {"Policy", "DTypePolicy"} or (isinstance(name, str) and "_from_" in name):
+    if str(dtype.get("class_name")) not in {"Policy", "DTypePolicy"} or (isinstance(name, str) and "_from_" in name):
         raise Unsupported(f"{where} has the dtype {str(name or dtype.get('class_name'))[:40]!r}: quantized or unknown")
     return name if isinstance(name, str) else None
 

@@ -1,4 +1,4 @@
-"""A layer of a file, made into a layer of the engine: the table of the classes, and those that hold others."""
+"""A layer of a file, made into a layer of the engine: one function a class, and the table of them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +12,8 @@ from service.engine.layers import (
 from service.engine.recurrent import Recurrent, Shape
 from service.engine.wrappers import Bidirectional, Stacked, TimeDistributed
 from service.errors import UnreadableFile, Unsupported
-from service.loading import cells, fitting, masks, plain
-from service.loading.cells import CELLS, Flow
+from service.loading import masks, plain
+from service.loading.cells import CELLS, recurrent, rnn
 from service.loading.keras_json import ACTIVATION_LAYERS, Options
 
 Builder = Callable[[Options, Sequence[Array], Sequence[Shape]], Layer]
@@ -78,8 +78,7 @@ def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
     if class_name in {"TimeDistributed", "RNN"}:
         return inside("layer" if class_name == "TimeDistributed" else "cell")
     if class_name == "StackedRNNCells":
-        cells = [cell for cell in config.get("cells") or [] if isinstance(cell, dict)]
-        listed = [array_names(str(cell.get("class_name")), cell.get("config") or {}) for cell in cells]
+        listed = [array_names(*cell) for cell in cells_of(config)]
         return [f"{k}/{name}" for k, names in enumerate(listed) for name in names]
     if class_name == "Normalization" and config.get("mean") is not None:
         return []
@@ -90,45 +89,21 @@ def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
     return [name for name, _, option in names if config.get(option, True)]
 
 
+def cells_of(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The class and config of each cell in a StackedRNNCells' config."""
+    cells = config.get("cells")
+    return [
+        (str(cell.get("class_name")), cell["config"])
+        for cell in (cells if isinstance(cells, list) else [])
+        if isinstance(cell, dict) and isinstance(cell.get("config"), dict)
+    ]
+
+
 # Keras 1 keeps the gates apart, unless it was told to consume less memory of a GPU.
 KERAS_1_GATES = {"LSTM": "icfo", "GRU": "zrh"}
 
 # Arrays that no training step changes: in a nested model they come after all that one does.
 NOT_TRAINED = frozenset({"moving_mean", "moving_variance", "mean", "variance", "count"})
-
-
-def _recurrent(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    return CELLS[options.class_name](options, arrays, fitting.last_axis(options, shapes, rank=2), cells.flow(options))
-
-
-def _rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    """A layer around a cell, or around several: these are layers one above the other."""
-    flow, features, cell = cells.flow(options), fitting.last_axis(options, shapes, rank=2), options.inner("cell")
-    parts = [cell] if cell else []
-    if cell is not None and cell.class_name == "StackedRNNCells":
-        parts = [cell.at("cells", k) for k in range(len(cell.take("cells", list)))]
-    if not parts:
-        raise UnreadableFile(f"the {options} has no cell")
-    layers: list[Recurrent] = []
-    for k, inner in enumerate(parts):
-        build_cell = CELLS.get(inner.class_name.removesuffix("Cell"))
-        if build_cell is None:
-            raise Unsupported(f"the {options} has a cell of the class {inner.class_name!r}, which is not supported")
-        count = len(array_names(inner.class_name, inner.config))
-        last = k == len(parts) - 1
-        steps: Flow = {
-            "name": options.name if len(parts) == 1 else inner.name,
-            "return_sequences": flow["return_sequences"] or not last,
-            "go_backwards": flow["go_backwards"] and k == 0,
-            "zero_output_for_mask": flow["zero_output_for_mask"] and last,
-        }
-        layers.append(build_cell(inner, arrays if len(parts) == 1 else arrays[:count], features, steps))
-        inner.finish()
-        arrays, features = arrays[count:], layers[-1].units
-    if len(layers) == 1:
-        return layers[0]
-    fitting.expect(options, arrays)
-    return Stacked(name=options.name, layers=tuple(layers))
 
 
 def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
@@ -178,8 +153,8 @@ GATED = ("kernel", "recurrent_kernel", "bias?use_bias")
 SCALED = ("gamma?scale", "beta?center")
 
 TABLE: dict[str, Kind] = {
-    **dict.fromkeys(CELLS, Kind(_recurrent, GATED)),
-    "RNN": Kind(_rnn),
+    **dict.fromkeys(CELLS, Kind(recurrent, GATED)),
+    "RNN": Kind(rnn),
     "Bidirectional": Kind(_bidirectional),
     "TimeDistributed": Kind(_time_distributed),
     "Dense": Kind(plain.dense, ("kernel", "bias?use_bias")),
@@ -194,7 +169,11 @@ TABLE: dict[str, Kind] = {
     "Reshape": Kind(plain.reshape),
     "Permute": Kind(plain.permute),
     "RepeatVector": Kind(plain.repeat_vector),
-    "BatchNormalization": Kind(plain.batch_normalization, (*SCALED, "moving_mean", "moving_variance")),
+    **dict.fromkeys(
+        # The last two are TensorFlow 1's and 2.0's names of it.
+        ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2"),
+        Kind(plain.batch_normalization, (*SCALED, "moving_mean", "moving_variance")),
+    ),
     "LayerNormalization": Kind(plain.layer_normalization, SCALED),
     "Normalization": Kind(plain.normalization, ("mean", "variance", "count")),
     "Rescaling": Kind(plain.rescaling),
@@ -205,6 +184,7 @@ TABLE: dict[str, Kind] = {
     **dict.fromkeys(plain.JOINS, Kind(plain.merge)),
     # Nothing is left of these at inference.
     "Dropout": Kind(plain.identity),
+    "Identity": Kind(plain.identity),
     "SpatialDropout1D": Kind(plain.identity),
     "GaussianNoise": Kind(plain.identity),
     "GaussianDropout": Kind(plain.identity),

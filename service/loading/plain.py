@@ -1,4 +1,4 @@
-"""A layer of a file that is neither recurrent nor around others, made into one of the engine: one function a class."""
+"""A layer of a file that is neither recurrent nor around others, made into one of the engine: a function a class."""
 
 import math
 from collections.abc import Sequence
@@ -34,14 +34,15 @@ from service.engine.sequences import (
     Window,
 )
 from service.errors import UnreadableFile, Unsupported
-from service.loading import fitting, masks
+from service.loading import masks
+from service.loading.checks import expect, kept_axes, last_axis, numbers, with_bias
 from service.loading.keras_json import ACTIVATION_LAYERS, Options
 
 
 def dense(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
     units = options.size("units")
-    features = fitting.last_axis(options, shapes)
-    (kernel,), bias = fitting.with_bias(options, arrays, kernel=(features, units), bias=(units,))
+    features = last_axis(options, shapes)
+    (kernel,), bias = with_bias(options, arrays, kernel=(features, units), bias=(units,))
     options.refuse_unless("quantization_config", expected=None, why="quantized weights are not read")
     options.refuse_unless("lora_rank", expected=None, why="LoRA weights are not read")
     options.ignore("input_dim", "lora_alpha")
@@ -50,10 +51,10 @@ def dense(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
 
 def conv1d(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
     filters, size = options.size("filters"), options.size("kernel_size")
-    features = fitting.last_axis(options, shapes, rank=2)
+    features = last_axis(options, shapes, rank=2)
     if arrays and arrays[0].ndim == 4:  # Keras 1: (size, 1, features, filters)
         arrays = [arrays[0].reshape(arrays[0].shape[0] * arrays[0].shape[1], *arrays[0].shape[2:]), *arrays[1:]]
-    (kernel,), bias = fitting.with_bias(options, arrays, kernel=(size, features, filters), bias=(filters,))
+    (kernel,), bias = with_bias(options, arrays, kernel=(size, features, filters), bias=(filters,))
     _refuse_channels_first(options)
     options.refuse_unless("groups", expected=1, why="groups are not implemented")
     options.ignore("input_dim", "input_length")
@@ -72,8 +73,8 @@ def conv1d(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -
 
 
 def pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    fitting.expect(options, arrays)
-    fitting.last_axis(options, shapes, rank=2)
+    expect(options, arrays)
+    last_axis(options, shapes, rank=2)
     _refuse_channels_first(options)
     size = options.size("pool_size", 2)
     window = Window(
@@ -85,8 +86,8 @@ def pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) 
 
 
 def global_pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    fitting.expect(options, arrays)
-    fitting.last_axis(options, shapes, rank=2)
+    expect(options, arrays)
+    last_axis(options, shapes, rank=2)
     _refuse_channels_first(options)
     average = options.class_name.startswith("GlobalAverage")
     return GlobalPooling1D(name=options.name, average=average, keepdims=options.take("keepdims", bool, default=False))
@@ -102,31 +103,31 @@ def embedding(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]
     options.refuse_unless("lora_rank", expected=None, why="LoRA weights are not read")
     options.ignore("input_length", "sparse", "lora_alpha")
     options.ignore("embeddings_initializer", "embeddings_regularizer", "embeddings_constraint")
-    (embeddings,) = fitting.expect(options, arrays, embeddings=table)
+    (embeddings,) = expect(options, arrays, embeddings=table)
     mask_zero = options.take("mask_zero", bool, default=False)
     return Embedding(name=options.name, embeddings=embeddings, mask_zero=mask_zero)
 
 
 def masking(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    fitting.expect(options, arrays)
-    fitting.last_axis(options, shapes)
+    expect(options, arrays)
+    last_axis(options, shapes)
     options.ignore("input_dim", "input_length")
     return Masking(name=options.name, mask_value=options.take("mask_value", float, 0.0))
 
 
 def identity(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    fitting.expect(options, arrays)
+    expect(options, arrays)
     options.ignore("rate", "noise_shape", "stddev", "l1", "l2", "data_format")
     return Identity(name=options.name, keras_class=options.class_name)
 
 
 def activation(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    fitting.expect(options, arrays)
+    expect(options, arrays)
     return Activate(name=options.name, activation=options.activation("activation", "linear"))
 
 
 def activation_layer(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    fitting.expect(options, arrays)
+    expect(options, arrays)
     return Activate(name=options.name, activation=ACTIVATION_LAYERS[options.class_name](options))
 
 
@@ -136,12 +137,12 @@ def prelu(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     options.ignore("alpha_initializer", "alpha_regularizer", "alpha_constraint")
     if None in expected:
         raise Unsupported(f"the {options} has slopes along an axis whose size is not known")
-    (alpha,) = fitting.expect(options, arrays, alpha=cast("tuple[int, ...]", expected))
+    (alpha,) = expect(options, arrays, alpha=cast("tuple[int, ...]", expected))
     return PReLU(name=options.name, alpha=alpha)
 
 
 def batch_normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    _, sizes, broadcast = _kept_axes(options, shapes)
+    _, sizes, broadcast = kept_axes(options, shapes)
     options.refuse_unless("mode", expected=0, why="only the statistics of training are used")
     options.refuse_unless("renorm", expected=False, why="batch renormalization is not implemented")
     options.refuse_unless("virtual_batch_size", expected=None, why="it is not implemented")
@@ -150,7 +151,7 @@ def batch_normalization(options: Options, arrays: Sequence[Array], shapes: Seque
     options.ignore("beta_initializer", "gamma_initializer", "moving_mean_initializer", "moving_variance_initializer")
     gamma, beta = options.take("scale", bool, default=True), options.take("center", bool, default=True)
     names = ["gamma"] * gamma + ["beta"] * beta + ["mean", "variance"]
-    checked = fitting.expect(options, arrays, **dict.fromkeys(names, sizes))
+    checked = expect(options, arrays, **dict.fromkeys(names, sizes))
     given = {name: array.reshape(broadcast) for name, array in zip(names, checked, strict=True)}
     if (given["variance"] < 0).any():
         raise UnreadableFile(f"the {options} has a negative variance: the file is damaged")
@@ -165,7 +166,7 @@ def batch_normalization(options: Options, arrays: Sequence[Array], shapes: Seque
 
 
 def layer_normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    axes, sizes, _ = _kept_axes(options, shapes)
+    axes, sizes, _ = kept_axes(options, shapes)
     if axes != [len(shapes[0])]:
         raise Unsupported(f"the {options} normalizes along the axes {axes}; only the last is supported")
     options.refuse_unless("rms_scaling", expected=False, why="it is not implemented")
@@ -174,19 +175,19 @@ def layer_normalization(options: Options, arrays: Sequence[Array], shapes: Seque
     names = ["gamma"] * options.take("scale", bool, default=True) + ["beta"] * options.take(
         "center", bool, default=True
     )
-    given = dict(zip(names, fitting.expect(options, arrays, **dict.fromkeys(names, sizes)), strict=True))
+    given = dict(zip(names, expect(options, arrays, **dict.fromkeys(names, sizes)), strict=True))
     epsilon = options.take("epsilon", float, 1e-3)
     return LayerNormalization(name=options.name, gamma=given.get("gamma"), beta=given.get("beta"), epsilon=epsilon)
 
 
 def normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
     options.refuse_unless("invert", expected=False, why="only the forward direction is implemented")
-    axes, sizes, broadcast = _kept_axes(options, shapes)
+    axes, sizes, broadcast = kept_axes(options, shapes)
     if options.config.get("mean") is None:  # learnt by adapt(); the third array counts what it saw
-        mean, variance, _ = fitting.expect(options, arrays, mean=sizes, variance=sizes, count=())
+        mean, variance, _ = expect(options, arrays, mean=sizes, variance=sizes, count=())
     else:
-        fitting.expect(options, arrays)
-        mean, variance = _numbers(options, "mean"), _numbers(options, "variance")
+        expect(options, arrays)
+        mean, variance = numbers(options, "mean"), numbers(options, "variance")
     options.ignore("mean", "variance")
     try:
         # Given values line up with the kept axes from the right, and broadcast.
@@ -199,8 +200,8 @@ def normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Sh
 
 
 def rescaling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    fitting.expect(options, arrays)
-    scale, offset = _numbers(options, "scale"), _numbers(options, "offset")
+    expect(options, arrays)
+    scale, offset = numbers(options, "scale"), numbers(options, "offset")
     layer = Rescaling(name=options.name, scale=scale, offset=offset, keeps_mask=options.keras.major >= 3)
     for values in (scale, offset):
         if values.ndim and values.shape != (shapes[0][-1],):
@@ -208,49 +209,15 @@ def rescaling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]
     return layer
 
 
-def _numbers(options: Options, key: str) -> Array:
-    """The option `key`, a number or a list of them, or NumPy numbers as Keras writes them."""
-    value = options.take(key, object, default=0.0)
-    if isinstance(value, dict):
-        config = value.get("config")
-        value = (config if isinstance(config, dict) else value).get("value")
-    try:
-        with np.errstate(over="ignore"):
-            numbers = np.asarray(value, np.float32)
-    except (TypeError, ValueError, OverflowError):
-        numbers = np.array(np.nan, np.float32)
-    if not np.isfinite(numbers).all():
-        raise UnreadableFile(f"the {options} has {key} = {str(value)[:40]!r}, where finite numbers were expected")
-    return numbers
-
-
-def _kept_axes(options: Options, shapes: Sequence[Shape]) -> tuple[list[int], tuple[int, ...], tuple[int, ...]]:
-    """The axes that the option `axis` keeps apart, where the batch is 0, and their sizes.
-
-    Then these sizes with 1 between them, as they broadcast against x.
-    """
-    (shape,) = shapes
-    axes = options.integers("axis", [-1])
-    rank = len(shape) + 1
-    if any(not -rank <= axis < rank for axis in axes):
-        raise UnreadableFile(f"the {options} keeps the axes {axes} apart, of an input of the shape {shape}")
-    axes = sorted({axis % rank for axis in axes})
-    sizes = tuple(size for size in (shape[axis - 1] for axis in axes if axis > 0) if size is not None)
-    if len(sizes) != len(axes):
-        raise Unsupported(f"the {options} keeps the axes {axes} apart, where the size of one is not known")
-    first = axes[0] if axes else rank
-    return axes, sizes, tuple(sizes[axes.index(axis)] if axis in axes else 1 for axis in range(first, rank))
-
-
 def repeat_vector(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    fitting.expect(options, arrays)
+    expect(options, arrays)
     if len(shapes[0]) != 1:
         raise UnreadableFile(f"the {options} is given the shape {shapes[0]}, where (features,) was expected")
     return RepeatVector(name=options.name, n=options.size("n"))
 
 
 def reshape(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    fitting.expect(options, arrays)
+    expect(options, arrays)
     target = [-1]
     if options.class_name == "Flatten":
         _refuse_channels_first(options)
@@ -268,7 +235,7 @@ def reshape(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) 
 
 
 def permute(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    fitting.expect(options, arrays)
+    expect(options, arrays)
     dims = options.integers("dims")
     if sorted(dims) != list(range(1, len(shapes[0]) + 1)):
         raise UnreadableFile(f"the {options} permutes the axes {str(dims)[:60]} of an input of the shape {shapes[0]}")
@@ -286,7 +253,7 @@ JOINS = {
 
 
 def merge(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    fitting.expect(options, arrays)
+    expect(options, arrays)
     same_rank = len({len(shape) for shape in shapes}) == 1
     if not same_rank or any(len({*sizes} - {1, None}) > 1 for sizes in zip(*shapes, strict=False)):
         raise UnreadableFile(f"the {options} joins inputs of the shapes {str(shapes)[:100]}, which do not fit together")
@@ -295,7 +262,7 @@ def merge(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
 
 
 def concatenate(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
-    fitting.expect(options, arrays)
+    expect(options, arrays)
     rank = len(shapes[0]) + 1
     (axis,) = options.integers("axis", [-1])[:1] or [-1]
     axis = axis % rank if -rank <= axis < rank else 0

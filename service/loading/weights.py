@@ -10,7 +10,7 @@ from typing import Any
 from service.engine.activations import Array
 from service.errors import UnreadableFile
 from service.loading.architecture import LayerSpec
-from service.loading.layers import NOT_TRAINED, RECURRENT, array_names
+from service.loading.layers import NOT_TRAINED, RECURRENT, array_names, cells_of
 
 Groups = Sequence[tuple[str, Sequence[Array]]]
 # By the path of the object that has them, as Keras 3 writes it: ("layers", "lstm", "cell").
@@ -116,9 +116,9 @@ def _below(class_name: str, config: Mapping[str, Any], tree: Tree, place: tuple[
 
     def inside(key: str, child: str) -> list[Array]:
         layer = config.get(key)
-        if not isinstance(layer, dict):
+        if not isinstance(layer, dict) or not isinstance(layer.get("config"), dict):
             return []
-        return _below(str(layer.get("class_name")), layer.get("config") or {}, tree, (*place, child))
+        return _below(str(layer.get("class_name")), layer["config"], tree, (*place, child))
 
     if class_name == "Bidirectional":
         backward = "backward_layer" if config.get("backward_layer") else "layer"
@@ -128,7 +128,7 @@ def _below(class_name: str, config: Mapping[str, Any], tree: Tree, place: tuple[
     if class_name == "RNN":
         return inside("cell", "cell")
     if class_name == "StackedRNNCells":
-        cells = [str(cell.get("class_name")) for cell in config.get("cells") or [] if isinstance(cell, dict)]
+        cells = [class_name for class_name, _ in cells_of(config)]
         groups = {cell: iter(_numbered(snake_case(cell), tree, (*place, "cells"))) for cell in cells}
         return [array for cell in cells for array in tree.get((*place, "cells", next(groups[cell], "")), ())]
     return [*tree.get((*place, "cell") if class_name in RECURRENT else place, ())]

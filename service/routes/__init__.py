@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
+from pydantic import BaseModel
 from starlette.types import Scope, Send
 
 from service.errors import (
@@ -18,9 +19,10 @@ from service.errors import (
     TooLarge,
     TooSlow,
     Unavailable,
+    UnknownModel,
     UnknownType,
 )
-from service.schemas import ProblemDetails
+from service.schemas import PlainError, ProblemDetails
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -46,6 +48,7 @@ TABLE: dict[type[BaseException], Status] = {
     TooSlow: Status(408, "Request timeout", "too-slow", "the body did not come within 30 seconds"),
     TooLarge: Status(413, "Body too large", "too-large", "the body is over the limit of 2097152 bytes"),
     UnknownType: Status(415, "Unsupported media type", "unknown-type", "expected content-type application/json"),
+    UnknownModel: Status(404, "Not found", "unknown-model", 'the model served here is "turbofan"'),
     InvalidInput: Status(422, "Invalid input", "invalid-input", "expected a list of 20 time steps, got 19"),
     QueueFull: Status(429, "Too many requests", "queue-full", "4096 rows are waiting; at most 4096 may"),
     Unavailable: Status(503, "Service unavailable", "unavailable", "the service is stopping"),
@@ -60,6 +63,7 @@ OF_HTTP = {
     431: Status(431, "Headers too large", "headers-too-large", "the headers are over 32768 bytes"),
     405: Status(405, "Method not allowed", "method-not-allowed", "this path takes the methods of the header Allow"),
 }
+RETRY_HEADER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
 _EXAMPLE = Problem(("sequence",), "expected a list of 20 time steps, got 19")
 STATUSES = {row.code: row for row in (*TABLE.values(), *OF_HTTP.values()) if row.slug != "not-finite"}
 
@@ -70,10 +74,12 @@ def row_of(error: BaseException) -> Status:
 
 
 def error_body(
-    path: str, status: Status, detail: str, error: BaseException | None = None, request_id: str | None = None
+    status: Status, detail: str, error: BaseException | None = None, request_id: str | None = None, *, plain: bool
 ) -> tuple[tuple[bytes, bytes], bytes]:
-    """The content type and the body of an error at this path."""
-    if of_another_dialect(path):
+    """The content type and the body of an error, in the plain form of v1 and v2 or in the native one."""
+    if plain:
+        if isinstance(error, InvalidInput) and error.problems[0].where:
+            detail = f"{pointer(error.problems[0].where)}: {detail}"
         return JSON, orjson.dumps({"error": detail[:MAX_DETAIL]})
     return PROBLEM_JSON, problem(status, detail, error, request_id)
 
@@ -108,8 +114,10 @@ def of_another_dialect(path: str) -> bool:
 async def refuse(scope: Scope, send: Send, status: Status, error: BaseException, extra: Headers | None = None) -> None:
     """Answer an error in the form of the path's dialect. Of a fault of ours nothing but the request id is told."""
     detail = str(error) if isinstance(error, LstmServeError) else status.example
-    kind, body = error_body(scope["path"], status, detail, error, scope["state"].get("request_id"))
-    code = 400 if status.code == 422 and of_another_dialect(scope["path"]) else status.code
+    # A route may have v1's form at a path of its own.
+    plain = of_another_dialect(scope["path"]) or hasattr(scope.get("route"), "plain_errors")
+    kind, body = error_body(status, detail, error, scope["state"].get("request_id"), plain=plain)
+    code = 400 if status.code == 422 and plain else status.code
     headers = [kind, *([RETRY] if code in {429, 503} else []), *(extra or [])]
     await respond(send, code, body, headers)
 
@@ -135,5 +143,24 @@ def problem_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
         if code == 401:
             responses[code]["headers"] = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
         if code in {429, 503}:
-            responses[code]["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+            responses[code]["headers"] = RETRY_HEADER
+    return responses
+
+
+def not_so(answer: BaseModel) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: a 503 that says so in the words of the good answer, with this example."""
+    example = {"application/json": {"example": answer.model_dump()}}
+    return {503: {"description": "Not so", "model": type(answer), "content": example}}
+
+
+def plain_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: these errors of the v1 and v2 paths, each with an example."""
+    schema = PlainError.model_json_schema()
+    responses: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        example = {"error": STATUSES[code].example}
+        content = {"application/json": {"schema": schema, "example": example}}
+        responses[code] = {"description": STATUSES[code].title, "content": content}
+        if code in {429, 503}:
+            responses[code]["headers"] = RETRY_HEADER
     return responses

@@ -11,6 +11,8 @@ from starlette.requests import Request
 from service.live import Live
 from service.routes import problem_responses
 
+KNOWN = frozenset({"/livez", "/readyz", "/health", "/healthz", "/ping"})
+
 # Not a parameter of the functions: FastAPI would then say that they answer 422 too.
 VERBOSE = {"name": "verbose", "in": "query", "schema": {"type": "string"}, "allowEmptyValue": True}
 
@@ -26,6 +28,7 @@ class Health(BaseModel):
 def router(live: Live) -> APIRouter:
     """The routes; each answers GET and HEAD."""
     routes = APIRouter(tags=["health"])
+    more = live.settings.health_route
     failing: dict[str, Any] = {
         "description": "Not so",
         "model": Health,
@@ -57,11 +60,12 @@ def router(live: Live) -> APIRouter:
         ("/readyz", readyz, 503),
         ("/health", readyz, 503),
         ("/healthz", readyz, 503),
+        ("/ping", readyz, 503),
+        *([] if more is None or more in KNOWN else [(more, readyz, 503)]),
     ):
         routes.add_api_route(
             path,
             endpoint,
-            name=path[1:],
             response_model=Health,
             responses={failed: failing},
             methods=["GET"],

@@ -1,69 +1,142 @@
-"""The native dialect: POST /predict, POST /predict/batch, GET /model."""
+"""The native dialect: POST /predict, POST /predict/batch, GET /model; and /invocations, SageMaker's name for both."""
 
-import re
-from typing import Any
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_args
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 
 from service.answers import answers
-from service.errors import Malformed
+from service.engine.activations import Array
+from service.engine.model import Model
+from service.errors import InvalidInput, Malformed, Problem, UnreadableFile
 from service.live import Live
+from service.loading.numpy_files import AnyArray, read_npy
 from service.routes import problem_responses
-from service.routes.post import Answer, PostRoute, computed
+from service.routes.post import Answer, Decoded, PostRoute, expect_json, media_type, predicted
 from service.schemas import Body, ModelInfo, model_info, one_and_many, one_and_many_answers
 
 ERRORS = problem_responses(400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
 MODEL_HEADER = {"X-Model-Sha256": {"description": "the model that answered", "schema": {"type": "string"}}}
+
+NPY = b"application/x-npy"
+FILE = {"schema": {"type": "string", "format": "binary", "description": "one array, as numpy.save writes it"}}
+NPY_CONTENT = {NPY.decode(): FILE}
+
+
+@dataclass(frozen=True, eq=False)
+class NpyBody:
+    """Several sequences as one array in NumPy's .npy format."""
+
+    x: AnyArray
+    model: Model
+    many: ClassVar[bool] = True
+
+    @property
+    def rows(self) -> int:
+        """How many sequences there are."""
+        return len(self.x) if self.x.ndim else 1
+
+    def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
+        """The array, once it is known to fit."""
+        return [self.model.checked(self.x).astype(dtype, copy=False)]
+
+
+class BatchRoute(PostRoute):
+    """A POST that takes several sequences as JSON, or as a .npy file."""
+
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> Decoded:
+        """The body, as its content type says."""
+        if media_type(headers) != NPY:
+            return super().decode(raw, headers, model)
+        try:
+            return NpyBody(read_npy(io.BytesIO(raw), "the body"), model)
+        except UnreadableFile as error:
+            raise Malformed(str(error)) from None
+
+
+class EitherRoute(BatchRoute):
+    """A POST that takes one sequence or several."""
+
+    @property
+    def body_types(self) -> tuple[type[Body], type[Body]]:
+        """The types of one and of many."""
+        one, many = get_args(self.body_type)
+        return one, many
+
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> Decoded:
+        """The body, as its content type or its key says."""
+        if media_type(headers) == NPY:
+            return super().decode(raw, headers, model)
+        expect_json(headers, raw)
+        one, many = self.body_types
+        # Besides its key a good body is numbers; with a bad one this decides no more than which error it gets.
+        return (many if b'"sequences"' in raw else one).parse(raw)
 
 
 def router(live: Live) -> APIRouter:
     """The routes, with request and response models that are the served model's own."""
     One, Many = one_and_many(live.model, live.settings.max_rows)  # noqa: N806 - they are classes
     one_answer, many_answer = one_and_many_answers(live.model)
-    routes = APIRouter(route_class=PostRoute, tags=["predict"])
-    responses: dict[int | str, dict[str, Any]] = {200: {"headers": MODEL_HEADER}, **ERRORS}
+    json: dict[int | str, dict[str, Any]] = {**ERRORS, 200: {"headers": MODEL_HEADER}}
+    npy: dict[int | str, dict[str, Any]] = {**ERRORS, 200: {"headers": MODEL_HEADER, "content": NPY_CONTENT}}
+    takes_npy = {"requestBody": {"content": NPY_CONTENT}}
+    routes = APIRouter(tags=["predict"])
 
-    @routes.post("/predict", response_model=one_answer, responses=responses, summary="Answer one sequence")
     async def predict(body: One, request: Request) -> Answer:  # type: ignore[valid-type]
-        return await predicted(live, body, request)
+        return await answered(live, body, request)
 
-    @routes.post("/predict/batch", response_model=many_answer, responses=responses, summary="Answer several sequences")
     async def predict_batch(body: Many, request: Request) -> Answer:  # type: ignore[valid-type]
-        return await predicted(live, body, request)
+        return await answered(live, body, request)
 
-    about = APIRouter(tags=["model"])
+    async def invocations(body: One | Many, request: Request) -> Answer:  # type: ignore[valid-type]
+        return await answered(live, body, request)
 
-    @about.head("/model", include_in_schema=False)
-    @about.get("/model", summary="What is being served", responses=problem_responses(401, 500))
     async def served_model() -> ModelInfo:
         return model_info(live.model)
 
-    routes.routes.extend(about.routes)
+    for path, endpoint, route, answer, responses, extra, summary in (
+        ("/predict", predict, PostRoute, one_answer, json, None, "Answer one sequence"),
+        ("/predict/batch", predict_batch, BatchRoute, many_answer, npy, takes_npy, "Answer several sequences"),
+        ("/invocations", invocations, EitherRoute, one_answer | many_answer, npy, takes_npy, "Answer one or several"),
+    ):
+        routes.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            route_class_override=route,
+            response_model=answer,
+            responses=responses,
+            openapi_extra=extra,
+            summary=summary,
+        )
+    routes.add_api_route(
+        "/model", served_model, summary="What is being served", tags=["model"], responses=problem_responses(401, 500)
+    )
+    routes.add_api_route("/model", served_model, include_in_schema=False, methods=["HEAD"])
     return routes
 
 
-async def predicted(live: Live, body: Body, request: Request) -> Answer:
-    """Compute a body's sequences, and answer them."""
+def joined(parts: list[Array]) -> Array:
+    """One array (n, *output_shape) of several. Raises InvalidInput where they are of different lengths."""
+    if len({y.shape[1:] for y in parts}) > 1:
+        raise InvalidInput([Problem((), "outputs of different lengths are no one array; accept JSON instead")])
+    return np.concatenate(parts)
+
+
+async def answered(live: Live, body: Body | NpyBody, request: Request) -> Answer:
+    """Answer a body: as JSON, or where the client accepts it the model's output as a .npy file."""
     model = live.model
-    live.batcher.check_room(body.rows)
-    deadline = request.scope["state"]["arrived"] + timeout_of(request, live.settings.deadline_seconds)
-    jobs = [live.batcher.submit(model, x, deadline) for x in body.arrays(model.input_dtype)]
-    body.let_go()
-    found = [answer for y in await computed(jobs, request) for answer in answers(model, y)]
-    live.metrics.answered(
-        [a["predicted_class"] for a in found if "predicted_class" in a], jobs[0].queue_seconds, len(found)
-    )
+    y = await predicted(live, model, body, request)
+    if body.many and NPY in request.scope["state"]["headers"].get(b"accept", b""):
+        file = io.BytesIO()
+        np.save(file, joined(y), allow_pickle=False)
+        return Answer(file.getvalue(), model, [(b"content-type", NPY)])
+    found = [answer for part in y for answer in answers(model, part)]
     content = {"predictions": found} if body.many else found[0]
     return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), model)
-
-
-def timeout_of(request: Request, longest: float) -> float:
-    """The header X-Request-Timeout-Ms in seconds, `longest` at most and where there is none."""
-    given = request.scope["state"]["headers"].get(b"x-request-timeout-ms")
-    if given is None:
-        return longest
-    if not re.fullmatch(rb"[0-9]{1,9}", given):
-        raise Malformed("expected whole milliseconds in the header X-Request-Timeout-Ms")
-    return min(int(given) / 1000, longest)

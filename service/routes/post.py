@@ -1,66 +1,91 @@
-"""How every POST is handled: one short way from bytes to bytes."""
+"""How every POST is handled: one short way from bytes to bytes, whatever the dialect."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import NamedTuple, cast
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, cast
 
+import numpy.typing as npt
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from service.answers import predicted_classes
 from service.batching import Job
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.errors import Malformed, QueueFull, TooLarge, UnknownType
+from service.inflate import inflate
 from service.live import Live
-from service.routes import JSON, respond
+from service.routes import JSON, Headers, respond
 from service.schemas import Body
 
 
+class Decoded(Protocol):
+    """A body, in whichever dialect: its rows are counted before they are converted."""
+
+    @property
+    def rows(self) -> int:
+        """How many sequences there are."""
+
+    def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
+        """The sequences, in order, as arrays (n, *input_shape). Raises InvalidInput where they do not fit."""
+
+
 class Answer(NamedTuple):
-    """The bytes of a JSON answer, and the model that gave it."""
+    """The bytes of an answer, the model that gave it, and the headers that say what the bytes are."""
 
     content: bytes
     model: Model
+    headers: Headers = [JSON]  # noqa: RUF012 - never changed
 
 
-Endpoint = Callable[[Body, Request], Awaitable[Answer]]
+Endpoint = Callable[[Decoded, Request], Awaitable[Answer]]
 
 
 class PostRoute(APIRoute):
-    """A POST whose endpoint takes a validated body and the request, and gives an Answer.
+    """A POST whose endpoint takes a decoded body and the request, and gives an Answer.
 
     FastAPI makes the OpenAPI document of the endpoint's types as of any other's. What it does around a call (130 us of
     dependencies and of validating once more) is left out: `handle` calls the endpoint itself.
     """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read, parse, call, answer. What goes wrong is raised, and answered in `middleware`."""
+        """Read, decode, call, answer. What goes wrong is raised, and answered in `middleware`."""
         if scope["method"] != "POST":
             raise HTTPException(405, "this path takes POST", {"Allow": "POST"})
         live: Live = scope["app"].state.live
-        request = Request(scope, receive)
+        headers = scope["state"]["headers"]
         live.batcher.check_room(1)
-        raw = await read_body(scope["state"]["headers"], receive, live)
+        raw = await read_body(headers, receive, live)
         size = len(raw)
         try:
             if live.batcher.queued_rows:
-                live.batcher.check_room(rows_at_a_glance(raw, live.model))
-            body = self._body_type.parse(raw)
+                live.batcher.check_room(rows_at_a_glance(raw, headers, live.model))
+            body = self.decode(raw, headers, live.model)
             del raw  # it may wait long for its answer
-            answer = await cast("Endpoint", self.endpoint)(body, request)
+            answer = await cast("Endpoint", self.endpoint)(body, Request(scope, receive))
         finally:
             live.inflight_bytes -= size
-        await respond(send, 200, answer.content, [JSON, (b"x-model-sha256", answer.model.origin.sha256.encode())])
+        sha256 = (b"x-model-sha256", answer.model.origin.sha256.encode())
+        await respond(send, 200, answer.content, [*answer.headers, sha256])
+
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> Decoded:  # noqa: ARG002 - others need it
+        """The body that the endpoint takes; a dialect that reads more than its type's JSON says so here."""
+        expect_json(headers, raw)
+        return self.body_type.parse(raw)
 
     @property
-    def _body_type(self) -> type[Body]:
+    def body_type(self) -> type[Body]:
+        """The type of the endpoint's body."""
         return cast("type[Body]", self.body_field.field_info.annotation)  # type: ignore[union-attr]
 
 
-def rows_at_a_glance(raw: bytes, model: Model) -> int:
-    """About how many sequences a body has, by its lists: under overload a refusal must cost less than an answer."""
+def rows_at_a_glance(raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> int:
+    """About how many sequences a JSON body has, by its lists: a refusal must cost less than an answer."""
+    if not raw.startswith(b"{") or b"inference-header-content-length" in headers:
+        return 1
     lists = 0
     for size in reversed(model.input_shape):
         if size is None:
@@ -69,10 +94,11 @@ def rows_at_a_glance(raw: bytes, model: Model) -> int:
     return max(1, (raw.count(b"[") - 1) // lists)
 
 
-async def read_body(headers: dict[bytes, bytes], receive: Receive, live: Live) -> bytes:
-    """The whole body, counted in `live.inflight_bytes`. Raises before more than the limit is held.
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, live: Live) -> bytes:
+    """The whole body, inflated, counted in `live.inflight_bytes`. Raises before more than the limit is held.
 
-    Raises TooLarge, QueueFull for too many bytes in flight, UnknownType, Malformed for none, or ClientDisconnect.
+    Raises TooLarge, QueueFull for too many bytes in flight, UnknownType or Malformed for a compression, or
+    ClientDisconnect.
     """
     limit, declared = live.settings.max_body_bytes, headers.get(b"content-length")
     if declared is not None and int(declared) > limit:
@@ -86,7 +112,12 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, live: Live) -
             live.inflight_bytes += len(part)
             _check_limits(held, live)
         raw = b"".join(parts)
-        _expect_json(headers, raw)
+        encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+        if encoding != b"identity" and raw:
+            raw = inflate(raw, encoding, limit)
+            live.inflight_bytes += len(raw) - held
+            held = len(raw)
+            _check_limits(held, live)
     except BaseException:
         live.inflight_bytes -= held
         raise
@@ -110,21 +141,57 @@ def _check_limits(held: int, live: Live) -> None:
         raise QueueFull("too many bytes are being read and answered at once")
 
 
-def _expect_json(headers: dict[bytes, bytes], raw: bytes) -> None:
+def media_type(headers: Mapping[bytes, bytes]) -> bytes:
+    """The declared content type without its parameters, in lower case; nothing where none is declared."""
+    return headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
+
+
+def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
+    """Raise UnknownType where a body is declared to be something else, and Malformed where there is none."""
     if not raw:
         raise Malformed("the body is empty; expected JSON")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise UnknownType("the body is compressed; expected it plain")
     declared = headers.get(b"content-type")
     if declared is None or declared == b"application/json":
         return
-    kind = declared.split(b";", 1)[0].strip().lower()
+    kind = media_type(headers)
     if kind in {b"application/json", b"text/json"} or (kind.startswith(b"application/") and kind.endswith(b"+json")):
         return
     # curl's -d declares a form.
     if kind == b"application/x-www-form-urlencoded" and raw.lstrip()[:1] == b"{":
         return
     raise UnknownType("expected the content type application/json")
+
+
+async def predicted(
+    live: Live, model: Model, body: Decoded, request: Request, within: float | None = None
+) -> list[Array]:
+    """Compute a body's sequences: the one way from every dialect into the queue and back.
+
+    Gives arrays (n, *output_shape), in order: more than one only where sequences are of different lengths. `within` is
+    a deadline of the dialect's own, in seconds, beside the header X-Request-Timeout-Ms; the shorter counts.
+    """
+    if body.rows > live.settings.max_rows:
+        raise TooLarge(f"the body has {body.rows} sequences; at most {live.settings.max_rows} are answered at once")
+    live.batcher.check_room(body.rows)
+    seconds = timeout_of(request, live.settings.deadline_seconds)
+    deadline = request.scope["state"]["arrived"] + (seconds if within is None else min(seconds, within))
+    jobs = [live.batcher.submit(model, x, deadline) for x in body.arrays(model.input_dtype)]
+    if isinstance(body, Body):
+        body.let_go()
+    found = await computed(jobs, request)
+    classes = [k for y in found for k in predicted_classes(model, y)]
+    live.metrics.answered(classes, jobs[0].queue_seconds, sum(map(len, found)))
+    return found
+
+
+def timeout_of(request: Request, longest: float) -> float:
+    """The header X-Request-Timeout-Ms in seconds, `longest` at most and where there is none."""
+    given = request.scope["state"]["headers"].get(b"x-request-timeout-ms")
+    if given is None:
+        return longest
+    if not re.fullmatch(rb"[0-9]{1,9}", given):
+        raise Malformed("expected whole milliseconds in the header X-Request-Timeout-Ms")
+    return min(int(given) / 1000, longest)
 
 
 async def computed(jobs: Sequence[Job], request: Request) -> list[Array]:

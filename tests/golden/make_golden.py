@@ -1,10 +1,11 @@
 """Make the golden files of keras3/: models that Keras saves, with inputs and what Keras answers.
 
-    python tests/golden/make_golden.py
+    python tests/golden/make_golden.py [CASE ...]
 
 Needs Keras 3.15 with TensorFlow, which neither the service nor its tests need. What it writes is checked in.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,20 @@ def merges() -> keras.Model:
     a, b = layers.LSTM(4)(given), layers.GRU(4)(given)
     ways = (layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum)
     return keras.Model(given, layers.Concatenate()([way()([a, b]) for way in ways]))
+
+
+@case
+def merges_masked() -> keras.Model:
+    """Each way to merge two masked branches, and one masked with one that is not."""
+    given = keras.Input((6, 3))
+    masked = layers.Masking()(given)
+    a, b = layers.LSTM(3, return_sequences=True)(masked), layers.Dense(3)(masked)
+    plain = layers.Conv1D(3, 1)(given)
+    ways = (layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum)
+    merged = [way()(pair) for way in ways for pair in ([a, b], [a, plain], [plain, a])]
+    outputs = [layers.GlobalMaxPooling1D()(y) for y in merged]
+    outputs += [layers.GlobalAveragePooling1D()(y) for y in merged]
+    return keras.Model(given, layers.Concatenate()(outputs))
 
 
 @case
@@ -270,6 +285,8 @@ def main() -> None:
     """Save every case as .h5 and .keras, and its inputs and outputs."""
     HERE.mkdir(exist_ok=True)
     for name, make in CASES.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         keras.utils.clear_session()
         keras.utils.set_random_seed(7)
         model = make()

@@ -1,0 +1,31 @@
+"""Paths with a model's name in them, and perhaps a version, as v1 and v2 have them."""
+
+from typing import Any
+
+from starlette.requests import Request
+
+from service.engine.model import Model
+from service.errors import UnknownModel
+from service.live import Live
+
+
+def served(live: Live, request: Request) -> Model:
+    """The model that is served, once the path is known to mean it. Raises UnknownModel."""
+    about, asked = live.model.about, request.path_params
+    if asked.get("model_name", about.name) != about.name:
+        raise UnknownModel(f'the model served here is "{about.name}"')
+    if asked.get("model_version", about.version) != about.version:
+        raise UnknownModel(f'the version of "{about.name}" served here is {about.version}')
+    return live.model
+
+
+def parameters(model: Model, path: str) -> dict[str, Any]:
+    """For OpenAPI: what stands in the path."""
+    known = {"model_name": model.about.name, "model_version": model.about.version}
+    return {
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": [value]}}
+            for name, value in known.items()
+            if f"{{{name}}}" in path
+        ]
+    }

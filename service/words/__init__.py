@@ -1,0 +1,114 @@
+"""What is to be said of each class of layers: its arrays, its formulas, its lines of NumPy.
+
+Formulas and NumPy lines are filled with the layer's own sizes. To add a class: a function, and a line in `TABLE`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from service.engine.layers import (
+    Activate,
+    BatchNormalization,
+    Concatenate,
+    Dense,
+    Identity,
+    Layer,
+    LayerNormalization,
+    Merge,
+    Normalization,
+    PReLU,
+    Rescaling,
+    Scaling,
+)
+from service.engine.recurrent import GRU, LSTM, Shape, SimpleRNN
+from service.engine.sequences import (
+    Conv1D,
+    Embedding,
+    GlobalPooling1D,
+    Masking,
+    Permute,
+    Pooling1D,
+    RepeatVector,
+    Reshape,
+)
+from service.engine.wrappers import Bidirectional, Stacked, TimeDistributed
+from service.words import layers, recurrent, sequences
+from service.words.text import Words
+
+
+def of(layer: Layer, shape: Shape) -> Words:
+    """The words for a layer whose first input has this shape, the batch axis left out."""
+    return TABLE.get(type(layer), _unknown)(layer, shape)
+
+
+def class_of(layer: Layer) -> str:
+    """The name of the layer's class in Keras; of several that do the same, the usual one."""
+    if isinstance(layer, Identity):
+        return layer.keras_class
+    name = type(layer).__name__
+    match layer:
+        case Pooling1D() | GlobalPooling1D():
+            name = name.replace("Pooling", "AveragePooling" if layer.average else "MaxPooling")
+        case Reshape(target=(-1,)):
+            name = "Flatten"
+        case Merge():
+            name = "Average" if layer.mean else layers.JOINS[layer.join][0]  # type: ignore[index]
+        case _:
+            name = OTHER_NAMES.get(name, name)
+    return name
+
+
+OTHER_NAMES = {"Activate": "Activation", "Stacked": "RNN", "Scaling": "card's scaling"}
+
+
+def _time_distributed(layer: TimeDistributed, shape: Shape) -> Words:
+    words = of(layer.layer, shape[1:])
+    return words._replace(
+        way=[
+            f"For each step by itself, {class_of(layer.layer)}:",
+            *(f"  {line}" for line in words.way),
+            "and the y of the steps one after the other.",
+        ],
+        numpy=None
+        if words.numpy is None
+        else [
+            "ys = []",
+            "for y in y:",
+            *(f"    {line}" for line in words.numpy),
+            "    ys.append(y)",
+            "y = np.array(ys)",
+        ],
+    )
+
+
+def _unknown(layer: Any, _: Shape) -> Words:  # noqa: ANN401 - any layer at all
+    return Words(roles={}, way=[f"y = {type(layer).__name__}(x), as Keras computes it"])
+
+
+TABLE: dict[type, Callable[[Any, Shape], Words]] = {
+    LSTM: recurrent.recurrent,
+    GRU: recurrent.recurrent,
+    SimpleRNN: recurrent.recurrent,
+    Stacked: recurrent.stacked,
+    Bidirectional: recurrent.bidirectional,
+    TimeDistributed: _time_distributed,
+    Dense: layers.dense,
+    Identity: layers.identity,
+    Activate: layers.activate,
+    PReLU: layers.prelu,
+    Normalization: layers.normalization,
+    Rescaling: layers.rescaling,
+    BatchNormalization: layers.batch_normalization,
+    LayerNormalization: layers.layer_normalization,
+    Merge: layers.merge,
+    Concatenate: layers.concatenate,
+    Scaling: layers.scaling,
+    Embedding: sequences.embedding,
+    Masking: sequences.masking,
+    Conv1D: sequences.conv1d,
+    Pooling1D: sequences.pooling,
+    GlobalPooling1D: sequences.global_pooling,
+    RepeatVector: sequences.repeat_vector,
+    Reshape: sequences.reshape,
+    Permute: sequences.permute,
+}

@@ -1,0 +1,194 @@
+"""Other forms of a body: compressed ones, and NumPy's files in and out."""
+
+import gzip
+import io
+import json
+import pickle
+import zlib
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pytest
+from conftest import Golden
+from hypothesis import given
+from hypothesis import strategies as st
+from serving import ASKER, PATIENCE, SMALL, Process, call, in_loop, started
+from test_http import GOOD, LIMIT, refused
+
+from service.app import create_app
+from service.errors import LstmServeError, Malformed, TooLarge
+from service.inflate import inflate
+from service.live import Live
+from service.settings import Settings
+
+NPY = {"content-type": "application/x-npy"}
+ACCEPT_NPY = {"accept": "application/x-npy"}
+BATCH = "/predict/batch"
+
+
+def npy(x: npt.NDArray[Any], *, pickled: bool = False, **options: Any) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, x, allow_pickle=pickled, **options)
+    return file.getvalue()
+
+
+# Compressed bodies.
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "GZIP"])
+def test_compressed(client: httpx.Client, encoding: str) -> None:
+    packed = zlib.compress(GOOD) if encoding == "deflate" else gzip.compress(GOOD)
+    response = client.post("/predict", content=packed, headers={"content-encoding": encoding})
+    assert response.status_code == 200, response.text
+    assert response.json() == client.post("/predict", content=GOOD, headers={"content-encoding": "identity"}).json()
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "zstd", ""])
+def test_other_encodings(client: httpx.Client, encoding: str) -> None:
+    response = client.post("/predict", content=gzip.compress(GOOD), headers={"content-encoding": encoding})
+    assert "gzip" in refused(response, 415, "unknown-type")
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [GOOD, gzip.compress(GOOD)[:-1], gzip.compress(GOOD)[:40], gzip.compress(GOOD) + b"\0", gzip.compress(GOOD) * 2],
+    ids=["plain", "cut in the end", "cut in the middle", "more after it", "two members"],
+)
+def test_damaged(client: httpx.Client, packed: bytes) -> None:
+    refused(client.post("/predict", content=packed, headers={"content-encoding": "gzip"}), 400, "malformed")
+
+
+def test_the_limit_is_of_what_is_inflated(client: httpx.Client) -> None:
+    for size, status in ((LIMIT, 200), (LIMIT + 1, 413), (100 * LIMIT, 413)):
+        packed = gzip.compress(GOOD + b" " * (size - len(GOOD)))
+        assert len(packed) < LIMIT
+        response = client.post("/predict", content=packed, headers={"content-encoding": "gzip"})
+        assert response.status_code == status
+        if status == 413:
+            assert str(LIMIT) in refused(response, 413, "too-large")
+
+
+@in_loop
+async def test_the_bytes_in_flight_are_those_inflated_and_given_back() -> None:
+    app = create_app(Settings(model=SMALL / "binary.h5", max_body_bytes=5000, max_inflight_bytes=4000))
+    live: Live = app.state.live
+    async with started(app):
+        packed = gzip.compress(b" " * 4500)
+        answer = await call(app, "/predict", packed, headers={"content-encoding": "gzip"})
+        assert answer.status == 429
+        answer = await call(app, "/predict", gzip.compress(b" " * 3500), headers={"content-encoding": "gzip"})
+        assert answer.status == 400
+        assert live.inflight_bytes == 0
+
+
+@given(st.binary(max_size=300), st.integers(0, 300))
+def test_any_bytes_are_inflated_within_the_limit_or_refused(data: bytes, limit: int) -> None:
+    assert inflate(gzip.compress(data), b"gzip", 300) == data
+    if len(data) > limit:
+        with pytest.raises(TooLarge):
+            inflate(zlib.compress(data), b"deflate", limit)
+    try:
+        assert len(inflate(data, b"gzip", limit)) <= limit
+    except LstmServeError as error:
+        assert isinstance(error, Malformed | TooLarge)  # noqa: PT017 - either is good
+
+
+# NumPy's files.
+
+
+def test_npy_in_and_out(client: httpx.Client, golden: Golden) -> None:
+    x, y = golden
+    wanted = client.post(BATCH, json={"sequences": x.tolist()})
+    came = client.post(BATCH, content=npy(x), headers=NPY)
+    assert came.json() == wanted.json()
+    for response in (
+        client.post(BATCH, content=npy(x), headers={**NPY, **ACCEPT_NPY}),
+        client.post(BATCH, json={"sequences": x.tolist()}, headers={"accept": "application/x-npy, */*;q=0.1"}),
+    ):
+        assert response.headers["content-type"] == "application/x-npy"
+        assert len(response.headers["x-model-sha256"]) == 64
+        found = np.load(io.BytesIO(response.content), allow_pickle=False)
+        assert found.dtype == np.float32
+        assert np.abs(found - y).max() <= 1e-6
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">f4", "<f2", "<i8", "|u1"])
+def test_other_numbers_and_orders(client: httpx.Client, dtype: str) -> None:
+    x = (np.arange(600).reshape(2, 20, 15) % 5).astype(dtype)
+    wanted = client.post(BATCH, content=npy(x.astype(np.float32)), headers=NPY).json()
+    for form in (npy(x), npy(np.asfortranarray(x)), npy(x, version=(2, 0))):
+        assert client.post(BATCH, content=form, headers=NPY).json() == wanted
+
+
+X = np.zeros((2, 20, 15), np.float32)
+BOMB = npy(X).replace(b"(2, 20, 15)", b"(10**9, 20)")
+HUGE = npy(X).replace(b"'shape': (2, 20, 15), }", b"'shape': (99999999,), }")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"", 400, "not a NumPy array"),
+        (GOOD, 400, "not a NumPy array"),
+        (npy(X)[:-1], 400, "holds 2399"),
+        (npy(X) + b"\0", 400, "holds 2401"),
+        (BOMB, 400, "not a NumPy array"),
+        (HUGE, 400, "399999996 bytes"),
+        (npy(np.array([{}]), pickled=True), 400, "pickle"),
+        (pickle.dumps(X), 400, "not a NumPy array"),
+        (npy(np.array(["a"])), 400, "where numbers were expected"),
+        (npy(X > 1), 422, "expected numbers"),
+        (npy(X[0]), 422, "(n, 20, 15)"),
+        (npy(X.transpose(0, 2, 1)), 422, "(n, 20, 15)"),
+        (npy(X[:0]), 422, "empty"),
+        (npy(np.array(1.0)), 422, "(n, 20, 15)"),
+        (npy(np.full_like(X, np.nan)), 422, "finite"),
+        (npy(np.full((1, 20, 15), 1e39)), 422, "finite"),
+        (npy(np.zeros((1025, 20, 15), np.uint8)), 413, "1025 sequences"),
+    ],
+)
+def test_bad_npy(client: httpx.Client, body: bytes, status: int, words: str) -> None:
+    assert words in refused(client.post(BATCH, content=body, headers=NPY), status)
+
+
+def test_one_sequence_is_not_a_file(client: httpx.Client) -> None:
+    refused(client.post("/predict", content=npy(X), headers=NPY), 415, "unknown-type")
+    # What is accepted makes no difference there.
+    assert client.post("/predict", content=GOOD, headers=ACCEPT_NPY).headers["content-type"] == "application/json"
+
+
+def test_outputs_of_different_lengths_are_no_one_array() -> None:
+    sequences = [np.zeros((steps, 3)).tolist() for steps in (6, 4)]
+    with Process(SMALL / "steps.h5") as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
+        same = client.post(BATCH, json={"sequences": sequences[:1] * 3}, headers=ACCEPT_NPY)
+        assert np.load(io.BytesIO(same.content)).shape == (3, 6, 2)
+        both = client.post(BATCH, json={"sequences": sequences}, headers=ACCEPT_NPY)
+        assert "different lengths" in refused(both, 422)
+
+
+# What SageMaker sends.
+
+
+def test_invocations_takes_one_or_many(client: httpx.Client, golden: Golden) -> None:
+    x = golden[0]
+    one, many = {"sequence": x[0].tolist()}, {"sequences": x.tolist()}
+    assert client.post("/invocations", json=one).json() == client.post("/predict", json=one).json()
+    assert client.post("/invocations", json=many).json() == client.post(BATCH, json=many).json()
+    response = client.post("/invocations", content=npy(x), headers={**NPY, **ACCEPT_NPY})
+    assert np.load(io.BytesIO(response.content)).shape == (16, 5)
+    refused(client.post("/invocations", json={}), 422)
+    refused(client.post("/invocations", json={"sequences": []}), 422)
+    refused(client.post("/invocations"), 400)
+    refused(client.post("/invocations", content=b"1,2", headers={"content-type": "text/csv"}), 415)
+    assert client.get("/ping").status_code == 200
+
+
+def test_ids_in_a_file() -> None:
+    with Process(ASKER.parent / "features/k3__emb_bi.h5") as process:
+        response = httpx.post(f"{process.url}{BATCH}", content=npy(np.arange(6)[np.newaxis]), headers=NPY)
+        wanted = httpx.post(f"{process.url}{BATCH}", content=json.dumps({"sequences": [[*range(6)]]}))
+        beyond = httpx.post(f"{process.url}{BATCH}", content=npy(np.full((1, 6), 1.5)), headers=NPY)
+    assert response.json() == wanted.json()
+    assert "integers" in refused(beyond, 422)
