@@ -245,7 +245,7 @@ def test_a_client_that_never_finishes_does_not_keep_the_service() -> None:
     ("path", "content", "status", "words"),
     [
         ("/predict", b'{"sequence":[%s0]}' % (b"[]," * 100_000), 422, "got 100001 lists"),
-        ("/predict", b'{"sequence":[%s0]}' % (b"1," * 200_000), 422, "200000 numbers"),
+        ("/predict", b'{"sequence":[%s0]}' % (b"1," * 200_000), 422, "200001 numbers"),
         ("/predict", b'{"sequence":[%s0]}' % (b'"",' * 100_000), 422, "100001 texts"),
         ("/predict", b'{"sequence":[%s0]}' % (b"{}," * 100_000), 422, "100001 objects"),
         ("/predict/batch", b'{"sequences":[%s0]}' % (b"[]," * 100_000), 413, "at most 1024 sequences"),

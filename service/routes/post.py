@@ -32,6 +32,9 @@ class Decoded(Protocol):
     def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
         """The sequences, in order, as arrays (n, *input_shape). Raises InvalidInput where they do not fit."""
 
+    def let_go(self) -> None:
+        """Forget what the arrays were made of, ten times their size: the request may wait long for its answer."""
+
 
 class Answer(NamedTuple):
     """The bytes of an answer, the model that gave it, and the headers that say what the bytes are."""
@@ -176,8 +179,7 @@ async def predicted(
     seconds = timeout_of(request, live.settings.deadline_seconds)
     deadline = request.scope["state"]["arrived"] + (seconds if within is None else min(seconds, within))
     jobs = [live.batcher.submit(model, x, deadline) for x in body.arrays(model.input_dtype)]
-    if isinstance(body, Body):
-        body.let_go()
+    body.let_go()
     found = await computed(jobs, request)
     classes = [k for y in found for k in predicted_classes(model, y)]
     live.metrics.answered(classes, jobs[0].queue_seconds, sum(map(len, found)))

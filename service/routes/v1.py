@@ -22,7 +22,7 @@ from service.live import Live
 from service.routes import not_so, plain_responses
 from service.routes.named import parameters, served
 from service.routes.post import Answer, Decoded, PostRoute, predicted
-from service.schemas import Body, body, json_of, sequence, zeros
+from service.schemas import FEW, HEAVY, Body, body, json_of, sequence, zeros
 from service.schemas_v2 import INPUT, VALUES
 
 ERRORS = plain_responses(400, 401, 404, 408, 413, 429, 500, 503, 504)
@@ -44,6 +44,9 @@ class V1Request(BaseModel):
     @classmethod
     def parse(cls, raw: bytes) -> "Form":
         """The sequences, in whichever form they come. Raises Malformed or InvalidInput."""
+        if len(raw) > HEAVY:
+            instances = cls.forms["instances"]
+            instances.weigh(raw, FEW + 2 * instances.max_rows)  # each row may be in an object, under a name
         parsed = json_of(raw)
         given = [key for key in FORMS if key in parsed] if isinstance(parsed, dict) else []
         if len(given) != 1:
@@ -73,6 +76,10 @@ class Form(NamedTuple):
     def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
         """The sequences, in order, as arrays (n, *input_shape)."""
         return self.body.arrays(dtype)
+
+    def let_go(self) -> None:
+        """Forget the lists."""
+        self.body.let_go()
 
 
 def _bare(value: Any, *where: str | int) -> Any:  # noqa: ANN401 - JSON is anything
