@@ -17,7 +17,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from service.answers import predicted_classes
-from service.bodies import MAX_PROBLEMS, json_of
+from service.bodies import FEW, HEAVY, MAX_PROBLEMS, ROOM, counted, json_of, too_heavy
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.errors import InvalidInput, Malformed, Problem
@@ -161,6 +161,11 @@ class Infer(NamedTuple):
             found = [Problem((*TENSOR, "data", *problem.where), problem.detail) for problem in error.problems]
             raise InvalidInput(found) from None
 
+    def let_go(self) -> None:
+        """Forget the numbers, but those of a head that is kept for the next request."""
+        if self.start > SHORT:
+            self.head.tensor.__dict__["data"] = None
+
 
 def decode(model: Model, raw: bytes, headers: Mapping[bytes, bytes]) -> Infer:
     """A request from the bytes of its body. Raises Malformed or InvalidInput."""
@@ -178,6 +183,10 @@ def decode(model: Model, raw: bytes, headers: Mapping[bytes, bytes]) -> Infer:
 
 
 def _head(model: Model, head: bytes) -> Head:
+    if len(head) > HEAVY:
+        lists, objects, texts, numbers = counted(head)
+        if max(objects, texts) > ROOM * FEW or lists > ROOM * (FEW + numbers / (model.input_shape[-1] or 1)):
+            _wrong(f"expected numbers, and no more lists than they need; {too_heavy(head)}", *TENSOR, "data")
     parsed = json_of(head)
     inputs = parsed.get("inputs") if isinstance(parsed, dict) else None
     if isinstance(inputs, list) and len(inputs) != 1:

@@ -236,3 +236,27 @@ def test_a_client_that_never_finishes_does_not_keep_the_service() -> None:
         assert statuses(read_all(half)) == [503]
         assert process.ended() == 0
         half.close()
+
+
+# Weight: a large body that cannot be good is not parsed.
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status", "words"),
+    [
+        ("/predict", b'{"sequence":[%s0]}' % (b"[]," * 100_000), 422, "got 100001 lists"),
+        ("/predict", b'{"sequence":[%s0]}' % (b"1," * 200_000), 422, "200001 numbers"),
+        ("/predict", b'{"sequence":[%s0]}' % (b'"",' * 100_000), 422, "100001 texts"),
+        ("/predict", b'{"sequence":[%s0]}' % (b"{}," * 100_000), 422, "100001 objects"),
+        ("/predict/batch", b'{"sequences":[%s0]}' % (b"[]," * 100_000), 413, "at most 1024 sequences"),
+        ("/predict/batch", b'{"sequences":[%s0]}' % (b"{}," * 100_000), 422, "100001 objects"),
+        ("/predict", b'{"sequence":%s' % (b"[" * 300_000), 400, "not every list and object in it is closed"),
+        ("/predict", BODY.ljust(2 << 20), 200, "probabilities"),
+    ],
+    ids=["lists", "numbers", "texts", "objects", "sequences", "objects in a batch", "open lists", "blanks"],
+)
+def test_a_large_body_is_weighed(service: Process, path: str, content: bytes, status: int, words: str) -> None:
+    response = httpx.post(service.url + path, content=content, timeout=PATIENCE)
+    assert response.status_code == status
+    assert words in response.text
+    assert len(response.content) < 4096

@@ -21,11 +21,13 @@ import numpy as np
 import pytest
 from conftest import Golden
 from load import asking, questions
-from serving import ASKER, COMMAND, ROOT, SMALL, Process, environment, in_loop
+from serving import ASKER, COMMAND, ROOT, SMALL, Process, environment, in_loop, started
 
 from service import load_model, reloading
+from service.app import create_app
 from service.errors import Incompatible, ModelError
 from service.reloading import expect_same, fingerprint
+from service.settings import Settings
 
 PATIENCE = 30.0
 
@@ -260,3 +262,30 @@ def test_limits_of_the_process_that_reads_aside(limit: str, does: str) -> None:
     script = f"import resource; from service import trial; trial.limit(resource.{limit}, {most})\n{does}"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=PATIENCE, check=False)
     assert done.returncode not in {0, 3}
+
+
+@in_loop
+async def test_faults_on_the_way_leave_the_old_model(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The file changes while it is read; or something nobody thought of goes wrong."""
+    path = make(tmp_path_factory.mktemp("faults") / "model.h5")
+    app = create_app(Settings(model=path))
+    live, reloader = app.state.live, app.state.reloader
+    old = live.model
+
+    async def refused() -> str:
+        live.refused = None
+        reloader.ask()
+        async with asyncio.timeout(PATIENCE):
+            while live.refused is None:  # noqa: ASYNC110 - an attribute, set by another task
+                await asyncio.sleep(0.01)
+        return str(live.refused)
+
+    with pytest.MonkeyPatch.context() as patch:
+        async with started(app):
+            prints = iter([((str(k), k, k, k, k),) for k in range(100)])
+            patch.setattr(reloading, "fingerprint", lambda _: next(prints))
+            assert await refused() == "model.h5: has changed while it was read"
+            patch.undo()
+            patch.setattr(reloading, "load", lambda _: 1 / 0)
+            assert await refused() == "a fault of the service; the log has it"
+    assert live.model is old

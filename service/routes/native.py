@@ -47,6 +47,9 @@ class NpyBody:
         """The array, once it is known to fit."""
         return [self.model.checked(self.x).astype(dtype, copy=False)]
 
+    def let_go(self) -> None:
+        """Nothing: an array is all there is."""
+
 
 class BatchRoute(PostRoute):
     """A POST that takes several sequences as JSON, or as a .npy file."""

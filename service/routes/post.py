@@ -32,6 +32,9 @@ class Decoded(Protocol):
     def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
         """The sequences, in order, as arrays (n, *input_shape). Raises InvalidInput where they do not fit."""
 
+    def let_go(self) -> None:
+        """Forget what the arrays were made of, ten times their size: the request may wait long for its answer."""
+
 
 class Answer(NamedTuple):
     """The bytes of an answer, the model that gave it, and the headers that say what the bytes are."""
@@ -180,8 +183,7 @@ async def predicted(
         for x in arrays:
             _check_free(model, x, live.settings.max_timesteps)
     jobs = [live.batcher.submit(model, x, deadline) for x in arrays]
-    if isinstance(body, Body):
-        body.let_go()
+    body.let_go()
     found = await computed(jobs, request)
     classes = [k for y in found for k in predicted_classes(model, y)]
     live.metrics.answered(classes, jobs[0].queue_seconds, sum(map(len, found)))

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
 from starlette.requests import Request
 
-from service.bodies import Body, body, json_of, sequence, zeros
+from service.bodies import FEW, HEAVY, Body, body, json_of, sequence, zeros
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.engine.recurrent import Shape
@@ -44,6 +44,9 @@ class V1Request(BaseModel):
     @classmethod
     def parse(cls, raw: bytes) -> "Form":
         """The sequences, in whichever form they come. Raises Malformed or InvalidInput."""
+        if len(raw) > HEAVY:
+            instances = cls.forms["instances"]
+            instances.weigh(raw, FEW + 2 * instances.max_rows)  # each row may be in an object, under a name
         parsed = json_of(raw)
         given = [key for key in FORMS if key in parsed] if isinstance(parsed, dict) else []
         if len(given) != 1:
@@ -73,6 +76,10 @@ class Form(NamedTuple):
     def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
         """The sequences, in order, as arrays (n, *input_shape)."""
         return self.body.arrays(dtype)
+
+    def let_go(self) -> None:
+        """Forget the lists."""
+        self.body.let_go()
 
 
 def _bare(value: Any, *where: str | int) -> Any:  # noqa: ANN401 - JSON is anything
