@@ -26,6 +26,14 @@ def relu(x: Array64) -> Array64:
     return np.maximum(x, 0)
 
 
+def softmax(x: Array64) -> Array64:
+    return np.exp(x) / np.exp(x).sum()
+
+
+def log_softmax(x: Array64) -> Array64:
+    return x - np.log(np.exp(x).sum())
+
+
 def lstm(
     x: Array64, h: Array64, c: Array64, w: dict[str, Any], activation: Function, gate: Function
 ) -> tuple[Array64, Array64]:
