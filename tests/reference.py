@@ -27,11 +27,15 @@ def relu(x: Array64) -> Array64:
 
 
 def softmax(x: Array64) -> Array64:
-    return np.exp(x) / np.exp(x).sum()
+    e: Array64 = np.exp(x)
+    total: Array64 = e.sum(keepdims=True)
+    return e / total
 
 
 def log_softmax(x: Array64) -> Array64:
-    return x - np.log(np.exp(x).sum())
+    total: Array64 = np.log(np.exp(x).sum(keepdims=True))
+    result: Array64 = x - total
+    return result
 
 
 def lstm(
