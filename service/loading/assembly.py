@@ -47,7 +47,8 @@ def assemble(
         if layer is None:
             options = Options(spec.class_name, spec.config | {"name": spec.name}, keras, assumed)
             layer = built[call.layer] = build(options, arrays[call.layer], inputs)
-            half = half or precision(spec.config.get("dtype"), str(options)) in HALF
+            # A layer without weights, such as a Dropout, says its dtype too, and computes next to nothing in it.
+            half = half or (bool(layer.weights) and precision(spec.config.get("dtype"), str(options)) in HALF)
         elif [node for node in nodes if node.layer is layer and [shapes[k] for k in node.inputs] != inputs]:
             raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
         if isinstance(layer, Embedding) and call.inputs != (0,):
