@@ -147,3 +147,10 @@ def test_half_precision_of_a_layer_that_computes_nothing_loosens_nothing(tmp_pat
     assert load_model(path).origin.tolerance == 1e-5
     path = save_sequential(tmp_path / "model.h5", [lstm(dtype="float16"), dense()])
     assert load_model(path).origin.tolerance == 5e-3
+
+
+def test_a_version_that_no_terminal_can_show_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "model.h5", sequential([lstm(), dense()]), {}, keras="2.15.0\n\x1b[2J")
+    with pytest.raises(UnreadableFile, match="is not a version number") as refused:
+        load_model(path)
+    assert str(refused.value).isprintable()

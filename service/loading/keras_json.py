@@ -76,8 +76,8 @@ class KerasVersion:
         if text is None:
             return cls(None, 1, 0, tf=False)
         match = re.match(r"(\d{1,4})\.(\d{1,4})", text)
-        if match is None:
-            raise UnreadableFile(f"keras_version {text[:40]!r} is not a version number")
+        if match is None or len(text) > 100 or not text.isprintable():
+            raise UnreadableFile(f"keras_version {text[:40]!a} is not a version number")
         major, minor = int(match[1]), int(match[2])
         # From 2.4 on the number is TensorFlow's own, without a suffix.
         return cls(text, major, minor, tf=text.endswith("-tf") or (2, 4) <= (major, minor) < (3, 0))
