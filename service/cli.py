@@ -214,4 +214,5 @@ def _noted(sequences: "Sequences") -> "Sequences":
 
 
 def _say(message: str) -> None:
-    sys.stderr.write(f"lstm-serve: {message}\n")
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
+    sys.stderr.write(f"lstm-serve: {text}\n")

@@ -2,14 +2,19 @@
 
 import asyncio
 import logging
+import math
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from service.batching import Batcher
+from service.engine.activations import Array
 from service.engine.model import Model
+from service.engine.recurrent import Shape
+from service.errors import Unsupported
 from service.loading import load_model
 from service.metrics import Metrics
 from service.settings import Settings
@@ -18,8 +23,15 @@ log = logging.getLogger(__name__)
 
 # A batch that takes longer is computed in a thread, so that health checks are answered meanwhile.
 LONGEST_ON_THE_LOOP = 0.010
-# How long a sequence of free length is taken to be at warm-up.
+# How long a sequence of free length is taken to be at warm-up, or as many times twice that as the model needs.
 WARM_UP_TIMESTEPS = 32
+# What a warm-up may take: about so many multiplications for one row, and so many floats in one layer's output.
+WARM_UP_WORK = 1 << 31
+WARM_UP_FLOATS = 1 << 24
+# A step in time takes as long as so many multiplications, were there none in it.
+STEP = 10_000
+# More rows are not computed once some took so long; how long a full batch takes is reckoned from them.
+LONG_ENOUGH = 0.25
 
 
 class Loaded(NamedTuple):
@@ -39,7 +51,13 @@ def load(settings: Settings) -> Loaded:
     """Load the model and warm it up. Raises ModelError."""
     start = time.perf_counter()
     model = load_model(settings.model)
-    batch_seconds = warm_up(model, settings.max_batch_rows)
+    try:
+        batch_seconds = warm_up(model, settings.max_batch_rows)
+    except MemoryError:
+        raise Unsupported(
+            f"{settings.model.name}: computing {settings.max_batch_rows} rows needs more memory than there is; "
+            "lower max_batch_rows"
+        ) from None
     return Loaded(model, time.perf_counter() - start, batch_seconds)
 
 
@@ -121,13 +139,48 @@ class Live:
 
 
 def warm_up(model: Model, rows: int) -> float:
-    """Compute some rows, so that the first request finds everything made. Gives the seconds of a full batch."""
-    shape = tuple(WARM_UP_TIMESTEPS if size is None else size for size in model.input_shape)
-    x = np.zeros((rows, *shape), model.input_dtype)
-    model.forward(x[:1])
-    seconds = []
-    for _ in range(3):  # the least: other work may come between
-        start = time.perf_counter()
-        model.forward(x)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    """Compute some rows, so that the first request finds everything made. Gives the seconds of a full batch.
+
+    They are reckoned where computing so many would take long.
+    """
+    shapes = _shapes(model)
+    work = _work(model, shapes)
+    if work > WARM_UP_WORK:
+        return rows * work / 1e9
+    floats = max(math.prod(size or 1 for size in shape) for shape in shapes)
+    some = min(rows, max(1, WARM_UP_FLOATS // floats))
+    shape = tuple(size or 1 for size in shapes[0])
+    model.forward(np.zeros((1, *shape), model.input_dtype))
+    n = 1
+    while True:
+        x = np.zeros((n, *shape), model.input_dtype)
+        seconds = min(_seconds(model, x) for _ in range(3))  # the least: other work may come between
+        if n == some or seconds > LONG_ENOUGH:
+            return seconds * rows / n
+        n = min(some, 8 * n)
+
+
+def _seconds(model: Model, x: Array) -> float:
+    start = time.perf_counter()
+    model.forward(x)
+    return time.perf_counter() - start
+
+
+def _shapes(model: Model) -> list[Shape]:
+    """The shapes of a row in the model, its free axes long enough for each layer to give something."""
+    for doubled in range(20):
+        steps = WARM_UP_TIMESTEPS << doubled
+        shapes = model.shapes_for(tuple(steps if size is None else size for size in model.input_shape))
+        if all(size is None or size > 0 for shape in shapes for size in shape):
+            break
+    return shapes
+
+
+def _work(model: Model, shapes: Sequence[Shape]) -> int:
+    """About how many multiplications a row takes: each step in time meets all of a layer's weights."""
+    work = 0
+    for layer, inputs in model.nodes:
+        (steps, *rest) = shapes[inputs[0]]
+        weights = sum(array.size for array in layer.weights.values())
+        work += ((steps or 1) if rest else 1) * (weights + STEP)
+    return work

@@ -113,6 +113,8 @@ def _json(data: bytes, model: Model) -> AnyArray:
         raise _invalid("holds rows of different lengths") from None
     if array.dtype.kind not in "fiu":
         raise _invalid(f"holds {_odd(array)}, where numbers were expected")
+    if ndim is not None and data.count(b'"') != 2:
+        raise _invalid(f'holds "{key}" more than once')
     if ndim is not None and array.ndim != ndim:
         raise _invalid(f'holds lists {array.ndim} deep as "{key}", where {ndim} were expected')
     return array

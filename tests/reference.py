@@ -26,6 +26,18 @@ def relu(x: Array64) -> Array64:
     return np.maximum(x, 0)
 
 
+def softmax(x: Array64) -> Array64:
+    e: Array64 = np.exp(x)
+    total: Array64 = e.sum(keepdims=True)
+    return e / total
+
+
+def log_softmax(x: Array64) -> Array64:
+    total: Array64 = np.log(np.exp(x).sum(keepdims=True))
+    result: Array64 = x - total
+    return result
+
+
 def lstm(
     x: Array64, h: Array64, c: Array64, w: dict[str, Any], activation: Function, gate: Function
 ) -> tuple[Array64, Array64]:

@@ -89,7 +89,10 @@ def sum_bomb(file: h5py.File) -> None:
     """One array, small enough alone, under many names."""
     kernel(file, data=np.zeros((1 << 10, 1 << 12), np.float32), compression="gzip")
     group = file["model_weights/layer_0"]
-    group.attrs["weight_names"] = np.array([b"layer_0/w0:0"] * 40)
+    names = [f"again_{k}" for k in range(40)]
+    for name in names:
+        group[name] = group["layer_0/w0:0"]  # a further link to the same array
+    group.attrs["weight_names"] = np.array([name.encode() for name in names])
 
 
 def names(*listed: bytes) -> Callable[[h5py.File], None]:

@@ -7,13 +7,23 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.activations import HARD_SIGMOID_KERAS_2, RELU, SIGMOID, TANH
+from service.engine.activations import ACTIVATIONS as ALL
+from service.engine.activations import HARD_SIGMOID_KERAS_2, RELU, SIGMOID, SOFTMAX, TANH
 from service.engine.recurrent import GRU, LSTM, Recurrent, SimpleRNN
 
 Array = npt.NDArray[Any]
 
-GATES = {"sigmoid": (SIGMOID, reference.sigmoid), "hard_sigmoid": (HARD_SIGMOID_KERAS_2, reference.hard_sigmoid_2)}
-ACTIVATIONS = {"tanh": (TANH, reference.tanh), "relu": (RELU, reference.relu)}
+GATES = {
+    "sigmoid": (SIGMOID, reference.sigmoid),
+    "hard_sigmoid": (HARD_SIGMOID_KERAS_2, reference.hard_sigmoid_2),
+    # Over the units of one gate of one row, and never over those of several.
+    "softmax": (SOFTMAX, reference.softmax),
+}
+ACTIVATIONS = {
+    "tanh": (TANH, reference.tanh),
+    "relu": (RELU, reference.relu),
+    "log_softmax": (ALL["log_softmax"], reference.log_softmax),
+}
 CELLS = ["lstm", "gru_after", "gru_before", "simple_rnn"]
 
 

@@ -343,3 +343,20 @@ def test_windows_are_naive_slices(tmp_path_factory: pytest.TempPathFactory, rows
 @pytest.mark.parametrize(("content", "on"), [(npy(ROWS), FREE), (npy(np.zeros((2, 4, 3))), UNNAMED)])
 def test_a_stride_where_there_are_no_windows_is_refused(tmp_path: Path, content: bytes, on: Model) -> None:
     assert "a stride of 2 means nothing" in refusal(tmp_path, content, on, stride=2)
+
+
+@pytest.mark.parametrize("shape", [(-20, -15), (1,) * 72, (True, 20, 15), (0, 10**20)])
+def test_a_shape_that_is_none_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    size = 4 if len(shape) > 3 else 1200 if shape[0] else 0
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(size))
+    with pytest.raises(InvalidInput, match="none of an array"):
+        series.read(str(path), classes())
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"sequence": [[1, 2, 3]], "sequence": [[4, 5, 6]]}')
+    with pytest.raises(InvalidInput, match='holds "sequence" more than once'):
+        series.read(str(path), classes((1, 3)))

@@ -18,12 +18,14 @@ Array = npt.NDArray[np.float32]
 class Activation:
     """A function of one array.
 
-    `name` is Keras' name, `formula` what `inspect` prints, `apply` overwrites its argument and returns it.
+    `name` is Keras' name, `formula` what `inspect` prints, `apply` overwrites its argument and returns it. Where it is
+    not `elementwise`, each number that it gives depends on all that are along the last axis.
     """
 
     name: str
     formula: str
     apply: Callable[[Array], Array]
+    elementwise: bool = True
 
 
 def _linear(x: Array) -> Array:
@@ -201,7 +203,7 @@ LINEAR = Activation("linear", "x", _linear)
 TANH = Activation("tanh", "tanh(x)", _tanh)
 SIGMOID = Activation("sigmoid", "1 / (1 + exp(-x))", _sigmoid)
 RELU = Activation("relu", "max(x, 0)", _relu)
-SOFTMAX = Activation("softmax", "exp(x) / sum(exp(x))", _softmax)
+SOFTMAX = Activation("softmax", "exp(x) / sum(exp(x))", _softmax, elementwise=False)
 SILU = Activation("silu", "x / (1 + exp(-x))", _silu)
 HARD_SILU = Activation("hard_silu", "x clip(x + 3, 0, 6) / 6", _hard_silu)
 
@@ -233,6 +235,6 @@ ACTIVATIONS = {
         Activation("hard_tanh", "clip(x, -1, 1)", lambda x: np.clip(x, -1, 1, out=x)),
         Activation("tanh_shrink", "x - tanh(x)", _tanh_shrink),
         Activation("log_sigmoid", "-log(1 + exp(-x))", _log_sigmoid),
-        Activation("log_softmax", "x - log(sum(exp(x)))", _log_softmax),
+        Activation("log_softmax", "x - log(sum(exp(x)))", _log_softmax, elementwise=False),
     )
 } | {"swish": SILU, "hard_swish": HARD_SILU, "softmax_v2": SOFTMAX}

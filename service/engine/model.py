@@ -95,7 +95,7 @@ class Model:
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:
         """The output shape of each node, without the batch axis."""
-        return tuple(self._shapes_for(self.input_shape)[1:])
+        return tuple(self.shapes_for(self.input_shape)[1:])
 
     @property
     def output_shape(self) -> Shape:
@@ -191,7 +191,7 @@ class Model:
     def check_free(self, shape: tuple[int, ...]) -> None:
         """Raise InvalidInput where the free axes of a sequence are too short: a convolution would have no output."""
         if None in self.input_shape and any(
-            size is not None and size < 1 for sizes in self._shapes_for(shape) for size in sizes
+            size is not None and size < 1 for sizes in self.shapes_for(shape) for size in sizes
         ):
             raise InvalidInput([Problem((), f"a sequence of shape {shape} has too few time steps for this model")])
 
@@ -211,7 +211,8 @@ class Model:
             return ": are its last two axes swapped?"
         return ""
 
-    def _shapes_for(self, input_shape: Shape) -> list[Shape]:
+    def shapes_for(self, input_shape: Shape) -> list[Shape]:
+        """The shapes of the input and of each node's output, for an input of this shape; all without the batch axis."""
         shapes = [input_shape]
         for layer, inputs in self.nodes:
             shapes.append(layer.output_shape([shapes[k] for k in inputs]))
@@ -220,11 +221,11 @@ class Model:
     def _rows_at_once(self, shape: tuple[int, ...]) -> int:
         if shape == self.input_shape:
             return self._rows_at_fixed_shape
-        return _rows(self._shapes_for(shape))
+        return _rows(self.shapes_for(shape))
 
     @cached_property
     def _rows_at_fixed_shape(self) -> int:
-        return _rows(self._shapes_for(self.input_shape))
+        return _rows(self.shapes_for(self.input_shape))
 
     def _run(self, x: Array) -> Array:
         values: list[Array] = [x]

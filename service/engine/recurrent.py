@@ -152,7 +152,7 @@ class LSTM(Recurrent):
     def step(self, buffers: Sequence[Array]) -> Step:
         """The formulas above, on units-major arrays (units, b)."""
         u, fused = self.units, self._fused
-        gate, activation = self.recurrent_activation.apply, self.activation.apply
+        gate, activation = _units_major(self.recurrent_activation, u), _units_major(self.activation, u)
         s, products, squashed = buffers
         # The rows of s are o, i, f, g, c, so that (i, f) * (g, c) is one product of neighbours.
         o, i, f, g, c = s[:u], s[u : 2 * u], s[2 * u : 3 * u], s[3 * u : 4 * u], s[4 * u :]
@@ -235,7 +235,7 @@ class GRU(Recurrent):
     def step(self, buffers: Sequence[Array]) -> Step:
         """The formulas above, on units-major arrays (units, b)."""
         u = self.units
-        gate, activation = self.recurrent_activation.apply, self.activation.apply
+        gate, activation = _units_major(self.recurrent_activation, u), _units_major(self.activation, u)
         s, reset = buffers
         z, r, recurrent, candidate = s[:u], s[u : 2 * u], s[2 * u : 3 * u], s[3 * u :]
         product = _product(self._candidate, recurrent)
@@ -282,12 +282,26 @@ class SimpleRNN(Recurrent):
     def step(self, buffers: Sequence[Array]) -> Step:
         """The formula above, on units-major arrays (units, b)."""
         (z,) = buffers
+        activation = _units_major(self.activation, self.units)
 
         def update(_: Array, h: Array) -> None:
             np.copyto(h, z)
-            self.activation.apply(h)
+            activation(h)
 
         return Step(_product(self._packed, z), update, (), lambda: z, {})
+
+
+def _units_major(activation: Activation, units: int) -> Callable[[Array], Array]:
+    """The activation on units-major arrays, (n units, b): a softmax is over the units of one gate of one row."""
+    if activation.elementwise:
+        return activation.apply
+
+    def apply(x: Array) -> Array:
+        for gate in x.reshape(-1, units, x.shape[1]):
+            gate[:] = activation.apply(gate.T.copy()).T
+        return x
+
+    return apply
 
 
 def _product(packed: Array, z: Array) -> Callable[[Array], None]:

@@ -66,8 +66,8 @@ class Window:
         span = (self.size - 1) * self.dilation if self.padding == "valid" else 0
         return -((span - timesteps) // self.stride)
 
-    def taps(self, timesteps: int) -> Iterator[tuple[slice, slice]]:
-        """For each position in the window: the windows in which it falls on a step, and these steps."""
+    def taps(self, timesteps: int) -> Iterator[tuple[int, slice, slice]]:
+        """For each position in the window that falls on a step in any: the position, these windows, these steps."""
         n = self.count(timesteps) or 0
         span = (self.size - 1) * self.dilation
         before = {
@@ -75,15 +75,15 @@ class Window:
             "causal": span,
             "same": max((n - 1) * self.stride + span + 1 - timesteps, 0) // 2,
         }[self.padding]
-        for k in range(self.size):
+        # A window may be far longer than the sequence, and most of it never on a step.
+        nearest = -(((n - 1) * self.stride - before) // self.dilation)
+        for k in range(max(0, nearest), min(self.size, (timesteps - 1 + before) // self.dilation + 1)):
             offset = k * self.dilation - before
             first = max(0, -(offset // self.stride))
             end = min(n, (timesteps - 1 - offset) // self.stride + 1)
             if first < end:
                 start = first * self.stride + offset
-                yield slice(first, end), slice(start, start + (end - first - 1) * self.stride + 1, self.stride)
-            else:
-                yield slice(0, 0), slice(0, 0)
+                yield k, slice(first, end), slice(start, start + (end - first - 1) * self.stride + 1, self.stride)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -114,8 +114,8 @@ class Conv1D(Plain):
         (x,) = xs
         b, timesteps, _ = x.shape
         y = np.zeros((b, self.window.count(timesteps) or 0, self.kernel.shape[2]), np.float32)
-        for weights, (windows, steps) in zip(self.kernel, self.window.taps(timesteps), strict=True):
-            y[:, windows] += x[:, steps] @ weights
+        for k, windows, steps in self.window.taps(timesteps):
+            y[:, windows] += x[:, steps] @ self.kernel[k]
         if self.bias is not None:
             y += self.bias
         return self.activation.apply(y), None
@@ -139,7 +139,7 @@ class Pooling1D(Plain):
         n = self.window.count(timesteps) or 0
         y = np.full((b, n, features), 0 if self.average else -np.inf, np.float32)
         met = np.zeros((n, 1), np.float32)
-        for windows, steps in self.window.taps(timesteps):
+        for _, windows, steps in self.window.taps(timesteps):
             if self.average:
                 y[:, windows] += x[:, steps]
                 met[windows] += 1

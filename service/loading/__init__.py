@@ -49,9 +49,14 @@ def load_model(
         model = _load(path, card)
         return golden.replay(model, path) if replay else model
     except ModelError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(_printable(f"{path}: {error}")) from error
     except RecursionError:
         raise UnreadableFile(f"{path}: the model is nested too deeply") from None
+
+
+def _printable(text: str) -> str:
+    """Text with what comes out of a file escaped where a terminal or a log would take it for more than text."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def resolve(path: Path) -> Path:
@@ -91,7 +96,7 @@ def _load(path: Path, card: Card) -> Model:
     wiring, arrays, keras, assumed = _wired(contents, card, path)
     assembled = assemble(wiring, arrays, keras, card.timesteps)
     origin = Origin(
-        file=path.name,
+        file=_printable(path.name),
         sha256=sha256,
         format=contents.format,
         keras=keras.text,
@@ -165,7 +170,7 @@ def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> 
         scaling = Scaling(name="scaling", offset=offset, scale=np.array(card.scaling.divisor, np.float64))
         nodes = (Node(scaling, (0,)), *(Node(layer, tuple(k + 1 for k in inputs)) for layer, inputs in nodes))
     about = About(
-        name=card.name or cards.stem_of(path),
+        name=card.name or _printable(cards.stem_of(path)),
         version=card.version,
         description=card.description,
         classes=None if card.classes is None else tuple(card.classes),

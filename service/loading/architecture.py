@@ -89,10 +89,11 @@ class _Member(NamedTuple):
 
 
 class _Graph(NamedTuple):
-    """Where a functional model begins and ends."""
+    """Where a functional model begins and ends, and for each model inside it the number of the first call."""
 
     input: str
     output: Tensor
+    first_calls: dict[str, int]
 
 
 class _Outline(NamedTuple):
@@ -105,12 +106,17 @@ class _Outline(NamedTuple):
     output_name: str
 
 
+# What all calls of layers and of models may be made on, together.
+MAX_INPUTS = 100 * MAX_LAYERS
+
+
 class _Reader:
     """Collects the layers of a model and of the models in it, and then their calls."""
 
     def __init__(self, modernize: Modernize | None) -> None:
         self.layers: list[LayerSpec] = []
         self.calls: list[Call] = []
+        self._inputs = 0
         self._modernize = modernize
 
     def outline(self, model: Mapping[str, Any], path: tuple[str, ...], models: tuple[str, ...]) -> _Outline:
@@ -161,8 +167,8 @@ class _Reader:
             class_name = f"operation {class_name}"
         settings: dict[str, Any] = config if isinstance(config, dict) else {}
         name = entry.get("name") or settings.get("name") or f"layer_{k}"
-        if not isinstance(name, str):
-            raise UnreadableFile(f"a layer has the name {str(name)[:40]!r}, which is not one")
+        if not isinstance(name, str) or not name.isprintable():
+            raise UnreadableFile(f"a layer has the name {ascii(name)[:40]}, which is not one")
         calls, masked = calls_of(entry, name)
         if class_name in MODELS:
             inner = self.outline(entry, (*path, name), (*models, class_name))
@@ -187,6 +193,10 @@ class _Reader:
         return self._call_graph(model, model.graph, value)
 
     def _call(self, member: _Member, inputs: tuple[int, ...]) -> int:
+        # A model inside may be called often and hold no layer.
+        self._inputs += len(inputs) + (0 if member.model is None else len(member.model.members))
+        if self._inputs > MAX_INPUTS:
+            raise UnreadableFile(f"the model's layers are called on more than {MAX_INPUTS} inputs")
         if member.model is not None:
             if len(inputs) != 1:
                 raise Unsupported(f"a model inside the model has {len(inputs)} inputs, where one is supported")
@@ -203,7 +213,6 @@ class _Reader:
         values: dict[tuple[str, int], int] = {(graph.input, 0): value}
         met: set[tuple[str, int]] = set()
         waiting = [graph.output]
-        first_call = _first_calls(model.members)
         while waiting:
             tensor = waiting[-1]
             key = tensor.layer, tensor.call
@@ -212,7 +221,7 @@ class _Reader:
                 continue
             member = model.members.get(tensor.layer)
             # A model inside is numbered from 1, since Keras called it once while it was made.
-            number = tensor.call - first_call.get(tensor.layer, 0)
+            number = tensor.call - graph.first_calls.get(tensor.layer, 0)
             if member is None or not 0 <= number < len(member.calls):
                 raise UnreadableFile(
                     f"the graph leads to {tensor.layer[:100]!r}, call {tensor.call}, which is not there"
@@ -252,7 +261,7 @@ def _graph(config: Mapping[str, Any], members: Mapping[str, _Member]) -> _Graph:
     if source is None or source.layer is not None or source.model is not None or output.layer not in members:
         raise UnreadableFile("the model's input is no InputLayer, or its output is none of its layers")
     refuse_states(output)
-    return _Graph(given.layer, output)
+    return _Graph(given.layer, output, _first_calls(members))
 
 
 def _dict(value: Any, what: str) -> dict[str, Any]:  # noqa: ANN401 - JSON is anything

@@ -1,5 +1,6 @@
 """An architecture and its arrays, made into the nodes of a Model."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from service.engine.sequences import Embedding
 from service.errors import MissingFact, UnreadableFile, Unsupported
 from service.loading.architecture import Architecture
 from service.loading.keras_json import KerasVersion, Options, precision
-from service.loading.layers import RECURRENT, build
+from service.loading.layers import MAX_ROW, RECURRENT, build
 
 # Models of a half-precision policy are computed in float32, and were not by Keras.
 HALF_TOLERANCE = 5e-3
@@ -46,7 +47,8 @@ def assemble(
         if layer is None:
             options = Options(spec.class_name, spec.config | {"name": spec.name}, keras, assumed)
             layer = built[call.layer] = build(options, arrays[call.layer], inputs)
-            half = half or precision(spec.config.get("dtype"), str(options)) in HALF
+            # A layer without weights, such as a Dropout, says its dtype too, and computes next to nothing in it.
+            half = half or (bool(layer.weights) and precision(spec.config.get("dtype"), str(options)) in HALF)
         elif [node for node in nodes if node.layer is layer and [shapes[k] for k in node.inputs] != inputs]:
             raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
         if isinstance(layer, Embedding) and call.inputs != (0,):
@@ -70,6 +72,8 @@ def _input_shape(architecture: Architecture, arrays: Sequence[Sequence[Array]], 
                 f"its card says timesteps = {timesteps}, the file says {shape[0] if shape else 'none'}"
             )
         shape = (timesteps, *shape[1:])
+    if math.prod(size or 1 for size in shape) > MAX_ROW:
+        raise Unsupported(f"the input's shape is {str(shape)[:100]}, more than {MAX_ROW} numbers for one row")
     return shape
 
 

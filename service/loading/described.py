@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from service.errors import UnreadableFile
 from service.loading.card import Card, stem_of
-from service.loading.keras_json import KERAS_3, KerasVersion, parse
+from service.loading.keras_json import KERAS_3, KerasVersion, check_nesting, parse
 
 MAX_BYTES = 4 << 20
 
@@ -20,6 +20,7 @@ class Described(NamedTuple):
 def read(card: Card, path: Path) -> Described | None:
     """The architecture of the weights at `path`: what their card says, else `<stem>.json` where it is Keras' own."""
     if isinstance(card.architecture, list):
+        check_nesting(card.architecture, "its card's architecture")
         return Described({"class_name": "Sequential", "config": card.architecture}, None)
     if card.architecture is not None:
         if Path(card.architecture).name != card.architecture:

@@ -13,8 +13,9 @@ def check_masks(masked: Sequence[tuple[str, Tensor]], entries: Sequence[Mapping[
     The engine passes masks along by itself, so these are left out, once it is known that they are no others.
     """
     inbound = {str(entry.get("name")): entry for entry in entries}
-    for name, _ in masked:
-        if not _carries_mask(inbound.get(name, {}), inbound, {}):
+    known: dict[str, bool] = {}
+    for name in dict.fromkeys(name for name, _ in masked):
+        if not _carries_mask(inbound.get(name, {}), inbound, known):
             raise Unsupported(f"the layer {name[:100]!r} is given a mask that its input does not have")
     made = {
         tensor

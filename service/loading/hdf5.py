@@ -24,6 +24,11 @@ MAX_ARRAY_BYTES = 256 << 20
 MAX_DEPTH = 32
 # Of all groups and arrays that are looked at.
 MAX_OBJECTS = 20_000
+# Of all ways to a group or an array that are gone: several may lead to one.
+MAX_LOOKUPS = 12_000
+# A gzipped array is read in pieces, each whole, however little of it is asked for, and also where it is not there.
+MAX_PIECES = 1 << 16
+MAX_SPARE_BYTES = 1 << 20
 # Kerases split a list of names over 64 KB into numbered attributes.
 MAX_NAME_PARTS = 64
 
@@ -53,12 +58,16 @@ class Hdf5:
         self.root: h5py.Group = file
         self._attributes = attributes
         self._bytes_left = MAX_ARRAY_BYTES
+        self._lookups_left = MAX_LOOKUPS
 
     def child(self, group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
         """What `path` names below `group`, reached over plain links only."""
         parts = path.split("/")
         if len(parts) > MAX_DEPTH or any(part in {"", ".", ".."} for part in parts):
             raise UnreadableFile(f"the name {path[:200]!r} is not one that Keras writes: it leads out of its group")
+        self._lookups_left -= 1
+        if self._lookups_left < 0:
+            raise UnreadableFile(f"the HDF5 file leads to more than {MAX_LOOKUPS} groups and arrays")
         found: h5py.Group | h5py.Dataset = group
         for part in parts:
             link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
@@ -131,6 +140,10 @@ class Hdf5:
         self._bytes_left -= math.prod(shape) * max(dtype.itemsize, 4)
         if self._bytes_left < 0:
             raise UnreadableFile(f"the arrays up to {path!r} need more than {MAX_ARRAY_BYTES >> 20} MiB")
+        pieces = dataset.chunks or shape
+        count = math.prod(-(-n // piece) for n, piece in zip(shape, pieces, strict=True))
+        if count > MAX_PIECES or math.prod(pieces) * dtype.itemsize > size + MAX_SPARE_BYTES:
+            raise UnreadableFile(f"{path!r}, of shape {shape}, is stored in pieces of {pieces}, too many or too large")
         filters = {
             dataset.id.get_create_plist().get_filter(k)[0] for k in range(dataset.id.get_create_plist().get_nfilters())
         }

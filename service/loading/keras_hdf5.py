@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import h5py
 
 from service.engine.activations import Array
+from service.errors import UnreadableFile
 from service.loading.hdf5 import Hdf5
 from service.loading.keras_json import KerasVersion, parse
 
@@ -37,10 +38,17 @@ def read(file: Hdf5) -> Legacy:
     # Keras 1 wrote the version to the root alone, and 1.0 not at all.
     keras = KerasVersion.parse(file.text(weights, "keras_version") or file.text(file.root, "keras_version"))
     keras = keras.with_backend(file.text(weights, "backend"))
-    groups = [(name, _arrays(file, weights, name)) for name in file.texts(weights, "layer_names") or []]
+    groups = [(name, _arrays(file, weights, name)) for name in _names(file, weights, "layer_names")]
     return Legacy(None if config is None else parse(config, "the attribute model_config"), groups, keras)
 
 
 def _arrays(file: Hdf5, weights: h5py.Group, layer: str) -> list[Array]:
     group = file.group(weights, layer)
-    return [file.array(group, name) for name in file.texts(group, "weight_names") or []]
+    return [file.array(group, name) for name in _names(file, group, "weight_names")]
+
+
+def _names(file: Hdf5, group: h5py.Group, attribute: str) -> list[str]:
+    names = file.texts(group, attribute) or []
+    if len(set(names)) != len(names):
+        raise UnreadableFile(f"the attribute {attribute} of {group.name} lists a name twice, which Keras never does")
+    return names

@@ -22,6 +22,8 @@ from service.errors import MissingFact, UnreadableFile, Unsupported
 T = TypeVar("T")
 
 MAX_LAYERS = 1000
+# Of objects and lists in each other: a layer in a wrapper in a model takes six, and each model around it three.
+MAX_NESTING = 100
 # Of any axis, and of any option that is an integer.
 MAX_SIZE = 1 << 24
 
@@ -29,11 +31,24 @@ MAX_SIZE = 1 << 24
 def parse(text: str, what: str) -> Any:  # noqa: ANN401 - JSON is anything
     """Parse JSON strictly: no NaN, no endless nesting. `what` names the text in an error."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        parsed = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise UnreadableFile(f"{what} is nested too deeply") from None
     except ValueError as error:
         raise UnreadableFile(f"{what} is not valid JSON: {error}") from None
+    check_nesting(parsed, what)
+    return parsed
+
+
+def check_nesting(value: Any, what: str) -> None:  # noqa: ANN401 - JSON is anything
+    """Refuse JSON that is nested deeper than any model, whatever this Python's own limit is."""
+    level = [value]
+    for _ in range(MAX_NESTING):
+        inner = (list(item.values()) if isinstance(item, dict) else item for item in level)
+        level = [item for items in inner if isinstance(items, list) for item in items if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise UnreadableFile(f"{what} is nested too deeply: more than {MAX_NESTING} lists and objects in each other")
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -61,8 +76,8 @@ class KerasVersion:
         if text is None:
             return cls(None, 1, 0, tf=False)
         match = re.match(r"(\d{1,4})\.(\d{1,4})", text)
-        if match is None:
-            raise UnreadableFile(f"keras_version {text[:40]!r} is not a version number")
+        if match is None or len(text) > 100 or not text.isprintable():
+            raise UnreadableFile(f"keras_version {text[:40]!a} is not a version number")
         major, minor = int(match[1]), int(match[2])
         # From 2.4 on the number is TensorFlow's own, without a suffix.
         return cls(text, major, minor, tf=text.endswith("-tf") or (2, 4) <= (major, minor) < (3, 0))

@@ -68,10 +68,8 @@ def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
     """The names of a layer's arrays, in the order of `get_weights()`, as far as its config tells."""
 
     def inside(key: str, prefix: str = "") -> list[str]:
-        layer = config.get(key)
-        if not isinstance(layer, dict) or not isinstance(layer.get("config"), dict):
-            return []
-        return [prefix + name for name in array_names(str(layer.get("class_name")), layer["config"])]
+        layer = layer_in(config, key)
+        return [] if layer is None else [prefix + name for name in array_names(*layer)]
 
     if class_name == "Bidirectional":
         return inside("layer", "forward/") + (inside("backward_layer", "backward/") or inside("layer", "backward/"))
@@ -87,6 +85,19 @@ def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
     kind = TABLE.get(class_name.removesuffix("Cell"))
     names = [name.partition("?") for name in kind.arrays] if kind else []
     return [name for name, _, option in names if config.get(option, True)]
+
+
+def layer_in(config: Mapping[str, Any], key: str) -> tuple[str, dict[str, Any]] | None:
+    """The class and config of the layer that an option holds; None where it holds none.
+
+    No layer around a Bidirectional is supported, and each of them in another would double what there is to read.
+    """
+    layer = config.get(key)
+    if not isinstance(layer, dict) or not isinstance(layer.get("config"), dict):
+        return None
+    if layer.get("class_name") == "Bidirectional":
+        raise Unsupported("a Bidirectional layer is inside another layer, which is not supported")
+    return str(layer.get("class_name")), layer["config"]
 
 
 def cells_of(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -4,8 +4,10 @@ Formats: numpy.lib.format, and a zip of .npy members.
 """
 
 import io
+import lzma
 import math
 import zipfile
+import zlib
 from collections.abc import Collection
 from typing import Any, BinaryIO
 
@@ -19,6 +21,7 @@ NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
 MAX_BYTES = 128 << 20
 MAX_MEMBERS = 4096
+MAX_AXES = 32
 
 AnyArray = npt.NDArray[Any]
 
@@ -42,6 +45,8 @@ def read_npy(source: BinaryIO, name: str = "the .npy file") -> AnyArray:
         )
     if dtype.kind not in "fiub":
         raise UnreadableFile(f"{name} holds {dtype} {shape}, where numbers were expected")
+    if len(shape) > MAX_AXES or any(type(size) is not int or not 0 <= size <= MAX_BYTES for size in shape):
+        raise UnreadableFile(f"{name} declares the shape {str(shape)[:100]}, which is none of an array")
     expected, came = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
     if expected != came:
         raise UnreadableFile(f"{name} declares {dtype} {shape}, {expected} bytes of numbers, and holds {came}")
@@ -74,5 +79,7 @@ def read_npz(source: BinaryIO, only: Collection[str] | None = None) -> dict[str,
         OSError,
         EOFError,
         ValueError,
+        zlib.error,
+        lzma.LZMAError,
     ) as error:
         raise UnreadableFile(f"the .npz file is damaged: {str(error)[:100]}") from None

@@ -10,7 +10,7 @@ from typing import Any
 from service.engine.activations import Array
 from service.errors import UnreadableFile
 from service.loading.architecture import LayerSpec
-from service.loading.layers import NOT_TRAINED, RECURRENT, array_names, cells_of
+from service.loading.layers import NOT_TRAINED, RECURRENT, array_names, cells_of, layer_in
 
 Groups = Sequence[tuple[str, Sequence[Array]]]
 # By the path of the object that has them, as Keras 3 writes it: ("layers", "lstm", "cell").
@@ -115,10 +115,8 @@ def _below(class_name: str, config: Mapping[str, Any], tree: Tree, place: tuple[
     """A layer's arrays, gathered from the objects in it that have them."""
 
     def inside(key: str, child: str) -> list[Array]:
-        layer = config.get(key)
-        if not isinstance(layer, dict) or not isinstance(layer.get("config"), dict):
-            return []
-        return _below(str(layer.get("class_name")), layer["config"], tree, (*place, child))
+        layer = layer_in(config, key)
+        return [] if layer is None else _below(*layer, tree, (*place, child))
 
     if class_name == "Bidirectional":
         backward = "backward_layer" if config.get("backward_layer") else "layer"

@@ -1,0 +1,48 @@
+"""The warm-up: of any model that can be loaded, in bounded time."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kerasfiles import Layers, dense, lstm, numbers, save_sequential
+
+from service import load_model
+from service.errors import Unsupported
+from service.live import warm_up
+
+CONV: dict[str, Any] = {"filters": 4, "kernel_size": 40}
+
+LONG: dict[str, tuple[Layers, list[int | None]]] = {
+    "a kernel longer than the usual warm-up": (
+        [("Conv1D", CONV, [numbers(40, 3, 4), numbers(4)]), lstm(features=4), dense()],
+        [None, 3],
+    ),
+    "a pool longer than it": ([("MaxPooling1D", {"pool_size": 40}, []), lstm(), dense()], [None, 3]),
+    "a pool far longer than the sequence": (
+        [("MaxPooling1D", {"pool_size": 1 << 23, "padding": "same"}, []), lstm(), dense()],
+        [5, 3],
+    ),
+    "a row repeated very often": ([lstm(), ("RepeatVector", {"n": 1 << 21}, []), lstm(features=4), dense()], [5, 3]),
+    "a row of many numbers": ([("GlobalMaxPooling1D", {}, []), dense(features=1 << 10)], [1 << 14, 1 << 10]),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_warms_up_in_bounded_time(tmp_path: Path, name: str) -> None:
+    layers, shape = LONG[name]
+    model = load_model(save_sequential(tmp_path / "model.h5", layers, shape))
+    start = time.perf_counter()
+    assert warm_up(model, 128) > 0
+    assert time.perf_counter() - start < 10
+
+
+def test_says_how_long_a_full_batch_takes(tmp_path: Path) -> None:
+    model = load_model(save_sequential(tmp_path / "model.h5", [lstm(), dense()]))
+    assert 0 < warm_up(model, 128) < 1
+
+
+def test_an_input_beyond_all_memory_is_refused(tmp_path: Path) -> None:
+    path = save_sequential(tmp_path / "model.h5", [("GlobalMaxPooling1D", {}, [])], [(1 << 24) - 1, (1 << 24) - 1])
+    with pytest.raises(Unsupported, match="more than 16777216 numbers for one row"):
+        load_model(path)

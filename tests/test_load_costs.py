@@ -1,0 +1,156 @@
+"""Small files that would cost much: each is refused soon, and by what it is."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+from kerasfiles import dense, functional, lstm, numbers, save, save_sequential, sequential
+
+from service import load_model
+from service.errors import ModelError, UnreadableFile
+
+Entry = dict[str, Any]
+
+
+def wrapped(times: int, class_name: str) -> Entry:
+    name, config, _ = lstm()
+    layer: Entry = {"class_name": name, "config": config}
+    for _ in range(times):
+        layer = {"class_name": class_name, "config": {"layer": layer}}
+    return layer
+
+
+def in_models(times: int) -> Entry:
+    model = sequential([lstm(), dense()])
+    for _ in range(times):
+        model = {"class_name": "Sequential", "config": {"name": "outer", "layers": [model]}}
+    return model
+
+
+def nothing_called_twice(times: int) -> Entry:
+    """A model that calls the one in it twice, and that one the one in it: 2 ** times calls, and no layer at all."""
+    model = functional([("InputLayer", {"name": "in", "batch_input_shape": [None, 5, 3]}, [])])
+    for _ in range(times):
+        layers = [
+            {"class_name": "InputLayer", "name": "in", "config": {"batch_input_shape": [None, 5, 3]}},
+            {
+                "class_name": "Functional",
+                "name": "inner",
+                "config": model["config"],
+                "inbound_nodes": [[["in", 0, 0, {}]], [["inner", 1, 0, {}]]],
+            },
+        ]
+        config = {"layers": layers, "input_layers": [["in", 0, 0]], "output_layers": [["inner", 2, 0]]}
+        model = {"class_name": "Functional", "config": config}
+    return model
+
+
+def deep_reference(times: int) -> Entry:
+    model = functional(
+        [
+            ("InputLayer", {"name": "in", "batch_input_shape": [None, 5, 3]}, []),
+            ("LSTM", lstm()[1] | {"name": "lstm"}, ["in"]),
+        ]
+    )
+    node: Any = ["in", 0, 0, {}]
+    for _ in range(times):
+        node = [node]
+    model["config"]["layers"][1]["inbound_nodes"] = node
+    return model
+
+
+CONFIGS: dict[str, Entry] = {
+    "a Bidirectional in another": {"class_name": "Sequential", "config": [wrapped(22, "Bidirectional")]},
+    "very many of them": {"class_name": "Sequential", "config": [wrapped(300, "Bidirectional")]},
+    "steps of steps": {"class_name": "Sequential", "config": [wrapped(300, "TimeDistributed")]},
+    "a model that calls nothing": nothing_called_twice(22),
+    "models in models": in_models(300),
+    "references in lists": deep_reference(400),
+    "a class that is a list": {"class_name": ["Sequential"], "config": [wrapped(0, "")]},
+    "a layer's class that is an object": {"class_name": "Sequential", "config": [wrapped(0, "") | {"class_name": {}}]},
+    "a dtype's class that is a list": sequential([lstm(dtype={"class_name": ["Policy"], "config": {}}), dense()]),
+    "cells that are a number": sequential(
+        [("RNN", {"cell": {"class_name": "StackedRNNCells", "config": {"cells": 2}}}, [])]
+    ),
+    "a name that no terminal can show": sequential([lstm(name="\x1b[2J"), dense()]),
+    "a name that is half a character": sequential([lstm(name="\ud800"), dense()]),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_is_refused_soon(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / "model.h5", json.dumps(CONFIGS[name]), {"layer_0": lstm()[2], "layer_1": dense()[2]})
+    start = time.perf_counter()
+    with pytest.raises(ModelError, match=r"model\.h5") as refused:
+        load_model(path)
+    assert time.perf_counter() - start < 2
+    assert str(refused.value).isprintable()
+
+
+def test_models_in_models_load_as_deep_as_people_make_them(tmp_path: Path) -> None:
+    groups = {"outer": [*lstm()[2], *dense()[2]]}
+    assert load_model(save(tmp_path / "model.h5", in_models(10), groups)).output_shape == (2,)
+
+
+def listed(path: Path, layers: list[str], weights: list[str]) -> Path:
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = "2.15.0"
+        file.attrs["layer_names"] = layers
+        for name in dict.fromkeys(layers):
+            group = file.create_group(name)
+            group.attrs["weight_names"] = weights
+            for weight in dict.fromkeys(weights):
+                group[weight] = numbers(2, 2)
+    return path
+
+
+@pytest.mark.parametrize(("layers", "weights"), [(["a"] * 3000, ["w"]), (["a"], ["w"] * 3000)])
+def test_what_is_listed_twice_is_refused(tmp_path: Path, layers: list[str], weights: list[str]) -> None:
+    with pytest.raises(UnreadableFile, match="twice"):
+        load_model(listed(tmp_path / "model.h5", layers, weights))
+
+
+def test_one_array_under_very_many_names_is_refused(tmp_path: Path) -> None:
+    path = listed(tmp_path / "model.h5", ["a"], [f"w{k}" for k in range(3000)])
+    with h5py.File(path, "r+") as file:
+        names = [f"l{k}" for k in range(3000)]
+        for name in names:
+            file[name] = file["a"]  # a further link to the same group
+        file.attrs["layer_names"] = names
+    start = time.perf_counter()
+    with pytest.raises(UnreadableFile, match="more than"):
+        load_model(path)
+    assert time.perf_counter() - start < 15
+
+
+@pytest.mark.parametrize("chunks", [(8000, 8000), (1, 1)])
+def test_chunks_that_are_too_large_or_too_many_are_refused(tmp_path: Path, chunks: tuple[int, int]) -> None:
+    shape = (3, 16) if chunks[0] > 1 else (3, 1 << 22)
+    path = save_sequential(tmp_path / "model.h5", [lstm(), dense()])
+    with h5py.File(path, "r+") as file:
+        group = file["model_weights/layer_0"]
+        del group["layer_0/w0:0"]
+        array = group.create_dataset("layer_0/w0:0", shape, "f4", chunks=chunks, maxshape=(None, None), compression=1)
+        array[:1, :1] = 1
+    start = time.perf_counter()
+    with pytest.raises(UnreadableFile, match="in pieces"):
+        load_model(path)
+    assert time.perf_counter() - start < 2
+
+
+def test_half_precision_of_a_layer_that_computes_nothing_loosens_nothing(tmp_path: Path) -> None:
+    dropout: tuple[str, Entry, list[Any]] = ("Dropout", {"rate": 0.5, "dtype": "float16"}, [])
+    path = save_sequential(tmp_path / "model.h5", [lstm(), dropout, dense()])
+    assert load_model(path).origin.tolerance == 1e-5
+    path = save_sequential(tmp_path / "model.h5", [lstm(dtype="float16"), dense()])
+    assert load_model(path).origin.tolerance == 5e-3
+
+
+def test_a_version_that_no_terminal_can_show_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "model.h5", sequential([lstm(), dense()]), {}, keras="2.15.0\n\x1b[2J")
+    with pytest.raises(UnreadableFile, match="is not a version number") as refused:
+        load_model(path)
+    assert str(refused.value).isprintable()
