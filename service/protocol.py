@@ -6,6 +6,7 @@ and `sweep`, called about once a second, ends what has waited too long: cheaper 
 
 import asyncio
 import time
+from collections import deque
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +20,8 @@ from service.routes import STATUSES, error_body, of_another_dialect
 MAX_PIPELINED = 100
 # How long a connection that was refused is kept for its client to read why.
 LINGER_SECONDS = 2.0
+# Where trailers are put: it keeps nothing.
+NOWHERE: Any = deque(maxlen=0)
 
 
 class JoinedWrites:
@@ -71,7 +74,8 @@ class Protocol(HttpToolsProtocol):
         self._stopping = False
         self._before: RequestResponseCycle | None = None  # of the request before `cycle`
         self._chunk = 0  # the size of what came last
-        self._header_bytes = 0  # what has come of headers that are not complete
+        self._unread = 0  # what has come since a request or a part of a body: headers, trailers, sizes of chunks
+        self._shared = 0  # the size of what that ended in, which may hold more headers
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start a connection, or refuse it where there are too many."""
@@ -85,15 +89,14 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and count what it has taken of headers that are not complete."""
+        """Feed the parser, and count what comes beside bodies."""
         if self._deaf:
             return
         self._chunk = len(data)
-        # A chunk in which a next request begins is mostly the one before.
-        self._header_bytes = self._header_bytes + len(data) if self._in_headers else 0
+        self._unread += len(data)
         super().data_received(data)
         limit = self.live.settings.max_header_bytes
-        if self._in_headers and self._header_bytes > limit:
+        if self._unread > limit:
             self._refuse(431, f"the headers are over {limit} bytes")
 
     def on_message_begin(self) -> None:
@@ -108,10 +111,10 @@ class Protocol(HttpToolsProtocol):
         """Its headers are complete."""
         if self._deaf:
             return
-        if self._chunk > (limit := self.live.settings.max_header_bytes):
+        if self._unread + self._shared > (limit := self.live.settings.max_header_bytes):
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > limit:
-                self._header_bytes, self._deaf = size, True  # and `data_received` refuses it
+                self._unread, self._deaf = size, True  # and `data_received` refuses it
                 return
         if len(self.pipeline) >= MAX_PIPELINED:
             self._end_after(self.cycle)
@@ -119,6 +122,8 @@ class Protocol(HttpToolsProtocol):
         self._in_headers = False
         self._before = self.cycle
         super().on_headers_complete()
+        self._unread = 0
+        self.headers = NOWHERE
         if self.live.draining:
             self.cycle.keep_alive = False
             if self.pipeline and self._before is not None:
@@ -127,12 +132,15 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of its body."""
         if not self._in_headers:
+            self._unread, self._shared = 0, self._chunk
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
         if not self._in_headers:
+            self._unread, self._shared = 0, self._chunk
             super().on_message_complete()
+            self.cycle.more_body = False  # also where it is answered already
 
     def on_response_complete(self) -> None:
         """It is answered."""
@@ -173,7 +181,7 @@ class Protocol(HttpToolsProtocol):
     @property
     def _begun(self) -> bool:
         """Whether, while headers are waited for, some of them have come."""
-        return self._header_bytes > 0 or self.cycle is not None
+        return self._unread > 0 or self.cycle is not None
 
     def _end_after(self, cycle: RequestResponseCycle) -> None:
         """Close once this is answered; what else comes is not looked at."""

@@ -1,8 +1,10 @@
 """What a client may do to a connection, byte by byte, and that nothing accepted is lost. Over real sockets."""
 
+import contextlib
 import json
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -115,6 +117,41 @@ def test_headers_at_and_over_their_limit(hasty: Process) -> None:
         assert statuses(hasty.raw(GOOD + request("/predict", BODY, headers) + GOOD)) in ([200], [200, 431])
     assert statuses(hasty.raw(b"GET /" + b"x" * 5000)) == [431]
     assert counted(hasty, "headers-too-large") == before + 7
+
+
+@pytest.mark.parametrize("size", [1, 1000, 3000, 100_000])
+def test_headers_are_as_long_in_many_packets_as_in_one(hasty: Process, size: int) -> None:
+    for count, status in ((400, 200), (500, 431)):
+        data = request("/predict", BODY, "".join(f"x{k:03}: y\r\n" for k in range(count)) + "Connection: close\r\n")
+        with hasty.connect() as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for at in range(0, len(data), size):
+                connection.sendall(data[at : at + size])
+            assert statuses(read_all(connection)) == [status]
+
+
+CHUNKED_WHOLE = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n"
+
+
+@pytest.mark.parametrize("path", [b"/predict", b"/nothing"])
+@pytest.mark.parametrize("trailers", [b"a: b\r\n" * 100, b"a" * 600])
+def test_trailers_have_an_end(hasty: Process, path: bytes, trailers: bytes) -> None:
+    with hasty.connect() as connection:
+        connection.sendall(CHUNKED_WHOLE % (path, len(BODY), BODY))
+        before = counted(hasty, "headers-too-large")
+        with contextlib.suppress(ConnectionError):  # what is answered already is closed
+            for _ in range(20):
+                connection.sendall(trailers)
+                httpx.get(f"{hasty.url}/livez")  # so that it comes by itself
+            assert statuses(read_all(connection)) == [431 if path == b"/predict" else 404]
+    assert counted(hasty, "headers-too-large") == before + 1
+
+
+def test_trailers_are_no_headers(hasty: Process) -> None:
+    trailers = b"X-Request-Timeout-Ms: 0\r\nX-Request-Id: trailer\r\n\r\n"
+    came = hasty.raw(CHUNKED_WHOLE % (b"/predict", len(BODY), BODY) + trailers + LAST)
+    assert statuses(came) == [200, 200]
+    assert b"trailer" not in came
 
 
 def test_too_many_connections(hasty: Process) -> None:
