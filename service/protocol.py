@@ -10,6 +10,7 @@ from collections import deque
 from http import HTTPStatus
 from typing import Any
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.live import Live
@@ -94,10 +95,38 @@ class Protocol(HttpToolsProtocol):
             return
         self._chunk = len(data)
         self._unread += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+            return
         limit = self.live.settings.max_header_bytes
         if self._unread > limit:
             self._refuse(431, f"the headers are over {limit} bytes")
+
+    def _feed(self, data: bytes) -> None:
+        """Feed the parser. It takes what follows an Upgrade, the body too, for another protocol: it is not asked to."""
+        while data and not self._deaf:
+            try:
+                self.parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                if not self._in_headers:
+                    self._end_after(self.cycle)  # CONNECT
+                    return
+                version = self.parser.get_http_version().encode()
+                head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+                head += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+                data = b"\r\n".join([*head, b"", data[upgrade.args[0] :]])
+                self.parser = HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            else:
+                return
+
+    def _should_upgrade(self) -> bool:
+        """Whether `_feed` reads the current request again, without its Upgrade."""
+        return bool(self.scope["method"] != "CONNECT")
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -119,9 +148,11 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self._end_after(self.cycle)
             return
-        self._in_headers = False
         self._before = self.cycle
         super().on_headers_complete()
+        if self.cycle is self._before:
+            return  # an Upgrade
+        self._in_headers = False
         self._unread = 0
         self.headers = NOWHERE
         if self.live.draining:

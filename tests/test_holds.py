@@ -203,6 +203,25 @@ def test_pipelined_beyond_reason(hasty: Process) -> None:
     assert came.count(b"connection: close") == 1
 
 
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.0, x"])
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_nothing_is_upgraded(hasty: Process, protocol: str, size: int) -> None:
+    """The body of `curl --http2 -d` is a body, and no request of its own."""
+    headers = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABk\r\n"
+    data = request("/predict", BODY, headers) + request("/livez", None, headers) + request("/predict", GOOD, headers)
+    with hasty.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(data + LAST), size):
+            connection.sendall((data + LAST)[at : at + size])
+        assert statuses(read_all(connection)) == [200, 200, 400, 200]
+    assert not any("websockets" in line for line in hasty.lines)
+
+
+@pytest.mark.parametrize(("target", "status"), [("/predict", 405), ("x:80", 400)])
+def test_nothing_is_connected(hasty: Process, target: str, status: int) -> None:
+    assert statuses(hasty.raw(f"CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode() + GOOD)) == [status]
+
+
 @pytest.mark.parametrize(
     "broken",
     [
