@@ -7,6 +7,7 @@ and `sweep`, called about once a second, ends what has waited too long: cheaper 
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -28,9 +29,10 @@ NOWHERE: Any = deque(maxlen=0)
 class JoinedWrites:
     """A transport that sends the head of an answer together with its body: one system call and one packet."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        """Everything but writing is the transport's own."""
+    def __init__(self, transport: asyncio.Transport, lingers: Callable[[], bool]) -> None:
+        """Everything but writing is the transport's own; `lingers` says whether it is to be closed for writing only."""
         self._transport = transport
+        self._lingers = lingers
         self._loop = asyncio.get_running_loop()
         self._head = b""
 
@@ -50,7 +52,10 @@ class JoinedWrites:
     def close(self) -> None:
         """Close, once everything is sent."""
         self._flush()
-        self._transport.close()
+        if self._lingers():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
 
     def _flush(self) -> None:
         if self._head:
@@ -69,7 +74,8 @@ class Protocol(HttpToolsProtocol):
         """As uvicorn makes it; the limits are the settings of the app's model."""
         super().__init__(*args, **kwargs)
         self.live: Live = self.config.app.state.live  # type: ignore[union-attr]
-        self._since = self._answered = time.monotonic()
+        self._since = self._answered = self._taken = time.monotonic()
+        self._unsent = 0  # the size of the answers that the client had not taken at `_taken`
         self._in_headers = True
         self._deaf = False  # whether what comes is not looked at any more
         self._stopping = False
@@ -80,7 +86,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start a connection, or refuse it where there are too many."""
-        super().connection_made(JoinedWrites(transport))  # type: ignore[arg-type]
+        super().connection_made(JoinedWrites(transport, self._lingers))  # type: ignore[arg-type]
         if len(self.connections) > self.live.settings.max_connections:
             self._refuse(503, "too many connections")
 
@@ -181,6 +187,7 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, once what came before it is answered."""
         if not self._end_after_earlier():
+            self._deaf = True
             super().send_400_response(msg)
 
     def shutdown(self) -> None:
@@ -194,7 +201,12 @@ class Protocol(HttpToolsProtocol):
     def sweep(self, now: float) -> None:
         """End what has waited too long; `now` in the time of `time.monotonic`."""
         waited, settings = now - self._since, self.live.settings
-        if self._in_headers:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent, self._taken = unsent, now
+        if unsent and now - self._taken > settings.body_seconds:
+            self.transport.abort()  # an answer that is not read, which closing would wait for
+        elif self._in_headers:
             if waited > settings.header_seconds and self._begun:
                 self._refuse(408, f"the headers did not come within {settings.header_seconds:g} seconds")
             elif waited > settings.header_seconds:
@@ -202,12 +214,8 @@ class Protocol(HttpToolsProtocol):
         elif self.cycle.more_body:
             if waited > settings.body_seconds:
                 self._refuse(408, f"the body did not come within {settings.body_seconds:g} seconds")
-        elif self.cycle.response_complete:
-            # uvicorn's own timer stops at anything that comes, be it blank lines.
-            if now - self._answered > settings.keep_alive_seconds:
-                self.transport.close()
-        elif self.flow.write_paused and waited > settings.body_seconds:
-            self.transport.abort()  # an answer that is not read
+        elif self.cycle.response_complete and now - self._answered > settings.keep_alive_seconds:
+            self.transport.close()  # uvicorn's own timer stops at anything that comes, be it blank lines
 
     @property
     def _begun(self) -> bool:
@@ -253,16 +261,28 @@ class Protocol(HttpToolsProtocol):
             b"connection: close",
             *([b"retry-after: 1"] if status == 503 else []),
         ]
-        self.transport.write(b"\r\n".join([*head, b"", body]))
-        self._close_gently()
-
-    def _close_gently(self) -> None:
-        """Close for writing, and altogether when the client has: closing what is unread would take the answer back."""
         self._deaf = True
-        if not self.transport.can_write_eof():
-            self.transport.close()
-            return
+        self.transport.write(b"\r\n".join([*head, b"", body]))
+        self.transport.close()
+
+    def _lingers(self) -> bool:
+        """Whether the connection that is to be closed is still read from: unread bytes would take the answer back.
+
+        It is closed altogether when the client has closed it, or is to be closed for the second time.
+        """
+        coming = self._deaf or (self.cycle is not None and not self._in_headers and self.cycle.more_body)
+        if not coming or self.transport in self.live.lingering or self.transport.is_closing():
+            return False
+        if not self.transport.can_write_eof():  # TLS
+            return False
+        self._deaf = True
+        self.flow.resume_reading()
         self.connections.discard(self)  # it does not count any more
         self.live.lingering.add(self.transport)
-        self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self.loop.call_later(LINGER_SECONDS, self._end_lingering)
+        return True
+
+    def _end_lingering(self) -> None:
+        if self.transport in self.live.lingering:
+            self.connections.add(self)  # for `sweep`, should its last answer not be read
+            self.transport.close()

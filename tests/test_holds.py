@@ -30,6 +30,7 @@ def hasty() -> Iterator[Process]:
         "LSTMSERVE_MAX_CONNECTIONS": "10",
         "LSTMSERVE_MAX_HEADER_BYTES": "4096",
         "LSTMSERVE_MAX_INFLIGHT_BYTES": "100000",
+        "LSTMSERVE_MAX_BODY_BYTES": "100000",
         "LSTMSERVE_MAX_QUEUE_ROWS": "1024",
     }
     with Process(MODEL, **variables) as process:
@@ -106,7 +107,45 @@ def test_blank_lines_do_not_keep_a_connection(hasty: Process) -> None:
             pytest.fail("the connection is still open")
 
 
+PAGE = request("/openapi.json")
+LAST_PAGE = request("/openapi.json", None, "Connection: close\r\n")
+
+
+def test_who_reads_slowly_gets_everything() -> None:
+    with Process(MODEL, LSTMSERVE_BODY_SECONDS="3") as process, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        connection.connect(("127.0.0.1", process.port))
+        connection.sendall(PAGE * 70 + LAST_PAGE)
+        parts = []
+        while part := connection.recv(1 << 15):
+            parts.append(part)
+            time.sleep(0.02)
+    assert statuses(b"".join(parts)) == [200] * 71
+
+
+@pytest.mark.parametrize("last", [LAST_PAGE, b"what is not HTTP\r\n\r\n"], ids=["closed", "refused"])
+def test_who_does_not_read_is_not_waited_for(hasty: Process, last: bytes) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(10):  # as many as there may be
+            connection = held.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+            connection.connect(("127.0.0.1", hasty.port))
+            connection.sendall(PAGE * 90 + last)
+        end = time.monotonic() + PATIENCE
+        while statuses(hasty.raw(LAST)) != [200]:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
 # Size and number.
+
+
+def test_a_refusal_can_be_read_while_the_body_is_still_sent(hasty: Process) -> None:
+    for path, status in (("/predict", 413), ("/nothing", 404)):
+        for _ in range(10):
+            came = hasty.raw(request(path, b" " * 6_000_000, "Connection: close\r\n"))
+            assert statuses(came) == [status]
+            assert came.endswith(b"}")
 
 
 def test_headers_at_and_over_their_limit(hasty: Process) -> None:
