@@ -6,9 +6,12 @@ and `sweep`, called about once a second, ends what has waited too long: cheaper 
 
 import asyncio
 import time
+from collections import deque
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.live import Live
@@ -19,14 +22,17 @@ from service.routes import STATUSES, error_body, of_another_dialect
 MAX_PIPELINED = 100
 # How long a connection that was refused is kept for its client to read why.
 LINGER_SECONDS = 2.0
+# Where trailers are put: it keeps nothing.
+NOWHERE: Any = deque(maxlen=0)
 
 
 class JoinedWrites:
     """A transport that sends the head of an answer together with its body: one system call and one packet."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        """Everything but writing is the transport's own."""
+    def __init__(self, transport: asyncio.Transport, lingers: Callable[[], bool]) -> None:
+        """Everything but writing is the transport's own; `lingers` says whether it is to be closed for writing only."""
         self._transport = transport
+        self._lingers = lingers
         self._loop = asyncio.get_running_loop()
         self._head = b""
 
@@ -46,7 +52,10 @@ class JoinedWrites:
     def close(self) -> None:
         """Close, once everything is sent."""
         self._flush()
-        self._transport.close()
+        if self._lingers():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
 
     def _flush(self) -> None:
         if self._head:
@@ -65,17 +74,19 @@ class Protocol(HttpToolsProtocol):
         """As uvicorn makes it; the limits are the settings of the app's model."""
         super().__init__(*args, **kwargs)
         self.live: Live = self.config.app.state.live  # type: ignore[union-attr]
-        self._since = self._answered = time.monotonic()
+        self._since = self._answered = self._taken = time.monotonic()
+        self._unsent = 0  # the size of the answers that the client had not taken at `_taken`
         self._in_headers = True
         self._deaf = False  # whether what comes is not looked at any more
         self._stopping = False
         self._before: RequestResponseCycle | None = None  # of the request before `cycle`
         self._chunk = 0  # the size of what came last
-        self._header_bytes = 0  # what has come of headers that are not complete
+        self._unread = 0  # what has come since a request or a part of a body: headers, trailers, sizes of chunks
+        self._shared = 0  # the size of what that ended in, which may hold more headers
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start a connection, or refuse it where there are too many."""
-        super().connection_made(JoinedWrites(transport))  # type: ignore[arg-type]
+        super().connection_made(JoinedWrites(transport, self._lingers))  # type: ignore[arg-type]
         if len(self.connections) > self.live.settings.max_connections:
             self._refuse(503, "too many connections")
 
@@ -85,16 +96,43 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and count what it has taken of headers that are not complete."""
+        """Feed the parser, and count what comes beside bodies."""
         if self._deaf:
             return
         self._chunk = len(data)
-        # A chunk in which a next request begins is mostly the one before.
-        self._header_bytes = self._header_bytes + len(data) if self._in_headers else 0
-        super().data_received(data)
+        self._unread += len(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+            return
         limit = self.live.settings.max_header_bytes
-        if self._in_headers and self._header_bytes > limit:
+        if self._unread > limit:
             self._refuse(431, f"the headers are over {limit} bytes")
+
+    def _feed(self, data: bytes) -> None:
+        """Feed the parser. It takes what follows an Upgrade, the body too, for another protocol: it is not asked to."""
+        while data and not self._deaf:
+            try:
+                self.parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                if not self._in_headers:
+                    self._end_after(self.cycle)  # CONNECT
+                    return
+                version = self.parser.get_http_version().encode()
+                head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+                head += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+                data = b"\r\n".join([*head, b"", data[upgrade.args[0] :]])
+                self.parser = HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            else:
+                return
+
+    def _should_upgrade(self) -> bool:
+        """Whether `_feed` reads the current request again, without its Upgrade."""
+        return bool(self.scope["method"] != "CONNECT")
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -108,17 +146,21 @@ class Protocol(HttpToolsProtocol):
         """Its headers are complete."""
         if self._deaf:
             return
-        if self._chunk > (limit := self.live.settings.max_header_bytes):
+        if self._unread + self._shared > (limit := self.live.settings.max_header_bytes):
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > limit:
-                self._header_bytes, self._deaf = size, True  # and `data_received` refuses it
+                self._unread, self._deaf = size, True  # and `data_received` refuses it
                 return
         if len(self.pipeline) >= MAX_PIPELINED:
             self._end_after(self.cycle)
             return
-        self._in_headers = False
         self._before = self.cycle
         super().on_headers_complete()
+        if self.cycle is self._before:
+            return  # an Upgrade
+        self._in_headers = False
+        self._unread = 0
+        self.headers = NOWHERE
         if self.live.draining:
             self.cycle.keep_alive = False
             if self.pipeline and self._before is not None:
@@ -127,12 +169,15 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of its body."""
         if not self._in_headers:
+            self._unread, self._shared = 0, self._chunk
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
         if not self._in_headers:
+            self._unread, self._shared = 0, self._chunk
             super().on_message_complete()
+            self.cycle.more_body = False  # also where it is answered already
 
     def on_response_complete(self) -> None:
         """It is answered."""
@@ -142,6 +187,7 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, once what came before it is answered."""
         if not self._end_after_earlier():
+            self._deaf = True
             super().send_400_response(msg)
 
     def shutdown(self) -> None:
@@ -155,7 +201,12 @@ class Protocol(HttpToolsProtocol):
     def sweep(self, now: float) -> None:
         """End what has waited too long; `now` in the time of `time.monotonic`."""
         waited, settings = now - self._since, self.live.settings
-        if self._in_headers:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent, self._taken = unsent, now
+        if unsent and now - self._taken > settings.body_seconds:
+            self.transport.abort()  # an answer that is not read, which closing would wait for
+        elif self._in_headers:
             if waited > settings.header_seconds and self._begun:
                 self._refuse(408, f"the headers did not come within {settings.header_seconds:g} seconds")
             elif waited > settings.header_seconds:
@@ -163,17 +214,13 @@ class Protocol(HttpToolsProtocol):
         elif self.cycle.more_body:
             if waited > settings.body_seconds:
                 self._refuse(408, f"the body did not come within {settings.body_seconds:g} seconds")
-        elif self.cycle.response_complete:
-            # uvicorn's own timer stops at anything that comes, be it blank lines.
-            if now - self._answered > settings.keep_alive_seconds:
-                self.transport.close()
-        elif self.flow.write_paused and waited > settings.body_seconds:
-            self.transport.abort()  # an answer that is not read
+        elif self.cycle.response_complete and now - self._answered > settings.keep_alive_seconds:
+            self.transport.close()  # uvicorn's own timer stops at anything that comes, be it blank lines
 
     @property
     def _begun(self) -> bool:
         """Whether, while headers are waited for, some of them have come."""
-        return self._header_bytes > 0 or self.cycle is not None
+        return self._unread > 0 or self.cycle is not None
 
     def _end_after(self, cycle: RequestResponseCycle) -> None:
         """Close once this is answered; what else comes is not looked at."""
@@ -214,16 +261,28 @@ class Protocol(HttpToolsProtocol):
             b"connection: close",
             *([b"retry-after: 1"] if status == 503 else []),
         ]
-        self.transport.write(b"\r\n".join([*head, b"", body]))
-        self._close_gently()
-
-    def _close_gently(self) -> None:
-        """Close for writing, and altogether when the client has: closing what is unread would take the answer back."""
         self._deaf = True
-        if not self.transport.can_write_eof():
-            self.transport.close()
-            return
+        self.transport.write(b"\r\n".join([*head, b"", body]))
+        self.transport.close()
+
+    def _lingers(self) -> bool:
+        """Whether the connection that is to be closed is still read from: unread bytes would take the answer back.
+
+        It is closed altogether when the client has closed it, or is to be closed for the second time.
+        """
+        coming = self._deaf or (self.cycle is not None and not self._in_headers and self.cycle.more_body)
+        if not coming or self.transport in self.live.lingering or self.transport.is_closing():
+            return False
+        if not self.transport.can_write_eof():  # TLS
+            return False
+        self._deaf = True
+        self.flow.resume_reading()
         self.connections.discard(self)  # it does not count any more
         self.live.lingering.add(self.transport)
-        self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self.loop.call_later(LINGER_SECONDS, self._end_lingering)
+        return True
+
+    def _end_lingering(self) -> None:
+        if self.transport in self.live.lingering:
+            self.connections.add(self)  # for `sweep`, should its last answer not be read
+            self.transport.close()

@@ -121,6 +121,11 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
             f"max_rows ({settings.max_rows}) is over max_queue_rows ({settings.max_queue_rows}): "
             "such a request would never fit"
         )
+    if settings.max_body_bytes > settings.max_inflight_bytes:
+        raise SettingsError(
+            f"max_body_bytes ({settings.max_body_bytes}) is over max_inflight_bytes ({settings.max_inflight_bytes}): "
+            "such a body would never fit"
+        )
     return settings
 
 

@@ -1,8 +1,10 @@
 """What a client may do to a connection, byte by byte, and that nothing accepted is lost. Over real sockets."""
 
+import contextlib
 import json
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -28,6 +30,7 @@ def hasty() -> Iterator[Process]:
         "LSTMSERVE_MAX_CONNECTIONS": "10",
         "LSTMSERVE_MAX_HEADER_BYTES": "4096",
         "LSTMSERVE_MAX_INFLIGHT_BYTES": "100000",
+        "LSTMSERVE_MAX_BODY_BYTES": "100000",
         "LSTMSERVE_MAX_QUEUE_ROWS": "1024",
     }
     with Process(MODEL, **variables) as process:
@@ -104,7 +107,45 @@ def test_blank_lines_do_not_keep_a_connection(hasty: Process) -> None:
             pytest.fail("the connection is still open")
 
 
+PAGE = request("/openapi.json")
+LAST_PAGE = request("/openapi.json", None, "Connection: close\r\n")
+
+
+def test_who_reads_slowly_gets_everything() -> None:
+    with Process(MODEL, LSTMSERVE_BODY_SECONDS="3") as process, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        connection.connect(("127.0.0.1", process.port))
+        connection.sendall(PAGE * 70 + LAST_PAGE)
+        parts = []
+        while part := connection.recv(1 << 15):
+            parts.append(part)
+            time.sleep(0.02)
+    assert statuses(b"".join(parts)) == [200] * 71
+
+
+@pytest.mark.parametrize("last", [LAST_PAGE, b"what is not HTTP\r\n\r\n"], ids=["closed", "refused"])
+def test_who_does_not_read_is_not_waited_for(hasty: Process, last: bytes) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(10):  # as many as there may be
+            connection = held.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+            connection.connect(("127.0.0.1", hasty.port))
+            connection.sendall(PAGE * 90 + last)
+        end = time.monotonic() + PATIENCE
+        while statuses(hasty.raw(LAST)) != [200]:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
 # Size and number.
+
+
+def test_a_refusal_can_be_read_while_the_body_is_still_sent(hasty: Process) -> None:
+    for path, status in (("/predict", 413), ("/nothing", 404)):
+        for _ in range(10):
+            came = hasty.raw(request(path, b" " * 6_000_000, "Connection: close\r\n"))
+            assert statuses(came) == [status]
+            assert came.endswith(b"}")
 
 
 def test_headers_at_and_over_their_limit(hasty: Process) -> None:
@@ -115,6 +156,41 @@ def test_headers_at_and_over_their_limit(hasty: Process) -> None:
         assert statuses(hasty.raw(GOOD + request("/predict", BODY, headers) + GOOD)) in ([200], [200, 431])
     assert statuses(hasty.raw(b"GET /" + b"x" * 5000)) == [431]
     assert counted(hasty, "headers-too-large") == before + 7
+
+
+@pytest.mark.parametrize("size", [1, 1000, 3000, 100_000])
+def test_headers_are_as_long_in_many_packets_as_in_one(hasty: Process, size: int) -> None:
+    for count, status in ((400, 200), (500, 431)):
+        data = request("/predict", BODY, "".join(f"x{k:03}: y\r\n" for k in range(count)) + "Connection: close\r\n")
+        with hasty.connect() as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for at in range(0, len(data), size):
+                connection.sendall(data[at : at + size])
+            assert statuses(read_all(connection)) == [status]
+
+
+CHUNKED_WHOLE = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n"
+
+
+@pytest.mark.parametrize("path", [b"/predict", b"/nothing"])
+@pytest.mark.parametrize("trailers", [b"a: b\r\n" * 100, b"a" * 600])
+def test_trailers_have_an_end(hasty: Process, path: bytes, trailers: bytes) -> None:
+    with hasty.connect() as connection:
+        connection.sendall(CHUNKED_WHOLE % (path, len(BODY), BODY))
+        before = counted(hasty, "headers-too-large")
+        with contextlib.suppress(ConnectionError):  # what is answered already is closed
+            for _ in range(20):
+                connection.sendall(trailers)
+                httpx.get(f"{hasty.url}/livez")  # so that it comes by itself
+            assert statuses(read_all(connection)) == [431 if path == b"/predict" else 404]
+    assert counted(hasty, "headers-too-large") == before + 1
+
+
+def test_trailers_are_no_headers(hasty: Process) -> None:
+    trailers = b"X-Request-Timeout-Ms: 0\r\nX-Request-Id: trailer\r\n\r\n"
+    came = hasty.raw(CHUNKED_WHOLE % (b"/predict", len(BODY), BODY) + trailers + LAST)
+    assert statuses(came) == [200, 200]
+    assert b"trailer" not in came
 
 
 def test_too_many_connections(hasty: Process) -> None:
@@ -164,6 +240,25 @@ def test_pipelined_beyond_reason(hasty: Process) -> None:
     came = hasty.raw(b"GET /livez HTTP/1.1\r\n\r\n" * 5000)
     assert statuses(came) == [200] * 101
     assert came.count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.0, x"])
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_nothing_is_upgraded(hasty: Process, protocol: str, size: int) -> None:
+    """The body of `curl --http2 -d` is a body, and no request of its own."""
+    headers = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABk\r\n"
+    data = request("/predict", BODY, headers) + request("/livez", None, headers) + request("/predict", GOOD, headers)
+    with hasty.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(data + LAST), size):
+            connection.sendall((data + LAST)[at : at + size])
+        assert statuses(read_all(connection)) == [200, 200, 400, 200]
+    assert not any("websockets" in line for line in hasty.lines)
+
+
+@pytest.mark.parametrize(("target", "status"), [("/predict", 405), ("x:80", 400)])
+def test_nothing_is_connected(hasty: Process, target: str, status: int) -> None:
+    assert statuses(hasty.raw(f"CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode() + GOOD)) == [status]
 
 
 @pytest.mark.parametrize(

@@ -110,3 +110,8 @@ def test_an_unknown_variable_ends_the_process_with_a_line_that_names_it(variable
     assert ended.stdout == ""
     assert variable in ended.stderr.splitlines()[-1]
     assert os.environ.get(variable) is None
+
+
+def test_a_body_that_would_never_fit() -> None:
+    with pytest.raises(SettingsError, match=r"max_body_bytes \(2097152\) is over max_inflight_bytes \(1000\)"):
+        read({**MODEL, "LSTMSERVE_MAX_INFLIGHT_BYTES": "1000"}, {})
