@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service import __version__
@@ -35,6 +36,8 @@ PIPE_CLOSED = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status. Wrong usage ends in argparse's own SystemExit."""
     _one_blas_thread()
+    if sys.stdout is None:  # closed by whoever started this
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A label that the terminal cannot show is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -48,10 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LstmServeError as error:
         _say(str(error))
         return 3 if isinstance(error, ModelError) else 1
-    except BrokenPipeError:
+    except OSError as error:
         # What is still buffered goes nowhere, or the interpreter would complain of it on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
+        if isinstance(error, BrokenPipeError):
+            return PIPE_CLOSED
+        _say(f"the output cannot be written: {error.strerror or error}")
+        return 1
     except KeyboardInterrupt:
         return INTERRUPTED
     return status
@@ -138,8 +144,6 @@ def _add_inspect(add_parser: AddParser) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from service import explain, series, trace
     from service.loading import golden, resolve
 

@@ -48,7 +48,7 @@ def read(data: bytes, features: Sequence[str] | None, width: int | None) -> Tabl
     first = next(rows, None)
     if first is None:
         raise _invalid("has no rows")
-    if _is_header(first.cells, features):
+    if _is_header(first.cells, features, width):
         picked, notes = _from_header(first, features, width)
         names: tuple[str, ...] | None = tuple(first.cells[k].strip() for k in picked)
         ahead = None
@@ -142,11 +142,15 @@ def _has_decimal_comma(cell: str) -> bool:
     return cell.count(",") == 1 and _is_number(cell.replace(",", "."))
 
 
-def _is_header(cells: Sequence[str], features: Sequence[str] | None) -> bool:
+def _is_header(cells: Sequence[str], features: Sequence[str] | None, width: int | None) -> bool:
     # An empty cell may be a missing value as well as a missing name; a name may be a number, as in 0,1,2.
     if any(cell.strip() and not _is_number(cell) and not _has_decimal_comma(cell) for cell in cells):
         return True
-    return features is not None and {*features} <= {cell.strip() for cell in cells}
+    names = [cell.strip() for cell in cells]
+    if features is None:
+        # What pandas calls columns that have no names.
+        return len(names) > 1 and len(names) == width and names == [str(k) for k in range(len(names))]
+    return {*features} <= {*names}
 
 
 def _from_header(first: _Row, features: Sequence[str] | None, width: int | None) -> tuple[list[int], tuple[str, ...]]:

@@ -7,7 +7,12 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import settings
 from serving import ASKER, PATIENCE, Process
+
+# A deadline is a wall clock's, which says nothing on a shared machine.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 Golden = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 

@@ -68,6 +68,7 @@ def test_no_card(tmp_path: Path) -> None:
         ({"scaling": {"mean": [1], "scale": [0]}}, "scaling: no scale may be 0"),
         ({"scaling": {"mean": [1]}}, "scaling is either mean and scale, or min and max"),
         ({"scaling": {"std": [1]}}, "scaling.std: is not a field"),
+        ({"classes": ["a", "b\x1b[31m"]}, "classes.1: holds control characters"),
         ("[1]", "the card: Input should be an object"),
         ("{", "the card: Invalid JSON"),
         ('{"timesteps": NaN}', "timesteps"),

@@ -303,3 +303,14 @@ def test_a_model_that_misses_its_golden_predictions_is_still_shown(
     assert err.startswith(f"lstm-serve: {missing}: it misses its golden predictions in model.golden.npz by up to ")
     assert err.count("\n") == 1
     assert run(capsys, "predict", missing, EXAMPLE)[0] == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("output", "status", "said"),
+    [("/dev/full", 1, "lstm-serve: the output cannot be written: No space left on device\n"), ("&-", 0, "")],
+)
+def test_an_output_that_takes_nothing(output: str, status: int, said: str) -> None:
+    command = f'"{sys.executable}" -m service inspect "{TURBOFAN}" >{output}'
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, said)

@@ -360,3 +360,12 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path.write_text('{"sequence": [[1, 2, 3]], "sequence": [[4, 5, 6]]}')
     with pytest.raises(InvalidInput, match='holds "sequence" more than once'):
         series.read(str(path), classes((1, 3)))
+
+
+def test_a_header_that_counts_the_columns_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "pandas.csv"
+    path.write_text("0,1,2\n" + "".join(f"{k},{k},{k}\n" for k in range(5)))
+    sequences = read(str(path), classes())
+    assert list(sequences.numbers) == [4, 5]
+    assert sequences.x[0, 0].tolist() == [0, 0, 0]
+    assert any("in their order" in note for note in sequences.notes)

@@ -11,7 +11,14 @@ from service.errors import UnreadableFile
 
 MAX_BYTES = 4 << 20
 
-Text = Annotated[str, Field(min_length=1, max_length=1000)]
+
+def _printable(text: str) -> str:
+    if not text.replace("\n", " ").isprintable():
+        raise ValueError("holds control characters")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
 Numbers = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
 
 
