@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import LstmServeError, Unavailable
+from service.errors import ComputeFailed, LstmServeError, Unavailable
 from service.keys import Keys
 from service.live import Live
 from service.routes import OF_HTTP, refuse, row_of
@@ -57,7 +57,7 @@ class Boundary:
             return
         start = time.perf_counter()
         headers, state = dict(scope["headers"]), scope.setdefault("state", {})
-        given = headers.get(b"x-request-id", b"")
+        given = headers.get(b"x-request-id", b"").strip()
         request_id = given if REQUEST_ID.fullmatch(given) else b"%s-%x" % (self._prefix.encode(), next(self._count))
         state["headers"], state["request_id"], state["arrived"] = headers, request_id.decode(), time.monotonic()
         status = 0
@@ -74,7 +74,7 @@ class Boundary:
                 self._expect_key(self.keys, headers.get(b"authorization"))
             await self.app(scope, receive, answer)
         except ClientDisconnect:
-            status = CLIENT_LEFT
+            status = scope["state"].get("refused", CLIENT_LEFT)  # by the protocol, before the body was complete
         except HTTPException as error:
             allow = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
             await refuse(scope, answer, OF_HTTP[error.status_code], error, allow)
@@ -105,7 +105,9 @@ class Boundary:
         if isinstance(error, asyncio.CancelledError):
             # The server has waited for the requests in flight as long as it may.
             return Unavailable("the service is stopping")
-        if not isinstance(error, LstmServeError):
+        if isinstance(error, ComputeFailed):
+            log.error("request %s failed: %s", request_id, error)
+        elif not isinstance(error, LstmServeError):
             log.error("request %s failed", request_id, exc_info=error)
         return error
 
@@ -118,8 +120,8 @@ class Boundary:
             record = {
                 "request_id": state["request_id"],
                 "method": scope["method"],
-                # A terminal would act on a control character.
-                "path": path if path.isprintable() else ascii(path),
+                # A terminal would act on a control character, and a blank would look like the end of the path.
+                "path": path if path.isprintable() and " " not in path else ascii(path),
                 "status": status,
                 "ms": round(seconds * 1000, 3),
             }

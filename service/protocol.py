@@ -250,6 +250,7 @@ class Protocol(HttpToolsProtocol):
             if self.cycle.response_started:
                 self.transport.close()  # it is answered already, and its body still coming
                 return
+            self.cycle.scope["state"]["refused"] = status
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         path = self.scope["path"] if self.scope is not None and "path" in self.scope else "/"

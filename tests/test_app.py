@@ -80,7 +80,7 @@ async def test_a_forward_pass_that_raises_is_a_500_that_shows_nothing(caplog: py
 
 
 @in_loop
-async def test_an_output_that_is_not_finite_is_a_500() -> None:
+async def test_an_output_that_is_not_finite_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
     app = app_of()
     with_echo(app).nan.add(0.5)
     async with started(app):
@@ -89,6 +89,7 @@ async def test_an_output_that_is_not_finite_is_a_500() -> None:
     assert (bad.status, good.status, batch.status) == (500, 200, 500)
     assert bad.json["type"] == "urn:lstm-serve:not-finite"
     assert bad.json["request_id"] == bad.headers["x-request-id"]
+    assert f"request {bad.json['request_id']} failed: the model answered NaN or infinity" in caplog.text
 
 
 @in_loop

@@ -77,6 +77,11 @@ def test_what_does_not_come_is_not_waited_for(hasty: Process) -> None:
     assert counted(hasty, "too-slow") == before + sum(answered.count(408) for answered in came.values())
 
 
+def test_a_body_that_does_not_come_is_a_408_in_the_log_too(hasty: Process) -> None:
+    assert statuses(hasty.raw(request("/predict", BODY, "X-Request-Id: late\r\n")[:-1])) == [408]
+    assert hasty.wait_for('"request_id":"late".*"status":408')
+
+
 @pytest.mark.parametrize("early", [b"POST /nothing HTTP/1.1", b"POST /predict HTTP/1.1"])
 def test_a_body_that_drips_after_its_answer_is_not_waited_for(hasty: Process, early: bytes) -> None:
     head = early + b"\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"

@@ -360,3 +360,10 @@ def test_two_requests_in_one_packet(service: Process) -> None:
     request = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n%s"
     both = request % (len(GOOD), b"", GOOD) + request % (len(GOOD), b"Connection: close\r\n", GOOD)
     assert service.raw(both).count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_blanks_after_a_header_are_no_part_of_it(service: Process) -> None:
+    head = "POST /predict HTTP/1.1\r\nHost: x\r\nX-Request-Id: abc \t\r\nX-Request-Timeout-Ms: 5000 \t\r\n"
+    came = service.raw(f"{head}Connection: close\r\nContent-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD)
+    assert came.startswith(b"HTTP/1.1 200 ")
+    assert b"x-request-id: abc\r\n" in came

@@ -87,6 +87,13 @@ async def test_a_path_is_cut_and_its_control_characters_are_escaped(caplog: pyte
         assert len(line) < 300
 
 
+@in_loop
+async def test_a_path_with_blanks_is_no_record_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    await call(create_app(Settings(model=ASKER / "k215_model.h5")), "/x 200 ms=0.1 rows=1")
+    assert caplog.records[-1].getMessage() == "GET '/x 200 ms=0.1 rows=1' 404"
+
+
 def test_json_line() -> None:
     made = json.loads(logs.JsonLines().format(record_of("a\nb", request={"rows": 2, "odd": {1}})))
     assert made.pop("time")

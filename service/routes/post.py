@@ -203,7 +203,7 @@ def timeout_of(request: Request, longest: float) -> float:
     given = request.scope["state"]["headers"].get(b"x-request-timeout-ms")
     if given is None:
         return longest
-    if not re.fullmatch(rb"[0-9]{1,9}", given):
+    if not re.fullmatch(rb"[0-9]{1,9}[ \t]*", given):
         raise Malformed("expected whole milliseconds in the header X-Request-Timeout-Ms")
     return min(int(given) / 1000, longest)
 
