@@ -365,7 +365,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 def test_a_header_that_counts_the_columns_is_one(tmp_path: Path) -> None:
     path = tmp_path / "pandas.csv"
     path.write_text("0,1,2\n" + "".join(f"{k},{k},{k}\n" for k in range(5)))
-    sequences = read(str(path), classes())
+    sequences = series.read(str(path), UNNAMED)
     assert list(sequences.numbers) == [4, 5]
     assert sequences.x[0, 0].tolist() == [0, 0, 0]
     assert any("in their order" in note for note in sequences.notes)
