@@ -30,7 +30,8 @@ LARGE = 1 << 16  # bytes of a body
 HEAVY = 1 << 18
 ROOM = 2
 FEW = 50
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+# The largest number that does not become infinity; it is a little more than the largest float32.
+FLOAT32_MAX = math.nextafter(2.0**128 - 2.0**103, 0)
 
 Where = tuple[str | int, ...]
 
@@ -51,8 +52,7 @@ class Body(BaseModel):
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """The validated body. Raises Malformed, InvalidInput, or TooLarge for too many sequences."""
-        if len(raw) > HEAVY:
-            cls._weigh(raw)
+        cls.weigh(raw)
         # Of a key that is there twice the parsed body has the last alone.
         return cls.of(json_of(raw), once=raw.count(b'"') == 2)
 
@@ -75,15 +75,20 @@ class Body(BaseModel):
         raise InvalidInput(problems or [Problem((), f'expected the key "{cls.key}" once')])
 
     @classmethod
-    def _weigh(cls, raw: bytes) -> None:
-        """Refuse, before it is parsed, what cannot be good and would take thirty times its size in memory."""
+    def weigh(cls, raw: bytes, few: int = FEW) -> None:
+        """Refuse, before it is parsed, what cannot be good and would take thirty times its size in memory.
+
+        `few` is how many objects, and quotes, there may be.
+        """
+        if len(raw) <= HEAVY:
+            return
         lists, objects, texts, numbers = (raw.count(mark) for mark in (b"[", b"{", b'"', b","))
-        if max(lists / cls.most_lists, numbers / cls.most_numbers, objects / FEW, texts / FEW) <= ROOM:
+        if max(lists / cls.most_lists, numbers / cls.most_numbers, objects / few, texts / few) <= ROOM:
             return
         if (lists, objects) != (raw.count(b"]"), raw.count(b"}")):
             raise Malformed("the body is not JSON: not every list and object in it is closed")
         came = f"got {lists} lists, {numbers} numbers, {objects} objects and {texts // 2} texts"
-        if cls.many and max(objects, texts) <= FEW:
+        if cls.many and max(objects, texts) <= few:
             raise TooLarge(f"at most {cls.max_rows} sequences are answered at once; {came}")
         raise InvalidInput(
             [Problem((), f'expected the key "{cls.key}" alone and lists of numbers of its shape; {came}')]

@@ -32,6 +32,9 @@ class Decoded(Protocol):
     def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
         """The sequences, in order, as arrays (n, *input_shape). Raises InvalidInput where they do not fit."""
 
+    def let_go(self) -> None:
+        """Forget the values, once there are arrays: the request may wait long for its answer."""
+
 
 class Answer(NamedTuple):
     """The bytes of an answer, the model that gave it, and the headers that say what the bytes are."""
@@ -63,7 +66,7 @@ class PostRoute(APIRoute):
         try:
             if live.batcher.queued_rows:
                 live.batcher.check_room(rows_at_a_glance(raw, headers, live.model))
-            body = self.decode(raw, headers, live.model)
+            body = self.decode(raw, headers, live)
             del raw  # it may wait long for its answer
             answer = await cast("Endpoint", self.endpoint)(body, Request(scope, receive))
         finally:
@@ -71,7 +74,7 @@ class PostRoute(APIRoute):
         sha256 = (b"x-model-sha256", answer.model.origin.sha256.encode())
         await respond(send, 200, answer.content, [*answer.headers, sha256])
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> Decoded:  # noqa: ARG002 - others need it
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:  # noqa: ARG002 - others need it
         """The body that the endpoint takes; a dialect that reads more than its type's JSON says so here."""
         expect_json(headers, raw)
         return self.body_type.parse(raw)
@@ -180,8 +183,7 @@ async def predicted(
         for x in arrays:
             _check_free(model, x, live.settings.max_timesteps)
     jobs = [live.batcher.submit(model, x, deadline) for x in arrays]
-    if isinstance(body, Body):
-        body.let_go()
+    body.let_go()
     found = await computed(jobs, request)
     classes = [k for y in found for k in predicted_classes(model, y)]
     live.metrics.answered(classes, jobs[0].queue_seconds, sum(map(len, found)))

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
 from starlette.requests import Request
 
-from service.bodies import Body, body, json_of, sequence, zeros
+from service.bodies import FEW, Body, body, json_of, sequence, zeros
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.engine.recurrent import Shape
@@ -44,6 +44,8 @@ class V1Request(BaseModel):
     @classmethod
     def parse(cls, raw: bytes) -> "Form":
         """The sequences, in whichever form they come. Raises Malformed or InvalidInput."""
+        instances = cls.forms["instances"]
+        instances.weigh(raw, FEW + 2 * instances.max_rows)  # each row may have a name
         parsed = json_of(raw)
         given = [key for key in FORMS if key in parsed] if isinstance(parsed, dict) else []
         if len(given) != 1:
@@ -74,6 +76,10 @@ class Form(NamedTuple):
         """The sequences, in order, as arrays (n, *input_shape)."""
         return self.body.arrays(dtype)
 
+    def let_go(self) -> None:
+        """Forget the lists."""
+        self.body.let_go()
+
 
 def _bare(value: Any, *where: str | int) -> Any:  # noqa: ANN401 - JSON is anything
     """The value of an object's only key; anything but an object as it is."""
@@ -89,7 +95,7 @@ class PredictRoute(PostRoute):
 
     plain_errors = True
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> Decoded:  # noqa: ARG002 - others need it
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:  # noqa: ARG002 - others need it
         """The request."""
         return cast("type[V1Request]", self.body_type).parse(raw)
 
