@@ -138,7 +138,8 @@ def serving(command: Sequence[str], environment: dict[str, str]) -> Iterator[tup
 def load(wrk: str, pid: int, path: str, bodies: Path, connections: int, seconds: int, **told: str) -> Point:
     """Drive the server with wrk from core 1; `told` are more variables for post.lua."""
     environment = {**os.environ, "BODIES": str(bodies), "POST_PATH": path, **told}
-    command = ["taskset", "-c", "1", wrk, "-t1", f"-c{connections}", "--latency", "-s", str(HERE / "post.lua")]
+    options = ["-t1", f"-c{connections}", "--timeout", "20s", "--latency", "-s", str(HERE / "post.lua")]
+    command = ["taskset", "-c", "1", wrk, *options]
     url = f"http://127.0.0.1:{PORT}"
     subprocess.run([*command, "-d1", url], env=environment, check=True, stdout=subprocess.DEVNULL)
     before = cpu_seconds(pid)

@@ -30,7 +30,8 @@ LARGE = 1 << 16  # bytes of a body
 HEAVY = 1 << 18
 ROOM = 2
 FEW = 50
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+# The largest number that does not become infinity; it is a little more than the largest float32.
+FLOAT32_MAX = math.nextafter(2.0**128 - 2.0**103, 0)
 
 Where = tuple[str | int, ...]
 
@@ -51,8 +52,7 @@ class Body(BaseModel):
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """The validated body. Raises Malformed, InvalidInput, or TooLarge for too many sequences."""
-        if len(raw) > HEAVY:
-            cls.weigh(raw)
+        cls.weigh(raw)
         # Of a key that is there twice the parsed body has the last alone.
         return cls.of(json_of(raw), once=raw.count(b'"') == 2)
 
@@ -78,12 +78,17 @@ class Body(BaseModel):
     def weigh(cls, raw: bytes, few: int = FEW) -> None:
         """Refuse, before it is parsed, what cannot be good and would take thirty times its size in memory.
 
-        A good body has at most `few` objects and `few` texts.
+        `few` is how many objects, and quotes, there may be.
         """
-        lists, objects, texts, numbers = counted(raw)
+        if len(raw) <= HEAVY:
+            return
+        lists, objects, texts, commas = (raw.count(mark) for mark in (b"[", b"{", b'"', b","))
+        numbers = commas + 1
         if max(lists / cls.most_lists, numbers / cls.most_numbers, objects / few, texts / few) <= ROOM:
             return
-        came = too_heavy(raw)
+        if (lists, objects) != (raw.count(b"]"), raw.count(b"}")):
+            raise Malformed("the body is not JSON: not every list and object in it is closed")
+        came = f"got {lists} lists, {numbers} numbers, {objects} objects and {texts // 2} texts"
         if cls.many and max(objects, texts) <= few:
             raise TooLarge(f"at most {cls.max_rows} sequences are answered at once; {came}")
         raise InvalidInput(
@@ -152,19 +157,6 @@ class Body(BaseModel):
 
     def _beyond_float32(self) -> InvalidInput:
         return InvalidInput(list(islice(self._walk({self.key: getattr(self, self.key)}), MAX_PROBLEMS)))
-
-
-def counted(raw: bytes) -> tuple[int, int, int, int]:
-    """How many lists, objects, texts and numbers a body has, about, without parsing it."""
-    return raw.count(b"["), raw.count(b"{"), raw.count(b'"') // 2, raw.count(b",") + 1
-
-
-def too_heavy(raw: bytes) -> str:
-    """What there is too much of in a body that is not parsed. Raises Malformed where it is no JSON either."""
-    if (raw.count(b"["), raw.count(b"{")) != (raw.count(b"]"), raw.count(b"}")):
-        raise Malformed("the body is not JSON: not every list and object in it is closed")
-    lists, objects, texts, numbers = counted(raw)
-    return f"got {lists} lists, {numbers} numbers, {objects} objects and {texts} texts"
 
 
 def json_of(raw: bytes) -> Any:  # noqa: ANN401 - JSON is anything

@@ -15,6 +15,7 @@ from service.errors import ComputeFailed, LstmServeError, Unavailable
 from service.keys import Keys
 from service.live import Live
 from service.routes import OF_HTTP, refuse, row_of
+from service.routes.docs import PATHS as DOCS
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ CLIENT_LEFT = 499
 def open_paths(settings: Settings) -> frozenset[str]:
     """The paths that need no key."""
     metrics = {"/metrics"} if settings.open_metrics else set()
-    docs = {"/docs", "/openapi.json"} if settings.open_docs else set()
+    docs = DOCS if settings.open_docs else set()
     return HEALTH | metrics | docs
 
 

@@ -6,6 +6,7 @@ triton-inference-server/server. Parameters: extension_parameters.md there.
 
 import math
 import re
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -17,7 +18,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from service.answers import predicted_classes
-from service.bodies import FEW, HEAVY, MAX_PROBLEMS, ROOM, counted, json_of, too_heavy
+from service.bodies import FEW, HEAVY, MAX_PROBLEMS, ROOM, json_of
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.errors import InvalidInput, Malformed, Problem
@@ -126,68 +127,70 @@ TENSOR = ("inputs", 0)
 
 
 class Head(NamedTuple):
-    """The JSON part of a request, once it is known to be good; `timeout` in seconds."""
+    """What a request asks besides its tensor; `timeout` in seconds."""
 
     id: str | None
-    tensor: InputTensor
     timeout: float | None
     outputs: Sequence[Output]
 
 
-class Infer(NamedTuple):
-    """A request: the JSON part, and the whole body, in which binary data starts at `start`."""
+class Infer:
+    """A request. What was parsed or received of its tensor is held until there is an array."""
 
-    model: Model
-    head: Head
-    raw: bytes
-    start: int
-
-    @property
-    def rows(self) -> int:
-        """How many sequences there are."""
-        return self.head.tensor.shape[0]
+    def __init__(self, model: Model, head: Head, tensor: InputTensor, raw: bytes, start: int) -> None:
+        """Binary data starts at `start` of the body."""
+        self.head = head
+        self.rows = tensor.shape[0]
+        self._model, self._tensor, self._raw, self._start = model, tensor, raw, start
 
     def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
         """The input (n, *input_shape). Raises InvalidInput or Malformed."""
-        tensor = self.head.tensor
-        x = _from_bytes(tensor, self.raw, self.start) if tensor.data is None else _from_json(tensor, tensor.data)
-        if tensor.data is not None and len(self.raw) > self.start:
-            raise Malformed(f"expected nothing after the JSON, got {len(self.raw) - self.start} bytes")
+        tensor, raw, start = self._tensor, self._raw, self._start
+        x = _from_bytes(tensor, raw, start) if tensor.data is None else _from_json(tensor, tensor.data)
+        if tensor.data is not None and len(raw) > start:
+            raise Malformed(f"expected nothing after the JSON, got {len(raw) - start} bytes")
         if x.dtype == bool:
             x = (x.view(np.uint8) != 0).view(np.uint8)
         try:
-            return [self.model.checked(x).astype(dtype, copy=False)]
+            checked = self._model.checked(x)
         except InvalidInput as error:
             found = [Problem((*TENSOR, "data", *problem.where), problem.detail) for problem in error.problems]
             raise InvalidInput(found) from None
+        return [checked.astype(dtype, copy=False)]
 
     def let_go(self) -> None:
-        """Forget the numbers, but those of a head that is kept for the next request."""
-        if self.start > SHORT:
-            self.head.tensor.__dict__["data"] = None
+        """Forget the tensor and the body: the request may wait long for its answer."""
+        del self._tensor, self._raw
 
 
-def decode(model: Model, raw: bytes, headers: Mapping[bytes, bytes]) -> Infer:
+def decode(model: Model, raw: bytes, headers: Mapping[bytes, bytes], max_rows: int) -> Infer:
     """A request from the bytes of its body. Raises Malformed or InvalidInput."""
-    given = headers.get(HEADER_LENGTH)
-    if given is None:
-        return Infer(model, _head(model, raw), raw, len(raw))
-    if not re.fullmatch(rb"[0-9]{1,10}", given) or int(given) > len(raw):
-        raise Malformed(
-            "expected the length of the body's JSON part in the header Inference-Header-Content-Length, "
-            f"at most the body's {len(raw)} bytes"
-        )
-    start = int(given)
-    head = (_same_head if start <= SHORT else _head)(model, raw[:start])
-    return Infer(model, head, raw, start)
+    given, start = headers.get(HEADER_LENGTH), len(raw)
+    if given is not None:
+        if not re.fullmatch(rb"[0-9]{1,10}", given) or int(given) > start:
+            raise Malformed(
+                "expected the length of the body's JSON part in the header Inference-Header-Content-Length, "
+                f"at most the body's {start} bytes"
+            )
+        start = int(given)
+    json = raw if given is None else raw[:start]
+    if len(json) > HEAVY:
+        _weigh(model, json, max_rows)
+    same = given is not None and start <= SHORT
+    head, tensor = _same_head(weakref.ref(model), json) if same else _head(model, json)
+    return Infer(model, head, tensor, raw, start)
 
 
-def _head(model: Model, head: bytes) -> Head:
-    if len(head) > HEAVY:
-        lists, objects, texts, numbers = counted(head)
-        if max(objects, texts) > ROOM * FEW or lists > ROOM * (FEW + numbers / (model.input_shape[-1] or 1)):
-            _wrong(f"expected numbers, and no more lists than they need; {too_heavy(head)}", *TENSOR, "data")
-    parsed = json_of(head)
+def _weigh(model: Model, json: bytes, max_rows: int) -> None:
+    """Refuse, before it is parsed, what cannot be good and would take thirty times its size in memory."""
+    numbers = max_rows * math.prod(math.inf if size is None else size for size in model.input_shape)
+    for mark, most in ((b",", numbers), (b"[", numbers), (b"{", FEW), (b'"', FEW)):
+        if json.count(mark) > ROOM * most:
+            _wrong(f"expected {model.expects} of at most {max_rows} sequences, got a body with much else", *TENSOR)
+
+
+def _head(model: Model, json: bytes) -> tuple[Head, InputTensor]:
+    parsed = json_of(json)
     inputs = parsed.get("inputs") if isinstance(parsed, dict) else None
     if isinstance(inputs, list) and len(inputs) != 1:
         _wrong(f"expected one input, got {len(inputs)}", "inputs")
@@ -200,11 +203,15 @@ def _head(model: Model, head: bytes) -> Head:
     _refuse(request.parameters, REFUSED_OF_REQUEST, ("parameters",))
     _refuse(tensor.parameters, REFUSED_OF_TENSOR, (*TENSOR, "parameters"))
     _expect_shape(model, tensor.shape)
-    return Head(request.id, tensor, _timeout(request.parameters), _outputs(model, request))
+    return Head(request.id, _timeout(request.parameters), _outputs(model, request)), tensor
 
 
-# Before binary data, a client says the same each time: its JSON is parsed and validated once, 25 us saved after that.
-_same_head = lru_cache(maxsize=64)(_head)
+@lru_cache(maxsize=64)
+def _same_head(model: "weakref.ref[Model]", json: bytes) -> tuple[Head, InputTensor]:
+    """As `_head`: before binary data a client says the same each time, and the second time it takes 25 us less."""
+    held = model()
+    assert held is not None  # noqa: S101 - the caller has it
+    return _head(held, json)
 
 
 def encode(model: Model, y: Array, head: Head) -> tuple[bytes, int | None]:

@@ -219,6 +219,17 @@ def test_not_json_and_too_much(client: httpx.Client) -> None:
     refused(client.post(PREDICT, json={"instances": [ROW]}, headers={"x-request-timeout-ms": "0"}), 504)
 
 
+@pytest.mark.parametrize(("filler", "status"), [("[],", 413), ("{},", 400), ('"",', 400)])
+def test_what_cannot_be_good_is_refused_before_it_is_parsed(client: httpx.Client, filler: str, status: int) -> None:
+    body = '{"instances": [' + filler * (1_900_000 // len(filler)) + "0]}"
+    refused(client.post(PREDICT, content=body), status)
+
+
+def test_a_large_request_is_no_heavy_one(client: httpx.Client) -> None:
+    rows = [{"x": [[0.25] * 15] * 20}] * 1024
+    assert len(client.post(PREDICT, json={"instances": rows}).json()["predictions"]) == 1024
+
+
 def test_another_model_version_or_verb_is_not_found(client: httpx.Client) -> None:
     body = {"instances": [ROW]}
     assert '"k215_model"' in refused(client.post("/v1/models/half:predict", json=body), 404)

@@ -293,6 +293,19 @@ def test_not_json(client: httpx.Client) -> None:
     assert "not JSON" in refused(client.post(INFER, content=b"\x00\x01"))
 
 
+@pytest.mark.parametrize("filler", ["[],", "{},", '"",'])
+def test_what_cannot_be_good_is_refused_before_it_is_parsed(client: httpx.Client, filler: str) -> None:
+    data = "[" + filler * (1_900_000 // len(filler)) + "0]"
+    body = json.dumps({"inputs": [{**GOOD, "data": "DATA"}]}).replace('"DATA"', data)
+    assert "much else" in refused(client.post(INFER, content=body))
+
+
+def test_a_large_request_is_no_heavy_one(client: httpx.Client) -> None:
+    x = np.full((1024, 20, 15), 0.25, np.float32)
+    for data in (x.tolist(), x.ravel().tolist()):
+        assert client.post(INFER, json={"inputs": [{**tensor(x), "data": data}]}).status_code == 200
+
+
 def test_too_many_rows(client: httpx.Client) -> None:
     x = np.zeros((1025, 20, 15), np.uint8)
     body, headers = binary(x, "UINT8")
@@ -529,7 +542,7 @@ def test_any_body_is_answered_or_refused(request: Any, tail: bytes, length: int 
     said = b"%d" % (len(head) if length == -1 else length or 0)
     headers = {} if length is None else {b"inference-header-content-length": said}
     with suppress(LstmServeError):
-        (x,) = decode(ECHO, head + tail, headers).arrays(np.float32)
+        (x,) = decode(ECHO, head + tail, headers, 4).arrays(np.float32)
         assert x.dtype == np.float32
         assert np.isfinite(x).all()
 
@@ -553,7 +566,7 @@ def test_binary_flat_and_nested_are_the_same_numbers(rows: int, datatype: str, d
     found: list[bytes | None] = []
     for body, given_headers in bodies:
         try:
-            found.append(decode(ECHO, body, given_headers).arrays(np.float32)[0].tobytes())
+            found.append(decode(ECHO, body, given_headers, 4).arrays(np.float32)[0].tobytes())
         except InvalidInput:
             found.append(None)
     with np.errstate(over="ignore", invalid="ignore"):

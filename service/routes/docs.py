@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 # The package fastapi-swagger carries Swagger UI's own files; they are all that is used of it.
 FOLDER = "fastapi_swagger.resources"
 SCRIPT, STYLE, ICON = "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"
+PATHS = {"/openapi.json", "/docs", *(f"/docs/{name}" for name in (SCRIPT, STYLE, ICON))}
 A_DAY = {"cache-control": "public, max-age=86400"}
 
 

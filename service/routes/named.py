@@ -21,11 +21,8 @@ def served(live: Live, request: Request) -> Model:
 
 def parameters(model: Model, path: str) -> dict[str, Any]:
     """For OpenAPI: what stands in the path."""
-    known = {"model_name": model.about.name, "model_version": model.about.version}
-    return {
-        "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": [value]}}
-            for name, value in known.items()
-            if f"{{{name}}}" in path
-        ]
-    }
+    # The name stays as long as the process does, the version may change with the model.
+    name = {"name": "model_name", "schema": {"type": "string", "enum": [model.about.name]}}
+    version = {"name": "model_version", "schema": {"type": "string"}, "example": model.about.version}
+    given = [of for of in (name, version) if f"{{{of['name']}}}" in path]
+    return {"parameters": [{**of, "in": "path", "required": True} for of in given]}

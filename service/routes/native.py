@@ -30,7 +30,7 @@ FILE = {"schema": {"type": "string", "format": "binary", "description": "one arr
 NPY_CONTENT = {NPY.decode(): FILE}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class NpyBody:
     """Several sequences as one array in NumPy's .npy format."""
 
@@ -48,18 +48,19 @@ class NpyBody:
         return [self.model.checked(self.x).astype(dtype, copy=False)]
 
     def let_go(self) -> None:
-        """Nothing: an array is all there is."""
+        """Forget the file's array."""
+        del self.x
 
 
 class BatchRoute(PostRoute):
     """A POST that takes several sequences as JSON, or as a .npy file."""
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> Decoded:
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:
         """The body, as its content type says."""
         if media_type(headers) != NPY:
-            return super().decode(raw, headers, model)
+            return super().decode(raw, headers, live)
         try:
-            return NpyBody(read_npy(io.BytesIO(raw), "the body"), model)
+            return NpyBody(read_npy(io.BytesIO(raw), "the body"), live.model)
         except UnreadableFile as error:
             raise Malformed(str(error)) from None
 
@@ -73,10 +74,10 @@ class EitherRoute(BatchRoute):
         one, many = get_args(self.body_type)
         return one, many
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> Decoded:
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:
         """The body, as its content type or its key says."""
         if media_type(headers) == NPY:
-            return super().decode(raw, headers, model)
+            return super().decode(raw, headers, live)
         expect_json(headers, raw)
         one, many = self.body_types
         # Besides its key a good body is numbers; with a bad one this decides no more than which error it gets.

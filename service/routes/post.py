@@ -33,7 +33,7 @@ class Decoded(Protocol):
         """The sequences, in order, as arrays (n, *input_shape). Raises InvalidInput where they do not fit."""
 
     def let_go(self) -> None:
-        """Forget what the arrays were made of, ten times their size: the request may wait long for its answer."""
+        """Forget the values, once there are arrays: the request may wait long for its answer."""
 
 
 class Answer(NamedTuple):
@@ -66,7 +66,7 @@ class PostRoute(APIRoute):
         try:
             if live.batcher.queued_rows:
                 live.batcher.check_room(rows_at_a_glance(raw, headers, live.model))
-            body = self.decode(raw, headers, live.model)
+            body = self.decode(raw, headers, live)
             del raw  # it may wait long for its answer
             answer = await cast("Endpoint", self.endpoint)(body, Request(scope, receive))
         finally:
@@ -74,7 +74,7 @@ class PostRoute(APIRoute):
         sha256 = (b"x-model-sha256", answer.model.origin.sha256.encode())
         await respond(send, 200, answer.content, [*answer.headers, sha256])
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> Decoded:  # noqa: ARG002 - others need it
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:  # noqa: ARG002 - others need it
         """The body that the endpoint takes; a dialect that reads more than its type's JSON says so here."""
         expect_json(headers, raw)
         return self.body_type.parse(raw)

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
 from starlette.requests import Request
 
-from service.bodies import FEW, HEAVY, Body, body, json_of, sequence, zeros
+from service.bodies import FEW, Body, body, json_of, sequence, zeros
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.engine.recurrent import Shape
@@ -44,9 +44,8 @@ class V1Request(BaseModel):
     @classmethod
     def parse(cls, raw: bytes) -> "Form":
         """The sequences, in whichever form they come. Raises Malformed or InvalidInput."""
-        if len(raw) > HEAVY:
-            instances = cls.forms["instances"]
-            instances.weigh(raw, FEW + 2 * instances.max_rows)  # each row may be in an object, under a name
+        instances = cls.forms["instances"]
+        instances.weigh(raw, FEW + 2 * instances.max_rows)  # each row may have a name
         parsed = json_of(raw)
         given = [key for key in FORMS if key in parsed] if isinstance(parsed, dict) else []
         if len(given) != 1:
@@ -96,7 +95,7 @@ class PredictRoute(PostRoute):
 
     plain_errors = True
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> Decoded:  # noqa: ARG002 - others need it
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:  # noqa: ARG002 - others need it
         """The request."""
         return cast("type[V1Request]", self.body_type).parse(raw)
 

@@ -117,9 +117,9 @@ class InferRoute(PostRoute):
 
     plain_errors = True
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> Decoded:
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:
         """The request."""
-        return decode(model, raw, headers)
+        return decode(live.model, raw, headers, live.settings.max_rows)
 
 
 def router(live: Live) -> APIRouter:
