@@ -17,7 +17,7 @@ from service.live import Live
 from service.metrics import Metrics
 from service.middleware import Boundary, open_paths
 from service.reloading import Reloader, fingerprint
-from service.routes import docs, health, native, v1, v2
+from service.routes import docs, health, native, of_another_dialect, plain_responses, problem_responses, v1, v2
 from service.routes.post import PostRoute
 from service.settings import Settings
 
@@ -54,7 +54,11 @@ class App(FastAPI):
         if self.state.keys is not None:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for path, operation in operations:
-                operation["security"] = [] if path in self.state.open_paths else [{"key": []}]
+                closed = path not in self.state.open_paths
+                operation["security"] = [{"key": []}] if closed else []
+                if closed:
+                    refused = plain_responses(401) if of_another_dialect(path) else problem_responses(401)
+                    operation["responses"].setdefault("401", refused[401])
         return document
 
 

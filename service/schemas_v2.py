@@ -17,11 +17,11 @@ import orjson
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from service.answers import predicted_classes
+from service.bodies import FEW, HEAVY, MAX_PROBLEMS, ROOM, counted, json_of, too_heavy
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.errors import InvalidInput, Malformed, Problem
 from service.loading.numpy_files import AnyArray
-from service.schemas import FEW, HEAVY, MAX_PROBLEMS, ROOM, counted, json_of, too_heavy
 
 DTYPES: dict[str, str] = {
     "BOOL": "?",

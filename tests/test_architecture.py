@@ -18,7 +18,7 @@ LAYERS = (
     {"server"},
     {"app"},
     {"routes", "middleware", "reloading", "protocol"},
-    {"schemas", "schemas_v2", "live", "metrics", "logs", "answers", "keys", "inflate"},
+    {"bodies", "schemas", "schemas_v2", "live", "metrics", "logs", "answers", "keys", "inflate"},
     {"batching", "loading", "trial"},
     {"engine"},
 )
@@ -32,6 +32,7 @@ FORBIDDEN = {
     "loading": {"fastapi", "starlette", "uvicorn", "prometheus_client"},
     "batching": {"fastapi", "starlette", "uvicorn", "pydantic"},
     "trial": {"fastapi", "starlette", "uvicorn", "prometheus_client"},
+    "bodies": {"fastapi", "starlette", "uvicorn", "h5py"},
     "schemas": {"fastapi", "starlette", "uvicorn", "h5py"},
     "errors": {"fastapi", "starlette", "uvicorn", "pydantic", "numpy", "h5py"},
     "settings": {"fastapi", "starlette", "uvicorn", "numpy", "h5py"},

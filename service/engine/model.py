@@ -175,10 +175,7 @@ class Model:
             raise InvalidInput([Problem((), f"expected {self.expects}, got an array of shape {given.shape}{hint}")])
         if 0 in given.shape:
             raise InvalidInput([Problem((), f"expected {self.expects}, got an empty array of shape {given.shape}")])
-        if None in self.input_shape and any(
-            size is not None and size < 1 for shape in self._shapes_for(given.shape[1:]) for size in shape
-        ):
-            raise InvalidInput([Problem((), f"an array of shape {given.shape} has too few time steps for this model")])
+        self.check_free(given.shape[1:])
         with np.errstate(over="ignore", invalid="ignore"):  # a NaN that signals is invalid
             finite = np.isfinite(given.astype(np.float32, copy=False))
         if not finite.all():
@@ -190,6 +187,13 @@ class Model:
                 where = tuple(int(k) for k in np.argwhere(~good)[0])
                 raise InvalidInput([Problem(where, f"expected {self.expects}, got {given[where]} at {where}")])
         return given.astype(self.input_dtype)
+
+    def check_free(self, shape: tuple[int, ...]) -> None:
+        """Raise InvalidInput where the free axes of a sequence are too short: a convolution would have no output."""
+        if None in self.input_shape and any(
+            size is not None and size < 1 for sizes in self._shapes_for(shape) for size in sizes
+        ):
+            raise InvalidInput([Problem((), f"a sequence of shape {shape} has too few time steps for this model")])
 
     @property
     def expects(self) -> str:

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from service.answers import answers
+from service.bodies import Body, one_and_many
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.errors import InvalidInput, Malformed, Problem, UnreadableFile
@@ -19,7 +20,7 @@ from service.live import Live
 from service.loading.numpy_files import AnyArray, read_npy
 from service.routes import problem_responses
 from service.routes.post import Answer, Decoded, PostRoute, expect_json, media_type, predicted
-from service.schemas import Body, ModelInfo, model_info, one_and_many, one_and_many_answers
+from service.schemas import ModelInfo, model_info, one_and_many_answers
 
 ERRORS = problem_responses(400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
 MODEL_HEADER = {"X-Model-Sha256": {"description": "the model that answered", "schema": {"type": "string"}}}

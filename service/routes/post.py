@@ -13,13 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 from service.answers import predicted_classes
 from service.batching import Job
+from service.bodies import Body
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.errors import Malformed, QueueFull, TooLarge, UnknownType
 from service.inflate import inflate
 from service.live import Live
 from service.routes import JSON, Headers, respond
-from service.schemas import Body
 
 
 class Decoded(Protocol):
@@ -178,12 +178,24 @@ async def predicted(
     live.batcher.check_room(body.rows)
     seconds = timeout_of(request, live.settings.deadline_seconds)
     deadline = request.scope["state"]["arrived"] + (seconds if within is None else min(seconds, within))
-    jobs = [live.batcher.submit(model, x, deadline) for x in body.arrays(model.input_dtype)]
+    arrays = body.arrays(model.input_dtype)
+    if None in model.input_shape:
+        for x in arrays:
+            _check_free(model, x, live.settings.max_timesteps)
+    jobs = [live.batcher.submit(model, x, deadline) for x in arrays]
     body.let_go()
     found = await computed(jobs, request)
     classes = [k for y in found for k in predicted_classes(model, y)]
     live.metrics.answered(classes, jobs[0].queue_seconds, sum(map(len, found)))
     return found
+
+
+def _check_free(model: Model, x: Array, longest: int) -> None:
+    """Hold what the model's shape leaves free against the limit, and against what the model needs."""
+    sizes = [came for came, size in zip(x.shape[1:], model.input_shape, strict=True) if size is None]
+    if max(sizes) > longest:
+        raise TooLarge(f"a sequence has {max(sizes)} time steps; at most {longest} are computed")
+    model.check_free(x.shape[1:])
 
 
 def timeout_of(request: Request, longest: float) -> float:

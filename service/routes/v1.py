@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
 from starlette.requests import Request
 
+from service.bodies import FEW, HEAVY, Body, body, json_of, sequence, zeros
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.engine.recurrent import Shape
@@ -22,11 +23,10 @@ from service.live import Live
 from service.routes import not_so, plain_responses
 from service.routes.named import parameters, served
 from service.routes.post import Answer, Decoded, PostRoute, predicted
-from service.schemas import FEW, HEAVY, Body, body, json_of, sequence, zeros
 from service.schemas_v2 import INPUT, VALUES
 
-ERRORS = plain_responses(400, 401, 404, 408, 413, 429, 500, 503, 504)
-NOT_FOUND = plain_responses(401, 404, 500)
+ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
+NOT_FOUND = plain_responses(404, 500)
 
 SIGNATURE: Literal["serving_default"] = "serving_default"
 # What the answer to each form is called.
@@ -205,8 +205,8 @@ def router(live: Live) -> APIRouter:
 
 def request_type(model: Model, max_rows: int) -> type[V1Request]:
     """The type of the request for this model; its fields are there for OpenAPI."""
-    row = TypeAdapter(sequence(model.input_shape)).json_schema()
-    rows = TypeAdapter(sequence((None, *model.input_shape))).json_schema()
+    row = TypeAdapter(sequence(model.input_shape, model.id_limit)).json_schema()
+    rows = TypeAdapter(sequence((None, *model.input_shape), model.id_limit)).json_schema()
     named_rows = {"type": "array", "minItems": 1, "items": named(row)}
     made = create_model(
         "V1PredictRequest",

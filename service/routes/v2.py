@@ -38,8 +38,8 @@ TAGS: list[str | Enum] = ["open inference v2"]
 PREFIXES = ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}")
 OCTETS = b"application/octet-stream"
 
-ERRORS = plain_responses(400, 401, 404, 408, 413, 429, 500, 503, 504)
-NOT_FOUND = plain_responses(401, 404, 500)
+ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
+NOT_FOUND = plain_responses(404, 500)
 BINARY = {
     OCTETS.decode(): {
         "schema": {"type": "string", "format": "binary", "description": "the JSON, and the binary tensors after it"}

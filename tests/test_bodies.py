@@ -11,8 +11,8 @@ from echo import Echo, model_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.bodies import one_and_many
 from service.errors import InvalidInput, Malformed, TooLarge
-from service.schemas import one_and_many
 
 One, Many = one_and_many(model_of(Echo(), (2, 3)), max_rows=4)
 _, Free = one_and_many(model_of(Echo(), (None, 3)), max_rows=4)

@@ -1,0 +1,113 @@
+"""Over HTTP: models that take ids, and models whose sequences are of any length."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kerasfiles import numbers, save_sequential
+from serving import GOLDEN, call, in_loop, started
+
+from service.app import create_app
+from service.settings import Settings
+
+FEATURES = GOLDEN / "features"
+
+
+def body(value: Any, key: str = "sequence") -> bytes:
+    return json.dumps({key: value}).encode()
+
+
+def app_of(path: Path, **settings: Any) -> Any:
+    return create_app(Settings(model=path, access_log=False, **settings))
+
+
+@pytest.mark.parametrize("file", ["k122__emb.h5", "k224__emb_mz.h5", "k3__emb_bi.keras", "tf215__emb_mz.keras"])
+@in_loop
+async def test_ids_are_answered_in_every_dialect(file: str) -> None:
+    app = app_of(FEATURES / file)
+    model = app.state.live.model
+    with np.load(FEATURES / f"{file}.golden.npz") as golden:
+        x, y = golden["x0"].astype(int).tolist(), golden["y0"]
+    async with started(app):
+        batch = await call(app, "/predict/batch", body(x, "sequences"))
+        one = await call(app, "/predict", body(x[0]))
+        v1 = await call(app, f"/v1/models/{model.about.name}:predict", body(x, "instances"))
+        tensor = {"name": "ids", "shape": list(np.shape(x)), "datatype": "INT64", "data": x}
+        v2 = await call(app, f"/v2/models/{model.about.name}/infer", body([tensor], "inputs"))
+    key = {"classes": "probabilities", "binary": "probability", "values": "values"}[model.kind]
+    answers = np.array([row[key] for row in batch.json["predictions"]])
+    assert np.abs(answers.reshape(y.shape) - y).max() <= 1e-5
+    assert np.allclose(one.json[key], answers[0], rtol=0, atol=1e-6)
+    assert np.allclose(np.ravel(v1.json["predictions"]), answers.ravel(), rtol=0, atol=1e-6)
+    assert np.allclose(np.ravel(v2.json["outputs"][0]["data"]), answers.ravel(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [1.7, 3.0, -1, 10**6, 3e9, 1e30, True, "1", None])
+@in_loop
+async def test_what_is_no_id_is_refused(bad: Any) -> None:
+    app = app_of(FEATURES / "k224__emb_mz.h5")
+    model = app.state.live.model
+    row: list[Any] = [1] * 6
+    row[2] = bad
+    async with started(app):
+        one = await call(app, "/predict", body(row))
+        v1 = await call(app, f"/v1/models/{model.about.name}:predict", body([row], "instances"))
+    assert (one.status, v1.status) == (422, 400)
+    assert [problem["pointer"] for problem in one.json["errors"]] == ["#/sequence/2"]
+    assert "expected" in one.json["detail"]
+
+
+@pytest.fixture
+def convolution(tmp_path: Path) -> Path:
+    layer = ("Conv1D", {"filters": 4, "kernel_size": [8]}, [numbers(8, 3, 4), numbers(4)])
+    return save_sequential(tmp_path / "c.h5", [layer], [None, 3])
+
+
+@pytest.mark.parametrize(("steps", "status"), [(1, 422), (7, 422), (8, 200), (40, 200), (41, 413)])
+@in_loop
+async def test_a_sequence_too_short_or_too_long(convolution: Path, steps: int, status: int) -> None:
+    app = app_of(convolution, max_timesteps=40)
+    async with started(app):
+        answer = await call(app, "/predict", body([[0.5] * 3] * steps))
+    assert answer.status == status
+    if status == 200:
+        assert np.shape(answer.json["values"]) == (steps - 7, 4)
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "said"),
+    [
+        ([[1, 2], [3, 4]], 200, ""),
+        ([[1, 2, 3], [4, 5, 6]], 200, ""),
+        ([[1, 2, 3], [4]], 422, "lists of equal lengths"),
+        ([[1, 2], [3]], 422, "lists of equal lengths"),
+        ([[1e39, 2], [3, 4]], 422, "float32"),
+    ],
+)
+@in_loop
+async def test_two_free_axes(tmp_path: Path, value: Any, status: int, said: str) -> None:
+    app = app_of(save_sequential(tmp_path / "a.h5", [("Activation", {"activation": "relu"}, [])], [None, None]))
+    async with started(app):
+        answer = await call(app, "/predict", body(value))
+    assert (answer.status, said in answer.body.decode()) == (status, True)
+    if status == 200:
+        assert answer.json["values"] == value
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "said"),
+    [
+        ("/predict", body([[[0.0] * 3] * 6]), "is there one axis too many?"),
+        ("/predict/batch", body([[0.0] * 3] * 6, "sequences"), "is an axis missing?"),
+        ("/predict", body([[0.0] * 6] * 3), "are the two axes swapped?"),
+    ],
+)
+@in_loop
+async def test_axes_that_people_mix_up(path: str, sent: bytes, said: str) -> None:
+    app = app_of(GOLDEN / "small" / "binary.h5")
+    async with started(app):
+        answer = await call(app, path, sent)
+    assert answer.status == 422
+    assert said in answer.json["detail"]
