@@ -23,6 +23,10 @@ from service.errors import ComputeFailed, DeadlinePassed, NotFinite, QueueFull, 
 
 log = logging.getLogger(__name__)
 
+# Turns of the event loop between two batches: a body of 100 KB takes several until it is read, and waits for a batch in
+# each where there is one.
+TURNS = 4
+
 
 class Job:
     """A request's rows on their way: x (n, *input_shape) of one model, and the future of its y (n, *output_shape)."""
@@ -137,8 +141,9 @@ class Batcher:
             if self._running:
                 await self._compute(self._running)
                 self._running = ()
-            # One turn of the loop: what has arrived meanwhile joins the next batch.
-            await asyncio.sleep(0)
+            # What has arrived meanwhile joins the next batch, or is refused.
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
 
     def _take(self) -> list[Part]:
         """The next batch: first in, first out, rows of one shape and one model."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from service.errors import ModelError
 
 # The largest arrays that are read are 256 MiB; what reading them takes at most, with the libraries' own reservations.
-MAX_ADDRESS_SPACE = 4 << 30
+MAX_ADDRESS_SPACE = 2 << 30
 MAX_CPU_SECONDS = 120
 
 
