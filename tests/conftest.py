@@ -1,5 +1,6 @@
 """The fixtures that several modules share. What they are made of is in `serving`."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import settings
 from serving import ASKER, PATIENCE, Process
 
-# A deadline is a wall clock's, which says nothing on a shared machine.
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
+# A deadline is a wall clock's, which says nothing on a shared machine. CI tries the same examples each time; whoever
+# runs the tests elsewhere, and `make fuzz`, look for new ones.
+settings.register_profile("here", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("here")
 
 Golden = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 

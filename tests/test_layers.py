@@ -36,6 +36,7 @@ from service.engine.sequences import (
     Window,
 )
 from service.engine.wrappers import Bidirectional, Stacked, TimeDistributed
+from service.loading import layouts
 
 Array = npt.NDArray[Any]
 X = np.random.default_rng(3).normal(0, 1, (2, 6, 3)).astype(np.float32)
@@ -327,3 +328,10 @@ def test_a_plain_layer_has_nothing() -> None:
     plain = Plain(name="p")
     assert (plain.weights, plain.last_activation, plain.trace([X], [None])) == ({}, None, {})
     assert plain.output_shape([(6, 3)]) == (6, 3)
+
+
+def test_keras_1_arrays_that_do_not_fit_together_are_left_to_the_check() -> None:
+    arrays = [np.zeros((2, 3), np.float32), np.zeros((3, 3), np.float32), np.zeros(3, np.float32)] * 4
+    arrays[-1] = np.zeros((), np.float32)
+    assert layouts.lstm(arrays, 3) is arrays
+    assert layouts.gru(arrays[3:], 3) is not arrays

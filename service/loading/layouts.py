@@ -37,7 +37,9 @@ def gru(arrays: Sequence[Array], units: int) -> Sequence[Array]:
 
 def _joined(gates: Sequence[Sequence[Array]], arrays: Sequence[Array]) -> Sequence[Array]:
     # Arrays that do not fit together are left to the check that follows.
-    if any(len({array.shape[:-1] for array in arrays[k::3]}) != 1 or not arrays[k].ndim for k in range(3)):
+    if any(
+        len({(array.ndim, array.shape[:-1]) for array in arrays[k::3]}) != 1 or not arrays[k].ndim for k in range(3)
+    ):
         return arrays
     return [np.concatenate(blocks, axis=-1) for blocks in zip(*gates, strict=True)]
 
