@@ -19,7 +19,7 @@ from service.engine.model import Model
 from service.errors import Incompatible, ModelError, SettingsError, UnreadableFile
 from service.keys import Keys
 from service.live import Live, Loaded, load
-from service.settings import PREFIX
+from service.settings import PREFIX, Settings
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ MAX_REASON = 1000
 MAX_FILES = 10_000
 
 # The same code as this process runs, wherever it was started from.
-TRIAL = "import sys; sys.path[:] = sys.argv[2:]; from service.trial import main; sys.exit(main(sys.argv[1]))"
+TRIAL = "import sys; sys.path[:] = sys.argv[4:]; from service.trial import main; sys.exit(main(*sys.argv[1:4]))"
 
 Fingerprint = tuple[tuple[str, int, int, int, int], ...]
 
@@ -79,7 +79,7 @@ class Reloader:
             self._live.use(loaded)
 
     async def _load(self, now: Fingerprint) -> Loaded:
-        await try_aside(self._path)
+        await try_aside(self._live.settings)
         # A thread of its own: what it has worked with is freed when it ends.
         executor = ThreadPoolExecutor(1, "loading")
         try:
@@ -115,14 +115,17 @@ def _status(path: Path) -> tuple[str, int, int, int, int] | None:
     return str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-async def try_aside(path: Path) -> None:
+async def try_aside(settings: Settings) -> None:
     """Read the model in a child process with limits. Raises ModelError where that does not succeed."""
+    path = settings.model
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
         "-c",
         TRIAL,
         str(path),
+        settings.recurrent_activation or "",
+        settings.output_activation or "",
         *sys.path,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

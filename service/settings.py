@@ -16,7 +16,7 @@ PREFIX = "LSTMSERVE_"
 OF_A_SERVICE = re.compile(PREFIX + r"(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_.+)?)")
 URL_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://")
 
-METAVARS: dict[Any, str] = {int: "N", float: "N", str: "TEXT"}
+METAVARS: dict[Any, str] = {int: "N", float: "N", str: "TEXT", str | None: "NAME"}
 
 Count = Annotated[int, Field(gt=0, le=1 << 31)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
@@ -37,6 +37,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: Annotated[Path, Field(description="the model: a file that Keras saved")]
+    recurrent_activation: Annotated[
+        str | None, Field(description="the gates' function, where weights alone do not tell it")
+    ] = None
+    output_activation: Annotated[
+        str | None, Field(description="the last layer's function, where weights alone do not tell it")
+    ] = None
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")] = 8080
     access_log: Annotated[bool, Field(description="log each request")] = True

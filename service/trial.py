@@ -15,8 +15,11 @@ MAX_ADDRESS_SPACE = 2 << 30
 MAX_CPU_SECONDS = 120
 
 
-def main(path: str) -> int:
-    """Load the model and replay its golden predictions: 0 if it can be served, 3 and the reason on stdout if not."""
+def main(path: str, recurrent_activation: str, output_activation: str) -> int:
+    """Load the model and replay its golden predictions: 0 if it can be served, 3 and the reason on stdout if not.
+
+    The activations are what the service was started with, empty where it was not.
+    """
     limit(resource.RLIMIT_AS, MAX_ADDRESS_SPACE)
     limit(resource.RLIMIT_CPU, MAX_CPU_SECONDS)
     limit(resource.RLIMIT_CORE, 0)
@@ -24,7 +27,7 @@ def main(path: str) -> int:
     from service.loading import load_model  # noqa: PLC0415 - under the limits already
 
     try:
-        load_model(path)
+        load_model(path, recurrent_activation=recurrent_activation or None, output_activation=output_activation or None)
     except ModelError as error:
         sys.stdout.write(str(error))
         return 3

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import load_golden
 from echo import Echo
 from fastapi import FastAPI
 from serving import ASKER, SMALL, call, in_loop, started
@@ -343,3 +344,12 @@ async def test_the_scaling_of_the_card_is_done_first(tmp_path: Path, form: str) 
 def test_a_wrong_card_is_refused(tmp_path: Path, stem: str, card: dict[str, Any], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         app_of(beside(tmp_path, stem, card))
+
+
+@in_loop
+async def test_weights_alone_are_served_with_what_they_do_not_tell() -> None:
+    app = app_of(ASKER / "k215_weights.h5", recurrent_activation="hard_sigmoid_keras_2", output_activation="softmax")
+    x, y = load_golden(ASKER / "k215_golden.npz")
+    async with started(app):
+        answer = await call(app, "/predict", one(x[0].tolist()))
+    assert np.abs(np.array(answer.json["probabilities"]) - y[0]).max() <= 1e-5

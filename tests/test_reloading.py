@@ -251,7 +251,7 @@ async def test_a_file_that_ends_the_process_that_reads_it(monkeypatch: pytest.Mo
         monkeypatch.setattr(reloading, "TRIAL", does)
         monkeypatch.setattr(reloading, "MAX_TRIAL_SECONDS", 0.5 if "sleep" in does else 60)
         with pytest.raises(ModelError, match=words):
-            await reloading.try_aside(ASKER / "k215_model.h5")
+            await reloading.try_aside(Settings(model=ASKER / "k215_model.h5"))
 
 
 @pytest.mark.parametrize(
