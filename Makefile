@@ -21,9 +21,9 @@ serve: $(SERVE) ## serve the default model on 127.0.0.1:8080; LSTMSERVE_* variab
 test: $(CHECK) ## run all tests
 	$(BIN)/python -m pytest
 
-fuzz: $(CHECK) ## fuzz requests, connections and model files, FUZZ_SECONDS (600) each; installs atheris
+fuzz: $(CHECK) ## fuzz requests, connections, model files and folders, FUZZ_SECONDS (600) each; installs atheris
 	$(BIN)/pip install --quiet --editable '.[fuzz]'
-	cd tests && for target in requests connections models; do \
+	cd tests && for target in requests connections models folders; do \
 		PYTHONPATH=.. ../$(BIN)/python fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
 
 chaos: $(CHECK) ## bad clients, overload, and restarts behind a proxy, for some minutes: prints figures

@@ -1,15 +1,17 @@
 """Coverage-guided fuzzing of everything that reads a stranger's bytes. `make fuzz` runs it; it needs atheris.
 
-    python fuzz.py requests|connections|models [libFuzzer's own arguments] [corpus folders]
+    python fuzz.py requests|connections|models|folders [libFuzzer's own arguments] [corpus folders]
 
 Whatever comes, a request is answered with a status of the table and never 500, and what is answered 200 is what the
 library says of the same numbers; a model is loaded, or refused with a ModelError within seconds.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -165,23 +167,48 @@ def models() -> Callable[[bytes], None]:
 
     def one(data: bytes) -> None:
         path.write_bytes(data)
-        try:
-            model = load_model(path)
-        except ModelError as error:
-            if len(str(error)) > 2000:
-                raise AssertionError("an endless message") from error
-        else:
-            shape = [3 if size is None else size for size in model.input_shape]
-            if np.prod(shape) < 1 << 16:
-                try:
-                    model.predict(np.ones((1, *shape)))
-                except LstmServeError:
-                    return
+        loaded_or_refused(path)
 
     return one
 
 
-TARGETS = {"requests": requests, "connections": connections, "models": models}
+SAVED_MODEL = GOLDEN / "savedmodel" / "tf215__hard"
+PARTS = ("saved_model.pb", "keras_metadata.pb", "variables/variables.index", "variables/variables.data-00000-of-00001")
+
+
+def folders() -> Callable[[bytes], None]:
+    """A SavedModel folder in which one file, which the first byte names, is the input. The seeds are the true files."""
+    folder = Path(tempfile.mkdtemp(prefix="lstm-serve-fuzz-")) / "model"
+    shutil.copytree(SAVED_MODEL, folder)
+
+    def one(data: bytes) -> None:
+        if not data:
+            return
+        part = PARTS[data[0] % len(PARTS)]
+        (folder / part).write_bytes(data[1:])
+        try:
+            loaded_or_refused(folder)
+        finally:
+            shutil.copyfile(SAVED_MODEL / part, folder / part)
+
+    return one
+
+
+def loaded_or_refused(path: Path) -> None:
+    """Load a model: one that comes can compute, one that does not is refused in few words."""
+    try:
+        model = load_model(path)
+    except ModelError as error:
+        if len(str(error)) > 2000:
+            raise AssertionError("an endless message") from error
+        return
+    shape = [3 if size is None else size for size in model.input_shape]
+    if np.prod(shape) < 1 << 16:
+        with contextlib.suppress(LstmServeError):
+            model.predict(np.ones((1, *shape)))
+
+
+TARGETS = {"requests": requests, "connections": connections, "models": models, "folders": folders}
 
 
 def seeds(target: str) -> list[str]:
@@ -197,6 +224,11 @@ def seeds(target: str) -> list[str]:
             ):
                 (folder / f"{number}{file.suffix}").write_bytes(file.read_bytes())
         found.append(str(folder))
+    if target == "folders":
+        folder = Path(tempfile.mkdtemp(prefix="lstm-serve-seeds-"))
+        for number, part in enumerate(PARTS):
+            (folder / str(number)).write_bytes(bytes([number]) + (SAVED_MODEL / part).read_bytes())
+        found.append(str(folder))
     return found
 
 
@@ -208,8 +240,8 @@ def main() -> None:
     given = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     arguments = [argument for argument in sys.argv[1:] if argument.startswith("-")]
     folders = [*(given or [new]), *seeds(target)]
-    limits = ["-timeout=20", "-rss_limit_mb=3000", "-max_len=65536"]
-    dictionary = [f"-dict={CORPUS / 'words.dict'}"] if target != "models" else []
+    limits = ["-timeout=20", "-rss_limit_mb=3000", "-max_len=65536" if target != "folders" else "-max_len=400000"]
+    dictionary = [f"-dict={CORPUS / 'words.dict'}"] if target in {"requests", "connections"} else []
     atheris.Setup([sys.argv[0], *limits, *dictionary, *arguments, *folders], TARGETS[target]())
     atheris.Fuzz()
 
