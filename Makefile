@@ -34,14 +34,14 @@ clients: $(CLIENTS) ## run the tests with Triton's and KServe's own clients, whi
 
 check: lint types coverage ## what CI runs: format, lint, types, tests with coverage
 
-lint: $(CHECK)
+lint: $(CHECK) ## format and lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(CHECK)
+types: $(CHECK) ## type hints
 	$(BIN)/mypy
 
-coverage: $(CHECK)
+coverage: $(CHECK) ## run all tests, and say what they cover
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
@@ -71,8 +71,8 @@ clean: ## remove what was installed and made
 	rm -rf $(VENV) dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or later is needed: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.13 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(SERVE): $(VENV)/bin/python requirements.txt pyproject.toml

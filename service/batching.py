@@ -4,7 +4,7 @@
 
 A lone request goes at once, and under load the batches grow by themselves. A request larger than a batch is split. Rows
 whose caller has left, or whose deadline has passed, are not computed. A pass that raises is repeated row by row, so
-that only the bad row fails. Every caller gets an answer, also when the batching task dies.
+that only the request with the bad row fails. Every caller gets an answer, also when the batching task dies.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What can go wrong, by name. Nothing here knows HTTP, files or arrays.
+"""What can go wrong, by name. Nothing here knows a status, a file or an array.
 
 LstmServeError
 ├── SettingsError        the command line or the environment does not make sense
@@ -8,6 +8,12 @@ LstmServeError
 │   ├── MissingFact      something the numbers depend on that no file tells
 │   ├── WrongNumbers     the model misses its own golden predictions
 │   └── Incompatible     the model cannot take the place of the one being served
+├── RequestError         a request that cannot be read
+│   ├── Malformed        no body, or not what it says it is
+│   ├── TooLarge         a body over a limit
+│   ├── UnknownType      a content type or encoding that is not understood
+│   ├── TooSlow          a body that took too long to come
+│   └── UnknownModel     a name or version that is not the model's
 ├── InvalidInput         input that does not fit the model
 └── NoAnswer             good input that gets no answer
     ├── QueueFull        too much is waiting already

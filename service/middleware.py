@@ -35,7 +35,7 @@ def open_paths(settings: Settings) -> frozenset[str]:
     """The paths that need no key."""
     metrics = {"/metrics"} if settings.open_metrics else set()
     docs = DOCS if settings.open_docs else set()
-    return HEALTH | metrics | docs
+    return HEALTH | metrics | docs | {settings.health_route or "/livez"}
 
 
 class Boundary:
@@ -78,7 +78,9 @@ class Boundary:
             status = scope["state"].get("refused", CLIENT_LEFT)  # by the protocol, before the body was complete
         except HTTPException as error:
             allow = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
-            await refuse(scope, answer, OF_HTTP[error.status_code], error, allow)
+            row = OF_HTTP.get(error.status_code) or row_of(error)
+            self.live.metrics.rejected.labels(row.slug).inc()
+            await refuse(scope, answer, row, error, allow)
         except (Exception, asyncio.CancelledError) as error:
             # No name for `error` that outlives this block: with its traceback, which holds this frame and with it the
             # body, it would be a cycle that waits for the garbage collector.
@@ -91,7 +93,6 @@ class Boundary:
 
     def _expect_key(self, keys: Keys, authorization: bytes | None) -> None:
         if not keys.admit(authorization):
-            self.live.metrics.rejected.labels("unauthorized").inc()
             wrong = "" if authorization is None else ' error="invalid_token"'
             raise HTTPException(401, headers={"WWW-Authenticate": f"Bearer{wrong}"})
 

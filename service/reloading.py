@@ -160,8 +160,10 @@ def expect_same(new: Model, old: Model) -> None:
         ("kind", new.kind, old.kind),
         ("input shape", new.input_shape, old.input_shape),
         ("input type", new.input_dtype, old.input_dtype),
+        ("number of ids", new.id_limit, old.id_limit),
         ("output shape", new.output_shape, old.output_shape),
         ("classes", new.about.classes, old.about.classes),
+        ("features", new.about.features, old.about.features),
     ):
         if came != expected:
             raise Incompatible(

@@ -16,7 +16,7 @@ PREFIX = "LSTMSERVE_"
 OF_A_SERVICE = re.compile(PREFIX + r"(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_.+)?)")
 URL_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://")
 
-METAVARS: dict[Any, str] = {int: "N", float: "N", str: "TEXT", str | None: "NAME"}
+METAVARS: dict[Any, str] = {Path | None: "FILE", str | None: "NAME"}
 
 Count = Annotated[int, Field(gt=0, le=1 << 31)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
@@ -87,7 +87,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
             number = isinstance(field.default, int | float)
-            metavar = "N" if number else METAVARS.get(field.annotation, "FILE")
+            metavar = "N" if number else METAVARS.get(field.annotation, "TEXT")
             parser.add_argument(flag, default=None, metavar=metavar, help=text)
 
 

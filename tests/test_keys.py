@@ -16,6 +16,7 @@ from serving import ASKER, PATIENCE, Process
 
 from service.errors import SettingsError
 from service.keys import Keys
+from service.middleware import open_paths
 from service.settings import Settings, read
 
 MODEL = ASKER / "k215_model.h5"
@@ -187,3 +188,8 @@ def test_tls_that_cannot_be(certificate: tuple[Path, Path], tmp_path: Path) -> N
         process = Process(MODEL, **variables)
         assert process.ended() != 0
         assert "TLS certificate" in process.errors
+
+
+def test_a_health_route_of_a_cloud_needs_no_key() -> None:
+    assert "/up" in open_paths(settings(health_route="/up"))
+    assert open_paths(settings()) == open_paths(settings(open_metrics="false"))

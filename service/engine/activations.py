@@ -211,7 +211,7 @@ HARD_SILU = Activation("hard_silu", "x clip(x + 3, 0, 6) / 6", _hard_silu)
 HARD_SIGMOID_KERAS_2 = Activation("hard_sigmoid", "clip(0.2 x + 0.5, 0, 1)", _hard_sigmoid_keras_2)
 HARD_SIGMOID_KERAS_3 = Activation("hard_sigmoid", "clip(x + 3, 0, 6) / 6", _hard_sigmoid_keras_3)
 
-# By every name that a Keras writes, except hard_sigmoid.
+# By Keras' names, but for hard_sigmoid; what is not here is refused by its name.
 ACTIVATIONS = {
     activation.name: activation
     for activation in (
