@@ -17,9 +17,12 @@ import numpy as np
 from service.engine.activations import Array
 from service.errors import ModelError, UnreadableFile, Unsupported
 from service.loading.hdf5_attributes import Attribute, Attributes
+from service.loading.memory import bounded
 
 # All arrays of one file, as they are in memory.
 MAX_ARRAY_BYTES = 256 << 20
+# What reading may take beside the file's own size: the arrays, and some of them once more while they are checked.
+MAX_GROWTH = MAX_ARRAY_BYTES + (80 << 20)
 # The longest path: Keras nests some ten groups for a model in a model in a wrapper.
 MAX_DEPTH = 32
 # Of all groups and arrays that are looked at.
@@ -36,8 +39,11 @@ MAX_NAME_PARTS = 64
 @contextmanager
 def opened(source: BinaryIO | io.BytesIO) -> Iterator["Hdf5"]:
     """Open an HDF5 file for guarded reading. Whatever h5py raises on a damaged file becomes UnreadableFile."""
+    size = source.seek(0, io.SEEK_END)
+    source.seek(0)
     try:
-        with h5py.File(source, "r") as file:
+        # 15 KB can make the library allocate 8 GB for the header of an object.
+        with bounded(MAX_GROWTH + 4 * size), h5py.File(source, "r") as file:
             yield Hdf5(file, Attributes(source, file.userblock_size))
     except ModelError:
         raise
