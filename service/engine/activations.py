@@ -63,9 +63,9 @@ def _relu(x: Array) -> Array:
 
 def _softmax(x: Array) -> Array:
     # Subtracting the largest changes nothing but keeps exp from overflowing.
-    x -= x.max(axis=-1, keepdims=True)
+    x -= np.maximum.reduce(x, axis=-1, keepdims=True)  # at once: `x.max` is Python around this
     np.exp(x, out=x)
-    x /= x.sum(axis=-1, keepdims=True)
+    x /= np.add.reduce(x, axis=-1, keepdims=True)
     return x
 
 
