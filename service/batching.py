@@ -31,6 +31,19 @@ TURNS = 4
 class Job:
     """A request's rows on their way: x (n, *input_shape) of one model, and the future of its y (n, *output_shape)."""
 
+    __slots__ = (
+        "compute_seconds",
+        "deadline",
+        "done",
+        "future",
+        "model",
+        "queue_seconds",
+        "queued_at",
+        "taken",
+        "waits",
+        "x",
+    )
+
     def __init__(self, model: Model, x: Array, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
         """`deadline` is in the time of `time.monotonic`."""
         self.model = model
@@ -90,17 +103,14 @@ class Batcher:
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether the batching task is there to work."""
-        return self._task is not None and not self._task.done()
+        self.alive = False  # whether the batching task is there to work
 
     def start(self) -> None:
         """Start the batching task in the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._work(), name="batching")
         self._task.add_done_callback(self._ended)
+        self.alive = True
 
     async def close(self) -> None:
         """Refuse new work, finish what is queued, and end."""
@@ -183,10 +193,11 @@ class Batcher:
         seconds = time.monotonic() - start
         self._observe(len(x), seconds)
         at = 0
+        finite = bool(np.isfinite(y).all())
         for part in parts:
             part.job.compute_seconds += seconds
             rows = part.stop - part.start
-            _deliver(part, y[at : at + rows])
+            _deliver(part, y[at : at + rows], finite=finite)
             at += rows
 
     async def _compute_alone(self, parts: Sequence[Part]) -> None:
@@ -200,7 +211,7 @@ class Batcher:
                 if not part.job.future.done():
                     part.job.future.set_exception(ComputeFailed("the forward pass failed"))
             else:
-                _deliver(part, np.concatenate(rows))
+                _deliver(part, np.concatenate(rows), finite=False)
 
     async def _forward(self, model: Model, x: Array) -> Array:
         if self.executor is None:
@@ -209,6 +220,7 @@ class Batcher:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Answer whoever is left when the batching task ends, which it does by itself only when it is closed."""
+        self.alive = False
         if not task.cancelled() and task.exception() is not None:
             log.critical("the batching task died; nothing is computed any more", exc_info=task.exception())
         for job in [*(part.job for part in self._running), *self._queue]:
@@ -218,12 +230,12 @@ class Batcher:
         self.queued_rows = 0
 
 
-def _deliver(part: Part, y: Array) -> None:
-    """Hand a part's rows to its job; the last part completes it."""
+def _deliver(part: Part, y: Array, *, finite: bool) -> None:
+    """Hand a part's rows to its job, `finite` where that is known; the last part completes it."""
     job = part.job
     if job.future.done():
         return
-    if not np.isfinite(y).all():
+    if not finite and not np.isfinite(y).all():
         job.future.set_exception(NotFinite("the model answered NaN or infinity"))
     elif len(y) == len(job.x):
         job.future.set_result(y)

@@ -1,11 +1,12 @@
 """What Prometheus is told, at /metrics."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.gc_collector import GCCollector
-from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -70,6 +71,26 @@ class Histogram(Collector):
         yield family
 
 
+class Tally(Collector):
+    """A counter with at most one label, for a registry; like `Series` without locks."""
+
+    def __init__(self, name: str, text: str, label: str | None = None) -> None:
+        """A count without a label is there, at zero, from the start."""
+        self._name, self._text, self._labels = name, text, [] if label is None else [label]
+        self._counts: dict[str | int | None, int] = {} if self._labels else {None: 0}
+
+    def add(self, of: str | int | None = None, more: int = 1) -> None:
+        """Count `more`, of this value of the label. To be called in the event loop's thread alone."""
+        self._counts[of] = self._counts.get(of, 0) + more
+
+    def collect(self) -> Iterator[Metric]:
+        """For Prometheus."""
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for of, count in list(self._counts.items()):
+            family.add_metric([str(of)] if self._labels else [], count)
+        yield family
+
+
 class Metrics:
     """The metrics of one service, in a registry of their own so that two services in a process do not mix."""
 
@@ -90,18 +111,12 @@ class Metrics:
         self.compute = self._histogram(
             "lstmserve_compute_duration_seconds", "Time of one forward pass", LATENCY
         ).series()
-        self.rows = Counter("lstmserve_rows_total", "Sequences answered", registry=own)
+        self.rows = self._tally("lstmserve_rows", "Sequences answered")
         self.queued_rows = Gauge("lstmserve_queue_rows", "Sequences waiting now", registry=own)
-        self.rejected = Counter(
-            "lstmserve_rejected_total", "Requests that got no answer, by reason", ["reason"], registry=own
+        self.rejected = self._tally("lstmserve_rejected", "Requests that got no answer, by reason", "reason")
+        self.predicted = self._tally(
+            "lstmserve_predictions", "Answers by predicted class: drift at a glance", "predicted_class"
         )
-        self.predicted = Counter(
-            "lstmserve_predictions_total",
-            "Answers by predicted class: drift at a glance",
-            ["predicted_class"],
-            registry=own,
-        )
-        self._classes: dict[int, Counter] = {}
         self.model = Gauge(
             "lstmserve_model_info",
             "The model being served",
@@ -109,11 +124,8 @@ class Metrics:
             registry=own,
         )
         self.load = Gauge("lstmserve_model_load_seconds", "Time to load, check and warm up the model", registry=own)
-        self.reloads = Counter(
-            "lstmserve_model_reloads_total",
-            "Times that the model's files were read, by outcome",
-            ["outcome"],
-            registry=own,
+        self.reloads = self._tally(
+            "lstmserve_model_reloads", "Times that the model's files were read, by outcome", "outcome"
         )
         self.reload_good = Gauge(
             "lstmserve_model_reload_successful", "1, or 0 while the model's files are not what is served", registry=own
@@ -126,19 +138,21 @@ class Metrics:
         self.registry.register(histogram)
         return histogram
 
+    def _tally(self, name: str, text: str, label: str | None = None) -> Tally:
+        tally = Tally(name, text, label)
+        self.registry.register(tally)
+        return tally
+
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one request; `route` is a path template, so that there are few of them."""
         self.requests.series(route, status).observe(seconds)
 
-    def answered(self, classes: Sequence[int], queue_seconds: float, rows: int) -> None:
+    def answered(self, classes: Iterable[Sequence[int]], queue_seconds: float, rows: int) -> None:
         """Count the answers of one request; `classes` are the predicted ones, none for plain values."""
-        self.rows.inc(rows)
+        self.rows.add(more=rows)
         self.queue.observe(queue_seconds)
-        for predicted in classes:
-            counter = self._classes.get(predicted)
-            if counter is None:
-                counter = self._classes[predicted] = self.predicted.labels(predicted)
-            counter.inc()
+        for predicted in chain.from_iterable(classes):
+            self.predicted.add(predicted)
 
     def batch(self, rows: int, seconds: float) -> None:
         """Count one forward pass."""
@@ -156,12 +170,12 @@ class Metrics:
             str(model.origin.verified).lower(),
         ).set(1)
         self.load.set(seconds)
-        self.reloads.labels("served").inc()
+        self.reloads.add("served")
         self.reload_good.set(1)
 
     def refused(self) -> None:
         """Say that the model's files, as they are now, are not served."""
-        self.reloads.labels("refused").inc()
+        self.reloads.add("refused")
         self.reload_good.set(0)
 
     def text(self) -> bytes:

@@ -47,7 +47,7 @@ class Boundary:
         self.live = live
         self.keys = keys
         self._open = open_paths(live.settings)
-        self._prefix = secrets.token_hex(6)
+        self._prefix = f"{secrets.token_hex(6)}-"
         self._count = itertools.count(1)
         self._quiet = QUIET | {live.settings.health_route}
 
@@ -58,16 +58,18 @@ class Boundary:
             return
         start = time.perf_counter()
         headers, state = dict(scope["headers"]), scope.setdefault("state", {})
-        given = headers.get(b"x-request-id", b"").strip()
-        request_id = given if REQUEST_ID.fullmatch(given) else b"%s-%x" % (self._prefix.encode(), next(self._count))
-        state["headers"], state["request_id"], state["arrived"] = headers, request_id.decode(), time.monotonic()
+        given = headers.get(b"x-request-id")
+        if given is None or not REQUEST_ID.fullmatch(given := given.strip()):
+            given = f"{self._prefix}{next(self._count):x}".encode()
+        id_header = (b"x-request-id", given)
+        state["headers"], state["request_id"], state["arrived"] = headers, given.decode(), time.monotonic()
         status = 0
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                message["headers"] = [*message["headers"], id_header]
             await send(message)
 
         try:
@@ -79,7 +81,7 @@ class Boundary:
         except HTTPException as error:
             allow = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
             row = OF_HTTP.get(error.status_code) or row_of(error)
-            self.live.metrics.rejected.labels(row.slug).inc()
+            self.live.metrics.rejected.add(row.slug)
             await refuse(scope, answer, row, error, allow)
         except (Exception, asyncio.CancelledError) as error:
             # No name for `error` that outlives this block: with its traceback, which holds this frame and with it the
@@ -99,7 +101,7 @@ class Boundary:
     async def _refuse(self, scope: Scope, answer: Send, error: BaseException) -> None:
         told = self._told(error, scope["state"]["request_id"])
         row = row_of(told)
-        self.live.metrics.rejected.labels(row.slug).inc()
+        self.live.metrics.rejected.add(row.slug)
         await refuse(scope, answer, row, told)
 
     def _told(self, error: BaseException, request_id: str) -> BaseException:
@@ -129,8 +131,8 @@ class Boundary:
             }
             if (traceparent := state["headers"].get(b"traceparent")) is not None:
                 record["traceparent"] = traceparent.decode("latin-1")[:200]
-            if "rows" in state:
-                record["rows"] = state["rows"]
-                record["queue_ms"] = round(state["queue_seconds"] * 1000, 3)
-                record["compute_ms"] = round(state["compute_seconds"] * 1000, 3)
+            if jobs := state.get("jobs"):
+                record["rows"] = sum(len(job.x) for job in jobs)
+                record["queue_ms"] = round(jobs[0].queue_seconds * 1000, 3)
+                record["compute_ms"] = round(sum(job.compute_seconds for job in jobs) * 1000, 3)
             access.info("%s %s %d", record["method"], record["path"], status, extra={"request": record})

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import orjson
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
-from service.answers import predicted_classes
 from service.bodies import FEW, HEAVY, MAX_PROBLEMS, ROOM, json_of
 from service.engine.activations import Array
 from service.engine.model import Model
@@ -214,12 +213,12 @@ def _same_head(model: "weakref.ref[Model]", json: bytes) -> tuple[Head, InputTen
     return _head(held, json)
 
 
-def encode(model: Model, y: Array, head: Head) -> tuple[bytes, int | None]:
+def encode(model: Model, y: Array, classes: Sequence[int], head: Head) -> tuple[bytes, int | None]:
     """The answer's bytes, and the length of their JSON part where binary tensors follow it."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for name, is_class, binary in head.outputs:
-        tensor: AnyArray = np.array(predicted_classes(model, y), "<i8") if is_class else np.ascontiguousarray(y, "<f4")
+        tensor: AnyArray = np.array(classes, "<i8") if is_class else np.ascontiguousarray(y, "<f4")
         output: dict[str, Any] = {"name": name, "shape": tensor.shape, "datatype": "INT64" if is_class else "FP32"}
         if binary:
             tail.append(tensor.tobytes())

@@ -6,6 +6,7 @@ ends the process at once.
 """
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # After the socket is closed: so long requests that are on their way on open connections are still read.
 LAST_READ_SECONDS = 0.1
+ALLOCATIONS_A_COLLECTION = 10_000
 
 
 class Hangup:
@@ -130,12 +132,24 @@ def _allow_files(connections: int) -> None:
         log.warning("%d connections were asked for, and %d open files are allowed (ulimit -n)", connections, allowed)
 
 
+def _collect_seldom() -> None:
+    """Leave what is loaded by now out of the garbage collections, and collect less often than at each 700 lists made.
+
+    A body of 20 x 15 numbers is 21 lists, and 64 of them are alive at once: with Python's own threshold a tenth of the
+    processor's time went into looking them over. Requests leave no cycles, so nothing accumulates meanwhile.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(ALLOCATIONS_A_COLLECTION)
+
+
 def run(settings: Settings) -> None:
     """Serve until a signal comes. Raises ModelError or SettingsError before anything is bound."""
     logs.configure()
     _allow_files(settings.max_connections)
     hangup = Hangup()
     app = create_app(settings)
+    _collect_seldom()
     config = uvicorn.Config(
         app,
         host=settings.host,

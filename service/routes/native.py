@@ -137,11 +137,11 @@ def joined(parts: list[Array]) -> Array:
 async def answered(live: Live, body: Body | NpyBody, request: Request) -> Answer:
     """Answer a body: as JSON, or where the client accepts it the model's output as a .npy file."""
     model = live.model
-    y = await predicted(live, model, body, request)
+    parts = await predicted(live, model, body, request)
     if body.many and NPY in request.scope["state"]["headers"].get(b"accept", b""):
         file = io.BytesIO()
-        np.save(file, joined(y), allow_pickle=False)
+        np.save(file, joined([y for y, _ in parts]), allow_pickle=False)
         return Answer(file.getvalue(), model, [(b"content-type", NPY)])
-    found = [answer for part in y for answer in answers(model, part)]
+    found = [answer for part in parts for answer in answers(model, *part)]
     content = {"predictions": found} if body.many else found[0]
     return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), model)

@@ -2,13 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
 import numpy.typing as npt
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service.answers import predicted_classes
@@ -44,6 +45,13 @@ class Answer(NamedTuple):
     headers: Headers = [JSON]  # noqa: RUF012 - never changed
 
 
+class Predicted(NamedTuple):
+    """Outputs y (n, *output_shape), and the class predicted in each row; none for plain values."""
+
+    y: Array
+    classes: list[int]
+
+
 Endpoint = Callable[[Decoded, Request], Awaitable[Answer]]
 
 
@@ -54,18 +62,28 @@ class PostRoute(APIRoute):
     dependencies and of validating once more) is left out: `handle` calls the endpoint itself.
     """
 
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the request is for this route; a path without parameters is compared, not searched."""
+        if self.param_convertors:
+            return super().matches(scope)
+        if scope["path"] != self.path:
+            return Match.NONE, {}
+        found = Match.FULL if scope["method"] == "POST" else Match.PARTIAL
+        return found, {"route": self, "endpoint": self.endpoint, "path_params": {}}
+
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, decode, call, answer. What goes wrong is raised, and answered in `middleware`."""
         if scope["method"] != "POST":
             raise HTTPException(405, "this path takes POST", {"Allow": "POST"})
         live: Live = scope["app"].state.live
         headers = scope["state"]["headers"]
-        live.batcher.check_room(1)
+        batcher, settings = live.batcher, live.settings
+        batcher.check_room(1)
         raw = await read_body(headers, receive, live)
         size = len(raw)
         try:
-            if live.batcher.queued_rows:
-                live.batcher.check_room(rows_at_a_glance(raw, headers, live.model))
+            if batcher.queued_rows + settings.max_rows > batcher.max_queue_rows:
+                batcher.check_room(rows_at_a_glance(raw, headers, live.model))
             body = self.decode(raw, headers, live)
             del raw  # it may wait long for its answer
             answer = await cast("Endpoint", self.endpoint)(body, Request(scope, receive))
@@ -108,15 +126,17 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, live: Live
         raise TooLarge(f"the body has {int(declared)} bytes; at most {limit} are read")
     parts: list[bytes] = []
     held = 0
+    more = True
     try:
-        async for part in _parts(receive):
+        while more:
+            part, more = await _part(receive)
             parts.append(part)
             held += len(part)
             live.inflight_bytes += len(part)
             _check_limits(held, live)
-        raw = b"".join(parts)
-        encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-        if encoding != b"identity" and raw:
+        raw = parts[0] if len(parts) == 1 else b"".join(parts)
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None and raw and (encoding := encoding.strip().lower()) != b"identity":
             raw = inflate(raw, encoding, limit)
             live.inflight_bytes += len(raw) - held
             held = len(raw)
@@ -127,14 +147,12 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, live: Live
     return raw
 
 
-async def _parts(receive: Receive) -> AsyncIterator[bytes]:
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        yield message.get("body", b"")
-        more = message.get("more_body", False)
+async def _part(receive: Receive) -> tuple[bytes, bool]:
+    """What has come of the body, and whether there is more to come. Raises ClientDisconnect."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def _check_limits(held: int, live: Live) -> None:
@@ -167,15 +185,16 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
 
 async def predicted(
     live: Live, model: Model, body: Decoded, request: Request, within: float | None = None
-) -> list[Array]:
+) -> list[Predicted]:
     """Compute a body's sequences: the one way from every dialect into the queue and back.
 
-    Gives arrays (n, *output_shape), in order: more than one only where sequences are of different lengths. `within` is
+    Gives outputs (n, *output_shape), in order: more than one only where sequences are of different lengths. `within` is
     a deadline of the dialect's own, in seconds, beside the header X-Request-Timeout-Ms; the shorter counts.
     """
-    if body.rows > live.settings.max_rows:
-        raise TooLarge(f"the body has {body.rows} sequences; at most {live.settings.max_rows} are answered at once")
-    live.batcher.check_room(body.rows)
+    rows = body.rows
+    if rows > live.settings.max_rows:
+        raise TooLarge(f"the body has {rows} sequences; at most {live.settings.max_rows} are answered at once")
+    live.batcher.check_room(rows)
     seconds = timeout_of(request, live.settings.deadline_seconds)
     deadline = request.scope["state"]["arrived"] + (seconds if within is None else min(seconds, within))
     arrays = body.arrays(model.input_dtype)
@@ -184,9 +203,8 @@ async def predicted(
             _check_free(model, x, live.settings.max_timesteps)
     jobs = [live.batcher.submit(model, x, deadline) for x in arrays]
     body.let_go()
-    found = await computed(jobs, request)
-    classes = [k for y in found for k in predicted_classes(model, y)]
-    live.metrics.answered(classes, jobs[0].queue_seconds, sum(map(len, found)))
+    found = [Predicted(y, predicted_classes(model, y)) for y in await computed(jobs, request)]
+    live.metrics.answered([part.classes for part in found], jobs[0].queue_seconds, rows)
     return found
 
 
@@ -209,20 +227,17 @@ def timeout_of(request: Request, longest: float) -> float:
 
 
 async def computed(jobs: Sequence[Job], request: Request) -> list[Array]:
-    """What the jobs of one request give, and their times into the request's state.
+    """What the jobs of one request give; the request's state has them, for the log.
 
     While a job waits behind others its client is watched, so that rows nobody waits for any more are not computed.
     """
+    request.scope["state"]["jobs"] = jobs
     try:
         return [await (_watched(job, request.receive) if job.waits else job.future) for job in jobs]
-    finally:
+    except BaseException:
         for job in jobs:
             job.abandon()
-        request.scope["state"].update(
-            rows=sum(len(job.x) for job in jobs),
-            queue_seconds=jobs[0].queue_seconds,
-            compute_seconds=sum(job.compute_seconds for job in jobs),
-        )
+        raise
 
 
 async def _watched(job: Job, receive: Receive) -> Array:

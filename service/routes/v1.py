@@ -156,7 +156,7 @@ def router(live: Live) -> APIRouter:
 
     async def predict(body: V1PredictRequest, request: Request) -> Answer:  # type: ignore[valid-type]
         model, form = served(live, request), cast("Form", body)
-        rows = [row for y in await predicted(live, model, form, request) for row in np.ascontiguousarray(y)]
+        rows = [row for y, _ in await predicted(live, model, form, request) for row in np.ascontiguousarray(y)]
         return Answer(orjson.dumps({FORMS[form.key]: rows}, option=orjson.OPT_SERIALIZE_NUMPY), model)
 
     async def status(request: Request) -> JSONResponse:

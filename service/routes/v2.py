@@ -134,8 +134,8 @@ def _infer_routes(live: Live) -> APIRouter:
 
     async def infer(body: InferRequest, request: Request) -> Answer:
         model, asked = served(live, request), cast("Infer", body)
-        (y,) = await predicted(live, model, asked, request, asked.head.timeout)
-        content, length = encode(model, y, asked.head)
+        (part,) = await predicted(live, model, asked, request, asked.head.timeout)
+        content, length = encode(model, *part, asked.head)
         if length is None:
             return Answer(content, model)
         return Answer(content, model, [(b"content-type", OCTETS), (HEADER_LENGTH, b"%d" % length)])
