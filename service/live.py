@@ -158,10 +158,11 @@ def warm_up(model: Model, rows: int) -> float:
     n = 1
     while True:
         x = np.zeros((n, *shape), model.input_dtype)
-        seconds = min(_seconds(model, x) for _ in range(3))  # the least: other work may come between
+        seconds = min(_seconds(model, x) for _ in range(2))  # the less: other work may come between
         if n == some or seconds > LONG_ENOUGH:
             return seconds * rows / n
-        n = min(some, 8 * n)
+        # A row alone takes longer than one among others: at once all where even so they would not take long.
+        n = some if seconds * some / n < LONG_ENOUGH else min(some, 8 * n)
 
 
 def _seconds(model: Model, x: Array) -> float:

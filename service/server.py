@@ -138,9 +138,9 @@ def _collect_seldom() -> None:
     A body of 20 x 15 numbers is 21 lists, and 64 of them are alive at once: with Python's own threshold a tenth of the
     processor's time went into looking them over. Requests leave no cycles, so nothing accumulates meanwhile.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(ALLOCATIONS_A_COLLECTION)
+    gc.enable()
 
 
 def run(settings: Settings) -> None:
