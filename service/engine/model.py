@@ -176,8 +176,7 @@ class Model:
         if 0 in given.shape:
             raise InvalidInput([Problem((), f"expected {self.expects}, got an empty array of shape {given.shape}")])
         self.check_free(given.shape[1:])
-        with np.errstate(over="ignore", invalid="ignore"):  # a NaN that signals is invalid
-            finite = np.isfinite(given.astype(np.float32, copy=False))
+        finite = np.isfinite(given if given.dtype == np.float32 else _as_float32(given))
         if not finite.all():
             where = tuple(int(k) for k in np.argwhere(~finite)[0])
             raise InvalidInput([Problem(where, f"expected finite float32 numbers, got {given[where]} at {where}")])
@@ -235,6 +234,11 @@ class Model:
             values.append(y)
             masks.append(mask)
         return values[-1]
+
+
+def _as_float32(given: npt.NDArray[Any]) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):  # a NaN that signals is invalid
+        return given.astype(np.float32)
 
 
 def _rows(shapes: Sequence[Shape]) -> int:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy.typing as npt
 from fastapi.routing import APIRoute
@@ -62,14 +62,20 @@ class PostRoute(APIRoute):
     dependencies and of validating once more) is left out: `handle` calls the endpoint itself.
     """
 
+    _last: tuple[str, dict[str, Any]] = ("", {})  # the path that was found last, and its parameters
+
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the request is for this route; a path without parameters is compared, not searched."""
-        if self.param_convertors:
-            return super().matches(scope)
-        if scope["path"] != self.path:
-            return Match.NONE, {}
+        """Whether the request is for this route. Clients ask for one path again and again: it is searched once."""
+        path, parameters = self._last
+        if scope["path"] != path:
+            if scope["path"] != self.path and not self.param_convertors:
+                return Match.NONE, {}
+            found, child = super().matches(scope)
+            if found is not Match.NONE:
+                self._last = scope["path"], child["path_params"]
+            return found, child
         found = Match.FULL if scope["method"] == "POST" else Match.PARTIAL
-        return found, {"route": self, "endpoint": self.endpoint, "path_params": {}}
+        return found, {"route": self, "endpoint": self.endpoint, "path_params": parameters}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, decode, call, answer. What goes wrong is raised, and answered in `middleware`."""
