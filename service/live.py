@@ -15,6 +15,7 @@ from service.engine.activations import Array
 from service.engine.model import Model
 from service.engine.recurrent import Shape
 from service.errors import Unsupported
+from service.inflight import Inflight
 from service.loading import load_model
 from service.metrics import Metrics
 from service.settings import Settings
@@ -77,7 +78,7 @@ class Live:
         )
         metrics.queued_rows.set_function(lambda: self.batcher.queued_rows)
         self.draining = False
-        self.inflight_bytes = 0
+        self.inflight = Inflight(settings.max_inflight_bytes)
         self.lingering: set[asyncio.Transport] = set()  # connections that were refused and are not closed yet
         self.use(load(settings))
 

@@ -163,9 +163,9 @@ async def test_bytes_in_flight_are_bounded_and_given_back() -> None:
         for body, status in ((GOOD, 200), (GOOD + b" ", 429), (b"[]", 422), (b"", 400), (GOOD, 200)):
             answer = await call(app, "/predict", body)
             assert answer.status == status
-            assert live.inflight_bytes == 0
+            assert live.inflight.bytes == 0
         assert (await call(app, "/predict", GOOD, headers={"content-type": "text/plain"})).status == 415
-        assert live.inflight_bytes == 0
+        assert live.inflight.bytes == 0
 
 
 @in_loop
@@ -213,7 +213,7 @@ async def test_who_leaves_before_the_body_has_come_is_let_go() -> None:
         await app(
             {"type": "http", "method": "POST", "path": "/predict", "headers": [], "query_string": b""}, receive, send
         )
-    assert live_of(app).inflight_bytes == 0
+    assert live_of(app).inflight.bytes == 0
 
 
 @in_loop

@@ -19,7 +19,7 @@ LAYERS = (
     {"app"},
     {"routes", "middleware", "reloading", "protocol"},
     {"bodies", "schemas", "schemas_v2", "live", "metrics", "logs", "answers", "keys", "inflate"},
-    {"batching", "loading", "trial"},
+    {"batching", "loading", "trial", "inflight"},
     {"engine"},
 )
 LEAVES = {"errors", "settings", "__init__"}

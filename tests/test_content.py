@@ -80,7 +80,7 @@ async def test_the_bytes_in_flight_are_those_inflated_and_given_back() -> None:
         assert answer.status == 429
         answer = await call(app, "/predict", gzip.compress(b" " * 3500), headers={"content-encoding": "gzip"})
         assert answer.status == 400
-        assert live.inflight_bytes == 0
+        assert live.inflight.bytes == 0
 
 
 @given(st.binary(max_size=300), st.integers(0, 300))

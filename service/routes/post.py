@@ -17,10 +17,10 @@ from service.batching import Job
 from service.bodies import Body
 from service.engine.activations import Array
 from service.engine.model import Model
-from service.errors import Malformed, QueueFull, TooLarge, UnknownType
-from service.inflate import inflate
+from service.errors import Malformed, TooLarge, UnknownType
 from service.live import Live
 from service.routes import JSON, Headers, respond
+from service.routes.reading import read_body
 
 
 class Decoded(Protocol):
@@ -80,7 +80,7 @@ class PostRoute(APIRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, decode, call, answer. What goes wrong is raised, and answered in `middleware`."""
         if scope["method"] != "POST":
-            raise HTTPException(405, "this path takes POST", {"Allow": "POST"})
+            raise HTTPException(405, headers={"Allow": "POST"})
         live: Live = scope["app"].state.live
         headers = scope["state"]["headers"]
         batcher, settings = live.batcher, live.settings
@@ -94,7 +94,7 @@ class PostRoute(APIRoute):
             del raw  # it may wait long for its answer
             answer = await cast("Endpoint", self.endpoint)(body, Request(scope, receive))
         finally:
-            live.inflight_bytes -= size
+            live.inflight.release(size)
         sha256 = (b"x-model-sha256", answer.model.origin.sha256.encode())
         await respond(send, 200, answer.content, [*answer.headers, sha256])
 
@@ -119,53 +119,6 @@ def rows_at_a_glance(raw: bytes, headers: Mapping[bytes, bytes], model: Model) -
             return 1
         lists = lists * size + 1 if lists else 1
     return max(1, (raw.count(b"[") - 1) // lists)
-
-
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, live: Live) -> bytes:
-    """The whole body, inflated, counted in `live.inflight_bytes`. Raises before more than the limit is held.
-
-    Raises TooLarge, QueueFull for too many bytes in flight, UnknownType or Malformed for a compression, or
-    ClientDisconnect.
-    """
-    limit, declared = live.settings.max_body_bytes, headers.get(b"content-length")
-    if declared is not None and int(declared) > limit:
-        raise TooLarge(f"the body has {int(declared)} bytes; at most {limit} are read")
-    parts: list[bytes] = []
-    held = 0
-    more = True
-    try:
-        while more:
-            part, more = await _part(receive)
-            parts.append(part)
-            held += len(part)
-            live.inflight_bytes += len(part)
-            _check_limits(held, live)
-        raw = parts[0] if len(parts) == 1 else b"".join(parts)
-        encoding = headers.get(b"content-encoding")
-        if encoding is not None and raw and (encoding := encoding.strip().lower()) != b"identity":
-            raw = inflate(raw, encoding, limit)
-            live.inflight_bytes += len(raw) - held
-            held = len(raw)
-            _check_limits(held, live)
-    except BaseException:
-        live.inflight_bytes -= held
-        raise
-    return raw
-
-
-async def _part(receive: Receive) -> tuple[bytes, bool]:
-    """What has come of the body, and whether there is more to come. Raises ClientDisconnect."""
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientDisconnect
-    return message.get("body", b""), message.get("more_body", False)
-
-
-def _check_limits(held: int, live: Live) -> None:
-    if held > live.settings.max_body_bytes:
-        raise TooLarge(f"the body is over {live.settings.max_body_bytes} bytes; at most so many are read")
-    if live.inflight_bytes > live.settings.max_inflight_bytes:
-        raise QueueFull("too many bytes are being read and answered at once")
 
 
 def media_type(headers: Mapping[bytes, bytes]) -> bytes:

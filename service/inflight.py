@@ -1,0 +1,80 @@
+"""The bytes of all bodies that are read or answered now, and whose body is given up where they become too many.
+
+What is complete is answered. Were whoever comes last refused, a few clients that send slowly, or stop, would keep all
+others out for as long as a body may take: so the body that is being read for longest makes room.
+"""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Self
+
+from service.errors import QueueFull
+
+TOO_MANY = "too many bytes are being read and answered at once"
+
+
+class Inflight:
+    """The count, and its limit."""
+
+    def __init__(self, limit: int) -> None:
+        """Nothing is in flight yet."""
+        self.limit = limit
+        self.bytes = 0
+        self.uploads: dict[Upload, None] = {}  # the bodies that are not complete, the oldest first
+
+    def hold(self, size: int) -> None:
+        """Count so many bytes more. Raises QueueFull, and counts none, where there is no room to be made for them."""
+        self.bytes += size
+        while self.bytes > self.limit:
+            if not self.uploads:
+                self.bytes -= size
+                raise QueueFull(TOO_MANY)
+            next(iter(self.uploads)).give_up()
+
+    def release(self, size: int) -> None:
+        """So many bytes are not held any more."""
+        self.bytes -= size
+
+
+class Upload(AbstractAsyncContextManager["Upload"]):
+    """A body that comes in parts, while it is read. Raises QueueFull inside its block where it has to make room."""
+
+    def __init__(self, inflight: Inflight) -> None:
+        """Not one of the uploads until it is entered."""
+        self._inflight = inflight
+        self._timeout = asyncio.timeout(None)
+        self.size = 0
+
+    async def __aenter__(self) -> Self:
+        """Be one of the uploads."""
+        await self._timeout.__aenter__()
+        self._inflight.uploads[self] = None
+        return self
+
+    def hold(self, size: int) -> None:
+        """Count bytes that came. Raises QueueFull where none can make room, or this very body has to."""
+        self._inflight.hold(size)
+        if self not in self._inflight.uploads:
+            self._inflight.release(size)
+            raise QueueFull(TOO_MANY)
+        self.size += size
+
+    def give_up(self) -> None:
+        """Let go of the bytes, and end the reading of the others."""
+        del self._inflight.uploads[self]
+        self._inflight.release(self.size)
+        self.size = 0
+        self._timeout.reschedule(0)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Be none of the uploads any more; what a complete body holds is its request's from now on."""
+        self._inflight.uploads.pop(self, None)
+        if error is not None:
+            self._inflight.release(self.size)
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise QueueFull(TOO_MANY) from None
