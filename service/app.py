@@ -12,12 +12,23 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from service import __version__
+from service.errors import SettingsError
 from service.keys import Keys, configured
 from service.live import Live
 from service.metrics import Metrics
 from service.middleware import Boundary, open_paths
 from service.reloading import Reloader, fingerprint
-from service.routes import docs, health, native, of_another_dialect, plain_responses, problem_responses, v1, v2
+from service.routes import (
+    docs,
+    every_response,
+    health,
+    native,
+    of_another_dialect,
+    plain_responses,
+    problem_responses,
+    v1,
+    v2,
+)
 from service.routes.post import PostRoute
 from service.settings import Settings
 
@@ -51,13 +62,15 @@ class App(FastAPI):
                 content = operation["responses"].get("422", {}).get("content", {})
                 if "application/json" in content:
                     del operation["responses"]["422"]
+        document["components"]["responses"] = every_response()
         if self.state.keys is not None:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for path, operation in operations:
                 closed = path not in self.state.open_paths
                 operation["security"] = [{"key": []}] if closed else []
                 if closed:
-                    refused = plain_responses(401) if of_another_dialect(path) else problem_responses(401)
+                    plain = of_another_dialect(path, self.state.live.settings)
+                    refused = plain_responses(401) if plain else problem_responses(401)
                     operation["responses"].setdefault("401", refused[401])
         return document
 
@@ -65,7 +78,7 @@ class App(FastAPI):
 def create_app(settings: Settings) -> FastAPI:
     """Load the model and make the app that serves it; its lifespan runs the queue.
 
-    Raises ModelError, or SettingsError where the keys cannot be read.
+    Raises ModelError, or SettingsError where the keys cannot be read or a route of the settings is taken.
     """
     keys = Keys(settings) if configured(settings) else None
     seen = fingerprint(settings.model)
@@ -97,6 +110,9 @@ def create_app(settings: Settings) -> FastAPI:
         app.router.routes.extend(router.routes)
     # They are tried in order: first those that are hot.
     app.router.routes.sort(key=lambda route: not isinstance(route, PostRoute))
+    there = [route for route in app.routes if isinstance(route, APIRoute) and "GET" in (route.methods or ())]
+    if [route.path for route in there].count(settings.health_route or "") > 1:
+        raise SettingsError(f"health_route is {settings.health_route}, which answers something else; give another path")
     if settings.predict_route is not None:
         _lead(app, settings.predict_route)
     for route in app.routes:

@@ -204,6 +204,7 @@ class Batcher:
         for part in parts:
             if part.job.future.done():
                 continue
+            start = time.monotonic()
             try:
                 rows = [await self._forward(part.job.model, row[np.newaxis]) for row in part.x]
             except Exception:
@@ -211,6 +212,9 @@ class Batcher:
                 if not part.job.future.done():
                     part.job.future.set_exception(ComputeFailed("the forward pass failed"))
             else:
+                seconds = time.monotonic() - start
+                part.job.compute_seconds += seconds
+                self._observe(len(rows), seconds)
                 _deliver(part, np.concatenate(rows), finite=False)
 
     async def _forward(self, model: Model, x: Array) -> Array:

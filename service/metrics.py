@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from service.engine.model import Model
 
 LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+ROWS = tuple(1 << power for power in range(15))  # to the largest that max_batch_rows may be
 
 
 class Series:

@@ -1,32 +1,25 @@
 """The one middleware: request id, access log, metrics, and an answer for whatever went wrong below."""
 
 import asyncio
-import itertools
 import logging
-import re
-import secrets
 import time
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import logs
 from service.errors import ComputeFailed, LstmServeError, Unavailable
 from service.keys import Keys
 from service.live import Live
 from service.routes import OF_HTTP, refuse, row_of
 from service.routes.docs import PATHS as DOCS
+from service.routes.health import PATHS as HEALTH
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("service.access")
-
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-# What orchestration asks: it has no key.
-HEALTH = frozenset({"/livez", "/readyz", "/health", "/healthz", "/ping", "/v2/health/live", "/v2/health/ready"})
 # What is asked every second is no news.
 QUIET = HEALTH | {"/metrics"}
-MAX_PATH = 200
 # No answer could be sent: the client had left. nginx logs it so too.
 CLIENT_LEFT = 499
 
@@ -42,13 +35,11 @@ class Boundary:
     """Plain ASGI, around the whole app: what enters gets an id, what leaves is counted and logged."""
 
     def __init__(self, app: ASGIApp, live: Live, keys: Keys | None = None) -> None:
-        """Ids are a random prefix and a count: as unique as a UUID, in a quarter of the time."""
+        """Callers need one of the `keys`, where there are any."""
         self.app = app
         self.live = live
         self.keys = keys
         self._open = open_paths(live.settings)
-        self._prefix = f"{secrets.token_hex(6)}-"
-        self._count = itertools.count(1)
         self._quiet = QUIET | {live.settings.health_route}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,11 +49,9 @@ class Boundary:
             return
         start = time.perf_counter()
         headers, state = dict(scope["headers"]), scope.setdefault("state", {})
-        given = headers.get(b"x-request-id")
-        if given is None or not REQUEST_ID.fullmatch(given := given.strip()):
-            given = f"{self._prefix}{next(self._count):x}".encode()
-        id_header = (b"x-request-id", given)
-        state["headers"], state["request_id"], state["arrived"] = headers, given.decode(), time.monotonic()
+        state["headers"], state["arrived"] = headers, time.monotonic()
+        state["request_id"] = request_id = logs.request_id(headers.get(b"x-request-id"))
+        id_header = (b"x-request-id", request_id.encode())
         status = 0
 
         async def answer(message: Message) -> None:
@@ -117,22 +106,16 @@ class Boundary:
 
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
-        template = route.path if route is not None else "unmatched"
+        path = scope["path"]
+        # FastAPI's own route of the document does not say so.
+        template = route.path if route is not None else path if path in DOCS else "unmatched"
         self.live.metrics.request(template, status, seconds)
         if self.live.settings.access_log and scope["path"] not in self._quiet:
-            state, path = scope["state"], scope["path"][:MAX_PATH]
-            record = {
-                "request_id": state["request_id"],
-                "method": scope["method"],
-                # A terminal would act on a control character, and a blank would look like the end of the path.
-                "path": path if path.isprintable() and " " not in path else ascii(path),
-                "status": status,
-                "ms": round(seconds * 1000, 3),
-            }
+            state, more = scope["state"], dict[str, object]()
             if (traceparent := state["headers"].get(b"traceparent")) is not None:
-                record["traceparent"] = traceparent.decode("latin-1")[:200]
+                more["traceparent"] = traceparent.decode("latin-1")[:200]
             if jobs := state.get("jobs"):
-                record["rows"] = sum(len(job.x) for job in jobs)
-                record["queue_ms"] = round(jobs[0].queue_seconds * 1000, 3)
-                record["compute_ms"] = round(sum(job.compute_seconds for job in jobs) * 1000, 3)
-            access.info("%s %s %d", record["method"], record["path"], status, extra={"request": record})
+                more["rows"] = sum(len(job.x) for job in jobs)
+                more["queue_ms"] = round(jobs[0].queue_seconds * 1000, 3)
+                more["compute_ms"] = round(sum(job.compute_seconds for job in jobs) * 1000, 3)
+            logs.log_request(state["request_id"], scope["method"], scope["path"], status, seconds, **more)

@@ -15,6 +15,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from service import logs
 from service.live import Live
 from service.routes import STATUSES, error_body, of_another_dialect
 
@@ -56,7 +57,9 @@ class Cycle(RequestResponseCycle):
     _start: HTTPResponseStartEvent | None = None
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Hold the head back until the body comes."""
+        """Hold the head back until the body comes. To who has left nothing is sent."""
+        if self.transport.is_closing():
+            self.disconnected = True
         if message["type"] == "http.response.start" and not self.response_started:
             self._start = message
             return
@@ -275,19 +278,25 @@ class Protocol(HttpToolsProtocol):
         self.live.metrics.rejected.add(STATUSES[status].slug)
         if self._end_after_earlier():
             return
+        state: dict[str, Any] = {}
         if not self._in_headers and self.cycle is not None:
             if self.cycle.response_started:
                 self.transport.close()  # it is answered already, and its body still coming
                 return
-            self.cycle.scope["state"]["refused"] = status
+            state = self.cycle.scope["state"]
+            state["refused"] = status
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+        request_id = state.get("request_id") or logs.request_id()
+        if not state and self.live.settings.access_log:
+            logs.log_request(request_id, "-", "-", status, time.monotonic() - self._since)
         path = self.scope["path"] if self.scope is not None and "path" in self.scope else "/"
-        kind, body = error_body(STATUSES[status], detail, plain=of_another_dialect(path))
+        kind, body = error_body(STATUSES[status], detail, plain=of_another_dialect(path, self.live.settings))
         head = [
             b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
             b"content-type: " + kind[1],
             b"content-length: %d" % len(body),
+            b"x-request-id: " + request_id.encode(),
             b"connection: close",
             *([b"retry-after: 1"] if status == 503 else []),
         ]

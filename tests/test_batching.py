@@ -170,6 +170,7 @@ async def test_rule_5_only_the_bad_row_fails(running: Running, caplog: pytest.Lo
         assert [type(answer) for answer in answers] == [np.ndarray, ComputeFailed, NotFinite, np.ndarray]
         assert answers[3].tolist() == [[8, 8]]
         assert rig.layer.rows == [4, 1, 1, 1, 1]
+        assert rig.batches == [1, 1, 1]
         assert rig.batcher.alive
         assert "Fault" in caplog.text
         assert (await rig.submit(5).future).tolist() == [[10, 10]]

@@ -65,11 +65,19 @@ def test_a_service_started_by_vertex(golden: Golden) -> None:
         assert np.abs(np.array(response.json()["predictions"]) - y).max() <= 1e-6
         wrong = client.post(VERTEX["AIP_PREDICT_ROUTE"], json={})
         assert (wrong.status_code, wrong.json().keys()) == (400, {"error"})
+        large = client.post(VERTEX["AIP_PREDICT_ROUTE"], content=b" " * (3 << 20))
+        assert (large.status_code, large.json().keys()) == (413, {"error"})
         # Probes are no news, at whatever path.
         client.get("/ping")
         client.post("/predict", json={})
         process.wait_for("POST /predict 422")
         assert not any("deployedModels/45 200" in line or "/ping" in line for line in process.lines)
+
+
+@pytest.mark.parametrize("taken", ["/metrics", "/model", "/docs"])
+def test_a_health_route_that_answers_something_else_is_refused(taken: str) -> None:
+    with pytest.raises(SettingsError, match=f"health_route is {taken}, which answers something else"):
+        create_app(Settings(model=SMALL / "binary.h5", health_route=taken))
 
 
 @pytest.mark.parametrize("health_route", ["/health", "/ping", None])

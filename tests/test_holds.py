@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 
@@ -80,6 +81,22 @@ def test_what_does_not_come_is_not_waited_for(hasty: Process) -> None:
 def test_a_body_that_does_not_come_is_a_408_in_the_log_too(hasty: Process) -> None:
     assert statuses(hasty.raw(request("/predict", BODY, "X-Request-Id: late\r\n")[:-1])) == [408]
     assert hasty.wait_for('"request_id":"late".*"status":408')
+
+
+def test_what_is_refused_below_the_app_has_an_id_and_a_line_too(hasty: Process) -> None:
+    for sent, status in ((GOOD[:60], 408), (b"GET / HTTP/1.1\r\nx: " + b"x" * 5000, 431), (GOOD[:-1], 408)):
+        (given,) = re.findall(rb"x-request-id: (\S+)\r\n", hasty.raw(sent))
+        line = json.loads(hasty.wait_for(rf'.*"request_id":"{given.decode()}".*')[0])
+        assert line["status"] == status
+
+
+def test_who_leaves_before_pipelined_answers_leaves_no_error(hasty: Process) -> None:
+    with hasty.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(request("/predict", BODY, "X-Request-Id: left\r\n") * 20)
+    hasty.wait_for('"request_id":"left"')
+    assert statuses(hasty.raw(LAST)) == [200]
+    assert not any('"level":"error"' in line for line in hasty.lines)
 
 
 @pytest.mark.parametrize("early", [b"POST /nothing HTTP/1.1", b"POST /predict HTTP/1.1"])

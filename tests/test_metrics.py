@@ -54,6 +54,7 @@ async def test_counts_agree_with_what_was_sent(golden: Golden) -> None:
         assert (await call(app, "/predict")).status == 405
         assert (await call(app, "/nowhere/1")).status == (await call(app, "/nowhere/2")).status == 404
         await asyncio.gather(*(call(app, "/livez") for _ in range(3)))
+        assert (await call(app, "/openapi.json")).status == 200
         samples = await scraped(app)
         again = await scraped(app)
     elapsed = time.perf_counter() - begin
@@ -62,6 +63,7 @@ async def test_counts_agree_with_what_was_sent(golden: Golden) -> None:
         return one_of(samples, "request_duration_seconds_count", route=route, status=str(status))
 
     sent = {
+        ("/openapi.json", 200): 1,
         ("/predict", 200): 5,
         ("/predict/batch", 200): 1,
         ("/predict", 400): 1,

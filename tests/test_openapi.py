@@ -108,6 +108,16 @@ def test_every_status_has_a_schema_and_every_error_an_example_that_fits_it(docum
                 assert "Retry-After" in response["headers"]
 
 
+def test_every_row_of_the_table_of_errors_has_an_example(document: Document) -> None:
+    examples = [
+        response["content"]["application/problem+json"]["example"]
+        for response in document["components"]["responses"].values()
+    ]
+    codes = {400, 401, 404, 405, 408, 413, 415, 422, 429, 431, 500, 503, 504}
+    assert {example["status"] for example in examples} == codes
+    assert len({example["type"] for example in examples}) == len(examples)
+
+
 @pytest.fixture(scope="module")
 def api() -> Iterator[Any]:
     with Process(SMALL / "binary.h5") as process:

@@ -23,6 +23,7 @@ from service.errors import (
     UnknownType,
 )
 from service.schemas import PlainError, ProblemDetails
+from service.settings import Settings
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -65,7 +66,7 @@ OF_HTTP = {
 }
 RETRY_HEADER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
 _EXAMPLE = Problem(("sequence",), "expected a list of 20 time steps, got 19")
-STATUSES = {row.code: row for row in (*TABLE.values(), *OF_HTTP.values()) if row.slug != "not-finite"}
+STATUSES = {row.code: row for row in (*OF_HTTP.values(), *TABLE.values()) if row.slug != "not-finite"}
 
 
 def row_of(error: BaseException) -> Status:
@@ -106,16 +107,15 @@ def pointer(where: Iterable[str | int]) -> str:
     return "".join(["#", *(f"/{part}" for part in where)])
 
 
-def of_another_dialect(path: str) -> bool:
+def of_another_dialect(path: str, settings: Settings) -> bool:
     """Whether errors at this path are `{"error": ...}`, as v1 and v2 have them."""
-    return path.startswith(("/v1/", "/v2/")) or path in {"/v1", "/v2"}
+    return path.startswith(("/v1/", "/v2/")) or path in {"/v1", "/v2", settings.predict_route}
 
 
 async def refuse(scope: Scope, send: Send, status: Status, error: BaseException, extra: Headers | None = None) -> None:
     """Answer an error in the form of the path's dialect. Of a fault of ours nothing but the request id is told."""
     detail = str(error) if isinstance(error, LstmServeError) else status.example
-    # A route may have v1's form at a path of its own.
-    plain = of_another_dialect(scope["path"]) or hasattr(scope.get("route"), "plain_errors")
+    plain = of_another_dialect(scope["path"], scope["app"].state.live.settings)
     kind, body = error_body(status, detail, error, scope["state"].get("request_id"), plain=plain)
     code = 400 if status.code == 422 and plain else status.code
     headers = [kind, *([RETRY] if code in {429, 503} else []), *(extra or [])]
@@ -131,20 +131,26 @@ async def respond(send: Send, status: int, body: bytes, headers: Headers) -> Non
 
 def problem_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
     """For OpenAPI: these errors of the native paths, each with an example."""
+    return {code: _problem_response(STATUSES[code]) for code in codes}
+
+
+def every_response() -> dict[str, dict[str, Any]]:
+    """For OpenAPI: every row of the table by the last part of its type; some are answered at any path, or at none."""
+    return {row.slug: _problem_response(row) for row in (*OF_HTTP.values(), *TABLE.values())}
+
+
+def _problem_response(row: Status) -> dict[str, Any]:
     schema = ProblemDetails.model_json_schema()
     schema["properties"]["errors"]["anyOf"][0]["items"] = schema.pop("$defs")["ProblemAt"]
-    responses: dict[int | str, dict[str, Any]] = {}
-    for code in codes:
-        row = STATUSES[code]
-        error = InvalidInput([_EXAMPLE]) if code == 422 else None
-        example = orjson.loads(problem(row, row.example, error, "6f1c-2a"))
-        content = {"application/problem+json": {"schema": schema, "example": example}}
-        responses[code] = {"description": row.title, "content": content}
-        if code == 401:
-            responses[code]["headers"] = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
-        if code in {429, 503}:
-            responses[code]["headers"] = RETRY_HEADER
-    return responses
+    error = InvalidInput([_EXAMPLE]) if row.code == 422 else None
+    example = orjson.loads(problem(row, row.example, error, "6f1c-2a"))
+    content = {"application/problem+json": {"schema": schema, "example": example}}
+    response = {"description": row.title, "content": content}
+    if row.code == 401:
+        response["headers"] = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
+    if row.code in {429, 503}:
+        response["headers"] = RETRY_HEADER
+    return response
 
 
 def not_so(answer: BaseModel) -> dict[int | str, dict[str, Any]]:

@@ -11,7 +11,9 @@ from starlette.requests import Request
 from service.live import Live
 from service.routes import problem_responses
 
-KNOWN = frozenset({"/livez", "/readyz", "/health", "/healthz", "/ping"})
+READY = ("/readyz", "/health", "/healthz", "/ping")
+# What orchestration asks, v2's own too: it has no key, and is no news.
+PATHS = frozenset({"/livez", *READY, "/v2/health/live", "/v2/health/ready"})
 
 # Not a parameter of the functions: FastAPI would then say that they answer 422 too.
 VERBOSE = {"name": "verbose", "in": "query", "schema": {"type": "string"}, "allowEmptyValue": True}
@@ -55,14 +57,8 @@ def router(live: Live) -> APIRouter:
         """Everything Prometheus scrapes."""
         return Response(live.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    for path, endpoint, failed in (
-        ("/livez", livez, 500),
-        ("/readyz", readyz, 503),
-        ("/health", readyz, 503),
-        ("/healthz", readyz, 503),
-        ("/ping", readyz, 503),
-        *([] if more is None or more in KNOWN else [(more, readyz, 503)]),
-    ):
+    ready = READY if more is None or more in PATHS else (*READY, more)
+    for path, endpoint, failed in (("/livez", livez, 500), *((path, readyz, 503) for path in ready)):
         routes.add_api_route(
             path,
             endpoint,

@@ -93,8 +93,6 @@ def _bare(value: Any, *where: str | int) -> Any:  # noqa: ANN401 - JSON is anyth
 class PredictRoute(PostRoute):
     """A POST that takes v1's requests, whatever their content type."""
 
-    plain_errors = True
-
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:  # noqa: ARG002 - others need it
         """The request."""
         return cast("type[V1Request]", self.body_type).parse(raw)

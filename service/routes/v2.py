@@ -115,8 +115,6 @@ class IndexEntry(BaseModel):
 class InferRoute(PostRoute):
     """A POST that takes v2's requests, with binary tensors or without, whatever their content type."""
 
-    plain_errors = True
-
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:
         """The request."""
         return decode(live.model, raw, headers, live.settings.max_rows)
