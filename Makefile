@@ -1,6 +1,8 @@
 # `make help` lists the targets. Everything is installed into .venv, and only when a requirement has changed.
 PYTHON ?= python3
 FUZZ_SECONDS ?= 600
+# Half of the time is waiting: two modules at once.
+PYTEST := pytest -n 2 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 SERVE := $(VENV)/.serve
@@ -19,7 +21,7 @@ serve: $(SERVE) ## serve the default model on 127.0.0.1:8080; LSTMSERVE_* variab
 	LSTMSERVE_MODEL="$${LSTMSERVE_MODEL:-models/turbofan.h5}" exec $(BIN)/lstm-serve serve
 
 test: $(CHECK) ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m $(PYTEST)
 
 fuzz: $(CHECK) ## fuzz requests, connections, model files and folders, FUZZ_SECONDS (600) each; installs atheris
 	$(BIN)/pip install --quiet --editable '.[fuzz]'
@@ -43,7 +45,7 @@ types: $(CHECK) ## type hints
 
 coverage: $(CHECK) ## run all tests, and say what they cover
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
