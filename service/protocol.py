@@ -119,8 +119,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
-        self.live.lingering.discard(self.transport)
         super().connection_lost(exc)
+        self.live.lingering.discard(self.transport)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what comes beside bodies."""
