@@ -43,13 +43,7 @@ class Point(NamedTuple):
 
 def main() -> None:
     """Measure, and print the tables."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4)
-    arguments = parser.parse_args()
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        raise SystemExit("wrk is missing: apt-get install wrk")
+    arguments = command_line()
     with tempfile.TemporaryDirectory() as folder:
         one, many = bodies(Path(folder))
         peers = commands(Path(folder))
@@ -61,14 +55,25 @@ def main() -> None:
                 with serving(command, environment) as (process, seconds):
                     starts.setdefault(name, []).append(seconds)
                     for connections in CONNECTIONS:
-                        point = load(wrk, process.pid, "/predict", one, connections, arguments.seconds)
+                        point = load(process.pid, "/predict", one, connections, arguments.seconds)
                         points.setdefault((name, str(connections)), []).append(point)
                     if name != "bare uvicorn, a constant":
-                        point = load(wrk, process.pid, "/predict/batch", many, 1, arguments.seconds)
+                        point = load(process.pid, "/predict/batch", many, 1, arguments.seconds)
                         points.setdefault((name, "batch"), []).append(point)
                     memory[name] = resident(process.pid)
             print(f"round {round_ + 1} of {arguments.rounds} done", file=sys.stderr)
     report(list(peers), points, starts, memory)
+
+
+def command_line() -> argparse.Namespace:
+    """What the command line asks for, once wrk is known to be there."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=4)
+    arguments = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is missing: apt-get install wrk")
+    return arguments
 
 
 def bodies(folder: Path) -> tuple[Path, Path]:
@@ -137,11 +142,11 @@ def serving(command: Sequence[str], environment: dict[str, str]) -> Iterator[tup
         process.wait()
 
 
-def load(wrk: str, pid: int, path: str, bodies: Path, connections: int, seconds: int, **told: str) -> Point:
+def load(pid: int, path: str, bodies: Path, connections: int, seconds: int, **told: str) -> Point:
     """Drive the server with wrk from core 1; `told` are more variables for post.lua."""
     environment = {**os.environ, "BODIES": str(bodies), "POST_PATH": path, **told}
     options = ["-t1", f"-c{connections}", "--timeout", "20s", "--latency", "-s", str(HERE / "post.lua")]
-    command = ["taskset", "-c", "1", wrk, *options]
+    command = ["taskset", "-c", "1", "wrk", *options]
     url = f"http://127.0.0.1:{PORT}"
     subprocess.run([*command, "-d1", url], env=environment, check=True, stdout=subprocess.DEVNULL)
     before = cpu_seconds(pid)

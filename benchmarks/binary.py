@@ -6,9 +6,7 @@ The same rows are sent as JSON to /predict/batch and to v2, and as binary tensor
 round by round and then the median.
 """
 
-import argparse
 import json
-import shutil
 import statistics
 import sys
 import tempfile
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from bench import PORT, Point, load, median, processor, serving
+from bench import PORT, Point, command_line, load, median, processor, serving
 
 ROWS = (1, 16, 64)
 CONNECTIONS = 64
@@ -37,13 +35,7 @@ class Form(NamedTuple):
 
 def main() -> None:
     """Measure, and print the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4)
-    arguments = parser.parse_args()
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        raise SystemExit("wrk is missing: apt-get install wrk")
+    arguments = command_line()
     points: dict[tuple[int, str], list[Point]] = {}
     command = [sys.executable, "-m", "service", "serve", "models/turbofan.h5"]
     environment = {"LSTMSERVE_PORT": str(PORT), "LSTMSERVE_ACCESS_LOG": "false"}
@@ -52,7 +44,7 @@ def main() -> None:
         for round_ in range(arguments.rounds):
             for rows in ROWS:
                 for name, path, bodies, told in made[rows]:
-                    point = load(wrk, process.pid, path, bodies, CONNECTIONS, arguments.seconds, **told)
+                    point = load(process.pid, path, bodies, CONNECTIONS, arguments.seconds, **told)
                     points.setdefault((rows, name), []).append(point)
             print(f"round {round_ + 1} of {arguments.rounds} done", file=sys.stderr)
     report(points, arguments.rounds)

@@ -189,12 +189,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 def _model(arguments: argparse.Namespace, *, replay: bool = True) -> "Model":
     from service import load_model
 
-    return load_model(
-        arguments.model,
-        replay=replay,
-        recurrent_activation=arguments.recurrent_activation,
-        output_activation=arguments.output_activation,
-    )
+    return load_model(arguments.model, replay=replay, **{name: getattr(arguments, name) for name in TOLD})
 
 
 def _command(add_parser: AddParser, name: str, purpose: str) -> argparse.ArgumentParser:

@@ -51,11 +51,7 @@ class Loaded(NamedTuple):
 def load(settings: Settings) -> Loaded:
     """Load the model and warm it up. Raises ModelError."""
     start = time.perf_counter()
-    model = load_model(
-        settings.model,
-        recurrent_activation=settings.recurrent_activation,
-        output_activation=settings.output_activation,
-    )
+    model = load_model(settings.model, **settings.told)
     try:
         batch_seconds = warm_up(model, settings.max_batch_rows)
     except MemoryError:

@@ -7,6 +7,7 @@ Whatever goes wrong on the way leaves the old model serving, and is told in the 
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -28,7 +29,7 @@ MAX_REASON = 1000
 MAX_FILES = 10_000
 
 # The same code as this process runs, wherever it was started from.
-TRIAL = "import sys; sys.path[:] = sys.argv[4:]; from service.trial import main; sys.exit(main(*sys.argv[1:4]))"
+TRIAL = "import sys; sys.path[:] = sys.argv[2:]; from service.trial import main; sys.exit(main(sys.argv[1]))"
 
 Fingerprint = tuple[tuple[str, int, int, int, int], ...]
 
@@ -123,9 +124,7 @@ async def try_aside(settings: Settings) -> None:
         "-P",
         "-c",
         TRIAL,
-        str(path),
-        settings.recurrent_activation or "",
-        settings.output_activation or "",
+        json.dumps({"path": str(path), **settings.told}),
         *sys.path,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

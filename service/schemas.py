@@ -68,6 +68,12 @@ class PlainError(BaseModel):
     error: str
 
 
+class ModelNames(BaseModel):
+    """The models that are served: one."""
+
+    models: list[str]
+
+
 class WeightInfo(BaseModel):
     """An array of a layer."""
 

@@ -76,6 +76,11 @@ class Settings(BaseModel):
     tls_certfile: Annotated[Path | None, Field(description="serve HTTPS, with this certificate chain (PEM)")] = None
     tls_keyfile: Annotated[Path | None, Field(description="its private key (PEM), if not in the same file")] = None
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What weights alone do not tell, as load_model takes it."""
+        return self.model_dump(include={"recurrent_activation", "output_activation"})
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give the parser a flag for each setting but `model`, which is an argument, and secrets, which ps would show."""

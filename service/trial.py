@@ -4,6 +4,7 @@ A damaged file can crash or stall the HDF5 library, which no exception handler s
 one being served is first read here, under limits, where nothing of the web comes in.
 """
 
+import json
 import resource
 import sys
 from pathlib import Path
@@ -15,10 +16,10 @@ MAX_ADDRESS_SPACE = 2 << 30
 MAX_CPU_SECONDS = 120
 
 
-def main(path: str, recurrent_activation: str, output_activation: str) -> int:
+def main(arguments: str) -> int:
     """Load the model and replay its golden predictions: 0 if it can be served, 3 and the reason on stdout if not.
 
-    The activations are what the service was started with, empty where it was not.
+    `arguments` are load_model's, a JSON object.
     """
     limit(resource.RLIMIT_AS, MAX_ADDRESS_SPACE)
     limit(resource.RLIMIT_CPU, MAX_CPU_SECONDS)
@@ -27,7 +28,7 @@ def main(path: str, recurrent_activation: str, output_activation: str) -> int:
     from service.loading import load_model  # noqa: PLC0415 - under the limits already
 
     try:
-        load_model(path, recurrent_activation=recurrent_activation or None, output_activation=output_activation or None)
+        load_model(**json.loads(arguments))
     except ModelError as error:
         sys.stdout.write(str(error))
         return 3

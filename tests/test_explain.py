@@ -37,6 +37,7 @@ from service.engine.layers import (
     Normalization,
     Plain,
     PReLU,
+    Product,
     Rescaling,
     Scaling,
 )
@@ -364,7 +365,7 @@ def layer_classes() -> set[type]:
     """Every class of layers of the engine."""
     modules = (engine_layers, engine_recurrent, engine_sequences, engine_wrappers)
     found = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
-    return {kind for kind in found if hasattr(kind, "output_shape")} - {Layer, Plain, Recurrent}
+    return {kind for kind in found if hasattr(kind, "output_shape")} - {Layer, Plain, Product, Recurrent}
 
 
 def test_every_class_of_layers_has_words() -> None:

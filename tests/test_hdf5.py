@@ -249,3 +249,22 @@ def test_names_over_64_kb_lie_in_numbered_attributes(tmp_path: Path) -> None:
         weights.attrs["layer_names0"] = np.array([b"layer_0"])
         weights.attrs["layer_names1"] = np.array(["layer_1"], dtype=h5py.string_dtype())
     assert load_model(path).parameters == 138
+
+
+@pytest.mark.parametrize(
+    ("groups", "reason"),
+    [
+        (["layers/vars"], "more than 20000 objects"),
+        (["layers/vars", "_layer_checkpoint_dependencies/vars"], "more than 12000 groups and arrays"),
+    ],
+    ids=["in one group", "in two groups"],
+)
+def test_files_of_too_many_objects(tmp_path: Path, groups: list[str], reason: str) -> None:
+    path = tmp_path / "many.weights.h5"
+    with h5py.File(path, "w") as file:
+        array = file.create_dataset("array", data=np.zeros(1, np.float32))
+        for group in map(file.create_group, groups):
+            for number in range(22_000 // len(groups)):
+                group[str(number)] = array
+    with pytest.raises(UnreadableFile, match=reason):
+        load_model(path)

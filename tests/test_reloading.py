@@ -241,6 +241,15 @@ def test_a_closed_terminal_ends_the_service(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_the_process_that_reads_aside_is_told_what_the_service_was_told(tmp_path: Path) -> None:
+    path = tmp_path / 'of "Kéras".h5'
+    shutil.copy(ASKER / "k215_weights.h5", path)
+    await reloading.try_aside(Settings(model=path, recurrent_activation="sigmoid", output_activation="softmax"))
+    with pytest.raises(ModelError, match="output_activation"):
+        await reloading.try_aside(Settings(model=path, recurrent_activation="sigmoid"))
+
+
+@in_loop
 async def test_a_file_that_ends_the_process_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a damaged file may do to the HDF5 library; the ones that were known to are refused before it sees them."""
     for does, words in (

@@ -81,8 +81,8 @@ class Identity(Plain):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Dense(Plain):
-    """activation(x @ kernel + bias), over the last axis: kernel (features, units), bias (units,) or None."""
+class Product(Plain):
+    """A layer that makes a product with its kernel, adds its bias, (units,) or None, and applies its activation."""
 
     kernel: Array
     bias: Array | None
@@ -97,6 +97,11 @@ class Dense(Plain):
     def last_activation(self) -> Activation | None:
         """The layer's own."""
         return self.activation
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dense(Product):
+    """activation(x @ kernel + bias), over the last axis: kernel (features, units), bias (units,) or None."""
 
     def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         """(..., features) -> (..., units)."""

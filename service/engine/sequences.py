@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from service.engine.activations import Activation, Array
-from service.engine.layers import Plain
+from service.engine.activations import Array
+from service.engine.layers import Plain, Product
 from service.engine.recurrent import Mask, Shape
 
 Padding = Literal["valid", "same", "causal"]
@@ -87,23 +87,10 @@ class Window:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Conv1D(Plain):
+class Conv1D(Product):
     """activation(kernel over a window in time + bias): kernel (size, features, filters), bias (filters,) or None."""
 
-    kernel: Array
-    bias: Array | None
     window: Window
-    activation: Activation
-
-    @property
-    def weights(self) -> dict[str, Array]:
-        """The kernel and, where there is one, the bias."""
-        return {"kernel": self.kernel} if self.bias is None else {"kernel": self.kernel, "bias": self.bias}
-
-    @property
-    def last_activation(self) -> Activation | None:
-        """The layer's own."""
-        return self.activation
 
     def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         """(T, features) -> (windows, filters)."""

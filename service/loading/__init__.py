@@ -45,7 +45,7 @@ def load_model(
     path = Path(path)
     try:
         path = resolve(path)
-        card = _told(cards.read(path), recurrent_activation, output_activation)
+        card = _told(cards.read(path), recurrent_activation=recurrent_activation, output_activation=output_activation)
         model = _load(path, card)
         return golden.replay(model, path) if replay else model
     except ModelError as error:
@@ -74,9 +74,8 @@ def resolve(path: Path) -> Path:
     return path
 
 
-def _told(card: Card, recurrent_activation: str | None, output_activation: str | None) -> Card:
+def _told(card: Card, **said: str | None) -> Card:
     """The card with what was said besides, which must not contradict it."""
-    said = {"recurrent_activation": recurrent_activation, "output_activation": output_activation}
     update = {name: value for name, value in said.items() if value is not None}
     for name, value in update.items():
         if getattr(card, name) not in {None, value}:

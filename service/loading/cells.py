@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
-from service.engine.activations import Array
+from service.engine.activations import Activation, Array
 from service.engine.layers import Layer
 from service.engine.recurrent import GRU, LSTM, Recurrent, Shape, SimpleRNN
 from service.engine.wrappers import Stacked
@@ -35,66 +35,52 @@ def _flow(options: Options) -> Flow:
     }
 
 
+class Cell(Flow):
+    """What a layer of any class with one cell has."""
+
+    kernel: Array
+    recurrent_kernel: Array
+    bias: Array | None
+    activation: Activation
+
+
+def _cell(options: Options, arrays: Sequence[Array], flow: Flow, **shapes: tuple[int, ...]) -> Cell:
+    options.ignore("consume_less")
+    (kernel, recurrent_kernel), bias = with_bias(options, arrays, **shapes)
+    activation = options.activation("activation", "tanh")
+    return {**flow, "kernel": kernel, "recurrent_kernel": recurrent_kernel, "bias": bias, "activation": activation}
+
+
 def _lstm(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -> Recurrent:
     units = options.size("units")
-    options.ignore("consume_less")
-    (kernel, recurrent_kernel), bias = with_bias(
-        options,
-        layouts.lstm(arrays, units),
-        kernel=(features, 4 * units),
-        recurrent_kernel=(units, 4 * units),
-        bias=(4 * units,),
-    )
-    return LSTM(
-        kernel=kernel,
-        recurrent_kernel=recurrent_kernel,
-        bias=bias,
-        activation=options.activation("activation", "tanh"),
-        recurrent_activation=options.activation("recurrent_activation", _default_gate(options)),
-        **flow,
-    )
+    columns = 4 * units
+    arrays = layouts.lstm(arrays, units)
+    cell = _cell(options, arrays, flow, kernel=(features, columns), recurrent_kernel=(units, columns), bias=(columns,))
+    return LSTM(**cell, recurrent_activation=options.activation("recurrent_activation", _default_gate(options)))
 
 
 def _gru(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -> Recurrent:
     units = options.size("units")
-    options.ignore("consume_less")
+    columns = 3 * units
     arrays = layouts.gru(arrays, units)
     # Where there is a bias, its shape tells what the option says; the option came with Keras 2.1.5.
     told = len(arrays) == 3 and arrays[2].ndim == 2
     if options.config.get("reset_after") is None and len(arrays) != 3 and not options.keras.known:
         raise MissingFact(f"nothing tells whether the {options} has reset_after: give it in the architecture")
     reset_after = options.take("reset_after", bool, default=told) or (told and options.class_name == "CuDNNGRU")
-    (kernel, recurrent_kernel), bias = with_bias(
-        options,
-        arrays,
-        kernel=(features, 3 * units),
-        recurrent_kernel=(units, 3 * units),
-        bias=(2, 3 * units) if reset_after else (3 * units,),
-    )
+    bias = (2, columns) if reset_after else (columns,)
+    cell = _cell(options, arrays, flow, kernel=(features, columns), recurrent_kernel=(units, columns), bias=bias)
     return GRU(
-        kernel=kernel,
-        recurrent_kernel=recurrent_kernel,
-        bias=bias,
-        activation=options.activation("activation", "tanh"),
+        **cell,
         recurrent_activation=options.activation("recurrent_activation", _default_gate(options)),
         reset_after=reset_after,
-        **flow,
     )
 
 
 def _simple_rnn(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -> Recurrent:
     units = options.size("units")
-    options.ignore("consume_less")
-    (kernel, recurrent_kernel), bias = with_bias(
-        options, arrays, kernel=(features, units), recurrent_kernel=(units, units), bias=(units,)
-    )
-    return SimpleRNN(
-        kernel=kernel,
-        recurrent_kernel=recurrent_kernel,
-        bias=bias,
-        activation=options.activation("activation", "tanh"),
-        **flow,
-    )
+    cell = _cell(options, arrays, flow, kernel=(features, units), recurrent_kernel=(units, units), bias=(units,))
+    return SimpleRNN(**cell)
 
 
 CELLS: dict[str, Callable[[Options, Sequence[Array], int, Flow], Recurrent]] = {

@@ -25,7 +25,7 @@ MAX_ARRAY_BYTES = 256 << 20
 MAX_GROWTH = MAX_ARRAY_BYTES + (80 << 20)
 # The longest path: Keras nests some ten groups for a model in a model in a wrapper.
 MAX_DEPTH = 32
-# Of all groups and arrays that are looked at.
+# Of one group.
 MAX_OBJECTS = 20_000
 # Of all ways to a group or an array that are gone: several may lead to one.
 MAX_LOOKUPS = 12_000
@@ -95,13 +95,9 @@ class Hdf5:
 
     def datasets(self, wanted: Callable[[str], bool]) -> Iterator[str]:
         """The paths of all datasets below those children of the root that are wanted, reached over plain links."""
-        met = 0
         waiting = [name for name in self.children(self.root) if wanted(name)]
         while waiting:
             path = waiting.pop()
-            met += 1
-            if met > MAX_OBJECTS:
-                raise UnreadableFile(f"the HDF5 file holds more than {MAX_OBJECTS} objects")
             found = self.child(self.root, path)
             if isinstance(found, h5py.Group):
                 waiting += [f"{path}/{name}" for name in self.children(found)]

@@ -23,6 +23,7 @@ from service.live import Live
 from service.routes import not_so, plain_responses
 from service.routes.named import parameters, served
 from service.routes.post import Answer, Decoded, PostRoute, predicted
+from service.schemas import ModelNames
 from service.schemas_v2 import INPUT, VALUES
 
 ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
@@ -131,12 +132,6 @@ class ModelStatus(BaseModel):
     name: str
     ready: bool
     model_version_status: list[VersionStatus]
-
-
-class ModelNames(BaseModel):
-    """The models that are served: one."""
-
-    models: list[str]
 
 
 class Alive(BaseModel):

@@ -21,6 +21,7 @@ from service.live import Live
 from service.routes import not_so, plain_responses
 from service.routes.named import parameters, served
 from service.routes.post import Answer, Decoded, PostRoute, predicted
+from service.schemas import ModelNames
 from service.schemas_v2 import (
     HEADER_LENGTH,
     INPUT,
@@ -70,12 +71,6 @@ class ServerMetadata(BaseModel):
     name: str
     version: str
     extensions: list[str]
-
-
-class ModelNames(BaseModel):
-    """The models that are served: one."""
-
-    models: list[str]
 
 
 class ModelReady(BaseModel):
