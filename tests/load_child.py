@@ -14,7 +14,6 @@ import numpy as np
 from service import load_model
 from service.errors import LstmServeError
 
-
 # Of this program alone: getrusage tells no less than what the process had that started it.
 PEAK = re.compile(r"VmHWM:\s+([0-9]+) kB")
 
