@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from service import __version__
@@ -16,7 +17,7 @@ from service.errors import SettingsError
 from service.keys import Keys, configured
 from service.live import Live
 from service.metrics import Metrics
-from service.middleware import Boundary, open_paths
+from service.middleware import OF_MODEL, Boundary, open_paths
 from service.reloading import Reloader, fingerprint
 from service.routes import (
     docs,
@@ -53,6 +54,8 @@ class App(FastAPI):
 
         Where callers need a key it says so.
         """
+        if self.openapi_schema is not None:
+            return self.openapi_schema
         document = super().openapi()
         schemas: dict[str, Any] = document["components"]["schemas"]
         operations = [(path, of) for path, paths in document["paths"].items() for of in paths.values()]
@@ -66,7 +69,7 @@ class App(FastAPI):
         if self.state.keys is not None:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for path, operation in operations:
-                closed = path not in self.state.open_paths
+                closed = path not in self.state.open_paths and not OF_MODEL.fullmatch(path)
                 operation["security"] = [{"key": []}] if closed else []
                 if closed:
                     plain = of_another_dialect(path, self.state.live.settings)
@@ -99,6 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         version=__version__,
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -110,15 +114,29 @@ def create_app(settings: Settings) -> FastAPI:
         app.router.routes.extend(router.routes)
     # They are tried in order: first those that are hot.
     app.router.routes.sort(key=lambda route: not isinstance(route, PostRoute))
-    there = [route for route in app.routes if isinstance(route, APIRoute) and "GET" in (route.methods or ())]
-    if [route.path for route in there].count(settings.health_route or "") > 1:
-        raise SettingsError(f"health_route is {settings.health_route}, which answers something else; give another path")
+    _expect_free(app, settings)
     if settings.predict_route is not None:
         _lead(app, settings.predict_route)
     for route in app.routes:
         if isinstance(route, APIRoute) and not isinstance(route, PostRoute):
             route.app = AsyncExitStackMiddleware(route.app)  # what FastAPI's own handling expects around it
     return app
+
+
+def _expect_free(app: FastAPI, settings: Settings) -> None:
+    """Raise SettingsError where a path of the settings is that of something else: with keys, health needs none."""
+    routes = [route for route in app.router.routes if isinstance(route, Route)]
+
+    def there(path: str) -> list[Route]:
+        return [route for route in routes if route.path_regex.match(path)]
+
+    wrong = "{} is {}, which answers something else; give another path"
+    path = settings.health_route
+    if path is not None and path not in health.PATHS and len(there(path)) > 2:  # its GET and its HEAD
+        raise SettingsError(wrong.format("health_route", path))
+    path = settings.predict_route
+    if path is not None and not all(isinstance(route, PostRoute) for route in there(path)):
+        raise SettingsError(wrong.format("predict_route", path))
 
 
 def _lead(app: FastAPI, path: str) -> None:

@@ -89,7 +89,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 def _add_serve(add_parser: AddParser, *, with_flags: bool) -> None:
     command = _command(add_parser, "serve", "serve a model over HTTP")
     command.usage = "lstm-serve serve [MODEL] [flags]"
-    command.add_argument("model", metavar="MODEL", nargs="?", help="a file that Keras saved")
+    command.add_argument("model", metavar="MODEL", nargs="?", help="a file that Keras saved, or a folder with one")
     command.set_defaults(run=_serve, misused=command.error)
     if with_flags:  # they are the settings, and Pydantic, which holds those, takes its time to come in
         from service import settings
@@ -199,6 +199,7 @@ def _command(add_parser: AddParser, name: str, purpose: str) -> argparse.Argumen
         description=f"{purpose[0].upper()}{purpose[1:]}.",
         epilog=f"example:\n  {EXAMPLES[name]}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
 
 

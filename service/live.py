@@ -16,7 +16,7 @@ from service.engine.model import Model
 from service.engine.recurrent import Shape
 from service.errors import Unsupported
 from service.inflight import Inflight
-from service.loading import load_model
+from service.loading import golden, load_model, resolve
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -41,6 +41,7 @@ class Loaded(NamedTuple):
     model: Model
     load_seconds: float
     batch_seconds: float
+    golden: str  # the path of its golden predictions, be they there or not
 
     @property
     def slow(self) -> bool:
@@ -59,7 +60,8 @@ def load(settings: Settings) -> Loaded:
             f"{settings.model.name}: computing {settings.max_batch_rows} rows needs more memory than there is; "
             "lower max_batch_rows"
         ) from None
-    return Loaded(model, time.perf_counter() - start, batch_seconds)
+    beside = golden.path_of(resolve(settings.model))
+    return Loaded(model, time.perf_counter() - start, batch_seconds, str(beside))
 
 
 class Live:
@@ -75,7 +77,7 @@ class Live:
         metrics.queued_rows.set_function(lambda: self.batcher.queued_rows)
         self.draining = False
         self.inflight = Inflight(settings.max_inflight_bytes)
-        self.lingering: set[asyncio.Transport] = set()  # connections that were refused and are not closed yet
+        self.lingering: set[asyncio.Transport] = set()  # those of connections that were refused and are not closed yet
         self.use(load(settings))
 
     def use(self, loaded: Loaded) -> None:
@@ -89,7 +91,8 @@ class Live:
 
     def refuse(self, reason: str) -> None:
         """Note why the model's files, as they are now, are not served."""
-        self.refused = reason.replace(str(self.settings.model), self.settings.model.name)
+        path = self.settings.model
+        self.refused = reason.replace(str(path), path.name) if path.name else reason
         self.metrics.refused()
         log.error("the model stays the one before: %s", reason)
 
@@ -116,7 +119,7 @@ class Live:
             log.warning(
                 "not verified: there are no golden predictions. Make them where Keras is: "
                 "y = model.predict(x); np.savez(%r, x=x, y=y)",
-                f"{self.settings.model.stem}.golden.npz",
+                loaded.golden,
             )
 
     def start(self) -> None:

@@ -57,7 +57,12 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             content["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(content, default=str).decode()
+        try:
+            return orjson.dumps(content, default=str).decode()
+        except TypeError:
+            # A file's name that is not UTF-8 is half a surrogate pair to Python, and no text to JSON.
+            plain = {key: ascii(value) if isinstance(value, str) else value for key, value in content.items()}
+            return orjson.dumps(plain, default=ascii).decode()
 
 
 class Text(logging.Formatter):
@@ -78,4 +83,3 @@ def configure() -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(Text() if sys.stdout.isatty() else JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("uvicorn.access").disabled = True

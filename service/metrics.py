@@ -113,7 +113,7 @@ class Metrics:
         ).series()
         self.rows = self._tally("lstmserve_rows", "Sequences answered")
         self.queued_rows = Gauge("lstmserve_queue_rows", "Sequences waiting now", registry=own)
-        self.rejected = self._tally("lstmserve_rejected", "Requests that got no answer, by reason", "reason")
+        self.rejected = self._tally("lstmserve_rejected", "Requests that were refused, by reason", "reason")
         self.predicted = self._tally(
             "lstmserve_predictions", "Answers by predicted class: drift at a glance", "predicted_class"
         )

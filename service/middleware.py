@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 
 from starlette.exceptions import HTTPException
@@ -12,7 +13,7 @@ from service import logs
 from service.errors import ComputeFailed, LstmServeError, Unavailable
 from service.keys import Keys
 from service.live import Live
-from service.routes import OF_HTTP, refuse, row_of
+from service.routes import OF_HTTP, STATUSES, refuse, row_of
 from service.routes.docs import PATHS as DOCS
 from service.routes.health import PATHS as HEALTH
 from service.settings import Settings
@@ -22,6 +23,10 @@ log = logging.getLogger(__name__)
 QUIET = HEALTH | {"/metrics"}
 # No answer could be sent: the client had left. nginx logs it so too.
 CLIENT_LEFT = 499
+
+
+# v2's health of a model.
+OF_MODEL = re.compile("/v2/models/[^/]+(/versions/[^/]+)?/ready")
 
 
 def open_paths(settings: Settings) -> frozenset[str]:
@@ -62,28 +67,35 @@ class Boundary:
             await send(message)
 
         try:
-            if self.keys is not None and scope["path"] not in self._open:
-                self._expect_key(self.keys, headers.get(b"authorization"))
+            self._expect_key(scope["path"], headers.get(b"authorization"))
             await self.app(scope, receive, answer)
         except ClientDisconnect:
-            status = scope["state"].get("refused", CLIENT_LEFT)  # by the protocol, before the body was complete
+            status = CLIENT_LEFT
         except HTTPException as error:
             allow = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
-            row = OF_HTTP.get(error.status_code) or row_of(error)
+            known = OF_HTTP.get(error.status_code) or STATUSES.get(error.status_code)
+            row = known or row_of(self._told(error, request_id))
+            if methods := (error.headers or {}).get("Allow"):
+                row = row._replace(example=f"this path takes {methods}")
             self.live.metrics.rejected.add(row.slug)
             await refuse(scope, answer, row, error, allow)
         except (Exception, asyncio.CancelledError) as error:
             # No name for `error` that outlives this block: with its traceback, which holds this frame and with it the
             # body, it would be a cycle that waits for the garbage collector.
+            if status and isinstance(error, asyncio.CancelledError):
+                return  # half an answer is out, and its time is over
             if status:
                 self._told(error, state["request_id"])
                 raise  # half an answer is out: the server closes the connection
             await self._refuse(scope, answer, error)
         finally:
-            self._finish(scope, status, time.perf_counter() - start)
+            # Where the protocol has refused it meanwhile, that is what was answered.
+            self._finish(scope, state.get("refused") or status, time.perf_counter() - start)
 
-    def _expect_key(self, keys: Keys, authorization: bytes | None) -> None:
-        if not keys.admit(authorization):
+    def _expect_key(self, path: str, authorization: bytes | None) -> None:
+        if self.keys is None or path in self._open or OF_MODEL.fullmatch(path):
+            return
+        if not self.keys.admit(authorization):
             wrong = "" if authorization is None else ' error="invalid_token"'
             raise HTTPException(401, headers={"WWW-Authenticate": f"Bearer{wrong}"})
 
@@ -106,11 +118,10 @@ class Boundary:
 
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
-        path = scope["path"]
-        # FastAPI's own route of the document does not say so.
-        template = route.path if route is not None else path if path in DOCS else "unmatched"
+        template = route.path if route is not None else "unmatched"
         self.live.metrics.request(template, status, seconds)
-        if self.live.settings.access_log and scope["path"] not in self._quiet:
+        # A client that asks wrong is news even there.
+        if self.live.settings.access_log and (scope["path"] not in self._quiet or 400 <= status < 500):
             state, more = scope["state"], dict[str, object]()
             if (traceparent := state["headers"].get(b"traceparent")) is not None:
                 more["traceparent"] = traceparent.decode("latin-1")[:200]

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service import logs
@@ -34,7 +35,7 @@ class Lingering:
     def __init__(self, transport: asyncio.Transport, lingers: Callable[[], bool]) -> None:
         """Everything but `close` is the transport's own; `lingers` says, at the end, which way to close."""
         self._transport = transport
-        self._lingers = lingers
+        self._lingers: Callable[[], bool] | None = lingers
         self.write, self.is_closing = transport.write, transport.is_closing  # hot: not by way of __getattr__
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
@@ -42,10 +43,31 @@ class Lingering:
 
     def close(self) -> None:
         """Close, once everything is sent."""
-        if self._lingers():
+        if self._lingers is not None and self._lingers():
             self._transport.write_eof()
         else:
             self._transport.close()
+
+    def lost(self) -> None:
+        """Let go of the protocol: it holds this, and would wait for the garbage collector with all that it has read."""
+        self._lingers = None
+
+
+class Flow(FlowControl):
+    """uvicorn's, which reads on only when no request waits for its turn.
+
+    uvicorn reads on with each answer, and each time up to 256 KiB more into the last request's body.
+    """
+
+    def __init__(self, transport: asyncio.Transport, pipeline: deque[Any]) -> None:
+        """`pipeline` holds the requests that wait."""
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        """Read on, unless a request waits."""
+        if not self._pipeline:
+            super().resume_reading()
 
 
 class Cycle(RequestResponseCycle):
@@ -58,6 +80,8 @@ class Cycle(RequestResponseCycle):
 
     async def send(self, message: ASGISendEvent) -> None:
         """Hold the head back until the body comes. To who has left nothing is sent."""
+        if self.flow.write_paused:
+            await self.flow.drain()
         if self.transport.is_closing():
             self.disconnected = True
         if message["type"] == "http.response.start" and not self.response_started:
@@ -74,7 +98,7 @@ class Cycle(RequestResponseCycle):
         """Send both, where that is the usual answer; the others, such as a file's, are left to uvicorn."""
         if message.get("more_body") or not self.keep_alive or self.scope["method"] == "HEAD":
             return False
-        if self.flow.write_paused or self.disconnected:
+        if self.disconnected:
             return False
         lines = [STATUS_LINE[start["status"]]]
         for name, value in (*self.default_headers, *start["headers"]):
@@ -107,6 +131,7 @@ class Protocol(HttpToolsProtocol):
         self._deaf = False  # whether what comes is not looked at any more
         self._stopping = False
         self._before: RequestResponseCycle | None = None  # of the request before `cycle`
+        self._kept_alive = True  # whether that one's client wants the connection kept
         self._chunk = 0  # the size of what came last
         self._unread = 0  # what has come since a request or a part of a body: headers, trailers, sizes of chunks
         self._shared = 0  # the size of what that ended in, which may hold more headers
@@ -114,13 +139,31 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start a connection, or refuse it where there are too many."""
         super().connection_made(Lingering(transport, self._lingers))  # type: ignore[arg-type]
-        if len(self.connections) > self.live.settings.max_connections:
+        self.flow = Flow(self.transport, self.pipeline)
+        if len(self.connections) > self.live.settings.max_connections and not self._idle_one_closed():
             self._refuse(503, "too many connections")
+
+    def _idle_one_closed(self) -> bool:
+        """Whether room was made, by closing the connection that is idle for longest.
+
+        A client with many that it does not use would keep all others out, health checks too.
+        """
+        idle = [other for other in self.connections if isinstance(other, Protocol) and other is not self and other.idle]
+        if idle:
+            min(idle, key=lambda other: other._answered).transport.close()  # noqa: SLF001 - another one of this class
+        return bool(idle)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the connection is open and no request is on it, nor part of one."""
+        answered = self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)
+        return answered and not self._unread and not self._deaf and not self.transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
         super().connection_lost(exc)
         self.live.lingering.discard(self.transport)
+        self.transport.lost()  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what comes beside bodies."""
@@ -130,8 +173,11 @@ class Protocol(HttpToolsProtocol):
         self._unread += len(data)
         try:
             self._feed(data)
-        except HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
+        except HttpParserError as error:
+            if isinstance(error, HttpParserCallbackError) and not isinstance(error.__context__, HttpParserError):
+                self.logger.exception("a fault while a request was read")  # of ours, or of uvicorn's
+            else:
+                self.logger.warning("Invalid HTTP request received.")
             self.send_400_response("Invalid HTTP request received.")
             return
         limit = self.live.settings.max_header_bytes
@@ -177,6 +223,9 @@ class Protocol(HttpToolsProtocol):
             if size > limit:
                 self._unread, self._deaf = size, True  # and `data_received` refuses it
                 return
+        if self.parser.get_http_version() not in {"1.0", "1.1"}:
+            self.send_400_response("Expected HTTP/1.1.")
+            return
         if len(self.pipeline) >= MAX_PIPELINED:
             self._end_after(self.cycle)
             return
@@ -187,11 +236,14 @@ class Protocol(HttpToolsProtocol):
         self.cycle.__class__ = Cycle  # uvicorn makes it, and asks for none of ours; its task has not begun
         self._in_headers = False
         self._unread = 0
+        self._since = time.monotonic()
         self.headers = NOWHERE
         if self.live.draining:
-            self.cycle.keep_alive = False
-            if self.pipeline and self._before is not None:
+            # Of the answers that wait the last one alone says close: after that nothing would be sent.
+            if self.pipeline and self._before is not None and self._kept_alive:
                 self._before.keep_alive = True
+            self._kept_alive = self.cycle.keep_alive
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A part of its body."""
@@ -205,6 +257,11 @@ class Protocol(HttpToolsProtocol):
             self._unread, self._shared = 0, self._chunk
             super().on_message_complete()
             self.cycle.more_body = False  # also where it is answered already
+            if self.cycle.keep_alive and not self.parser.should_keep_alive():
+                # A trailer said so: the parser takes nothing more.
+                self._end_after(self.cycle)
+                if self.cycle.response_complete:
+                    self.transport.close()
 
     def on_response_complete(self) -> None:
         """It is answered: read on, and begin the next one that waits. As uvicorn's, but `sweep` is the timer."""
@@ -218,9 +275,14 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, once what came before it is answered."""
-        if not self._end_after_earlier():
-            self._deaf = True
-            super().send_400_response(msg)
+        if self._end_after_earlier():
+            return
+        self._deaf = True
+        if self._answered_early:
+            self.transport.close()
+            return
+        self._end_current(400)
+        super().send_400_response(msg)
 
     def shutdown(self) -> None:
         """Answer what has come, and close."""
@@ -237,7 +299,9 @@ class Protocol(HttpToolsProtocol):
         if unsent != self._unsent:
             self._unsent, self._taken = unsent, now
         if unsent and now - self._taken > settings.body_seconds:
-            self.transport.abort()  # an answer that is not read, which closing would wait for
+            self.transport.abort()  # an answer of which nothing is taken, which closing would wait for
+        elif self._deaf:
+            return  # it ends with the answers that are still to come
         elif self._in_headers:
             if waited > settings.header_seconds and self._begun:
                 self._refuse(408, f"the headers did not come within {settings.header_seconds:g} seconds")
@@ -271,6 +335,21 @@ class Protocol(HttpToolsProtocol):
         self._end_after(last)
         return True
 
+    @property
+    def _answered_early(self) -> bool:
+        """Whether the current request is answered already, and its body still coming."""
+        return not self._in_headers and self.cycle is not None and bool(self.cycle.response_started)
+
+    def _end_current(self, status: int) -> dict[str, Any]:
+        """Let the app leave the current request, which is answered below it; its state, where the app has it."""
+        if self._in_headers or self.cycle is None:
+            return {}
+        state: dict[str, Any] = self.cycle.scope["state"]
+        state["refused"] = status
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        return state
+
     def _refuse(self, status: int, detail: str) -> None:
         """Answer below the app, in the form of the path's dialect, and close."""
         if self.transport.is_closing():
@@ -278,15 +357,10 @@ class Protocol(HttpToolsProtocol):
         self.live.metrics.rejected.add(STATUSES[status].slug)
         if self._end_after_earlier():
             return
-        state: dict[str, Any] = {}
-        if not self._in_headers and self.cycle is not None:
-            if self.cycle.response_started:
-                self.transport.close()  # it is answered already, and its body still coming
-                return
-            state = self.cycle.scope["state"]
-            state["refused"] = status
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if self._answered_early:
+            self.transport.close()
+            return
+        state = self._end_current(status)
         request_id = state.get("request_id") or logs.request_id()
         if not state and self.live.settings.access_log:
             logs.log_request(request_id, "-", "-", status, time.monotonic() - self._since)

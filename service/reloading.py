@@ -67,6 +67,7 @@ class Reloader:
         try:
             if self._keys is not None:
                 self._keys.read_again()
+                log.info("the keys were read again")
         except SettingsError as error:
             log.error("the keys stay as they were: %s", error)  # noqa: TRY400 - it says it all
         try:

@@ -176,7 +176,12 @@ def decode(model: Model, raw: bytes, headers: Mapping[bytes, bytes], max_rows: i
     if len(json) > HEAVY:
         _weigh(model, json, max_rows)
     same = given is not None and start <= SHORT
-    head, tensor = _same_head(weakref.ref(model), json) if same else _head(model, json)
+    try:
+        head, tensor = _same_head(weakref.ref(model), json) if same else _head(model, json)
+    except Malformed as error:
+        if given is not None:
+            raise
+        raise Malformed(f"{error}; binary tensors need the header Inference-Header-Content-Length") from None
     return Infer(model, head, tensor, raw, start)
 
 

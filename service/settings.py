@@ -36,7 +36,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    model: Annotated[Path, Field(description="the model: a file that Keras saved")]
+    model: Annotated[Path, Field(description="the model: a file that Keras saved, or a folder with one")]
     recurrent_activation: Annotated[
         str | None, Field(description="the gates' function, where weights alone do not tell it")
     ] = None
@@ -65,7 +65,7 @@ class Settings(BaseModel):
         Seconds, Field(description="after the drain: how long requests in flight may take to finish")
     ] = 30.0
     health_route: Annotated[Route | None, Field(description="one more path for /readyz")] = None
-    predict_route: Annotated[Route | None, Field(description="one more path for v1's :predict")] = None
+    predict_route: Annotated[Route | None, Field(description="a path for v1's :predict, alone there")] = None
     reload_seconds: Annotated[
         Seconds, Field(description="how often to look whether the model's files have changed; 0 is never")
     ] = 0.0

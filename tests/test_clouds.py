@@ -74,10 +74,21 @@ def test_a_service_started_by_vertex(golden: Golden) -> None:
         assert not any("deployedModels/45 200" in line or "/ping" in line for line in process.lines)
 
 
-@pytest.mark.parametrize("taken", ["/metrics", "/model", "/docs"])
-def test_a_health_route_that_answers_something_else_is_refused(taken: str) -> None:
-    with pytest.raises(SettingsError, match=f"health_route is {taken}, which answers something else"):
-        create_app(Settings(model=SMALL / "binary.h5", health_route=taken))
+TAKEN = [
+    *(("health_route", path) for path in ("/metrics", "/model", "/docs", "/predict", "/v2/models/binary/infer")),
+    *(("predict_route", path) for path in ("/metrics", "/readyz", "/openapi.json", "/v1/models/x", "/v2/health/live")),
+]
+
+
+@pytest.mark.parametrize(("name", "taken"), TAKEN)
+def test_a_route_that_answers_something_else_is_refused(name: str, taken: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is {taken}, which answers something else"):
+        create_app(Settings.model_validate({"model": SMALL / "binary.h5", name: taken}))
+
+
+def test_one_path_for_both_is_refused() -> None:
+    with pytest.raises(SettingsError, match="_route is /x"):
+        create_app(Settings(model=SMALL / "binary.h5", health_route="/x", predict_route="/x"))
 
 
 @pytest.mark.parametrize("health_route", ["/health", "/ping", None])

@@ -122,6 +122,10 @@ def test_other_numbers_and_orders(client: httpx.Client, dtype: str) -> None:
         assert client.post(BATCH, content=form, headers=NPY).json() == wanted
 
 
+def headed(text: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
 X = np.zeros((2, 20, 15), np.float32)
 BOMB = npy(X).replace(b"(2, 20, 15)", b"(10**9, 20)")
 HUGE = npy(X).replace(b"'shape': (2, 20, 15), }", b"'shape': (99999999,), }")
@@ -138,6 +142,11 @@ HUGE = npy(X).replace(b"'shape': (2, 20, 15), }", b"'shape': (99999999,), }")
         (HUGE, 400, "399999996 bytes"),
         (npy(np.array([{}]), pickled=True), 400, "pickle"),
         (pickle.dumps(X), 400, "not a NumPy array"),
+        *((headed(text), 400, "not a NumPy array") for text in (b"{'descr': (", b'"""', b"(" * 3000, b"{'a':" * 500)),
+        *(
+            (headed(b"{'descr': %s, 'fortran_order': False, 'shape': (2,)}" % d), 400, "not a")
+            for d in (b"()", b"('f4',)")
+        ),
         (npy(np.array(["a"])), 400, "where numbers were expected"),
         (npy(X > 1), 422, "expected numbers"),
         (npy(X[0]), 422, "(n, 20, 15)"),

@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -221,6 +222,13 @@ def test_too_many_connections(hasty: Process) -> None:
     for connection in held:
         connection.sendall(GOOD)
         assert connection.recv(12) == b"HTTP/1.1 200"
+    # Those are idle: who is new takes the place of the one that is so for longest.
+    assert statuses(hasty.raw(LAST)) == [200]
+    assert b"HTTP/1.1" not in read_all(held[0])
+    held[0].close()
+    held[0] = hasty.connect()
+    for connection in held:
+        connection.sendall(GOOD[:-1])
     for _ in range(20):  # who is refused does not count
         came = hasty.raw(GOOD)
         assert statuses(came) == [503]
@@ -248,6 +256,34 @@ def test_who_sends_slowly_makes_room_for_the_others(hasty: Process) -> None:
     for connection in held:
         connection.close()
     assert counted(hasty, "queue-full") == before + 3
+
+
+def test_bodies_that_wait_behind_other_requests_are_not_read_on() -> None:
+    """A hundred requests, and a body without end after them: each answer let a quarter of a MiB more of it in."""
+    body = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+    with Process(MODEL) as process:
+        status = Path(f"/proc/{process.popen.pid}/status")
+        before = resident(status)
+        for _ in range(3):
+            held = [process.connect() for _ in range(8)]
+            for connection in held:
+                connection.setblocking(False)
+                sent = memoryview(PAGE * 90 + body + b" " * (32 << 20))
+                end = time.monotonic() + 0.5
+                while sent and time.monotonic() < end:
+                    with contextlib.suppress(BlockingIOError):
+                        sent = sent[connection.send(sent) :]
+            most = resident(status)
+            for connection in held:
+                connection.close()
+            assert most - before < 60
+        assert statuses(process.raw(LAST)) == [200]
+        assert process.errors == ""
+
+
+def resident(status: Path) -> int:
+    """The MiB that a process holds."""
+    return int(re.findall(r"VmRSS:\s+(\d+) kB", status.read_text())[0]) >> 10
 
 
 # Order: answers come as the requests did.
@@ -283,6 +319,40 @@ def test_nothing_is_upgraded(hasty: Process, protocol: str, size: int) -> None:
 @pytest.mark.parametrize(("target", "status"), [("/predict", 405), ("x:80", 400)])
 def test_nothing_is_connected(hasty: Process, target: str, status: int) -> None:
     assert statuses(hasty.raw(f"CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode() + GOOD)) == [status]
+
+
+def test_a_trailer_may_end_the_connection(hasty: Process) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    came = hasty.raw(head + b"%x\r\n%s\r\n0\r\nConnection: close\r\n\r\n" % (len(BODY), BODY))
+    assert statuses(came) == [200]
+    assert came.count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize("version", [b"0.9", b"2.0"])
+def test_other_versions_of_http_are_refused(hasty: Process, version: bytes) -> None:
+    assert statuses(hasty.raw(GOOD.replace(b"HTTP/1.1", b"HTTP/" + version))) == [400]
+    assert statuses(hasty.raw(GOOD + GOOD.replace(b"HTTP/1.1", b"HTTP/" + version))) == [200]
+
+
+def test_what_is_not_http_after_an_early_answer_is_no_error(hasty: Process) -> None:
+    early = b"POST /nothing HTTP/1.1\r\nHost: x\r\nX-Request-Id: early\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    assert statuses(hasty.raw(early)) == [400]
+    assert '"status":400' in hasty.wait_for('.*"request_id":"early".*')[0]
+    assert not any('"level":"error"' in line for line in hasty.lines)
+
+
+def test_what_waits_behind_answers_that_are_read_slowly_is_answered_and_counted_once() -> None:
+    with Process(MODEL, LSTMSERVE_BODY_SECONDS="2", LSTMSERVE_HEADER_SECONDS="2") as process, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        slow.settimeout(PATIENCE)
+        slow.connect(("127.0.0.1", process.port))
+        slow.sendall(PAGE * 70 + GOOD * 20 + GOOD[:-1])
+        came = b""
+        while part := slow.recv(1 << 15):
+            came += part
+            time.sleep(0.01)
+        assert statuses(came) == [200] * 90
+        assert counted(process, "too-slow") == 1
 
 
 @pytest.mark.parametrize(

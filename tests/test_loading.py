@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -578,3 +579,23 @@ def test_layers_in_models_are_named_after_both() -> None:
         array.size for layer in {id(n.layer): n.layer for n in model.nodes}.values() for array in layer.weights.values()
     )
     assert any(isinstance(node.layer, Recurrent) for node in model.nodes)
+
+
+@pytest.mark.parametrize(
+    ("source", "there", "given", "called"),
+    [
+        ("k215_model.h5", "models/3/m.h5", "models", ("m", "3")),
+        ("k215_model.h5", "models/m.h5", "models/m.h5", ("m", "1")),
+        ("tf215__hard", "served/12", "served", ("served", "12")),
+        ("tf215__hard", "served/12", "served/12", ("served", "12")),
+        ("tf215__hard", "served/0", "served", ("0", "1")),
+    ],
+)
+def test_a_numbered_folder_is_a_version(
+    tmp_path: Path, source: str, there: str, given: str, called: tuple[str, str]
+) -> None:
+    (place := tmp_path / there).parent.mkdir(parents=True)
+    (found,) = GOLDEN.rglob(source)
+    (shutil.copytree if found.is_dir() else shutil.copy)(found, place)
+    about = load_model(tmp_path / given).about
+    assert (about.name, about.version) == called

@@ -168,9 +168,10 @@ def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> 
             raise UnreadableFile(f"its card scales {len(offset)} features, the model has {features}")
         scaling = Scaling(name="scaling", offset=offset, scale=np.array(card.scaling.divisor, np.float64))
         nodes = (Node(scaling, (0,)), *(Node(layer, tuple(k + 1 for k in inputs)) for layer, inputs in nodes))
+    name, version = cards.called(path)
     about = About(
-        name=card.name or _printable(cards.stem_of(path)),
-        version=card.version,
+        name=card.name or _printable(name),
+        version=card.version or version,
         description=card.description,
         classes=None if card.classes is None else tuple(card.classes),
         features=card.columns,

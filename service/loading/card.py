@@ -1,6 +1,7 @@
 """The card, `<stem>.card.json`: what a person adds to a model that its file does not tell."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -77,11 +78,14 @@ class ScalingCard(_Part):
         return [high - low for low, high in zip(self.min or [], self.max or [], strict=True)]
 
 
+VERSION = r"^[1-9][0-9]{0,17}$"
+
+
 class Card(_Part):
     """The fields of a card; all are optional. An unknown one is an error, so that a slip of the pen is not silence."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
-    version: Annotated[str, BeforeValidator(_counted), Field(pattern=r"^[1-9][0-9]{0,17}$")] = "1"
+    version: Annotated[str, BeforeValidator(_counted), Field(pattern=VERSION)] | None = None
     description: Text | None = None
     classes: Annotated[list[Text], Field(min_length=2), AfterValidator(_distinct)] | None = None
     features: list[Text | FeatureCard] | None = None
@@ -111,6 +115,14 @@ class Card(_Part):
 def stem_of(model: Path) -> str:
     """What the files beside a model are called by: a file's name without extension; a folder's, which may have dots."""
     return model.name if model.is_dir() else model.stem
+
+
+def called(model: Path) -> tuple[str, str]:
+    """The name and the version of a model without a card: a numbered folder is a version, as for KServe."""
+    folder = model.absolute() if model.is_dir() else model.absolute().parent
+    version = folder.name if re.fullmatch(VERSION, folder.name) else None
+    name = folder.parent.name if version is not None and model.is_dir() else ""
+    return name or stem_of(model), version or "1"
 
 
 def path_of(model: Path) -> Path:

@@ -36,12 +36,12 @@ def read_npy(source: BinaryIO, name: str = "the .npy file") -> AnyArray:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran_order, dtype = read_header(stream)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+    except Exception as error:  # noqa: BLE001 - its header is a Python literal: a tokenizer's error, an IndexError ...
         raise UnreadableFile(f"{name} is not a NumPy array, or is damaged: {str(error)[:100]}") from None
     if dtype.hasobject:
         raise UnreadableFile(
             f"{name} holds Python objects, which only pickle can read, and a pickle can run any code. "
-            "Save plain arrays instead: np.savez('arrays.npz', *arrays)"
+            "Save plain numbers instead, of one dtype and one shape"
         )
     if dtype.kind not in "fiub":
         raise UnreadableFile(f"{name} holds {dtype} {shape}, where numbers were expected")

