@@ -1,4 +1,7 @@
-"""Ask /readyz once; the exit status is the answer. Imports next to nothing: it may run every second."""
+"""Ask /readyz once; the exit status is the answer. Imports next to nothing: it may run every second.
+
+It sees the variables of the container, not the flags, and asks 127.0.0.1.
+"""
 
 import os
 import socket
