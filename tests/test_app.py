@@ -261,7 +261,12 @@ async def test_a_slow_model_is_computed_in_a_thread_with_the_same_answers(monkey
 
 
 @pytest.mark.parametrize(("stem", "threaded"), [("steps", True), ("binary", False)])
-def test_a_model_of_free_length_is_computed_in_a_thread(stem: str, threaded: bool) -> None:  # noqa: FBT001 - a case
+def test_a_model_of_free_length_is_computed_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+    stem: str,
+    threaded: bool,  # noqa: FBT001 - a case
+) -> None:
+    monkeypatch.setattr(live_module, "LONGEST_ON_THE_LOOP", float("inf"))  # however quick it is, or slow
     live = live_of(app_of(SMALL / f"{stem}.h5"))
     assert (None in live.model.input_shape) == threaded
     assert (live.batcher.executor is not None) == threaded
