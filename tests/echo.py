@@ -1,5 +1,6 @@
-"""A model whose answer is known, that can be told to fail, and that keeps a record of what it was asked."""
+"""A model whose answer is known, that can be told to fail or to be slow, and that keeps a record of its calls."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,11 +18,15 @@ class Fault(Exception):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Echo(Plain):
-    """Answers twice its input; raises for a row that begins with a number in `fail`, NaN for one in `nan`."""
+    """Answers twice its input; raises for a row that begins with a number in `fail`, NaN for one in `nan`.
+
+    For a row that begins with a number in `seconds` it takes so long.
+    """
 
     name: str = "echo"
     fail: set[float] = field(default_factory=set)
     nan: set[float] = field(default_factory=set)
+    seconds: dict[float, float] = field(default_factory=dict)
     calls: list[Array] = field(default_factory=list)
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
@@ -30,6 +35,8 @@ class Echo(Plain):
         first = x.reshape(len(x), -1)[:, 0]
         if self.fail & set(first.tolist()):
             raise Fault
+        if self.seconds:
+            time.sleep(sum(self.seconds.get(value, 0) for value in first.tolist()))
         y = 2 * x
         y[[value in self.nan for value in first.tolist()]] = np.nan
         return y, masks[0]

@@ -260,6 +260,31 @@ async def test_a_slow_model_is_computed_in_a_thread_with_the_same_answers(monkey
         assert np.allclose(a.json["probabilities"], b.json["probabilities"], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("stem", "threaded"), [("steps", True), ("binary", False)])
+def test_a_model_of_free_length_is_computed_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+    stem: str,
+    threaded: bool,  # noqa: FBT001 - a case
+) -> None:
+    monkeypatch.setattr(live_module, "LONGEST_ON_THE_LOOP", float("inf"))  # however quick it is, or slow
+    live = live_of(app_of(SMALL / f"{stem}.h5"))
+    assert (None in live.model.input_shape) == threaded
+    assert (live.batcher.executor is not None) == threaded
+
+
+# Paths.
+
+
+@in_loop
+async def test_a_path_that_was_found_last_for_a_post_is_another_routes_for_a_get() -> None:
+    app = app_of(health_route="/predict")
+    async with started(app):
+        for _ in range(2):
+            assert (await call(app, "/predict")).json == {"status": "ok"}
+            assert "probabilities" in (await call(app, "/predict", GOOD)).json
+        assert (await call(app, "/predict", method="DELETE")).status == 405
+
+
 # The card and the golden predictions.
 
 

@@ -8,7 +8,7 @@ import pytest
 from chaos import HAPROXY
 from serving import ASKER, ROOT, Process
 
-from service.settings import Settings
+from service.settings import CLOUDS, PREFIX, Settings
 
 HEALTHCHECK = ROOT / "deploy" / "healthcheck.py"
 COMPOSE, KUBERNETES, PROXY = (
@@ -63,6 +63,13 @@ def test_the_proxy_takes_its_configuration() -> None:
         [str(HAPROXY), "-c", "-f", str(ROOT / "deploy" / "haproxy.cfg")], capture_output=True, timeout=30, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_health_check_knows_the_names_of_the_port() -> None:
+    (line,) = re.findall(r"names = \((.*)\)", HEALTHCHECK.read_text())
+    # The last of CLOUDS wins, and ours over all of them.
+    wanted = [f"{PREFIX}PORT", *(name for name in reversed(CLOUDS) if CLOUDS[name] == "port")]
+    assert re.findall(r'"(\w+)"', line) == wanted
 
 
 def test_the_health_check() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import ASKER, PATIENCE, Process
+from serving import ASKER, PATIENCE, ROOT, Process
 
 from service.errors import SettingsError
 from service.keys import Keys
@@ -174,6 +174,21 @@ def test_tls(certificate: tuple[Path, Path]) -> None:
             assert client.post("/predict", content=GOOD).status_code == 200
             assert client.post("/predict", content=b"").status_code == 400
     assert process.popen.returncode == 0
+
+
+def test_the_health_check_of_a_service_with_tls(certificate: tuple[Path, Path]) -> None:
+    chain, key = certificate
+    variables = {"LSTMSERVE_TLS_CERTFILE": str(chain), "LSTMSERVE_TLS_KEYFILE": str(key)}
+
+    def check(environ: dict[str, str]) -> int:
+        command = [sys.executable, "-I", "-S", str(ROOT / "deploy" / "healthcheck.py")]
+        return subprocess.run(command, env=environ, capture_output=True, timeout=PATIENCE, check=False).returncode
+
+    with Process(MODEL, **variables) as process:
+        port = {"LSTMSERVE_PORT": str(process.port)}
+        assert check(variables | port) == 0
+        assert check(port) == 1  # without TLS
+    assert check(variables | port) == 1
 
 
 def test_tls_that_cannot_be(certificate: tuple[Path, Path], tmp_path: Path) -> None:

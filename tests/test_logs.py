@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from serving import ASKER, PATIENCE, Process, call, in_loop, started
+from test_app import app_of, queued, row_of, with_echo
 from test_http import MARK, many, one
 
 from service import logs
@@ -92,6 +93,32 @@ async def test_a_path_with_blanks_is_no_record_of_its_own(caplog: pytest.LogCapt
     caplog.set_level(logging.INFO)
     await call(create_app(Settings(model=ASKER / "k215_model.h5")), "/x 200 ms=0.1 rows=1")
     assert caplog.records[-1].getMessage() == "GET '/x 200 ms=0.1 rows=1' 404"
+
+
+@in_loop
+async def test_a_request_behind_a_slow_batch_says_how_long_it_waited(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    app = app_of(max_batch_rows=1)
+    layer = with_echo(app)
+    layer.seconds[9.0] = 0.02
+    async with started(app):
+        job = queued(app, 9)
+        assert (await call(app, "/predict", row_of(1))).status == 200
+        await job.future
+    record = caplog.records[-1].request  # type: ignore[attr-defined]
+    assert record["queue_ms"] >= 20
+    assert record["compute_ms"] > 0
+    assert record["queue_ms"] != record["compute_ms"]
+    assert record["ms"] >= record["queue_ms"] + record["compute_ms"]
+
+
+@in_loop
+async def test_a_traceparent_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    app = app_of()
+    for length, kept in ((200, 200), (201, 200), (5000, 200)):
+        await call(app, "/nowhere", headers={"traceparent": "a" * length})
+        assert caplog.records[-1].request["traceparent"] == "a" * kept  # type: ignore[attr-defined]
 
 
 def test_json_line() -> None:

@@ -6,15 +6,17 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 from conftest import Golden
 from echo import Echo, model_of
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import ValidationError
 from serving import ASKER, call, in_loop, started
 from test_http import GOOD, many, one
 
 from service.app import create_app
-from service.metrics import Metrics
+from service.metrics import ROWS, Metrics
 from service.settings import Settings
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -106,6 +108,12 @@ async def test_the_queue_length_is_that_of_the_moment() -> None:
         assert one_of(parsed(live.metrics.text().decode()), "queue_rows") == 7
         await job.future
         assert one_of(parsed(live.metrics.text().decode()), "queue_rows") == 0
+
+
+def test_the_largest_batch_that_may_be_is_the_last_bound_of_its_histogram() -> None:
+    assert Settings(model=ASKER, max_batch_rows=ROWS[-1]).max_batch_rows == ROWS[-1]
+    with pytest.raises(ValidationError, match="max_batch_rows"):
+        Settings(model=ASKER, max_batch_rows=ROWS[-1] + 1)
 
 
 def test_two_services_do_not_mix_and_everything_is_there_at_zero() -> None:

@@ -2,12 +2,13 @@
 
 import argparse
 import os
+import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from serving import ASKER, COMMAND, PATIENCE, ROOT, Process, environment
 
 from service.errors import SettingsError
@@ -84,11 +85,14 @@ def test_every_setting_is_a_flag_that_says_what_it_does() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser)
     text = " ".join(parser.format_help().split())
+    shown = set(re.findall(r"--[a-z-]+", text))
     for name, known in Settings.model_fields.items():
-        if name != "model":
-            assert f"--{name.replace('_', '-')}" in text
-            assert known.description
-            assert f"(default {known.default})" in text
+        assert known.description
+        secret = SecretStr in (known.annotation, *get_args(known.annotation))
+        has_flag = name != "model" and not secret
+        assert (f"--{name.replace('_', '-')}" in shown) == has_flag
+        if has_flag:
+            assert f"{known.description} (default {known.default})" in text
     given = vars(parser.parse_args(["--port", "1", "--no-access-log", "--grace-seconds", "3"]))
     settings = read(MODEL, given)
     assert (settings.port, settings.access_log, settings.grace_seconds) == (1, False, 3)
