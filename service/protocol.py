@@ -7,18 +7,16 @@ and `sweep`, called about once a second, ends what has waited too long: cheaper 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn._types import ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service import logs
 from service.live import Live
 from service.routes import STATUSES, error_body, of_another_dialect
+from service.wire import Cycle, Flow, Lingering
 
 # Requests that wait on one connection while one is answered. After so many the connection is closed, which tells the
 # client that the rest was not looked at: 256 KiB can hold 10,000 of them.
@@ -27,91 +25,6 @@ MAX_PIPELINED = 100
 LINGER_SECONDS = 2.0
 # Where trailers are put: it keeps nothing.
 NOWHERE: Any = deque(maxlen=0)
-
-
-class Lingering:
-    """A transport whose connection is closed for writing only, where it is to be read from a while longer."""
-
-    def __init__(self, transport: asyncio.Transport, lingers: Callable[[], bool]) -> None:
-        """Everything but `close` is the transport's own; `lingers` says, at the end, which way to close."""
-        self._transport = transport
-        self._lingers: Callable[[], bool] | None = lingers
-        self.write, self.is_closing = transport.write, transport.is_closing  # hot: not by way of __getattr__
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
-        return getattr(self._transport, name)
-
-    def close(self) -> None:
-        """Close, once everything is sent."""
-        if self._lingers is not None and self._lingers():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
-
-    def lost(self) -> None:
-        """Let go of the protocol: it holds this, and would wait for the garbage collector with all that it has read."""
-        self._lingers = None
-
-
-class Flow(FlowControl):
-    """uvicorn's, which reads on only when no request waits for its turn.
-
-    uvicorn reads on with each answer, and each time up to 256 KiB more into the last request's body.
-    """
-
-    def __init__(self, transport: asyncio.Transport, pipeline: deque[Any]) -> None:
-        """`pipeline` holds the requests that wait."""
-        super().__init__(transport)
-        self._pipeline = pipeline
-
-    def resume_reading(self) -> None:
-        """Read on, unless a request waits."""
-        if not self._pipeline:
-            super().resume_reading()
-
-
-class Cycle(RequestResponseCycle):
-    """uvicorn's request and answer; a whole answer is sent with its head: one system call, one packet.
-
-    It takes a fifth of the time that uvicorn's two writes do, which look at each header for what the app never sends.
-    """
-
-    _start: HTTPResponseStartEvent | None = None
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """Hold the head back until the body comes. To who has left nothing is sent."""
-        if self.flow.write_paused:
-            await self.flow.drain()
-        if self.transport.is_closing():
-            self.disconnected = True
-        if message["type"] == "http.response.start" and not self.response_started:
-            self._start = message
-            return
-        start, self._start = self._start, None
-        if start is not None:
-            if message["type"] == "http.response.body" and self._sent(start, message):
-                return
-            await super().send(start)
-        await super().send(message)
-
-    def _sent(self, start: HTTPResponseStartEvent, message: HTTPResponseBodyEvent) -> bool:
-        """Send both, where that is the usual answer; the others, such as a file's, are left to uvicorn."""
-        if message.get("more_body") or not self.keep_alive or self.scope["method"] == "HEAD":
-            return False
-        if self.disconnected:
-            return False
-        lines = [STATUS_LINE[start["status"]]]
-        for name, value in (*self.default_headers, *start["headers"]):
-            lines += (name, b": ", value, b"\r\n")
-        lines.append(b"\r\n")
-        head, body = b"".join(lines), message["body"]
-        if b"content-length: %d\r\n" % len(body) not in head:
-            return False
-        self.transport.write(head + body)
-        self.response_started = self.response_complete = True
-        self.message_event.set()
-        self.on_response()
-        return True
 
 
 class Protocol(HttpToolsProtocol):

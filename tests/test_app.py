@@ -276,13 +276,14 @@ def test_a_model_of_free_length_is_computed_in_a_thread(
 
 
 @in_loop
-async def test_a_path_that_was_found_last_for_a_post_is_another_routes_for_a_get() -> None:
-    app = app_of(health_route="/predict")
+async def test_a_path_that_was_found_last_takes_post_alone() -> None:
+    app = app_of()
     async with started(app):
         for _ in range(2):
-            assert (await call(app, "/predict")).json == {"status": "ok"}
+            for method in ("GET", "DELETE"):
+                answer = await call(app, "/predict", method=method)
+                assert (answer.status, answer.json["detail"]) == (405, "this path takes POST")
             assert "probabilities" in (await call(app, "/predict", GOOD)).json
-        assert (await call(app, "/predict", method="DELETE")).status == 405
 
 
 # The card and the golden predictions.

@@ -41,7 +41,7 @@ def read_npy(source: BinaryIO, name: str = "the .npy file") -> AnyArray:
     if dtype.hasobject:
         raise UnreadableFile(
             f"{name} holds Python objects, which only pickle can read, and a pickle can run any code. "
-            "Save plain numbers instead, of one dtype and one shape"
+            "Save plain numbers instead, with np.save, or np.savez for several arrays"
         )
     if dtype.kind not in "fiub":
         raise UnreadableFile(f"{name} holds {dtype} {shape}, where numbers were expected")

@@ -74,8 +74,8 @@ class PostRoute(APIRoute):
             if found is not Match.NONE:
                 self._last = scope["path"], child["path_params"]
             return found, child
-        found = Match.FULL if scope["method"] == "POST" else Match.PARTIAL
-        return found, {"route": self, "endpoint": self.endpoint, "path_params": parameters}
+        # For any method: no other route has this path, and `handle` refuses all but POST.
+        return Match.FULL, {"route": self, "endpoint": self.endpoint, "path_params": parameters}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, decode, call, answer. What goes wrong is raised, and answered in `middleware`."""
