@@ -79,7 +79,12 @@ class Text(logging.Formatter):
 
 
 def configure() -> None:
-    """Send every logger's records to standard output, uvicorn's in the same form; its access log is ours."""
+    """Send every logger's records to standard output, uvicorn's in the same form; its access log is ours.
+
+    What no line shows is not looked up for each: https://docs.python.org/3/howto/logging.html#optimization
+    """
+    logging._srcfile = None  # noqa: SLF001 - the documented switch
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(Text() if sys.stdout.isatty() else JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
