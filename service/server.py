@@ -16,8 +16,10 @@ import socket
 import sys
 import time
 from types import FrameType
+from typing import Any
 
 import uvicorn
+import uvloop
 
 from service import logs
 from service.app import create_app
@@ -50,6 +52,21 @@ class Hangup:
     def of_terminal(self) -> bool:
         """Whether there was a terminal and is none any more."""
         return self._on_terminal and not os.isatty(sys.stdout.fileno())
+
+
+class Loop(uvloop.Loop):
+    """uvloop's, where a TLS handshake may take as long as a request's headers: uvicorn leaves it a minute."""
+
+    def __init__(self, handshake_seconds: float) -> None:
+        """It is told of each server that is made."""
+        super().__init__()
+        self._handshake_seconds = handshake_seconds
+
+    async def create_server(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever asyncio says
+        """As asyncio has it."""
+        if options.get("ssl") is not None:
+            options["ssl_handshake_timeout"] = self._handshake_seconds
+        return await super().create_server(*args, **options)
 
 
 class Server(uvicorn.Server):
@@ -159,7 +176,6 @@ def run(settings: Settings) -> None:
         port=settings.port,
         http=Protocol,
         ws="none",
-        loop="uvloop",
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -173,4 +189,5 @@ def run(settings: Settings) -> None:
         config.load()
     except OSError as error:
         raise SettingsError(f"the TLS certificate or its key cannot be used: {error.strerror or error}") from None
-    Server(config, app.state.live, hangup).run()
+    with asyncio.Runner(loop_factory=lambda: Loop(settings.header_seconds)) as runner:
+        runner.run(Server(config, app.state.live, hangup).serve())

@@ -176,6 +176,17 @@ def test_tls(certificate: tuple[Path, Path]) -> None:
     assert process.popen.returncode == 0
 
 
+def test_a_handshake_that_does_not_come_is_not_waited_for(certificate: tuple[Path, Path]) -> None:
+    chain, key = certificate
+    variables = {
+        "LSTMSERVE_TLS_CERTFILE": str(chain),
+        "LSTMSERVE_TLS_KEYFILE": str(key),
+        "LSTMSERVE_HEADER_SECONDS": "1",
+    }
+    with Process(MODEL, **variables) as process, process.connect() as silent:
+        assert silent.recv(1) == b""
+
+
 def test_the_health_check_of_a_service_with_tls(certificate: tuple[Path, Path]) -> None:
     chain, key = certificate
     variables = {"LSTMSERVE_TLS_CERTFILE": str(chain), "LSTMSERVE_TLS_KEYFILE": str(key)}
