@@ -17,7 +17,7 @@ from service.errors import SettingsError
 from service.keys import Keys, configured
 from service.live import Live
 from service.metrics import Metrics
-from service.middleware import OF_MODEL, Boundary, open_paths
+from service.middleware import Boundary, needs_key, open_paths
 from service.reloading import Reloader, fingerprint
 from service.routes import (
     docs,
@@ -69,7 +69,7 @@ class App(FastAPI):
         if self.state.keys is not None:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for path, operation in operations:
-                closed = path not in self.state.open_paths and not OF_MODEL.fullmatch(path)
+                closed = needs_key(path, self.state.open_paths)
                 operation["security"] = [{"key": []}] if closed else []
                 if closed:
                     plain = of_another_dialect(path, self.state.live.settings)

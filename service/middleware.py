@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 QUIET = HEALTH | {"/metrics"}
 # No answer could be sent: the client had left. nginx logs it so too.
 CLIENT_LEFT = 499
-
-
 # v2's health of a model.
 OF_MODEL = re.compile("/v2/models/[^/]+(/versions/[^/]+)?/ready")
 
@@ -34,6 +32,11 @@ def open_paths(settings: Settings) -> frozenset[str]:
     metrics = {"/metrics"} if settings.open_metrics else set()
     docs = DOCS if settings.open_docs else set()
     return HEALTH | metrics | docs | {settings.health_route or "/livez"}
+
+
+def needs_key(path: str, opened: frozenset[str]) -> bool:
+    """Whether a path, or its template, is none of the open ones nor v2's health of a model."""
+    return path not in opened and OF_MODEL.fullmatch(path) is None
 
 
 class Boundary:
@@ -93,9 +96,7 @@ class Boundary:
             self._finish(scope, state.get("refused") or status, time.perf_counter() - start)
 
     def _expect_key(self, path: str, authorization: bytes | None) -> None:
-        if self.keys is None or path in self._open or OF_MODEL.fullmatch(path):
-            return
-        if not self.keys.admit(authorization):
+        if self.keys is not None and needs_key(path, self._open) and not self.keys.admit(authorization):
             wrong = "" if authorization is None else ' error="invalid_token"'
             raise HTTPException(401, headers={"WWW-Authenticate": f"Bearer{wrong}"})
 

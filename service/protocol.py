@@ -188,14 +188,8 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, once what came before it is answered."""
-        if self._end_after_earlier():
-            return
-        self._deaf = True
-        if self._answered_early:
-            self.transport.close()
-            return
-        self._end_current(400)
-        super().send_400_response(msg)
+        if self._end_current(400) is not None:
+            super().send_400_response(msg)
 
     def shutdown(self) -> None:
         """Answer what has come, and close."""
@@ -248,15 +242,19 @@ class Protocol(HttpToolsProtocol):
         self._end_after(last)
         return True
 
-    @property
-    def _answered_early(self) -> bool:
-        """Whether the current request is answered already, and its body still coming."""
-        return not self._in_headers and self.cycle is not None and bool(self.cycle.response_started)
+    def _end_current(self, status: int) -> dict[str, Any] | None:
+        """Let the app leave the current request, to be answered below it and the last; its state, where it has it.
 
-    def _end_current(self, status: int) -> dict[str, Any]:
-        """Let the app leave the current request, which is answered below it; its state, where the app has it."""
+        None where it is not to be answered: earlier answers have to go out, or its own has, and its body still comes.
+        """
+        if self._end_after_earlier():
+            return None
+        self._deaf = True
         if self._in_headers or self.cycle is None:
             return {}
+        if self.cycle.response_started:
+            self.transport.close()
+            return None
         state: dict[str, Any] = self.cycle.scope["state"]
         state["refused"] = status
         self.cycle.disconnected = True
@@ -268,12 +266,9 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.live.metrics.rejected.add(STATUSES[status].slug)
-        if self._end_after_earlier():
-            return
-        if self._answered_early:
-            self.transport.close()
-            return
         state = self._end_current(status)
+        if state is None:
+            return
         request_id = state.get("request_id") or logs.request_id()
         if not state and self.live.settings.access_log:
             logs.log_request(request_id, "-", "-", status, time.monotonic() - self._since)
@@ -287,7 +282,6 @@ class Protocol(HttpToolsProtocol):
             b"connection: close",
             *([b"retry-after: 1"] if status == 503 else []),
         ]
-        self._deaf = True
         self.transport.write(b"\r\n".join([*head, b"", body]))
         self.transport.close()
 

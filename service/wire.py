@@ -77,9 +77,7 @@ class Cycle(RequestResponseCycle):
 
     def _sent(self, start: HTTPResponseStartEvent, message: HTTPResponseBodyEvent) -> bool:
         """Send both, where that is the usual answer; the others, such as a file's, are left to uvicorn."""
-        if message.get("more_body") or not self.keep_alive or self.scope["method"] == "HEAD":
-            return False
-        if self.disconnected:
+        if message.get("more_body") or not self.keep_alive or self.disconnected or self.scope["method"] == "HEAD":
             return False
         lines = [STATUS_LINE[start["status"]]]
         for name, value in (*self.default_headers, *start["headers"]):

@@ -440,23 +440,28 @@ def processor_seconds(process: Process) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+async def ask(load: Load, connection: Connection, question: Question) -> Reply | None:
+    """Ask, and note what came and how long it took; None where nothing came."""
+    start = time.monotonic()
+    try:
+        reply = await connection.ask(question.data)
+    except (Lost, OSError) as error:
+        load.wrong.append(repr(error))
+        return None
+    load.note(question, reply, time.monotonic() - start)
+    return reply
+
+
 async def closed_loop(process: Process, asked: Sequence[Question], connections: int, seconds: float) -> Load:
     """Each connection asks again as soon as it is answered."""
     end = time.monotonic() + seconds
 
     async def client(number: int) -> None:
         async with Connection(process.port) as connection:
-            while (start := time.monotonic()) < end:
-                question = asked[number % len(asked)]
+            while time.monotonic() < end:
+                reply = await ask(load, connection, asked[number % len(asked)])
                 number += 1
-                try:
-                    reply = await connection.ask(question.data)
-                except (Lost, OSError) as error:
-                    load.wrong.append(repr(error))
-                    continue
-                took = time.monotonic() - start
-                load.note(question, reply, took)
-                if reply.status != 200:
+                if reply is not None and reply.status != 200:
                     await asyncio.sleep(0.05)
 
     with measured(process) as load:
@@ -473,16 +478,8 @@ async def open_loop(process: Process, asked: Sequence[Question], rate: float, se
 
     async def one(number: int) -> None:
         connection = idle.pop() if idle else Connection(process.port)
-        question = asked[number % len(asked)]
-        start = time.monotonic()
-        try:
-            reply = await connection.ask(question.data)
-        except (Lost, OSError) as error:
-            load.wrong.append(repr(error))
-            return
-        took = time.monotonic() - start
-        load.note(question, reply, took)
-        idle.append(connection)
+        if await ask(load, connection, asked[number % len(asked)]) is not None:
+            idle.append(connection)
 
     with measured(process) as load:
         async with asyncio.TaskGroup() as group:

@@ -100,34 +100,30 @@ def test_who_leaves_before_pipelined_answers_leaves_no_error(hasty: Process) -> 
     assert not any('"level":"error"' in line for line in hasty.lines)
 
 
+def drip(connection: socket.socket, data: bytes) -> None:
+    """Send it again and again until the service has closed the connection; that it does not is a failure."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            connection.sendall(data)
+            time.sleep(0.1)
+        except OSError:
+            return
+    pytest.fail("the connection is still open")
+
+
 @pytest.mark.parametrize("early", [b"POST /nothing HTTP/1.1", b"POST /predict HTTP/1.1"])
 def test_a_body_that_drips_after_its_answer_is_not_waited_for(hasty: Process, early: bytes) -> None:
     head = early + b"\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
     with hasty.connect() as connection:
         connection.sendall(head)
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            try:
-                connection.sendall(b" ")
-                time.sleep(0.1)
-            except OSError:
-                break
-        else:
-            pytest.fail("the connection is still open")
+        drip(connection, b" ")
 
 
 def test_blank_lines_do_not_keep_a_connection(hasty: Process) -> None:
     with hasty.connect() as connection:
         connection.sendall(GOOD)
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            try:
-                connection.sendall(b"\r\n")
-                time.sleep(0.1)
-            except OSError:
-                break
-        else:
-            pytest.fail("the connection is still open")
+        drip(connection, b"\r\n")
 
 
 PAGE = request("/openapi.json")

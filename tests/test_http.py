@@ -233,6 +233,11 @@ def test_content_types(client: httpx.Client, headers: dict[str, str], status: in
         refused(response, status, "unknown-type")
 
 
+@pytest.mark.parametrize(("content", "status"), [(b"a=1", 415), (b" \n", 415), (b" []", 422), (b"{}", 422)])
+def test_a_form_is_json_where_it_begins_so(client: httpx.Client, content: bytes, status: int) -> None:
+    assert client.post("/predict", content=content, headers=FORM).status_code == status
+
+
 def test_a_form_that_is_one(client: httpx.Client) -> None:
     refused(client.post("/predict", data={"sequence": MARK}), 415, "unknown-type")
 

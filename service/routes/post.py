@@ -137,7 +137,7 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
     if kind in {b"application/json", b"text/json"} or (kind.startswith(b"application/") and kind.endswith(b"+json")):
         return
     # curl's -d declares a form.
-    if kind == b"application/x-www-form-urlencoded" and raw.lstrip()[:1] in b"{[":
+    if kind == b"application/x-www-form-urlencoded" and raw.lstrip().startswith((b"{", b"[")):
         return
     raise UnknownType("expected the content type application/json")
 
