@@ -1,6 +1,7 @@
 """One module a dialect, and the one table from what went wrong to a status."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -140,12 +141,17 @@ def every_response() -> dict[str, dict[str, Any]]:
     return {row.slug: _problem_response(row) for row in (*OF_HTTP.values(), *TABLE.values())}
 
 
-def _problem_response(row: Status) -> dict[str, Any]:
+@cache
+def _problem_schema() -> dict[str, Any]:
     schema = ProblemDetails.model_json_schema()
     schema["properties"]["errors"]["anyOf"][0]["items"] = schema.pop("$defs")["ProblemAt"]
+    return schema
+
+
+def _problem_response(row: Status) -> dict[str, Any]:
     error = InvalidInput([_EXAMPLE]) if row.code == 422 else None
     example = orjson.loads(problem(row, row.example, error, "6f1c-2a"))
-    content = {"application/problem+json": {"schema": schema, "example": example}}
+    content = {"application/problem+json": {"schema": _problem_schema(), "example": example}}
     response = {"description": row.title, "content": content}
     if row.code == 401:
         response["headers"] = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
