@@ -74,7 +74,7 @@ class Live:
         self.batcher = Batcher(
             max_batch_rows=settings.max_batch_rows, max_queue_rows=settings.max_queue_rows, observe=metrics.batch
         )
-        metrics.queued_rows.set_function(lambda: self.batcher.queued_rows)
+        metrics.queued_rows.value = lambda: self.batcher.queued_rows
         self.draining = False
         self.inflight = Inflight(settings.max_inflight_bytes)
         self.lingering: set[asyncio.Transport] = set()  # those of connections that were refused and are not closed yet

@@ -8,7 +8,13 @@ from service.engine.layers import Identity, Layer
 from service.engine.model import Model
 
 
-class ClassesAnswer(BaseModel):
+class Schema(BaseModel):
+    """What a body is, mostly for the document alone: Pydantic builds what it validates with once that is needed."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class ClassesAnswer(Schema):
     """The answer of a classifier."""
 
     probabilities: list[float] = Field(description="one for each class; they sum to 1")
@@ -16,7 +22,7 @@ class ClassesAnswer(BaseModel):
     label: str | None = Field(description="its label, where the model's card has labels")
 
 
-class BinaryAnswer(BaseModel):
+class BinaryAnswer(Schema):
     """The answer of a model with one sigmoid unit."""
 
     probability: float = Field(description="of class 1")
@@ -24,7 +30,7 @@ class BinaryAnswer(BaseModel):
     label: str | None = Field(description="its label, where the model's card has labels")
 
 
-class ValuesAnswer(BaseModel):
+class ValuesAnswer(Schema):
     """The answer of any other model: its output as it is."""
 
     values: list[Any] = Field(description="nested as the model's output")
@@ -44,7 +50,7 @@ def one_and_many_answers(model: Model) -> tuple[type[BaseModel], type[BaseModel]
     return one, many
 
 
-class ProblemDetails(BaseModel):
+class ProblemDetails(Schema):
     """An error, as RFC 9457 has it."""
 
     type: str
@@ -55,33 +61,33 @@ class ProblemDetails(BaseModel):
     request_id: str | None = Field(default=None, description="the id under which the log has a fault of ours")
 
 
-class ProblemAt(BaseModel):
+class ProblemAt(Schema):
     """One thing that is wrong with an input."""
 
     detail: str
     pointer: str = Field(description="a JSON Pointer into the body")
 
 
-class PlainError(BaseModel):
+class PlainError(Schema):
     """An error, as v1 and v2 have it."""
 
     error: str
 
 
-class ModelNames(BaseModel):
+class ModelNames(Schema):
     """The models that are served: one."""
 
     models: list[str]
 
 
-class WeightInfo(BaseModel):
+class WeightInfo(Schema):
     """An array of a layer."""
 
     name: str
     shape: list[int]
 
 
-class LayerInfo(BaseModel):
+class LayerInfo(Schema):
     """A layer of the model."""
 
     name: str
@@ -91,7 +97,7 @@ class LayerInfo(BaseModel):
     weights: list[WeightInfo]
 
 
-class FeatureInfo(BaseModel):
+class FeatureInfo(Schema):
     """An input column."""
 
     name: str
@@ -99,7 +105,7 @@ class FeatureInfo(BaseModel):
     description: str | None
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(Schema):
     """The model that is served."""
 
     model_config = ConfigDict(protected_namespaces=())

@@ -22,6 +22,7 @@ from service.engine.activations import Array
 from service.engine.model import Model
 from service.errors import InvalidInput, Malformed, Problem
 from service.loading.numpy_files import AnyArray
+from service.schemas import Schema
 
 DTYPES: dict[str, str] = {
     "BOOL": "?",
@@ -91,7 +92,7 @@ class InferRequest(_Part):
     outputs: Annotated[list[RequestedOutput], FailFast()] = Field(default_factory=list, max_length=16)
 
 
-class OutputTensor(BaseModel):
+class OutputTensor(Schema):
     """An output."""
 
     name: str
@@ -101,7 +102,7 @@ class OutputTensor(BaseModel):
     data: list[Any] | None = Field(default=None, description="row-major and flat")
 
 
-class InferAnswer(BaseModel):
+class InferAnswer(Schema):
     """What POST .../infer answers."""
 
     model_config = ConfigDict(protected_namespaces=())

@@ -18,7 +18,7 @@ LAYERS = (
     {"server"},
     {"app"},
     {"routes", "middleware", "reloading", "protocol"},
-    {"bodies", "schemas", "schemas_v2", "live", "metrics", "logs", "answers", "keys", "inflate", "wire"},
+    {"bodies", "schemas", "schemas_v2", "live", "metrics", "exposition", "logs", "answers", "keys", "inflate", "wire"},
     {"batching", "loading", "trial", "inflight"},
     {"engine"},
 )

@@ -426,6 +426,7 @@ async def test_the_app_of_starlette_is_the_middleware_that_it_is_given() -> None
     [
         ("gc_collector", "GCCollector"),
         ("metrics_core", "CounterMetricFamily"),
+        ("metrics_core", "GaugeMetricFamily"),
         ("metrics_core", "HistogramMetricFamily"),
         ("metrics_core", "Metric"),
         ("platform_collector", "PlatformCollector"),

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from serving import ASKER, call, in_loop, started
 from test_http import GOOD, many, one
 
+from service import exposition
 from service.app import create_app
 from service.metrics import ROWS, Metrics
 from service.settings import Settings
@@ -105,9 +106,9 @@ async def test_the_queue_length_is_that_of_the_moment() -> None:
     live = app.state.live
     async with started(app):
         job = live.batcher.submit(live.model, np.zeros((7, 20, 15), np.float32), time.monotonic() + 60)
-        assert one_of(parsed(live.metrics.text().decode()), "queue_rows") == 7
+        assert one_of(parsed(exposition.text(live.metrics).decode()), "queue_rows") == 7
         await job.future
-        assert one_of(parsed(live.metrics.text().decode()), "queue_rows") == 0
+        assert one_of(parsed(exposition.text(live.metrics).decode()), "queue_rows") == 0
 
 
 def test_the_largest_batch_that_may_be_is_the_last_bound_of_its_histogram() -> None:
@@ -121,8 +122,8 @@ def test_two_services_do_not_mix_and_everything_is_there_at_zero() -> None:
     one_service.answered([], 0.0, 3)
     one_service.loaded(model_of(Echo()), 1.0)
     one_service.loaded(model_of(Echo()), 2.0)
-    assert one_of(parsed(one_service.text().decode()), "rows_total") == 3
-    samples: Any = parsed(other.text().decode())
+    assert one_of(parsed(exposition.text(one_service).decode()), "rows_total") == 3
+    samples: Any = parsed(exposition.text(other).decode())
     assert one_of(samples, "rows_total") == 0
     for name in ("rows_total", "batch_rows_count", "compute_duration_seconds_count", "queue_rows"):
         assert (name, frozenset()) in samples

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service import load_model
+from service import exposition, load_model
 from service.loading.layers import TABLE
 from service.metrics import Metrics
 from service.settings import Settings
@@ -139,7 +139,7 @@ def test_python(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_metrics_table() -> None:
     """Every metric that is documented exists, and the other way round."""
     documented = re.findall(r"^\| `(lstmserve_\w+)` \|", README, re.MULTILINE)
-    text = Metrics().text().decode()
+    text = exposition.text(Metrics()).decode()
     exposed = re.findall(r"^# TYPE (lstmserve_\w+)", text, re.MULTILINE)
     # When a counter was made is no metric of its own.
     assert {name for name in exposed if not name.endswith("_created")} == set(documented)

@@ -4,12 +4,12 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 
 from service.live import Live
 from service.routes import problem_responses
+from service.schemas import Schema
 
 READY = ("/readyz", "/health", "/healthz", "/ping")
 # What orchestration asks, v2's own too: it has no key, and is no news.
@@ -19,7 +19,7 @@ PATHS = frozenset({"/livez", *READY, "/v2/health/live", "/v2/health/ready"})
 VERBOSE = {"name": "verbose", "in": "query", "schema": {"type": "string"}, "allowEmptyValue": True}
 
 
-class Health(BaseModel):
+class Health(Schema):
     """The status code says it all; `?verbose` lists the checks."""
 
     status: str
@@ -59,7 +59,9 @@ def router(live: Live) -> APIRouter:
 
     async def metrics() -> Response:
         """Everything Prometheus scrapes."""
-        return Response(live.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        from service import exposition
+
+        return Response(exposition.text(live.metrics), media_type=exposition.CONTENT_TYPE)
 
     ready = READY if more is None or more in PATHS else (*READY, more)
     for path, endpoint, failed in (("/livez", livez, 500), *((path, readyz, 503) for path in ready)):

@@ -23,7 +23,7 @@ from service.live import Live
 from service.routes import not_so, plain_responses
 from service.routes.named import parameters, served
 from service.routes.post import Answer, Decoded, PostRoute, predicted
-from service.schemas import ModelNames
+from service.schemas import ModelNames, Schema
 from service.schemas_v2 import INPUT, VALUES
 
 ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
@@ -99,26 +99,26 @@ class PredictRoute(PostRoute):
         return cast("type[V1Request]", self.body_type).parse(raw)
 
 
-class Predictions(BaseModel):
+class Predictions(Schema):
     """The answer to `instances`."""
 
     predictions: list[Any] = Field(description="the model's output for each row")
 
 
-class Outputs(BaseModel):
+class Outputs(Schema):
     """The answer to `inputs`."""
 
     outputs: list[Any] = Field(description="the model's output")
 
 
-class VersionError(BaseModel):
+class VersionError(Schema):
     """Why a version is not available; it always is."""
 
     error_code: str
     error_message: str
 
 
-class VersionStatus(BaseModel):
+class VersionStatus(Schema):
     """The status of a version."""
 
     version: str
@@ -126,7 +126,7 @@ class VersionStatus(BaseModel):
     status: VersionError
 
 
-class ModelStatus(BaseModel):
+class ModelStatus(Schema):
     """The status of the model: `name` and `ready` for KServe's clients, the rest for TF-Serving's."""
 
     name: str
@@ -134,7 +134,7 @@ class ModelStatus(BaseModel):
     model_version_status: list[VersionStatus]
 
 
-class Alive(BaseModel):
+class Alive(Schema):
     """That the process works, as KServe's v1 asks for it."""
 
     status: str

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 
 from service import __version__
@@ -21,7 +21,7 @@ from service.live import Live
 from service.routes import not_so, plain_responses
 from service.routes.named import parameters, served
 from service.routes.post import Answer, Decoded, PostRoute, predicted
-from service.schemas import ModelNames
+from service.schemas import ModelNames, Schema
 from service.schemas_v2 import (
     HEADER_LENGTH,
     INPUT,
@@ -53,19 +53,19 @@ LENGTH_HEADER = {
 }
 
 
-class ServerLive(BaseModel):
+class ServerLive(Schema):
     """Whether the process works."""
 
     live: bool
 
 
-class ServerReady(BaseModel):
+class ServerReady(Schema):
     """Whether to send requests here."""
 
     ready: bool
 
 
-class ServerMetadata(BaseModel):
+class ServerMetadata(Schema):
     """What this is."""
 
     name: str
@@ -73,14 +73,14 @@ class ServerMetadata(BaseModel):
     extensions: list[str]
 
 
-class ModelReady(BaseModel):
+class ModelReady(Schema):
     """Whether the model answers."""
 
     name: str
     ready: bool
 
 
-class TensorMetadata(BaseModel):
+class TensorMetadata(Schema):
     """An input or an output."""
 
     name: str
@@ -88,7 +88,7 @@ class TensorMetadata(BaseModel):
     shape: list[int] = Field(description="the number of sequences first; -1 is any size")
 
 
-class ModelMetadata(BaseModel):
+class ModelMetadata(Schema):
     """What the model takes and answers."""
 
     name: str
@@ -98,7 +98,7 @@ class ModelMetadata(BaseModel):
     outputs: list[TensorMetadata]
 
 
-class IndexEntry(BaseModel):
+class IndexEntry(Schema):
     """A model of the repository, as Triton has it."""
 
     name: str

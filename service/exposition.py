@@ -1,0 +1,55 @@
+"""GET /metrics: what was counted, in Prometheus' text format.
+
+Imported when it is first asked for: prometheus_client takes 10 ms to come in, a fortieth of the start.
+"""
+
+from collections.abc import Iterator
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from service.metrics import Metrics
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Ours(Collector):
+    """The service's metrics, for a registry."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        """Say these."""
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        """Each metric, as it is now."""
+        for histogram in self._metrics.histograms:
+            buckets = HistogramMetricFamily(histogram.name, histogram.text, labels=histogram.labels)
+            for labels, series in histogram.of.items():
+                sums, cumulated = 0, []
+                for bound, count in zip((*map(str, map(float, series.bounds)), "+Inf"), series.counts, strict=True):
+                    sums += count
+                    cumulated.append((bound, sums))
+                buckets.add_metric([str(label) for label in labels], cumulated, series.total)
+            yield buckets
+        for tally in self._metrics.tallies:
+            counter = CounterMetricFamily(tally.name, tally.text, labels=tally.labels)
+            for of, count in tally.counts.items():
+                counter.add_metric([str(of)] if tally.labels else [], count)
+            yield counter
+        for gauge in self._metrics.gauges:
+            value = GaugeMetricFamily(gauge.name, gauge.text, labels=gauge.labels)
+            value.add_metric(gauge.of, gauge.value())
+            yield value
+
+
+def text(metrics: Metrics) -> bytes:
+    """Everything that Prometheus scrapes: the service's metrics and the process'. In the event loop's thread alone."""
+    registry = CollectorRegistry()
+    registry.register(Ours(metrics))
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return generate_latest(registry)
