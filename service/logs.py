@@ -1,12 +1,15 @@
 """Logs on standard output: one JSON object a line, or plain text where a person reads along."""
 
+import asyncio
 import itertools
 import logging
 import re
 import secrets
 import sys
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
@@ -16,6 +19,8 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 MAX_PATH = 200
 _PREFIX = secrets.token_hex(6)
 _COUNT = itertools.count(1)
+# One, where each line is JSON: a request's goes straight there, since a record of `logging` costs 12 us more.
+_direct: list["Lines"] = []
 
 
 def request_id(given: bytes | None = None) -> str:
@@ -40,7 +45,10 @@ def log_request(request_id: str, method: str, path: str, status: int, seconds: f
         "ms": round(seconds * 1000, 3),
         **more,
     }
-    access.info("%s %s %d", method, record["path"], status, extra={"request": record})
+    for lines in _direct:
+        lines.put(_json(time.time(), "info", access.name, f"{method} {record['path']} {status}", record))
+    if not _direct:
+        access.info("%s %s %d", method, record["path"], status, extra={"request": record})
 
 
 class JsonLines(logging.Formatter):
@@ -48,21 +56,21 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
-        content: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "request", {}),
-        }
+        more: dict[str, Any] = getattr(record, "request", {})
         if record.exc_info:
-            content["exception"] = self.formatException(record.exc_info)
-        try:
-            return orjson.dumps(content, default=str).decode()
-        except TypeError:
-            # A file's name that is not UTF-8 is half a surrogate pair to Python, and no text to JSON.
-            plain = {key: ascii(value) if isinstance(value, str) else value for key, value in content.items()}
-            return orjson.dumps(plain, default=ascii).decode()
+            more = {**more, "exception": self.formatException(record.exc_info)}
+        return _json(record.created, record.levelname.lower(), record.name, record.getMessage(), more)
+
+
+def _json(seconds: float, level: str, logger: str, message: str, more: Mapping[str, Any]) -> str:
+    clock = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    content = {"time": clock, "level": level, "logger": logger, "message": message, **more}
+    try:
+        return orjson.dumps(content, default=str).decode()
+    except TypeError:
+        # A file's name that is not UTF-8 is half a surrogate pair to Python, and no text to JSON.
+        plain = {key: ascii(value) if isinstance(value, str) else value for key, value in content.items()}
+        return orjson.dumps(plain, default=ascii).decode()
 
 
 class Text(logging.Formatter):
@@ -78,6 +86,50 @@ class Text(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class Lines(logging.StreamHandler[TextIO]):
+    """Writes at once what one turn of the event loop has logged.
+
+    A warning, and what comes from another thread or from no loop, is written on the spot, after what waits.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to this stream."""
+        super().__init__(stream)
+        self._waiting: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put the record's line."""
+        try:
+            self.put(self.format(record), now=record.levelno > logging.INFO)
+        except Exception:  # noqa: BLE001 - what every handler does
+            self.handleError(record)
+
+    def put(self, line: str, *, now: bool = False) -> None:
+        """Write a line `now`, or with the others of this turn."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            now = True
+        self.acquire()
+        self._waiting.append(line)
+        if not now and len(self._waiting) == 1:
+            loop.call_soon(self.flush)
+        self.release()
+        if now:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self.acquire()
+        try:
+            waiting, self._waiting = self._waiting, []
+            if waiting:
+                self.stream.write("\n".join([*waiting, ""]))
+            super().flush()
+        finally:
+            self.release()
+
+
 def configure() -> None:
     """Send every logger's records to standard output, uvicorn's in the same form; its access log is ours.
 
@@ -85,6 +137,7 @@ def configure() -> None:
     """
     logging._srcfile = None  # noqa: SLF001 - the documented switch
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(Text() if sys.stdout.isatty() else JsonLines())
+    handler = Lines(sys.stdout)
+    _direct[:] = [] if sys.stdout.isatty() else [handler]
+    handler.setFormatter(JsonLines() if _direct else Text())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -1,5 +1,6 @@
 """The log: one JSON object a line, one line a request, no input in it."""
 
+import asyncio
 import io
 import json
 import logging
@@ -155,11 +156,13 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
     """The root logger, put back as it was."""
+    direct = logs._direct[:]
     found, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.access")
     handlers, level, disabled = found.handlers[:], found.level, uvicorn.disabled
     yield found
     found.handlers[:], uvicorn.disabled = handlers, disabled
     found.setLevel(level)
+    logs._direct[:] = direct
 
 
 @pytest.mark.parametrize(("stream", "begin"), [(Terminal, r"\d\d:\d\d:\d\d warning x$"), (io.StringIO, r'\{"time"')])
@@ -173,3 +176,60 @@ def test_a_terminal_gets_text_and_anything_else_json(
     logging.getLogger("uvicorn.error").warning("x")
     (line,) = out.getvalue().splitlines()
     assert re.match(begin, line)
+
+
+class Writes(io.StringIO):
+    """A stream that knows what was written, call by call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.calls.append(text)
+        return super().write(text)
+
+
+@in_loop
+async def test_the_lines_of_a_turn_are_written_at_once_and_none_waits_for_the_next() -> None:
+    out = Writes()
+    lines = logs.Lines(out)
+    for line in "abc":
+        lines.put(line)
+    assert out.calls == []
+    await asyncio.sleep(0)
+    assert out.calls == ["a\nb\nc\n"]
+    await asyncio.sleep(0)
+    assert len(out.calls) == 1
+    lines.put("d")
+    lines.handle(record_of("e"))
+    out.calls.clear()
+    lines.handle(logging.LogRecord("service.x", logging.WARNING, "x.py", 1, "f", (), None))
+    assert out.calls == ["d\ne\nf\n"]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(lines.put, "from a thread")
+    lines.put("the last")
+    lines.flush()
+    assert out.getvalue() == "a\nb\nc\nd\ne\nf\nfrom a thread\nthe last\n"
+
+
+def test_without_a_loop_a_line_is_written_on_the_spot() -> None:
+    out = Writes()
+    logs.Lines(out).handle(record_of("hello"))
+    assert out.calls == ["hello\n"]
+
+
+def test_a_request_is_logged_the_same_with_a_record_and_without(
+    monkeypatch: pytest.MonkeyPatch, root: logging.Logger
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    logs.configure()
+    logs.log_request("id", "GET", "/a b", 200, 0.25, rows=3)
+    logs._direct.clear()
+    logs.log_request("id", "GET", "/a b", 200, 0.25, rows=3)
+    straight, record = (json.loads(line) for line in out.getvalue().splitlines())
+    assert straight.pop("time") <= record.pop("time")
+    assert straight == record
+    assert straight["message"] == "GET '/a b' 200"
+    assert root.handlers
