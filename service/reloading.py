@@ -71,14 +71,12 @@ class Reloader:
         except SettingsError as error:
             log.error("the keys stay as they were: %s", error)  # noqa: TRY400 - it says it all
         try:
-            loaded = await self._load(now)
+            self._live.use(await self._load(now))
         except ModelError as error:
             self._live.refuse(str(error)[:MAX_REASON])
         except Exception:
             log.exception("a new model could not be loaded")
             self._live.refuse("a fault of the service; the log has it")
-        else:
-            self._live.use(loaded)
 
     async def _load(self, now: Fingerprint) -> Loaded:
         await try_aside(self._live.settings)

@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 import time
 from types import FrameType
@@ -189,6 +190,8 @@ def run(settings: Settings) -> None:
     try:
         config.load()
     except OSError as error:
-        raise SettingsError(f"the TLS certificate or its key cannot be used: {error.strerror or error}") from None
+        names = [str(path) for path in (settings.tls_certfile, settings.tls_keyfile) if path is not None]
+        wrong = "no PEM, or the key is not the certificate's" if isinstance(error, ssl.SSLError) else error.strerror
+        raise SettingsError(f"the TLS certificate or its key ({', '.join(names)}) cannot be used: {wrong}") from None
     with asyncio.Runner(loop_factory=lambda: Loop(settings.header_seconds)) as runner:
         runner.run(Server(config, app.state.live, hangup).serve())

@@ -485,6 +485,15 @@ def test_folders_without_a_model_are_refused(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("saved_model.pb", "name the folder that it is in"), ("m.golden.npz", "name the model that they are of")],
+)
+def test_what_belongs_to_a_model_is_none(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(UnreadableFile, match=reason):
+        load_model(shutil.copy(ASKER / "k3_model.h5", tmp_path / name))
+
+
 def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UnreadableFile, match="no plain file"):

@@ -206,14 +206,15 @@ def test_tls_that_cannot_be(certificate: tuple[Path, Path], tmp_path: Path) -> N
     chain, key = certificate
     with pytest.raises(SettingsError, match="TLS_KEYFILE is of no use without"):
         settings(tls_keyfile=str(key))
-    for variables in (
-        {"LSTMSERVE_TLS_CERTFILE": str(tmp_path / "missing")},
-        {"LSTMSERVE_TLS_CERTFILE": str(key)},
-        {"LSTMSERVE_TLS_CERTFILE": str(chain), "LSTMSERVE_TLS_KEYFILE": str(chain)},
+    missing = str(tmp_path / "missing")
+    for variables, reason in (
+        ({"LSTMSERVE_TLS_CERTFILE": missing}, f"({missing}) cannot be used: No such file"),
+        ({"LSTMSERVE_TLS_CERTFILE": str(key)}, f"({key}) cannot be used: no PEM, or the key"),
+        ({"LSTMSERVE_TLS_CERTFILE": str(chain), "LSTMSERVE_TLS_KEYFILE": str(chain)}, f"({chain}, {chain}) cannot be"),
     ):
         process = Process(MODEL, **variables)
         assert process.ended() != 0
-        assert "TLS certificate" in process.errors
+        assert f"the TLS certificate or its key {reason}" in process.errors
 
 
 def test_a_health_route_of_a_cloud_needs_no_key() -> None:

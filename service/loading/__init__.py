@@ -69,6 +69,10 @@ def resolve(path: Path) -> Path:
             return folders.model_in(path)
         if path.exists() and not path.is_file():
             raise UnreadableFile("is no plain file")
+        if path.name == "saved_model.pb":
+            raise UnreadableFile("is a part of a SavedModel; name the folder that it is in")
+        if path.name.endswith(golden.SUFFIX):
+            raise UnreadableFile("holds golden predictions, by its name; name the model that they are of")
     except OSError as error:
         raise UnreadableFile(f"cannot be read: {error.strerror or error}") from None
     return path

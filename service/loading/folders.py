@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from service.errors import UnreadableFile
-from service.loading import forms
+from service.loading import forms, golden
 
 MAX_ENTRIES = 10_000
 
@@ -20,7 +20,7 @@ def model_in(folder: Path) -> Path:
             raise UnreadableFile(f"is a folder of more than {MAX_ENTRIES} files; name the model's file")
     if any(entry.name == "saved_model.pb" for entry in entries):
         return folder.absolute()  # what "." is called, its card and golden predictions are
-    models = sorted(entry for entry in entries if not entry.name.endswith(".golden.npz") and forms.is_model(entry))
+    models = sorted(entry for entry in entries if not entry.name.endswith(golden.SUFFIX) and forms.is_model(entry))
     if len(models) > 1:
         listed = ", ".join(model.name for model in models[:10])
         raise UnreadableFile(f"is a folder with {len(models)} models ({listed[:200]}); name one of them")

@@ -11,13 +11,14 @@ from service.errors import InvalidInput, UnreadableFile, WrongNumbers
 from service.loading.card import stem_of
 from service.loading.numpy_files import read_npz
 
+SUFFIX = ".golden.npz"
 # The 0 is of whoever counts a model's inputs and outputs; what else the file holds is not looked at.
 NAMES = ("x", "y", "x0", "y0")
 
 
 def path_of(model: Path) -> Path:
     """Where the golden predictions of a model lie: x.h5 has x.golden.npz."""
-    return model.with_name(f"{stem_of(model)}.golden.npz")
+    return model.with_name(f"{stem_of(model)}{SUFFIX}")
 
 
 def replay(model: Model, path: Path) -> Model:
