@@ -205,13 +205,13 @@ def report(
 
 def median(points: Sequence[Point], field: str) -> float:
     """The median of one field."""
-    return statistics.median(getattr(point, field) for point in points)
+    return statistics.median(float(getattr(point, field)) for point in points)
 
 
 def ratio(points: dict[tuple[str, str], list[Point]], ours: str, theirs: str, at: str, field: str) -> float:
     """The median over the rounds of the ratio of one field."""
     pairs = zip(points[ours, at], points[theirs, at], strict=True)
-    return statistics.median(getattr(a, field) / getattr(b, field) for a, b in pairs)
+    return statistics.median(float(getattr(a, field) / getattr(b, field)) for a, b in pairs)
 
 
 def processor() -> str:
