@@ -246,7 +246,11 @@ def _kind(value: Any) -> str:  # noqa: ANN401 - JSON is anything
 
 
 def _not_json(raw: bytes, error: str) -> str:
-    return "the body is empty; expected JSON" if not raw.strip() else f"the body is not JSON: {error[:200]}"
+    if not raw.strip():
+        return "the body is empty; expected JSON"
+    if raw.startswith(b"\x93NUMPY"):
+        return "the body is an array in .npy format, which goes to /predict/batch as application/x-npy"
+    return f"the body is not JSON: {error[:200]}"
 
 
 def one_and_many(model: Model, max_rows: int) -> tuple[type[Body], type[Body]]:

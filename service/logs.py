@@ -3,12 +3,14 @@
 import asyncio
 import itertools
 import logging
+import os
 import re
 import secrets
 import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TextIO
 
 import orjson
@@ -126,6 +128,9 @@ class Lines(logging.StreamHandler[TextIO]):
             if waiting:
                 self.stream.write("\n".join([*waiting, ""]))
             super().flush()
+        except BrokenPipeError:
+            # Nobody reads any more, and a traceback for each line would be more than the lines.
+            self.stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
         finally:
             self.release()
 

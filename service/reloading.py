@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from service.engine.model import Model
+from service.engine.model import About, Model
 from service.errors import Incompatible, ModelError, SettingsError, UnreadableFile
 from service.keys import Keys
 from service.live import Live, Loaded, load
@@ -152,19 +152,32 @@ def _ended(status: int) -> str:
 
 
 def expect_same(new: Model, old: Model) -> None:
-    """Raise Incompatible where clients of the old model could not be clients of the new one."""
+    """Raise Incompatible where clients of the old model could not be clients of the new one.
+
+    A first card may name classes and features.
+    """
+    about, before = new.about, old.about
     for what, came, expected in (
-        ("name", new.about.name, old.about.name),
+        ("name", about.name, before.name),
         ("kind", new.kind, old.kind),
         ("input shape", new.input_shape, old.input_shape),
-        ("input type", new.input_dtype, old.input_dtype),
+        ("input type (float64 where its card has scaling)", new.input_dtype, old.input_dtype),
         ("number of ids", new.id_limit, old.id_limit),
         ("output shape", new.output_shape, old.output_shape),
-        ("classes", new.about.classes, old.about.classes),
-        ("features", new.about.features, old.about.features),
+        ("classes", about.classes, about.classes if before.classes is None else before.classes),
+        ("features", _names(about), _names(about) if before.features is None else _names(before)),
     ):
         if came != expected:
             raise Incompatible(
-                f"the new model has another {what} than the one being served: {str(came)[:100]}, where "
-                f"{str(expected)[:100]} was expected. Start the service anew for another model"
+                f"what clients rely on has changed, its {what}: {_in_short(expected)} before, {_in_short(came)} now. "
+                "Start the service anew for another model"
             )
+
+
+def _names(about: About) -> tuple[str, ...] | None:
+    return None if about.features is None else tuple(feature.name for feature in about.features)
+
+
+def _in_short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."

@@ -81,6 +81,15 @@ class Server(uvicorn.Server):
         self._signal = signal.SIGTERM
         self._drained_at: float | None = None
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, which logs why it cannot listen somewhere, and ends the process with status 3."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            # No traceback: uvicorn has said why.
+            log.error("cannot listen on %s:%d; --host and --port take others", self.config.host, self.config.port)  # noqa: TRY400
+            raise
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         """First signal: drain. Second: end at once.
 

@@ -168,6 +168,21 @@ def test_one_sequence_is_not_a_file(client: httpx.Client) -> None:
     assert client.post("/predict", content=GOOD, headers=ACCEPT_NPY).headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "hint"),
+    [
+        (b"own.json", "application/x-www-form-urlencoded", 415, "the name of a file begins with @"),
+        (gzip.compress(GOOD), "application/x-www-form-urlencoded", 415, "Content-Encoding"),
+        (npy(X), "application/octet-stream", 415, "goes to /predict/batch as application/x-npy"),
+        (npy(X), "application/json", 400, "goes to /predict/batch as application/x-npy"),
+    ],
+)
+def test_what_is_sent_wrong_is_told_how_to_be_sent(
+    client: httpx.Client, body: bytes, kind: str, status: int, hint: str
+) -> None:
+    assert hint in refused(client.post("/predict", content=body, headers={"content-type": kind}), status)
+
+
 def test_outputs_of_different_lengths_are_no_one_array() -> None:
     sequences = [np.zeros((steps, 3)).tolist() for steps in (6, 4)]
     with Process(SMALL / "steps.h5") as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:

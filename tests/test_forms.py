@@ -162,9 +162,17 @@ def test_which_hard_sigmoid_may_be_said(tmp_path: Path) -> None:
         assert layer.recurrent_activation.name == "hard_sigmoid"
 
 
+def test_an_architecture_in_the_card_as_keras_gives_it(tmp_path: Path) -> None:
+    path = Path(shutil.copy(ASKER / "k3_model.weights.h5", tmp_path))
+    content = {"architecture": json.loads((ASKER / "k3_arch.json").read_text())}
+    (tmp_path / f"{path.stem}.card.json").write_text(json.dumps(content))
+    reproduces(load_model(path), "k3")
+
+
 @pytest.mark.parametrize(
     ("architecture", "reason"),
     [
+        ({"config": {}}, "no class_name"),
         ("absent.json", "is not there"),
         ("../elsewhere.json", "give a file beside it"),
         ("/etc/passwd", "give a file beside it"),
@@ -173,7 +181,7 @@ def test_which_hard_sigmoid_may_be_said(tmp_path: Path) -> None:
         ("latin.json", "not text in UTF-8"),
     ],
 )
-def test_an_architecture_that_is_none_is_refused(tmp_path: Path, architecture: str, reason: str) -> None:
+def test_an_architecture_that_is_none_is_refused(tmp_path: Path, architecture: Any, reason: str) -> None:
     (tmp_path / "large.json").write_text(" " * (5 << 20))
     (tmp_path / "latin.json").write_bytes(b'{"class_name": "\xe9"}')
     with pytest.raises(UnreadableFile, match=reason):

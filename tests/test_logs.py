@@ -233,3 +233,18 @@ def test_a_request_is_logged_the_same_with_a_record_and_without(
     assert straight == record
     assert straight["message"] == "GET '/a b' 200"
     assert root.handlers
+
+
+class Closed(io.StringIO):
+    """A pipe without a reader."""
+
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_reader_that_has_left_is_written_to_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = logs.Lines(Closed())
+    for level in (logging.INFO, logging.ERROR, logging.INFO):
+        lines.handle(logging.LogRecord("service.x", level, "x.py", 1, "f", (), None))
+    lines.stream.close()
+    assert capsys.readouterr() == ("", "")

@@ -25,6 +25,7 @@ from serving import ASKER, COMMAND, ROOT, SMALL, Process, environment, in_loop, 
 
 from service import load_model, reloading
 from service.app import create_app
+from service.engine.model import Feature
 from service.errors import Incompatible, ModelError
 from service.reloading import expect_same, fingerprint
 from service.settings import Settings
@@ -136,24 +137,36 @@ def test_card_and_golden_predictions_belong_to_it(tmp_path: Path, golden: Golden
         assert "refused" not in served.reload()
         assert served.client.get("/model").json()["version"] == "2"
         card.write_text(json.dumps({"classes": list("abcdf")}))
-        assert "another classes than" in served.reload()["refused"]
+        assert "its classes" in served.reload()["refused"]
         path.unlink()
         assert "there is no such file" in served.reload()["refused"]
 
 
 def test_what_must_stay() -> None:
     old = load_model(ASKER / "k215_model.h5")
-    expect_same(replace(old, about=replace(old.about, version="2", description="better")), old)
+    columns = tuple(Feature(name=f"s{k}") for k in range(15))
+    carded = replace(old, about=replace(old.about, classes=tuple("abcde"), features=columns))
+    expect_same(carded, old)
+    in_volts = (Feature(name="s0", unit="V"), *columns[1:])
+    changed: Any
+    for changed in ({"version": "2", "description": "better"}, {"features": in_volts}):
+        expect_same(replace(carded, about=replace(carded.about, **changed)), carded)
+    for changed, words in (
+        ({"classes": None}, "classes"),
+        ({"classes": tuple("edcba")}, r"classes: .*'a', 'b'.* before, .*'e', 'd'.* now"),
+        ({"features": (*columns[1:], columns[0])}, "features"),
+    ):
+        with pytest.raises(Incompatible, match=f"its {words}"):
+            expect_same(replace(carded, about=replace(carded.about, **changed)), carded)
     for new, words in (
         (replace(old, about=replace(old.about, name="other")), "name"),
-        (replace(old, about=replace(old.about, classes=tuple("abcde"))), "classes"),
         (replace(old, input_dtype=np.dtype(np.float64)), "input type"),
     ):
-        with pytest.raises(Incompatible, match=f"another {words} than"):
+        with pytest.raises(Incompatible, match=f"its {words}"):
             expect_same(new, old)
     for stem, words in (("values", "kind"), ("free", "input shape"), ("binary", "kind")):
         new = load_model(SMALL / f"{stem}.h5")
-        with pytest.raises(Incompatible, match=f"another {words} than"):
+        with pytest.raises(Incompatible, match=f"its {words}"):
             expect_same(replace(new, about=old.about), old)
 
 

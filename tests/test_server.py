@@ -121,4 +121,5 @@ def test_a_port_in_use(service: Process) -> None:
     process = fails(MODEL, LSTMSERVE_PORT=str(service.port))
     assert process.errors == ""
     assert any("address already in use" in record["message"] for record in process.records)
+    assert any(f"{service.port}; --host and --port take others" in record["message"] for record in process.records)
     assert "Traceback" not in "".join(process.lines)

@@ -25,7 +25,7 @@ Numbers = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(mi
 
 def _distinct(texts: list[str]) -> list[str]:
     if len(set(texts)) != len(texts):
-        raise ValueError("each must be given once")
+        raise ValueError("each name must be given once")
     return texts
 
 
@@ -91,7 +91,7 @@ class Card(_Part):
     features: list[Text | FeatureCard] | None = None
     scaling: ScalingCard | None = None
     timesteps: Annotated[int, Field(gt=0, lt=1 << 24)] | None = None
-    architecture: Text | list[dict[str, Any]] | None = None
+    architecture: Text | dict[str, Any] | list[dict[str, Any]] | None = None
     recurrent_activation: Text | None = None
     output_activation: Text | None = None
     metadata: dict[str, Any] = {}
@@ -108,7 +108,10 @@ class Card(_Part):
 
     @model_validator(mode="after")
     def _distinct_columns(self) -> Self:
-        _distinct([column.name for column in self.columns or ()])
+        try:
+            _distinct([column.name for column in self.columns or ()])
+        except ValueError as error:
+            raise ValueError(f"features: {error}") from None
         return self
 
 
@@ -154,6 +157,7 @@ def read(model: Path) -> Card:
 EXPECTED = {
     "name": "expected letters, digits, '.', '_' and '-', a letter or a digit first",
     "version": 'expected a whole number from 1 on, such as "3"',
+    "architecture": "expected the name of a file beside the card, or what model.to_json() gives, or a list of layers",
     "features": "expected names, or objects with a name and, where there are any, a unit and a description",
 }
 
@@ -166,7 +170,9 @@ def _in_words(where: tuple[str | int, ...], kind: str, message: str) -> str:
         fields = ", ".join(Card.model_fields)
         return f"{field} is not a field; " + (f"did you mean {meant}?" if meant else f"the fields are {fields}")
     if field in EXPECTED:
-        return f"{'.'.join(str(part) for part in where[:2])}: {EXPECTED[field]}"
+        # Where there are several forms, Pydantic has put the one that it has tried there.
+        index = "".join(f".{part}" for part in where[1:2] if isinstance(part, int))
+        return f"{field}{index}: {EXPECTED[field]}"
     place = ".".join(str(part)[:100] for part in where) or "the card"
     return f"{place}: {'is not a field' if kind == 'extra_forbidden' else message.removeprefix('Value error, ')}"
 

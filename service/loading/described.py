@@ -19,9 +19,13 @@ class Described(NamedTuple):
 
 def read(card: Card, path: Path) -> Described | None:
     """The architecture of the weights at `path`: what their card says, else `<stem>.json` where it is Keras' own."""
-    if isinstance(card.architecture, list):
+    if isinstance(card.architecture, list | dict):
         check_nesting(card.architecture, "its card's architecture")
-        return Described({"class_name": "Sequential", "config": card.architecture}, None)
+        if isinstance(card.architecture, list):
+            return Described({"class_name": "Sequential", "config": card.architecture}, None)
+        if "class_name" not in card.architecture:
+            raise UnreadableFile("its card's architecture is not what model.to_json() gives: it has no class_name")
+        return Described(card.architecture, version_of(card.architecture))
     if card.architecture is not None:
         if Path(card.architecture).name != card.architecture:
             raise UnreadableFile(f"its card names the architecture {card.architecture[:100]!r}: give a file beside it")

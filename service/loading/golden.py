@@ -52,10 +52,16 @@ def replay(model: Model, path: Path) -> Model:
         row = int(np.argmax(np.nan_to_num(differences, nan=np.inf).reshape(len(x), -1).max(axis=1)))
         raise WrongNumbers(
             f"it misses its golden predictions in {golden.name} by up to {worst:.2g} (row {row}); "
-            f"{model.origin.tolerance:g} is allowed. Model, card and golden predictions do not belong together, "
-            f"or the file is damaged{_unscaled(model)}"
+            f"{model.origin.tolerance:g} is allowed. {_assumed(model)}Model, card and golden predictions do not belong "
+            f"together, or the file is damaged{_unscaled(model)}"
         )
     return replace(model, origin=replace(model.origin, golden_rows=len(x), golden_difference=worst))
+
+
+def _assumed(model: Model) -> str:
+    if not model.origin.assumed:
+        return ""
+    return f"What was said or assumed ({'; '.join(model.origin.assumed)[:500]}) is wrong. Or: "
 
 
 def _unscaled(model: Model) -> str:

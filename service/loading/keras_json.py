@@ -323,7 +323,7 @@ def named_activation(name: str, keras: KerasVersion, where: str) -> Activation:
     if name not in ACTIVATIONS:
         raise Unsupported(
             f"{where} {name[:40]!r}, which is not a supported activation. Supported: "
-            f"hard_sigmoid, {', '.join(ACTIVATIONS)}"
+            f"hard_sigmoid, {', '.join([*UNAMBIGUOUS, *ACTIVATIONS])}"
         )
     return ACTIVATIONS[name]
 

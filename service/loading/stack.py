@@ -25,8 +25,8 @@ NAMES_WITHOUT_EFFECT = frozenset(
 ALL_NAMES = frozenset(snake_case(name).replace("_", "") for name in (*TABLE, *REFUSED))
 
 GIVE_ARCHITECTURE = (
-    "Save the model's JSON, open('NAME.json', 'w').write(model.to_json()), beside the weights under the same name, "
-    'or name it in the card as "architecture"'
+    "Save the model's JSON beside the weights, open('m.json', 'w').write(model.to_json()) for m.h5 and m.weights.h5, "
+    'or put it into the card as "architecture"'
 )
 
 

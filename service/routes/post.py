@@ -121,6 +121,9 @@ def rows_at_a_glance(raw: bytes, headers: Mapping[bytes, bytes], model: Model) -
     return max(1, (raw.count(b"[") - 1) // lists)
 
 
+GZIP, NUMPY = b"\x1f\x8b", b"\x93NUMPY"
+
+
 def media_type(headers: Mapping[bytes, bytes]) -> bytes:
     """The declared content type without its parameters, in lower case; nothing where none is declared."""
     return headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
@@ -139,7 +142,14 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
     # curl's -d declares a form.
     if kind == b"application/x-www-form-urlencoded" and raw.lstrip().startswith((b"{", b"[")):
         return
-    raise UnknownType("expected the content type application/json")
+    hint = ""
+    if raw.startswith(GZIP):
+        hint = "; the body is compressed, which the header Content-Encoding has to say"
+    elif raw.startswith(NUMPY):
+        hint = "; an array in .npy format goes to /predict/batch as application/x-npy"
+    elif kind == b"application/x-www-form-urlencoded":
+        hint = "; for curl -d the name of a file begins with @"
+    raise UnknownType(f"expected the content type application/json{hint}")
 
 
 async def predicted(
