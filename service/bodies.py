@@ -53,8 +53,9 @@ class Body(BaseModel):
     def parse(cls, raw: bytes) -> Self:
         """The validated body. Raises Malformed, InvalidInput, or TooLarge for too many sequences."""
         cls.weigh(raw)
-        # Of a key that is there twice the parsed body has the last alone.
-        return cls.of(json_of(raw), once=len(raw.split(b'"', 3)) == 3)  # a fifth of the time of `bytes.count`
+        # Of a key that is there twice the parsed body has the last alone. `bytes.count` would look at every byte.
+        second_quote = raw.find(b'"', raw.find(b'"') + 1)
+        return cls.of(json_of(raw), once=raw.rfind(b'"') == second_quote)
 
     @classmethod
     def of(cls, parsed: Any, *, once: bool = True) -> Self:  # noqa: ANN401 - JSON is anything

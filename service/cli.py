@@ -36,7 +36,8 @@ PIPE_CLOSED = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status. Wrong usage ends in argparse's own SystemExit."""
-    _prepare_imports()
+    given = sys.argv[1:] if argv is None else argv
+    _prepare(given)
     if sys.stdout is None:  # closed by whoever started this
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -44,7 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
-            given = sys.argv[1:] if argv is None else argv
             arguments = _parser(given).parse_args(given)
             status: int = arguments.run(arguments)
         finally:
@@ -64,13 +64,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _prepare_imports() -> None:
+def _prepare(argv: Sequence[str]) -> None:
     # BLAS reads this once, when NumPy comes in. By default it starts a thread a core, which products as small as a
     # step's only wait for.
     if not any(name in os.environ for name in BLAS_THREADS):
         os.environ.update(dict.fromkeys(BLAS_THREADS, "1"))
     # Pydantic would look through every installed package for plugins of its own, 7 ms.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    if _serves(argv):
+        # Until the server runs: importing leaves nothing to collect, and looking for it takes a tenth of the start.
+        gc.disable()
+
+
+def _serves(argv: Sequence[str]) -> bool:
+    return argv[:1] == ["serve"]
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -82,7 +89,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lstm-serve {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_serve(commands.add_parser, with_flags=argv[:1] == ["serve"])
+    _add_serve(commands.add_parser, with_flags=_serves(argv))
     _add_predict(commands.add_parser)
     _add_inspect(commands.add_parser)
     return parser
@@ -94,8 +101,6 @@ def _add_serve(add_parser: AddParser, *, with_flags: bool) -> None:
     command.add_argument("model", metavar="MODEL", nargs="?", help="a file that Keras saved, or a folder with one")
     command.set_defaults(run=_serve, misused=command.error)
     if with_flags:  # they are the settings, and Pydantic, which holds those, takes its time to come in
-        # Until the server runs: importing leaves nothing to collect, and looking for it takes a tenth of the start.
-        gc.disable()
         from service import settings
 
         settings.add_flags(command)

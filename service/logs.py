@@ -8,10 +8,11 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from select import PIPE_BUF
+from typing import Any, ClassVar, TextIO
 
 import orjson
 
@@ -21,8 +22,6 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 MAX_PATH = 200
 _PREFIX = secrets.token_hex(6)
 _COUNT = itertools.count(1)
-# One, where each line is JSON: a request's goes straight there, since a record of `logging` costs 12 us more.
-_direct: list["Lines"] = []
 
 
 def request_id(given: bytes | None = None) -> str:
@@ -47,10 +46,10 @@ def log_request(request_id: str, method: str, path: str, status: int, seconds: f
         "ms": round(seconds * 1000, 3),
         **more,
     }
-    for lines in _direct:
-        lines.put(_json(time.time(), "info", access.name, f"{method} {record['path']} {status}", record))
-    if not _direct:
+    if Lines.straight is None:
         access.info("%s %s %d", method, record["path"], status, extra={"request": record})
+    else:  # a record of `logging` costs 12 us more
+        Lines.straight.put(_json(time.time(), "info", access.name, f"{method} {record['path']} {status}", record))
 
 
 class JsonLines(logging.Formatter):
@@ -89,10 +88,12 @@ class Text(logging.Formatter):
 
 
 class Lines(logging.StreamHandler[TextIO]):
-    """Writes at once what one turn of the event loop has logged.
+    """Writes what one turn of the event loop has logged together, as many lines as a pipe takes whole.
 
     A warning, and what comes from another thread or from no loop, is written on the spot, after what waits.
     """
+
+    straight: ClassVar["Lines | None"] = None  # set where each line is JSON: see `log_request`
 
     def __init__(self, stream: TextIO) -> None:
         """Write to this stream."""
@@ -113,26 +114,50 @@ class Lines(logging.StreamHandler[TextIO]):
         except RuntimeError:
             now = True
         self.acquire()
-        self._waiting.append(line)
-        if not now and len(self._waiting) == 1:
-            loop.call_soon(self.flush)
-        self.release()
-        if now:
-            self.flush()
+        try:
+            self._waiting.append(line)
+            if now:
+                self.flush()
+            elif len(self._waiting) == 1:
+                loop.call_soon(self.flush)
+        finally:
+            self.release()
 
     def flush(self) -> None:
         """Write what waits."""
         self.acquire()
         try:
             waiting, self._waiting = self._waiting, []
-            if waiting:
-                self.stream.write("\n".join([*waiting, ""]))
-            super().flush()
+            for lines in _whole(waiting):
+                self._write(lines)
+        finally:
+            self.release()
+
+    def _write(self, lines: str) -> None:
+        try:
+            self.stream.write(lines)
+            self.stream.flush()
         except BrokenPipeError:
             # Nobody reads any more, and a traceback for each line would be more than the lines.
             self.stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
-        finally:
-            self.release()
+        except Exception:  # noqa: BLE001 - what every handler does
+            self.handleError(logging.makeLogRecord({"msg": lines}))
+
+
+def _whole(lines: list[str]) -> Iterator[str]:
+    """The lines, joined to texts of at most PIPE_BUF bytes: of more, a pipe that is full may take a part alone.
+
+    https://man7.org/linux/man-pages/man7/pipe.7.html
+    """
+    text, size = "", 0
+    for line in lines:
+        length = 1 + (len(line) if line.isascii() else len(line.encode(errors="replace")))
+        if text and size + length > PIPE_BUF:
+            yield text
+            text, size = "", 0
+        text, size = f"{text}{line}\n", size + length
+    if text:
+        yield text
 
 
 def configure() -> None:
@@ -143,6 +168,6 @@ def configure() -> None:
     logging._srcfile = None  # noqa: SLF001 - the documented switch
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = Lines(sys.stdout)
-    _direct[:] = [] if sys.stdout.isatty() else [handler]
-    handler.setFormatter(JsonLines() if _direct else Text())
+    Lines.straight = None if sys.stdout.isatty() else handler
+    handler.setFormatter(Text() if Lines.straight is None else JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -41,18 +41,18 @@ class Histogram:
     def __init__(self, name: str, text: str, bounds: Sequence[float], labels: Sequence[str] = ()) -> None:
         """A series without labels is there, at zero, from the start."""
         self.name, self.text, self.labels, self._bounds = name, text, labels, bounds
-        self.of: dict[tuple[str | int, ...], Series] = {} if labels else {(): Series(bounds)}
+        self.by_labels: dict[tuple[str | int, ...], Series] = {} if labels else {(): Series(bounds)}
 
     def series(self, *labels: str | int) -> Series:
         """The series of these label values, made where it is new."""
-        found = self.of.get(labels)
+        found = self.by_labels.get(labels)
         if found is None:
-            found = self.of[labels] = Series(self._bounds)
+            found = self.by_labels[labels] = Series(self._bounds)
         return found
 
     def total(self, counts: Callable[..., bool]) -> tuple[int, float]:
         """How many values there were, and their sum, in the series whose labels count."""
-        chosen = [series for labels, series in self.of.items() if counts(*labels)]
+        chosen = [series for labels, series in self.by_labels.items() if counts(*labels)]
         return sum(series.count for series in chosen), sum(series.total for series in chosen)
 
 
@@ -64,23 +64,23 @@ class Tally:
         self.name, self.text, self.labels = name, text, [] if label is None else [label]
         self.counts: dict[str | int | None, int] = {} if self.labels else {None: 0}
 
-    def add(self, of: str | int | None = None, more: int = 1) -> None:
+    def add(self, label: str | int | None = None, more: int = 1) -> None:
         """Count `more`, of this value of the label. To be called in the event loop's thread alone."""
-        self.counts[of] = self.counts.get(of, 0) + more
+        self.counts[label] = self.counts.get(label, 0) + more
 
 
 class Gauge:
-    """A value that is what it was last set to, with labels that say whose it is."""
+    """A number, or what a function gives when it is asked for; its labels say whose it is."""
 
     def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
-        """0 until it is set."""
+        """0 until it is set, or with labels not there."""
         self.name, self.text, self.labels = name, text, labels
-        self.of = tuple("" for _ in labels)
+        self.label_values: Sequence[str] | None = None if labels else ()
         self.value: Callable[[], float] = lambda: 0.0
 
     def set(self, value: float, *labels: str) -> None:
         """Set it, and whose it is."""
-        self.value, self.of = lambda: value, labels
+        self.value, self.label_values = lambda: value, labels
 
 
 class Metrics:

@@ -30,8 +30,9 @@ RUNNING = re.compile(r"running on https?://127\.0\.0\.1:(\d+)")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without any setting of the service, and these variables."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LSTMSERVE_")}
+    """This process's environment without any setting of the service, with standard output buffered, and these."""
+    left_out = ("LSTMSERVE_", "PYTHONUNBUFFERED", "PYDANTIC_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return kept | {"OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "error", "LSTMSERVE_PORT": "0"} | variables
 
 

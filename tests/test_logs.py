@@ -1,12 +1,14 @@
 """The log: one JSON object a line, one line a request, no input in it."""
 
 import asyncio
+import errno
 import io
 import json
 import logging
 import re
 import sys
 from collections.abc import Iterator
+from select import PIPE_BUF
 from typing import Any
 
 import httpx
@@ -156,13 +158,13 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
     """The root logger, put back as it was."""
-    direct = logs._direct[:]
+    straight = logs.Lines.straight
     found, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.access")
     handlers, level, disabled = found.handlers[:], found.level, uvicorn.disabled
     yield found
     found.handlers[:], uvicorn.disabled = handlers, disabled
     found.setLevel(level)
-    logs._direct[:] = direct
+    logs.Lines.straight = straight
 
 
 @pytest.mark.parametrize(("stream", "begin"), [(Terminal, r"\d\d:\d\d:\d\d warning x$"), (io.StringIO, r'\{"time"')])
@@ -174,8 +176,10 @@ def test_a_terminal_gets_text_and_anything_else_json(
     root.handlers[:] = []
     logs.configure()
     logging.getLogger("uvicorn.error").warning("x")
-    (line,) = out.getvalue().splitlines()
-    assert re.match(begin, line)
+    logs.log_request("id", "GET", "/", 200, 0.1)
+    warning, request = out.getvalue().splitlines()
+    assert re.match(begin, warning)
+    assert request.startswith("{") == warning.startswith("{")
 
 
 class Writes(io.StringIO):
@@ -191,7 +195,7 @@ class Writes(io.StringIO):
 
 
 @in_loop
-async def test_the_lines_of_a_turn_are_written_at_once_and_none_waits_for_the_next() -> None:
+async def test_the_lines_of_a_turn_are_written_together_and_none_waits_for_the_next() -> None:
     out = Writes()
     lines = logs.Lines(out)
     for line in "abc":
@@ -213,37 +217,59 @@ async def test_the_lines_of_a_turn_are_written_at_once_and_none_waits_for_the_ne
     assert out.getvalue() == "a\nb\nc\nd\ne\nf\nfrom a thread\nthe last\n"
 
 
+@in_loop
+async def test_no_more_is_written_together_than_a_pipe_takes_whole() -> None:
+    out = Writes()
+    lines = logs.Lines(out)
+    sent = ["x" * 200, "\u00e9" * 300, "x" * 9000] * 20
+    for line in sent:
+        lines.put(line)
+    await asyncio.sleep(0)
+    assert out.getvalue().splitlines() == sent
+    assert len(out.calls) < len(sent)
+    assert all(len(call.encode()) <= PIPE_BUF or call.count("\n") == 1 for call in out.calls)
+
+
 def test_without_a_loop_a_line_is_written_on_the_spot() -> None:
     out = Writes()
     logs.Lines(out).handle(record_of("hello"))
     assert out.calls == ["hello\n"]
 
 
-def test_a_request_is_logged_the_same_with_a_record_and_without(
-    monkeypatch: pytest.MonkeyPatch, root: logging.Logger
-) -> None:
+@pytest.mark.usefixtures("root")
+def test_a_request_is_logged_the_same_with_a_record_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     logs.configure()
     logs.log_request("id", "GET", "/a b", 200, 0.25, rows=3)
-    logs._direct.clear()
+    monkeypatch.setattr(logs.Lines, "straight", None)
     logs.log_request("id", "GET", "/a b", 200, 0.25, rows=3)
     straight, record = (json.loads(line) for line in out.getvalue().splitlines())
     assert straight.pop("time") <= record.pop("time")
     assert straight == record
     assert straight["message"] == "GET '/a b' 200"
-    assert root.handlers
 
 
-class Closed(io.StringIO):
-    """A pipe without a reader."""
+class Failing(io.StringIO):
+    """A stream that cannot be written."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
 
     def write(self, _: str) -> int:
-        raise BrokenPipeError
+        raise self.error
+
+
+def test_what_cannot_be_written_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.Lines(Failing(OSError(errno.ENOSPC, "disk full"))).put("the line")
+    said = capsys.readouterr().err
+    assert "disk full" in said
+    assert "the line" in said
 
 
 def test_a_reader_that_has_left_is_written_to_no_more(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = logs.Lines(Closed())
+    lines = logs.Lines(Failing(BrokenPipeError()))
     for level in (logging.INFO, logging.ERROR, logging.INFO):
         lines.handle(logging.LogRecord("service.x", level, "x.py", 1, "f", (), None))
     lines.stream.close()

@@ -1,6 +1,9 @@
 """What Prometheus reads is what happened."""
 
 import asyncio
+import re
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -115,6 +118,37 @@ def test_the_largest_batch_that_may_be_is_the_last_bound_of_its_histogram() -> N
     assert Settings(model=ASKER, max_batch_rows=ROWS[-1]).max_batch_rows == ROWS[-1]
     with pytest.raises(ValidationError, match="max_batch_rows"):
         Settings(model=ASKER, max_batch_rows=ROWS[-1] + 1)
+
+
+def test_names_and_types() -> None:
+    metrics = Metrics()
+    metrics.loaded(model_of(Echo()), 1.0)
+    text = exposition.text(metrics).decode()
+    assert set(re.findall(r"^# TYPE lstmserve_(\w+ \w+)$", text, re.MULTILINE)) == {
+        "request_duration_seconds histogram",
+        "batch_rows histogram",
+        "queue_duration_seconds histogram",
+        "compute_duration_seconds histogram",
+        "rows_total counter",
+        "rejected_total counter",
+        "predictions_total counter",
+        "model_reloads_total counter",
+        "queue_rows gauge",
+        "model_info gauge",
+        "model_load_seconds gauge",
+        "model_reload_successful gauge",
+    }
+
+
+def test_what_only_the_metrics_need_does_not_come_in_at_the_start() -> None:
+    code = (
+        "import os, sys; from service import cli; cli._prepare([]);"
+        "from service.app import create_app; from service.settings import Settings;"
+        "create_app(Settings(model=sys.argv[1]));"
+        "print('prometheus_client' in sys.modules, os.environ['PYDANTIC_DISABLE_PLUGINS'])"
+    )
+    command = [sys.executable, "-c", code, str(ASKER / "k215_model.h5")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "False __all__\n"
 
 
 def test_two_services_do_not_mix_and_everything_is_there_at_zero() -> None:
