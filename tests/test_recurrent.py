@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,22 @@ def test_the_last_step_is_the_last_of_the_sequence_whatever_the_batch(cell: str)
     for row in range(5):
         alone, _ = made(cell)[0]([x[row : row + 1]], [None])
         np.testing.assert_allclose(alone[0], last[row], atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_row_alone_leaves_nothing_behind_for_the_next(cell: str) -> None:
+    layer, _, _ = made(cell)
+    lengths = [5, 5, 40, 33, 3, 5, 70]
+    rows = [batch(1, timesteps) for timesteps in lengths]
+    expected = [layer([np.repeat(row, 2, axis=0)], [None])[0][:1] for row in rows]
+    for _ in range(2):
+        found = [layer([row], [None])[0] for row in rows]
+        assert all(np.allclose(a, b, rtol=0, atol=1e-6) for a, b in zip(found, expected, strict=True))
+    with ThreadPoolExecutor(4) as threads:
+        for row, y in zip(rows, expected, strict=True):
+            assert all(
+                np.allclose(came, y, rtol=0, atol=1e-6) for came, _ in threads.map(layer, [[row]] * 40, [[None]] * 40)
+            )
 
 
 @pytest.mark.parametrize("cell", CELLS)
