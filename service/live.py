@@ -158,7 +158,9 @@ def warm_up(model: Model, rows: int) -> float:
     n = 1
     while True:
         x = np.zeros((n, *shape), model.input_dtype)
-        seconds = min(_seconds(model, x) for _ in range(2))  # the less: other work may come between
+        seconds = _seconds(model, x)
+        if seconds * rows / n > LONGEST_ON_THE_LOOP:
+            seconds = min(seconds, _seconds(model, x))  # other work may have come between
         if n == some or seconds > LONG_ENOUGH:
             return seconds * rows / n
         # A row alone takes longer than one among others: at once all where even so they would not take long.
