@@ -1,6 +1,7 @@
 """Logs on standard output: one JSON object a line, or plain text where a person reads along."""
 
 import asyncio
+import errno
 import itertools
 import logging
 import os
@@ -10,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from select import PIPE_BUF
 from typing import Any, ClassVar, TextIO
 
@@ -22,6 +22,7 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 MAX_PATH = 200
 _PREFIX = secrets.token_hex(6)
 _COUNT = itertools.count(1)
+NOBODY_READS = {errno.EPIPE, errno.EIO}  # of a pipe, of a terminal
 
 
 def request_id(given: bytes | None = None) -> str:
@@ -137,11 +138,12 @@ class Lines(logging.StreamHandler[TextIO]):
         try:
             self.stream.write(lines)
             self.stream.flush()
-        except BrokenPipeError:
-            # Nobody reads any more, and a traceback for each line would be more than the lines.
-            self.stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
-        except Exception:  # noqa: BLE001 - what every handler does
-            self.handleError(logging.makeLogRecord({"msg": lines}))
+        except Exception as error:  # noqa: BLE001 - what every handler does
+            if isinstance(error, OSError) and error.errno in NOBODY_READS:
+                # A traceback for each line would be more than the lines.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            else:
+                self.handleError(logging.makeLogRecord({"msg": lines}))
 
 
 def _whole(lines: list[str]) -> Iterator[str]:

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -269,8 +270,10 @@ def test_what_cannot_be_written_goes_to_standard_error(capsys: pytest.CaptureFix
 
 
 def test_a_reader_that_has_left_is_written_to_no_more(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = logs.Lines(Failing(BrokenPipeError()))
-    for level in (logging.INFO, logging.ERROR, logging.INFO):
-        lines.handle(logging.LogRecord("service.x", level, "x.py", 1, "f", (), None))
-    lines.stream.close()
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        lines = logs.Lines(stream)
+        for level in (logging.INFO, logging.ERROR, logging.INFO):
+            lines.handle(logging.LogRecord("service.x", level, "x.py", 1, "f", (), None))
     assert capsys.readouterr() == ("", "")
