@@ -20,7 +20,7 @@ from pydantic_core import from_json
 
 from service.engine.activations import Array
 from service.engine.model import Model
-from service.engine.recurrent import Shape
+from service.engine.scan import Shape
 from service.errors import InvalidInput, Malformed, Problem, TooLarge
 
 MAX_PROBLEMS = 10

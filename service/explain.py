@@ -13,7 +13,7 @@ import numpy as np
 from service import words
 from service.engine.layers import Scaling
 from service.engine.model import TOLERANCE, Model
-from service.engine.recurrent import Shape
+from service.engine.scan import Shape
 from service.errors import ModelError, WrongNumbers
 from service.loading import card, golden, places
 from service.words.activations import numpy_of

@@ -13,7 +13,7 @@ import numpy as np
 from service.batching import Batcher
 from service.engine.activations import Array
 from service.engine.model import Model
-from service.engine.recurrent import Shape
+from service.engine.scan import Shape
 from service.errors import Unsupported
 from service.inflight import Inflight
 from service.loading import golden, load_model, resolve

@@ -9,7 +9,7 @@ from service.answers import answers
 from service.engine.activations import Array
 from service.engine.layers import Layer
 from service.engine.model import Model
-from service.engine.recurrent import Recurrent
+from service.engine.scan import Recurrent
 from service.engine.sequences import Embedding, Masking
 from service.engine.wrappers import Bidirectional, Stacked
 from service.errors import SettingsError

@@ -8,7 +8,8 @@ import numpy as np
 from service.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation, Array
 from service.engine.layers import Dense, Layer
 from service.engine.model import About, Model, Node, Origin
-from service.engine.recurrent import LSTM, Shape
+from service.engine.recurrent import LSTM
+from service.engine.scan import Shape
 from service.engine.sequences import Embedding
 
 

@@ -42,7 +42,8 @@ from service.engine.layers import (
     Scaling,
 )
 from service.engine.model import Node, Origin
-from service.engine.recurrent import GRU, Mask, Recurrent, SimpleRNN
+from service.engine.recurrent import GRU, SimpleRNN
+from service.engine.scan import Mask, Recurrent
 from service.engine.sequences import Embedding, GlobalPooling1D, Masking, Pooling1D, Reshape, Window
 from service.engine.wrappers import Bidirectional, Stacked
 from service.errors import SettingsError, UnreadableFile, WrongNumbers

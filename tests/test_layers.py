@@ -23,7 +23,8 @@ from service.engine.layers import (
     Rescaling,
     Scaling,
 )
-from service.engine.recurrent import GRU, LSTM, Recurrent, SimpleRNN
+from service.engine.recurrent import GRU, LSTM, SimpleRNN
+from service.engine.scan import Recurrent
 from service.engine.sequences import (
     Conv1D,
     Embedding,

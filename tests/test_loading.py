@@ -10,7 +10,8 @@ from kerasfiles import GOLDEN, dense, functional, lstm, numbers, save, save_sequ
 from service import load_model
 from service.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, SIGMOID
 from service.engine.model import Model
-from service.engine.recurrent import GRU, LSTM, Recurrent
+from service.engine.recurrent import GRU, LSTM
+from service.engine.scan import Recurrent
 from service.engine.sequences import Conv1D
 from service.engine.wrappers import Bidirectional, Stacked
 from service.errors import MissingFact, ModelError, UnreadableFile, Unsupported

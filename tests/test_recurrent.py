@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from service.engine.activations import ACTIVATIONS as ALL
 from service.engine.activations import HARD_SIGMOID_KERAS_2, RELU, SIGMOID, SOFTMAX, TANH
-from service.engine.recurrent import GRU, LSTM, Recurrent, SimpleRNN
+from service.engine.recurrent import GRU, LSTM, SimpleRNN
+from service.engine.scan import Recurrent
 
 Array = npt.NDArray[Any]
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.engine.activations import Activation, Array
-from service.engine.recurrent import Mask, Shape
+from service.engine.scan import Mask, Shape
 
 
 class Layer(Protocol):

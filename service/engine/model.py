@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from service.engine.activations import SIGMOID, SOFTMAX, Array
 from service.engine.layers import Identity, Layer
-from service.engine.recurrent import Mask, Shape
+from service.engine.scan import Mask, Shape
 from service.engine.sequences import Embedding
 from service.errors import InvalidInput, Problem
 

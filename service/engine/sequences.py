@@ -9,7 +9,7 @@ import numpy as np
 
 from service.engine.activations import Array
 from service.engine.layers import Plain, Product
-from service.engine.recurrent import Mask, Shape
+from service.engine.scan import Mask, Shape
 
 Padding = Literal["valid", "same", "causal"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from service.engine.activations import Activation, Array
 from service.engine.layers import Layer, Plain
-from service.engine.recurrent import Mask, Recurrent, Shape
+from service.engine.scan import Mask, Recurrent, Shape
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

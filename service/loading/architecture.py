@@ -7,7 +7,7 @@ run is a word here, to be refused by its name.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from service.engine.recurrent import Shape
+from service.engine.scan import Shape
 from service.errors import UnreadableFile, Unsupported
 from service.loading.graph_masks import check_masks, is_operation
 from service.loading.keras_json import MAX_LAYERS, MAX_SIZE

@@ -9,7 +9,7 @@ import numpy as np
 from service.engine.activations import Array
 from service.engine.layers import Layer
 from service.engine.model import TOLERANCE, Node
-from service.engine.recurrent import Shape
+from service.engine.scan import Shape
 from service.engine.sequences import Embedding
 from service.errors import MissingFact, UnreadableFile, Unsupported
 from service.loading.architecture import Architecture

@@ -5,7 +5,8 @@ from typing import TypedDict
 
 from service.engine.activations import Activation, Array
 from service.engine.layers import Layer
-from service.engine.recurrent import GRU, LSTM, Recurrent, Shape, SimpleRNN
+from service.engine.recurrent import GRU, LSTM, SimpleRNN
+from service.engine.scan import Recurrent, Shape
 from service.engine.wrappers import Stacked
 from service.errors import MissingFact, UnreadableFile, Unsupported
 from service.loading import layouts

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.engine.activations import Array
-from service.engine.recurrent import Shape
+from service.engine.scan import Shape
 from service.errors import UnreadableFile, Unsupported
 from service.loading.keras_json import Options
 

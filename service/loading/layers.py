@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from service.engine.activations import Array
 from service.engine.layers import Layer
-from service.engine.recurrent import Recurrent, Shape
+from service.engine.scan import Recurrent, Shape
 from service.engine.wrappers import Bidirectional, Stacked, TimeDistributed
 from service.errors import UnreadableFile, Unsupported
 from service.loading import masks, plain

@@ -20,7 +20,7 @@ from service.engine.layers import (
     PReLU,
     Rescaling,
 )
-from service.engine.recurrent import Shape
+from service.engine.scan import Shape
 from service.engine.sequences import (
     Conv1D,
     Embedding,

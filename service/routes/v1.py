@@ -17,7 +17,7 @@ from starlette.requests import Request
 from service.bodies import FEW, Body, body, json_of, sequence, zeros
 from service.engine.activations import Array
 from service.engine.model import Model
-from service.engine.recurrent import Shape
+from service.engine.scan import Shape
 from service.errors import InvalidInput, Problem
 from service.live import Live
 from service.routes import not_so, plain_responses

@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from service import __version__
 from service.engine.model import Model
-from service.engine.recurrent import Shape
+from service.engine.scan import Shape
 from service.live import Live
 from service.routes import not_so, plain_responses
 from service.routes.named import parameters, served

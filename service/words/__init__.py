@@ -20,7 +20,8 @@ from service.engine.layers import (
     Rescaling,
     Scaling,
 )
-from service.engine.recurrent import GRU, LSTM, Shape, SimpleRNN
+from service.engine.recurrent import GRU, LSTM, SimpleRNN
+from service.engine.scan import Shape
 from service.engine.sequences import (
     Conv1D,
     Embedding,

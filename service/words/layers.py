@@ -16,7 +16,7 @@ from service.engine.layers import (
     Rescaling,
     Scaling,
 )
-from service.engine.recurrent import Shape
+from service.engine.scan import Shape
 from service.words.activations import formulas, slips
 from service.words.text import DROPOUT, Words, shown, unpacked
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from service.engine.activations import Activation
-from service.engine.recurrent import GRU, LSTM, Recurrent, Shape, SimpleRNN
+from service.engine.recurrent import GRU, LSTM, SimpleRNN
+from service.engine.scan import Recurrent, Shape
 from service.engine.wrappers import Bidirectional, Stacked
 from service.words.activations import formulas
 from service.words.activations import slips as slips_of_activations

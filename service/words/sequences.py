@@ -1,6 +1,6 @@
 """What is to be said of the layers that see a sequence, or a row, as a whole."""
 
-from service.engine.recurrent import Shape
+from service.engine.scan import Shape
 from service.engine.sequences import (
     Conv1D,
     Embedding,
