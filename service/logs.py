@@ -1,6 +1,7 @@
 """Logs on standard output: one JSON object a line, or plain text where a person reads along."""
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import logging
@@ -169,6 +170,9 @@ def configure() -> None:
     """
     logging._srcfile = None  # noqa: SLF001 - the documented switch
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    with contextlib.suppress(OSError):  # what has no file behind it
+        # Whoever made a pipe may have made it so that a full one takes a part of a line, or none.
+        os.set_blocking(sys.stdout.fileno(), True)
     handler = Lines(sys.stdout)
     Lines.straight = None if sys.stdout.isatty() else handler
     handler.setFormatter(Text() if Lines.straight is None else JsonLines())

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ def test_min_and_max(tmp_path: Path) -> None:
     assert (card.scaling.offset, card.scaling.divisor) == ([-1, 2], [4, 0.5])
 
 
+def test_a_pipe_is_no_card(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.card.json")
+    with pytest.raises(ModelError, match="no plain file"):
+        read(tmp_path / "m.h5")
+
+
 def test_no_card(tmp_path: Path) -> None:
     assert read(tmp_path / "m.h5") == Card()
 
@@ -69,7 +76,9 @@ def test_no_card(tmp_path: Path) -> None:
         ({"scaling": {"mean": [1]}}, "scaling is either mean and scale, or min and max"),
         ({"scaling": {"std": [1]}}, "scaling.std: is not a field"),
         ({"classes": ["a", "b\x1b[31m"]}, "classes.1: holds control characters"),
-        ({"architecture": "x" * 1001}, "architecture: expected the name of a file"),
+        ({"architecture": 3}, "architecture: expected the name of a file"),
+        ('{"classes": ["a", "b"], "version": 1, "classes": ["b", "a"]}', "'classes' is there twice"),
+        ('{"metadata": {"a": {"b": 1, "b": 1}}}', "'b' is there twice"),
         ("[1]", "the card: Input should be an object"),
         ("{", "the card: Invalid JSON"),
         ('{"timesteps": NaN}', "timesteps"),

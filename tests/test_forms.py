@@ -164,15 +164,23 @@ def test_which_hard_sigmoid_may_be_said(tmp_path: Path) -> None:
 
 def test_an_architecture_in_the_card_as_keras_gives_it(tmp_path: Path) -> None:
     path = Path(shutil.copy(ASKER / "k3_model.weights.h5", tmp_path))
-    content = {"architecture": json.loads((ASKER / "k3_arch.json").read_text())}
-    (tmp_path / f"{path.stem}.card.json").write_text(json.dumps(content))
-    reproduces(load_model(path), "k3")
+    text = (ASKER / "k3_arch.json").read_text()
+    for architecture in (json.loads(text), text, json.dumps(text)):
+        (tmp_path / f"{path.stem}.card.json").write_text(json.dumps({"architecture": architecture}))
+        reproduces(load_model(path), "k3")
+
+
+def test_a_pipe_is_no_architecture(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "k3_model.json")
+    with pytest.raises(MissingFact, match=r"no file tells|do not tell"):
+        load_model(shutil.copy(ASKER / "k3_model.weights.h5", tmp_path))
 
 
 @pytest.mark.parametrize(
     ("architecture", "reason"),
     [
         ({"config": {}}, "no class_name"),
+        ('{"config": {}}', "no class_name"),
         ("absent.json", "is not there"),
         ("../elsewhere.json", "give a file beside it"),
         ("/etc/passwd", "give a file beside it"),

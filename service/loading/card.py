@@ -1,7 +1,10 @@
 """The card, `<stem>.card.json`: what a person adds to a model that its file does not tell."""
 
+import contextlib
 import difflib
+import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -91,7 +94,7 @@ class Card(_Part):
     features: list[Text | FeatureCard] | None = None
     scaling: ScalingCard | None = None
     timesteps: Annotated[int, Field(gt=0, lt=1 << 24)] | None = None
-    architecture: Text | dict[str, Any] | list[dict[str, Any]] | None = None
+    architecture: Annotated[str, Field(min_length=1)] | dict[str, Any] | list[dict[str, Any]] | None = None
     recurrent_activation: Text | None = None
     output_activation: Text | None = None
     metadata: dict[str, Any] = {}
@@ -137,6 +140,8 @@ def read(model: Path) -> Card:
     """The card beside a model; an empty one where there is none. Raises UnreadableFile with what is wrong."""
     path = path_of(model)
     try:
+        if path.exists() and not path.is_file():
+            raise UnreadableFile(f"its card {path.name} cannot be read: it is no plain file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -145,12 +150,29 @@ def read(model: Path) -> Card:
         raise UnreadableFile(f"its card {path.name} cannot be read: {error.strerror}") from None
     if len(data) > MAX_BYTES:
         raise UnreadableFile(f"its card {path.name} is larger than {MAX_BYTES >> 20} MiB")
+    _expect_once(data, path.name)
     try:
         return Card.model_validate_json(data)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         problems = dict.fromkeys(_in_words(problem["loc"], problem["type"], problem["msg"]) for problem in found)
         raise UnreadableFile(f"its card {path.name} is wrong: {'; '.join(list(problems)[:5])}") from None
+
+
+def _expect_once(data: bytes, name: str) -> None:
+    """Refuse a field that is there twice, of which Pydantic would take the last."""
+    twice: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            twice.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        return made
+
+    with contextlib.suppress(ValueError, RecursionError):  # what is no JSON, Pydantic says
+        json.loads(data, object_pairs_hook=note)
+    if twice:
+        raise UnreadableFile(f"its card {name} is wrong: {twice[0][:100]!a} is there twice")
 
 
 # What is expected of a field, where Pydantic's words would not say it.

@@ -19,19 +19,22 @@ class Described(NamedTuple):
 
 def read(card: Card, path: Path) -> Described | None:
     """The architecture of the weights at `path`: what their card says, else `<stem>.json` where it is Keras' own."""
-    if isinstance(card.architecture, list | dict):
-        check_nesting(card.architecture, "its card's architecture")
-        if isinstance(card.architecture, list):
-            return Described({"class_name": "Sequential", "config": card.architecture}, None)
-        if "class_name" not in card.architecture:
+    given: Any = card.architecture
+    if isinstance(given, str) and given.lstrip().startswith(("{", '"')):
+        given = parse_model(given.encode(errors="surrogatepass"), "its card's architecture") or {}
+    if isinstance(given, list):
+        given = {"class_name": "Sequential", "config": given}
+    if isinstance(given, dict):
+        check_nesting(given, "its card's architecture")
+        if "class_name" not in given:
             raise UnreadableFile("its card's architecture is not what model.to_json() gives: it has no class_name")
-        return Described(card.architecture, version_of(card.architecture))
-    if card.architecture is not None:
-        if Path(card.architecture).name != card.architecture:
-            raise UnreadableFile(f"its card names the architecture {card.architecture[:100]!r}: give a file beside it")
-        described = _read(path.with_name(card.architecture))
+        return Described(given, None if isinstance(card.architecture, list) else version_of(given))
+    if given is not None:
+        if Path(given).name != given:
+            raise UnreadableFile(f"its card names the architecture {given[:100]!r}: give a file beside it")
+        described = _read(path.with_name(given))
         if described is None:
-            raise UnreadableFile(f"its architecture {card.architecture[:100]!r} is not there, or is no model's JSON")
+            raise UnreadableFile(f"its architecture {given[:100]!r} is not there, or is no model's JSON")
         return described
     stem = path.name.removesuffix(".weights.h5") if path.name.endswith(".weights.h5") else stem_of(path)
     beside = path.with_name(f"{stem}.json")
@@ -40,6 +43,8 @@ def read(card: Card, path: Path) -> Described | None:
 
 def _read(path: Path) -> Described | None:
     try:
+        if not path.is_file():
+            return None
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError:
