@@ -170,6 +170,12 @@ def test_an_architecture_in_the_card_as_keras_gives_it(tmp_path: Path) -> None:
         reproduces(load_model(path), "k3")
 
 
+def test_a_pipe_is_no_golden_predictions(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "k3_model.golden.npz")
+    with pytest.raises(UnreadableFile, match="cannot be read: it is no plain file"):
+        load_model(shutil.copy(ASKER / "k3_model.h5", tmp_path))
+
+
 def test_a_pipe_is_no_architecture(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "k3_model.json")
     with pytest.raises(MissingFact, match=r"no file tells|do not tell"):
@@ -182,6 +188,7 @@ def test_a_pipe_is_no_architecture(tmp_path: Path) -> None:
         ({"config": {}}, "no class_name"),
         ('{"config": {}}', "no class_name"),
         ("absent.json", "is not there"),
+        ("a\0.json", "is not there"),
         ("../elsewhere.json", "give a file beside it"),
         ("/etc/passwd", "give a file beside it"),
         ("m.card.json", "no model's JSON"),

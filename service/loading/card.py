@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from service.engine.model import Feature
 from service.errors import UnreadableFile
+from service.loading.plain_files import opened
 
 MAX_BYTES = 4 << 20
 
@@ -140,9 +141,7 @@ def read(model: Path) -> Card:
     """The card beside a model; an empty one where there is none. Raises UnreadableFile with what is wrong."""
     path = path_of(model)
     try:
-        if path.exists() and not path.is_file():
-            raise UnreadableFile(f"its card {path.name} cannot be read: it is no plain file")
-        with path.open("rb") as file:
+        with opened(path) as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return Card()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from service.errors import UnreadableFile
 from service.loading.card import Card, stem_of
 from service.loading.keras_json import KERAS_3, KerasVersion, check_nesting, parse
+from service.loading.plain_files import opened
 
 MAX_BYTES = 4 << 20
 
@@ -43,11 +44,9 @@ def read(card: Card, path: Path) -> Described | None:
 
 def _read(path: Path) -> Described | None:
     try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
+        with opened(path) as file:
             data = file.read(MAX_BYTES + 1)
-    except OSError:
+    except (OSError, ValueError):  # ValueError of a name that no file can have
         return None
     if len(data) > MAX_BYTES:
         raise UnreadableFile(f"its architecture {path.name} is larger than {MAX_BYTES >> 20} MiB")

@@ -10,6 +10,7 @@ from service.engine.model import Model
 from service.errors import InvalidInput, UnreadableFile, WrongNumbers
 from service.loading.card import stem_of
 from service.loading.numpy_files import read_npz
+from service.loading.plain_files import opened
 
 SUFFIX = ".golden.npz"
 # The 0 is of whoever counts a model's inputs and outputs; what else the file holds is not looked at.
@@ -28,7 +29,7 @@ def replay(model: Model, path: Path) -> Model:
     """
     golden = path_of(path)
     try:
-        with golden.open("rb") as file:
+        with opened(golden) as file:
             arrays = read_npz(file, only=NAMES)
     except FileNotFoundError:
         return model

@@ -42,7 +42,7 @@ class Folder:
     def opened(self, name: str) -> Iterator[BufferedReader]:
         """Open the plain file `name` for reading."""
         try:
-            file = open(self.path / name, "rb", opener=_open_plainly)  # noqa: SIM115 - what opening raises is told apart
+            file = open(self.path / name, "rb", opener=_open_no_link)  # noqa: SIM115 - what opening raises is told apart
         except FileNotFoundError:
             raise UnreadableFile(f"the file {name} is missing. Copy the whole folder that Keras saved") from None
         except OSError as error:
@@ -74,9 +74,18 @@ class Folder:
         return lines.hexdigest()
 
 
+def opened(path: Path) -> BufferedReader:
+    """What lies beside a model, for reading; links are followed. Raises OSError, also where it is no plain file."""
+    return open(path, "rb", opener=_open_plainly)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return _open_plainly(path, flags | os.O_NOFOLLOW)
+
+
 def _open_plainly(path: str, flags: int) -> int:
     # A FIFO must not be waited for, nor a terminal become ours.
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is no plain file")
