@@ -4,6 +4,7 @@ Imported when it is first asked for: prometheus_client takes a fortieth of the s
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import accumulate
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -48,8 +49,14 @@ class Ours(Collector):
 
 def text(metrics: Metrics) -> bytes:
     """Everything that Prometheus scrapes: the service's metrics and the process'. In the event loop's thread alone."""
+    return generate_latest(_registry(metrics))
+
+
+@lru_cache(maxsize=1)
+def _registry(metrics: Metrics) -> CollectorRegistry:
+    """Made once: it reads when the machine was started, and which Python this is."""
     registry = CollectorRegistry()
     registry.register(Ours(metrics))
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
-    return generate_latest(registry)
+    return registry
