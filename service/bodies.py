@@ -22,6 +22,7 @@ from service.engine.activations import Array
 from service.engine.model import Model
 from service.engine.scan import Shape
 from service.errors import InvalidInput, Malformed, Problem, TooLarge
+from service.loading.numpy_files import NPY_MAGIC
 
 MAX_PROBLEMS = 10
 LARGE = 1 << 16  # bytes of a body
@@ -32,6 +33,8 @@ ROOM = 2
 FEW = 50
 # The largest number that does not become infinity; it is a little more than the largest float32.
 FLOAT32_MAX = math.nextafter(2.0**128 - 2.0**103, 0)
+
+NPY_GOES = "goes to /predict/batch as application/x-npy"
 
 Where = tuple[str | int, ...]
 
@@ -249,8 +252,8 @@ def _kind(value: Any) -> str:  # noqa: ANN401 - JSON is anything
 def _not_json(raw: bytes, error: str) -> str:
     if not raw.strip():
         return "the body is empty; expected JSON"
-    if raw.startswith(b"\x93NUMPY"):
-        return "the body is an array in .npy format, which goes to /predict/batch as application/x-npy"
+    if raw.startswith(NPY_MAGIC):
+        return f"the body is an array in .npy format, which {NPY_GOES}"
     return f"the body is not JSON: {error[:200]}"
 
 

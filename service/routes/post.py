@@ -14,11 +14,12 @@ from starlette.types import Receive, Scope, Send
 
 from service.answers import predicted_classes
 from service.batching import Job
-from service.bodies import Body
+from service.bodies import NPY_GOES, Body
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.errors import Malformed, TooLarge, UnknownType
 from service.live import Live
+from service.loading.numpy_files import NPY_MAGIC
 from service.routes import JSON, Headers, respond
 from service.routes.reading import read_body
 
@@ -121,7 +122,7 @@ def rows_at_a_glance(raw: bytes, headers: Mapping[bytes, bytes], model: Model) -
     return max(1, (raw.count(b"[") - 1) // lists)
 
 
-GZIP, NUMPY = b"\x1f\x8b", b"\x93NUMPY"
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 def media_type(headers: Mapping[bytes, bytes]) -> bytes:
@@ -143,10 +144,10 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
     if kind == b"application/x-www-form-urlencoded" and raw.lstrip().startswith((b"{", b"[")):
         return
     hint = ""
-    if raw.startswith(GZIP):
+    if raw.startswith(GZIP_MAGIC):
         hint = "; the body is compressed, which the header Content-Encoding has to say"
-    elif raw.startswith(NUMPY):
-        hint = "; an array in .npy format goes to /predict/batch as application/x-npy"
+    elif raw.startswith(NPY_MAGIC):
+        hint = f"; an array in .npy format {NPY_GOES}"
     elif kind == b"application/x-www-form-urlencoded":
         hint = "; for curl -d the name of a file begins with @"
     raise UnknownType(f"expected the content type application/json{hint}")
