@@ -31,7 +31,7 @@ MAX_FILES = 10_000
 # The same code as this process runs, wherever it was started from.
 TRIAL = "import sys; sys.path[:] = sys.argv[2:]; from service.trial import main; sys.exit(main(sys.argv[1]))"
 
-Fingerprint = tuple[tuple[str, int, int, int, int], ...]
+Fingerprint = tuple[tuple[str, int, int, int, int, int], ...]
 
 
 class Reloader:
@@ -93,7 +93,7 @@ class Reloader:
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """What tells of a change of a model's files, symbolic links followed: of each its name, identity, size and time.
+    """What tells of a change of a model's files, symbolic links followed: of each its name, identity, size and times.
 
     They are what begins as the model's own name does, all JSON beside it, where a card may name any as architecture,
     and if the model is a folder what is in it.
@@ -107,12 +107,13 @@ def fingerprint(path: Path) -> Fingerprint:
     return tuple(sorted(found for file in beside + within if (found := _status(file)) is not None))
 
 
-def _status(path: Path) -> tuple[str, int, int, int, int] | None:
+def _status(path: Path) -> tuple[str, int, int, int, int, int] | None:
     try:
         found = path.stat()
     except OSError:
         return None
-    return str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    # `cp -p` and `rsync --inplace -t` set the time of the last change to that of their source, but not of the status.
+    return str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 async def try_aside(settings: Settings) -> None:

@@ -202,6 +202,20 @@ def test_fingerprint(tmp_path: Path) -> None:
     assert len(set(seen)) == 7
 
 
+def test_other_bytes_in_the_same_file_with_the_same_size_and_time_are_seen(tmp_path: Path) -> None:
+    """As `cp -p` and `rsync --inplace -t` write them, where a build has set all times alike."""
+    path = tmp_path / "model.h5"
+    path.write_bytes(b"1")
+    os.utime(path, (0, 0))
+    before, seen = path.stat(), fingerprint(path)
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of a file system is a coarse one
+        path.write_bytes(b"2")
+        os.utime(path, (0, 0))
+    after = path.stat()
+    assert (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns)
+    assert fingerprint(path) != seen
+
+
 @in_loop
 async def test_under_load_every_answer_is_of_one_of_the_two_models(
     tmp_path_factory: pytest.TempPathFactory,
