@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import InvalidInput, Problem
+from service.text import decode
 
 # The first row lies within so many characters, or it is no row.
 FIRST_ROW = 1 << 20
@@ -82,7 +83,7 @@ def read(data: bytes, features: Sequence[str] | None, width: int | None) -> Tabl
 
 def _text(data: bytes) -> str:
     try:
-        return data.decode("utf-8-sig")
+        return decode(data)
     except UnicodeDecodeError:
         raise _invalid("is neither .npy, .npz, JSON nor CSV in UTF-8") from None
 

@@ -7,6 +7,7 @@ from service.errors import UnreadableFile
 from service.loading.card import Card, stem_of
 from service.loading.keras_json import KERAS_3, KerasVersion, check_nesting, parse
 from service.loading.plain_files import opened
+from service.text import decode
 
 MAX_BYTES = 4 << 20
 
@@ -57,7 +58,7 @@ def _read(path: Path) -> Described | None:
 def parse_model(data: bytes, name: str) -> Any:  # noqa: ANN401 - JSON is anything
     """Keras' JSON of a model, also where it was encoded twice; None where it is the JSON of something else."""
     try:
-        model = parse(data.decode("utf-8-sig"), name)
+        model = parse(decode(data), name)
     except UnicodeDecodeError:
         raise UnreadableFile(f"{name} is not text in UTF-8") from None
     if isinstance(model, str):  # json.dump(model.to_json())

@@ -12,6 +12,7 @@ from service.loading import hdf5, keras_hdf5, keras_v3, tensor_bundle, weight_li
 from service.loading.contents import Contents
 from service.loading.described import parse_model
 from service.loading.keras_json import parse
+from service.text import decode
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_JSON_BYTES = 16 << 20
@@ -96,7 +97,7 @@ def _json(file: BinaryIO) -> Contents:
             "is a model's architecture without its weights. Name the weights' file instead, and give the two one stem "
             '(model.h5, model.json), or name this file as "architecture" in the card of the weights'
         )
-    content = parse(data.decode("utf-8-sig"), "the JSON")
+    content = parse(decode(data), "the JSON")
     if isinstance(content, list):
         return weight_lists.from_json(content)
     if isinstance(content, dict) and "weight_map" in content:

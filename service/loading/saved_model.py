@@ -19,6 +19,7 @@ from service.loading.keras_json import UNKNOWN, KerasVersion, parse
 from service.loading.plain_files import Folder
 from service.loading.protobuf import Message
 from service.loading.tensor_bundle import Bundle
+from service.text import decode
 
 # Most of it is the graph of operations: 3 MB were seen.
 MAX_MODEL_BYTES = 64 << 20
@@ -69,7 +70,7 @@ def _exported(folder: Folder, form: str) -> Contents:
         # As export_saved_model of TensorFlow 1.13 to 1.15 wrote it.
         what = "assets/saved_model.json"
         try:
-            config = parse(assets.read("saved_model.json", MAX_TEXT_BYTES).decode(), what)
+            config = parse(decode(assets.read("saved_model.json", MAX_TEXT_BYTES)), what)
         except UnicodeDecodeError:
             raise UnreadableFile(f"{what} is damaged: it is not UTF-8") from None
         if not isinstance(config, dict):

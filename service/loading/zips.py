@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from service.errors import ModelError, UnreadableFile
+from service.text import decode
 
 MAGIC = b"PK\x03\x04"
 # A model's zip has three members, an .npz one for each array.
@@ -45,7 +46,7 @@ def text(archive: zipfile.ZipFile, name: str) -> str:
         member = archive.getinfo(name)
     except KeyError:
         raise UnreadableFile(f"the zip has no member {name}: it is no .keras file, or incomplete") from None
-    return _unpacked(archive, member, MAX_TEXT_BYTES).decode("utf-8")
+    return decode(_unpacked(archive, member, MAX_TEXT_BYTES))
 
 
 def member(archive: zipfile.ZipFile, name: str, file: BinaryIO) -> BinaryIO:
