@@ -89,7 +89,10 @@ class _Member(NamedTuple):
 
 
 class _Graph(NamedTuple):
-    """Where a functional model begins and ends, and for each model inside it the number of the first call."""
+    """Where a functional model begins and ends, and for each model inside it the number of the first call.
+
+    `output` is numbered as the layers' references to each other are.
+    """
 
     input: str
     output: Tensor
@@ -220,7 +223,6 @@ class _Reader:
                 waiting.pop()
                 continue
             member = model.members.get(tensor.layer)
-            # A model inside is numbered from 1, since Keras called it once while it was made.
             number = tensor.call - graph.first_calls.get(tensor.layer, 0)
             if member is None or not 0 <= number < len(member.calls):
                 raise UnreadableFile(
@@ -240,7 +242,12 @@ class _Reader:
 
 
 def _first_calls(members: Mapping[str, _Member]) -> dict[str, int]:
-    """For each model inside, the number of its first call, as the others refer to it."""
+    """For each model inside that another layer is called on, the number of its first call, as the others refer to it.
+
+    Keras 1 and 2 called it once while it was made, and count that call, unless it is a Sequential whose input's shape
+    came later; Keras 3 counts from 0. All calls that a file lists lead to its one output, so the first one is referred
+    to, or is the output's.
+    """
     first: dict[str, int] = {}
     for member in members.values():
         for source in (source for call in member.calls for source in call):
@@ -261,7 +268,20 @@ def _graph(config: Mapping[str, Any], members: Mapping[str, _Member]) -> _Graph:
     if source is None or source.layer is not None or source.model is not None or output.layer not in members:
         raise UnreadableFile("the model's input is no InputLayer, or its output is none of its layers")
     refuse_states(output)
-    return _Graph(given.layer, output, _first_calls(members))
+    first_calls = _first_calls(members)
+    return _Graph(given.layer, _renumbered(output, members[output.layer], first_calls), first_calls)
+
+
+def _renumbered(output: Tensor, member: _Member, first_calls: Mapping[str, int]) -> Tensor:
+    """The model's output as layers would refer to it; of a model inside, it is the last call.
+
+    All other calls of that model lead to it. Keras 3 counts the calls of a functional model from 1 here, and from 0
+    elsewhere: node_reindexing_map and serialize_node of keras/src/models/functional.py.
+    """
+    last = len(member.calls) - 1
+    if member.model is None or output.call not in {last, last + 1}:
+        return output
+    return output._replace(call=first_calls.get(output.layer, 0) + last)
 
 
 def _dict(value: Any, what: str) -> dict[str, Any]:  # noqa: ANN401 - JSON is anything
