@@ -34,6 +34,10 @@ FEW = 50
 # The largest number that does not become infinity; it is a little more than the largest float32.
 FLOAT32_MAX = math.nextafter(2.0**128 - 2.0**103, 0)
 
+# What PowerShell 5 and Notepad put before a text in UTF-8, and what a text in UTF-16 begins with.
+BOM = b"\xef\xbb\xbf"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
 NPY_GOES = "goes to /predict/batch as application/x-npy"
 
 Where = tuple[str | int, ...]
@@ -166,6 +170,7 @@ class Body(BaseModel):
 
 def json_of(raw: bytes) -> Any:  # noqa: ANN401 - JSON is anything
     """The parsed body. NaN and infinity, which orjson refuses, are let through for the walk to say where they are."""
+    raw = raw.removeprefix(BOM)
     # 2 MiB of [] are 700,000 lists: 50 ms to make, 250 ms more to be searched for cycles, of which JSON has none.
     collects = gc.isenabled() and len(raw) > LARGE
     if collects:
@@ -254,6 +259,8 @@ def _not_json(raw: bytes, error: str) -> str:
         return "the body is empty; expected JSON"
     if raw.startswith(NPY_MAGIC):
         return f"the body is an array in .npy format, which {NPY_GOES}"
+    if raw.startswith(UTF_16):
+        return "the body is text in UTF-16; expected JSON in UTF-8"
     return f"the body is not JSON: {error[:200]}"
 
 

@@ -372,3 +372,32 @@ def test_blanks_after_a_header_are_no_part_of_it(service: Process) -> None:
     came = service.raw(f"{head}Connection: close\r\nContent-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD)
     assert came.startswith(b"HTTP/1.1 200 ")
     assert b"x-request-id: abc\r\n" in came
+
+
+# Byte order marks, as PowerShell 5 and Notepad write them.
+
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/invocations", "/v1/models/k215_model:predict"])
+@pytest.mark.parametrize("headers", [{}, JSON, FORM])
+def test_a_byte_order_mark_before_json(client: httpx.Client, path: str, headers: dict[str, str]) -> None:
+    body = {"/predict": GOOD, "/v1/models/k215_model:predict": json.dumps({"instances": [ROW]}).encode()}
+    plain = body.get(path, many([ROW]))
+    marked = client.post(path, content=BOM + plain, headers=headers)
+    assert marked.status_code == 200, marked.text
+    assert marked.json() == client.post(path, content=plain, headers=headers).json()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (BOM, "the body is empty"),
+        (BOM + BOM + GOOD, "not JSON"),
+        (GOOD[:-1] + BOM + b"}", "not JSON"),
+        (GOOD.decode().encode("utf-16"), "UTF-16; expected JSON in UTF-8"),
+        (b"\xfe\xff" + GOOD.decode().encode("utf-16-be"), "UTF-16; expected JSON in UTF-8"),
+    ],
+)
+def test_other_marks(client: httpx.Client, body: bytes, words: str) -> None:
+    assert words in refused(client.post("/predict", content=body), 400, "malformed")
