@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
 from service.bodies import FEW, HEAVY, MAX_PROBLEMS, ROOM, json_of
 from service.engine.activations import Array
@@ -38,8 +38,10 @@ DTYPES: dict[str, str] = {
     "FP32": "<f4",
     "FP64": "<f8",
 }
+# The upper half of a float32, which NumPy has no name for.
+BF16, UPPER_HALF = "BF16", "<u2"
 Datatype = Literal[
-    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64"
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BF16"
 ]
 
 # The native name of the input; any other single name is taken as well.
@@ -54,7 +56,15 @@ REFUSED_OF_TENSOR = ("shared_memory_region", "classification")
 SHORT = 4096  # bytes of JSON
 HEADER_LENGTH = b"inference-header-content-length"
 
-Parameters = dict[str, Any]
+
+def _not_null(parameters: object) -> object:
+    """Clients that serialise structs send null for what they do not set: as if it were not there."""
+    if isinstance(parameters, dict):
+        return {name: value for name, value in parameters.items() if value is not None}
+    return {} if parameters is None else parameters
+
+
+Parameters = Annotated[dict[str, Any], BeforeValidator(_not_null, json_schema_input_type=dict[str, Any] | None)]
 
 
 class _Part(BaseModel):
@@ -80,6 +90,18 @@ class RequestedOutput(_Part):
     parameters: Parameters = Field(default_factory=dict, description="binary_data: true answers it after the JSON")
 
 
+MAX_OUTPUTS = 16
+Outputs = Annotated[
+    list[RequestedOutput],
+    FailFast(),
+    Field(max_length=MAX_OUTPUTS),
+    BeforeValidator(
+        lambda outputs: [] if outputs is None else outputs,
+        json_schema_input_type=Annotated[list[RequestedOutput], Field(max_length=MAX_OUTPUTS)] | None,
+    ),
+]
+
+
 class InferRequest(_Part):
     """What POST .../infer takes. Outputs that are not asked for are left out; without `outputs` all are answered."""
 
@@ -89,7 +111,7 @@ class InferRequest(_Part):
         description="timeout in microseconds; binary_data_output: true answers all outputs after the JSON",
     )
     inputs: Annotated[list[InputTensor], FailFast()] = Field(min_length=1, max_length=1)
-    outputs: Annotated[list[RequestedOutput], FailFast()] = Field(default_factory=list, max_length=16)
+    outputs: Outputs = Field(default_factory=list)
 
 
 class OutputTensor(Schema):
@@ -98,7 +120,9 @@ class OutputTensor(Schema):
     name: str
     shape: list[int]
     datatype: str
-    parameters: Parameters | None = Field(default=None, description="binary_data_size where it comes after the JSON")
+    parameters: dict[str, Any] | None = Field(
+        default=None, description="binary_data_size where it comes after the JSON"
+    )
     data: list[Any] | None = Field(default=None, description="row-major and flat")
 
 
@@ -296,7 +320,7 @@ def _outputs(model: Model, request: InferRequest) -> list[Output]:
 
 
 def _from_bytes(tensor: InputTensor, raw: bytes, start: int) -> AnyArray:
-    dtype, count = np.dtype(DTYPES[tensor.datatype]), math.prod(tensor.shape)
+    dtype, count = np.dtype(DTYPES.get(tensor.datatype, UPPER_HALF)), math.prod(tensor.shape)
     size = tensor.parameters.get("binary_data_size")
     if size is None:
         _wrong("expected data, or binary_data_size among the parameters", *TENSOR)
@@ -312,7 +336,10 @@ def _from_bytes(tensor: InputTensor, raw: bytes, start: int) -> AnyArray:
             f"binary_data_size is {size}, and {len(raw) - start} bytes follow the JSON; the header "
             "Inference-Header-Content-Length says where it ends"
         )
-    return np.frombuffer(raw, dtype, count, start).reshape(tensor.shape)
+    x = np.frombuffer(raw, dtype, count, start)
+    if tensor.datatype == BF16:
+        x = (x.astype("<u4") << 16).view("<f4")
+    return x.reshape(tensor.shape)
 
 
 # What JSON's values may be, by the kind of the datatype.
@@ -325,9 +352,11 @@ TYPES: dict[str, tuple[set[type], str]] = {
 
 
 def _from_json(tensor: InputTensor, data: list[Any]) -> AnyArray:
-    shape, dtype = tensor.shape, np.dtype(DTYPES[tensor.datatype])
     if "binary_data_size" in tensor.parameters:
         _wrong("expected either data or binary_data_size, got both", *TENSOR)
+    if tensor.datatype == BF16:
+        _wrong("BF16 has no form in JSON: send it as binary data, or the numbers as FP32", *TENSOR, "datatype")
+    shape, dtype = tensor.shape, np.dtype(DTYPES[tensor.datatype])
     flat = data
     if flat and type(flat[0]) is list:
         for depth, size in enumerate(shape):

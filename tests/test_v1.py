@@ -89,6 +89,8 @@ def test_every_form_gives_what_keras_gave(client: httpx.Client, golden: Golden) 
         ("predictions", {"signature_name": "", "instances": [{"anything": row} for row in rows]}),
         ("outputs", {"inputs": rows}),
         ("outputs", {"inputs": {"lstm_1_input": rows}, "signature_name": None}),
+        ("predictions", {"instances": rows, "inputs": None, "signature_name": None, "parameters": None}),
+        ("outputs", {"instances": None, "inputs": rows}),
         ("predictions", {"instances": rows, "parameters": {"ignored": True}}),  # as Vertex AI sends it
     ]
     for key, request in requests:
@@ -182,6 +184,7 @@ REQUESTS: dict[str, tuple[Any, str]] = {
     "both": ({"instances": [ROW], "inputs": [ROW]}, 'either "instances" or "inputs"'),
     "another signature": ({"instances": [ROW], "signature_name": "predict"}, "#/signature_name"),
     "a signature of another type": ({"instances": [ROW], "signature_name": ["serving_default"]}, "#/signature_name"),
+    "both null": ({"instances": None, "inputs": None}, 'either "instances" or "inputs"'),
     "no rows": ({"instances": []}, "#/instances"),
     "null": ({"instances": None}, "#/instances"),
     "an object for rows": ({"instances": {"a": ROW}}, "#/instances"),

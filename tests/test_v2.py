@@ -162,6 +162,70 @@ def test_half_precision_is_what_the_client_said(client: httpx.Client) -> None:
     assert np.array_equal(found["probabilities"], wanted["probabilities"])
 
 
+def bfloat16(x: AnyArray) -> bytes:
+    """The upper halves of float32, little-endian: what `ml_dtypes.bfloat16` holds, and tritonclient sends."""
+    return (x.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+
+
+def test_bfloat16_is_binary_alone(client: httpx.Client, golden: Golden) -> None:
+    x = golden[0]
+    assert bfloat16(np.array([1.0, -2.0, 0.15625], np.float32)) == b"\x80\x3f\x00\xc0\x20\x3e"
+    cut = (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    body, headers = binary(x, "BF16", tail=bfloat16(x))
+    found = parted(client.post(INFER, content=body, headers=headers))
+    wanted = parted(client.post(INFER, json={"inputs": [tensor(cut)]}))
+    assert np.array_equal(found["probabilities"], wanted["probabilities"])
+    for number in (np.nan, np.inf):
+        body, headers = binary(x, "BF16", tail=bfloat16(np.full_like(x, number)))
+        assert "#/inputs/0/data/0/0/0: expected finite" in refused(client.post(INFER, content=body, headers=headers))
+    body, headers = binary(x, "BF16", tail=x.tobytes())
+    assert f"expected {2 * x.size} bytes" in refused(client.post(INFER, content=body, headers=headers))
+    words = refused(client.post(INFER, json={"inputs": [tensor(x, "BF16")]}))
+    assert words == "#/inputs/0/datatype: BF16 has no form in JSON: send it as binary data, or the numbers as FP32"
+
+
+def test_whatever_is_optional_may_be_null(client: httpx.Client, golden: Golden) -> None:
+    """As clients send that serialise structs."""
+    x = golden[0]
+    wanted = client.post(INFER, json={"inputs": [tensor(x)]}).json()
+    idle = {"timeout": None, "binary_data_output": None, "sequence_id": None, "sequence_start": None}
+    of_tensor = {"binary_data_size": None, "shared_memory_region": None}
+    named: list[Any] = [
+        {"name": output["name"], "parameters": parameters}
+        for output in wanted["outputs"]
+        for parameters in (None, {"binary_data": None, "classification": None})
+    ]
+    for request in (
+        {"id": None, "parameters": None, "outputs": None, "inputs": [tensor(x, parameters=None)]},
+        {"parameters": idle, "inputs": [tensor(x, parameters=of_tensor)]},
+        {"inputs": [tensor(x)], "outputs": named[::2]},
+        {"inputs": [tensor(x)], "outputs": named[1::2]},
+    ):
+        response = client.post(INFER, json=request)
+        assert response.status_code == 200, response.text
+        assert response.json() == wanted
+    body, headers = binary(x, id=None, outputs=None, parameters={"binary_data_output": True, "timeout": None})
+    assert client.post(INFER, content=body, headers=headers).headers["inference-header-content-length"]
+    body, headers = binary(x, outputs=named[1::2], parameters={"binary_data_output": True})
+    assert client.post(INFER, content=body, headers=headers).headers["inference-header-content-length"]
+    head: dict[str, Any] = {"name": "x", "shape": [*x.shape], "datatype": "FP32", "data": None}
+    head["parameters"] = {"binary_data_size": x.nbytes, "shared_memory_region": None}
+    text = json.dumps({"inputs": [head]}).encode()
+    headers = {"inference-header-content-length": str(len(text))}
+    assert client.post(INFER, content=text + x.tobytes(), headers=headers).json() == wanted
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(client: httpx.Client, golden: Golden) -> None:
+    x = golden[0]
+    wanted = client.post(INFER, json={"inputs": [tensor(x)]}).json()
+    marked = b"\xef\xbb\xbf" + json.dumps({"inputs": [tensor(x)]}).encode()
+    assert client.post(INFER, content=marked).json() == wanted
+    body, headers = binary(x)
+    length = str(int(headers["inference-header-content-length"]) + 3)
+    marked = b"\xef\xbb\xbf" + body
+    assert client.post(INFER, content=marked, headers={"inference-header-content-length": length}).json() == wanted
+
+
 def test_a_compressed_request(client: httpx.Client, golden: Golden) -> None:
     body, headers = binary(golden[0])
     plain = client.post(INFER, content=body, headers=headers)

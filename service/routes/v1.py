@@ -35,12 +35,18 @@ FORMS = {"instances": "predictions", "inputs": "outputs"}
 TENSORFLOW_TYPES = {"float32": "DT_FLOAT", "float64": "DT_DOUBLE", "int32": "DT_INT32"}
 
 
+def _alone(key: str) -> dict[str, Any]:
+    """The JSON Schema of an object with this form; the other is null where it is there at all."""
+    (other,) = FORMS.keys() - {key}
+    return {"required": [key], "properties": {key: {"not": {"type": "null"}}, other: {"type": "null"}}}
+
+
 class V1Request(BaseModel):
     """Rows under `instances` or one array under `inputs`, never both; bare, or named as an input: any name does."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in FORMS]})
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_alone(key) for key in FORMS]})
     forms: ClassVar[Mapping[str, type[Body]]]
-    signature_name: Literal["serving_default", ""] = SIGNATURE
+    signature_name: Literal["serving_default", ""] | None = SIGNATURE
 
     @classmethod
     def parse(cls, raw: bytes) -> "Form":
@@ -49,6 +55,8 @@ class V1Request(BaseModel):
         instances.weigh(raw, FEW + 2 * instances.max_rows)  # each row may have a name
         parsed = json_of(raw)
         given = [key for key in FORMS if key in parsed] if isinstance(parsed, dict) else []
+        if len(given) > 1:  # what is null is as if it were not there
+            given = [key for key in given if parsed[key] is not None]
         if len(given) != 1:
             raise InvalidInput([Problem((), 'expected an object with either "instances" or "inputs"')])
         if parsed.get("signature_name") not in (None, "", SIGNATURE):
@@ -217,9 +225,11 @@ def named(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def either(*schemas: dict[str, Any], example: Any = None) -> Any:  # noqa: ANN401 - a field made at run time
-    """An optional field of one of these JSON Schemas."""
+    """An optional field of one of these JSON Schemas, or null."""
     examples = None if example is None else [example]
-    return Annotated[Any, WithJsonSchema({"anyOf": list(schemas)})], Field(default=None, examples=examples)
+    return Annotated[Any, WithJsonSchema({"anyOf": [*schemas, {"type": "null"}]})], Field(
+        default=None, examples=examples
+    )
 
 
 def model_status(model: Model, *, ready: bool) -> ModelStatus:
