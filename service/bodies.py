@@ -23,6 +23,7 @@ from service.engine.model import Model
 from service.engine.scan import Shape
 from service.errors import InvalidInput, Malformed, Problem, TooLarge
 from service.loading.numpy_files import NPY_MAGIC
+from service.text import without_mark
 
 MAX_PROBLEMS = 10
 LARGE = 1 << 16  # bytes of a body
@@ -34,8 +35,7 @@ FEW = 50
 # The largest number that does not become infinity; it is a little more than the largest float32.
 FLOAT32_MAX = math.nextafter(2.0**128 - 2.0**103, 0)
 
-# What PowerShell 5 and Notepad put before a text in UTF-8, and what a text in UTF-16 begins with.
-BOM = b"\xef\xbb\xbf"
+# What a text in UTF-16 begins with, as PowerShell 5 writes it too.
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 NPY_GOES = "goes to /predict/batch as application/x-npy"
@@ -170,7 +170,7 @@ class Body(BaseModel):
 
 def json_of(raw: bytes) -> Any:  # noqa: ANN401 - JSON is anything
     """The parsed body. NaN and infinity, which orjson refuses, are let through for the walk to say where they are."""
-    raw = raw.removeprefix(BOM)
+    raw = without_mark(raw)
     # 2 MiB of [] are 700,000 lists: 50 ms to make, 250 ms more to be searched for cycles, of which JSON has none.
     collects = gc.isenabled() and len(raw) > LARGE
     if collects:

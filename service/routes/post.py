@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.answers import predicted_classes
 from service.batching import Job
-from service.bodies import BOM, NPY_GOES, Body
+from service.bodies import NPY_GOES, Body
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.errors import Malformed, TooLarge, UnknownType
@@ -22,6 +22,7 @@ from service.live import Live
 from service.loading.numpy_files import NPY_MAGIC
 from service.routes import JSON, Headers, respond
 from service.routes.reading import read_body
+from service.text import without_mark
 
 
 class Decoded(Protocol):
@@ -112,7 +113,7 @@ class PostRoute(APIRoute):
 
 def rows_at_a_glance(raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> int:
     """About how many sequences a JSON body has, by its lists: a refusal must cost less than an answer."""
-    if not raw.startswith((b"{", BOM)) or b"inference-header-content-length" in headers:
+    if not without_mark(raw).startswith(b"{") or b"inference-header-content-length" in headers:
         return 1
     lists = 0
     for size in reversed(model.input_shape):
@@ -141,7 +142,7 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
     if kind in {b"application/json", b"text/json"} or (kind.startswith(b"application/") and kind.endswith(b"+json")):
         return
     # curl's -d declares a form.
-    if kind == b"application/x-www-form-urlencoded" and raw.removeprefix(BOM).lstrip().startswith((b"{", b"[")):
+    if kind == b"application/x-www-form-urlencoded" and without_mark(raw).lstrip().startswith((b"{", b"[")):
         return
     hint = ""
     if raw.startswith(GZIP_MAGIC):
