@@ -128,6 +128,13 @@ def _add_predict(add_parser: AddParser) -> None:
     command.add_argument(
         "--stride", metavar="N", type=_positive, default=1, help="rows from one window of a series to the next (1)"
     )
+    command.add_argument(
+        "--by",
+        metavar="COLUMN",
+        action="append",
+        default=[],
+        help="a column that names the unit a row is of, each a series of its own; several, where it takes several",
+    )
     command.set_defaults(run=_predict, misused=command.error)
 
 
@@ -137,7 +144,9 @@ def _predict(arguments: argparse.Namespace) -> int:
     if arguments.out is not None and not tables.writes(arguments.out):
         arguments.misused(f"-o {arguments.out[:100]!r} should end in {', '.join(tables.WRITERS)}")
     model = _model(arguments)
-    sequences = _noted(series.read(arguments.input, model, arguments.stride))
+    sequences = _noted(series.read(arguments.input, model, arguments.stride, arguments.by))
+    if sequences.mixed is not None:
+        _say(sequences.mixed)
     if arguments.out is None:
         tables.show(model, sequences, sys.stdout)
     else:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from service.errors import InvalidInput, Problem
 from service.text import decode
+from service.units import Watch, mixed
 
 # The first row lies within so many characters, or it is no row.
 FIRST_ROW = 1 << 20
@@ -19,13 +21,16 @@ FIRST_ROW = 1 << 20
 class Table(NamedTuple):
     """values (rows, columns), the columns' names where there are any, and what a person should know of the reading.
 
-    `lines` has for each row the number of its line, where it came from one.
+    `lines` has for each row the number of its line, where it came from one, and `keys` its cells in the key columns.
+    `mixed` is what to say where windows slide over the rows of what may be several units.
     """
 
     values: npt.NDArray[Any]
     names: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
     lines: Sequence[int] | None = None
+    keys: Sequence[tuple[str, ...]] | None = None
+    mixed: str | None = None
 
     def place(self, row: int, column: int) -> str:
         """Where a value is, as a person counts."""
@@ -38,20 +43,33 @@ class _Row(NamedTuple):
     cells: list[str]
 
 
-def read(data: bytes, features: Sequence[str] | None, width: int | None) -> Table:
-    """The columns of the features, in their order: float64 (rows, width).
+class _Header(NamedTuple):
+    """Where in a header the columns are: those of the features, in their order, the keys', and those left out."""
+
+    features: list[int]
+    keys: list[int]
+    left_out: list[int]
+    notes: tuple[str, ...]
+
+
+def read(data: bytes, features: Sequence[str] | None, width: int | None, by: Sequence[str] = ()) -> Table:
+    """The columns of the features, in their order: float64 (rows, width); and those of `by`, the keys, as text.
 
     `features` are the names that the columns should have, `width` how many there should be; None where it is free.
-    A header is a first row with a cell that is no number. Raises InvalidInput with the row and the column.
+    A header is a first row with a cell that is no number, or any where there are keys. Raises InvalidInput with the
+    row and the column.
     """
     text = _text(data)
-    rows = _rows(text, _delimiter(text, features, width))
+    rows = _rows(text, _delimiter(text, (*(features or ()), *by) or None, None if by else width))
     first = next(rows, None)
     if first is None:
         raise _invalid("has no rows")
-    if _is_header(first.cells, features, width):
-        picked, notes = _from_header(first, features, width)
+    keys_at: list[int] = []
+    watches: dict[int, Watch] = {}
+    if by or _is_header(first.cells, features, width):
+        picked, keys_at, left_out, notes = _from_header(first, features, width, by)
         names: tuple[str, ...] | None = tuple(first.cells[k].strip() for k in picked)
+        watches = {} if by else {k: Watch(first.cells[k].strip()) for k in left_out}
         ahead = None
     else:
         picked, notes, ahead = list(range(len(first.cells))), (), first
@@ -61,7 +79,7 @@ def read(data: bytes, features: Sequence[str] | None, width: int | None) -> Tabl
                 "With a header, further columns are left out"
             )
         names = None if features is None else tuple(features)
-    values, lines, count = array("d"), array("q"), len(first.cells)
+    values, lines, keys, count = array("d"), array("q"), [], len(first.cells)
     number = 0
     for number, row in enumerate(rows if ahead is None else _chain(ahead, rows), start=1):
         if len(row.cells) != count:
@@ -76,9 +94,25 @@ def read(data: bytes, features: Sequence[str] | None, width: int | None) -> Tabl
             hint = ": write it with a point" if _has_decimal_comma(cells[k]) else ""
             place = Table(np.empty(0), names, lines=lines).place(number - 1, k if names else picked[k])
             raise _invalid(f"{place} holds {came}{hint}") from None
+        if keys_at:
+            keys.append(_key(row, number, keys_at, by))
+        for k, watch in watches.items():
+            watch.see(row.cells[k].strip())
     if not number:
         raise _invalid("has a header and no rows under it")
-    return Table(np.frombuffer(values).reshape(number, len(picked)), names, notes, lines)
+    table = np.frombuffer(values).reshape(number, len(picked))
+    return Table(table, names, notes, lines, keys if by else None, mixed([*watches.values()]))
+
+
+def _key(row: _Row, number: int, places: Sequence[int], by: Sequence[str]) -> tuple[str, ...]:
+    """The cells that name a row's unit. The same text is kept once."""
+    key = tuple(sys.intern(row.cells[k].strip()) for k in places)
+    if not all(key):
+        raise _invalid(
+            f"row {number} (line {row.line}), column {by[key.index('')][:60]!r} holds nothing, "
+            "and the rows are told apart by it"
+        )
+    return key
 
 
 def _text(data: bytes) -> str:
@@ -154,30 +188,39 @@ def _is_header(cells: Sequence[str], features: Sequence[str] | None, width: int 
     return {*features} <= {*names}
 
 
-def _from_header(first: _Row, features: Sequence[str] | None, width: int | None) -> tuple[list[int], tuple[str, ...]]:
-    """Where the features' columns are in a header, and what to say of it."""
+def _from_header(first: _Row, features: Sequence[str] | None, width: int | None, by: Sequence[str]) -> _Header:
+    """Where the columns are in a header, and what to say of it."""
     header = [cell.strip() for cell in first.cells]
+    _expect(by, header, "which --by names", first)
+    keys = [header.index(name) for name in by]
     if features is None:
-        if width is not None and len(header) != width:
+        rest = [k for k in range(len(header)) if k not in keys]
+        if width is not None and len(rest) != width:
+            besides = f" besides {_listed(by)}" if by else ""
             raise _invalid(
-                f"has {_count(len(header))}, and the model takes {width}{_apart(first)}. "
+                f"has {_count(len(rest))}{besides}, and the model takes {width}{_apart(first)}. "
                 "Name the features in the model's card, and they are found by the header"
             )
-        return list(range(len(header))), (
-            f"the model's card does not name its columns, so the {_count(len(header))} are taken in their order",
-        )
-    missing = [name for name in features if name not in header]
+        note = f"the model's card does not name its columns, so the {_count(len(rest))} are taken in their order"
+        return _Header(rest, keys, [], (note,))
+    _expect(features, header, "which the model needs", first)
+    left_out = [k for k, name in enumerate(header) if name not in features and k not in keys]
+    names = [header[k] for k in left_out]
+    notes = (f"left out the {_columns(names)}, no feature of the model",) if names else ()
+    return _Header([header.index(name) for name in features], keys, left_out, notes)
+
+
+def _expect(names: Sequence[str], header: Sequence[str], why: str, first: _Row) -> None:
+    """Raise InvalidInput unless the header has each name once."""
+    missing = [name for name in names if name not in header]
     if missing:
         raise _invalid(
-            f"lacks the {_columns(missing)}, which the model needs{_apart(first)}. "
+            f"lacks the {_columns(missing)}, {why}{_apart(first)}. "
             f"Its header has {_count(len(header))}: {_listed(header)}{_in_other_case(missing, header)}"
         )
-    twice = [name for name in features if header.count(name) > 1]
+    twice = [name for name in names if header.count(name) > 1]
     if twice:
         raise _invalid(f"has the {_columns(twice)} more than once")
-    left_out = [name for name in header if name not in features]
-    notes = (f"left out the {_columns(left_out)}, no feature of the model",) if left_out else ()
-    return [header.index(name) for name in features], notes
 
 
 def _in_other_case(missing: Sequence[str], header: Sequence[str]) -> str:

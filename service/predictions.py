@@ -1,8 +1,7 @@
 """What a model answers to sequences, chunk by chunk, so that memory does not grow with their number."""
 
-import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ from tqdm import tqdm
 
 from service.engine.activations import Array
 from service.engine.model import Model
+from service.engine.windows import joined
 from service.errors import InvalidInput, NotFinite, Problem
 from service.series import Sequences
 
@@ -22,10 +22,11 @@ PATIENCE = 1.0
 
 
 class Chunk(NamedTuple):
-    """A part of the outputs, y (n, *output_shape), and the numbers of what they answer."""
+    """A part of the outputs, y (n, *output_shape), the numbers of what they answer, and the keys of their units."""
 
-    numbers: range
+    numbers: Sequence[int]
     y: Array
+    keys: Sequence[tuple[str, ...]]
 
 
 def predictions(model: Model, sequences: Sequences, *, progress: bool) -> Iterator[Chunk]:
@@ -33,10 +34,9 @@ def predictions(model: Model, sequences: Sequences, *, progress: bool) -> Iterat
 
     Raises NotFinite, with the number of the first sequence whose output is NaN or infinite.
     """
-    x, numbers, noun, _ = sequences
-    size = max(1, min(SEQUENCES_AT_ONCE, NUMBERS_AT_ONCE // math.prod(x.shape[1:])))
+    parts, noun = sequences.parts, sequences.noun
     with tqdm(
-        total=len(x),
+        total=sum(len(part.x) for part in parts),
         desc="predict",
         unit=f" {noun}s",
         delay=PATIENCE,
@@ -44,17 +44,18 @@ def predictions(model: Model, sequences: Sequences, *, progress: bool) -> Iterat
         disable=None if progress else True,
         file=sys.stderr,
     ) as bar:
-        for start in range(0, len(x), size):
-            part = numbers[start : start + size]
+        for x, pieces in joined([part.x for part in parts], SEQUENCES_AT_ONCE, NUMBERS_AT_ONCE):
+            numbers = [number for k, start, stop in pieces for number in parts[k].numbers[start:stop]]
+            keys = [parts[k].key for k, start, stop in pieces for _ in range(start, stop)]
             try:
-                y = model.predict(x[start : start + size])
+                y = model.predict(x)
             except InvalidInput as error:
                 # Its places count from the start of this chunk.
-                where = f"among {noun}s {part[0]} to {part[-1]}"
+                where = f"among {noun}s {numbers[0]} to {numbers[-1]}"
                 raise InvalidInput([Problem((), f"{where}: {error}")]) from None
             finite = np.isfinite(y).reshape(len(y), -1).all(axis=1)
             if not finite.all():
-                number = part[int(np.argmin(finite))]
+                number = numbers[int(np.argmin(finite))]
                 raise NotFinite(f"the answer for {noun} {number} is not finite: the model overflows on that input")
-            yield Chunk(part, y)
+            yield Chunk(numbers, y, keys)
             bar.update(len(y))

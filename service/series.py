@@ -5,46 +5,57 @@ A series longer than the model's timesteps becomes windows: views of it, never c
 
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from service import columns
 from service.engine.model import Model
+from service.engine.windows import AnyArray, last_rows, units, windows
 from service.errors import InvalidInput, Problem, UnreadableFile
 from service.loading.numpy_files import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
 
-AnyArray = npt.NDArray[Any]
+
+class Part(NamedTuple):
+    """x (n, *input_shape), numbers from 1 that a person knows each by, and the key of the unit that they are of."""
+
+    x: AnyArray
+    numbers: Sequence[int]
+    key: tuple[str, ...] = ()
 
 
 class Sequences(NamedTuple):
-    """x (n, *input_shape), numbers from 1 that a person knows each by, and what they number.
+    """What is to be answered, in order, and what its numbers number.
 
-    That is the last `row` of a window of a series, or else the `sequence`. `notes` is what to tell of the reading.
+    That is the last `row` of a window of a series, or else the `sequence`. `by` names the columns whose cells are the
+    keys: each unit is a part. `notes` is what to tell of the reading, `mixed` of windows that may hold rows of two
+    units.
     """
 
-    x: AnyArray
-    numbers: range
+    parts: tuple[Part, ...]
     noun: str
+    by: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    mixed: str | None = None
 
 
-def read(source: str, model: Model, stride: int = 1) -> Sequences:
+def read(source: str, model: Model, stride: int = 1, by: Sequence[str] = ()) -> Sequences:
     """The sequences in a .npy, .npz, JSON or CSV file, which its content tells apart; `-` is standard input.
 
     An array with an axis less than a batch is a series: a window for each `timesteps` rows, `stride` rows apart, or
-    one sequence where the time axis is free. Raises InvalidInput, with the source and what was expected and came.
+    one sequence where the time axis is free. With `by`, columns of a CSV file, the rows of each unit are such a series.
+    Raises InvalidInput, with the source and what was expected and came.
     """
+    by = tuple(dict.fromkeys(by))
     try:
-        table = _decoded(_bytes(source), model)
-        sequences = _sequences(table, model, stride)
+        table = _decoded(_bytes(source), model, by)
+        return _sequences(table, model, stride, by)
     except InvalidInput as error:
         name = "standard input" if source == "-" else source
         raise InvalidInput([Problem((), f"{name[:200]}: {error}")]) from None
-    return sequences._replace(notes=table.notes)
 
 
 def _bytes(source: str) -> bytes:
@@ -63,7 +74,7 @@ def _bytes(source: str) -> bytes:
     return data
 
 
-def _decoded(data: bytes, model: Model) -> columns.Table:
+def _decoded(data: bytes, model: Model, by: tuple[str, ...]) -> columns.Table:
     # A card's feature is a column, but of a model of ids it is what all columns are.
     features = model.about.features if model.id_limit is None else None
     names = None if features is None else tuple(feature.name for feature in features)
@@ -82,7 +93,7 @@ def _decoded(data: bytes, model: Model) -> columns.Table:
         return columns.Table(_json(data.removeprefix(b"\xef\xbb\xbf"), model), names)
     if len(model.input_shape) > 2:
         raise _invalid(f"is no .npy, .npz or JSON file, and no other holds what this model takes, {model.expects}")
-    return columns.read(data, names, model.input_shape[-1] if model.id_limit is None else None)
+    return columns.read(data, names, model.input_shape[-1] if model.id_limit is None else None, by)
 
 
 def _one(arrays: dict[str, AnyArray]) -> AnyArray:
@@ -127,7 +138,7 @@ def _odd(array: AnyArray) -> str:
     return "null" if None in array.ravel().tolist() else "objects"
 
 
-def _sequences(table: columns.Table, model: Model, stride: int) -> Sequences:
+def _sequences(table: columns.Table, model: Model, stride: int, by: tuple[str, ...]) -> Sequences:
     array = table.values
     timesteps, *rest = model.input_shape
     if array.dtype.kind not in "fiu":
@@ -145,21 +156,54 @@ def _sequences(table: columns.Table, model: Model, stride: int) -> Sequences:
     if 0 in array.shape:
         raise _invalid(f"holds an empty array, of shape {array.shape}")
     _refuse(table, model.id_limit)
-    if array.ndim == len(model.input_shape) + 1:
-        windows, numbers, noun = array, range(1, len(array) + 1), "sequence"
-    elif not rest:
-        windows, numbers, noun = array[np.newaxis], range(1, 2), "sequence"
-    elif timesteps is None:
-        windows, numbers, noun = array[np.newaxis], range(len(array), len(array) + 1), "row"
-    elif len(array) < timesteps:
-        raise _invalid(f"has {len(array)} rows, and the model needs {timesteps} for an answer")
-    else:
-        # (rows - T + 1, *features, T), a view
-        views = np.lib.stride_tricks.sliding_window_view(array, timesteps, axis=0)
-        return Sequences(np.moveaxis(views, -1, 1)[::stride], range(timesteps, len(array) + 1, stride), "row")
+    if array.ndim == len(model.input_shape) and rest:
+        return _units(table, timesteps, stride, by) if by else _series(table, timesteps, stride)
     if stride != 1:
         raise _invalid(f"is no series to be cut into windows, so a stride of {stride} means nothing")
-    return Sequences(windows, numbers, noun)
+    if by:
+        raise _invalid("is no series to be cut into windows, so --by means nothing")
+    x = array if array.ndim == len(model.input_shape) + 1 else array[np.newaxis]
+    return Sequences((Part(x, range(1, len(x) + 1)),), "sequence", notes=table.notes)
+
+
+def _series(table: columns.Table, timesteps: int | None, stride: int) -> Sequences:
+    rows = table.values
+    if timesteps is None and stride != 1:
+        raise _invalid(f"is one sequence to this model, not cut into windows, so a stride of {stride} means nothing")
+    if timesteps is not None and len(rows) < timesteps:
+        raise _invalid(f"has {len(rows)} rows, and the model needs {timesteps} for an answer")
+    last = last_rows(len(rows), timesteps, stride)
+    part = Part(windows(rows, timesteps, stride), range(last.start + 1, last.stop + 1, stride))
+    # A single window slides over nothing.
+    return Sequences((part,), "row", (), table.notes, table.mixed if len(rows) != timesteps else None)
+
+
+def _units(table: columns.Table, timesteps: int | None, stride: int, by: tuple[str, ...]) -> Sequences:
+    if table.keys is None:
+        raise _invalid("has no columns with names; --by takes those of a CSV file")
+    if timesteps is None and stride != 1:
+        raise _invalid(f"has one sequence a unit to this model, so a stride of {stride} means nothing")
+    parts, short = [], []
+    for key, places in units(table.keys).items():
+        if timesteps is not None and len(places) < timesteps:
+            short.append(f"{', '.join(key)} ({len(places)})")
+            continue
+        # Where the rows stand together, they are a view.
+        together = places[-1] - places[0] == len(places) - 1
+        rows = table.values[places[0] : places[-1] + 1] if together else table.values[places]
+        last = places[last_rows(len(places), timesteps, stride)] + 1
+        parts.append(Part(windows(rows, timesteps, stride), last.tolist(), key))
+    if not parts:
+        raise _invalid(f"has for no {', '.join(by)} the {timesteps} rows that the model needs for an answer")
+    notes = table.notes
+    if short:
+        more = "" if len(short) <= 10 else f" and {len(short) - 10} more"
+        told = (
+            f"no answer for {len(short)} of {len(short) + len(parts)} units, of fewer rows than the {timesteps} that "
+            f"the model needs: {'; '.join(short[:10])}{more}"
+        )
+        notes += (told,)
+    return Sequences(tuple(parts), "row", by, notes)
 
 
 def _refuse(table: columns.Table, id_limit: int | None) -> None:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 import orjson
@@ -16,37 +16,54 @@ from service.engine.model import Model
 from service.errors import SettingsError
 from service.predictions import Chunk, predictions
 from service.series import Sequences
+from service.words.text import shown
+
+# What an answer holds, in one format or another.
+OWN = frozenset({"row", "y", "label", "predicted_class", "probability", "probabilities", "values"})
 
 
 def show(model: Model, sequences: Sequences, out: TextIO) -> None:
-    """Write a table for people: number, label, and the probabilities with four digits, or the values.
+    """Write a table for people: unit, number, label, and the probabilities with four digits, or the values.
 
     A sequence of outputs has a line for each of its steps.
     """
     labels = model.about.classes
     if labels is not None:
         out.writelines(f"class {k}: {label}\n" for k, label in enumerate(labels))
-    margin = max(len(sequences.noun), len(str(sequences.numbers[-1])))
+    margin = max(len(sequences.noun), *(len(str(part.numbers[-1])) for part in sequences.parts))
+    margins = [
+        max(len(_cut(name)), *(len(_cut(part.key[k])) for part in sequences.parts))
+        for k, name in enumerate(sequences.by)
+    ]
     room = max(map(len, ("class", *(labels or ()))))
+
+    def start(key: Sequence[str], number: int | str) -> list[str]:
+        return [*(f"{_cut(cell):<{wide}}" for cell, wide in zip(key, margins, strict=True)), f"{number:>{margin}}"]
+
     # Where the table itself goes to the terminal, it shows how far the work is.
-    for chunk in predictions(model, sequences, progress=not out.isatty()):
+    for n, chunk in enumerate(predictions(model, sequences, progress=not out.isatty())):
         width = chunk.y.shape[-1]
-        if chunk.numbers[0] == sequences.numbers[0]:
+        if n == 0:
             columns = ["values"]
             if model.kind != "values":
                 headings = ["probability"] if model.kind == "binary" else [str(k) for k in range(width)]
                 columns = [f"{'class':<{room}}", *(f"{heading:>6}" for heading in headings)]
-            out.write("  ".join([f"{sequences.noun:>{margin}}", *columns]) + "\n")
-        for number, row, answer in zip(chunk.numbers, chunk.y, answers(model, chunk.y), strict=True):
+            out.write("  ".join([*start(sequences.by, sequences.noun), *columns]) + "\n")
+        for key, number, row, answer in zip(chunk.keys, chunk.numbers, chunk.y, answers(model, chunk.y), strict=True):
             if model.kind == "values":
                 out.writelines(
-                    "  ".join([f"{number:>{margin}}", *(f"{value:<12.6g}" for value in step)]).rstrip() + "\n"
+                    "  ".join([*start(key, number), *(f"{value:<12.6g}" for value in step)]).rstrip() + "\n"
                     for step in row.reshape(-1, width)
                 )
             else:
                 label = answer["predicted_class"] if labels is None else answer["label"]
                 cells = [f"{label:<{room}}", *(f"{value:>6.4f}" for value in row)]
-                out.write("  ".join([f"{number:>{margin}}", *cells]) + "\n")
+                out.write("  ".join([*start(key, number), *cells]) + "\n")
+
+
+def _cut(cell: str) -> str:
+    """A cell out of a file, fit for a terminal."""
+    return shown(cell, 40)
 
 
 def writes(path: str) -> bool:
@@ -59,6 +76,9 @@ def write(model: Model, sequences: Sequences, path: str) -> None:
 
     Raises SettingsError where it cannot be written.
     """
+    for name in sequences.by:
+        if name in OWN:
+            raise SettingsError(f"--by {name}: the answers have something of that name themselves; rename the column")
     with _appearing(Path(path)) as file:
         WRITERS[Path(path).suffix](model, sequences, predictions(model, sequences, progress=True), file)
 
@@ -81,28 +101,55 @@ def _appearing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _npy(_: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO) -> None:
-    """The raw outputs, float32 (n, *output_shape)."""
+    """The raw outputs, float32 (n, *output_shape).
+
+    With keys, records (n,): each key column as text, the `row`, and the output as `y`.
+    """
+    count = sum(len(part.x) for part in sequences.parts)
+    shape: tuple[int, ...] = ()
     for k, chunk in enumerate(chunks):
         if k == 0:
-            shape = (len(sequences.x), *chunk.y.shape[1:])
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        file.write(chunk.y.astype("<f4").tobytes())
+            shape = chunk.y.shape[1:]
+            widths = [max(len(part.key[k]) for part in sequences.parts) for k in range(len(sequences.by))]
+            keys = [(name, f"<U{width}") for name, width in zip(sequences.by, widths, strict=True)]
+            record = np.dtype([*keys, (sequences.noun, "<i8"), ("y", "<f4", shape)])
+            form: Any = record.descr if keys else "<f4"
+            described = {"descr": form, "fortran_order": False, "shape": (count,) if keys else (count, *shape)}
+            np.lib.format.write_array_header_1_0(file, described)
+        _expect_shape(chunk, shape, "a .npy file")
+        if not sequences.by:
+            file.write(chunk.y.astype("<f4").tobytes())
+            continue
+        records = np.empty(len(chunk.y), record)
+        for column, cells in zip(sequences.by, zip(*chunk.keys, strict=True), strict=True):
+            records[column] = cells
+        records[sequences.noun], records["y"] = chunk.numbers, chunk.y
+        file.write(records.tobytes())
 
 
 def _csv(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO) -> None:
-    """A header, and a line for each answer: its number, label and class, and each number of the output."""
+    """A header, and a line for each answer: its keys, number, label and class, and each number of the output."""
     classified = model.kind != "values"
+    shape: tuple[int, ...] = ()
     for k, chunk in enumerate(chunks):
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
         if k == 0:
-            start = [sequences.noun, "label", "predicted_class"] if classified else [sequences.noun]
-            lines.writerow([*start, *_columns(model, chunk.y.shape[1:])])
-        for number, row, answer in zip(chunk.numbers, chunk.y, answers(model, chunk.y), strict=True):
+            shape = chunk.y.shape[1:]
+            said = ["label", "predicted_class"] if classified else []
+            lines.writerow([*sequences.by, sequences.noun, *said, *_columns(model, shape)])
+        _expect_shape(chunk, shape, "a .csv file")
+        for key, number, row, answer in zip(chunk.keys, chunk.numbers, chunk.y, answers(model, chunk.y), strict=True):
             said = [answer["label"], answer["predicted_class"]] if classified else []
             # As NumPy writes a float32: the fewest digits that read back as the same number.
-            lines.writerow([number, *said, *map(str, row.ravel())])
+            lines.writerow([*key, number, *said, *map(str, row.ravel())])
         file.write(text.getvalue().encode())
+
+
+def _expect_shape(chunk: Chunk, shape: tuple[int, ...], what: str) -> None:
+    """Raise SettingsError where the units of a model that answers each step have series of different lengths."""
+    if chunk.y.shape[1:] != shape:
+        raise SettingsError(f"the units' answers are of different lengths, which {what} has no form for; -o to .json")
 
 
 def _columns(model: Model, shape: tuple[int, ...]) -> Sequence[str]:
@@ -113,12 +160,17 @@ def _columns(model: Model, shape: tuple[int, ...]) -> Sequence[str]:
     return [f"value_{'_'.join(map(str, index))}" for index in np.ndindex(shape)]
 
 
-def _json(model: Model, _: Sequences, chunks: Iterable[Chunk], file: BinaryIO) -> None:
-    """{"predictions": [...]}, each as it is answered over HTTP."""
+def _json(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO) -> None:
+    """{"predictions": [...]}, each as it is answered over HTTP; with keys, they and the row come first in each."""
     file.write(b'{"predictions":[')
     for k, chunk in enumerate(chunks):
-        listed = orjson.dumps(answers(model, chunk.y), option=orjson.OPT_SERIALIZE_NUMPY)
-        file.write((b"," if k else b"") + listed[1:-1])
+        listed = answers(model, chunk.y)
+        if sequences.by:
+            listed = [
+                {**dict(zip(sequences.by, key, strict=True)), sequences.noun: number, **answer}
+                for key, number, answer in zip(chunk.keys, chunk.numbers, listed, strict=True)
+            ]
+        file.write((b"," if k else b"") + orjson.dumps(listed, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
     file.write(b"]}\n")
 
 

@@ -25,7 +25,7 @@ def report(model: Model, sequences: Sequences, step: int | None = None, *, loadi
 
     `loading` is the Python that loads the model. Raises SettingsError where the sequence has no such step.
     """
-    x = sequences.x[:1]
+    x = sequences.parts[0].x[:1]
     has_time = x.ndim > 2 or model.id_limit is not None
     steps = x.shape[1] if has_time else 1
     if step is not None and not has_time:
@@ -34,7 +34,7 @@ def report(model: Model, sequences: Sequences, step: int | None = None, *, loadi
         raise SettingsError(f"--step {step} is beyond the sequence, which has {steps} steps")
     traced = model.trace(x)
     at = steps if step is None else step
-    first = sequences.numbers[0]
+    first = sequences.parts[0].numbers[0]
     which = f"rows {first - steps + 1} to {first} of the series" if sequences.noun == "row" else "sequence 1"
     lines = [
         f"TRACE of {which}{f', step {at} of {steps}' if has_time else ''}",

@@ -87,7 +87,9 @@ def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
         running.stdout.close()
         err = running.stderr.read()
         assert running.wait(60) == 141
-    assert err == "lstm-serve: left out the column cycle, no feature of the model\n"
+    left_out, anew = err.splitlines()
+    assert left_out == "lstm-serve: left out the column cycle, no feature of the model"
+    assert "the column cycle, left out, counts up and starts anew 19 times" in anew
 
 
 def test_a_pipe_that_was_never_read_ends_quietly() -> None:
@@ -212,6 +214,27 @@ def test_predict_with_a_stride_from_standard_input(
     status, out, _ = run(capsys, "predict", TURBOFAN, "-", "--stride", "40")
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()[6:]] == ["20", "60", "100", "140", "180"]
+
+
+def test_units_are_kept_apart_and_carried_into_the_output(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    header, *rows = Path(ENGINE).read_text("utf-8").splitlines()
+    engines = tmp_path / "engines.csv"
+    lines = [f"unit,{header}", *(f"{unit},{row}" for unit in ("E1", "E2", "E3") for row in rows[:20])]
+    engines.write_text("\n".join(lines), "utf-8")
+    status, out, err = run(capsys, "predict", TURBOFAN, str(engines))
+    assert (status, len(out.splitlines())) == (0, 6 + 41)
+    assert "the column unit, left out, looks as if it told units apart" in err
+    status, out, err = run(capsys, "predict", TURBOFAN, str(engines), "--by", "unit")
+    assert (status, err) == (0, "lstm-serve: left out the column cycle, no feature of the model\n")
+    assert [line.split()[:2] for line in out.splitlines()[5:]] == [
+        ["unit", "row"],
+        ["E1", "20"],
+        ["E2", "40"],
+        ["E3", "60"],
+    ]
+    status, *_ = run(capsys, "predict", TURBOFAN, str(engines), "--by", "unit", "-o", str(tmp_path / "out.csv"))
+    written = (tmp_path / "out.csv").read_text("utf-8").splitlines()
+    assert [line.split(",")[:2] for line in written] == [["unit", "row"], ["E1", "20"], ["E2", "40"], ["E3", "60"]]
 
 
 def test_predict_into_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ from service.engine.sequences import Embedding, GlobalPooling1D, Masking, Poolin
 from service.engine.wrappers import Bidirectional, Stacked
 from service.errors import SettingsError, UnreadableFile, WrongNumbers
 from service.explain import head, loading, report
-from service.series import Sequences
+from service.series import Part, Sequences
 from service.trace import report as trace
 from service.words import TABLE, class_of, of
 from service.words.activations import numpy_of
@@ -251,7 +251,7 @@ def test_every_golden_model_is_explained_and_its_program_gives_what_it_gives(pat
     shape = [n or 6 for n in loaded.input_shape]
     random = np.random.default_rng(1)
     x = numbers(2, *shape) if loaded.id_limit is None else random.integers(0, loaded.id_limit, (2, *shape))
-    traced = trace(loaded, Sequences(x, range(1, 3), "sequence"), 2, loading="")
+    traced = trace(loaded, Sequences((Part(x, range(1, 3)),), "sequence"), 2, loading="")
     for node in loaded.nodes:
         assert f"  {node.layer.name} ({class_of(node.layer)})\n" in traced
     assert traced.isascii()
@@ -351,7 +351,7 @@ def test_reports_are_narrow_and_the_same_each_time(asker: Model) -> None:
         texts = [
             report(loaded, Path(path.name))
             + head(loaded, Path(path.name))
-            + trace(loaded, Sequences(numbers(1, 20, 15), range(1, 2), "sequence"), loading=loading(path, {}))
+            + trace(loaded, Sequences((Part(numbers(1, 20, 15), range(1, 2)),), "sequence"), loading=loading(path, {}))
             for _ in range(2)
         ]
         assert max(len(line) for line in texts[0].splitlines() if "load_model" not in line) <= 100
@@ -530,7 +530,7 @@ def printed(text: str) -> dict[str, list[float]]:
 @pytest.mark.parametrize("step", [1, 7, 20, None])
 def test_the_trace_agrees_with_a_plain_lstm(asker: Model, step: int | None) -> None:
     x = np.load(ASKER / "k215_golden.npz")["x0"]
-    text = trace(asker, Sequences(x, range(1, 17), "sequence"), step, loading="load_model('m.h5')")
+    text = trace(asker, Sequences((Part(x, range(1, 17)),), "sequence"), step, loading="load_model('m.h5')")
     expected, last = plain_lstm(asker, x[0].astype(float), step or 20)
     expected |= {"x": x[0, (step or 20) - 1].astype(float), "output, after step 20": last}
     kernel, bias = (array.astype(float) for array in asker.nodes[1].layer.weights.values())
@@ -545,7 +545,7 @@ def test_the_trace_agrees_with_a_plain_lstm(asker: Model, step: int | None) -> N
 
 def test_the_trace_ends_in_the_models_answer(asker: Model) -> None:
     golden = np.load(ASKER / "k215_golden.npz")
-    text = trace(asker, Sequences(golden["x0"], range(20, 36), "row"), loading="")
+    text = trace(asker, Sequences((Part(golden["x0"], range(20, 36)),), "row"), loading="")
     assert "TRACE of rows 1 to 20 of the series, step 20 of 20" in text
     listed = re.search(r"probabilities: \[(.*?)\]", text, re.DOTALL)
     assert listed is not None
@@ -555,7 +555,9 @@ def test_the_trace_ends_in_the_models_answer(asker: Model) -> None:
 
 
 def traced(loaded: Model, step: int | None = None, x: NDArray[Any] | None = None) -> str:
-    return trace(loaded, Sequences(numbers(1, 4, 3) if x is None else x, range(1, 2), "sequence"), step, loading="")
+    return trace(
+        loaded, Sequences((Part(numbers(1, 4, 3) if x is None else x, range(1, 2)),), "sequence"), step, loading=""
+    )
 
 
 def test_the_trace_of_a_binary_model_and_of_values() -> None:

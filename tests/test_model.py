@@ -135,3 +135,47 @@ def test_the_trace_of_a_graph_ends_where_the_prediction_does(name: str) -> None:
     made = load_model(GOLDEN / "keras3" / f"{name}.h5")
     x = np.load(GOLDEN / "keras3" / f"{name}.golden.npz")["x"]
     np.testing.assert_array_equal(made.trace(x)[-1]["output"], made.predict(x))
+
+
+def test_a_series_has_an_answer_for_each_window() -> None:
+    made = model(lstm(), dense())
+    rows = numbers(9, 3)
+    windows = np.stack([rows[k : k + 5] for k in range(5)])
+    np.testing.assert_allclose(made.predict_series(rows), made.predict(windows), atol=1e-6)
+    np.testing.assert_allclose(made.predict_series(rows.tolist(), stride=3), made.predict(windows[::3]), atol=1e-6)
+    units = ["a", "b", "a", "a", "a", "a", "b", "b", "b"]
+    expected = made.predict(rows[np.newaxis, [0, 2, 3, 4, 5]])
+    np.testing.assert_allclose(made.predict_series(rows[:-1], by=units[:-1]), expected, atol=1e-6)
+    assert len(made.predict_series(np.tile(rows, (2, 1)), by=[(unit, 1) for unit in units * 2])) == 6 + 4
+    long = np.tile(rows, (60, 1))
+    assert made.predict_series(long).shape == (536, 2)
+    table = ids_model()
+    np.testing.assert_array_equal(table.predict_series([1, 2, 3]), table.predict([[1, 2, 3]]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "reason"),
+    [
+        (np.zeros((4, 3)), {}, "expected at least 5 rows of a unit, got 4"),
+        (np.zeros((9, 3)), {"by": [1, 2, 3] * 3}, "expected at least 5 rows of a unit, got 3"),
+        (np.zeros((9, 3)), {"by": [1]}, "expected 9 keys in `by`, one a row, got 1"),
+        (np.zeros((9, 3)), {"stride": 0}, "expected a stride from 1 on, got 0"),
+        (np.zeros((9, 4)), {}, r"expected the rows of a series, an array of shape \(N, 3\), got an array of shape"),
+        (np.zeros((1, 9, 3)), {}, r"got an array of shape \(1, 9, 3\)"),
+        (np.full((9, 3), np.nan), {}, r"got nan at \(0, 0\)"),
+        (np.zeros((0, 3)), {}, "empty"),
+    ],
+)
+def test_what_is_no_series_is_refused(rows: Any, options: Any, reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        model(lstm(), dense()).predict_series(rows, **options)
+
+
+def test_a_series_where_there_is_no_window_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="the model has no time axis"):
+        model(dense(), shape=(4,)).predict_series(np.zeros((5, 4)))
+    steps = model(lstm(return_sequences=True), shape=(None, 3))
+    with pytest.raises(InvalidInput, match="expected a stride of 1"):
+        steps.predict_series(numbers(6, 3), stride=2)
+    with pytest.raises(InvalidInput, match="the units' answers are of different lengths"):
+        steps.predict_series(numbers(6, 3), by=[1, 1, 2, 2, 2, 2])

@@ -2,9 +2,10 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -43,15 +44,31 @@ def text_of(rows: Numbers, header: tuple[str, ...] | None = None, mark: str = ",
     return text.getvalue()
 
 
-def read(tmp_path: Path, content: bytes | str, on: Model = UNNAMED, stride: int = 1) -> series.Sequences:
+class Found(NamedTuple):
+    """What is read of one series, or of ready sequences."""
+
+    x: Numbers
+    numbers: Sequence[int]
+    noun: str
+
+
+def units(
+    tmp_path: Path, content: bytes | str, on: Model = UNNAMED, stride: int = 1, by: Sequence[str] = ()
+) -> series.Sequences:
     path = tmp_path / "input"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return series.read(str(path), on, stride)
+    return series.read(str(path), on, stride, by)
 
 
-def refusal(tmp_path: Path, content: bytes | str, on: Model = UNNAMED, stride: int = 1) -> str:
+def read(tmp_path: Path, content: bytes | str, on: Model = UNNAMED, stride: int = 1) -> Found:
+    found = units(tmp_path, content, on, stride)
+    (part,) = found.parts
+    return Found(part.x, part.numbers, found.noun)
+
+
+def refusal(tmp_path: Path, content: bytes | str, on: Model = UNNAMED, stride: int = 1, by: Sequence[str] = ()) -> str:
     with pytest.raises(InvalidInput) as caught:
-        read(tmp_path, content, on, stride)
+        units(tmp_path, content, on, stride, by)
     assert str(caught.value).startswith(str(tmp_path / "input"))
     return str(caught.value)
 
@@ -221,7 +238,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
 
     handed(text_of(ROWS).encode())
-    assert len(series.read("-", UNNAMED).x) == 3
+    assert len(series.read("-", UNNAMED).parts[0].x) == 3
     handed(b"")
     with pytest.raises(InvalidInput, match=r"^standard input: is empty"):
         series.read("-", UNNAMED)
@@ -366,6 +383,133 @@ def test_a_header_that_counts_the_columns_is_one(tmp_path: Path) -> None:
     path = tmp_path / "pandas.csv"
     path.write_text("0,1,2\n" + "".join(f"{k},{k},{k}\n" for k in range(5)))
     sequences = series.read(str(path), UNNAMED)
-    assert list(sequences.numbers) == [4, 5]
-    assert sequences.x[0, 0].tolist() == [0, 0, 0]
+    (part,) = sequences.parts
+    assert list(part.numbers) == [4, 5]
+    assert part.x[0, 0].tolist() == [0, 0, 0]
     assert any("in their order" in note for note in sequences.notes)
+
+
+# Units
+
+
+def table_of(keys: Sequence[tuple[str, ...]], names: Sequence[str], extra: Sequence[str] = ()) -> str:
+    """Keys, further columns that count the rows, and the three features: 3 k, 3 k + 1, 3 k + 2 in row k from 0."""
+    lines = [",".join([*names, *extra, *NAMES])]
+    lines += [
+        ",".join([*key, *[str(k)] * len(extra), *(str(3 * k + j) for j in range(3))]) for k, key in enumerate(keys)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@given(
+    keys=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("12")), min_size=1, max_size=40),
+    stride=st.integers(1, 5),
+)
+def test_no_window_reaches_from_one_unit_into_another(
+    tmp_path_factory: pytest.TempPathFactory, keys: list[tuple[str, str]], stride: int
+) -> None:
+    rows = np.arange(3 * len(keys), dtype=float).reshape(-1, 3)
+    expected = {}
+    for key in dict.fromkeys(keys):
+        places = [k for k, each in enumerate(keys) if each == key]
+        ends = places[3::stride]
+        if ends:
+            starts = [places.index(end) - 3 for end in ends]
+            expected[key] = [rows[places[start : start + 4]] for start in starts], [end + 1 for end in ends]
+    folder = tmp_path_factory.mktemp("units")
+    text = table_of(keys, ["site", "unit"])
+    if not expected:
+        assert "has for no site, unit the 4 rows" in refusal(folder, text, NAMED, stride, ["site", "unit"])
+        return
+    found = units(folder, text, NAMED, stride, ["site", "unit", "site"])
+    assert found.by == ("site", "unit")
+    assert [part.key for part in found.parts] == list(expected)
+    for part, (windows, ends) in zip(found.parts, expected.values(), strict=True):
+        assert np.array_equal(part.x, windows)
+        assert list(part.numbers) == ends
+    outputs = NAMED.predict_series(rows, stride, keys)
+    np.testing.assert_allclose(
+        outputs, np.concatenate([NAMED.predict(part.x) for part in found.parts]), rtol=1e-6, atol=1e-6
+    )
+
+
+def test_units_of_too_few_rows_have_no_answer_and_are_told(tmp_path: Path) -> None:
+    keys = [("1",)] * 5 + [("2",)] * 3 + [("3",)] * 4
+    found = units(tmp_path, table_of(keys, ["unit"]), NAMED, by=["unit"])
+    assert [(part.key, list(part.numbers)) for part in found.parts] == [(("1",), [4, 5]), (("3",), [12])]
+    assert found.notes == ("no answer for 1 of 3 units, of fewer rows than the 4 that the model needs: 2 (3)",)
+
+
+def test_each_unit_is_one_sequence_where_the_time_axis_is_free(tmp_path: Path) -> None:
+    on = replace(FREE, about=NAMED.about)
+    text = table_of([("1",)] * 2 + [("2",)] * 3, ["unit"])
+    found = units(tmp_path, text, on, by=["unit"])
+    assert [(part.x.shape, list(part.numbers)) for part in found.parts] == [((1, 2, 3), [2]), ((1, 3, 3), [5])]
+    assert "a stride of 2 means nothing" in refusal(tmp_path, text, on, 2, ["unit"])
+    y = on.predict_series(np.arange(15).reshape(5, 3), by="11222")
+    np.testing.assert_allclose(y, np.concatenate([on.predict(part.x) for part in found.parts]), rtol=1e-6)
+
+
+def test_a_key_column_is_none_of_the_columns_that_are_taken_in_their_order(tmp_path: Path) -> None:
+    found = units(tmp_path, table_of([("a",)] * 4, ["unit"]), UNNAMED, by=["unit"])
+    assert found.parts[0].x[0, 0].tolist() == [0, 1, 2]
+    assert "so the 3 columns are taken in their order" in found.notes[0]
+    wide = table_of([("a",)] * 4, ["unit"], ["cycle"])
+    assert "has 4 columns besides unit, and the model takes 3" in refusal(tmp_path, wide, UNNAMED, by=["unit"])
+
+
+@pytest.mark.parametrize(
+    ("content", "on", "expected"),
+    [
+        (table_of([("a",)] * 4, ["Unit"]), NAMED, "lacks the column unit, which --by names. Its header has 4 columns"),
+        (table_of([("a",)] * 4, ["Unit"]), NAMED, "The names differ in case: Unit for unit"),
+        (text_of(ROWS, NAMES), NAMED, "lacks the column unit, which --by names"),
+        (text_of(ROWS), UNNAMED, "lacks the column unit, which --by names"),
+        ("unit,unit,alpha,beta,gamma\n1,1,1,1,1\n", NAMED, "has the column unit more than once"),
+        (table_of([("a",), ("",)] * 4, ["unit"]), NAMED, "row 2 (line 3), column 'unit' holds nothing"),
+        (npy(ROWS), NAMED, "has no columns with names; --by takes those of a CSV file"),
+        (npy(np.zeros((2, 4, 3))), NAMED, "is no series to be cut into windows, so --by means nothing"),
+    ],
+)
+def test_what_is_wrong_with_keys_is_said(tmp_path: Path, content: bytes | str, on: Model, expected: str) -> None:
+    assert expected in refusal(tmp_path, content, on, by=["unit"])
+
+
+def mixed(tmp_path: Path, text: str, on: Model = NAMED) -> str:
+    return units(tmp_path, text, on).mixed or ""
+
+
+def test_a_left_out_column_that_looks_like_a_unit_is_told(tmp_path: Path) -> None:
+    three = [(name,) for name in ("1", "2", "3") for _ in range(6)]
+    said = mixed(tmp_path, table_of(three, ["unit"], ["cycle"]))
+    assert said.startswith("the column unit, left out, looks as if it told units apart")
+    assert "--by unit makes each a series of its own" in said
+    assert "--by 'the unit' makes" in mixed(tmp_path, table_of(three, ["the unit"]))
+    for text in (
+        table_of([(str(k % 6),) for k in range(18)], ["cycle"]),
+        table_of([(str(k % 6 + 1), "P-12") for k in range(18)], ["cycle", "plant"]),
+    ):
+        said = mixed(tmp_path, text)
+        assert said.startswith("the column cycle, left out, counts up and starts anew 2 times")
+        assert "--by COLUMN" in said
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [str(k) for k in range(18)],  # a counter that never starts anew
+        ["1"] * 18,  # one unit
+        [str(k % 3) for k in range(18)],  # no long runs
+        [str(k * 7 % 18) for k in range(18)],  # a measurement
+        ["on"] * 6 + ["off"] * 6 + ["on"] * 6,  # a state that comes back
+        ["", *["x"] * 17],  # a mark in one row
+    ],
+)
+def test_other_columns_that_are_left_out_are_no_unit(tmp_path: Path, keys: list[str]) -> None:
+    assert mixed(tmp_path, table_of([(key,) for key in keys], ["other"])) == ""
+
+
+def test_where_no_window_slides_nothing_is_mixed(tmp_path: Path) -> None:
+    keys = [(name,) for name in ("1", "2") for _ in range(5)]
+    assert mixed(tmp_path, table_of(keys, ["unit"]), replace(NAMED, input_shape=(10, 3))) == ""
+    assert units(tmp_path, table_of(keys, ["unit"]), NAMED, by=["unit"]).mixed is None

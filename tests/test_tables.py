@@ -9,18 +9,19 @@ import pytest
 from small_models import classes, dense, lstm, model, numbers
 
 from service import predictions, tables
+from service.answers import answers
 from service.engine.activations import SIGMOID, Array
 from service.engine.model import About, Model
 from service.errors import InvalidInput, NotFinite, SettingsError
 from service.predictions import predictions as predicted
-from service.series import Sequences
+from service.series import Part, Sequences
 
 LABELLED = classes(about=About(name="m", classes=("low", "very, very high")))
 BINARY = model([lstm(3, 5), dense(5, 1, SIGMOID)])
 VALUES = model([lstm(3, 5), dense(5, 2)])
 STEPS = model([lstm(3, 5, return_sequences=True), dense(5, 2)])
 X = numbers(6, 4, 3, seed=9)
-WINDOWS = Sequences(X, range(4, 10), "row")
+WINDOWS = Sequences((Part(X, range(4, 10)),), "row")
 
 
 class Terminal(io.StringIO):
@@ -49,7 +50,7 @@ def test_a_table_of_classes_has_the_row_the_label_and_each_probability(
 
 
 def test_a_table_without_labels_has_the_numbers_of_the_classes() -> None:
-    lines = shown(classes(), Sequences(X, range(1, 7), "sequence"))
+    lines = shown(classes(), Sequences((Part(X, range(1, 7)),), "sequence"))
     assert lines[0].split() == ["sequence", "class", "0", "1"]
     assert [line.split()[1] for line in lines[1:]] == [str(k) for k in classes().predict(X).argmax(axis=1)]
 
@@ -146,7 +147,7 @@ def test_an_output_that_is_not_finite_names_its_row_and_leaves_no_file(tmp_path:
     # The sum of three such numbers may cancel, so all of them are made to count.
     overflowing.nodes[0].layer.weights["kernel"][:] = 2
     with pytest.raises(NotFinite, match="the answer for row 4 is not finite"):
-        tables.write(overflowing, Sequences(x, range(1, 6), "row"), str(out))
+        tables.write(overflowing, Sequences((Part(x, range(1, 6)),), "row"), str(out))
     assert out.read_text() == "before"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -165,7 +166,7 @@ def test_what_the_model_refuses_is_told_with_its_place_in_the_whole(monkeypatch:
     bad = X.copy()
     bad[5] = np.nan
     with pytest.raises(InvalidInput, match=r"^among rows 8 to 9: expected finite float32 numbers, got nan"):
-        list(predicted(VALUES, WINDOWS._replace(x=bad), progress=False))
+        list(predicted(VALUES, WINDOWS._replace(parts=(Part(bad, range(4, 10)),)), progress=False))
 
 
 @pytest.mark.parametrize(("progress", "shows"), [(True, True), (False, False)])
@@ -185,3 +186,59 @@ def test_no_bar_where_standard_error_is_no_terminal(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(predictions, "PATIENCE", 0)
     list(predicted(VALUES, WINDOWS, progress=True))
     assert file.getvalue() == ""
+
+
+# Units
+
+UNITS = Sequences(
+    (Part(X[:2], [4, 5], ("a", "left")), Part(X[2:5], [12, 14, 16], ("bb", "right"))), "row", ("unit", "side")
+)
+KEYS = [("a", "left")] * 2 + [("bb", "right")] * 3
+
+
+def test_a_table_has_the_keys_in_front() -> None:
+    lines = shown(classes(), UNITS)
+    assert lines[0] == "unit  side   row  class       0       1"
+    assert [tuple(line.split()[:3]) for line in lines[1:]] == [
+        (*key, str(number)) for key, number in zip(KEYS, (4, 5, 12, 14, 16), strict=True)
+    ]
+    assert [line.split()[:3] for line in shown(STEPS, UNITS)[1:5]] == [["a", "left", "4"]] * 4
+    assert shown(VALUES, UNITS)[0].split() == ["unit", "side", "row", "values"]
+
+
+@pytest.mark.parametrize("on", [LABELLED, BINARY, VALUES, STEPS])
+@pytest.mark.parametrize("size", [1, 4, 1024])
+def test_keys_are_in_every_file(tmp_path: Path, on: Model, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictions, "SEQUENCES_AT_ONCE", size)
+    expected = on.predict(X[:5])
+    tables.write(on, UNITS, str(tmp_path / "out.csv"))
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:3] == ["unit", "side", "row"]
+    tables.write(on, UNITS, str(tmp_path / "out.json"))
+    listed = json.loads((tmp_path / "out.json").read_bytes())["predictions"]
+    tables.write(on, UNITS, str(tmp_path / "out.npy"))
+    records = np.load(tmp_path / "out.npy", allow_pickle=False)
+    assert records.dtype.names == ("unit", "side", "row", "y")
+    for found in (rows, listed, records):
+        assert [(each["unit"], each["side"]) for each in found] == KEYS
+        assert [int(each["row"]) for each in found] == [4, 5, 12, 14, 16]
+    np.testing.assert_allclose(records["y"], expected, atol=1e-6)
+    assert [{*each} - {"unit", "side", "row"} for each in listed] == [{*answer} for answer in answers(on, expected)]
+
+
+def test_a_key_column_that_is_called_as_a_part_of_an_answer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--by label: the answers have something of that name themselves"):
+        tables.write(LABELLED, UNITS._replace(by=("unit", "label")), str(tmp_path / "out.json"))
+
+
+def test_answers_of_different_lengths_go_to_json_alone(tmp_path: Path) -> None:
+    free = model([lstm(3, 5, return_sequences=True), dense(5, 2)], (None, 3))
+    ragged = UNITS._replace(parts=(Part(X[:1, :2], [2], ("a", "b")), Part(X[:1], [6], ("c", "d"))))
+    for ending in (".csv", ".npy"):
+        with pytest.raises(SettingsError, match="of different lengths"):
+            tables.write(free, ragged, str(tmp_path / f"out{ending}"))
+    assert list(tmp_path.iterdir()) == []
+    tables.write(free, ragged, str(tmp_path / "out.json"))
+    listed = json.loads((tmp_path / "out.json").read_bytes())["predictions"]
+    assert [len(each["values"]) for each in listed] == [2, 4]

@@ -1,6 +1,6 @@
 """A model: layers in the order of their computation, and what is known of where it comes from."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -12,6 +12,7 @@ from service.engine.activations import SIGMOID, SOFTMAX, Array
 from service.engine.layers import Identity, Layer
 from service.engine.scan import Mask, Shape
 from service.engine.sequences import Embedding
+from service.engine.windows import joined, units, windows
 from service.errors import InvalidInput, Problem
 
 Kind = Literal["classes", "binary", "values"]
@@ -134,6 +135,36 @@ class Model:
         """
         return self.forward(self.checked(x))
 
+    def predict_series(self, rows: npt.ArrayLike, stride: int = 1, by: Iterable[Hashable] | None = None) -> Array:
+        """A series, rows (N, *features) -> float32 (n, *output_shape): an answer for each window of `timesteps` rows.
+
+        Windows are `stride` rows apart. `by` has for each row the key of its unit, a tuple where several columns make
+        it: each unit is a series of its own, in the order in which they first appear; one of fewer rows than a window
+        has no answer. Where the time axis is free, a series is one sequence. Raises InvalidInput where rows do not fit.
+        """
+        if not self.input_shape or (len(self.input_shape) == 1 and self.id_limit is None):
+            raise InvalidInput([Problem((), "the model has no time axis, so nothing is a series to it: use predict")])
+        timesteps, *features = self.input_shape
+        sizes = ", ".join(["N", *map(str, features)])
+        given = self._numbers(rows, (None, *features), f"the rows of a series, an array of shape ({sizes})")
+        if stride < 1 or (timesteps is None and stride > 1):
+            allowed = "from 1 on" if timesteps is not None else "of 1, as a series is one sequence to this model"
+            raise InvalidInput([Problem((), f"expected a stride {allowed}, got {stride}")])
+        series = [given]
+        if by is not None:
+            keys = list(by)
+            if len(keys) != len(given):
+                raise InvalidInput([Problem((), f"expected {len(given)} keys in `by`, one a row, got {len(keys)}")])
+            series = [given[places] for places in units(keys).values()]
+        cut = [windows(unit, timesteps, stride) for unit in series]
+        answers = [self.predict(x) for x, _ in joined(cut, ROWS_AT_ONCE, FLOATS_AT_ONCE)]
+        if not answers:
+            longest = max(map(len, series))
+            raise InvalidInput([Problem((), f"expected at least {timesteps} rows of a unit, got {longest}")])
+        if len({y.shape[1:] for y in answers}) > 1:
+            raise InvalidInput([Problem((), "the units' answers are of different lengths: predict one at a time")])
+        return np.concatenate(answers)
+
     def trace(self, x: npt.ArrayLike) -> list[dict[str, Array]]:
         """What each node computed on x (n, *input_shape), by name, from the same functions as `predict`.
 
@@ -162,20 +193,25 @@ class Model:
 
     def checked(self, x: npt.ArrayLike) -> Array:
         """x as an array of `input_dtype` (n, *input_shape), or InvalidInput: what was expected, what came."""
+        given = self._numbers(x, (None, *self.input_shape), self.expects)
+        self.check_free(given.shape[1:])
+        return given.astype(self.input_dtype)
+
+    def _numbers(self, x: npt.ArrayLike, shape: Shape, expects: str) -> npt.NDArray[Any]:
+        """x as an array of this shape, None being any size, of numbers that the model takes; or InvalidInput."""
         try:
             given = np.asarray(x)
         except ValueError:
-            raise InvalidInput([Problem((), f"expected {self.expects}, got rows of different lengths")]) from None
+            raise InvalidInput([Problem((), f"expected {expects}, got rows of different lengths")]) from None
         if given.dtype.kind not in "fiu":
             raise InvalidInput([Problem((), f"expected numbers, got an array of {given.dtype}")])
-        if given.ndim != len(self.input_shape) + 1 or any(
-            want is not None and want != got for want, got in zip(self.input_shape, given.shape[1:], strict=True)
+        if given.ndim != len(shape) or any(
+            want not in {None, got} for want, got in zip(shape, given.shape, strict=True)
         ):
             hint = self.hint(given.shape)
-            raise InvalidInput([Problem((), f"expected {self.expects}, got an array of shape {given.shape}{hint}")])
+            raise InvalidInput([Problem((), f"expected {expects}, got an array of shape {given.shape}{hint}")])
         if 0 in given.shape:
-            raise InvalidInput([Problem((), f"expected {self.expects}, got an empty array of shape {given.shape}")])
-        self.check_free(given.shape[1:])
+            raise InvalidInput([Problem((), f"expected {expects}, got an empty array of shape {given.shape}")])
         finite = np.isfinite(given if given.dtype == np.float32 else _as_float32(given))
         if not finite.all():
             where = tuple(int(k) for k in np.argwhere(~finite)[0])
@@ -184,8 +220,8 @@ class Model:
             good = (given >= 0) & (given < self.id_limit) & (given == np.floor(given))
             if not good.all():
                 where = tuple(int(k) for k in np.argwhere(~good)[0])
-                raise InvalidInput([Problem(where, f"expected {self.expects}, got {given[where]} at {where}")])
-        return given.astype(self.input_dtype)
+                raise InvalidInput([Problem(where, f"expected {expects}, got {given[where]} at {where}")])
+        return given
 
     def check_free(self, shape: tuple[int, ...]) -> None:
         """Raise InvalidInput where the free axes of a sequence are too short: a convolution would have no output."""

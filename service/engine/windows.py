@@ -1,0 +1,77 @@
+"""A series cut into what a model answers: windows of rows that never reach from one unit into the next."""
+
+import math
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+AnyArray = npt.NDArray[Any]
+Key = TypeVar("Key", bound=Hashable)
+
+
+def windows(rows: AnyArray, timesteps: int | None, stride: int) -> AnyArray:
+    """Each `timesteps` rows of one unit's rows (N, *features), `stride` rows apart: a view (n, timesteps, *features).
+
+    None of them where the rows are fewer. Where the time axis is free all rows are one sequence, (1, N, *features).
+    """
+    if timesteps is None:
+        return rows[np.newaxis]
+    if len(rows) < timesteps:
+        return np.empty((0, timesteps, *rows.shape[1:]), rows.dtype)
+    # The window's own axis comes last.
+    views = np.lib.stride_tricks.sliding_window_view(rows, timesteps, axis=0)
+    return np.moveaxis(views, -1, 1)[::stride]
+
+
+def last_rows(count: int, timesteps: int | None, stride: int) -> range:
+    """The place of each window's last row among `count` rows of a unit."""
+    return range(count - 1, count) if timesteps is None else range(timesteps - 1, count, stride)
+
+
+def units(keys: Iterable[Key]) -> dict[Key, npt.NDArray[np.int64]]:
+    """The places of the rows of each unit, by its key, in the order in which the units first appear."""
+    places: dict[Key, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+    return {key: np.array(found, np.int64) for key, found in places.items()}
+
+
+class Piece(NamedTuple):
+    """Sequences number `start` to `stop`, the last left out, of the array number `part`."""
+
+    part: int
+    start: int
+    stop: int
+
+
+def joined(parts: Sequence[AnyArray], rows: int, numbers: int) -> Iterator[tuple[AnyArray, list[Piece]]]:
+    """The sequences of all parts in order, in arrays of at most so many sequences with so many numbers in them.
+
+    Each with the pieces that it is made of. Parts whose sequences are of different lengths are never in one.
+    """
+    pieces: list[Piece] = []
+    room = 0
+
+    def done() -> tuple[AnyArray, list[Piece]]:
+        arrays = [parts[part][start:stop] for part, start, stop in pieces]
+        return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays)), pieces
+
+    for k, part in enumerate(parts):
+        if pieces and part.shape[1:] != parts[pieces[-1].part].shape[1:]:
+            yield done()
+            pieces = []
+        size = max(1, min(rows, numbers // math.prod(part.shape[1:])))
+        start = 0
+        while start < len(part):
+            room = size if not pieces else room
+            stop = min(len(part), start + room)
+            pieces.append(Piece(k, start, stop))
+            room -= stop - start
+            start = stop
+            if not room:
+                yield done()
+                pieces = []
+    if pieces:
+        yield done()
