@@ -12,10 +12,10 @@ import logging
 import os
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+from service.aside import Aside
 from service.engine.model import About, Model
 from service.errors import Incompatible, ModelError, SettingsError, UnreadableFile
 from service.keys import Keys
@@ -25,6 +25,7 @@ from service.settings import PREFIX, Settings
 log = logging.getLogger(__name__)
 
 MAX_TRIAL_SECONDS = 300
+MAX_SECONDS = 30  # of what is read besides: more than keys in a pipe are waited for
 MAX_REASON = 1000
 MAX_FILES = 10_000
 
@@ -44,6 +45,7 @@ class Reloader:
         self._path = live.settings.model
         self._tried = seen
         self._asked = asyncio.Event()
+        self._reading, self._reading_keys = Aside(), Aside()  # where one hangs, the other may not
 
     def ask(self) -> None:
         """Have the files read, changed or not."""
@@ -56,7 +58,7 @@ class Reloader:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), seconds)
-            now = await asyncio.to_thread(fingerprint, self._path)
+            now = await self._fingerprint()
             if self._asked.is_set() or (now != self._tried and now == before):
                 self._asked.clear()
                 await self._change(now)
@@ -64,12 +66,8 @@ class Reloader:
 
     async def _change(self, now: Fingerprint) -> None:
         self._tried = now
-        try:
-            if self._keys is not None:
-                self._keys.read_again()
-                log.info("the keys were read again")
-        except SettingsError as error:
-            log.error("the keys stay as they were: %s", error)  # noqa: TRY400 - it says it all
+        if self._keys is not None:
+            await self._read_keys(self._keys)
         try:
             self._live.use(await self._load(now))
         except ModelError as error:
@@ -78,15 +76,31 @@ class Reloader:
             log.exception("a new model could not be loaded")
             self._live.refuse("a fault of the service; the log has it")
 
+    async def _read_keys(self, keys: Keys) -> None:
+        wrong = "the keys stay as they were: %s"
+        try:
+            keys.use(await self._reading_keys.run(MAX_SECONDS, keys.read))
+            log.info("the keys were read again")
+        except SettingsError as error:
+            log.error(wrong, error)  # noqa: TRY400 - it says it all
+        except TimeoutError:
+            log.error(wrong, f"reading them takes more than {MAX_SECONDS} seconds")  # noqa: TRY400 - the same
+
+    async def _fingerprint(self) -> Fingerprint:
+        """That of now; where it cannot be had, that of no files."""
+        try:
+            return await self._reading.run(MAX_SECONDS, fingerprint, self._path)
+        except TimeoutError:
+            return ()
+
     async def _load(self, now: Fingerprint) -> Loaded:
         await try_aside(self._live.settings)
-        # A thread of its own: what it has worked with is freed when it ends.
-        executor = ThreadPoolExecutor(1, "loading")
         try:
-            loaded = await asyncio.get_running_loop().run_in_executor(executor, load, self._live.settings)
-        finally:
-            executor.shutdown(wait=False)
-        if await asyncio.to_thread(fingerprint, self._path) != now:
+            # A thread of its own: what it has worked with is freed when it ends.
+            loaded = await self._reading.run(MAX_TRIAL_SECONDS, load, self._live.settings)
+        except TimeoutError:
+            raise _took_too_long(self._path) from None
+        if await self._fingerprint() != now:
             raise UnreadableFile(f"{self._path}: has changed while it was read")
         expect_same(loaded.model, self._live.model)
         return loaded
@@ -135,15 +149,20 @@ async def try_aside(settings: Settings) -> None:
     try:
         said, _ = await asyncio.wait_for(child.communicate(), MAX_TRIAL_SECONDS)
     except TimeoutError:
-        raise UnreadableFile(f"{path}: reading it took more than {MAX_TRIAL_SECONDS} seconds") from None
+        raise _took_too_long(path) from None
     finally:
         if child.returncode is None:
             child.kill()
-            await child.wait()
+            with contextlib.suppress(TimeoutError):  # what hangs in the kernel is not ended
+                await asyncio.wait_for(child.wait(), MAX_SECONDS)
     if child.returncode == 0:
         return
     reason = said.decode("utf-8", "replace")
     raise ModelError(reason or f"{path}: reading it {_ended(child.returncode or 0)}: it is damaged")
+
+
+def _took_too_long(path: Path) -> ModelError:
+    return UnreadableFile(f"{path}: reading it took more than {MAX_TRIAL_SECONDS} seconds")
 
 
 def _ended(status: int) -> str:

@@ -1,6 +1,10 @@
 """Who may call: API keys and TLS, over a real socket."""
 
+import contextlib
 import json
+import logging
+import os
+import secrets
 import shutil
 import signal
 import ssl
@@ -14,14 +18,15 @@ import httpx
 import pytest
 from serving import ASKER, PATIENCE, ROOT, Process
 
+from service import keys
 from service.errors import SettingsError
-from service.keys import Keys
+from service.keys import MAX_FILE_BYTES, Keys
 from service.middleware import open_paths
 from service.settings import Settings, read
 
 MODEL = ASKER / "k215_model.h5"
 GOOD = json.dumps({"sequence": [[0.1] * 15] * 20}).encode()
-FIRST, SECOND, THIRD = "first-key-0123456789", "second-key-9876543210", "third~key/+=._-"
+FIRST, SECOND, THIRD = "first-key-0123456789", "second-key-9876543210", "third~key/+=._-0123"
 HEALTH = ["/livez", "/readyz", "/health", "/healthz"]
 DOCS = ["/docs", "/openapi.json"]
 
@@ -131,9 +136,102 @@ def test_keys_that_cannot_be() -> None:
 def test_key_files_that_cannot_be(tmp_path: Path) -> None:
     missing, binary = tmp_path / "missing", tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe\x00")
-    for path, words in ((missing, "No such file"), (tmp_path, "Is a directory"), (binary, "is not text")):
+    for path, words in ((missing, "No such file"), (tmp_path, "Is a directory"), (binary, "is not UTF-8 text")):
         with pytest.raises(SettingsError, match=words):
             Keys(settings(api_keys_file=str(path)))
+
+
+def test_a_file_of_keys_over_its_limit_is_refused_and_not_cut(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    made = [secrets.token_hex(32) for _ in range(MAX_FILE_BYTES // 65 + 1)]
+    last = made[-1][: MAX_FILE_BYTES - 65 * (len(made) - 1)]
+    path.write_text("\n".join(made)[:MAX_FILE_BYTES])
+    read = Keys(settings(api_keys_file=str(path)))
+    for key, good in ((made[0], True), (last, True), (made[-1], False), (secrets.token_hex(32), False)):
+        assert read.admit(f"Bearer {key}".encode()) is good
+    for text in ("\n".join(made), "k" * MAX_FILE_BYTES + "é"):
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=f"is over {MAX_FILE_BYTES} bytes"):
+            read.read()
+    assert read.admit(f"Bearer {made[0]}".encode())
+
+
+def test_a_key_is_compared_once_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = list[bool]()
+
+    def compare(given: bytes, expected: bytes) -> bool:
+        compared.append(given == expected)
+        return compared[-1]
+
+    read = Keys(settings(api_keys=",".join(f"{FIRST}-{number}" for number in range(1000))))
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    for key in (f"{FIRST}-999", f"{FIRST}-1000"):
+        read.admit(f"Bearer {key}".encode())
+    assert compared == [True, False]
+
+
+@pytest.mark.parametrize("begin", ["\ufeff", ""])
+def test_a_file_of_keys_as_windows_writes_it(tmp_path: Path, begin: str) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(f"{begin}{FIRST}\r\n{SECOND}\r\n".encode())
+    read = Keys(settings(api_keys_file=str(path)))
+    assert read.admit(f"Bearer {FIRST}".encode())
+    assert read.admit(f"Bearer {SECOND}".encode())
+
+
+def test_short_keys_are_warned_of_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    Keys(settings(api_keys=f"{FIRST},0123456789abcdef"))
+    assert caplog.records == []
+    read = Keys(settings(api_keys=f"{FIRST},0123456789abcde,x"))
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "keys of fewer than 16 characters are in LSTMSERVE_API_KEYS, 2 of 3, the first of them key 2" in caplog.text
+    assert "0123456789abcde" not in caplog.text
+    assert read.admit(b"Bearer x")
+
+
+def test_a_pipe_as_the_file_of_keys_stops_nothing(tmp_path: Path) -> None:
+    """As an agent for secrets offers it, or a shell's <(...)."""
+    path = tmp_path / "keys"
+    os.mkfifo(path)
+
+    def opened() -> int:
+        """The pipe, once the service has begun to read it."""
+        while True:
+            with contextlib.suppress(OSError):  # nobody reads it
+                return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            time.sleep(0.01)
+
+    def feed(pipe: int, key: str) -> None:
+        os.write(pipe, f"{key}\n".encode())
+        os.close(pipe)
+
+    process = Process(MODEL, LSTMSERVE_API_KEYS_FILE=str(path))
+    feed(opened(), FIRST)
+    with process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
+        assert client.get("/model", headers=bearer(FIRST)).status_code == 200
+        process.signal(signal.SIGHUP)
+        pipe = opened()
+        assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+        assert client.get("/model", headers=bearer(FIRST)).status_code == 200
+        feed(pipe, SECOND)
+        process.wait_for("the keys were read again")
+        assert client.get("/model", headers=bearer(FIRST)).status_code == 401
+        assert client.get("/model", headers=bearer(SECOND)).status_code == 200
+        process.signal(signal.SIGHUP)
+        with os.fdopen(opened(), "w"):
+            process.signal(signal.SIGTERM)
+            assert process.ended() == 0
+
+
+def test_a_pipe_of_keys_that_nobody_writes_is_not_waited_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "MAX_SECONDS", 0.1)
+    path = tmp_path / "keys"
+    os.mkfifo(path)
+    with pytest.raises(SettingsError, match=r"nothing came from it in 0\.1 seconds"):
+        Keys(settings(api_keys_file=str(path)))
 
 
 def test_secrets_do_not_show() -> None:

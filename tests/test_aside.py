@@ -1,0 +1,33 @@
+"""What may hang is waited for off the event loop, and not for ever."""
+
+import asyncio
+import threading
+
+import pytest
+from serving import in_loop
+
+from service.aside import Aside
+
+
+@in_loop
+async def test_what_a_function_gives_and_raises() -> None:
+    aside = Aside()
+    assert await aside.run(60, divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await aside.run(60, divmod, 7, 0)
+    assert await aside.run(60, threading.current_thread) is not threading.current_thread()
+
+
+@in_loop
+async def test_one_that_hangs_is_left_behind_and_no_other_begun_beside_it() -> None:
+    aside, going_on, begun = Aside(), threading.Event(), list[int]()
+    with pytest.raises(TimeoutError):
+        await aside.run(0.01, going_on.wait)
+    with pytest.raises(TimeoutError):
+        await aside.run(60, begun.append, 1)
+    assert begun == []
+    going_on.set()
+    while aside.busy:  # noqa: ASYNC110 - an attribute, set by a thread
+        await asyncio.sleep(0.001)
+    await aside.run(60, begun.append, 2)
+    assert begun == [2]
