@@ -124,8 +124,10 @@ def _input(model: Model) -> str:
 
 def _output(model: Model) -> str:
     return {
-        "classes": f"the probabilities of {model.output_shape[0]} classes, which add up to 1",
+        "classes": f"the probabilities of {model.output_shape[-1]} classes, which add up to 1",
         "binary": "the probability of class 1, against class 0",
+        "labels": f"the probabilities of {model.output_shape[-1]} classes, each by itself",
+        "steps": f"for each step the probabilities of {model.output_shape[-1]} classes, which add up to 1",
         "values": "values, not probabilities",
     }[model.kind]
 
@@ -181,9 +183,13 @@ def _way(model: Model) -> list[str]:
             *(f"       {line}" for line in words.of(node.layer, shape).way),
             f"       so y is {axes(output)}",
         ]
+    threshold = f"{model.about.threshold:g}"
     ends = {
         "classes": "The last y are the probabilities. The class answered is the place of the largest, counted from 0.",
-        "binary": "The last y is the probability of class 1; from 0.5 on the class answered is 1, else 0.",
+        "binary": f"The last y is the probability of class 1; from {threshold} on the class answered is 1, else 0.",
+        "labels": f"The last y are the probabilities. The classes from {threshold} on are those answered.",
+        "steps": "The last y are the probabilities. The class answered for a step is the place of its largest, counted "
+        "from 0.",
         "values": "The last y are the values answered.",
     }
     # Long names and many inputs make long lines.

@@ -120,7 +120,7 @@ class Metrics:
         """Count one request; `route` is a path template, so that there are few of them."""
         self.requests.series(route, status).observe(seconds)
 
-    def answered(self, classes: Iterable[Sequence[int]], queue_seconds: float, rows: int) -> None:
+    def answered(self, classes: Iterable[Iterable[int]], queue_seconds: float, rows: int) -> None:
         """Count the answers of one request; `classes` are the predicted ones, none for plain values."""
         self.rows.add(more=rows)
         self.queue.observe(queue_seconds)

@@ -26,8 +26,21 @@ class BinaryAnswer(Schema):
     """The answer of a model with one sigmoid unit."""
 
     probability: float = Field(description="of class 1")
-    predicted_class: int = Field(ge=0, le=1, description="1 from a probability of 0.5 on")
+    predicted_class: int = Field(ge=0, le=1, description="1 from the model's threshold on")
     label: str | None = Field(description="its label, where the model's card has labels")
+
+
+class LabelsAnswer(Schema):
+    """The answer of a model with several sigmoid units, whose card names them: any number of them may be true."""
+
+    probabilities: list[float] = Field(description="one for each class, each by itself")
+    labels: list[str] = Field(description="those whose probability is the model's threshold or over it")
+
+
+class StepsAnswer(Schema):
+    """The answer of a classifier of each time step."""
+
+    steps: list[ClassesAnswer] = Field(description="one for each step")
 
 
 class ValuesAnswer(Schema):
@@ -36,7 +49,13 @@ class ValuesAnswer(Schema):
     values: list[Any] = Field(description="nested as the model's output")
 
 
-ANSWERS: dict[str, type[BaseModel]] = {"classes": ClassesAnswer, "binary": BinaryAnswer, "values": ValuesAnswer}
+ANSWERS: dict[str, type[BaseModel]] = {
+    "classes": ClassesAnswer,
+    "binary": BinaryAnswer,
+    "labels": LabelsAnswer,
+    "steps": StepsAnswer,
+    "values": ValuesAnswer,
+}
 
 
 def one_and_many_answers(model: Model) -> tuple[type[BaseModel], type[BaseModel]]:
@@ -113,7 +132,10 @@ class ModelInfo(Schema):
     name: str
     version: str
     description: str | None
-    kind: str = Field(description="classes, binary or values")
+    kind: str = Field(description=f"one of {', '.join(ANSWERS)}")
+    threshold: float | None = Field(
+        description="from this probability on a class is predicted, where each is by itself"
+    )
     file: str
     format: str
     keras_version: str | None = Field(description="the Keras that saved the file")
@@ -140,6 +162,7 @@ def model_info(model: Model) -> ModelInfo:
         version=about.version,
         description=about.description,
         kind=model.kind,
+        threshold=about.threshold if model.kind in {"binary", "labels"} else None,
         file=origin.file,
         format=origin.format,
         keras_version=origin.keras,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
+from service.answers import Classes
 from service.bodies import FEW, HEAVY, MAX_PROBLEMS, ROOM, json_of
 from service.engine.activations import Array
 from service.engine.model import Model
@@ -47,7 +48,13 @@ Datatype = Literal[
 # The native name of the input; any other single name is taken as well.
 INPUT = "sequences"
 CLASS = "predicted_class"
-VALUES = {"classes": "probabilities", "binary": "probability", "values": "values"}
+VALUES = {
+    "classes": "probabilities",
+    "binary": "probability",
+    "labels": "probabilities",
+    "steps": "probabilities",
+    "values": "values",
+}
 
 # To ignore these would be a wrong answer in silence.
 REFUSED_OF_REQUEST = ("sequence_id", "sequence_start", "sequence_end")
@@ -243,7 +250,7 @@ def _same_head(model: "weakref.ref[Model]", json: bytes) -> tuple[Head, InputTen
     return _head(held, json)
 
 
-def encode(model: Model, y: Array, classes: Sequence[int], head: Head) -> tuple[bytes, int | None]:
+def encode(model: Model, y: Array, classes: Classes, head: Head) -> tuple[bytes, int | None]:
     """The answer's bytes, and the length of their JSON part where binary tensors follow it."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
@@ -265,9 +272,9 @@ def encode(model: Model, y: Array, classes: Sequence[int], head: Head) -> tuple[
 
 
 def output_names(model: Model) -> dict[str, bool]:
-    """The native names of the outputs, and whether each is the predicted class."""
+    """The native names of the outputs, and whether each is the predicted class; of several labels there is none."""
     values = {VALUES[model.kind]: False}
-    return values if model.kind == "values" else {**values, CLASS: True}
+    return values if model.kind in {"labels", "values"} else {**values, CLASS: True}
 
 
 def input_datatype(model: Model) -> str:

@@ -12,14 +12,17 @@ import numpy as np
 import orjson
 
 from service.answers import answers
-from service.engine.model import Model
+from service.engine.activations import Array
+from service.engine.model import Kind, Model
 from service.errors import SettingsError
 from service.predictions import Chunk, predictions
 from service.series import Sequences
 from service.words.text import shown
 
 # What an answer holds, in one format or another.
-OWN = frozenset({"row", "y", "label", "predicted_class", "probability", "probabilities", "values"})
+OWN = frozenset(
+    {"row", "step", "steps", "y", "label", "labels", "predicted_class", "probability", "probabilities", "values"}
+)
 
 
 def show(model: Model, sequences: Sequences, out: TextIO) -> None:
@@ -35,7 +38,7 @@ def show(model: Model, sequences: Sequences, out: TextIO) -> None:
         max(len(_cut(name)), *(len(_cut(part.key[k])) for part in sequences.parts))
         for k, name in enumerate(sequences.by)
     ]
-    room = max(map(len, ("class", *(labels or ()))))
+    room = 0 if model.kind == "labels" else max(map(len, ("class", *(labels or ()))))
 
     def start(key: Sequence[str], number: int | str) -> list[str]:
         return [*(f"{_cut(cell):<{wide}}" for cell, wide in zip(key, margins, strict=True)), f"{number:>{margin}}"]
@@ -44,21 +47,36 @@ def show(model: Model, sequences: Sequences, out: TextIO) -> None:
     for n, chunk in enumerate(predictions(model, sequences, progress=not out.isatty())):
         width = chunk.y.shape[-1]
         if n == 0:
-            columns = ["values"]
-            if model.kind != "values":
-                headings = ["probability"] if model.kind == "binary" else [str(k) for k in range(width)]
-                columns = [f"{'class':<{room}}", *(f"{heading:>6}" for heading in headings)]
+            names = ["probability"] if model.kind == "binary" else [str(k) for k in range(width)]
+            headings = [f"{name:>6}" for name in names]
+            columns = {
+                "values": ["values"],
+                "labels": [*headings, "labels"],
+                "steps": ["step", f"{'class':<{room}}", *headings],
+            }.get(model.kind, [f"{'class':<{room}}", *headings])
             out.write("  ".join([*start(sequences.by, sequences.noun), *columns]) + "\n")
         for key, number, row, answer in zip(chunk.keys, chunk.numbers, chunk.y, answers(model, chunk.y), strict=True):
-            if model.kind == "values":
-                out.writelines(
-                    "  ".join([*start(key, number), *(f"{value:<12.6g}" for value in step)]).rstrip() + "\n"
-                    for step in row.reshape(-1, width)
-                )
-            else:
-                label = answer["predicted_class"] if labels is None else answer["label"]
-                cells = [f"{label:<{room}}", *(f"{value:>6.4f}" for value in row)]
-                out.write("  ".join([*start(key, number), *cells]) + "\n")
+            out.writelines(
+                "  ".join([*start(key, number), *cells]).rstrip() + "\n" for cells in _cells(model, row, answer, room)
+            )
+
+
+def _cells(model: Model, row: Array, answer: dict[str, Any], room: int) -> Iterator[list[str]]:
+    """The cells after the number, for each line of an answer; the label is made as wide as `room`."""
+    if model.kind == "values":
+        for step in row.reshape(-1, row.shape[-1]):
+            yield [f"{value:<12.6g}" for value in step]
+    elif model.kind == "labels":
+        yield [*(f"{value:>6.4f}" for value in row), ", ".join(answer["labels"])]
+    elif model.kind == "steps":
+        for k, (step, each) in enumerate(zip(row, answer["steps"], strict=True), start=1):
+            yield [f"{k:>4}", f"{_label(each):<{room}}", *(f"{value:>6.4f}" for value in step)]
+    else:
+        yield [f"{_label(answer):<{room}}", *(f"{value:>6.4f}" for value in row)]
+
+
+def _label(answer: dict[str, Any]) -> str:
+    return str(answer["predicted_class"] if answer["label"] is None else answer["label"])
 
 
 def _cut(cell: str) -> str:
@@ -128,22 +146,47 @@ def _npy(_: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO
 
 
 def _csv(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO) -> None:
-    """A header, and a line for each answer: its keys, number, label and class, and each number of the output."""
-    classified = model.kind != "values"
+    """A header, and a line for each answer: its keys, its number, what is predicted, each number of the output.
+
+    Where each step has an answer, it has a line. Several labels are in one cell, with semicolons between them.
+    """
     shape: tuple[int, ...] = ()
     for k, chunk in enumerate(chunks):
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
         if k == 0:
             shape = chunk.y.shape[1:]
-            said = ["label", "predicted_class"] if classified else []
-            lines.writerow([*sequences.by, sequences.noun, *said, *_columns(model, shape)])
-        _expect_shape(chunk, shape, "a .csv file")
+            lines.writerow([*sequences.by, sequences.noun, *SAID[model.kind], *_columns(model, shape)])
+        if model.kind != "steps":
+            _expect_shape(chunk, shape, "a .csv file")
         for key, number, row, answer in zip(chunk.keys, chunk.numbers, chunk.y, answers(model, chunk.y), strict=True):
-            said = [answer["label"], answer["predicted_class"]] if classified else []
-            # As NumPy writes a float32: the fewest digits that read back as the same number.
-            lines.writerow([*key, number, *said, *map(str, row.ravel())])
+            for said, values in _said(model, row, answer):
+                # As NumPy writes a float32: the fewest digits that read back as the same number.
+                lines.writerow([*key, number, *said, *map(str, values.ravel())])
         file.write(text.getvalue().encode())
+
+
+# What stands between the number of an answer and its values, by the kind of the model.
+SAID: dict[Kind, list[str]] = {
+    "classes": ["label", "predicted_class"],
+    "binary": ["label", "predicted_class"],
+    "labels": ["labels"],
+    "steps": ["step", "label", "predicted_class"],
+    "values": [],
+}
+
+
+def _said(model: Model, row: Array, answer: dict[str, Any]) -> Iterator[tuple[list[Any], Array]]:
+    """For each line of an answer what `SAID` names, and the values."""
+    if model.kind == "values":
+        yield [], row
+    elif model.kind == "labels":
+        yield ["; ".join(answer["labels"])], row
+    elif model.kind == "steps":
+        for k, (step, each) in enumerate(zip(row, answer["steps"], strict=True), start=1):
+            yield [k, each["label"], each["predicted_class"]], step
+    else:
+        yield [answer["label"], answer["predicted_class"]], row
 
 
 def _expect_shape(chunk: Chunk, shape: tuple[int, ...], what: str) -> None:
@@ -155,9 +198,9 @@ def _expect_shape(chunk: Chunk, shape: tuple[int, ...], what: str) -> None:
 def _columns(model: Model, shape: tuple[int, ...]) -> Sequence[str]:
     if model.kind == "binary":
         return ["probability"]
-    if model.kind == "classes":
-        return model.about.classes or [f"class_{k}" for k in range(shape[0])]
-    return [f"value_{'_'.join(map(str, index))}" for index in np.ndindex(shape)]
+    if model.kind == "values":
+        return [f"value_{'_'.join(map(str, index))}" for index in np.ndindex(shape)]
+    return model.about.classes or [f"class_{k}" for k in range(shape[-1])]
 
 
 def _json(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO) -> None:

@@ -61,7 +61,11 @@ def report(model: Model, sequences: Sequences, step: int | None = None, *, loadi
             note = f"its own step {row + 1}" if turned else f"row {row + 1} of {len(part)}" * (len(part) != steps)
             lines += _vector(name, note, part[row])
     (answer,) = answers(model, traced[-1]["output"])
-    lines += ["  answer", *(f"    {key}: {_said(value)}" for key, value in answer.items() if value is not None)]
+    title = "answer"
+    if model.kind == "steps":
+        row = min(at, len(answer["steps"]))
+        title, answer = f"answer to step {row}", answer["steps"][row - 1]
+    lines += [f"  {title}", *(f"    {key}: {_said(value)}" for key, value in answer.items() if value is not None)]
     return "\n".join([*lines, ""])
 
 

@@ -26,6 +26,7 @@ def test_every_field(tmp_path: Path) -> None:
         "classes": ["new", "old"],
         "features": ["speed", {"name": "load", "unit": "kN", "description": "on the bearing"}],
         "scaling": {"mean": [1, 2.5], "scale": [3, 4]},
+        "threshold": 0.3,
         "timesteps": 20,
         "architecture": "m.json",
         "recurrent_activation": "sigmoid",

@@ -102,7 +102,7 @@ def test_a_layer_gives_the_shape_that_it_says_and_leaves_its_input_alone(layer: 
     assert mask_out is None or mask_out.shape == y.shape[:2]
     assert all(steps.shape[0] == 2 for steps in layer.trace([x], [mask]).values())
     assert all(values.dtype == np.float32 for values in layer.weights.values())
-    assert layer.last_activation is None or isinstance(layer, (Dense, Activate, Conv1D))
+    assert layer.last_activation is None or isinstance(layer, (Dense, Activate, Conv1D, TimeDistributed))
 
 
 @pytest.mark.parametrize(

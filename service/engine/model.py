@@ -8,14 +8,19 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from service.engine.activations import SIGMOID, SOFTMAX, Array
-from service.engine.layers import Identity, Layer
+from service.engine.activations import LINEAR, SIGMOID, SOFTMAX, Activation, Array
+from service.engine.layers import Activate, Identity, Layer
 from service.engine.scan import Mask, Shape
 from service.engine.sequences import Embedding
 from service.engine.windows import joined, units, windows
 from service.errors import InvalidInput, Problem
 
-Kind = Literal["classes", "binary", "values"]
+# What the output is: a distribution over classes, one probability, several of which each is for itself, a distribution
+# at each step, or plain values.
+Kind = Literal["classes", "binary", "labels", "steps", "values"]
+
+# At this probability and above a class is predicted that is not one of several, unless the card says another.
+THRESHOLD = 0.5
 
 # |ours - Keras| <= TOLERANCE * max(1, |Keras|)
 TOLERANCE = 1e-5
@@ -69,13 +74,14 @@ class Feature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What a person says of the model: its name, its labels, its columns."""
+    """What a person says of the model: its name, its labels, its columns, and from which probability on it says yes."""
 
     name: str
     version: str = "1"
     description: str | None = None
     classes: tuple[str, ...] | None = None
     features: tuple[Feature, ...] | None = None
+    threshold: float = THRESHOLD
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -105,16 +111,21 @@ class Model:
 
     @cached_property
     def kind(self) -> Kind:
-        """What the output is: a distribution over `classes`, one `binary` probability, or else plain `values`."""
-        index = len(self.nodes)
-        while index and isinstance(self.nodes[index - 1].layer, Identity):
-            index = self.nodes[index - 1].inputs[0]
-        last = self.nodes[index - 1].layer.last_activation if index else None
-        if last is SOFTMAX and len(self.output_shape) == 1:
-            return "classes"
-        if last is SIGMOID and self.output_shape == (1,):
-            return "binary"
+        """What the output is. It takes class names to tell several probabilities, or one at each step, from values."""
+        last, rank, named = self.last_activation, len(self.output_shape), self.about.classes is not None
+        if last is SOFTMAX and (rank == 1 or (rank == 2 and named)):
+            return "classes" if rank == 1 else "steps"
+        if last is SIGMOID and rank == 1 and (self.output_shape == (1,) or named):
+            return "binary" if self.output_shape == (1,) else "labels"
         return "values"
+
+    @property
+    def last_activation(self) -> Activation | None:
+        """The function that made the output, or None where no single one did."""
+        index = len(self.nodes)
+        while index and _passes_on(self.nodes[index - 1].layer):
+            index = self.nodes[index - 1].inputs[0]
+        return self.nodes[index - 1].layer.last_activation if index else None
 
     @property
     def parameters(self) -> int:
@@ -270,6 +281,11 @@ class Model:
             values.append(y)
             masks.append(mask)
         return values[-1]
+
+
+def _passes_on(layer: Layer) -> bool:
+    """Whether the layer's output is its input: Dropout and its kin, and the linear activation by itself."""
+    return isinstance(layer, Identity) or (isinstance(layer, Activate) and layer.activation is LINEAR)
 
 
 def _as_float32(given: npt.NDArray[Any]) -> Array:

@@ -136,6 +136,11 @@ class TimeDistributed(Plain):
         """The layer's."""
         return self.layer.weights
 
+    @property
+    def last_activation(self) -> Activation | None:
+        """The layer's."""
+        return self.layer.last_activation
+
     def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         """(T, ...) -> (T, ...)."""
         timesteps, *shape = shapes[0]

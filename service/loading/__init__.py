@@ -180,6 +180,7 @@ def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> 
         classes=None if card.classes is None else tuple(card.classes),
         features=card.columns,
         metadata=card.metadata,
+        **({} if card.threshold is None else {"threshold": card.threshold}),
     )
     model = Model(
         nodes=nodes,
@@ -190,12 +191,17 @@ def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> 
     )
     if about.features is not None and len(about.features) != features:
         raise UnreadableFile(f"its card names {len(about.features)} features, the model has {features}")
-    labels = {"classes": model.output_shape[-1], "binary": 2, "values": None}[model.kind]
+    labels = {"binary": 2, "values": None}.get(model.kind, model.output_shape[-1] if model.output_shape else None)
     if about.classes is not None and len(about.classes) != labels:
         wanted = (
             f"the model's output has {labels}"
             if labels is not None
-            else "the model answers plain values: its last activation is no softmax and no single sigmoid"
+            else "the model answers plain values: its last activation is no softmax, or at each step, and no sigmoid"
         )
         raise UnreadableFile(f"its card names {len(about.classes)} classes; {wanted}")
+    if card.threshold is not None and model.kind not in {"binary", "labels"}:
+        raise UnreadableFile(
+            "its card says a threshold, and the model has no probabilities that are each by itself: one sigmoid unit, "
+            "or several that the card names as classes"
+        )
     return model

@@ -94,6 +94,7 @@ class Card(_Part):
     classes: Annotated[list[Text], Field(min_length=2), AfterValidator(_distinct)] | None = None
     features: list[Text | FeatureCard] | None = None
     scaling: ScalingCard | None = None
+    threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     timesteps: Annotated[int, Field(gt=0, lt=1 << 24)] | None = None
     architecture: Annotated[str, Field(min_length=1)] | dict[str, Any] | list[dict[str, Any]] | None = None
     recurrent_activation: Text | None = None

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from service.answers import predicted_classes
+from service.answers import Classes, counted, predicted_classes
 from service.batching import Job
 from service.bodies import NPY_GOES, Body
 from service.engine.activations import Array
@@ -48,10 +48,10 @@ class Answer(NamedTuple):
 
 
 class Predicted(NamedTuple):
-    """Outputs y (n, *output_shape), and the class predicted in each row; none for plain values."""
+    """Outputs y (n, *output_shape), and what is predicted in each row; nothing for plain values."""
 
     y: Array
-    classes: list[int]
+    classes: Classes
 
 
 Endpoint = Callable[[Decoded, Request], Awaitable[Answer]]
@@ -175,7 +175,7 @@ async def predicted(
     jobs = [live.batcher.submit(model, x, deadline) for x in arrays]
     body.let_go()
     found = [Predicted(y, predicted_classes(model, y)) for y in await computed(jobs, request)]
-    live.metrics.answered([part.classes for part in found], jobs[0].queue_seconds, rows)
+    live.metrics.answered([counted(model, part.classes) for part in found], jobs[0].queue_seconds, rows)
     return found
 
 

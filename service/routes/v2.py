@@ -286,8 +286,9 @@ def example(model: Model) -> dict[str, Any]:
 
 def _outputs(model: Model) -> list[tuple[str, str, Shape]]:
     """Name, datatype, and shape without the batch axis."""
+    class_shape = model.output_shape[:-1]  # a class for each step, or one
     return [
-        (name, "INT64" if is_class else "FP32", () if is_class else model.output_shape)
+        (name, "INT64" if is_class else "FP32", class_shape if is_class else model.output_shape)
         for name, is_class in output_names(model).items()
     ]
 
