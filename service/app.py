@@ -132,7 +132,7 @@ def _expect_free(app: FastAPI, settings: Settings) -> None:
 
     wrong = "{} is {}, which answers something else; give another path"
     path = settings.health_route
-    if path is not None and path not in health.PATHS and len(there(path)) > 2:  # its GET and its HEAD
+    if path is not None and path not in health.PATHS and len(there(path)) > 1:
         raise SettingsError(wrong.format("health_route", path))
     path = settings.predict_route
     if path is not None and not all(isinstance(route, PostRoute) for route in there(path)):

@@ -30,7 +30,7 @@ OF_MODEL = re.compile("/v2/models/[^/]+(/versions/[^/]+)?/ready")
 def open_paths(settings: Settings) -> frozenset[str]:
     """The paths that need no key."""
     metrics = {"/metrics"} if settings.open_metrics else set()
-    docs = DOCS if settings.open_docs else set()
+    docs = DOCS | {"/"} if settings.open_docs else set()  # which leads there
     return HEALTH | metrics | docs | {settings.health_route or "/livez"}
 
 

@@ -9,7 +9,11 @@ import httpx
 import numpy as np
 import pytest
 from conftest import Golden, load_golden
+from fastapi.routing import APIRoute
 from serving import ASKER, PATIENCE, SMALL, Process
+
+from service.app import create_app
+from service.settings import Settings
 
 LIMIT = 2 << 20
 MARK = "zyxwvut"  # in what is sent; must not come back
@@ -276,6 +280,7 @@ def test_too_many_rows(client: httpx.Client) -> None:
 
 POSTS = ["/predict", "/predict/batch"]
 GETS = ["/model", "/metrics", "/openapi.json", "/livez", "/readyz", "/health", "/healthz"]
+NAMED = "k215_model"
 HEALTH = ["/livez", "/readyz", "/health", "/healthz"]
 
 
@@ -298,6 +303,46 @@ def test_other_methods_on_gets(client: httpx.Client, path: str) -> None:
         assert "GET" in response.headers["allow"]
     head = client.head(path)
     assert (head.status_code, head.content) == (200, b"")
+
+
+def get_paths() -> list[str]:
+    """Every path that takes GET, the files of the docs and those that the document leaves out too."""
+    routes = create_app(Settings(model=ASKER / f"{NAMED}.h5")).routes
+    found = [route.path for route in routes if isinstance(route, APIRoute) and "GET" in (route.methods or set())]
+    return [path.replace("{model_name}", NAMED).replace("{model_version}", "1") for path in found]
+
+
+@pytest.mark.parametrize("path", [*get_paths(), "/v1/models/another", "/v2/models/another/ready"])
+def test_every_get_answers_head(client: httpx.Client, path: str) -> None:
+    get, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    if path not in {"/metrics", "/v2/models/stats", f"/v2/models/{NAMED}/stats"}:  # these change meanwhile
+        assert head.headers["content-length"] == get.headers["content-length"]
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        response = client.request(method, path)
+        assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_what_takes_post_says_so(client: httpx.Client) -> None:
+    for path in ("/v2/repository/index", f"/v2/models/{NAMED}/infer", "/invocations"):
+        for method in ("GET", "HEAD", "PUT"):
+            response = client.request(method, path)
+            assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_browser_is_led_to_the_docs(client: httpx.Client, method: str) -> None:
+    response = client.request(method, "/", headers={"accept": BROWSER})
+    assert (response.status_code, response.headers["location"], response.headers["vary"]) == (307, "docs", "accept")
+    page = client.request(method, "/", headers={"accept": BROWSER}, follow_redirects=True)
+    assert page.headers["content-type"].startswith("text/html")
+    for accept in ("*/*", "application/json"):
+        other = client.request(method, "/", headers={"accept": accept})
+        assert (other.status_code, other.headers["vary"]) == (200, "accept")
 
 
 @pytest.mark.parametrize("path", [*(f"{path}/" for path in POSTS + GETS), "/nothing", f"/{MARK}", "/predict%20"])

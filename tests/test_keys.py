@@ -112,6 +112,7 @@ def test_open_metrics_and_docs() -> None:
     variables = {"LSTMSERVE_API_KEYS": FIRST, "LSTMSERVE_OPEN_METRICS": "true", "LSTMSERVE_OPEN_DOCS": "true"}
     with Process(MODEL, **variables) as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
         assert client.get("/metrics").status_code == 200
+        assert client.get("/", headers={"accept": "text/html"}, follow_redirects=True).status_code == 200
         document = client.get("/openapi.json").json()
         assert document["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
         assert document["paths"]["/predict"]["post"]["security"] == [{"key": []}]

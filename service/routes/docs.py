@@ -9,6 +9,8 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
+from service.routes.get import GetRoute
+
 # The package fastapi-swagger carries Swagger UI's own files; they are all that is used of it.
 FOLDER = "fastapi_swagger.resources"
 SCRIPT, STYLE, ICON = "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"
@@ -18,7 +20,7 @@ A_DAY = {"cache-control": "public, max-age=86400"}
 
 def router() -> APIRouter:
     """The page, and the three files that it asks for, by relative paths: a proxy may put it anywhere."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=GetRoute)
 
     @routes.get("/docs", include_in_schema=False)
     async def page(request: Request) -> HTMLResponse:
@@ -30,7 +32,7 @@ def router() -> APIRouter:
             swagger_favicon_url=f"docs/{ICON}",
         )
 
-    @routes.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+    @routes.get("/openapi.json", include_in_schema=False)
     async def document(request: Request) -> Response:
         return Response(_document(request.app), media_type="application/json")
 

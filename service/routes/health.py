@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from service.live import Live
 from service.routes import problem_responses
+from service.routes.get import GetRoute
 from service.schemas import Schema
 
 READY = ("/readyz", "/health", "/healthz", "/ping")
@@ -30,8 +31,8 @@ class Health(Schema):
 
 
 def router(live: Live) -> APIRouter:
-    """The routes; each answers GET and HEAD."""
-    routes = APIRouter(tags=["health"])
+    """The routes."""
+    routes = APIRouter(route_class=GetRoute, tags=["health"])
     more = live.settings.health_route
     failing: dict[str, Any] = {
         "description": "Not so",
@@ -75,11 +76,9 @@ def router(live: Live) -> APIRouter:
             methods=["GET"],
             openapi_extra={"parameters": [VERBOSE]},
         )
-        routes.add_api_route(path, endpoint, include_in_schema=False, methods=["HEAD"])
     text: dict[int | str, dict[str, Any]] = {
         **problem_responses(401),
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format"},
     }
     routes.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response, responses=text)
-    routes.add_api_route("/metrics", metrics, include_in_schema=False, methods=["HEAD"])
     return routes

@@ -19,6 +19,7 @@ from service.errors import InvalidInput, Malformed, Problem, UnreadableFile
 from service.live import Live
 from service.loading.numpy_files import AnyArray, read_npy
 from service.routes import problem_responses
+from service.routes.get import GetRoute
 from service.routes.post import Answer, Decoded, PostRoute, expect_json, media_type, predicted
 from service.schemas import ModelInfo, model_info, one_and_many_answers
 
@@ -121,9 +122,13 @@ def router(live: Live) -> APIRouter:
             summary=summary,
         )
     routes.add_api_route(
-        "/model", served_model, summary="What is being served", tags=["model"], responses=problem_responses(401, 500)
+        "/model",
+        served_model,
+        route_class_override=GetRoute,
+        summary="What is being served",
+        tags=["model"],
+        responses=problem_responses(401, 500),
     )
-    routes.add_api_route("/model", served_model, include_in_schema=False, methods=["HEAD"])
     return routes
 
 

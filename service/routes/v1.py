@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
 from starlette.requests import Request
 
@@ -21,6 +21,7 @@ from service.engine.scan import Shape
 from service.errors import InvalidInput, Problem
 from service.live import Live
 from service.routes import not_so, plain_responses
+from service.routes.get import GetRoute
 from service.routes.named import parameters, served
 from service.routes.post import Answer, Decoded, PostRoute, predicted
 from service.schemas import ModelNames, Schema
@@ -152,7 +153,7 @@ class Alive(Schema):
 def router(live: Live) -> APIRouter:
     """The routes. Those of a model are there with a version and without, and one more as the settings say."""
     routes = APIRouter(route_class=PredictRoute, tags=["v1"])
-    about = APIRouter(tags=["v1"])
+    about = APIRouter(route_class=GetRoute, tags=["v1"])
     V1PredictRequest = request_type(live.model, live.settings.max_rows)  # noqa: N806 - it is a class
 
     async def predict(body: V1PredictRequest, request: Request) -> Answer:  # type: ignore[valid-type]
@@ -194,10 +195,13 @@ def router(live: Live) -> APIRouter:
         """The models that are served: one."""
         return ModelNames(models=[live.model.about.name])
 
-    @about.get("/")
-    async def alive() -> Alive:
-        """That the process works."""
-        return Alive(status="alive", docs="docs")
+    @about.get("/", response_model=Alive, responses={307: {"description": "To the docs, where text/html is accepted"}})
+    async def alive(request: Request) -> Response:
+        """That the process works; a browser goes to the docs."""
+        headers = {"vary": "accept"}
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("docs", headers=headers)
+        return JSONResponse(Alive(status="alive", docs="docs").model_dump(), headers=headers)
 
     routes.routes.extend(about.routes)
     return routes

@@ -19,6 +19,7 @@ from service.engine.model import Model
 from service.engine.scan import Shape
 from service.live import Live
 from service.routes import not_so, plain_responses
+from service.routes.get import GetRoute
 from service.routes.named import parameters, served
 from service.routes.post import Answer, Decoded, PostRoute, predicted
 from service.schemas import ModelNames, Schema
@@ -151,7 +152,7 @@ def _infer_routes(live: Live) -> APIRouter:
 
 
 def _server_routes(live: Live) -> APIRouter:
-    routes = APIRouter(tags=TAGS)
+    routes = APIRouter(route_class=GetRoute, tags=TAGS)
 
     @routes.get("/v2/health/live", response_model=ServerLive, responses=not_so(ServerLive(live=False)))
     async def server_live() -> JSONResponse:
@@ -189,7 +190,7 @@ def _server_routes(live: Live) -> APIRouter:
 
 
 def _model_routes(live: Live) -> APIRouter:
-    routes = APIRouter(tags=TAGS)
+    routes = APIRouter(route_class=GetRoute, tags=TAGS)
 
     async def metadata(request: Request) -> ModelMetadata:
         """What the model takes and answers."""
