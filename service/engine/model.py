@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.engine.activations import LINEAR, SIGMOID, SOFTMAX, Activation, Array
+from service.engine.blas import one_thread
 from service.engine.layers import Activate, Identity, Layer
 from service.engine.scan import Mask, Shape
 from service.engine.sequences import Embedding
@@ -144,7 +145,9 @@ class Model:
 
         Raises InvalidInput where x does not fit or holds something that is no finite float32.
         """
-        return self.forward(self.checked(x))
+        given = self.checked(x)
+        with one_thread():
+            return self.forward(given)
 
     def predict_series(self, rows: npt.ArrayLike, stride: int = 1, by: Iterable[Hashable] | None = None) -> Array:
         """A series, rows (N, *features) -> float32 (n, *output_shape): an answer for each window of `timesteps` rows.
@@ -184,7 +187,7 @@ class Model:
         values: list[Array] = [self.checked(x)]
         masks: list[Mask] = [None]
         traced: list[dict[str, Array]] = []
-        with np.errstate(all="ignore"):
+        with one_thread(), np.errstate(all="ignore"):
             for layer, inputs in self.nodes:
                 xs, ms = [values[k] for k in inputs], [masks[k] for k in inputs]
                 steps = layer.trace(xs, ms)
@@ -195,7 +198,10 @@ class Model:
         return traced
 
     def forward(self, x: Array) -> Array:
-        """As `predict`, for x of `input_dtype` that is known to fit. Overflow becomes infinity, no warning."""
+        """As `predict`, for x of `input_dtype` that is known to fit, in as many threads as BLAS has.
+
+        Overflow becomes infinity, no warning.
+        """
         rows = self._rows_at_once(x.shape[1:])
         with np.errstate(all="ignore"):
             if len(x) <= rows:
