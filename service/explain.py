@@ -138,7 +138,7 @@ def _layers(model: Model) -> list[str]:
     rows.append(("(input)", "InputLayer", axes((None, *model.input_shape)), "0"))
     for node, shape in zip(model.nodes, model.shapes, strict=True):
         parameters = sum(array.size for array in node.layer.weights.values())
-        rows.append((shown(node.layer.name, 30), words.class_of(node.layer), axes((None, *shape)), f"{parameters:,}"))
+        rows.append((shown(node.layer.name, 30), node.layer.keras_class, axes((None, *shape)), f"{parameters:,}"))
     rows.append(("total", "", "", f"{model.parameters:,}"))
     if not _is_chain(model):
         names = ["(input)", *(shown(node.layer.name, 30) for node in model.nodes)]
@@ -153,7 +153,7 @@ def _arrays(model: Model, found: Mapping[str, Sequence[str]]) -> list[str]:
     lines = []
     for node, shape in zip(model.nodes, _inputs(model), strict=True):
         layer = node.layer
-        name = f"  {shown(layer.name)} ({words.class_of(layer)})"
+        name = f"  {shown(layer.name)} ({layer.keras_class})"
         if not layer.weights:
             lines.append(f"{name}: none")
             continue
@@ -179,7 +179,7 @@ def _way(model: Model) -> list[str]:
     for k, (node, shape, output) in enumerate(zip(model.nodes, shapes, model.shapes, strict=True), start=1):
         source = ", ".join(f"the output of {names[i]}" if i else "the model's input" for i in node.inputs)
         lines += [
-            f"  {k}. {shown(node.layer.name)} ({words.class_of(node.layer)}): x {axes(shape)} is {source}",
+            f"  {k}. {shown(node.layer.name)} ({node.layer.keras_class}): x {axes(shape)} is {source}",
             *(f"       {line}" for line in words.of(node.layer, shape).way),
             f"       so y is {axes(output)}",
         ]

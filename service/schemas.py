@@ -4,7 +4,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from service.engine.layers import Identity, Layer
 from service.engine.model import Model
 
 
@@ -110,7 +109,7 @@ class LayerInfo(Schema):
     """A layer of the model."""
 
     name: str
-    class_name: str
+    class_name: str = Field(description="its class in Keras; Scaling is the card's")
     output_shape: list[int | None]
     parameters: int
     weights: list[WeightInfo]
@@ -182,7 +181,7 @@ def model_info(model: Model) -> ModelInfo:
         layers=[
             LayerInfo(
                 name=node.layer.name,
-                class_name=class_name(node.layer),
+                class_name=node.layer.keras_class,
                 output_shape=list(shape),
                 parameters=sum(array.size for array in node.layer.weights.values()),
                 weights=[WeightInfo(name=name, shape=list(array.shape)) for name, array in node.layer.weights.items()],
@@ -191,8 +190,3 @@ def model_info(model: Model) -> ModelInfo:
         ],
         metadata=about.metadata,
     )
-
-
-def class_name(layer: Layer) -> str:
-    """The Keras class that a layer was in its file."""
-    return layer.keras_class if isinstance(layer, Identity) else type(layer).__name__

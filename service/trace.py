@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from service import words
 from service.answers import answers
 from service.engine.activations import Array
 from service.engine.layers import Layer
@@ -47,7 +46,7 @@ def report(model: Model, sequences: Sequences, step: int | None = None, *, loadi
     ):
         lines.insert(3, "  At a masked step the states stay as they are, and the gates shown have no effect.")
     for (layer, _), arrays in zip(model.nodes, traced, strict=True):
-        lines.append(f"  {shown(layer.name)} ({words.class_of(layer)})")
+        lines.append(f"  {shown(layer.name)} ({layer.keras_class})")
         if isinstance(layer, Recurrent | Stacked) and layer.go_backwards:
             lines.append("    goes backwards, so its first step is at the last row")
         for name, values in arrays.items():

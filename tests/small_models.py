@@ -20,6 +20,7 @@ def numbers(*shape: int, seed: int = 0) -> Array:
 def lstm(features: int, units: int, *, name: str = "lstm", bias: bool = True, **options: Any) -> LSTM:
     return LSTM(
         name=name,
+        keras_class="LSTM",
         kernel=numbers(features, 4 * units, seed=1),
         recurrent_kernel=numbers(units, 4 * units, seed=2),
         bias=numbers(4 * units, seed=3) if bias else None,
@@ -32,6 +33,7 @@ def dense(
 ) -> Dense:
     return Dense(
         name=name,
+        keras_class="Dense",
         kernel=numbers(features, units, seed=4),
         bias=numbers(units, seed=5) if bias else None,
         activation=activation,

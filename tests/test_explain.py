@@ -1,4 +1,7 @@
+import json
 import re
+import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,13 +47,14 @@ from service.engine.layers import (
 from service.engine.model import Node, Origin
 from service.engine.recurrent import GRU, SimpleRNN
 from service.engine.scan import Mask, Recurrent
-from service.engine.sequences import Embedding, GlobalPooling1D, Masking, Pooling1D, Reshape, Window
+from service.engine.sequences import Embedding, Masking, Pooling1D, Window
 from service.engine.wrappers import Bidirectional, Stacked
 from service.errors import SettingsError, UnreadableFile, WrongNumbers
 from service.explain import head, loading, report
+from service.schemas import model_info
 from service.series import Part, Sequences
 from service.trace import report as trace
-from service.words import TABLE, class_of, of
+from service.words import TABLE, of
 from service.words.activations import numpy_of
 
 ROOT = Path(__file__).parent.parent
@@ -211,7 +215,7 @@ def test_only_what_applies_is_mentioned() -> None:
     assert "4 columns; any other number is another model's." in text
     assert "the bias" not in text
     assert "hard_sigmoid" not in text
-    alone = unwrapped(report(model([Activate(name="act", activation=RELU)]), M_H5))
+    alone = unwrapped(report(model([Activate(name="act", keras_class="Activation", activation=RELU)]), M_H5))
     assert "model.layers]" not in alone
     assert "The arrays are" not in alone
     assert "act (Activation): none" in alone
@@ -253,7 +257,7 @@ def test_every_golden_model_is_explained_and_its_program_gives_what_it_gives(pat
     x = numbers(2, *shape) if loaded.id_limit is None else random.integers(0, loaded.id_limit, (2, *shape))
     traced = trace(loaded, Sequences((Part(x, range(1, 3)),), "sequence"), 2, loading="")
     for node in loaded.nodes:
-        assert f"  {node.layer.name} ({class_of(node.layer)})\n" in traced
+        assert f"  {node.layer.name} ({node.layer.keras_class})\n" in traced
     assert traced.isascii()
     if "no short form in NumPy" not in text:
         predict = program(text)
@@ -341,9 +345,9 @@ def test_where_a_program_would_not_be_right_there_is_none(layers: list[Layer]) -
 
 
 def test_an_unknown_class_is_told_by_name_class_and_arrays() -> None:
-    text = unwrapped(report(model([Doubled(name="new")]), M_H5))
-    assert "new (Doubled), in the order of its get_weights(): [0] two (1,)" in text
-    assert "y = Doubled(x), as Keras computes it" in text
+    text = unwrapped(report(model([Doubled(name="new", keras_class="Double")]), M_H5))
+    assert "new (Double), in the order of its get_weights(): [0] two (1,)" in text
+    assert "y = Double(x), as Keras computes it" in text
 
 
 def test_reports_are_narrow_and_the_same_each_time(asker: Model) -> None:
@@ -391,26 +395,42 @@ def test_leaky_relus_of_any_slope_have_their_numpy() -> None:
     assert numpy_of(elu(0.3)) is None
 
 
-def test_classes_have_keras_own_names() -> None:
-    window = Window(size=2)
-    join = np.logical_and
-    for layer, name in (
-        (Identity(name="a", keras_class="SpatialDropout1D"), "SpatialDropout1D"),
-        (Activate(name="a", activation=RELU), "Activation"),
-        (Pooling1D(name="a", window=window, average=False), "MaxPooling1D"),
-        (Pooling1D(name="a", window=window, average=True), "AveragePooling1D"),
-        (GlobalPooling1D(name="a", average=False, keepdims=False), "GlobalMaxPooling1D"),
-        (GlobalPooling1D(name="a", average=True, keepdims=False), "GlobalAveragePooling1D"),
-        (Reshape(name="a", target=(-1,)), "Flatten"),
-        (Reshape(name="a", target=(2, -1)), "Reshape"),
-        (Merge(name="a", join=np.add, mean=False, mask_join=join), "Add"),
-        (Merge(name="a", join=np.add, mean=True, mask_join=join), "Average"),
-        (Merge(name="a", join=np.maximum, mean=False, mask_join=join), "Maximum"),
-        (Stacked(name="a", layers=(lstm(3, 2),)), "RNN"),
-        (Scaling(name="a", offset=np.zeros(3), scale=np.ones(3)), "card's scaling"),
-        (lstm(3, 2), "LSTM"),
-    ):
-        assert class_of(layer) == name
+def classes_in(model: dict[str, Any]) -> dict[str, str]:
+    """The classes of the layers in a model's config, by their names, and of those in the models in it."""
+    found: dict[str, str] = {}
+    for entry in model["config"]["layers"]:
+        if "layers" in entry["config"]:
+            found |= classes_in(entry)
+        elif entry["class_name"] != "InputLayer" and not entry["module"].startswith("keras.src.ops"):
+            found[entry["config"]["name"]] = entry["class_name"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*(GOLDEN / "keras3").glob("*.keras"), *(GOLDEN / "nested").glob("k3*.keras")]),
+    ids=lambda path: path.name,
+)
+def test_layers_have_the_classes_that_they_had_in_keras(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        classes = classes_in(json.loads(archive.read("config.json")))
+    loaded = load_model(path)
+    layers = model_info(loaded).layers
+    assert {layer.name.rpartition("/")[2]: layer.class_name for layer in layers} == classes
+    text = report(loaded, path)
+    assert all(f"\n  {layer.name} ({layer.class_name})" in text for layer in layers)
+
+
+def test_the_classes_of_keras_1_have_todays_names() -> None:
+    loaded = load_model(GOLDEN / "features" / "k122__conv.h5")
+    assert {layer.class_name for layer in model_info(loaded).layers} == {"Conv1D", "MaxPooling1D", "LSTM"}
+
+
+def test_the_layer_that_the_card_adds_is_no_class_of_keras(tmp_path: Path) -> None:
+    path = Path(shutil.copy(GOLDEN / "small" / "values.h5", tmp_path))
+    card = {"scaling": {"mean": [1, 2, 3], "scale": [4, 5, 6]}}
+    path.with_name("values.card.json").write_text(json.dumps(card))
+    assert [layer.class_name for layer in model_info(load_model(path)).layers] == ["Scaling", "LSTM", "Dense"]
 
 
 def test_joins_say_what_they_do() -> None:

@@ -24,6 +24,10 @@ class Layer(Protocol):
         """The layer's name in the file."""
 
     @property
+    def keras_class(self) -> str:
+        """The class of Keras that it was in the file; empty in a layer that came from none."""
+
+    @property
     def weights(self) -> dict[str, Array]:
         """The arrays by their Keras names, in the order of `get_weights()`."""
 
@@ -46,6 +50,7 @@ class Plain:
     """A layer without weights that keeps the shape and passes the mask on: overridden where a layer differs."""
 
     name: str
+    keras_class: str = ""
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -68,12 +73,10 @@ class Plain:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Identity(Plain):
-    """A layer that does nothing at inference: Dropout and its kin. `keras_class` says which it was.
+    """A layer that does nothing at inference: Dropout and its kin.
 
     Keras scales by 1 / (1 - rate) while training, so nothing is left to rescale here.
     """
-
-    keras_class: str
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
         """The input."""

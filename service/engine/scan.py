@@ -74,6 +74,7 @@ class Recurrent(ABC):
     recurrent_kernel: Array
     bias: Array | None
     activation: Activation
+    keras_class: str = ""
     return_sequences: bool = False
     go_backwards: bool = False
     zero_output_for_mask: bool = False

@@ -20,6 +20,7 @@ class Stacked:
 
     name: str
     layers: tuple[Recurrent, ...]
+    keras_class: str = ""
 
     @property
     def return_sequences(self) -> bool:
@@ -80,6 +81,7 @@ class Bidirectional:
     forward: Recurrent | Stacked
     backward: Recurrent | Stacked
     merge_mode: Literal["concat", "sum", "mul", "ave"]
+    keras_class: str = ""
 
     @property
     def weights(self) -> dict[str, Array]:

@@ -170,7 +170,9 @@ def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> 
         offset = np.array(card.scaling.offset, np.float64)
         if len(offset) != features:
             raise UnreadableFile(f"its card scales {len(offset)} features, the model has {features}")
-        scaling = Scaling(name="scaling", offset=offset, scale=np.array(card.scaling.divisor, np.float64))
+        scaling = Scaling(
+            name="scaling", keras_class="Scaling", offset=offset, scale=np.array(card.scaling.divisor, np.float64)
+        )
         nodes = (Node(scaling, (0,)), *(Node(layer, tuple(k + 1 for k in inputs)) for layer, inputs in nodes))
     name, version = cards.called(path)
     about = About(

@@ -37,7 +37,8 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     Raises Unsupported, by name, for a class or an option that is not implemented.
     """
     check_class(options.class_name, options.name, len(shapes))
-    layer = TABLE[options.class_name].build(options, arrays, shapes)
+    built = TABLE[options.class_name].build(options, arrays, shapes)
+    layer: Layer = replace(cast("Any", built), keras_class=options.class_name)
     options.finish()
     for size in layer.output_shape(shapes):
         if size is not None and size < 1:

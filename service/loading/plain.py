@@ -118,7 +118,7 @@ def masking(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) 
 def identity(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
     expect(options, arrays)
     options.ignore("rate", "noise_shape", "stddev", "l1", "l2", "data_format")
-    return Identity(name=options.name, keras_class=options.class_name)
+    return Identity(name=options.name)
 
 
 def activation(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:

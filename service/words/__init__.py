@@ -42,31 +42,11 @@ def of(layer: Layer, shape: Shape) -> Words:
     return TABLE.get(type(layer), _unknown)(layer, shape)
 
 
-def class_of(layer: Layer) -> str:
-    """The name of the layer's class in Keras; of several that do the same, the usual one."""
-    if isinstance(layer, Identity):
-        return layer.keras_class
-    name = type(layer).__name__
-    match layer:
-        case Pooling1D() | GlobalPooling1D():
-            name = name.replace("Pooling", "AveragePooling" if layer.average else "MaxPooling")
-        case Reshape(target=(-1,)):
-            name = "Flatten"
-        case Merge():
-            name = "Average" if layer.mean else layers.JOINS[layer.join][0]  # type: ignore[index]
-        case _:
-            name = OTHER_NAMES.get(name, name)
-    return name
-
-
-OTHER_NAMES = {"Activate": "Activation", "Stacked": "RNN", "Scaling": "card's scaling"}
-
-
 def _time_distributed(layer: TimeDistributed, shape: Shape) -> Words:
     words = of(layer.layer, shape[1:])
     return words._replace(
         way=[
-            f"For each step by itself, {class_of(layer.layer)}:",
+            f"For each step by itself, {layer.layer.keras_class}:",
             *(f"  {line}" for line in words.way),
             "and the y of the steps one after the other.",
         ],
@@ -82,8 +62,8 @@ def _time_distributed(layer: TimeDistributed, shape: Shape) -> Words:
     )
 
 
-def _unknown(layer: Any, _: Shape) -> Words:  # noqa: ANN401 - any layer at all
-    return Words(roles={}, way=[f"y = {type(layer).__name__}(x), as Keras computes it"])
+def _unknown(layer: Layer, _: Shape) -> Words:
+    return Words(roles={}, way=[f"y = {layer.keras_class}(x), as Keras computes it"])
 
 
 TABLE: dict[type, Callable[[Any, Shape], Words]] = {

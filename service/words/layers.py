@@ -169,17 +169,17 @@ def _literal(values: npt.NDArray[np.floating], dtype: type[np.floating]) -> str:
 
 
 JOINS = {
-    np.add: ("Add", "the sum of the inputs"),
-    np.subtract: ("Subtract", "the first input less the second"),
-    np.multiply: ("Multiply", "the product of the inputs"),
-    np.maximum: ("Maximum", "the largest of the inputs"),
-    np.minimum: ("Minimum", "the smallest of the inputs"),
+    np.add: "the sum of the inputs",
+    np.subtract: "the first input less the second",
+    np.multiply: "the product of the inputs",
+    np.maximum: "the largest of the inputs",
+    np.minimum: "the smallest of the inputs",
 }
 
 
 def merge(layer: Merge, _: Shape) -> Words:
     """Inputs joined one by one."""
-    what = "the mean of the inputs" if layer.mean else JOINS[layer.join][1]  # type: ignore[index]
+    what = "the mean of the inputs" if layer.mean else JOINS[layer.join]  # type: ignore[index]
     return Words(roles={}, way=[f"y = {what}, element by element, as NumPy broadcasts"])
 
 
