@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import zlib
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -53,11 +54,51 @@ def test_other_encodings(client: httpx.Client, encoding: str) -> None:
 
 @pytest.mark.parametrize(
     "packed",
-    [GOOD, gzip.compress(GOOD)[:-1], gzip.compress(GOOD)[:40], gzip.compress(GOOD) + b"\0", gzip.compress(GOOD) * 2],
-    ids=["plain", "cut in the end", "cut in the middle", "more after it", "two members"],
+    [
+        GOOD,
+        gzip.compress(GOOD)[:-1],
+        gzip.compress(GOOD)[:40],
+        gzip.compress(GOOD) + b"\0",
+        gzip.compress(GOOD[:200]) + gzip.compress(GOOD[200:])[:-1],
+        gzip.compress(GOOD[:200]) + GOOD[200:],
+        gzip.compress(GOOD[:200]) + zlib.compress(GOOD[200:]),
+        zlib.compress(GOOD[:200]) + zlib.compress(GOOD[200:]),
+        zlib.compress(GOOD) + gzip.compress(b""),
+    ],
+    ids=[
+        "plain",
+        "cut in the end",
+        "cut in the middle",
+        "more after it",
+        "its second member cut",
+        "half of it plain",
+        "a zlib stream after a member",
+        "two zlib streams",
+        "a member after a zlib stream",
+    ],
 )
 def test_damaged(client: httpx.Client, packed: bytes) -> None:
     refused(client.post("/predict", content=packed, headers={"content-encoding": "gzip"}), 400, "malformed")
+
+
+def test_several_members(client: httpx.Client) -> None:
+    """As `cat a.gz b.gz` makes them, and bgzip, which ends with an empty one."""
+    wanted = client.post("/predict", content=GOOD).json()
+    halves = gzip.compress(GOOD[:300]) + gzip.compress(GOOD[300:]) + gzip.compress(b"")
+    for encoding in ("gzip", "x-gzip", "deflate"):
+        response = client.post("/predict", content=halves, headers={"content-encoding": encoding})
+        assert response.json() == wanted
+
+
+def test_members_are_bounded_by_what_they_hold_together_and_by_their_number(client: httpx.Client) -> None:
+    def post(packed: bytes) -> httpx.Response:
+        return client.post("/predict", content=packed, headers={"content-encoding": "gzip"})
+
+    body = GOOD + b" " * (LIMIT - len(GOOD))
+    blocks = b"".join(gzip.compress(body[k : k + 65_280]) for k in range(0, LIMIT, 65_280))
+    assert post(blocks + gzip.compress(b"")).status_code == 200
+    assert str(LIMIT) in refused(post(blocks + gzip.compress(b" ")), 413, "too-large")
+    assert "members; send it as one" in refused(post(gzip.compress(b" ") * 1000), 400, "malformed")
 
 
 def test_the_limit_is_of_what_is_inflated(client: httpx.Client) -> None:
@@ -83,9 +124,12 @@ async def test_the_bytes_in_flight_are_those_inflated_and_given_back() -> None:
         assert live.inflight.bytes == 0
 
 
-@given(st.binary(max_size=300), st.integers(0, 300))
-def test_any_bytes_are_inflated_within_the_limit_or_refused(data: bytes, limit: int) -> None:
+@given(st.binary(max_size=300), st.integers(0, 300), st.lists(st.integers(0, 300), max_size=6))
+def test_any_bytes_are_inflated_within_the_limit_or_refused(data: bytes, limit: int, cuts: list[int]) -> None:
     assert inflate(gzip.compress(data), b"gzip", 300) == data
+    places = [0, *sorted(cuts), len(data)]
+    members = [gzip.compress(data[start:stop]) for start, stop in pairwise(places)]
+    assert inflate(b"".join(members), b"gzip", 300) == data
     if len(data) > limit:
         with pytest.raises(TooLarge):
             inflate(zlib.compress(data), b"deflate", limit)
