@@ -56,7 +56,9 @@ class Settings(BaseModel):
     max_header_bytes: Annotated[Count, Field(description="largest headers of a request")] = 32 << 10
     header_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's headers may take")] = 10.0
     body_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's body may take after that")] = 30.0
-    deadline_seconds: Annotated[Seconds, Field(gt=0, description="a request not begun by then is answered 504")] = 10.0
+    deadline_seconds: Annotated[
+        Seconds, Field(gt=0, description="after its body has come: a request not begun by then is answered 504")
+    ] = 10.0
     keep_alive_seconds: Annotated[Count, Field(description="how long an idle connection is kept")] = 75
     drain_seconds: Annotated[
         Seconds, Field(description="after SIGTERM: how long to go on answering while /readyz says 503")

@@ -47,6 +47,12 @@ def with_echo(app: FastAPI) -> Echo:
     return layer
 
 
+def infer(**parameters: int) -> bytes:
+    data = np.ravel(ROW).tolist()
+    tensor = {"name": "x", "shape": [1, 20, 15], "datatype": "FP32", "data": data}
+    return json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+
+
 def row_of(number: float) -> bytes:
     return one([[number] * 15] * 20)
 
@@ -227,6 +233,38 @@ async def test_what_waits_and_is_cancelled_by_the_server_is_a_503() -> None:
         answer = await request
         await job.future
     assert (answer.status, answer.json["detail"]) == (503, "the service is stopping")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status"),
+    [
+        ("/predict", GOOD, [], 200),
+        ("/predict", GOOD, [(b"x-request-timeout-ms", b"7200000")], 200),
+        ("/predict", GOOD, [(b"x-request-timeout-ms", b"1800000")], 504),
+        ("/v2/models/k215_model/infer", infer(), [], 200),
+        ("/v2/models/k215_model/infer", infer(timeout=7_200_000_000), [], 200),
+        ("/v2/models/k215_model/infer", infer(timeout=1_800_000_000), [], 504),
+    ],
+)
+@in_loop
+async def test_the_deadline_runs_from_the_end_of_the_body_and_the_clients_own_from_its_beginning(
+    path: str, body: bytes, headers: list[tuple[bytes, bytes]], status: int
+) -> None:
+    app, state = app_of(), dict[str, Any]()
+    parts = [body[:100], body[100:]]
+    answer: list[Any] = []
+
+    async def receive() -> Any:
+        state["arrived"] -= 1800  # so long takes each part, by the request's own clock
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    async def send(message: Any) -> None:
+        answer.append(message)
+
+    async with started(app):
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+        await app({**scope, "state": state}, receive, send)
+    assert answer[0]["status"] == status, answer
 
 
 @pytest.mark.parametrize("bad", ["fail", "nan"])

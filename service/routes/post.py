@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -18,6 +19,7 @@ from service.bodies import NPY_GOES, Body
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.errors import Malformed, TooLarge, UnknownType
+from service.inflate import GZIP_MAGIC
 from service.live import Live
 from service.loading.numpy_files import NPY_MAGIC
 from service.routes import JSON, Headers, respond
@@ -88,6 +90,7 @@ class PostRoute(APIRoute):
         batcher, settings = live.batcher, live.settings
         batcher.check_room(1)
         raw = await read_body(headers, receive, live)
+        scope["state"]["complete"] = time.monotonic()
         size = len(raw)
         try:
             if batcher.queued_rows + settings.max_rows > batcher.max_queue_rows:
@@ -121,9 +124,6 @@ def rows_at_a_glance(raw: bytes, headers: Mapping[bytes, bytes], model: Model) -
             return 1
         lists = lists * size + 1 if lists else 1
     return max(1, (raw.count(b"[") - 1) // lists)
-
-
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 def media_type(headers: Mapping[bytes, bytes]) -> bytes:
@@ -160,14 +160,13 @@ async def predicted(
     """Compute a body's sequences: the one way from every dialect into the queue and back.
 
     Gives outputs (n, *output_shape), in order: more than one only where sequences are of different lengths. `within` is
-    a deadline of the dialect's own, in seconds, beside the header X-Request-Timeout-Ms; the shorter counts.
+    how many seconds the client gives it, in the dialect's own words, beside the header X-Request-Timeout-Ms.
     """
     rows = body.rows
     if rows > live.settings.max_rows:
         raise TooLarge(f"the body has {rows} sequences; at most {live.settings.max_rows} are answered at once")
     live.batcher.check_room(rows)
-    seconds = timeout_of(request, live.settings.deadline_seconds)
-    deadline = request.scope["state"]["arrived"] + (seconds if within is None else min(seconds, within))
+    deadline = deadline_of(request, live.settings.deadline_seconds, within)
     arrays = body.arrays(model.input_dtype)
     if None in model.input_shape:
         for x in arrays:
@@ -187,14 +186,20 @@ def _check_free(model: Model, x: Array, longest: int) -> None:
     model.check_free(x.shape[1:])
 
 
-def timeout_of(request: Request, longest: float) -> float:
-    """The header X-Request-Timeout-Ms in seconds, `longest` at most and where there is none."""
-    given = request.scope["state"]["headers"].get(b"x-request-timeout-ms")
-    if given is None:
-        return longest
-    if not re.fullmatch(rb"[0-9]{1,9}[ \t]*", given):
-        raise Malformed("expected whole milliseconds in the header X-Request-Timeout-Ms")
-    return min(int(given) / 1000, longest)
+def deadline_of(request: Request, longest: float, within: float | None) -> float:
+    """When a request is not worth computing any more, in the time of `time.monotonic`.
+
+    The service's own `longest` seconds run from the end of the body, which may come slowly; what the client gives it,
+    in the header X-Request-Timeout-Ms or as `within`, from when the request arrived. Whichever ends first counts.
+    """
+    state = request.scope["state"]
+    deadline: float = state["complete"] + longest
+    given = state["headers"].get(b"x-request-timeout-ms")
+    if given is not None:
+        if not re.fullmatch(rb"[0-9]{1,9}[ \t]*", given):
+            raise Malformed("expected whole milliseconds in the header X-Request-Timeout-Ms")
+        deadline = min(deadline, state["arrived"] + int(given) / 1000)
+    return deadline if within is None else min(deadline, state["arrived"] + within)
 
 
 async def computed(jobs: Sequence[Job], request: Request) -> list[Array]:
