@@ -96,6 +96,15 @@ def test_triton_compresses(triton: Any, client: httpx.Client, golden: Golden, al
     assert np.abs(result.as_numpy("probabilities") - native(client, golden[0])).max() <= 1e-7
 
 
+def test_triton_sends_bfloat16(triton: Any, client: httpx.Client, golden: Golden) -> None:
+    bfloat16 = importlib.import_module("ml_dtypes").bfloat16  # comes with tritonclient
+    x = golden[0].astype(bfloat16)
+    tensor = triton.http.InferInput("sequences", [16, 20, 15], "BF16")
+    tensor.set_data_from_numpy(x)
+    found = triton.infer(NAME, [tensor]).as_numpy("probabilities")
+    assert np.abs(found - native(client, x.astype(np.float32))).max() <= 1e-7
+
+
 def test_triton_reads_the_statistics(triton: Any, golden: Golden) -> None:
     def count() -> int:
         (stats,) = triton.get_inference_statistics(NAME)["model_stats"]
