@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -39,6 +40,10 @@ What uvicorn's parser refuses by itself, before a request reaches the service, i
 """
 
 
+# Of v2's binary tensors, in requests and answers.
+BINARY_LENGTH = "Inference-Header-Content-Length"
+
+
 class App(FastAPI):
     """A FastAPI app with our one middleware in place of the usual six: it answers every error itself."""
 
@@ -46,8 +51,21 @@ class App(FastAPI):
     __call__ = Starlette.__call__
 
     def build_middleware_stack(self) -> ASGIApp:
-        """The one middleware, around the router."""
-        return Boundary(self.router, self.state.live, self.state.keys)
+        """The one middleware, around the router; where pages of other origins may call, CORS around that.
+
+        A browser asks first, by a preflight that has no key and goes to no route.
+        """
+        boundary = Boundary(self.router, self.state.live, self.state.keys)
+        origins = self.state.live.settings.cors_origins
+        if origins is None:
+            return boundary
+        return CORSMiddleware(
+            boundary,
+            allow_origins=origins.split(","),
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["Authorization", "Content-Type", BINARY_LENGTH],
+            expose_headers=["X-Model-Sha256", "X-Request-Id", "Retry-After", BINARY_LENGTH],
+        )
 
     def openapi(self) -> dict[str, Any]:
         """FastAPI's document, without the 422 that it says of every body: v1 and v2 have none, and ours is another.

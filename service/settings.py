@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
 
 from service.errors import SettingsError
 
@@ -21,6 +22,21 @@ METAVARS: dict[Any, str] = {Path | None: "FILE", str | None: "NAME"}
 Count = Annotated[int, Field(gt=0, le=1 << 31)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Route = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~:/-]{1,200}$")]
+
+# What a browser sends as Origin: a scheme and a host, and a port that is not the scheme's own.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/,*]+")
+
+
+def _origins(given: str) -> str:
+    origins = [origin.strip().lower() for origin in given.split(",")]
+    if origins != ["*"] and not all(map(ORIGIN.fullmatch, origins)):
+        raise PydanticCustomError(
+            "origins", "expected origins such as https://a.example:8443, comma-separated and without a path, or * alone"
+        )
+    return ",".join(origins)
+
+
+Origins = Annotated[str, AfterValidator(_origins)]
 
 # What clouds call some of them: Cloud Run and Heroku say PORT, Vertex AI says the others. A variable of ours wins.
 CLOUDS = {
@@ -75,6 +91,9 @@ class Settings(BaseModel):
     api_keys_file: Annotated[Path | None, Field(description="a file of such keys, one a line")] = None
     open_metrics: Annotated[bool, Field(description="/metrics needs no key")] = False
     open_docs: Annotated[bool, Field(description="/docs and /openapi.json need no key")] = False
+    cors_origins: Annotated[
+        Origins | None, Field(description="origins whose pages may call from a browser, parted by commas; * is any")
+    ] = None
     tls_certfile: Annotated[Path | None, Field(description="serve HTTPS, with this certificate chain (PEM)")] = None
     tls_keyfile: Annotated[Path | None, Field(description="its private key (PEM), if not in the same file")] = None
 

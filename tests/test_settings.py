@@ -62,6 +62,10 @@ def test_a_flag_wins_over_a_variable_and_none_is_no_flag() -> None:
         (MODEL | {"LSTMSERVE_DEADLINE_SECONDS": "0"}, {}, "^LSTMSERVE_DEADLINE_SECONDS: .*greater than 0"),
         (MODEL | {"LSTMSERVE_ACCESS_LOG": "secret"}, {}, "^LSTMSERVE_ACCESS_LOG: .*valid boolean"),
         (MODEL | {"LSTMSERVE_PORT": "1"}, {"port": "secret"}, "^--port: .*valid integer"),
+        *(
+            (MODEL | {"LSTMSERVE_CORS_ORIGINS": wrong}, {}, "^LSTMSERVE_CORS_ORIGINS: expected origins such as")
+            for wrong in ("", "secret", "https://secret/", "https://a,", "*,https://a", "https://*.a", "https://a b")
+        ),
         (MODEL, {"max_queue_rows": "10"}, r"max_rows \(1024\) is over max_queue_rows \(10\)"),
     ],
 )
@@ -114,6 +118,12 @@ def test_an_unknown_variable_ends_the_process_with_a_line_that_names_it(variable
     assert ended.stdout == ""
     assert variable in ended.stderr.splitlines()[-1]
     assert os.environ.get(variable) is None
+
+
+def test_origins() -> None:
+    for given in ("*", "https://a.example", "http://localhost:3000,tauri://localhost,http://[::1]:5000"):
+        assert read(MODEL | {"LSTMSERVE_CORS_ORIGINS": given}, {}).cors_origins == given
+    assert read(MODEL, {"cors_origins": " HTTPS://A.example , http://b"}).cors_origins == "https://a.example,http://b"
 
 
 def test_a_body_that_would_never_fit() -> None:
