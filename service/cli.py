@@ -10,9 +10,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service import __version__
+from service.budget import MAX_BYTES
 from service.errors import LstmServeError, ModelError
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     if arguments.step is not None and arguments.trace is None:
         arguments.misused("--step needs --trace")
-    told = {name: value for name in TOLD if (value := getattr(arguments, name)) is not None}
+    told = _told(arguments)
     model = _model(arguments, replay=False)
     path = resolve(Path(arguments.model))
     missed = None
@@ -188,7 +189,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
-# What the user may say of the model, as load_model takes it.
+# Whose activation each is.
 TOLD = {"recurrent_activation": "the gates'", "output_activation": "the output's"}
 
 
@@ -201,11 +202,24 @@ def _add_model(command: argparse.ArgumentParser) -> None:
             help=f"{whose} activation, where a file of weights does not tell it",
         )
 
+    command.add_argument(
+        "--max-model-bytes",
+        metavar="N",
+        dest="max_bytes",
+        type=_positive,
+        help=f"most memory for the model's arrays (default {MAX_BYTES})",
+    )
+
+
+def _told(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the user says of the model, as load_model takes it."""
+    return {name: value for name in (*TOLD, "max_bytes") if (value := getattr(arguments, name)) is not None}
+
 
 def _model(arguments: argparse.Namespace, *, replay: bool = True) -> "Model":
     from service import load_model
 
-    return load_model(arguments.model, replay=replay, **{name: getattr(arguments, name) for name in TOLD})
+    return load_model(arguments.model, replay=replay, **_told(arguments))
 
 
 def _command(add_parser: AddParser, name: str, purpose: str) -> argparse.ArgumentParser:
@@ -220,7 +234,7 @@ def _command(add_parser: AddParser, name: str, purpose: str) -> argparse.Argumen
 
 
 def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:10]) < 1 << 31):
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:15]) < 1 << 45):
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 on")
     return int(text)
 

@@ -7,6 +7,7 @@ import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from service.words.text import axes, shown
 WIDTH = 98
 
 
-def report(model: Model, path: Path, missed: ModelError | None = None, told: Mapping[str, str] | None = None) -> str:
+def report(model: Model, path: Path, missed: ModelError | None = None, told: Mapping[str, Any] | None = None) -> str:
     """The whole report on a model loaded from `path`, with `told` besides, the keyword arguments of load_model.
 
     `missed` says why its golden predictions were not reproduced.
@@ -45,7 +46,7 @@ def head(model: Model, path: Path, missed: ModelError | None = None) -> str:
     return "\n".join(["MODEL", *lines, *_verified(model, path, missed), ""])
 
 
-def loading(path: Path, told: Mapping[str, str]) -> str:
+def loading(path: Path, told: Mapping[str, Any]) -> str:
     """The call that loads the model, in Python."""
     return f"load_model({', '.join([repr(str(path)), *(f'{name}={value!r}' for name, value in told.items())])})"
 
@@ -224,7 +225,7 @@ def _slips(model: Model) -> list[str]:
     ]
 
 
-def _numpy(model: Model, path: Path, found: Mapping[str, Sequence[str]], told: Mapping[str, str]) -> list[str]:
+def _numpy(model: Model, path: Path, found: Mapping[str, Sequence[str]], told: Mapping[str, Any]) -> list[str]:
     said = [words.of(node.layer, shape) for node, shape in zip(model.nodes, _inputs(model), strict=True)]
     names = {node.layer.name for node in model.nodes}
     activations = {activation: numpy_of(activation) for each in said for activation in each.activations}

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 
+from service.budget import MAX_BYTES
 from service.errors import SettingsError
 
 PREFIX = "LSTMSERVE_"
@@ -19,6 +20,7 @@ URL_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://")
 
 METAVARS: dict[Any, str] = {Path | None: "FILE", str | None: "NAME"}
 
+Bytes = Annotated[int, Field(gt=0, le=1 << 45)]
 Count = Annotated[int, Field(gt=0, le=1 << 31)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Route = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~:/-]{1,200}$")]
@@ -59,6 +61,7 @@ class Settings(BaseModel):
     output_activation: Annotated[
         str | None, Field(description="the last layer's function, where weights alone do not tell it")
     ] = None
+    max_model_bytes: Annotated[Bytes, Field(description="most memory for the model's arrays")] = MAX_BYTES
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")] = 8080
     access_log: Annotated[bool, Field(description="log each request")] = True
@@ -99,8 +102,9 @@ class Settings(BaseModel):
 
     @property
     def told(self) -> dict[str, Any]:
-        """What weights alone do not tell, as load_model takes it."""
-        return self.model_dump(include={"recurrent_activation", "output_activation"})
+        """What is told of the model besides its path, as load_model takes it."""
+        told = self.model_dump(include={"recurrent_activation", "output_activation"})
+        return {**told, "max_bytes": self.max_model_bytes}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

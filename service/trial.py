@@ -11,24 +11,27 @@ from pathlib import Path
 
 from service.errors import ModelError
 
-# The largest arrays that are read are 256 MiB; what reading them takes at most, with the libraries' own reservations.
-MAX_ADDRESS_SPACE = 2 << 30
+# What the libraries reserve; and how many times the arrays' bytes reading takes at most: unpacked from a zip, read, and
+# once more while layers are made of them and golden predictions replayed.
+ADDRESS_SPACE = 2 << 30
+COPIES = 3
 MAX_CPU_SECONDS = 120
 
 
 def main(arguments: str) -> int:
     """Load the model and replay its golden predictions: 0 if it can be served, 3 and the reason on stdout if not.
 
-    `arguments` are load_model's, a JSON object.
+    `arguments` are load_model's, a JSON object, with the max_bytes that its limits follow.
     """
-    limit(resource.RLIMIT_AS, MAX_ADDRESS_SPACE)
+    told = json.loads(arguments)
+    limit(resource.RLIMIT_AS, ADDRESS_SPACE + COPIES * told["max_bytes"])
     limit(resource.RLIMIT_CPU, MAX_CPU_SECONDS)
     limit(resource.RLIMIT_CORE, 0)
     _go_first()
     from service.loading import load_model  # noqa: PLC0415 - under the limits already
 
     try:
-        load_model(**json.loads(arguments))
+        load_model(**told)
     except ModelError as error:
         sys.stdout.write(str(error))
         return 3

@@ -80,3 +80,19 @@ def save(
 def save_sequential(path: Path, layers: Layers, shape: list[int | None] | None = None, **options: Any) -> Path:
     groups = {f"layer_{k}": arrays for k, (_, _, arrays) in enumerate(layers)}
     return save(path, sequential(layers, shape), groups, **options)
+
+
+def save_embedding(path: Path, rows: int, **storage: Any) -> Path:
+    """A model with an Embedding of `rows` x 300, most of which are zeros that a file system does not store."""
+    embedding: tuple[str, dict[str, Any], list[Array]] = (
+        "Embedding",
+        {"input_dim": rows, "output_dim": 300, "batch_input_shape": [None, 6]},
+        [],
+    )
+    save_sequential(path, [embedding, lstm(features=300), dense()], [6])
+    with h5py.File(path, "r+") as file:
+        group = file["model_weights/layer_0"]
+        group.attrs["weight_names"] = np.array([b"embeddings:0"])
+        table = group.create_dataset("embeddings:0", (rows, 300), "f4", **storage)
+        table[-1] = 0.5
+    return path

@@ -11,6 +11,7 @@ import pytest
 from kerasfiles import dense, lstm, save_sequential
 
 from service import load_model
+from service.budget import Budget
 from service.errors import UnreadableFile
 from service.loading import hdf5
 from service.loading.hdf5_attributes import Attributes
@@ -31,7 +32,7 @@ def file_with(**options: object) -> io.BytesIO:
 
 @pytest.mark.parametrize("options", [{}, {"libver": "latest"}, {"userblock_size": 1024}, {"libver": "v108"}], ids=str)
 def test_texts_are_read_in_every_layout(options: dict[str, object]) -> None:
-    with hdf5.opened(file_with(**options)) as file:
+    with hdf5.opened(file_with(**options), Budget()) as file:
         root = file.root
         assert (file.text(root, "text"), file.text(root, "bytes"), file.text(root, "absent")) == (
             "größe",
@@ -50,7 +51,7 @@ def test_many_attributes_lie_in_blocks_that_continue_the_header() -> None:
     with h5py.File(data, "w") as file:
         for k in range(60):
             file.attrs[f"a{k}"] = f"text {k}"
-    with hdf5.opened(data) as opened:
+    with hdf5.opened(data, Budget()) as opened:
         assert [opened.text(opened.root, f"a{k}") for k in range(60)] == [f"text {k}" for k in range(60)]
 
 
@@ -59,7 +60,7 @@ def test_attributes_in_a_heap_of_their_own_are_refused() -> None:
     with h5py.File(data, "w", libver="latest") as file:
         for k in range(20):
             file.attrs[f"a{k}"] = "text"
-    with hdf5.opened(data) as opened, pytest.raises(UnreadableFile, match="in a way that Keras never does"):
+    with hdf5.opened(data, Budget()) as opened, pytest.raises(UnreadableFile, match="in a way that Keras never does"):
         opened.text(opened.root, "a0")
 
 
@@ -67,7 +68,7 @@ def test_one_text_under_many_names_is_counted_each_time() -> None:
     data = io.BytesIO()
     with h5py.File(data, "w") as file:
         file.attrs["list"] = np.array(["x" * 100_000] * 60, dtype=h5py.string_dtype())
-    with hdf5.opened(data) as opened, pytest.raises(UnreadableFile, match="longer than 4 MiB"):
+    with hdf5.opened(data, Budget()) as opened, pytest.raises(UnreadableFile, match="longer than 4 MiB"):
         opened.texts(opened.root, "list")
 
 

@@ -179,6 +179,6 @@ def test_forms_are_read() -> None:
         for file in files:
             assert form in load_model(golden / file, replay=False).origin.format
     for file in ("k122_weights.h5", "k215_weights.h5", "k3_model.weights.h5", "k3_weights_arr.npz"):
-        said = {"recurrent_activation": "sigmoid", "output_activation": "softmax"}
+        said: dict[str, Any] = {"recurrent_activation": "sigmoid", "output_activation": "softmax"}
         model = load_model(golden / "asker" / file, replay=False, **said)
         assert (model.kind, model.input_shape, model.output_shape) == ("classes", (None, 15), (5,))

@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import Golden
+from kerasfiles import save_embedding
 from load import asking, questions
 from serving import ASKER, COMMAND, ROOT, SMALL, Process, environment, in_loop, started
 
@@ -274,6 +275,14 @@ async def test_the_process_that_reads_aside_is_told_what_the_service_was_told(tm
     await reloading.try_aside(Settings(model=path, recurrent_activation="sigmoid", output_activation="softmax"))
     with pytest.raises(ModelError, match="output_activation"):
         await reloading.try_aside(Settings(model=path, recurrent_activation="sigmoid"))
+
+
+@in_loop
+async def test_the_process_that_reads_aside_has_room_for_what_the_setting_allows(tmp_path: Path) -> None:
+    path = save_embedding(tmp_path / "m.h5", 240_000)
+    await reloading.try_aside(Settings(model=path))
+    with pytest.raises(ModelError, match=r"need more than 256 MiB.*LSTMSERVE_MAX_MODEL_BYTES"):
+        await reloading.try_aside(Settings(model=path, max_model_bytes=256 << 20))
 
 
 @in_loop

@@ -7,8 +7,8 @@ import tensorflow_files as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.budget import FILE_FACTOR, Budget
 from service.errors import ModelError, UnreadableFile, Unsupported
-from service.loading import tensor_bundle
 from service.loading.plain_files import Folder
 from service.loading.tensor_bundle import Bundle
 
@@ -17,8 +17,8 @@ GOLDEN = Path(__file__).parent / "golden" / "savedmodel"
 ONE = np.arange(6, dtype="<f4").tobytes()
 
 
-def opened(prefix: Path) -> Bundle:
-    return Bundle(Folder(prefix.parent), prefix.name)
+def opened(prefix: Path, budget: Budget | None = None) -> Bundle:
+    return Bundle(Folder(prefix.parent, budget), prefix.name)
 
 
 def made(tmp_path: Path, entries: dict[bytes, bytes], data: bytes = ONE, shards: int = 1) -> Bundle:
@@ -156,13 +156,21 @@ def test_a_key_that_is_not_there_is_said(tmp_path: Path) -> None:
         made(tmp_path, {}).array("b")
 
 
-def test_many_keys_of_the_same_bytes_are_bounded_by_their_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensor_bundle, "MAX_ARRAY_BYTES", 60)
-    bundle = made(tmp_path, {b"%d" % k: tf.entry(ONE, shape=[6]) for k in range(3)})
+def test_many_keys_of_the_same_bytes_are_bounded_by_their_sum(tmp_path: Path) -> None:
+    made(tmp_path, {b"%d" % k: tf.entry(ONE, shape=[6]) for k in range(3)})
+    bundle = opened(tmp_path / "ck", Budget(60))
     bundle.array("0")
     bundle.array("1")
     with pytest.raises(UnreadableFile, match="the arrays up to '2' need more"):
         bundle.array("2")
+
+
+def test_data_files_are_bounded_together(tmp_path: Path) -> None:
+    entries = {b"a": tf.entry(ONE, shape=[6])}
+    made(tmp_path, entries, bytes(FILE_FACTOR * 60))
+    opened(tmp_path / "ck", Budget(60))
+    with pytest.raises(UnreadableFile, match="max_bytes"):
+        made(tmp_path, entries, bytes(FILE_FACTOR * 60 + 1)) and opened(tmp_path / "ck", Budget(60))
 
 
 def test_a_missing_data_file_is_said_with_the_likely_reason(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from service.budget import MAX_BYTES, Budget
 from service.engine.activations import Array
 from service.engine.layers import Scaling
 from service.engine.model import About, Model, Node, Origin
@@ -25,8 +26,6 @@ from service.loading.layers import check_class
 from service.loading.plain_files import Folder
 from service.loading.stack import GIVE_ARCHITECTURE
 
-MAX_FILE_BYTES = 1 << 30
-
 
 def load_model(
     path: str | os.PathLike[str],
@@ -34,19 +33,20 @@ def load_model(
     replay: bool = True,
     recurrent_activation: str | None = None,
     output_activation: str | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> Model:
     """Load a model that Keras saved, with the card and the golden predictions beside it.
 
     `path` is a file of any form, a SavedModel folder, a checkpoint with or without .index, or a folder with one such.
     The two activations say, as the card's fields of those names do, what weights alone do not. Where there are golden
-    predictions, the model has reproduced them when this returns; `replay=False` leaves that out. Raises ModelError,
-    with the file's name and what to do.
+    predictions, the model has reproduced them when this returns; `replay=False` leaves that out. All arrays may take
+    `max_bytes` of memory. Raises ModelError, with the file's name and what to do.
     """
     path = Path(path)
     try:
         path = resolve(path)
         card = _told(cards.read(path), recurrent_activation=recurrent_activation, output_activation=output_activation)
-        model = _load(path, card)
+        model = _load(path, card, Budget(max_bytes))
         return golden.replay(model, path) if replay else model
     except ModelError as error:
         raise type(error)(_printable(f"{path}: {error}")) from error
@@ -87,9 +87,9 @@ def _told(card: Card, **said: str | None) -> Card:
     return card.model_copy(update=update)
 
 
-def _load(path: Path, card: Card) -> Model:
+def _load(path: Path, card: Card, budget: Budget) -> Model:
     try:
-        sha256, contents = _read(path)
+        sha256, contents = _read(path, budget)
     except FileNotFoundError:
         raise UnreadableFile("there is no such file") from None
     except PermissionError:
@@ -111,16 +111,16 @@ def _load(path: Path, card: Card) -> Model:
     return _with_card(assembled, origin, card, path)
 
 
-def _read(path: Path) -> tuple[str, Contents]:
+def _read(path: Path, budget: Budget) -> tuple[str, Contents]:
     """The sha256 of the model's file or files, and what they hold."""
-    if "saved_model.pb" in (folder := Folder(path)):
+    if "saved_model.pb" in (folder := Folder(path, budget)):
         contents = saved_model.read(folder)
     elif path.suffix == ".index":
-        folder = Folder(path.parent)
+        folder = Folder(path.parent, budget)
         contents = checkpoint.read(folder, path.stem)
     else:
         with path.open("rb") as file:
-            return _digest(file), forms.read(file)
+            return _digest(file, budget), forms.read(file, budget)
     return folder.sha256(), contents
 
 
@@ -149,12 +149,11 @@ def _wired(
     return wiring, contents.assign(wiring.layers), keras.with_wiring(wiring.build_input_shape), assumed
 
 
-def _digest(file: BufferedReader) -> str:
+def _digest(file: BufferedReader, budget: Budget) -> str:
     size = file.seek(0, os.SEEK_END)
     if size == 0:
         raise UnreadableFile("is empty: the copy or the download failed")
-    if size > MAX_FILE_BYTES:
-        raise UnreadableFile(f"is larger than {MAX_FILE_BYTES >> 30} GiB")
+    budget.expect(size)
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()
 

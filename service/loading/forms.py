@@ -4,9 +4,10 @@ import os
 import re
 import zipfile
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
+from service.budget import Budget
 from service.errors import LstmServeError, MissingFact, ModelError, UnreadableFile, Unsupported
 from service.loading import hdf5, keras_hdf5, keras_v3, tensor_bundle, weight_lists, weights, zips
 from service.loading.contents import Contents
@@ -29,15 +30,18 @@ YAML = (
 )
 
 
-def read(file: BinaryIO) -> Contents:
-    """Read a model file of any form. Raises ModelError where it is none, with what to do about it."""
+def read(file: BufferedReader, budget: Budget) -> Contents:
+    """Read a model file of any form, its arrays within the budget.
+
+    Raises ModelError where it is none, with what to do about it.
+    """
     file.seek(0)
     head = file.read(4096)
     if head.startswith((zips.MAGIC, b"PK\x05\x06")):
         with zips.opened(file) as archive:
-            return _zip(archive, file)
+            return _zip(archive, file, budget)
     if _is_hdf5(file):
-        return _hdf5(file)
+        return _hdf5(file, budget)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in {b"{", b"[", b'"'}:
         return _json(file)
     raise _refusal(head, file)
@@ -57,20 +61,20 @@ def is_model(path: Path) -> bool:
         return True  # loading it says what is wrong
 
 
-def _zip(archive: zipfile.ZipFile, file: BinaryIO) -> Contents:
+def _zip(archive: zipfile.ZipFile, file: BufferedReader, budget: Budget) -> Contents:
     names = archive.namelist()
     if keras_v3.CONFIG in names:
-        return keras_v3.read_zip(archive, file)
+        return keras_v3.read_zip(archive, file, budget)
     if names and all(name.endswith(".npy") for name in names):
-        return weight_lists.from_npz(file)
+        return weight_lists.from_npz(archive, file, budget)
     raise UnreadableFile(
         "is a zip, and neither a .keras file, which has a config.json, nor an .npz file of arrays. "
         "Unpack it if the model is inside"
     )
 
 
-def _hdf5(file: BinaryIO) -> Contents:
-    with hdf5.opened(file) as opened:
+def _hdf5(file: BufferedReader, budget: Budget) -> Contents:
+    with hdf5.opened(file, budget) as opened:
         whole = keras_hdf5.is_whole(opened)
         if whole or keras_hdf5.is_weights(opened):
             legacy = keras_hdf5.read(opened)
@@ -84,7 +88,7 @@ def _hdf5(file: BinaryIO) -> Contents:
     )
 
 
-def _json(file: BinaryIO) -> Contents:
+def _json(file: BufferedReader) -> Contents:
     file.seek(0)
     data = file.read(MAX_JSON_BYTES + 1)
     # An empty list takes three bytes here and some seventy in memory.
@@ -105,7 +109,7 @@ def _json(file: BinaryIO) -> Contents:
     raise UnreadableFile("is JSON, and neither a model's architecture nor a list of weights")
 
 
-def _refusal(head: bytes, file: BinaryIO) -> ModelError:
+def _refusal(head: bytes, file: BufferedReader) -> ModelError:
     """What to say of a file of none of the forms."""
     if _is_table(file):
         return UnreadableFile(
@@ -138,12 +142,12 @@ RECOGNIZED: tuple[tuple[bytes, ModelError], ...] = (
 )
 
 
-def _is_table(file: BinaryIO) -> bool:
+def _is_table(file: BufferedReader) -> bool:
     file.seek(-min(len(tensor_bundle.MAGIC), file.seek(0, os.SEEK_END)), os.SEEK_END)
     return file.read() == tensor_bundle.MAGIC
 
 
-def _is_hdf5(file: BinaryIO) -> bool:
+def _is_hdf5(file: BufferedReader) -> bool:
     # A user block of 512 bytes or a power of two more may come before the signature.
     size, at = file.seek(0, os.SEEK_END), 0
     while at < size:

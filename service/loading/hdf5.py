@@ -14,15 +14,14 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
+from service.budget import Budget
 from service.engine.activations import Array
 from service.errors import ModelError, UnreadableFile, Unsupported
 from service.loading.hdf5_attributes import Attribute, Attributes
 from service.loading.memory import bounded
 
-# All arrays of one file, as they are in memory.
-MAX_ARRAY_BYTES = 256 << 20
-# What reading may take beside the file's own size: the arrays, and some of them once more while they are checked.
-MAX_GROWTH = MAX_ARRAY_BYTES + (80 << 20)
+# What reading takes beside the arrays, and beside a byte for each of their numbers while they are checked.
+SPARE_BYTES = 80 << 20
 # The longest path: Keras nests some ten groups for a model in a model in a wrapper.
 MAX_DEPTH = 32
 # Of one group.
@@ -37,14 +36,17 @@ MAX_NAME_PARTS = 64
 
 
 @contextmanager
-def opened(source: BinaryIO | io.BytesIO) -> Iterator["Hdf5"]:
-    """Open an HDF5 file for guarded reading. Whatever h5py raises on a damaged file becomes UnreadableFile."""
+def opened(source: BinaryIO | io.BytesIO, budget: Budget) -> Iterator["Hdf5"]:
+    """Open an HDF5 file for guarded reading, its arrays within the budget.
+
+    Whatever h5py raises on a damaged file becomes UnreadableFile.
+    """
     size = source.seek(0, io.SEEK_END)
     source.seek(0)
     try:
         # 15 KB can make the library allocate 8 GB for the header of an object.
-        with bounded(MAX_GROWTH + 4 * size), h5py.File(source, "r") as file:
-            yield Hdf5(file, Attributes(source, file.userblock_size))
+        with bounded(budget.left * 5 // 4 + SPARE_BYTES + 4 * size), h5py.File(source, "r") as file:
+            yield Hdf5(file, Attributes(source, file.userblock_size), budget)
     except ModelError:
         raise
     except RecursionError:
@@ -59,11 +61,11 @@ def opened(source: BinaryIO | io.BytesIO) -> Iterator["Hdf5"]:
 class Hdf5:
     """Groups, attributes and arrays of an open file, each checked before it is read."""
 
-    def __init__(self, file: h5py.File, attributes: Attributes) -> None:
+    def __init__(self, file: h5py.File, attributes: Attributes, budget: Budget) -> None:
         """Start at the root of `file`."""
         self.root: h5py.Group = file
         self._attributes = attributes
-        self._bytes_left = MAX_ARRAY_BYTES
+        self._budget = budget
         self._lookups_left = MAX_LOOKUPS
 
     def child(self, group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
@@ -139,9 +141,7 @@ class Hdf5:
             raise UnreadableFile(f"{path!r} is of type {dtype} and shape {shape}, where floats were expected")
         size = math.prod(shape) * dtype.itemsize
         # float16 grows to float32 here, so count the larger.
-        self._bytes_left -= math.prod(shape) * max(dtype.itemsize, 4)
-        if self._bytes_left < 0:
-            raise UnreadableFile(f"the arrays up to {path!r} need more than {MAX_ARRAY_BYTES >> 20} MiB")
+        self._budget.take(math.prod(shape) * max(dtype.itemsize, 4), path)
         pieces = dataset.chunks or shape
         count = math.prod(-(-n // piece) for n, piece in zip(shape, pieces, strict=True))
         if count > MAX_PIECES or math.prod(pieces) * dtype.itemsize > size + MAX_SPARE_BYTES:

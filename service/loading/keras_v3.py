@@ -2,8 +2,9 @@
 
 import zipfile
 from functools import partial
-from typing import BinaryIO
+from io import BufferedReader
 
+from service.budget import Budget
 from service.engine.activations import Array
 from service.errors import UnreadableFile, Unsupported
 from service.loading import hdf5, weights, zips
@@ -17,7 +18,7 @@ CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 ROOTS = {"_layer_checkpoint_dependencies": "layers", "layers": "layers"}
 
 
-def read_zip(archive: zipfile.ZipFile, file: BinaryIO) -> Contents:
+def read_zip(archive: zipfile.ZipFile, file: BufferedReader, budget: Budget) -> Contents:
     """Read a `.keras` file. Of its members three are looked at, by their fixed names."""
     names = archive.namelist()
     if WEIGHTS not in names:
@@ -29,7 +30,7 @@ def read_zip(archive: zipfile.ZipFile, file: BinaryIO) -> Contents:
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
     if not isinstance(version, str):
         raise UnreadableFile(f"the .keras file's {METADATA} does not say its keras_version")
-    with hdf5.opened(zips.member(archive, WEIGHTS, file)) as opened:
+    with hdf5.opened(zips.member(archive, WEIGHTS, file, budget), budget) as opened:
         tree = read_tree(opened)
     return Contents(".keras", config, KerasVersion.parse(version), partial(weights.by_class, tree=tree), None)
 

@@ -26,11 +26,11 @@ MAX_AXES = 32
 AnyArray = npt.NDArray[Any]
 
 
-def read_npy(source: BinaryIO, name: str = "the .npy file") -> AnyArray:
+def read_npy(source: BinaryIO, name: str = "the .npy file", limit: int = MAX_BYTES) -> AnyArray:
     """The array of a .npy file. Raises UnreadableFile for anything but plain numbers of the declared size."""
-    data = source.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise UnreadableFile(f"{name} is larger than {MAX_BYTES >> 20} MiB")
+    data = source.read(limit + 1)
+    if len(data) > limit:
+        raise UnreadableFile(f"{name} is larger than {limit >> 20} MiB")
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -45,7 +45,7 @@ def read_npy(source: BinaryIO, name: str = "the .npy file") -> AnyArray:
         )
     if dtype.kind not in "fiub":
         raise UnreadableFile(f"{name} holds {dtype} {shape}, where numbers were expected")
-    if len(shape) > MAX_AXES or any(type(size) is not int or not 0 <= size <= MAX_BYTES for size in shape):
+    if len(shape) > MAX_AXES or any(type(size) is not int or not 0 <= size <= limit for size in shape):
         raise UnreadableFile(f"{name} declares the shape {str(shape)[:100]}, which is none of an array")
     expected, came = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
     if expected != came:
@@ -53,8 +53,11 @@ def read_npy(source: BinaryIO, name: str = "the .npy file") -> AnyArray:
     return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran_order else "C")
 
 
-def read_npz(source: BinaryIO, only: Collection[str] | None = None) -> dict[str, AnyArray]:
-    """The arrays of a .npz file, by name, in the file's order; of the named ones alone, where some are named."""
+def read_npz(source: BinaryIO, only: Collection[str] | None = None, limit: int = MAX_BYTES) -> dict[str, AnyArray]:
+    """The arrays of a .npz file, by name, in the file's order; of the named ones alone, where some are named.
+
+    They may take `limit` bytes.
+    """
     check_directory(source)
     try:
         with zipfile.ZipFile(source) as archive:
@@ -62,14 +65,14 @@ def read_npz(source: BinaryIO, only: Collection[str] | None = None) -> dict[str,
             names = [member.filename for member in members]
             if len(members) > MAX_MEMBERS or len(set(names)) != len(names):
                 raise UnreadableFile(f"the .npz file has {len(members)} members, too many or some of them twice")
-            if sum(member.file_size for member in members) > MAX_BYTES:
-                raise UnreadableFile(f"the .npz file unpacks to more than {MAX_BYTES >> 20} MiB")
+            if sum(member.file_size for member in members) > limit:
+                raise UnreadableFile(f"the .npz file unpacks to more than {limit >> 20} MiB")
             arrays = {}
             for name in names:
                 if only is not None and name.removesuffix(".npy") not in only:
                     continue
                 with archive.open(name) as member:
-                    arrays[name.removesuffix(".npy")] = read_npy(member, f"the member {name[:100]!r}")  # type: ignore[arg-type]
+                    arrays[name.removesuffix(".npy")] = read_npy(member, f"the member {name[:100]!r}", limit)  # type: ignore[arg-type]
             return arrays
     except (
         zipfile.BadZipFile,

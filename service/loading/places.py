@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from service.budget import Budget
 from service.engine.activations import Array
 from service.engine.layers import Layer
 from service.errors import LstmServeError
@@ -18,7 +19,7 @@ def of(path: Path, layers: Iterable[Layer]) -> dict[str, list[str]]:
     Nothing where `path` is no HDF5 file.
     """
     try:
-        with path.open("rb") as source, hdf5.opened(source) as file:
+        with path.open("rb") as source, hdf5.opened(source, Budget()) as file:
             paths = sorted(file.datasets(lambda top: top != "optimizer_weights"))
             arrays = {name: file.array(file.root, name) for name in paths}
     except (OSError, LstmServeError):

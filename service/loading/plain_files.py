@@ -12,18 +12,22 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
+from service.budget import Budget
 from service.errors import UnreadableFile
 
-MAX_FILE_BYTES = 1 << 30
 LFS_POINTER = b"version https://git-lfs"
 
 
 class Folder:
     """A folder of the model's files. The way to it is the user's own, and may be over links."""
 
-    def __init__(self, path: Path, files: set[Path] | None = None) -> None:
-        """Look at nothing yet. `files` collects what is read, here and in the folders in this one."""
+    def __init__(self, path: Path, budget: Budget | None = None, files: set[Path] | None = None) -> None:
+        """Look at nothing yet. `budget` is for the arrays in it.
+
+        `files` collects what is read, here and in the folders in this one.
+        """
         self.path = path
+        self.budget = Budget() if budget is None else budget
         self.files = set() if files is None else files
 
     def __contains__(self, name: str) -> bool:
@@ -36,7 +40,7 @@ class Folder:
             raise UnreadableFile(f"the folder {name} is missing. Copy the whole folder that Keras saved")
         if path.is_symlink() or not path.is_dir():
             raise UnreadableFile(f"{name} is a link or a file, where a folder was expected")
-        return Folder(path, self.files)
+        return Folder(path, self.budget, self.files)
 
     @contextmanager
     def opened(self, name: str) -> Iterator[BufferedReader]:
@@ -62,14 +66,19 @@ class Folder:
                 raise UnreadableFile(f"{name} is larger than {limit >> 20} MiB")
             return file.read(size)
 
+    def size(self, name: str) -> int:
+        """The bytes of the file `name`; 0 where there is none."""
+        try:
+            return (self.path / name).stat().st_size
+        except OSError:
+            return 0
+
     def sha256(self) -> str:
         """Of all files that were read: the sha256 of what `sha256sum` prints for them, in the order of their names."""
         lines = hashlib.sha256()
         for path in sorted(self.files):
             name = path.relative_to(self.path).as_posix()
             with self.opened(name) as file:
-                if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-                    raise UnreadableFile(f"{name} is larger than {MAX_FILE_BYTES >> 30} GiB")
                 lines.update(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n".encode())
         return lines.hexdigest()
 

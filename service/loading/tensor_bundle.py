@@ -15,7 +15,6 @@ import numpy as np
 from service.engine.activations import Array
 from service.errors import UnreadableFile, Unsupported
 from service.loading import crc32c
-from service.loading.hdf5 import MAX_ARRAY_BYTES
 from service.loading.plain_files import Folder
 from service.loading.protobuf import Message, varint
 
@@ -55,7 +54,6 @@ class Bundle:
         """Read the index."""
         self._folder = folder
         self._name = name
-        self._bytes_left = MAX_ARRAY_BYTES
         self.index = f"{name}.index"
         self._entries = dict(_table(folder.read(self.index, MAX_INDEX_BYTES), self.index))
         if "" not in self._entries:
@@ -66,6 +64,7 @@ class Bundle:
             raise UnreadableFile(f"{self.index} names {self.shards} data files, where 1 to {MAX_SHARDS} were expected")
         if header.integer(2):
             raise Unsupported(f"{self.index} was written on a big-endian machine, whose numbers are not read")
+        folder.budget.expect(sum(folder.size(name) for name in map(self._data_file, range(self.shards))))
 
     def __contains__(self, key: str) -> bool:
         return key in self._entries
@@ -123,7 +122,7 @@ class Bundle:
         data = self._read(key, entry, max(entry.size, count * 4))
         if crc32c.masked(data) != entry.checksum:
             raise self._damaged(key)
-        array = np.frombuffer(data, dtype).reshape(entry.shape).astype(np.float32)
+        array = np.frombuffer(data, dtype).reshape(entry.shape).astype(np.float32, copy=False)
         if not np.isfinite(array).all():
             raise UnreadableFile(
                 f"the weight {key[:200]!r} holds NaN, infinity or numbers beyond float32: "
@@ -139,7 +138,7 @@ class Bundle:
                 f"{key[:200]!r} is of TensorFlow's type {entry.dtype}, shape {entry.shape} and {entry.size} bytes, "
                 f"where a string of at most {MAX_TEXT_BYTES >> 20} MiB was expected"
             )
-        data = memoryview(self._read(key, entry, entry.size))
+        data = self._read(key, entry, entry.size)
         length, start = varint(data, 0, f"the string {key[:200]!r}")
         text = data[start + 4 :]
         # The checksums are of the length as a number of four bytes, not of the varint that stores it.
@@ -153,11 +152,9 @@ class Bundle:
             raise self._damaged(key)
         return bytes(text)
 
-    def _read(self, key: str, entry: Entry, in_memory: int) -> bytes:
+    def _read(self, key: str, entry: Entry, in_memory: int) -> memoryview:
         # Many keys may point to the same bytes: the sum over all is what is bounded.
-        self._bytes_left -= in_memory
-        if self._bytes_left < 0:
-            raise UnreadableFile(f"the arrays up to {key[:200]!r} need more than {MAX_ARRAY_BYTES >> 20} MiB")
+        self._folder.budget.take(in_memory, key[:200])
         name = self._data_file(entry.shard)
         if name not in self._folder:
             raise UnreadableFile(
@@ -172,7 +169,9 @@ class Bundle:
                     "Copy it again"
                 )
             file.seek(entry.offset)
-            return file.read(entry.size)
+            data = memoryview(bytearray(entry.size))
+            file.readinto(data)
+            return data
 
     def _data_file(self, shard: int) -> str:
         return f"{self._name}.data-{shard:05d}-of-{self.shards:05d}"

@@ -1,6 +1,7 @@
 """Weights as a list of arrays, as `model.get_weights()` gives it: in an .npz file, or in JSON."""
 
 import re
+import zipfile
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, BinaryIO
@@ -8,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from service.budget import Budget
 from service.engine.activations import Array
 from service.errors import UnreadableFile
 from service.loading import stack, weights
@@ -20,9 +22,13 @@ DOUBLED = (
 )
 
 
-def from_npz(file: BinaryIO) -> Contents:
+def from_npz(archive: zipfile.ZipFile, file: BinaryIO, budget: Budget) -> Contents:
     """Of `np.savez("w.npz", *model.get_weights())`: arr_0, arr_1, ... by their numbers, other names as they come."""
-    named = read_npz(file)
+    most = budget.left
+    budget.take(sum(member.file_size for member in archive.infolist()), archive.namelist()[-1][:100])
+    named = read_npz(file, limit=most)
+    # What is shorter than a float32 grows to one.
+    budget.take(sum(max(0, 4 * array.size - array.nbytes) for array in named.values()), [*named][-1][:100])
     if all(re.fullmatch(r"arr_\d{1,6}", name) for name in named):
         named = dict(sorted(named.items(), key=lambda item: int(item[0][4:])))
     # One by one out of the dict, so that what was read goes as what it becomes comes.

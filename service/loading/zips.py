@@ -9,8 +9,10 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from typing import BinaryIO
 
+from service.budget import Budget
 from service.errors import ModelError, UnreadableFile
 from service.text import decode
 
@@ -19,8 +21,7 @@ MAGIC = b"PK\x03\x04"
 MAX_MEMBERS = 4096
 MAX_DIRECTORY_BYTES = 1 << 20
 MAX_TEXT_BYTES = 4 << 20
-# Keras stores weights as they are; one who packs them gets less room, since they are unpacked in memory.
-MAX_UNPACKED_BYTES = 64 << 20
+PIECE_BYTES = 1 << 20
 
 
 @contextmanager
@@ -46,14 +47,20 @@ def text(archive: zipfile.ZipFile, name: str) -> str:
         member = archive.getinfo(name)
     except KeyError:
         raise UnreadableFile(f"the zip has no member {name}: it is no .keras file, or incomplete") from None
-    return decode(_unpacked(archive, member, MAX_TEXT_BYTES))
+    if member.file_size > MAX_TEXT_BYTES:
+        raise UnreadableFile(f"the member {name} is larger than {MAX_TEXT_BYTES >> 20} MiB")
+    return decode(_unpacked(archive, member).getvalue())
 
 
-def member(archive: zipfile.ZipFile, name: str, file: BinaryIO) -> BinaryIO:
-    """A member to read from and to move about in; `file` is the zip's own. Its checksum has been compared."""
+def member(archive: zipfile.ZipFile, name: str, file: BufferedReader, budget: Budget) -> BinaryIO:
+    """A member to read from and to move about in; `file` is the zip's own. Its checksum has been compared.
+
+    One that is packed, as Keras never does it, is unpacked in memory within the budget for arrays, not at its cost.
+    """
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:
-        return io.BytesIO(_unpacked(archive, info, MAX_UNPACKED_BYTES))
+        budget.check(info.file_size, name)
+        return _unpacked(archive, info)
     with archive.open(info) as stream:  # the reading compares the checksum
         while stream.read(1 << 20):
             pass
@@ -67,14 +74,16 @@ def _check_names(names: list[str]) -> None:
         raise UnreadableFile("the zip has two members of one name")
 
 
-def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:
-    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} or info.file_size > limit:
+def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> io.BytesIO:
+    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise UnreadableFile(
-            f"the member {info.filename[:100]!r} is larger than {limit >> 20} MiB, or packed unusually"
+            f"the member {info.filename[:100]!r} is packed unusually. Pack the file anew, with deflate or as it is"
         )
-    with archive.open(info) as stream:
-        data = stream.read(limit + 1)
-    if len(data) != info.file_size:
+    data = io.BytesIO()
+    with archive.open(info) as stream:  # it gives no more than the size that the zip says
+        while piece := stream.read(PIECE_BYTES):
+            data.write(piece)
+    if data.tell() != info.file_size:
         raise UnreadableFile(f"the member {info.filename[:100]!r} is not of the size that the zip says")
     return data
 
@@ -89,7 +98,12 @@ def check_directory(file: BinaryIO) -> None:
     if at < 0 or len(tail) < at + 22:
         raise UnreadableFile("the zip is cut short: its list of members is missing. Copy it again, or compare its size")
     members, directory = struct.unpack("<HI", tail[at + 10 : at + 16])
-    if members > MAX_MEMBERS or directory > MAX_DIRECTORY_BYTES or b"PK\x06\x07" in tail[max(0, at - 20) : at]:
+    if tail[max(0, at - 20) : at].startswith(b"PK\x06\x07"):  # of more than 2 GiB: before that stand its own numbers
+        record = tail[max(0, at - 76) : at - 20]
+        if len(record) < 56 or not record.startswith(b"PK\x06\x06"):
+            raise UnreadableFile("the zip is damaged: its list of members is not where it says. Copy it again")
+        members, directory = struct.unpack("<QQ", record[32:48])
+    if members > MAX_MEMBERS or directory > MAX_DIRECTORY_BYTES:
         raise UnreadableFile(f"the zip lists {members} members in {directory} bytes, more than a model has")
     file.seek(0)
 
@@ -97,7 +111,7 @@ def check_directory(file: BinaryIO) -> None:
 class _Part(io.RawIOBase):
     """A part of a file, as a file."""
 
-    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+    def __init__(self, file: BufferedReader, start: int, size: int) -> None:
         self._file, self._start, self._size, self._at = file, start, size, 0
 
     def readable(self) -> bool:
@@ -113,7 +127,6 @@ class _Part(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         room = max(0, min(len(buffer), self._size - self._at))
         self._file.seek(self._start + self._at)
-        data = self._file.read(room)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        count = self._file.readinto(memoryview(buffer)[:room])  # an array at once, and not a copy of it beside
+        self._at += count
+        return count
