@@ -1,4 +1,4 @@
-"""Small files that would cost much: each is refused soon, and by what it is."""
+"""Small files that would cost much: each is refused by what it is, before much of the processor's time is spent."""
 
 import json
 import time
@@ -83,10 +83,10 @@ CONFIGS: dict[str, Entry] = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_is_refused_soon(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / "model.h5", json.dumps(CONFIGS[name]), {"layer_0": lstm()[2], "layer_1": dense()[2]})
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ModelError, match=r"model\.h5") as refused:
         load_model(path)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert str(refused.value).isprintable()
 
 
@@ -120,10 +120,10 @@ def test_one_array_under_very_many_names_is_refused(tmp_path: Path) -> None:
         for name in names:
             file[name] = file["a"]  # a further link to the same group
         file.attrs["layer_names"] = names
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UnreadableFile, match="more than"):
         load_model(path)
-    assert time.perf_counter() - start < 15
+    assert time.process_time() - start < 15
 
 
 @pytest.mark.parametrize("chunks", [(8000, 8000), (1, 1)])
@@ -135,10 +135,10 @@ def test_chunks_that_are_too_large_or_too_many_are_refused(tmp_path: Path, chunk
         del group["layer_0/w0:0"]
         array = group.create_dataset("layer_0/w0:0", shape, "f4", chunks=chunks, maxshape=(None, None), compression=1)
         array[:1, :1] = 1
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UnreadableFile, match="in pieces"):
         load_model(path)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_half_precision_of_a_layer_that_computes_nothing_loosens_nothing(tmp_path: Path) -> None:
