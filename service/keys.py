@@ -6,12 +6,12 @@ import logging
 import os
 import re
 import secrets
-import select
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from service.errors import SettingsError
+from service.polling import NOT_WAITING, readable
 from service.settings import PREFIX, Settings
 from service.text import decode
 
@@ -95,12 +95,11 @@ def _content(path: Path) -> bytes:
     """What a file begins with, up to a byte more than may be in it. Raises OSError; TimeoutError of a pipe."""
     end = time.monotonic() + MAX_SECONDS
     content = b""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    ready = select.poll()
-    ready.register(descriptor, select.POLLIN)
+    descriptor = os.open(path, os.O_RDONLY | NOT_WAITING)
+    come = readable(descriptor)
     try:
         while len(content) <= MAX_FILE_BYTES:
-            if not ready.poll(max(0, end - time.monotonic()) * 1000):
+            if not come(max(0, end - time.monotonic())):
                 raise TimeoutError
             part = os.read(descriptor, MAX_FILE_BYTES + 1 - len(content))
             if not part:

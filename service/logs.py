@@ -1,21 +1,18 @@
 """Logs on standard output: one JSON object a line, or plain text where a person reads along."""
 
-import asyncio
-import contextlib
-import errno
 import itertools
 import logging
-import os
 import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from select import PIPE_BUF
-from typing import Any, ClassVar, TextIO
+from typing import Any
 
 import orjson
+
+from service.lines import Lines
 
 access = logging.getLogger("service.access")
 
@@ -23,7 +20,6 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 MAX_PATH = 200
 _PREFIX = secrets.token_hex(6)
 _COUNT = itertools.count(1)
-NOBODY_READS = {errno.EPIPE, errno.EIO}  # of a pipe, of a terminal
 
 
 def request_id(given: bytes | None = None) -> str:
@@ -89,91 +85,15 @@ class Text(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class Lines(logging.StreamHandler[TextIO]):
-    """Writes what one turn of the event loop has logged together, as many lines as a pipe takes whole.
-
-    A warning, and what comes from another thread or from no loop, is written on the spot, after what waits.
-    """
-
-    straight: ClassVar["Lines | None"] = None  # set where each line is JSON: see `log_request`
-
-    def __init__(self, stream: TextIO) -> None:
-        """Write to this stream."""
-        super().__init__(stream)
-        self._waiting: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Put the record's line."""
-        try:
-            self.put(self.format(record), now=record.levelno > logging.INFO)
-        except Exception:  # noqa: BLE001 - what every handler does
-            self.handleError(record)
-
-    def put(self, line: str, *, now: bool = False) -> None:
-        """Write a line `now`, or with the others of this turn."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            now = True
-        self.acquire()
-        try:
-            self._waiting.append(line)
-            if now:
-                self.flush()
-            elif len(self._waiting) == 1:
-                loop.call_soon(self.flush)
-        finally:
-            self.release()
-
-    def flush(self) -> None:
-        """Write what waits."""
-        self.acquire()
-        try:
-            waiting, self._waiting = self._waiting, []
-            for lines in _whole(waiting):
-                self._write(lines)
-        finally:
-            self.release()
-
-    def _write(self, lines: str) -> None:
-        try:
-            self.stream.write(lines)
-            self.stream.flush()
-        except Exception as error:  # noqa: BLE001 - what every handler does
-            if isinstance(error, OSError) and error.errno in NOBODY_READS:
-                # A traceback for each line would be more than the lines.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-            else:
-                self.handleError(logging.makeLogRecord({"msg": lines}))
-
-
-def _whole(lines: list[str]) -> Iterator[str]:
-    """The lines, joined to texts of at most PIPE_BUF bytes: of more, a pipe that is full may take a part alone.
-
-    https://man7.org/linux/man-pages/man7/pipe.7.html
-    """
-    text, size = "", 0
-    for line in lines:
-        length = 1 + (len(line) if line.isascii() else len(line.encode(errors="replace")))
-        if text and size + length > PIPE_BUF:
-            yield text
-            text, size = "", 0
-        text, size = f"{text}{line}\n", size + length
-    if text:
-        yield text
-
-
-def configure() -> None:
+def configure() -> Lines:
     """Send every logger's records to standard output, uvicorn's in the same form; its access log is ours.
 
     What no line shows is not looked up for each: https://docs.python.org/3/howto/logging.html#optimization
     """
     logging._srcfile = None  # noqa: SLF001 - the documented switch
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    with contextlib.suppress(OSError):  # what has no file behind it
-        # Whoever made a pipe may have made it so that a full one takes a part of a line, or none.
-        os.set_blocking(sys.stdout.fileno(), True)
-    handler = Lines(sys.stdout)
+    handler = Lines(sys.stdout.fileno(), sys.stdout.encoding if sys.stdout.isatty() else "utf-8")
     Lines.straight = None if sys.stdout.isatty() else handler
     handler.setFormatter(Text() if Lines.straight is None else JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    return handler

@@ -112,8 +112,9 @@ class Metrics:
         self.reload_good = Gauge(
             "lstmserve_model_reload_successful", "1, or 0 while the model's files are not what is served"
         )
+        self.dropped_lines = Tally("lstmserve_log_lines_dropped", "Lines of the log that nobody took in time")
         self.histograms = (self.requests, batch_rows, queue, compute)
-        self.tallies = (self.rows, self.rejected, self.predicted, self.reloads)
+        self.tallies = (self.rows, self.rejected, self.predicted, self.reloads, self.dropped_lines)
         self.gauges = (self.queued_rows, self.model, self.load, self.reload_good)
 
     def request(self, route: str, status: int, seconds: float) -> None:

@@ -176,10 +176,11 @@ def _collect_seldom() -> None:
 
 def run(settings: Settings) -> None:
     """Serve until a signal comes. Raises ModelError or SettingsError before anything is bound."""
-    logs.configure()
+    lines = logs.configure()
     _allow_files(settings.max_connections)
     hangup = Hangup()
     app = create_app(settings)
+    lines.count = app.state.live.metrics.dropped_lines.add
     _collect_seldom()
     config = uvicorn.Config(
         app,

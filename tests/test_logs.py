@@ -1,25 +1,29 @@
 """The log: one JSON object a line, one line a request, no input in it."""
 
 import asyncio
-import errno
-import io
+import contextlib
 import json
 import logging
 import os
 import re
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from select import PIPE_BUF
 from typing import Any
 
 import httpx
 import pytest
-from serving import ASKER, PATIENCE, Process, call, in_loop, started
+from serving import ASKER, COMMAND, PATIENCE, ROOT, Process, call, environment, in_loop, started
 from test_app import app_of, queued, row_of, with_echo
 from test_http import MARK, many, one
 
 from service import logs
 from service.app import create_app
+from service.lines import Lines
 from service.settings import Settings
 
 INPUT = 0.8436512
@@ -149,131 +153,220 @@ def test_text_line() -> None:
     assert logs.Text().format(record_of()).endswith("hello")
 
 
-class Terminal(io.StringIO):
-    """Standard output that a person reads along."""
-
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
     """The root logger, put back as it was."""
-    straight = logs.Lines.straight
+    straight = Lines.straight
     found, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.access")
     handlers, level, disabled = found.handlers[:], found.level, uvicorn.disabled
     yield found
     found.handlers[:], uvicorn.disabled = handlers, disabled
     found.setLevel(level)
-    logs.Lines.straight = straight
+    Lines.straight = straight
 
 
-@pytest.mark.parametrize(("stream", "begin"), [(Terminal, r"\d\d:\d\d:\d\d warning x$"), (io.StringIO, r'\{"time"')])
+@contextmanager
+def written() -> Iterator[tuple[int, int]]:
+    """The ends of a pipe, the one that reads first: it does not wait, and gives a write each time."""
+    reading, writing = os.pipe2(os.O_DIRECT)
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, True)
+    try:
+        yield reading, writing
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def writes(reading: int) -> list[str]:
+    """What has been written by now, write by write."""
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while part := os.read(reading, PIPE_BUF):
+            found.append(part.decode())
+    return found
+
+
+def read(reading: int) -> list[str]:
+    """The lines that have been written by now."""
+    return "".join(writes(reading)).splitlines()
+
+
+@pytest.mark.parametrize(("terminal", "begin"), [(True, r"\d\d:\d\d:\d\d warning x$"), (False, r'\{"time"')])
+@pytest.mark.usefixtures("root")
 def test_a_terminal_gets_text_and_anything_else_json(
-    monkeypatch: pytest.MonkeyPatch, root: logging.Logger, stream: type[io.StringIO], begin: str
+    monkeypatch: pytest.MonkeyPatch, *, terminal: bool, begin: str
 ) -> None:
-    out = stream()
-    monkeypatch.setattr(sys, "stdout", out)
-    root.handlers[:] = []
-    logs.configure()
-    logging.getLogger("uvicorn.error").warning("x")
-    logs.log_request("id", "GET", "/", 200, 0.1)
-    warning, request = out.getvalue().splitlines()
+    reading, writing = os.openpty() if terminal else os.pipe()
+    with os.fdopen(reading, "rb", buffering=0) as reader, os.fdopen(writing, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        logs.configure()
+        logging.getLogger("uvicorn.error").warning("x")
+        logs.log_request("id", "GET", "/", 200, 0.1)
+        said = b""
+        while said.count(b"\n") < 2:
+            said += reader.read(1000)
+    warning, request = said.decode().splitlines()
     assert re.match(begin, warning)
     assert request.startswith("{") == warning.startswith("{")
 
 
-class Writes(io.StringIO):
-    """A stream that knows what was written, call by call."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[str] = []
-
-    def write(self, text: str) -> int:
-        self.calls.append(text)
-        return super().write(text)
-
-
 @in_loop
 async def test_the_lines_of_a_turn_are_written_together_and_none_waits_for_the_next() -> None:
-    out = Writes()
-    lines = logs.Lines(out)
-    for line in "abc":
-        lines.put(line)
-    assert out.calls == []
-    await asyncio.sleep(0)
-    assert out.calls == ["a\nb\nc\n"]
-    await asyncio.sleep(0)
-    assert len(out.calls) == 1
-    lines.put("d")
-    lines.handle(record_of("e"))
-    out.calls.clear()
-    lines.handle(logging.LogRecord("service.x", logging.WARNING, "x.py", 1, "f", (), None))
-    assert out.calls == ["d\ne\nf\n"]
-    await asyncio.sleep(0)
-    await asyncio.to_thread(lines.put, "from a thread")
-    lines.put("the last")
-    lines.flush()
-    assert out.getvalue() == "a\nb\nc\nd\ne\nf\nfrom a thread\nthe last\n"
+    with written() as (reading, writing):
+        lines = Lines(writing)
+        for line in "abc":
+            lines.put(line)
+        assert writes(reading) == []
+        await asyncio.sleep(0)
+        assert writes(reading) == ["a\nb\nc\n"]
+        lines.put("d")
+        lines.handle(record_of("e"))
+        lines.handle(logging.LogRecord("service.x", logging.WARNING, "x.py", 1, "f", (), None))
+        assert writes(reading) == ["d\ne\nf\n"]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(lines.put, "from a thread")
+        lines.put("the last")
+        lines.flush()
+        await asyncio.sleep(0)
+        assert writes(reading) == ["from a thread\n", "the last\n"]
 
 
 @in_loop
 async def test_no_more_is_written_together_than_a_pipe_takes_whole() -> None:
-    out = Writes()
-    lines = logs.Lines(out)
-    sent = ["x" * 200, "\u00e9" * 300, "x" * 9000] * 20
-    for line in sent:
-        lines.put(line)
-    await asyncio.sleep(0)
-    assert out.getvalue().splitlines() == sent
-    assert len(out.calls) < len(sent)
-    assert all(len(call.encode()) <= PIPE_BUF or call.count("\n") == 1 for call in out.calls)
+    sent = ["x" * 200, "\u00e9" * 300, "x" * 9000] * 4
+    with written() as (reading, writing):
+        lines = Lines(writing)
+        for line in sent:
+            lines.put(line)
+        await asyncio.sleep(0)
+        found = writes(reading)
+    assert "".join(found).splitlines() == sent
+    assert all(len(one.encode()) <= PIPE_BUF for one in found)
+    assert sum(one.endswith("\n") for one in found) < len(sent)
 
 
 def test_without_a_loop_a_line_is_written_on_the_spot() -> None:
-    out = Writes()
-    logs.Lines(out).handle(record_of("hello"))
-    assert out.calls == ["hello\n"]
+    with written() as (reading, writing):
+        Lines(writing).handle(record_of("hello"))
+        assert writes(reading) == ["hello\n"]
 
 
 @pytest.mark.usefixtures("root")
 def test_a_request_is_logged_the_same_with_a_record_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    out = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", out)
-    logs.configure()
-    logs.log_request("id", "GET", "/a b", 200, 0.25, rows=3)
-    monkeypatch.setattr(logs.Lines, "straight", None)
-    logs.log_request("id", "GET", "/a b", 200, 0.25, rows=3)
-    straight, record = (json.loads(line) for line in out.getvalue().splitlines())
+    with written() as (reading, writing), os.fdopen(os.dup(writing), "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        logs.configure()
+        logs.log_request("id", "GET", "/a b", 200, 0.25, rows=3)
+        monkeypatch.setattr(Lines, "straight", None)
+        logs.log_request("id", "GET", "/a b", 200, 0.25, rows=3)
+        straight, record = (json.loads(line) for line in read(reading))
     assert straight.pop("time") <= record.pop("time")
     assert straight == record
     assert straight["message"] == "GET '/a b' 200"
 
 
-class Failing(io.StringIO):
-    """A stream that cannot be written."""
+@pytest.mark.parametrize("waits", [True, False])
+@in_loop
+async def test_a_full_pipe_is_not_waited_for_and_its_lines_stay_whole(root: logging.Logger, *, waits: bool) -> None:
+    dropped = list[None]()
+    with written() as (reading, writing):
+        os.set_blocking(writing, waits)
+        lines = Lines(writing, count=lambda: dropped.append(None))
+        root.handlers[:] = [lines]
+        sent = [f"{number:05} {'x' * (number * 7 % 6000)}" for number in range(2000)]
+        for line in sent:
+            lines.put(line, now=True)
+        kept = len(sent) - len(dropped)
+        assert 0 < kept < len(sent)
+        found, last = "", f"{len(dropped)} lines of the log were dropped before this one: there was no room for them"
+        while not found.endswith(f"{last}\n"):
+            found += "".join(writes(reading))
+            await asyncio.sleep(0.01)
+    assert found.splitlines() == [*sent[:kept], last]
 
-    def __init__(self, error: OSError) -> None:
-        super().__init__()
-        self.error = error
 
-    def write(self, _: str) -> int:
-        raise self.error
-
-
-def test_what_cannot_be_written_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.Lines(Failing(OSError(errno.ENOSPC, "disk full"))).put("the line")
-    said = capsys.readouterr().err
-    assert "disk full" in said
-    assert "the line" in said
+def test_a_full_disk_is_told_of_once_and_the_log_goes_on_when_there_is_room(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with written() as (reading, writing):
+        lines = Lines(writing)
+        with Path("/dev/full").open("wb") as full:
+            disk = os.dup(writing)
+            os.dup2(full.fileno(), writing)
+            for line in "abc":
+                lines.put(line)
+            os.dup2(disk, writing)
+            os.close(disk)
+        said = capsys.readouterr()
+        assert said.out == ""
+        wrong = "lstm-serve: the log cannot be written: No space left on device. "
+        assert said.err == f"{wrong}Its lines are kept, up to 1 MiB, then dropped, until it can\n"
+        lines.put("d")
+        assert read(reading) == list("abcd")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_reader_that_has_left_is_written_to_no_more(capsys: pytest.CaptureFixture[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    with os.fdopen(writing, "w") as stream:
-        lines = logs.Lines(stream)
-        for level in (logging.INFO, logging.ERROR, logging.INFO):
-            lines.handle(logging.LogRecord("service.x", level, "x.py", 1, "f", (), None))
+    lines = Lines(writing)
+    for level in (logging.INFO, logging.ERROR, logging.INFO):
+        lines.handle(logging.LogRecord("service.x", level, "x.py", 1, "f", (), None))
+    lines.close()
+    os.close(writing)
     assert capsys.readouterr() == ("", "")
+
+
+def filled(descriptor: int) -> None:
+    """Fill a pipe."""
+    os.set_blocking(descriptor, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(descriptor, b" " * PIPE_BUF)
+    os.set_blocking(descriptor, True)
+
+
+def test_a_log_that_nobody_reads_stops_nothing() -> None:
+    reading, writing = os.pipe()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = subprocess.Popen(
+        COMMAND,
+        cwd=ROOT,
+        env=environment(LSTMSERVE_MODEL=str(ASKER / "k215_model.h5"), LSTMSERVE_PORT=str(port)),
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    )
+    said = b""
+    while b"running on" not in said:
+        said += os.read(reading, 1 << 16)
+    filled(writing)
+    url = f"http://127.0.0.1:{port}"
+    with httpx.Client(base_url=url, timeout=PATIENCE) as client:
+
+        def dropped() -> float:
+            lines = client.get("/metrics").text.splitlines()
+            return next(
+                float(line.split()[1]) for line in lines if line.startswith("lstmserve_log_lines_dropped_total")
+            )
+
+        assert dropped() == 0
+        asked = f"GET /{'x' * 200} HTTP/1.1\r\nHost: x\r\nX-Request-Id: {'x' * 128}\r\ntraceparent: {'x' * 200}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+            while dropped() < 10:
+                connection.sendall(asked.encode() * 100)
+                answers = b""
+                while answers.count(b"HTTP/1.1 404") < 100:
+                    answers += connection.recv(1 << 16)
+                assert client.get("/livez").status_code == 200
+        command.terminate()
+    assert command.wait(PATIENCE) == 0
+    assert command.stderr is not None
+    with command.stderr as errors:
+        assert errors.read() == b""
+    os.close(writing)
+    with os.fdopen(reading, "rb") as rest:
+        for line in rest.read().strip().splitlines():
+            json.loads(line)

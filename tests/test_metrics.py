@@ -133,6 +133,7 @@ def test_names_and_types() -> None:
         "rejected_total counter",
         "predictions_total counter",
         "model_reloads_total counter",
+        "log_lines_dropped_total counter",
         "queue_rows gauge",
         "model_info gauge",
         "model_load_seconds gauge",
