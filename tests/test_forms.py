@@ -534,3 +534,23 @@ def test_a_file_that_may_not_be_read_says_who_wants_to(tmp_path: Path, monkeypat
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(UnreadableFile, match=r"cannot be read|user id"):
         load_model(path)
+
+
+def test_a_softmax_over_one_unit_is_refused_and_a_sigmoid_named(tmp_path: Path) -> None:
+    groups = {"lstm": lstm()[2], "dense": dense(units=1)[2]}
+    with pytest.raises(MissingFact, match=r"--output-activation sigmoid \(a probability\) or linear"):
+        stack(tmp_path, groups)
+    with pytest.raises(UnreadableFile, match=r"one unit: a softmax .* --output-activation sigmoid"):
+        stack(tmp_path, groups, output_activation="softmax")
+    (tmp_path / "m.card.json").write_text('{"output_activation": "softmax"}')
+    with pytest.raises(UnreadableFile, match="a softmax over one unit is 1"):
+        stack(tmp_path, groups)
+    (tmp_path / "m.card.json").write_text('{"output_activation": "sigmoid"}')
+    assert stack(tmp_path, groups).kind == "binary"
+
+
+@pytest.mark.parametrize("sequences", [True, False])
+def test_a_file_with_a_softmax_over_one_unit_is_refused(tmp_path: Path, *, sequences: bool) -> None:
+    layers = [lstm(return_sequences=sequences), dense(units=1), ("Dropout", {}, [])]
+    with pytest.raises(Unsupported, match=r"one unit with softmax: .* in Keras as well.* activation='sigmoid'"):
+        load_model(save_sequential(tmp_path / "m.h5", layers))

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from service.budget import MAX_BYTES, Budget
-from service.engine.activations import Array
+from service.engine.activations import SOFTMAX, Array
 from service.engine.layers import Scaling
 from service.engine.model import About, Model, Node, Origin
 from service.engine.sequences import Embedding
-from service.errors import MissingFact, ModelError, UnreadableFile
+from service.errors import MissingFact, ModelError, UnreadableFile, Unsupported
 from service.loading import architecture, checkpoint, folders, forms, golden, keras1, saved_model, stack
 from service.loading import card as cards
 from service.loading import described as described_beside
@@ -190,6 +190,7 @@ def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> 
         origin=origin,
         about=about,
     )
+    _refuse_certainty(model, card.output_activation)
     if about.features is not None and len(about.features) != features:
         raise UnreadableFile(f"its card names {len(about.features)} features, the model has {features}")
     labels = {"binary": 2, "values": None}.get(model.kind, model.output_shape[-1] if model.output_shape else None)
@@ -206,3 +207,19 @@ def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> 
             "or several that the card names as classes"
         )
     return model
+
+
+def _refuse_certainty(model: Model, told: str | None) -> None:
+    """Raise where the output is a softmax over one unit: it is 1, whatever the input."""
+    if model.last_activation is not SOFTMAX or model.output_shape[-1:] != (1,):
+        return
+    always = "a softmax over one unit is 1, whatever the input"
+    if told is not None:
+        raise UnreadableFile(
+            f"output_activation is {told}, and the output is one unit: {always}. A probability of one unit is a "
+            "sigmoid: --output-activation sigmoid, or output_activation in the card"
+        )
+    raise Unsupported(
+        f"its output is one unit with softmax: {always}, in Keras as well. A probability of one unit is a sigmoid: "
+        "give the last layer activation='sigmoid', and train it again"
+    )

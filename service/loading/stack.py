@@ -114,9 +114,11 @@ def _complete(entries: Sequence[dict[str, Any]], recurrent: int, keras: KerasVer
         )
     if dense and said.output_activation is None:
         fields.append("output_activation")
+        one = dense[0]["units"] == 1
+        kinds = "sigmoid (a probability)" if one else "softmax (classes), sigmoid (probabilities, each by itself)"
         missing.append(
-            "the activation of its output: --output-activation softmax (classes), sigmoid (probabilities, each by "
-            "itself) or linear (numbers, or an activation that the client applies)"
+            f"the activation of its output: --output-activation {kinds} or linear (numbers, or an activation that the "
+            "client applies)"
         )
     if missing:
         raise MissingFact(
