@@ -9,15 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from service import words
+from service import program, words
 from service.engine.layers import Scaling
 from service.engine.model import TOLERANCE, Model
-from service.engine.scan import Shape
 from service.errors import ModelError, WrongNumbers
 from service.loading import card, golden, places
-from service.words.activations import numpy_of
 from service.words.text import axes, shown
 
 WIDTH = 98
@@ -35,7 +31,7 @@ def report(model: Model, path: Path, missed: ModelError | None = None, told: Map
         ("ARRAYS", _arrays(model, found)),
         ("FROM INPUT TO ANSWER", _way(model)),
         ("EASILY MISTAKEN", _slips(model)),
-        ("THE SAME IN NUMPY", _numpy(model, path, found, told or {})),
+        ("THE SAME IN NUMPY", program.lines(model, path, found, loading(path, told or {}))),
     ]
     return "\n".join("\n".join([title, *lines, ""]) for title, lines in sections)
 
@@ -152,7 +148,7 @@ def _layers(model: Model) -> list[str]:
 
 def _arrays(model: Model, found: Mapping[str, Sequence[str]]) -> list[str]:
     lines = []
-    for node, shape in zip(model.nodes, _inputs(model), strict=True):
+    for node, shape in zip(model.nodes, program.inputs(model), strict=True):
         layer = node.layer
         name = f"  {shown(layer.name)} ({layer.keras_class})"
         if not layer.weights:
@@ -175,7 +171,7 @@ def _arrays(model: Model, found: Mapping[str, Sequence[str]]) -> list[str]:
 
 def _way(model: Model) -> list[str]:
     lines = [f"  x is one input, {axes(model.input_shape)}; @ is the matrix product, all else goes element by element."]
-    shapes = _inputs(model)
+    shapes = program.inputs(model)
     names = ["x", *(shown(node.layer.name, 30) for node in model.nodes)]
     for k, (node, shape, output) in enumerate(zip(model.nodes, shapes, model.shapes, strict=True), start=1):
         source = ", ".join(f"the output of {names[i]}" if i else "the model's input" for i in node.inputs)
@@ -211,7 +207,7 @@ def _slips(model: Model) -> list[str]:
             f"{count} of {shown(layer.name, 30)} ({', '.join(layer.weights)})" for layer, count in counted
         )
         slips.append(f"The arrays are {total}: {parts}. An input layer has none.")
-    for node, shape in zip(model.nodes, _inputs(model), strict=True):
+    for node, shape in zip(model.nodes, program.inputs(model), strict=True):
         slips += words.of(node.layer, shape).slips
     if len(own) > 1:
         slips.append(
@@ -223,66 +219,6 @@ def _slips(model: Model) -> list[str]:
         for slip in dict.fromkeys(slips)
         for line in textwrap.wrap(slip, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
     ]
-
-
-def _numpy(model: Model, path: Path, found: Mapping[str, Sequence[str]], told: Mapping[str, Any]) -> list[str]:
-    said = [words.of(node.layer, shape) for node, shape in zip(model.nodes, _inputs(model), strict=True)]
-    names = {node.layer.name for node in model.nodes}
-    activations = {activation: numpy_of(activation) for each in said for activation in each.activations}
-    unknown = (
-        any(each.numpy is None for each in said)
-        or None in activations.values()
-        # A name that stands for two layers, or for two functions.
-        or len(names) != len(model.nodes)
-        or len({activation.name for activation in activations}) != len(set(activations.values()))
-    )
-    if unknown or not _is_chain(model):
-        return ["  This model has no short form in NumPy. `inspect --trace INPUT` shows the values along the way."]
-    weighted = [node.layer.name for node in model.nodes if node.layer.weights]
-    if all(name in found for name in weighted):
-        given = [
-            "import h5py",
-            "import numpy as np",
-            "",
-            "paths = {",
-            *(line for name in weighted for line in _listed(name, found[name])),
-            "}",
-            f"with h5py.File({str(path)!r}) as file:",
-            "    w = {name: [np.asarray(file[path], np.float32) for path in paths[name]] for name in paths}",
-        ]
-    else:
-        given = [
-            "import numpy as np",
-            "from service import load_model",
-            "",
-            f"nodes = {loading(path, told)}.nodes",
-            "w = {node.layer.name: list(node.layer.weights.values()) for node in nodes}",
-            "# in Keras 2 and 3: w = {layer.name: layer.get_weights() for layer in model.layers}",
-        ]
-    bodies = zip(model.nodes, said, strict=True)
-    return [
-        *given,
-        *dict.fromkeys(f"{activation.name} = lambda x: {code}" for activation, code in activations.items()),
-        "",
-        f"def predict(x):  # one input, {axes(model.input_shape)}",
-        f"    y = np.asarray(x, np.{np.dtype(model.input_dtype)})",
-        *(
-            f"    {line}".replace(" = arrays", f" = w[{node.layer.name!r}]")
-            for node, each in bodies
-            for line in each.numpy or ()
-        ),
-        f"    return y  # {axes(model.output_shape)}",
-    ]
-
-
-def _listed(name: str, paths: Sequence[str]) -> list[str]:
-    return [f"    {name!r}: [", *(f"        {path!r}," for path in paths), "    ],"]
-
-
-def _inputs(model: Model) -> list[Shape]:
-    """The shape of each node's first input, the batch axis left out."""
-    shapes = [model.input_shape, *model.shapes]
-    return [shapes[node.inputs[0]] for node in model.nodes]
 
 
 def _is_chain(model: Model) -> bool:

@@ -50,8 +50,9 @@ def _time_distributed(layer: TimeDistributed, shape: Shape) -> Words:
             *(f"  {line}" for line in words.way),
             "and the y of the steps one after the other.",
         ],
+        # The mask that the layer would make goes no further, nor does one reach it.
         numpy=None
-        if words.numpy is None
+        if words.numpy is None or any("mask" in line for line in words.numpy)
         else [
             "ys = []",
             "for y in y:",
@@ -59,6 +60,7 @@ def _time_distributed(layer: TimeDistributed, shape: Shape) -> Words:
             "    ys.append(y)",
             "y = np.array(ys)",
         ],
+        masked=None,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from service.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, Activation
 
-# By their formulas, as functions of x. One that is missing here only costs the model its lines of NumPy.
+# By their formulas, as functions of x, with NumPy and math. One that is missing costs the model its lines of NumPy.
 NUMPY = {
     "x": "x",
     "tanh(x)": "np.tanh(x)",
@@ -16,8 +16,7 @@ NUMPY = {
     "clip(x + 3, 0, 6) / 6": "np.clip(x + 3, 0, 6) / 6",
     "x / (1 + exp(-x))": "x / (1 + np.exp(-x))",
     "x clip(x + 3, 0, 6) / 6": "x * np.clip(x + 3, 0, 6) / 6",
-    "x, below 0: 1 (exp(x) - 1)": "np.where(x < 0, np.expm1(np.minimum(x, 0)), x)",
-    "x, below 0: 1 (exp(x / 1) - 1)": "np.where(x < 0, np.expm1(np.minimum(x, 0)), x)",
+    "x (1 + erf(x / sqrt(2))) / 2": "x * (1 + np.vectorize(math.erf, otypes=[np.float32])(x / 2**0.5)) / 2",
     "clip(x, 0, 6)": "np.clip(x, 0, 6)",
     "1.0507 x, below 0: 1.7581 (exp(x) - 1)": (
         "1.05070098 * np.where(x < 0, 1.67326324 * np.expm1(np.minimum(x, 0)), x)"
@@ -33,10 +32,22 @@ NUMPY = {
 }
 
 
+# The same for formulas with numbers of their own.
+WITH_NUMBERS = {
+    r"x, below 0: (\S+) x": "np.where(x < 0, {0} * x, x)",
+    r"x, below 0: (\S+) \(exp\(x\) - 1\)": "np.where(x < 0, {0} * np.expm1(np.minimum(x, 0)), x)",
+    r"x, below 0: (\S+) \(exp\(x / \S+\) - 1\)": "np.where(x < 0, {0} * np.expm1(np.minimum(x, 0) / {0}), x)",
+    r"min\(x, inf\), below (\S+): (\S+) \(x - \S+\)": "np.where(x < {0}, {1} * (x - {0}), x)",
+    r"min\(x, (\S+)\), below (\S+): (\S+) \(x - \S+\)": "np.where(x < {1}, {2} * (x - {1}), np.minimum(x, {0}))",
+}
+
+
 def numpy_of(activation: Activation) -> str | None:
     """The activation as an expression in x; None where there is none that is short."""
-    leaky = re.fullmatch(r"x, below 0: (\S+) x", activation.formula)
-    return f"np.where(x < 0, {leaky[1]} * x, x)" if leaky else NUMPY.get(activation.formula)
+    for formula, code in WITH_NUMBERS.items():
+        if numbers := re.fullmatch(formula, activation.formula):
+            return code.format(*numbers.groups())
+    return NUMPY.get(activation.formula)
 
 
 def formulas(activations: Sequence[Activation]) -> list[str]:

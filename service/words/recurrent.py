@@ -32,6 +32,7 @@ def recurrent(layer: Recurrent, shape: Shape) -> Words:
         slips=[*cell.slips, DROPOUT, *slips_of_activations(cell.activations)],
         activations=cell.activations,
         numpy=_loop(layer, cell),
+        masked=_loop(layer, cell, masked=True),
     )
 
 
@@ -40,11 +41,17 @@ def stacked(layer: Stacked, shape: Shape, at: int = 0) -> Words:
     cells = [_cell(part, f"{shown(layer.name)}'s cell {k}") for k, part in enumerate(layer.layers)]
     numbered = list(enumerate(zip(layer.layers, cells, strict=True)))
     activations = [activation for cell in cells for activation in cell.activations]
-    way, numpy = [], []
+    way: list[str] = []
+    numpy: list[str] = []
+    masked: list[str] = []
     for k, (part, cell) in numbered:
         x_t = "the h of the cell below" if k else "x"
         way += [f"cell {k}, whose x_t come from {x_t}:", *_indented(_steps(part, cell))]
-        numpy += _loop(part, cell, f"[{at}:{at + len(part.weights)}]")
+        arrays = f"[{at}:{at + len(part.weights)}]"
+        numpy += _loop(part, cell, arrays)
+        masked += _loop(part, cell, arrays, masked=True)
+        if part.go_backwards:
+            masked.append(TURN_MASK)  # as the cell's output is
         at += len(part.weights)
     return Words(
         roles={f"{k}/{name}": role for k, (_, cell) in numbered for name, role in cell.roles.items()},
@@ -52,8 +59,11 @@ def stacked(layer: Stacked, shape: Shape, at: int = 0) -> Words:
         slips=[*(slip for cell in cells for slip in cell.slips), DROPOUT, *slips_of_activations(activations)],
         activations=activations,
         numpy=numpy,
+        masked=[*masked, *[TURN_MASK] * layer.go_backwards],
     )
 
+
+TURN_MASK = "mask = mask[::-1]"
 
 MERGED = {
     "concat": ("forward's numbers, then backward's", "np.concatenate([forward, backward], axis=-1)"),
@@ -101,15 +111,14 @@ def bidirectional(layer: Bidirectional, shape: Shape) -> Words:
             *slips_of_activations(activations),
         ],
         activations=activations,
-        numpy=[
-            "x = y",
-            *(forward.numpy or ()),
-            "forward, y = y, x",
-            *(backward.numpy or ()),
-            f"backward = y{turned}",
-            f"y = {code}",
-        ],
+        numpy=_merged(forward.numpy, backward.numpy, turned, code),
+        masked=_merged(forward.masked, backward.masked, turned, code),
     )
+
+
+def _merged(forward: Sequence[str] | None, backward: Sequence[str] | None, turned: str, code: str) -> list[str]:
+    """The lines of NumPy of both directions."""
+    return ["x = y", *(forward or ()), "forward, y = y, x", *(backward or ()), f"backward = y{turned}", f"y = {code}"]
 
 
 def _direction(layer: Recurrent | Stacked, name: str, shape: Shape, at: int) -> Words:
@@ -118,9 +127,10 @@ def _direction(layer: Recurrent | Stacked, name: str, shape: Shape, at: int) -> 
         words = stacked(layer, shape, at)
         return words._replace(way=_indented(words.way[: -1 - len(formulas(words.activations))]))
     cell = _cell(layer, name)
-    numpy = _loop(layer, cell, f"[{at}:{at + len(layer.weights)}]")
+    arrays = f"[{at}:{at + len(layer.weights)}]"
+    numpy, masked = _loop(layer, cell, arrays), _loop(layer, cell, arrays, masked=True)
     way = _indented([f"{_states(layer)} as 0. Then for each step's x_t:", *_indented(cell.step)])
-    return Words(cell.roles, way, cell.slips, cell.activations, numpy)
+    return Words(cell.roles, way, cell.slips, cell.activations, numpy, masked)
 
 
 def _cell(layer: Recurrent, name: str) -> _Cell:
@@ -279,15 +289,18 @@ def _result(layer: Recurrent | Stacked, shape: Shape) -> str:
     return f"the h of every step, {output}{order}"
 
 
-def _loop(layer: Recurrent, cell: _Cell, part: str = "") -> list[str]:
-    """Lines of NumPy that make y, the output, of y, the input."""
+def _loop(layer: Recurrent, cell: _Cell, part: str = "", *, masked: bool = False) -> list[str]:
+    """Lines of NumPy that make y, the output, of y, the input; at a step that `mask` leaves out, states stay."""
+    order = "[::-1]" if layer.go_backwards else ""
+    code = _indented(["if keep:", *_indented(cell.code, 4)] if masked else cell.code, 4)
+    zeroed = " if keep else 0 * h" if masked and layer.zero_output_for_mask else ""
     return [
         unpacked(layer, part),
         cell.start,
         *(["hs = []"] if layer.return_sequences else []),
-        f"for x_t in y{'[::-1]' if layer.go_backwards else ''}:",
-        *(f"    {line}" for line in cell.code),
-        *(["    hs.append(h)", "y = np.array(hs)"] if layer.return_sequences else ["y = h"]),
+        f"for x_t, keep in zip(y{order}, mask{order}, strict=True):" if masked else f"for x_t in y{order}:",
+        *code,
+        *([f"    hs.append(h{zeroed})", "y = np.array(hs)"] if layer.return_sequences else [f"y = h{zeroed}"]),
     ]
 
 
@@ -311,5 +324,5 @@ def _aside(formula: str, meaning: str, width: int = 32) -> str:
     return f"{formula:<{width}}{meaning}" if len(formula) < width else f"{formula}  {meaning}"
 
 
-def _indented(lines: Sequence[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
+def _indented(lines: Sequence[str], spaces: int = 2) -> list[str]:
+    return [f"{' ' * spaces}{line}" for line in lines]

@@ -32,7 +32,7 @@ def embedding(layer: Embedding, _: Shape) -> Words:
             f"{shown(layer.name)} takes ids from 0 to {ids - 1}, counted as they were in training.",
             *[MASKED] * layer.mask_zero,
         ],
-        numpy=None if layer.mask_zero else [unpacked(layer), "y = embeddings[y]"],
+        numpy=[unpacked(layer), *["mask = y != 0"] * layer.mask_zero, "y = embeddings[y]"],
     )
 
 
@@ -46,6 +46,7 @@ def masking(layer: Masking, _: Shape) -> Words:
             f"{shown(layer.name)} masks the steps whose features are all {value}, not some of them.",
             MASKED,
         ],
+        numpy=[f"mask = (y != np.float32({layer.mask_value!r})).any(axis=-1)", "y = y * mask[:, np.newaxis]"],
     )
 
 
@@ -56,7 +57,6 @@ def conv1d(layer: Conv1D, shape: Shape) -> Words:
     bias = "" if layer.bias is None else " + bias"
     span = (size - 1) * window.dilation + 1
     taken = f"y[t:t + {span}{f':{window.dilation}' if window.dilation > 1 else ''}]"
-    padded = _padded(window, shape, "")
     return Words(
         roles={
             "kernel": f"for each of {size} steps of a window, from {features} features to {filters} filters",
@@ -73,11 +73,9 @@ def conv1d(layer: Conv1D, shape: Shape) -> Words:
             *slips([layer.activation]),
         ],
         activations=[layer.activation],
-        numpy=None
-        if padded is None
-        else [
+        numpy=[
             unpacked(layer),
-            *padded,
+            *_padded(window, shape, ""),
             f"windows = [{taken} for t in range(0, len(y) - {span - 1}, {window.stride})]",
             f"y = {layer.activation.name}(np.tensordot(windows, kernel, 2){bias})",
         ],
@@ -87,7 +85,6 @@ def conv1d(layer: Conv1D, shape: Shape) -> Words:
 def pooling(layer: Pooling1D, shape: Shape) -> Words:
     """Windows, and one number of each."""
     window = layer.window
-    padded = _padded(window, shape, ", constant_values=np.nan")
     reduce = "nanmean" if layer.average else "nanmax"
     return Words(
         roles={},
@@ -97,10 +94,8 @@ def pooling(layer: Pooling1D, shape: Shape) -> Words:
         ],
         slips=[f"{shown(layer.name)} divides by the number of steps that a window really has, padding left out."]
         * (layer.average and window.padding == "same"),
-        numpy=None
-        if padded is None
-        else [
-            *padded,
+        numpy=[
+            *_padded(window, shape, ", constant_values=np.nan"),
             f"windows = [y[t:t + {window.size}] for t in range(0, len(y) - {window.size - 1}, {window.stride})]",
             f"y = np.{reduce}(windows, axis=1)",
         ],
@@ -134,11 +129,18 @@ def _padding(window: Window, shape: Shape) -> tuple[int, int] | None:
     return total // 2, total - total // 2
 
 
-def _padded(window: Window, shape: Shape, filled: str) -> list[str] | None:
+def _padded(window: Window, shape: Shape, filled: str) -> list[str]:
+    """Lines of NumPy that pad y as the window asks."""
     padding = _padding(window, shape)
-    if padding is None:
-        return None
-    return [] if padding == (0, 0) else [f"y = np.pad(y, ({padding}, (0, 0)){filled})"]
+    if padding == (0, 0):
+        return []
+    if padding is not None:
+        return [f"y = np.pad(y, ({padding}, (0, 0)){filled})"]
+    stride, span = window.stride, (window.size - 1) * window.dilation
+    return [
+        f"pad = max((-(-len(y) // {stride}) - 1) * {stride} + {span + 1} - len(y), 0)",
+        f"y = np.pad(y, ((pad // 2, pad - pad // 2), (0, 0)){filled})",
+    ]
 
 
 def global_pooling(layer: GlobalPooling1D, _: Shape) -> Words:
@@ -152,6 +154,7 @@ def global_pooling(layer: GlobalPooling1D, _: Shape) -> Words:
             + ("leaves masked steps out, where there is a mask." if layer.average else "counts masked steps too.")
         ],
         numpy=[f"y = y.{what}(axis=0{', keepdims=True' * layer.keepdims})"],
+        masked=[f"y = y[mask].mean(axis=0{', keepdims=True' * layer.keepdims})"] if layer.average else None,
     )
 
 

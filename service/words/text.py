@@ -13,7 +13,8 @@ class Words(NamedTuple):
     `roles` says what each array is, by its name. `way` is how the layer gets from its input x to its output y, in lines
     that are not wrapped. `slips` are sentences on what people get wrong. `numpy` are lines that make y, one sequence's
     output, of y, its input: the layer's weights are in `arrays`, and `activations` are those that the lines call. None
-    where they cannot be short and right, as for a layer that makes a mask or joins branches.
+    where they cannot be short and right, as for a layer that joins branches. `masked` are those for an input with a
+    mask, `mask` (timesteps,), where it makes a difference.
     """
 
     roles: Mapping[str, str]
@@ -21,6 +22,7 @@ class Words(NamedTuple):
     slips: Sequence[str] = ()
     activations: Sequence[Activation] = ()
     numpy: Sequence[str] | None = None
+    masked: Sequence[str] | None = None
 
 
 DROPOUT = (
