@@ -431,7 +431,7 @@ STRANGE: dict[str, tuple[bytes, str]] = {
     "JSON that is none": (b"{loss}", "not valid JSON"),
     "JSON without end": (b"[" * 100_000, "nested too deeply|not valid JSON"),
     "JSON in another encoding": (b'{"a": "\xe9"}', "UTF-8"),
-    "JSON with NaN": (b"[[NaN]]", "not a JSON number"),
+    "JSON with NaN": (b"[[NaN]]", "holds NaN"),
     "JSON beyond float32": (b"[[1e39]]", "beyond float32"),
     "an empty list": (b"[]", "is empty"),
     "a list of texts": (b'[["a"]]', "neither an array of numbers"),

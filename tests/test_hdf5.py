@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -81,8 +82,24 @@ def gzip_bomb(file: h5py.File) -> None:
     kernel(file, shape=(1 << 14, 1 << 14), dtype="f4", compression="gzip", chunks=(1 << 10, 1 << 10))
 
 
-def other_filter(file: h5py.File) -> None:
+def lzf(file: h5py.File) -> None:
     kernel(file, data=np.zeros((3, 16), np.float32), compression="lzf")
+
+
+def scale_offset(file: h5py.File) -> None:
+    kernel(file, data=np.zeros((3, 16), np.float32), scaleoffset=3)
+
+
+def wrong_checksum(file: h5py.File) -> None:
+    kernel(file, data=np.ones((3, 16), np.float32), chunks=(3, 16), fletcher32=True)
+    raw = bytearray(file[KERNEL].id.read_direct_chunk((0, 0))[1])
+    raw[5] ^= 1
+    file[KERNEL].id.write_direct_chunk((0, 0), bytes(raw))
+
+
+def missing_piece(file: h5py.File) -> None:
+    kernel(file, shape=(3, 16), dtype="f4", chunks=(1, 16), compression="gzip")
+    file[KERNEL][:2] = 1
 
 
 def sum_bomb(file: h5py.File) -> None:
@@ -166,7 +183,10 @@ DANGERS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "a shape bomb": (shape_bomb, "MiB, which a file of its size never holds"),
     "an array that was never written": (late_allocation, "incomplete"),
     "a compression bomb": (gzip_bomb, "never holds"),
-    "another compression": (other_filter, "compressed"),
+    "a compression without a checksum": (lzf, "compressed by lzf, which has no checksum.*model.save"),
+    "another compression": (scale_offset, "compressed by scaleoffset, not gzip.*model.save"),
+    "a wrong checksum": (wrong_checksum, "damaged"),
+    "a piece that was never written": (missing_piece, "declares 3 pieces and stores 2"),
     "many names of one array": (sum_bomb, "never holds"),
     "an absolute name": (names(b"/model_weights/layer_0/layer_0/w0:0"), "leads out"),
     "a name upwards": (names(b"../layer_0/layer_0/w0:0"), "leads out"),
@@ -186,7 +206,7 @@ DANGERS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "an array for a group": (array_for_group, "is not a group"),
     "no weights": (no_weights, "incomplete"),
     "a config that is no JSON": (config("{"), "not valid JSON"),
-    "a config with NaN": (config('{"class_name": NaN}'), "not a JSON number"),
+    "a config whose class is NaN": (config('{"class_name": NaN}'), "'nan'"),
     "a config without end": (config("[" * 100_000), "nested too deeply|not valid JSON"),
     "a config that is a number": (config(3), "where a text was expected"),
     "a config that is no UTF-8": (config(np.bytes_(b"\xff\xfe{}")), "damaged|UTF"),
@@ -229,6 +249,17 @@ def test_gzip_within_the_bounds_is_read(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         kernel(file, data=file[KERNEL][()], compression="gzip", shuffle=True)
     assert load_model(path).parameters == 138
+
+
+@pytest.mark.parametrize("more", [{}, {"compression": "gzip", "shuffle": True}], ids=["plain", "packed"])
+def test_a_checksum_is_compared_and_the_array_read(tmp_path: Path, more: dict[str, Any]) -> None:
+    """As `h5repack -f FLET` writes it."""
+    path = good(tmp_path)
+    before = load_model(path)
+    with h5py.File(path, "r+") as file:
+        kernel(file, data=file[KERNEL][()], fletcher32=True, **more)
+    x = np.ones((1, 5, 3), np.float32)
+    assert np.array_equal(load_model(path).predict(x), before.predict(x))
 
 
 def test_a_user_block_before_the_signature_is_skipped(tmp_path: Path) -> None:

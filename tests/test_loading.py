@@ -600,3 +600,39 @@ def test_a_numbered_folder_is_a_version(
     (shutil.copytree if found.is_dir() else shutil.copy)(found, place)
     about = load_model(tmp_path / given).about
     assert (about.name, about.version) == called
+
+
+NAN, INF = float("nan"), float("inf")
+WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
+    "a constraint": {"kernel_constraint": {"class_name": "MaxNorm", "config": {"max_value": INF, "axis": 0}}},
+    "a regularizer": {"bias_regularizer": {"class_name": "L2", "config": {"l2": NAN}}},
+    "an initializer": {"kernel_initializer": {"class_name": "Constant", "config": {"value": -INF}}},
+    "a rate of dropout": {"dropout": NAN},
+}
+
+
+@pytest.mark.parametrize("options", WITHOUT_EFFECT.values(), ids=WITHOUT_EFFECT)
+def test_what_is_no_finite_number_is_let_through_where_no_answer_depends_on_it(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    x = numbers(2, 5, 3)
+    assert np.array_equal(one(tmp_path, [lstm(**options)]).predict(x), one(tmp_path, [lstm()]).predict(x))
+
+
+DEPENDS: dict[str, tuple[Any, str]] = {
+    "a value that is masked": ([("Masking", {"mask_value": NAN}, []), lstm()], "mask_value = nan"),
+    "a bound": ([("ReLU", {"max_value": INF}, []), lstm()], "max_value = inf"),
+    "an epsilon": ([("BatchNormalization", {"epsilon": NAN}, [numbers(3) ** 2] * 4)], "epsilon = nan"),
+    "a scale": ([("Rescaling", {"scale": NAN, "offset": 0.0}, [])], "scale"),
+    "a mean": ([("Normalization", {"mean": [0, 0, INF], "variance": [1, 1, 1]}, [])], "mean"),
+    "units": ([("LSTM", {"units": NAN}, lstm()[2])], "units = 'nan'"),
+    "a direction": ([("LSTM", {"units": 4, "go_backwards": NAN}, lstm()[2])], "go_backwards = 'nan'"),
+    "an option that nobody knows": ([lstm(peephole=NAN)], "peephole"),
+}
+
+
+@pytest.mark.parametrize("case", DEPENDS.values(), ids=DEPENDS)
+def test_what_is_no_finite_number_is_refused_by_name_where_an_answer_depends_on_it(tmp_path: Path, case: Any) -> None:
+    layers, reason = case
+    with pytest.raises(ModelError, match=reason):
+        one(tmp_path, layers)

@@ -31,6 +31,9 @@ MAX_LOOKUPS = 12_000
 # A gzipped array is read in pieces, each whole, however little of it is asked for, and also where it is not there.
 MAX_PIECES = 1 << 16
 MAX_SPARE_BYTES = 1 << 20
+# gzip has a checksum of its own, fletcher32 is one: the library compares them.
+FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
+LZF = h5py.h5z.FILTER_LZF
 # Kerases split a list of names over 64 KB into numbered attributes.
 MAX_NAME_PARTS = 64
 
@@ -146,15 +149,14 @@ class Hdf5:
         count = math.prod(-(-n // piece) for n, piece in zip(shape, pieces, strict=True))
         if count > MAX_PIECES or math.prod(pieces) * dtype.itemsize > size + MAX_SPARE_BYTES:
             raise UnreadableFile(f"{path!r}, of shape {shape}, is stored in pieces of {pieces}, too many or too large")
-        filters = {
-            dataset.id.get_create_plist().get_filter(k)[0] for k in range(dataset.id.get_create_plist().get_nfilters())
-        }
-        if filters - {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}:
-            raise UnreadableFile(f"{path!r} is compressed by something other than gzip, which Keras never does")
-        if not filters and dataset.id.get_storage_size() < size:
-            raise UnreadableFile(
-                f"{path!r} declares {size} bytes and stores {dataset.id.get_storage_size()}: the file is incomplete"
-            )
+        _check_filters(dataset.id.get_create_plist(), path)
+        # What is not stored, the library makes up.
+        if dataset.chunks is not None:
+            whole, stored, what = count, dataset.id.get_num_chunks(), "pieces"
+        else:
+            whole, stored, what = size, dataset.id.get_storage_size(), "bytes"
+        if stored < whole:
+            raise UnreadableFile(f"{path!r} declares {whole} {what} and stores {stored}: the file is incomplete")
 
     def has(self, node: h5py.Group | h5py.Dataset, name: str) -> bool:
         """Whether there is an attribute `name`."""
@@ -179,3 +181,15 @@ class Hdf5:
 
     def _of(self, node: h5py.Group | h5py.Dataset) -> dict[str, Attribute]:
         return self._attributes.of(h5py.h5o.get_info(node.id).addr)
+
+
+def _check_filters(stored: h5py.h5p.PropDCID, path: str) -> None:
+    """Refuse what the bytes of an array went through, unless reading them tells whether they are still the same."""
+    for code, _, _, name in map(stored.get_filter, range(stored.get_nfilters())):
+        if code in FILTERS:
+            continue
+        words = name.decode("ascii", "replace")[:40] or f"filter {code}"
+        why = "which has no checksum, and of which h5py takes a damaged piece for whole" if code == LZF else "not gzip"
+        raise Unsupported(
+            f"{path!r} is compressed by {words}, {why}. Load the file into Keras, and model.save('model.h5') it again"
+        )

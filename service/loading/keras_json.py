@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from service.engine.activations import (
     ACTIVATIONS,
@@ -29,9 +29,13 @@ MAX_SIZE = 1 << 24
 
 
 def parse(text: str, what: str) -> Any:  # noqa: ANN401 - JSON is anything
-    """Parse JSON strictly: no NaN, no endless nesting. `what` names the text in an error."""
+    """Parse JSON, with a bound on its nesting. `what` names the text in an error.
+
+    NaN and Infinity are let through, as Keras writes them for MaxNorm(inf): `Options.take` refuses them by name where a
+    number depends on them.
+    """
     try:
-        parsed = json.loads(text, parse_constant=_refuse_constant)
+        parsed = json.loads(text)
     except RecursionError:
         raise UnreadableFile(f"{what} is nested too deeply") from None
     except ValueError as error:
@@ -49,10 +53,6 @@ def check_nesting(value: Any, what: str) -> None:  # noqa: ANN401 - JSON is anyt
         if not level:
             return
     raise UnreadableFile(f"{what} is nested too deeply: more than {MAX_NESTING} lists and objects in each other")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 @dataclass(frozen=True, slots=True)
