@@ -78,11 +78,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(SERVE): $(VENV)/bin/python requirements.txt pyproject.toml
+	@echo "Installing lstm-serve and what it needs into $(VENV), once. That takes a minute or so ..."
 	$(BIN)/pip install --quiet --require-hashes -r requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
 
 $(CHECK): $(SERVE) requirements-check.txt
+	@echo "Installing what the tests and checks need, once ..."
 	$(BIN)/pip install --quiet --require-hashes -r requirements-check.txt
 	@touch $@
 

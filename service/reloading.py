@@ -49,6 +49,7 @@ class Reloader:
 
     def ask(self) -> None:
         """Have the files read, changed or not."""
+        log.info("reading %s again", self._path)
         self._asked.set()
 
     async def watch(self) -> None:
@@ -59,7 +60,10 @@ class Reloader:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), seconds)
             now = await self._fingerprint()
-            if self._asked.is_set() or (now != self._tried and now == before):
+            changed = now != self._tried and now == before
+            if changed and not self._asked.is_set():
+                log.info("reading %s again: it has changed", self._path)
+            if changed or self._asked.is_set():
                 self._asked.clear()
                 await self._change(now)
             before = now
@@ -70,6 +74,7 @@ class Reloader:
             await self._read_keys(self._keys)
         try:
             self._live.use(await self._load(now))
+            log.info("replaced: requests are answered by %s as it is now", self._path)
         except ModelError as error:
             self._live.refuse(str(error)[:MAX_REASON])
         except Exception:

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import resource
+import shlex
 import signal
 import socket
 import ssl
@@ -26,6 +27,8 @@ from service import logs
 from service.app import create_app
 from service.errors import SettingsError
 from service.live import Live
+from service.loading import resolve
+from service.loading.card import stem_of
 from service.protocol import Protocol
 from service.settings import Settings
 
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 # After the socket is closed: so long requests that are on their way on open connections are still read.
 LAST_READ_SECONDS = 0.1
 ALLOCATIONS_A_COLLECTION = 50_000  # a request of 1,024 sequences makes as many
+# Where a listener on all addresses is reached from its own machine.
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 COLLECT_TICKS = 600  # a minute: some milliseconds, since what was loaded is left out
 
 
@@ -89,6 +94,10 @@ class Server(uvicorn.Server):
             # No traceback: uvicorn has said why.
             log.error("cannot listen on %s:%d; --host and --port take others", self.config.host, self.config.port)  # noqa: TRY400
             raise
+        if self.servers and sys.stdout.isatty():
+            port = self.servers[0].sockets[0].getsockname()[1]
+            for line in welcome(self._live.settings, port):
+                log.info(line)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         """First signal: drain. Second: end at once.
@@ -149,6 +158,19 @@ class Server(uvicorn.Server):
     @property
     def _connections(self) -> list[Protocol]:
         return [connection for connection in self.server_state.connections if isinstance(connection, Protocol)]
+
+
+def welcome(settings: Settings, port: int) -> list[str]:
+    """What to tell a person who has started the service: where its API is described, and a request to try."""
+    host = ANY_HOST.get(settings.host, f"[{settings.host}]" if ":" in settings.host else settings.host)
+    url = f"http{'s' * (settings.tls_certfile is not None)}://{host}:{port}"
+    model = resolve(settings.model)
+    example = model.with_name(f"{stem_of(model)}.example.json")
+    restricted = settings.api_keys is not None or settings.api_keys_file is not None
+    key = " -H 'Authorization: Bearer KEY'" * restricted
+    docs = " (it needs a key, unless --open-docs)" * (restricted and not settings.open_docs)
+    try_it = f"-d @{shlex.quote(str(example))} {url}/predict" if example.is_file() else f"{url}/model"
+    return [f"the API, to read and to try: {url}/docs{docs}", f"a first request: curl{key} {try_it}"]
 
 
 def _allow_files(connections: int) -> None:

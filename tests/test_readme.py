@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from service import exposition, load_model
+from service.engine.activations import ACTIVATIONS
+from service.loading.keras_json import UNAMBIGUOUS
 from service.loading.layers import TABLE
 from service.metrics import Metrics
 from service.settings import Settings
@@ -165,6 +167,11 @@ def test_card_example() -> None:
 def test_layers_are_those_that_are_read() -> None:
     (listed,) = re.findall(r"^Layers: (.*?)\.\n", README, re.DOTALL | re.MULTILINE)
     assert re.split(r",\s+", listed) == list(TABLE)
+
+
+def test_activations_are_those_that_are_read() -> None:
+    (listed,) = re.findall(r"^Both take Keras' names: (.*?)\. ", README, re.DOTALL | re.MULTILINE)
+    assert {*re.findall(r"`(\w+)`", listed)} == {"hard_sigmoid", *UNAMBIGUOUS, *ACTIVATIONS}
 
 
 def test_forms_are_read() -> None:

@@ -106,6 +106,7 @@ def test_good_and_broken_files_in_turn(tmp_path: Path) -> None:
     path = make(tmp_path / "model.h5")
     first, files = load_model(path).origin.sha256, damaged(path)
     with Process(path) as process, Served(process) as served:
+        assert not any("curl" in line for line in process.lines)
         assert served.sha256 == first
         assert served.reload() == {"status": "ok", "checks": {"model": True, "batching": True, "accepting": True}}
         for name in ("truncated", "flipped"):
@@ -122,6 +123,12 @@ def test_good_and_broken_files_in_turn(tmp_path: Path) -> None:
         assert served.metric("lstmserve_model_reload_successful") == 1
         assert served.metric(f'lstmserve_model_info{{keras="2.1.5",name="model",sha256="{second}"') == 1
         assert served.reloads == (3.0, 2.0)
+        told = [record["message"].partition(" ")[0] for record in process.records]
+        assert [word for word in told if word in {"reading", "replaced:"}] == [
+            *["reading", "replaced:"],
+            *["reading", "reading"],
+            *["reading", "replaced:"],
+        ]
     assert process.popen.returncode == 0
 
 
@@ -258,9 +265,12 @@ def test_a_closed_terminal_ends_the_service(tmp_path: Path) -> None:
     )
     os.close(its_end)
     said = b""
-    while b"running on" not in said:
+    while b"a first request: curl http://127.0.0.1:" not in said:
         said += os.read(terminal, 4096)
+    assert b"the API, to read and to try: http://127.0.0.1:" in said
     process.send_signal(signal.SIGHUP)
+    while f"reading {path} again".encode() not in said:
+        said += os.read(terminal, 4096)
     while said.count(b"loaded model.h5") < 2:
         said += os.read(terminal, 4096)
     assert process.poll() is None

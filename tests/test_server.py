@@ -8,8 +8,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from serving import ASKER, PATIENCE, SMALL, Process, read_all
+from serving import ASKER, PATIENCE, ROOT, SMALL, Process, read_all
 from test_http import GOOD, many
+
+from service.server import welcome
+from service.settings import Settings
 
 MODEL = ASKER / "k215_model.h5"
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(GOOD)
@@ -123,3 +126,25 @@ def test_a_port_in_use(service: Process) -> None:
     assert any("address already in use" in record["message"] for record in process.records)
     assert any(f"{service.port}; --host and --port take others" in record["message"] for record in process.records)
     assert "Traceback" not in "".join(process.lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "docs", "first"),
+    [
+        ({}, "http://127.0.0.1:7/docs", "curl http://127.0.0.1:7/model"),
+        ({"host": "0.0.0.0"}, "http://127.0.0.1:7/docs", "curl http://127.0.0.1:7/model"),
+        ({"host": "::"}, "http://[::1]:7/docs", "curl http://[::1]:7/model"),
+        ({"host": "fe80::1"}, "http://[fe80::1]:7/docs", "curl http://[fe80::1]:7/model"),
+        (
+            {"api_keys": "secret", "tls_certfile": "cert.pem"},
+            "https://127.0.0.1:7/docs (it needs a key, unless --open-docs)",
+            "curl -H 'Authorization: Bearer KEY' https://127.0.0.1:7/model",
+        ),
+    ],
+)
+def test_a_person_is_told_where_to_begin(settings: dict[str, str], docs: str, first: str) -> None:
+    told = welcome(Settings(model=MODEL, **settings), 7)  # type: ignore[arg-type]
+    assert told == [f"the API, to read and to try: {docs}", f"a first request: {first}"]
+    example = ROOT / "models" / "turbofan.example.json"
+    told = welcome(Settings(model=ROOT / "models" / "turbofan.h5"), 7)
+    assert told[1] == f"a first request: curl -d @{example} http://127.0.0.1:7/predict"
