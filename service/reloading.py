@@ -15,6 +15,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
+from service import trial
 from service.aside import Aside
 from service.engine.model import About, Model
 from service.errors import Incompatible, ModelError, SettingsError, UnreadableFile
@@ -28,6 +29,9 @@ MAX_TRIAL_SECONDS = 300
 MAX_SECONDS = 30  # of what is read besides: more than keys in a pipe are waited for
 MAX_REASON = 1000
 MAX_FILES = 10_000
+
+# What a damaged file makes of the library that reads it.
+CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
 # The same code as this process runs, wherever it was started from.
 TRIAL = "import sys; sys.path[:] = sys.argv[2:]; from service.trial import main; sys.exit(main(sys.argv[1]))"
@@ -138,19 +142,24 @@ def _status(path: Path) -> tuple[str, int, int, int, int, int] | None:
 async def try_aside(settings: Settings) -> None:
     """Read the model in a child process with limits. Raises ModelError where that does not succeed."""
     path = settings.model
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-c",
-        TRIAL,
-        json.dumps({"path": str(path), **settings.told}),
-        *sys.path,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        # What is in a damaged file need not meet a key.
-        env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
-    )
+    try:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-c",
+            TRIAL,
+            json.dumps({"path": str(path), **settings.told}),
+            *sys.path,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            # What is in a damaged file need not meet a key.
+            env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+        )
+    except OSError as error:
+        raise ModelError(
+            f"{path}: no process could be started to read it: {error.strerror}. Have it read again once there is room"
+        ) from None
     try:
         said, _ = await asyncio.wait_for(child.communicate(), MAX_TRIAL_SECONDS)
     except TimeoutError:
@@ -163,7 +172,7 @@ async def try_aside(settings: Settings) -> None:
     if child.returncode == 0:
         return
     reason = said.decode("utf-8", "replace")
-    raise ModelError(reason or f"{path}: reading it {_ended(child.returncode or 0)}: it is damaged")
+    raise ModelError(reason or f"{path}: reading it {_ended(child.returncode or 0)}")
 
 
 def _took_too_long(path: Path) -> ModelError:
@@ -171,9 +180,16 @@ def _took_too_long(path: Path) -> ModelError:
 
 
 def _ended(status: int) -> str:
-    if status < 0:
-        return f"ended a process by {signal.Signals(-status).name}"
-    return f"ended a process with status {status}"
+    """How a process ended, and whether that is the file's fault."""
+    if -status in CRASHES:
+        return f"ended a process by {signal.Signals(-status).name}: it is damaged"
+    if -status == signal.SIGXCPU:
+        return f"took more than {trial.MAX_CPU_SECONDS} seconds of a processor"
+    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+    return (
+        f"ended a process {how}, which need not be the file's fault: see whether memory has run out (the kernel's log "
+        "tells of it) or open files (ulimit -n), then have it read again"
+    )
 
 
 def expect_same(new: Model, old: Model) -> None:

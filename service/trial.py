@@ -35,6 +35,9 @@ def main(arguments: str) -> int:
     except ModelError as error:
         sys.stdout.write(str(error))
         return 3
+    except MemoryError:
+        sys.stdout.write(f"{told['path']}: reading it needs more memory than there is for it")
+        return 3
     return 0
 
 

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -295,12 +296,32 @@ async def test_the_process_that_reads_aside_has_room_for_what_the_setting_allows
         await reloading.try_aside(Settings(model=path, max_model_bytes=256 << 20))
 
 
+# In the child, what it loads models with.
+OF_TRIAL = "import sys, service.loading;"
+
+
+@in_loop
+async def test_no_room_for_a_process_is_no_fault_of_the_file() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(ModelError, match="no process could be started to read it: Too many open files"):
+            await reloading.try_aside(Settings(model=ASKER / "k215_model.h5"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @in_loop
 async def test_a_file_that_ends_the_process_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a damaged file may do to the HDF5 library; the ones that were known to are refused before it sees them."""
     for does, words in (
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended a process by SIGSEGV: it is damaged"),
-        ("raise SystemExit(9)", "ended a process with status 9: it is damaged"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "by SIGKILL, which need not be the file's fault"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGXCPU)", "took more than 120 seconds of a processor"),
+        ("raise SystemExit(9)", "with status 9, which need not be the file's fault: see whether memory"),
+        (f"{OF_TRIAL} service.loading.load_model = lambda **_: [0] * (1 << 60)\n{reloading.TRIAL}", "more memory than"),
         ("import time; time.sleep(60)", "took more than 0.5 seconds"),
     ):
         monkeypatch.setattr(reloading, "TRIAL", does)
