@@ -2,7 +2,8 @@
 
 orjson parses and Pydantic validates, which stops at the first fault: its own list of errors grows with the body (8 MB
 of "" made 2.5 million). What is told of a bad body comes from a walk over it that stops at ten. The two take 18 us for
-300 numbers, and Pydantic's `model_validate_json` 22.
+300 numbers, and Pydantic's `model_validate_json` 22. Of many sequences a slice is looked at at a time: others are
+answered between two of them.
 """
 
 import gc
@@ -26,7 +27,11 @@ from service.loading.numpy_files import NPY_MAGIC
 from service.text import without_mark
 
 MAX_PROBLEMS = 10
+MAX_LOOKED_AT = 2048  # lists, and ids, in the search for them: some milliseconds
 LARGE = 1 << 16  # bytes of a body
+# About so many numbers are validated and converted at once, in 2 ms; where lengths are free, so many sequences.
+SLICE = 1 << 14
+SLICE_OF_FREE = 16
 # Bytes from which on a body is weighed before it is parsed: with ROOM times more than a good one has of anything, of
 # objects and texts FEW, it is not.
 HEAVY = 1 << 18
@@ -53,6 +58,7 @@ class Body(BaseModel):
     shape: ClassVar[Shape]  # of one sequence
     id_limit: ClassVar[int | None]  # what each number is under, where they are ids
     max_rows: ClassVar[int]
+    slice_rows: ClassVar[int]
     most_lists: ClassVar[float]  # that a good body has; and so on
     most_numbers: ClassVar[float]
 
@@ -66,21 +72,50 @@ class Body(BaseModel):
 
     @classmethod
     def of(cls, parsed: Any, *, once: bool = True) -> Self:  # noqa: ANN401 - JSON is anything
-        """The validated body, once it is parsed. Raises InvalidInput, or TooLarge for too many sequences."""
+        """The validated body, once it is parsed. Raises InvalidInput, or TooLarge for too many sequences.
+
+        What is more than a slice `arrays` validates.
+        """
         # Pydantic would make an error of each surplus key, and convert every surplus sequence first.
-        if once and isinstance(parsed, dict) and len(parsed) == 1 and cls.key in parsed:
+        if isinstance(parsed, dict) and len(parsed) == 1 and cls.key in parsed:
             value = parsed[cls.key]
             if cls.many and isinstance(value, list) and len(value) > cls.max_rows:
                 rows = len(value)
                 del parsed, value
                 raise TooLarge(f"the body has {rows} sequences; at most {cls.max_rows} are answered at once")
-            try:
-                return cls.model_validate(parsed)
-            except ValidationError:
-                pass  # the walk says it better
-        problems = list(islice(cls._walk(parsed), MAX_PROBLEMS))
-        del parsed  # an error holds what its frames hold
-        raise InvalidInput(problems or [Problem((), f'expected the key "{cls.key}" once')])
+            if cls.many and isinstance(value, list) and len(value) > cls.slice_rows:
+                made = cls.model_construct(**parsed)
+                made.__dict__["once"] = once
+                return made
+            made = cls._valid(parsed, parsed)
+            if once:
+                return made
+        raise cls._wrong(parsed) or cls._twice()
+
+    @classmethod
+    def _twice(cls) -> InvalidInput:
+        return InvalidInput([Problem((), f'expected the key "{cls.key}" once')])
+
+    @classmethod
+    def _valid(cls, some: dict[str, Any], parsed: dict[str, Any], start: int = 0) -> Self:
+        """The validated body of `some` of the sequences of `parsed`, from `start` on. Raises InvalidInput."""
+        try:
+            return cls.model_validate(some)
+        except ValidationError as error:
+            where = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
+        # The walk says it better. Where it would be long, it begins at what Pydantic has found.
+        if cls.many and len(where) > 1:
+            where = (where[0], int(where[1]) + start, *where[2:])
+        raise cls._wrong(parsed, start, where) or InvalidInput([Problem(where, "expected another value")])
+
+    @classmethod
+    def _wrong(cls, parsed: Any, start: int = 0, first: Where = ()) -> InvalidInput | None:  # noqa: ANN401 - JSON is anything
+        """What is wrong from the sequence `start` on, ten problems at most; `first` is where one is, where known."""
+        walks = [cls._walk(parsed, start), *([cls._walk_at(parsed, first)] if first else [])]
+        for found in walks:
+            if problems := list(islice(filter(None, islice(found, MAX_LOOKED_AT)), MAX_PROBLEMS)):
+                return InvalidInput(problems)
+        return None
 
     @classmethod
     def weigh(cls, raw: bytes, few: int = FEW) -> None:
@@ -105,7 +140,7 @@ class Body(BaseModel):
         )
 
     @classmethod
-    def _walk(cls, parsed: Any) -> Iterator[Problem]:  # noqa: ANN401 - JSON is anything
+    def _walk(cls, parsed: Any, start: int = 0) -> Iterator[Problem | None]:  # noqa: ANN401
         if not isinstance(parsed, dict):
             yield Problem((), f'expected an object {{"{cls.key}": ...}}, got {_kind(parsed)}')
             return
@@ -116,30 +151,50 @@ class Body(BaseModel):
             return
         if len(parsed) > 1:
             yield Problem((), f'expected the key "{cls.key}" alone, got {len(parsed) - 1} more')
+        shape, axes = cls._shape_and_axes()
+        yield from walk(parsed[cls.key], shape, axes, (cls.key,), cls.id_limit, start)
+
+    @classmethod
+    def _walk_at(cls, parsed: Any, where: Where) -> Iterator[Problem | None]:  # noqa: ANN401
+        """The walk over one value alone."""
+        value, (shape, axes) = parsed, cls._shape_and_axes()
+        for part in where:
+            value = value[part]
+        depth = len(where) - 1
+        return walk(value, shape[depth:], axes[depth:], where, cls.id_limit)
+
+    @classmethod
+    def _shape_and_axes(cls) -> tuple[Shape, Sequence[str]]:
         axes = AXES if len(cls.shape) == len(AXES) else ("items",) * len(cls.shape)
-        shape, axes = ((None, *cls.shape), ("sequences", *axes)) if cls.many else (cls.shape, axes)
-        yield from walk(parsed[cls.key], shape, axes, (cls.key,), cls.id_limit)
+        return ((None, *cls.shape), ("sequences", *axes)) if cls.many else (cls.shape, axes)
 
     @property
     def rows(self) -> int:
         """How many sequences there are."""
         return len(getattr(self, self.key)) if self.many else 1
 
-    def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
-        """The sequences, in order, as arrays (n, *shape) of a model's input dtype. Raises InvalidInput beyond float32.
+    def arrays(self, dtype: npt.DTypeLike) -> Iterator[Array]:
+        """The sequences, in order, as arrays (n, *shape) of a model's input dtype, made slice by slice.
 
-        It is one array, and where the time axis is free, one for each run of sequences of equal length.
+        Raises InvalidInput. Where the time axis is free, each run of sequences of equal length is an array.
         """
         value = getattr(self, self.key)
         given = value if self.many else [value]
-        free = None in self.shape
-        return [self._array(run, dtype) for run in ([list(g) for _, g in groupby(given, len)] if free else [given])]
+        step, free = self.slice_rows, None in self.shape
+        for start in range(0, len(given), step):
+            part = given[start : start + step]
+            if len(given) > step:
+                part = getattr(self._valid({self.key: part}, {self.key: value}, start), self.key)
+            for run in [list(g) for _, g in groupby(part, len)] if free else [part]:
+                yield self._array(run, dtype, start)
+        if not self.__dict__.get("once", True):
+            raise self._twice()
 
     def let_go(self) -> None:
         """Forget the lists, once there are arrays, a tenth of their size: the request may wait long for its answer."""
         self.__dict__[self.key] = ()
 
-    def _array(self, given: list[Any], dtype: npt.DTypeLike) -> Array:
+    def _array(self, given: list[Any], dtype: npt.DTypeLike, start: int) -> Array:
         if None in self.shape[1:]:
             # Lists of different lengths in one sequence: Pydantic has let them pass, NumPy does not.
             try:
@@ -147,7 +202,7 @@ class Body(BaseModel):
             except ValueError:
                 raise InvalidInput([Problem((self.key,), "expected lists of equal lengths in a sequence")]) from None
             if not np.abs(x).max(initial=0) <= FLOAT32_MAX:
-                raise self._beyond_float32()
+                raise self._beyond_float32(start)
             return x.astype(dtype)
         if self.id_limit is not None:
             return np.array(given, dtype)
@@ -159,13 +214,14 @@ class Body(BaseModel):
             # A third of the time of np.array on nested lists; beyond float32 it raises.
             packed = struct.pack(f"<{math.prod(shape)}f", *numbers)
         except OverflowError:
-            raise self._beyond_float32() from None
+            raise self._beyond_float32(start) from None
         if dtype != np.float32:
             return np.array(given, dtype)
         return np.frombuffer(packed, "<f4").reshape(shape)
 
-    def _beyond_float32(self) -> InvalidInput:
-        return InvalidInput(list(islice(self._walk({self.key: getattr(self, self.key)}), MAX_PROBLEMS)))
+    def _beyond_float32(self, start: int) -> InvalidInput:
+        told = self._wrong({self.key: getattr(self, self.key)}, start)
+        return told or InvalidInput([Problem((self.key,), "expected finite float32 numbers, got one beyond 3.4e38")])
 
 
 def json_of(raw: bytes) -> Any:  # noqa: ANN401 - JSON is anything
@@ -190,17 +246,22 @@ def json_of(raw: bytes) -> Any:  # noqa: ANN401 - JSON is anything
 AXES = ("time steps", "features")
 
 
-def walk(
+def walk(  # noqa: PLR0913, PLR0917 - it calls itself
     value: Any,  # noqa: ANN401
     shape: Sequence[int | None],
     axes: Sequence[str],
     where: Where,
     id_limit: int | None = None,
-) -> Iterator[Problem]:
-    """Everything that keeps `value` from being numbers, or ids, of that shape, in its order, lazily."""
+    start: int = 0,
+) -> Iterator[Problem | None]:
+    """Everything that keeps `value` from being numbers, or ids, of that shape, in its order, lazily.
+
+    None is each list, and each id, that is looked at; of the first axis it begins at `start`.
+    """
     if not shape:
-        yield from _number(value, where, id_limit)
+        yield _number(value, where, id_limit)
         return
+    yield None
     size, axis = shape[0], axes[0]
     if not isinstance(value, list):
         yield Problem(where, f"expected {_counted(size, axis)}, got {_kind(value)}")
@@ -214,18 +275,19 @@ def walk(
         good, low, high = (float, int), -FLOAT32_MAX, FLOAT32_MAX
         indices: Sequence[int] = [k for k, item in enumerate(value) if not (type(item) in good and low <= item <= high)]
     else:
-        indices = range(len(value))
+        indices = range(start, len(value))
     for index in indices:
         yield from walk(value[index], shape[1:], axes[1:], (*where, index), id_limit)
 
 
-def _number(value: Any, where: Where, id_limit: int | None) -> Iterator[Problem]:  # noqa: ANN401 - JSON is anything
+def _number(value: Any, where: Where, id_limit: int | None) -> Problem | None:  # noqa: ANN401 - JSON is anything
     if isinstance(value, bool) or not isinstance(value, int | float):
-        yield Problem(where, f"expected a number, got {_kind(value)}")
-    elif id_limit is not None and not (isinstance(value, int) and 0 <= value < id_limit):
-        yield Problem(where, f"expected an id, an integer from 0 to {id_limit - 1}, got another number")
-    elif not abs(value) <= FLOAT32_MAX:
-        yield Problem(where, "expected a finite float32 number, got NaN, infinity or a number beyond 3.4e38")
+        return Problem(where, f"expected a number, got {_kind(value)}")
+    if id_limit is not None and not (isinstance(value, int) and 0 <= value < id_limit):
+        return Problem(where, f"expected an id, an integer from 0 to {id_limit - 1}, got another number")
+    if not abs(value) <= FLOAT32_MAX:
+        return Problem(where, "expected a finite float32 number, got NaN, infinity or a number beyond 3.4e38")
+    return None
 
 
 def _counted(size: int | None, axis: str) -> str:
@@ -287,6 +349,8 @@ def body(name: str, key: str, model: Model, max_rows: int | None) -> type[Body]:
     sizes = [math.inf if size is None else size for size in shape]
     made.most_lists = made.max_rows * sum(math.prod(sizes[:axis]) for axis in range(len(sizes))) + made.many
     made.most_numbers = made.max_rows * math.prod(sizes)
+    whole = [size for size in shape if size is not None]
+    made.slice_rows = SLICE_OF_FREE if len(whole) < len(shape) else max(1, SLICE // math.prod(whole))
     return made
 
 

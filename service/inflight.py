@@ -37,6 +37,24 @@ class Inflight:
         self.bytes -= size
 
 
+class Held:
+    """The bytes that are in flight of one request."""
+
+    __slots__ = ("_inflight", "_size")
+
+    def __init__(self, inflight: Inflight, size: int) -> None:
+        """So many are counted already."""
+        self._inflight, self._size = inflight, size
+
+    def become(self, size: int) -> None:
+        """Be so many instead. Raises QueueFull, and changes nothing, where there is no room to be made for them."""
+        if size > self._size:
+            self._inflight.hold(size - self._size)
+        else:
+            self._inflight.release(self._size - size)
+        self._size = size
+
+
 class Upload(AbstractAsyncContextManager["Upload"]):
     """A body that comes in parts, while it is read. Raises QueueFull inside its block where it has to make room."""
 

@@ -19,6 +19,7 @@ from service.inflight import Inflight
 from service.loading import golden, load_model, resolve
 from service.metrics import Metrics
 from service.settings import Settings
+from service.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Live:
         metrics.queued_rows.value = lambda: self.batcher.queued_rows
         self.draining = False
         self.inflight = Inflight(settings.max_inflight_bytes)
+        self.turns = Turns()
         self.lingering: set[asyncio.Transport] = set()  # those of connections that were refused and are not closed yet
         self.use(load(settings))
 

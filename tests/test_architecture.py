@@ -19,7 +19,7 @@ LAYERS = (
     {"app"},
     {"routes", "middleware", "reloading", "protocol"},
     {"bodies", "schemas", "schemas_v2", "live", "metrics", "exposition", "logs", "answers", "keys", "inflate", "wire"},
-    {"batching", "loading", "trial", "inflight", "aside", "lines", "polling"},
+    {"batching", "loading", "trial", "inflight", "aside", "lines", "polling", "turns"},
     {"engine"},
 )
 LEAVES = {"errors", "settings", "text", "budget", "__init__"}

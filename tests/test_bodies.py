@@ -42,12 +42,44 @@ def test_a_good_body_of_any_rank(shape: tuple[int, ...], rows: int) -> None:
 def test_sequences_of_several_lengths_are_runs() -> None:
     lengths = [2, 2, 1, 2]
     x = [[[float(k)] * 3] * n for k, n in enumerate(lengths)]
-    arrays = Free.parse(raw(x)).arrays(np.float32)
+    arrays = list(Free.parse(raw(x)).arrays(np.float32))
     assert [array.shape for array in arrays] == [(2, 2, 3), (1, 1, 3), (1, 2, 3)]
     assert [array[0, 0, 0] for array in arrays] == [0, 2, 3]
     with pytest.raises(InvalidInput) as caught:
-        Free.parse(raw(x).replace(b"3.0", b"1e39")).arrays(np.float32)
+        list(Free.parse(raw(x).replace(b"3.0", b"1e39")).arrays(np.float32))
     assert [problem.where for problem in caught.value.problems][:2] == [("sequences", 3, 0, 0), ("sequences", 3, 0, 1)]
+
+
+_, Long = one_and_many(model_of(Echo(), (20, 15)), max_rows=300)
+_, LongFree = one_and_many(model_of(Echo(), (None, 15)), max_rows=300)
+
+
+@pytest.mark.parametrize("many", [Long, LongFree])
+@pytest.mark.parametrize("row", [0, 53, 54, 130, 299])
+@pytest.mark.parametrize("value", [None, 1e39, [], True])
+def test_the_first_fault_of_many_sequences_is_told(many: Any, row: int, value: Any) -> None:
+    x = [[[float(k)] * 15 for _ in range(20)] for k in range(300)]
+    (good,) = {array.shape[1:] for array in many.parse(raw(x)).arrays(np.float32)}
+    assert good == (20, 15)
+    assert sum(len(array) for array in many.parse(raw(x)).arrays(np.float32)) == many.parse(raw(x)).rows == 300
+    x[row][19][14] = value
+    with pytest.raises(InvalidInput) as caught:
+        list(many.parse(raw(x)).arrays(np.float32))
+    assert [problem.where for problem in caught.value.problems] == [("sequences", row, 19, 14)]
+
+
+def test_a_key_twice_with_many_sequences() -> None:
+    body = raw([[[0.5] * 15] * 20] * 140)
+    with pytest.raises(InvalidInput, match='expected the key "sequences" once'):
+        list(Long.parse(body[:-1] + b"," + body[1:]).arrays(np.float32))
+
+
+def test_a_fault_at_the_end_of_one_long_sequence_is_told() -> None:
+    x = [[0.5] * 15 for _ in range(5000)]
+    x[4999][14] = None  # type: ignore[call-overload]
+    with pytest.raises(InvalidInput) as caught:
+        list(LongFree.parse(raw([x])).arrays(np.float32))
+    assert [problem.where for problem in caught.value.problems] == [("sequences", 0, 4999, 14)]
 
 
 @pytest.mark.parametrize("many", [Many, Free])

@@ -1,8 +1,10 @@
 """What a client may do to a connection, byte by byte, and that nothing accepted is lost. Over real sockets."""
 
 import contextlib
+import gzip
 import json
 import re
+import select
 import signal
 import socket
 import struct
@@ -154,6 +156,24 @@ def test_who_does_not_read_is_not_waited_for(hasty: Process, last: bytes) -> Non
         while statuses(hasty.raw(LAST)) != [200]:
             assert time.monotonic() < end
             time.sleep(0.1)
+
+
+def test_large_bodies_leave_turns_to_others(service: Process) -> None:
+    """Few bytes that are much work: compressed, and wrong in their last number."""
+    bad = json.dumps({"sequences": [[[1] * 15] * 20] * 1024}, separators=(",", ":"))[:-5] + "null]]]}"
+    sent = request("/predict/batch", gzip.compress(bad.encode()), "Content-Encoding: gzip\r\n")
+    with contextlib.ExitStack() as held, httpx.Client(base_url=service.url, timeout=PATIENCE) as client:
+        assert client.get("/livez").status_code == 200
+        attackers = [held.enter_context(service.connect()) for _ in range(20)]
+        for connection in attackers:
+            connection.sendall(sent * 2)
+        answered, refused = 0, 0
+        while refused < 40:
+            readable, _, _ = select.select(attackers, [], [], 0)
+            refused += sum(connection.recv(1 << 16).count(b"HTTP/1.1 422") for connection in readable)
+            assert client.get("/livez").status_code == 200
+            answered += 1
+        assert answered >= 20
 
 
 # Size and number.

@@ -3,9 +3,11 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol, cast
 
+import numpy as np
 import numpy.typing as npt
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -20,11 +22,13 @@ from service.engine.activations import Array
 from service.engine.model import Model
 from service.errors import Malformed, TooLarge, UnknownType
 from service.inflate import GZIP_MAGIC
+from service.inflight import Held
 from service.live import Live
 from service.loading.numpy_files import NPY_MAGIC
 from service.routes import JSON, Headers, respond
-from service.routes.reading import read_body
+from service.routes.reading import inflated, read_body
 from service.text import without_mark
+from service.turns import Turn
 
 
 class Decoded(Protocol):
@@ -34,7 +38,7 @@ class Decoded(Protocol):
     def rows(self) -> int:
         """How many sequences there are."""
 
-    def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
+    def arrays(self, dtype: npt.DTypeLike) -> Iterable[Array]:
         """The sequences, in order, as arrays (n, *input_shape). Raises InvalidInput where they do not fit."""
 
     def let_go(self) -> None:
@@ -91,15 +95,19 @@ class PostRoute(APIRoute):
         batcher.check_room(1)
         raw = await read_body(headers, receive, live)
         scope["state"]["complete"] = time.monotonic()
-        size = len(raw)
+        held = scope["state"]["held"] = Held(live.inflight, len(raw))
+        turn = scope["state"]["turn"] = Turn(live.turns, settings.deadline_seconds)
         try:
+            raw = await inflated(raw, headers, live, held, turn)
             if batcher.queued_rows + settings.max_rows > batcher.max_queue_rows:
                 batcher.check_room(rows_at_a_glance(raw, headers, live.model))
             body = self.decode(raw, headers, live)
             del raw  # it may wait long for its answer
+            await turn.pause()
             answer = await cast("Endpoint", self.endpoint)(body, Request(scope, receive))
         finally:
-            live.inflight.release(size)
+            turn.end()
+            held.become(0)
         sha256 = (b"x-model-sha256", answer.model.origin.sha256.encode())
         await respond(send, 200, answer.content, [*answer.headers, sha256])
 
@@ -167,7 +175,9 @@ async def predicted(
         raise TooLarge(f"the body has {rows} sequences; at most {live.settings.max_rows} are answered at once")
     live.batcher.check_room(rows)
     deadline = deadline_of(request, live.settings.deadline_seconds, within)
-    arrays = body.arrays(model.input_dtype)
+    state = request.scope["state"]
+    arrays = await _arrays(body, model, state["turn"])
+    state["held"].become(sum(x.nbytes for x in arrays))  # what was read is not needed any more
     if None in model.input_shape:
         for x in arrays:
             _check_free(model, x, live.settings.max_timesteps)
@@ -176,6 +186,18 @@ async def predicted(
     found = [Predicted(y, predicted_classes(model, y)) for y in await computed(jobs, request)]
     live.metrics.answered([counted(model, part.classes) for part in found], jobs[0].queue_seconds, rows)
     return found
+
+
+async def _arrays(body: Decoded, model: Model, turn: Turn) -> list[Array]:
+    """The sequences, in order; where they are of one shape, one array."""
+    arrays = []
+    for x in body.arrays(model.input_dtype):
+        arrays.append(x)
+        await turn.pause()
+    turn.end()
+    if len(arrays) == 1:
+        return arrays
+    return [np.concatenate(list(run)) for _, run in groupby(arrays, lambda x: x.shape[1:])]
 
 
 def _check_free(model: Model, x: Array, longest: int) -> None:

@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from service.bodies import LARGE
 from service.errors import TooLarge
 from service.inflate import inflate
-from service.inflight import Inflight, Upload
+from service.inflight import Held, Inflight, Upload
 from service.live import Live
+from service.turns import Turn
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, live: Live) -> bytes:
-    """The body; its bytes are in flight until the caller releases them.
+    """The body as it came; its bytes are in flight until the caller releases them.
 
-    Raises TooLarge, QueueFull for too many bytes in flight, UnknownType or Malformed for a compression, or
-    ClientDisconnect.
+    Raises TooLarge, QueueFull for too many bytes in flight, or ClientDisconnect.
     """
     limit, declared = live.settings.max_body_bytes, headers.get(b"content-length")
     if declared is not None and int(declared) > limit:
@@ -26,15 +27,28 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, live: Live
     else:
         _expect_size(len(raw), limit)
         live.inflight.hold(len(raw))
-    encoding = headers.get(b"content-encoding")
-    if encoding is not None and raw and (encoding := encoding.strip().lower()) != b"identity":
-        size = len(raw)
-        try:
-            raw = inflate(raw, encoding, limit)
-            live.inflight.hold(len(raw))
-        finally:
-            live.inflight.release(size)
     return raw
+
+
+async def inflated(raw: bytes, headers: Mapping[bytes, bytes], live: Live, held: Held, turn: Turn) -> bytes:
+    """What the body holds; its bytes are `held` now. One that is large has its turn then.
+
+    Raises TooLarge, QueueFull for too many bytes in flight or large bodies, DeadlinePassed, UnknownType or Malformed.
+    """
+    limit, encoding = live.settings.max_body_bytes, headers.get(b"content-encoding")
+    if encoding is None or not raw or (encoding := encoding.strip().lower()) == b"identity":
+        if len(raw) > LARGE:
+            await turn.begin()
+        return raw
+    try:
+        plain = inflate(raw, encoding, min(limit, LARGE))
+    except TooLarge:
+        if limit <= LARGE:
+            raise
+        await turn.begin()
+        plain = inflate(raw, encoding, limit)
+    held.become(len(plain))
+    return plain
 
 
 async def _rest(part: bytes, receive: Receive, inflight: Inflight, limit: int) -> bytes:

@@ -3,7 +3,7 @@
 Source: tensorflow_serving/g3doc/api_rest.md of tensorflow/serving.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
@@ -82,7 +82,7 @@ class Form(NamedTuple):
         """How many sequences there are."""
         return self.body.rows
 
-    def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
+    def arrays(self, dtype: npt.DTypeLike) -> Iterator[Array]:
         """The sequences, in order, as arrays (n, *input_shape)."""
         return self.body.arrays(dtype)
 
