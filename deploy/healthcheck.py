@@ -1,6 +1,6 @@
 """Ask /readyz once; the exit status is the answer. Imports next to nothing: it may run every second.
 
-It sees the variables of the container, not the flags, and asks 127.0.0.1.
+It sees the variables of the container, not the flags.
 """
 
 import os
@@ -10,7 +10,10 @@ import sys
 try:
     names = ("LSTMSERVE_PORT", "AIP_HTTP_PORT", "PORT")
     port = int(next((os.environ[name] for name in names if name in os.environ), "8080"))
-    connection = socket.create_connection(("127.0.0.1", port), timeout=2)
+    host = os.environ.get("LSTMSERVE_HOST", "127.0.0.1")
+    # To listen at every address there is one to listen at, and not one to ask.
+    host = dict.fromkeys(("0.0.0.0", "::"), "127.0.0.1").get(host, host)
+    connection = socket.create_connection((host, port), timeout=2)
     if os.environ.get("LSTMSERVE_TLS_CERTFILE"):
         import ssl
 

@@ -72,6 +72,10 @@ class Loop(uvloop.Loop):
         """As asyncio has it."""
         if options.get("ssl") is not None:
             options["ssl_handshake_timeout"] = self._handshake_seconds
+        if options.get("host") == "::" and socket.has_dualstack_ipv6():
+            # Every address there is: asyncio would leave out those of IPv4, and most servers do not.
+            address = options.pop("host"), options.pop("port")
+            options["sock"] = socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
         return await super().create_server(*args, **options)
 
 

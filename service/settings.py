@@ -62,7 +62,9 @@ class Settings(BaseModel):
         str | None, Field(description="the last layer's function, where weights alone do not tell it")
     ] = None
     max_model_bytes: Annotated[Bytes, Field(description="most memory for the model's arrays")] = MAX_BYTES
-    host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1, description="address to listen on; :: is every one, of IPv4 too")] = (
+        "127.0.0.1"
+    )
     port: Annotated[int, Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")] = 8080
     access_log: Annotated[bool, Field(description="log each request")] = True
     max_body_bytes: Annotated[Count, Field(description="largest request body")] = 2 << 20

@@ -26,7 +26,7 @@ SMALL = GOLDEN / "small"
 # How the service is started.
 COMMAND = [sys.executable, "-m", "service", "serve"]
 PATIENCE = 20.0
-RUNNING = re.compile(r"running on https?://127\.0\.0\.1:(\d+)")
+RUNNING = re.compile(r"running on https?://\S+:(\d+)")
 
 
 def environment(**variables: str) -> dict[str, str]:

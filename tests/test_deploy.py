@@ -1,12 +1,13 @@
 """The figures of deploy/ belong together: the same ones everywhere, and each long enough for the next."""
 
 import re
+import socket
 import subprocess
 import sys
 
 import pytest
 from chaos import HAPROXY
-from serving import ASKER, ROOT, Process
+from serving import ASKER, PATIENCE, ROOT, Process
 
 from service.settings import CLOUDS, PREFIX, Settings
 
@@ -60,7 +61,10 @@ def test_the_image_has_what_the_builder_is_given() -> None:
 @pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed (Debian: haproxy)")
 def test_the_proxy_takes_its_configuration() -> None:
     done = subprocess.run(
-        [str(HAPROXY), "-c", "-f", str(ROOT / "deploy" / "haproxy.cfg")], capture_output=True, timeout=30, check=False
+        [str(HAPROXY), "-c", "-f", str(ROOT / "deploy" / "haproxy.cfg")],
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -72,12 +76,16 @@ def test_the_health_check_knows_the_names_of_the_port() -> None:
     assert re.findall(r'"(\w+)"', line) == wanted
 
 
-def test_the_health_check() -> None:
+HOSTS = ("127.0.0.1", "0.0.0.0", *(["::", "::1"] if socket.has_dualstack_ipv6() else []))
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_health_check(host: str) -> None:
     def check(port: int) -> int:
         command = [sys.executable, "-I", "-S", str(HEALTHCHECK)]
-        done = subprocess.run(command, env={"LSTMSERVE_PORT": str(port)}, capture_output=True, timeout=30, check=False)
-        return done.returncode
+        variables = {"LSTMSERVE_HOST": host, "LSTMSERVE_PORT": str(port)}
+        return subprocess.run(command, env=variables, capture_output=True, timeout=PATIENCE, check=False).returncode
 
-    with Process(ASKER / "k215_model.h5") as process:
+    with Process(ASKER / "k215_model.h5", LSTMSERVE_HOST=host) as process:
         assert check(process.port) == 0
     assert check(process.port) == 1

@@ -148,3 +148,13 @@ def test_a_person_is_told_where_to_begin(settings: dict[str, str], docs: str, fi
     example = ROOT / "models" / "turbofan.example.json"
     told = welcome(Settings(model=ROOT / "models" / "turbofan.h5"), 7)
     assert told[1] == f"a first request: curl -d @{example} http://127.0.0.1:7/predict"
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
+def test_every_address_there_is_is_that_of_both_families() -> None:
+    with Process(MODEL, LSTMSERVE_HOST="::") as process:
+        for address in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{address}:{process.port}/readyz", timeout=PATIENCE).status_code == 200
+        also = fails(MODEL, LSTMSERVE_HOST="::", LSTMSERVE_PORT=str(process.port))
+    assert any("already in use" in record["message"] for record in also.records)
+    assert process.popen.returncode == 0
