@@ -1,10 +1,16 @@
 """Every form that a model has on disk, told apart by its content."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import pickle
+import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -376,6 +382,8 @@ class Evil:
 
 
 PICKLES = {f"protocol {k}": pickle.dumps([np.zeros(3), Evil()], protocol=k) for k in range(6)}
+PICKLES |= {f"protocol {k} of an object": pickle.dumps(Evil(), protocol=k) for k in range(6)}
+PICKLES |= {f"protocol {k} of a dict": pickle.dumps({"a": [Evil()]}, protocol=k) for k in range(6)}
 
 
 @pytest.mark.parametrize("data", PICKLES.values(), ids=PICKLES)
@@ -386,24 +394,114 @@ def test_a_pickle_is_refused_with_the_lines_that_turn_it_into_arrays(tmp_path: P
     assert not Path("hacked").exists()
 
 
-def test_objects_in_numpy_files_are_refused_as_pickles(tmp_path: Path) -> None:
-    ragged = np.array([np.zeros(2), Evil()], dtype=object)
-    np.save(tmp_path / "w.npy", ragged, allow_pickle=True)
-    with pytest.raises(Unsupported, match=r"pickle.*np\.savez"):
-        load_model(tmp_path / "w.npy")
-    np.savez(tmp_path / "w.npz", ragged, allow_pickle=True)
-    with pytest.raises(UnreadableFile, match=r"pickle.*np\.savez"):
-        load_model(tmp_path / "w.npz")
+def objects(*items: Any) -> Any:
+    """An array of objects, as NumPy made it of arrays of several shapes."""
+    array = np.empty(len(items), object)
+    for k, item in enumerate(items):
+        array[k] = item
+    return array
+
+
+# No bias, and as many features as units: two arrays of one shape, which must not become one.
+K, R, D = numbers(4, 16), numbers(4, 16) + 1, numbers(4, 2)
+HELD: dict[str, Any] = {
+    "a list": [K, R, D],
+    "a tuple": (K, R, D),
+    "a list in a list": [[K, R, D]],
+    "a list a layer": [[], [K, R], [], [D]],
+    "by layer": {"lstm": [K, R], "dense": [D]},
+    "by name": {"kernel": K, "recurrent_kernel": R, "dense": D},
+    "numbers": [K.tolist(), R.tolist(), D.tolist()],
+    "numbers in a list": [[K.tolist(), R.tolist(), D.tolist()]],
+    "objects": objects(K, R, D),
+    "objects a layer": objects([K, R], [D]),
+    "objects of objects": objects(objects(K, R), objects(D)),
+}
+
+
+def dump(path: Path, held: Any) -> None:
+    if path.suffix == ".npy":
+        np.save(path, held if isinstance(held, np.ndarray) else objects(*held), allow_pickle=True)
+    elif path.suffix == ".npz":
+        np.savez(path, held if isinstance(held, np.ndarray) else objects(*held), allow_pickle=True)
+    else:
+        path.write_bytes(pickle.dumps(held))
+
+
+def lines_for(path: Path) -> list[str]:
+    """The lines of Python that the refusal of a file gives: for weights, and for a model."""
+    with pytest.raises(Unsupported, match="can run any code") as refused:
+        load_model(path)
+    lines = re.findall(r"import (?:numpy|pickle|joblib).*?\)(?=\. Or|$)", str(refused.value))
+    assert len(lines) == 2
+    return lines
+
+
+def run(line: str, path: Path) -> None:
+    """As somebody would paste it, into a Python of its own."""
+    program = f"FILE = {str(path)!r}\n{line}"
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run([sys.executable, "-c", program], env=environ, check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("held", "suffix"),
+    [(held, suffix) for held in HELD for suffix in (".pkl", ".npy", ".npz") if suffix == ".pkl" or held[:2] != "by"],
+)
+def test_the_lines_for_weights_in_a_pickle_turn_them_into_a_file_that_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str, suffix: str
+) -> None:
+    path = tmp_path / f"w{suffix}"
+    dump(path, HELD[held])
+    monkeypatch.chdir(tmp_path)
+    run(lines_for(path)[0], path)
+    with np.load("weights.npz") as made:
+        for name, array in zip(made.files, (K, R, D), strict=True):
+            assert np.array_equal(made[name], array)
+    architecture = sequential([lstm(features=4, use_bias=False), dense(use_bias=False)], [5, 4])
+    Path("weights.json").write_text(json.dumps(architecture))
+    assert load_model("weights.npz").output_shape == (2,)
+
+
+class Kept:
+    """Stands for a model of Keras, which a pickle names by its module and class."""
+
+    def save(self, path: str) -> None:
+        save_sequential(Path(path), [lstm(), dense()])
+
+
+def test_the_line_for_a_model_in_a_pickle_saves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps(Kept()))
+    monkeypatch.chdir(tmp_path)
+    run(lines_for(path)[1], path)
+    assert load_model("model.h5").output_shape == (2,)
+
+
+def test_of_joblib_another_function_loads_it(tmp_path: Path) -> None:
+    (tmp_path / "w.pkl").write_bytes(b"\x80\x04\x95\x9a\0\0\0\0\0\0\0]\x94\x8c\x13joblib.numpy_pickle\x94")
+    assert all("joblib" in line for line in lines_for(tmp_path / "w.pkl"))
+
+
+def test_one_array_is_no_model(tmp_path: Path) -> None:
     np.save(tmp_path / "w.npy", np.zeros(3))
     with pytest.raises(Unsupported, match="one array"):
         load_model(tmp_path / "w.npy")
-    assert not Path("hacked").exists()
 
 
-def pytorch() -> bytes:
+def test_weights_of_tensorflow_js_are_known_by_the_file_beside_them(tmp_path: Path) -> None:
+    manifest = {"weightsManifest": [{"paths": ["group1-shard1of1.bin"], "weights": []}]}
+    (tmp_path / "model.json").write_text(json.dumps(manifest))
+    for name, reason in (("group1-shard1of1.bin", "tensorflowjs_converter"), ("other.bin", "no model in any form")):
+        (tmp_path / name).write_bytes(numbers(3, 16).tobytes())
+        with pytest.raises((UnreadableFile, Unsupported), match=reason):
+            load_model(tmp_path / name)
+
+
+def another_zip(name: str) -> bytes:
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
-        archive.writestr("archive/data.pkl", b"")
+        archive.writestr(name, b"")
     return data.getvalue()
 
 
@@ -422,9 +520,18 @@ STRANGE: dict[str, tuple[bytes, str]] = {
     "a SavedModel": (b"\x08\x01\x12\xfa", "no model in any form"),
     "zeros": (bytes(3000), "no model in any form"),
     "text": (b"hello", "no model in any form"),
-    "another zip": (pytorch(), "neither a .keras file"),
+    "another zip": (another_zip("notes.txt"), "neither a .keras file"),
+    "PyTorch": (another_zip("archive/data.pkl"), "PyTorch"),
+    "TensorFlow Lite": (b"\x1c\0\0\0TFL3" + bytes(64), "TensorFlow Lite.*model.save"),
+    "ONNX": (b"\x08\x07\x12\x07tf2onnx\x1a\x061.15.0" + bytes(64), "ONNX.*model.save"),
+    "ONNX of nobody": (b"\x08\x08:\xff\x01\n" + bytes(64), "ONNX.*model.save"),
+    "TensorFlow.js": (b'{"format": "layers-model", "modelTopology": {}}', "tensorflowjs_converter"),
+    "TensorFlow.js, old": (b'\xef\xbb\xbf{"modelTopology": {}, "weightsManifest": []}', "tensorflowjs_converter"),
+    "gzip": (gzip.compress(b"hello"), "gunzip"),
+    "bzip2": (bz2.compress(b"hello"), "bunzip2"),
+    "xz": (lzma.compress(b"hello"), "unxz"),
     "an empty zip": (b"PK\x05\x06" + bytes(18), "neither a .keras file"),
-    "half a zip": (pytorch()[:60], "cut short"),
+    "half a zip": (another_zip("notes.txt")[:60], "cut short"),
     "half a signature": (b"\x89HDF\r\n\x1a\n" + bytes(100), "cut short"),
     "other JSON": (b'{"loss": 3}', "neither a model's architecture nor"),
     "a JSON number in quotes": (b'"3"', "neither a model's architecture nor"),

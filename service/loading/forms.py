@@ -1,7 +1,6 @@
 """Which form a file has, by its content, and what each holds."""
 
 import os
-import re
 import zipfile
 from functools import partial
 from io import BufferedReader
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from service.budget import Budget
 from service.errors import LstmServeError, MissingFact, ModelError, UnreadableFile, Unsupported
-from service.loading import hdf5, keras_hdf5, keras_v3, tensor_bundle, weight_lists, weights, zips
+from service.loading import foreign, hdf5, keras_hdf5, keras_v3, tensor_bundle, weight_lists, weights, zips
 from service.loading.contents import Contents
 from service.loading.described import parse_model
 from service.loading.keras_json import parse
@@ -18,16 +17,6 @@ from service.text import decode
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_JSON_BYTES = 16 << 20
 MAX_JSON_LISTS = 1 << 19
-
-PICKLE = (
-    "is a pickle, or holds one, and loading a pickle can run any code. Turn it into plain arrays where you trust it: "
-    "import pickle, numpy as np; np.savez('weights.npz', *pickle.load(open(FILE, 'rb')))"
-)
-YAML = (
-    "is YAML, which later Kerases dropped as a risk. Turn it into JSON in the Keras that wrote it: "
-    "from keras.models import model_from_yaml; "
-    "open('model.json', 'w').write(model_from_yaml(open(FILE).read()).to_json())"
-)
 
 
 def read(file: BufferedReader, budget: Budget) -> Contents:
@@ -67,6 +56,8 @@ def _zip(archive: zipfile.ZipFile, file: BufferedReader, budget: Budget) -> Cont
         return keras_v3.read_zip(archive, file, budget)
     if names and all(name.endswith(".npy") for name in names):
         return weight_lists.from_npz(archive, file, budget)
+    if any(name.endswith("data.pkl") for name in names):
+        raise Unsupported(foreign.TORCH)
     raise UnreadableFile(
         "is a zip, and neither a .keras file, which has a config.json, nor an .npz file of arrays. "
         "Unpack it if the model is inside"
@@ -106,6 +97,8 @@ def _json(file: BufferedReader) -> Contents:
         return weight_lists.from_json(content)
     if isinstance(content, dict) and "weight_map" in content:
         raise Unsupported("lists weights that Keras split over several files. Save them in one, without max_shard_size")
+    if isinstance(content, dict) and ("modelTopology" in content or "weightsManifest" in content):
+        raise Unsupported(foreign.TFJS)
     raise UnreadableFile("is JSON, and neither a model's architecture nor a list of weights")
 
 
@@ -116,30 +109,7 @@ def _refusal(head: bytes, file: BufferedReader) -> ModelError:
             "is the index of a TensorFlow checkpoint under another name. "
             "Name it as it was, NAME.index beside NAME.data-00000-of-00001"
         )
-    for pattern, error in RECOGNIZED:
-        if re.search(pattern, head):
-            return error
-    return UnreadableFile(
-        "is no model in any form that is read: HDF5 or .keras of Keras, weights as HDF5, .npz or JSON. "
-        "The download may be incomplete. Save the model with model.save('model.h5')"
-    )
-
-
-SAVEZ = "Save weights as np.savez('weights.npz', *model.get_weights())"
-
-# By how the file begins.
-RECOGNIZED: tuple[tuple[bytes, ModelError], ...] = (
-    (rb"^version https://git-lfs", UnreadableFile("is a pointer of Git LFS, not the file. Run: git lfs pull")),
-    (rb"(?s)^\x93NUMPY.{2,60}'descr': '\|O'", Unsupported(PICKLE)),
-    (rb"^\x93NUMPY", Unsupported(f"is one array, where all of a model's weights were expected. {SAVEZ}")),
-    # Protocols 2 to 5; and 0 and 1, of a list or of an array.
-    (rb"^(\x80[\x02-\x05]|\(l|\]q|c(numpy|_codecs))", Unsupported(PICKLE)),
-    (rb"(?m)^(class_name|backend|config|keras_version) *:", Unsupported(YAML)),
-    (
-        rb"(?i)^\s*<(!doctype|html|\?xml)",
-        UnreadableFile("is a web page: the download went wrong. Fetch the file itself, not the page about it"),
-    ),
-)
+    return foreign.refusal(head, file)
 
 
 def _is_table(file: BufferedReader) -> bool:

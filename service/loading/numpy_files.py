@@ -26,6 +26,10 @@ MAX_AXES = 32
 AnyArray = npt.NDArray[Any]
 
 
+class HoldsObjects(UnreadableFile):
+    """An array of Python objects, which is a pickle."""
+
+
 def read_npy(source: BinaryIO, name: str = "the .npy file", limit: int = MAX_BYTES) -> AnyArray:
     """The array of a .npy file. Raises UnreadableFile for anything but plain numbers of the declared size."""
     data = source.read(limit + 1)
@@ -39,7 +43,7 @@ def read_npy(source: BinaryIO, name: str = "the .npy file", limit: int = MAX_BYT
     except Exception as error:  # noqa: BLE001 - its header is a Python literal: a tokenizer's error, an IndexError ...
         raise UnreadableFile(f"{name} is not a NumPy array, or is damaged: {str(error)[:100]}") from None
     if dtype.hasobject:
-        raise UnreadableFile(
+        raise HoldsObjects(
             f"{name} holds Python objects, which only pickle can read, and a pickle can run any code. "
             "Save plain numbers instead, with np.save, or np.savez for several arrays"
         )

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from service.budget import Budget
 from service.engine.activations import Array
-from service.errors import UnreadableFile
+from service.errors import UnreadableFile, Unsupported
 from service.loading import stack, weights
 from service.loading.contents import Contents
+from service.loading.foreign import PICKLE
 from service.loading.keras_json import UNKNOWN
-from service.loading.numpy_files import read_npz
+from service.loading.numpy_files import HoldsObjects, read_npz
 
 DOUBLED = (
     "the weights are there {} times over, as [model.get_weights() for layer in model.layers] makes them; taken once"
@@ -26,7 +27,10 @@ def from_npz(archive: zipfile.ZipFile, file: BinaryIO, budget: Budget) -> Conten
     """Of `np.savez("w.npz", *model.get_weights())`: arr_0, arr_1, ... by their numbers, other names as they come."""
     most = budget.left
     budget.take(sum(member.file_size for member in archive.infolist()), archive.namelist()[-1][:100])
-    named = read_npz(file, limit=most)
+    try:
+        named = read_npz(file, limit=most)
+    except HoldsObjects:
+        raise Unsupported(PICKLE) from None
     # What is shorter than a float32 grows to one.
     budget.take(sum(max(0, 4 * array.size - array.nbytes) for array in named.values()), [*named][-1][:100])
     if all(re.fullmatch(r"arr_\d{1,6}", name) for name in named):
