@@ -355,3 +355,19 @@ class Scaling(Plain):
         """x scaled, of x's shape."""
         scaled: npt.NDArray[np.float64] = (xs[0] - self.offset) / self.scale
         return scaled.astype(np.float32), masks[0]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Unscaling(Plain):
+    """x * scale + offset, from the card: what was done to the targets before training, undone.
+
+    offset and scale: float64, one for each number of the last axis, or one for all. In float64, as Scaling is.
+    """
+
+    offset: npt.NDArray[np.float64]
+    scale: npt.NDArray[np.float64]
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+        """x in the targets' own units, of x's shape."""
+        unscaled: npt.NDArray[np.float64] = xs[0] * self.scale + self.offset
+        return unscaled.astype(np.float32), masks[0]

@@ -1,7 +1,7 @@
 """A model: layers in the order of their computation, and what is known of where it comes from."""
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -44,7 +44,9 @@ class Origin:
 
     `assumed` says in words what the file did not tell and its Keras version fixes. `golden_rows` counts the golden
     predictions that were replayed, `golden_difference` is the worst difference among them, scaled as in the tolerance.
-    `input_name` and `output_name` are what Keras calls the model's input and output.
+    `input_name` and `output_name` are what Keras calls the model's input and output. `rounding` is how far the golden
+    predictions, which are Keras' own, are from what float64 gives, where that is why they are held to less.
+    `told_sha256` is of the model together with what was said besides it that its numbers depend on, if anything was.
     """
 
     file: str
@@ -57,6 +59,13 @@ class Origin:
     tolerance: float = TOLERANCE
     golden_rows: int = 0
     golden_difference: float | None = None
+    rounding: float | None = None
+    told_sha256: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of all that the numbers depend on: the model's own, unless its card or a file beside it counts."""
+        return self.told_sha256 or self.sha256
 
     @property
     def verified(self) -> bool:
@@ -91,7 +100,7 @@ class Model:
     """An immutable model with one input and one output. Safe to use from several threads.
 
     `input_shape` is without the batch axis, a free axis is None; `input_dtype` is float32, or float64 where the card's
-    scaling comes first, or int32 where an Embedding does.
+    scaling comes first, or int32 where an Embedding does. The last `added` nodes are the card's, none of them Keras'.
     """
 
     nodes: tuple[Node, ...]
@@ -99,6 +108,7 @@ class Model:
     input_dtype: npt.DTypeLike
     origin: Origin
     about: About
+    added: int = 0
 
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:
@@ -127,6 +137,11 @@ class Model:
         while index and _passes_on(self.nodes[index - 1].layer):
             index = self.nodes[index - 1].inputs[0]
         return self.nodes[index - 1].layer.last_activation if index else None
+
+    @cached_property
+    def as_in_keras(self) -> "Model":
+        """The model up to what Keras answered, without what the card does after that."""
+        return replace(self, nodes=self.nodes[: len(self.nodes) - self.added], added=0)
 
     @property
     def parameters(self) -> int:
@@ -202,7 +217,7 @@ class Model:
 
         Overflow becomes infinity, no warning.
         """
-        rows = self._rows_at_once(x.shape[1:])
+        rows = self.rows_at_once(x.shape[1:])
         with np.errstate(all="ignore"):
             if len(x) <= rows:
                 return self._run(x)
@@ -270,7 +285,8 @@ class Model:
             shapes.append(layer.output_shape([shapes[k] for k in inputs]))
         return shapes
 
-    def _rows_at_once(self, shape: tuple[int, ...]) -> int:
+    def rows_at_once(self, shape: tuple[int, ...]) -> int:
+        """How many rows of this shape are computed in one pass, so that memory stays bounded."""
         if shape == self.input_shape:
             return self._rows_at_fixed_shape
         return _rows(self.shapes_for(shape))

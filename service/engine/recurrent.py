@@ -109,10 +109,10 @@ class GRU(Recurrent):
         the recurrent part is a product of its own, and all of it zeros here.
         """
         u = self.units
-        bias = np.zeros((2, 3 * u), np.float32)
+        bias = np.zeros((2, 3 * u), self.kernel.dtype)
         if self.bias is not None:
             bias[: 2 if self.reset_after else 1] = self.bias
-        packed = np.zeros((u + len(self.kernel) + 1, 4 * u), np.float32)
+        packed = np.zeros((u + len(self.kernel) + 1, 4 * u), self.kernel.dtype)
         packed[:, : 2 * u] = np.vstack(
             [self.recurrent_kernel[:, : 2 * u], self.kernel[:, : 2 * u], bias.sum(axis=0, keepdims=True)[:, : 2 * u]]
         )

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,17 +26,18 @@ Shape = tuple[int | None, ...]
 # Steps whose operands are laid out at once: memory grows with the batch, never with the length of a sequence.
 BLOCK = 32
 
-Allocate = Callable[[Sequence[tuple[int, ...]]], list[Array]]  # shapes to arrays, of whatever content
+Allocate = Callable[[Sequence[tuple[int, ...]], np.dtype[Any]], list[Array]]  # arrays, of whatever content
 
 _local = threading.local()
 
 
-def _scratch(shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+def _scratch(shapes: Sequence[tuple[int, ...]], dtype: np.dtype[Any]) -> list[Array]:
     """This thread's scratch memory, cut into arrays of these shapes; they hold until the thread's next call."""
     sizes = [math.prod(shape) for shape in shapes]
-    memory: Array | None = getattr(_local, "memory", None)
+    memory: Array | None = getattr(_local, dtype.char, None)
     if memory is None or memory.size < sum(sizes):
-        memory = _local.memory = np.empty(sum(sizes), np.float32)
+        memory = np.empty(sum(sizes), dtype)
+        setattr(_local, dtype.char, memory)
     arrays, start = [], 0
     for shape, size in zip(shapes, sizes, strict=True):
         arrays.append(memory[start : start + size].reshape(shape))
@@ -63,7 +64,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Recurrent(ABC):
-    """What every recurrent layer has: arrays in Keras' own layout, float32, and how it walks through time.
+    """What every recurrent layer has: arrays in Keras' own layout, of one dtype, and how it walks through time.
 
     With `go_backwards` the steps are taken last to first, and a returned sequence stays in that order, as in Keras.
     With `zero_output_for_mask` the output of a masked step is 0; without it, the last output before it, held.
@@ -139,7 +140,7 @@ def scan(layer: Recurrent, x: Array, mask: Mask, record: dict[str, list[Array]] 
     if layer.go_backwards:
         x = x[:, ::-1]
         mask = None if mask is None else mask[:, ::-1]
-    y = np.empty((b, timesteps, u), np.float32) if layer.return_sequences else None
+    y = np.empty((b, timesteps, u), layer.kernel.dtype) if layer.return_sequences else None
     block = min(BLOCK, timesteps)
     operands, steps, hs, step = _alone(layer, block) if b == 1 else _workspace(layer, block, b, _scratch)
     advance = _plain(step) if mask is None and record is None else _observed(step, mask, record)
@@ -179,7 +180,8 @@ class Workspace(NamedTuple):
 
 def _workspace(layer: Recurrent, block: int, b: int, allocate: Allocate) -> Workspace:
     """One for so many steps of b rows."""
-    operands, *buffers = allocate([(block + 1, layer.units + len(layer.kernel) + 1, b), *layer.buffers(b)])
+    shapes = [(block + 1, layer.units + len(layer.kernel) + 1, b), *layer.buffers(b)]
+    operands, *buffers = allocate(shapes, layer.kernel.dtype)
     operands[:, -1] = 1
     steps = _without_batch(operands)
     step = layer.step([_without_batch(buffer) for buffer in buffers])
@@ -194,8 +196,8 @@ def _alone(layer: Recurrent, block: int) -> Workspace:
     return kept
 
 
-def _empty(shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-    return [np.empty(shape, np.float32) for shape in shapes]
+def _empty(shapes: Sequence[tuple[int, ...]], dtype: np.dtype[Any]) -> list[Array]:
+    return [np.empty(shape, dtype) for shape in shapes]
 
 
 def _without_batch(array: Array) -> Array:

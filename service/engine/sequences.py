@@ -100,7 +100,7 @@ class Conv1D(Product):
         """x (b, T, features) -> (b, windows, filters). No mask: tf.keras and Keras 3 drop it, older ones refuse it."""
         (x,) = xs
         b, timesteps, _ = x.shape
-        y = np.zeros((b, self.window.count(timesteps) or 0, self.kernel.shape[2]), np.float32)
+        y = np.zeros((b, self.window.count(timesteps) or 0, self.kernel.shape[2]), self.kernel.dtype)
         for k, windows, steps in self.window.taps(timesteps):
             y[:, windows] += x[:, steps] @ self.kernel[k]
         if self.bias is not None:
@@ -124,7 +124,7 @@ class Pooling1D(Plain):
         (x,) = xs
         b, timesteps, features = x.shape
         n = self.window.count(timesteps) or 0
-        y = np.full((b, n, features), 0 if self.average else -np.inf, np.float32)
+        y = np.full((b, n, features), 0 if self.average else -np.inf, x.dtype)
         met = np.zeros((n, 1), np.float32)
         for _, windows, steps in self.window.taps(timesteps):
             if self.average:

@@ -19,6 +19,7 @@ from service.engine.layers import (
     PReLU,
     Rescaling,
     Scaling,
+    Unscaling,
 )
 from service.engine.recurrent import GRU, LSTM, SimpleRNN
 from service.engine.scan import Shape
@@ -86,6 +87,7 @@ TABLE: dict[type, Callable[[Any, Shape], Words]] = {
     Merge: layers.merge,
     Concatenate: layers.concatenate,
     Scaling: layers.scaling,
+    Unscaling: layers.unscaling,
     Embedding: sequences.embedding,
     Masking: sequences.masking,
     Conv1D: sequences.conv1d,

@@ -15,6 +15,7 @@ from service.engine.layers import (
     PReLU,
     Rescaling,
     Scaling,
+    Unscaling,
 )
 from service.engine.scan import Shape
 from service.words.activations import formulas, slips
@@ -152,6 +153,24 @@ def scaling(layer: Scaling, _: Shape) -> Words:
             f"offset = {_literal(layer.offset, np.float64)}",
             f"scale = {_literal(layer.scale, np.float64)}",
             "y = ((y - offset) / scale).astype(np.float32)",
+        ],
+    )
+
+
+def unscaling(layer: Unscaling, _: Shape) -> Words:
+    """What the card says was done to the targets before training, undone."""
+    return Words(
+        roles={},
+        way=[
+            "y = x * scale + offset, in float64 and then rounded to float32; the card gives",
+            f"  offset  {_span(layer.offset)}",
+            f"  scale   {_span(layer.scale)}",
+        ],
+        slips=["The card's output_scaling is undone here. Keras' own model answers what comes in."],
+        numpy=[
+            f"offset = {_literal(layer.offset, np.float64)}",
+            f"scale = {_literal(layer.scale, np.float64)}",
+            "y = (y * scale + offset).astype(np.float32)",
         ],
     )
 
