@@ -55,6 +55,7 @@ def _known(model: Model, path: Path, missed: ModelError | None) -> list[str]:
         ("format", origin.format),
         ("saved by", _saved_by(model)),
         ("sha256", origin.sha256),
+        *([] if origin.told_sha256 is None else [("digest", f"{origin.digest}, with what the card or a file says")]),
         ("card", f"{'' if beside.exists() else 'none: there is no file '}{shown(beside.name, 200)}"),
         ("name", f"{about.name}, version {about.version}"),
         *([] if about.description is None else [("about", shown(about.description, 1000))]),
@@ -67,7 +68,10 @@ def _known(model: Model, path: Path, missed: ModelError | None) -> list[str]:
     if about.classes is not None:
         facts.append(("classes", ", ".join(f"{k} = {shown(label)}" for k, label in enumerate(about.classes))))
     facts.append(("assumed", "; ".join(origin.assumed) or "nothing: the file says all that the numbers depend on"))
-    if origin.tolerance != TOLERANCE:
+    if origin.rounding is not None:
+        keras = f"Keras' own float32 answers are up to {origin.rounding:.2g} from those of float64"
+        facts.append(("precision", f"ill-conditioned: {keras}, so it is held to {origin.tolerance:.2g} of them"))
+    elif origin.tolerance != TOLERANCE:
         facts.append(("precision", f"computed in float32, held to {origin.tolerance:g} of what Keras answers"))
     lines = [line for name, text in facts for line in _fact(name, text)]
     return lines + _verified(model, path, missed)
@@ -92,7 +96,7 @@ def _verified(model: Model, path: Path, missed: ModelError | None) -> list[str]:
         return _fact(
             "verified",
             f"yes: it reproduces the {origin.golden_rows} predictions of Keras in {beside}; the worst difference is "
-            f"{origin.golden_difference:.2g}, and {origin.tolerance:g} is allowed",
+            f"{origin.golden_difference:.2g}, and {origin.tolerance:.2g} is allowed",
         )
     return [
         *_fact(

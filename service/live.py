@@ -117,6 +117,13 @@ class Live:
             log.warning("assumed: %s", assumption)
         if origin.verified:
             log.info("it reproduces %d golden predictions to %.1e", origin.golden_rows, origin.golden_difference)
+            if origin.rounding is not None:
+                log.warning(
+                    "float32 is not enough for 1e-5 in this model: Keras' own answers are up to %.1e from those of "
+                    "float64, so the tolerance is %.1e",
+                    origin.rounding,
+                    origin.tolerance,
+                )
         else:
             log.warning(
                 "not verified: there are no golden predictions. Make them where Keras is: "

@@ -105,7 +105,9 @@ class Metrics:
             "lstmserve_predictions", "Answers by predicted class: drift at a glance", "predicted_class"
         )
         self.model = Gauge(
-            "lstmserve_model_info", "The model being served", ["name", "version", "sha256", "keras", "verified"]
+            "lstmserve_model_info",
+            "The model being served",
+            ["name", "version", "sha256", "digest", "keras", "verified"],
         )
         self.load = Gauge("lstmserve_model_load_seconds", "Time to load, check and warm up the model")
         self.reloads = Tally("lstmserve_model_reloads", "Times that the model's files were read, by outcome", "outcome")
@@ -140,6 +142,7 @@ class Metrics:
             model.about.name,
             model.about.version,
             model.origin.sha256,
+            model.origin.digest,
             model.origin.keras or "",
             str(model.origin.verified).lower(),
         )

@@ -138,11 +138,15 @@ class ModelInfo(Schema):
     file: str
     format: str
     keras_version: str | None = Field(description="the Keras that saved the file")
-    sha256: str
+    sha256: str = Field(description="of the model's own file, or files")
+    digest: str = Field(description="of all that the numbers depend on, the card's part too: what X-Model-Sha256 says")
     verified: bool = Field(description="whether it has reproduced what Keras answered")
     golden_rows: int
     golden_difference: float | None
     tolerance: float
+    rounding: float | None = Field(
+        description="where float32 does not suffice for 1e-5: how far Keras' own answers are from those of float64"
+    )
     assumed: list[str] = Field(description="what the file does not tell and its Keras version fixes")
     input_shape: list[int | None] = Field(description="without the batch axis; null is any size")
     output_shape: list[int | None]
@@ -166,10 +170,12 @@ def model_info(model: Model) -> ModelInfo:
         format=origin.format,
         keras_version=origin.keras,
         sha256=origin.sha256,
+        digest=origin.digest,
         verified=origin.verified,
         golden_rows=origin.golden_rows,
         golden_difference=origin.golden_difference,
         tolerance=origin.tolerance,
+        rounding=origin.rounding,
         assumed=list(origin.assumed),
         input_shape=list(model.input_shape),
         output_shape=list(model.output_shape),

@@ -11,3 +11,8 @@ def without_mark(data: bytes) -> bytes:
 def decode(data: bytes) -> str:
     """The text of UTF-8 bytes without a byte-order mark. Raises UnicodeDecodeError."""
     return without_mark(data).decode("utf-8")
+
+
+def printable(text: str) -> str:
+    """Text with what comes out of a file escaped where a terminal or a log would take it for more than text."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,10 +1,14 @@
+import contextlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service import load_model
 from service.errors import ModelError, WrongNumbers
@@ -26,6 +30,7 @@ def test_every_field(tmp_path: Path) -> None:
         "classes": ["new", "old"],
         "features": ["speed", {"name": "load", "unit": "kN", "description": "on the bearing"}],
         "scaling": {"mean": [1, 2.5], "scale": [3, 4]},
+        "output_scaling": {"min": [0], "max": [10]},
         "threshold": 0.3,
         "timesteps": 20,
         "architecture": "m.json",
@@ -42,10 +47,64 @@ def test_every_field(tmp_path: Path) -> None:
     assert fields.keys() == Card.model_fields.keys()
 
 
-def test_min_and_max(tmp_path: Path) -> None:
-    card = read(write(tmp_path, {"scaling": {"min": [-1, 2], "max": [3, 2.5]}}))
+X = st.floats(-1e6, 1e6)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "formula"),
+    [
+        ({"mean": [-1.5], "scale": [-4]}, lambda x: (x + 1.5) / -4),
+        ({"center": [2], "scale": [0.5]}, lambda x: (x - 2) / 0.5),
+        ({"min": [-1], "max": [3]}, lambda x: (x + 1) / 4),
+        ({"min": [-1], "max": [3], "range": [-1, 1]}, lambda x: (x + 1) / 4 * 2 - 1),
+        ({"min": [10], "max": [30], "range": [0.1, 0.9]}, lambda x: (x - 10) / 20 * 0.8 + 0.1),
+        # As scikit-learn scales a column that never changed.
+        ({"min": [7], "max": [7], "range": [-1, 1]}, lambda x: (x - 7) * 2 - 1),
+    ],
+)
+def test_forms_of_scaling(scaling: dict[str, Any], formula: Callable[[float], float]) -> None:
+    card = Card.model_validate({"scaling": scaling})
     assert card.scaling is not None
-    assert (card.scaling.offset, card.scaling.divisor) == ([-1, 2], [4, 0.5])
+    ((offset,), (divisor,)) = card.scaling.offset, card.scaling.divisor
+
+    @given(x=X)
+    def check(x: float) -> None:
+        assert (x - offset) / divisor == pytest.approx(formula(x), rel=1e-12, abs=1e-12)
+
+    check()
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "m.h5"
+    (tmp_path / "m.card.json").write_bytes(b'\xef\xbb\xbf{"version": 3, "classes": ["\xc3\xa4", "b"]}')
+    assert (read(path).version, read(path).classes) == ("3", ["ä", "b"])
+    (tmp_path / "m.card.json").write_bytes(b'\xef\xbb\xbf{"version": 3, "version": 4}')
+    with pytest.raises(ModelError, match="'version' is there twice"):
+        read(path)
+    (tmp_path / "m.card.json").write_text('{"version": 3}', "utf-16")
+    with pytest.raises(ModelError, match="text in UTF-16; save it as UTF-8"):
+        read(path)
+
+
+def test_a_link_to_nothing_is_no_card(tmp_path: Path) -> None:
+    (tmp_path / "m.card.json").symlink_to("gone.json")
+    with pytest.raises(ModelError, match="it is a link to a file that is not there"):
+        read(tmp_path / "m.h5")
+
+
+@pytest.mark.parametrize("field", Card.model_fields)
+@pytest.mark.parametrize("wrong", [0, -1.5, 1e30, True, "", "\x00", "a" * 2000, [], [1, 2], [None], [{}], {}, {"x": 1}])
+def test_what_is_wrong_is_said_in_our_words(tmp_path: Path, field: str, wrong: Any) -> None:
+    path = write(tmp_path, {field: wrong})
+    with contextlib.suppress(ModelError):  # some of these are right somewhere
+        read(path)
+        return
+    with pytest.raises(ModelError) as caught:
+        read(path)
+    said = str(caught.value)
+    assert f"is wrong: {field}" in said
+    for theirs in ("Input should", "Field required", "String should", "List should", "Extra inputs", "should match"):
+        assert theirs not in said
 
 
 def test_a_pipe_is_no_card(tmp_path: Path) -> None:
@@ -72,16 +131,31 @@ def test_no_card(tmp_path: Path) -> None:
         ({"features": ["a", "a"]}, "features: each name must be given once"),
         ({"classes": ["a", "a"]}, "classes: each name must be given once"),
         ({"scaling": {"min": [1, 2, 3], "max": [2, 3]}}, "scaling: the two lists of scaling are of different lengths"),
-        ({"scaling": {"min": [1, 2], "max": [2, 1]}}, "scaling: no scale may be 0, and each max must be over its min"),
+        ({"scaling": {"min": [1, 2], "max": [2, 1]}}, "scaling: no scale may be 0, and no max may be under its min"),
         ({"scaling": {"mean": [1], "scale": [0]}}, "scaling: no scale may be 0"),
-        ({"scaling": {"mean": [1]}}, "scaling is either mean and scale, or min and max"),
-        ({"scaling": {"std": [1]}}, "scaling.std: is not a field"),
+        ({"scaling": {"mean": [1]}}, "scaling: expected mean and scale (as a StandardScaler has them)"),
+        (
+            {"scaling": {"center": [1]}},
+            "center and scale (a RobustScaler), or min and max (a MinMaxScaler), with range",
+        ),
+        ({"scaling": {"min": [1], "max": [2], "range": [1, 1]}}, "range goes with min and max, and is two numbers"),
+        ({"scaling": {"mean": [1], "scale": [2], "range": [0, 1]}}, "range goes with min and max"),
+        ({"scaling": {"min": [-1e308], "max": [1e308]}}, "the numbers of scaling are too large"),
+        ({"scaling": {"std": [1]}}, "scaling.std is not a field; did you mean scale? It is mean and scale"),
+        ({"scaling": {"mean_": [1]}}, "scaling.mean_ is not a field; did you mean mean? It is mean and scale"),
+        ({"scaling": {"data_min_": [1]}}, "scaling.data_min_ is not a field; did you mean min?"),
+        ({"scaling": {"feature_range": [0, 1]}}, "did you mean range?"),
+        ({"scaling": {"zzz": [1]}}, "scaling.zzz is not a field; the fields are mean, center, scale, min, max, range"),
+        ({"output_scaling": {"std": [1]}}, "output_scaling.std is not a field; did you mean scale?"),
+        ({"scaling": "robust"}, "scaling: expected an object with mean and scale"),
+        ({"scaling": {"mean": [1, "2"], "scale": [1, 2]}}, "scaling.mean.1: expected an object with mean and scale"),
+        ({"threshold": 1.5}, "threshold: expected a number above 0, and at most 1"),
         ({"classes": ["a", "b\x1b[31m"]}, "classes.1: holds control characters"),
         ({"architecture": 3}, "architecture: expected the name of a file"),
         ('{"classes": ["a", "b"], "version": 1, "classes": ["b", "a"]}', "'classes' is there twice"),
         ('{"metadata": {"a": {"b": 1, "b": 1}}}', "'b' is there twice"),
-        ("[1]", "the card: Input should be an object"),
-        ("{", "the card: Invalid JSON"),
+        ("[1]", "the card: expected an object, such as"),
+        ("{", "the card: is not valid JSON, EOF"),
         ('{"timesteps": NaN}', "timesteps"),
     ],
 )

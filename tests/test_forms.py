@@ -184,7 +184,15 @@ def test_a_pipe_is_no_golden_predictions(tmp_path: Path) -> None:
 
 def test_a_pipe_is_no_architecture(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "k3_model.json")
-    with pytest.raises(MissingFact, match=r"no file tells|do not tell"):
+    with pytest.raises(UnreadableFile, match=r"its architecture k3_model\.json cannot be read: it is no plain file"):
+        load_model(shutil.copy(ASKER / "k3_model.weights.h5", tmp_path))
+
+
+def test_a_link_to_nothing_is_no_architecture(tmp_path: Path) -> None:
+    (tmp_path / "k3_model.json").symlink_to("gone.json")
+    with pytest.raises(
+        UnreadableFile, match=r"k3_model\.json cannot be read: it is a link to a file that is not there"
+    ):
         load_model(shutil.copy(ASKER / "k3_model.weights.h5", tmp_path))
 
 

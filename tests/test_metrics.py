@@ -99,7 +99,8 @@ async def test_counts_agree_with_what_was_sent(golden: Golden) -> None:
     assert {reason: one_of(samples, "rejected_total", reason=reason) for reason in reasons} == reasons
     assert 0 < one_of(samples, "model_load_seconds") < 60
     model = app.state.live.model
-    info = {"name": "k215_model", "version": "1", "sha256": model.origin.sha256, "keras": "2.1.5", "verified": "false"}
+    hashes = {"sha256": model.origin.sha256, "digest": model.origin.digest}
+    info = {"name": "k215_model", "version": "1", **hashes, "keras": "2.1.5", "verified": "false"}
     assert one_of(samples, "model_info", **info) == 1
 
 

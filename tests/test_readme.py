@@ -124,6 +124,8 @@ def test_python(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> 
     golden = np.load("models/turbofan.golden.npz")
     names: dict[str, Any] = {"x": golden["x"], "model": load_model("my_model.h5"), "numpy": np}
     for block in blocks("python"):
+        if "scaler" in block:
+            continue  # has a test of its own
         imported = re.findall(r"^(?:from|import) (\w+)", block, re.MULTILINE)
         if any(importlib.util.find_spec(name) is None for name in imported):
             continue  # another server's client, which `make clients` installs
@@ -132,6 +134,46 @@ def test_python(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> 
             found = names.pop("probabilities")
             assert np.allclose(found, golden["y"][: len(found)], rtol=0, atol=1e-5)
     assert names["answer"]["predicted_class"] == golden["y"][0].argmax()
+
+
+class Frame:
+    """As much of a DataFrame as the recipe needs."""
+
+    columns = ("speed", "load")
+
+    def to_numpy(self) -> Any:
+        return np.array([[1480.2, 11.7], [1500.0, 3.25], [900.5, 40.0]])
+
+
+class Scaler:
+    """A fitted StandardScaler or MinMaxScaler, by its attributes."""
+
+    def __init__(self, scale: Any, shift: Any, kind: str) -> None:
+        self.scale_, self.shift, self.kind = np.array(scale), np.array(shift), kind
+
+    def transform(self, frame: Frame) -> Any:
+        x = frame.to_numpy()
+        return (x - self.shift) / self.scale_ if self.kind == "standard" else x * self.scale_ + self.shift
+
+    def inverse_transform(self, y: Any) -> Any:
+        y = np.asarray(y)
+        return y * self.scale_ + self.shift if self.kind == "standard" else (y - self.shift) / self.scale_
+
+
+@pytest.mark.parametrize("kind", ["standard", "min and max"])
+def test_the_card_of_a_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    from service.loading.card import read  # noqa: PLC0415 - where it is used
+
+    monkeypatch.chdir(tmp_path)
+    scaler, frame = Scaler([32.1, 4.4] if kind == "standard" else [0.003, 0.05], [-3.1, 12.5], kind), Frame()
+    (block,) = (block for block in blocks("python") if "scaler" in block)
+    exec(block, {"numpy": np, "scaler": scaler, "frame": frame})  # noqa: S102 - the README's own
+    card = read(tmp_path / "my_model.h5")
+    assert card.columns is not None
+    assert tuple(column.name for column in card.columns) == frame.columns
+    assert card.scaling is not None
+    scaled = (frame.to_numpy() - card.scaling.offset) / card.scaling.divisor
+    np.testing.assert_allclose(scaled, scaler.transform(frame), rtol=1e-12)
 
 
 def test_metrics_table() -> None:

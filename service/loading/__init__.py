@@ -6,25 +6,34 @@ from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
 
-import numpy as np
-
 from service.budget import MAX_BYTES, Budget
-from service.engine.activations import SOFTMAX, Array
-from service.engine.layers import Scaling
-from service.engine.model import About, Model, Node, Origin
-from service.engine.sequences import Embedding
-from service.errors import MissingFact, ModelError, UnreadableFile, Unsupported
-from service.loading import architecture, checkpoint, folders, forms, golden, keras1, saved_model, stack
+from service.engine.activations import Array
+from service.engine.model import Model, Origin
+from service.errors import MissingFact, ModelError, UnreadableFile
+from service.loading import (
+    architecture,
+    carded,
+    checkpoint,
+    digests,
+    folders,
+    forms,
+    golden,
+    keras1,
+    saved_model,
+    stack,
+)
 from service.loading import card as cards
 from service.loading import described as described_beside
 from service.loading.architecture import Architecture
-from service.loading.assembly import Assembled, assemble
+from service.loading.assembly import assemble
 from service.loading.card import Card
 from service.loading.contents import Contents
+from service.loading.described import Described
 from service.loading.keras_json import KerasVersion
 from service.loading.layers import check_class
 from service.loading.plain_files import Folder
 from service.loading.stack import GIVE_ARCHITECTURE
+from service.text import printable
 
 
 def load_model(
@@ -49,14 +58,9 @@ def load_model(
         model = _load(path, card, Budget(max_bytes))
         return golden.replay(model, path) if replay else model
     except ModelError as error:
-        raise type(error)(_printable(f"{path}: {error}")) from error
+        raise type(error)(printable(f"{path}: {error}")) from error
     except RecursionError:
         raise UnreadableFile(f"{path}: the model is nested too deeply") from None
-
-
-def _printable(text: str) -> str:
-    """Text with what comes out of a file escaped where a terminal or a log would take it for more than text."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def resolve(path: Path) -> Path:
@@ -96,10 +100,11 @@ def _load(path: Path, card: Card, budget: Budget) -> Model:
         raise UnreadableFile(f"cannot be read by this process, which runs as user id {os.getuid()}") from None
     except OSError as error:
         raise UnreadableFile(f"cannot be read: {error.strerror or error}") from None
-    wiring, arrays, keras, assumed = _wired(contents, card, path)
+    described = None if contents.config is not None else described_beside.read(card, path)
+    wiring, arrays, keras, assumed = _wired(contents, card, described)
     assembled = assemble(wiring, arrays, keras, card.timesteps)
     origin = Origin(
-        file=_printable(path.name),
+        file=printable(path.name),
         sha256=sha256,
         format=contents.format,
         keras=keras.text,
@@ -107,8 +112,10 @@ def _load(path: Path, card: Card, budget: Budget) -> Model:
         input_name=wiring.input_name,
         output_name=wiring.output_name,
         tolerance=assembled.tolerance,
+        told_sha256=digests.of(sha256, card, described),
     )
-    return _with_card(assembled, origin, card, path)
+    by_itself = described is None and contents.config is None  # then the architecture was made of what was said
+    return carded.model(assembled, origin, card, path, from_logits=None if by_itself else card.output_activation)
 
 
 def _read(path: Path, budget: Budget) -> tuple[str, Contents]:
@@ -125,12 +132,11 @@ def _read(path: Path, budget: Budget) -> tuple[str, Contents]:
 
 
 def _wired(
-    contents: Contents, card: Card, path: Path
+    contents: Contents, card: Card, described: Described | None
 ) -> tuple[Architecture, Sequence[Sequence[Array]], KerasVersion, tuple[str, ...]]:
     """The architecture, its arrays for each layer, the Keras that they are of, and what was assumed."""
     config, keras, assumed = contents.config, contents.keras, ()
     if config is None:
-        described = described_beside.read(card, path)
         if described is None and contents.stack is None:
             raise MissingFact(f"the file holds weights alone, and they do not tell their layers. {GIVE_ARCHITECTURE}")
         if described is None:
@@ -140,9 +146,8 @@ def _wired(
         keras = (described.keras or keras).with_backend("theano" if keras.theano else None)
     elif card.architecture is not None:
         raise UnreadableFile("a whole model says its architecture itself; remove that from its card")
-    told = [name for name in ("recurrent_activation", "output_activation") if getattr(card, name) is not None]
-    if told:
-        raise UnreadableFile(f"the architecture says its {', '.join(told)} itself; leave it out, and out of its card")
+    if card.recurrent_activation is not None:
+        raise UnreadableFile("the architecture says its recurrent_activation itself; leave it out, and out of its card")
     wiring = architecture.read(config, keras1.modern if keras.major == 1 else None)
     for layer, inputs in wiring.calls:
         check_class(wiring.layers[layer].class_name, wiring.layers[layer].name, len(inputs))
@@ -156,70 +161,3 @@ def _digest(file: BufferedReader, budget: Budget) -> str:
     budget.expect(size)
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _with_card(assembled: Assembled, origin: Origin, card: Card, path: Path) -> Model:
-    """The model, with the card's words, and its scaling as the first layer."""
-    nodes, input_shape = assembled.nodes, assembled.input_shape
-    takes_ids = any(isinstance(node.layer, Embedding) for node in nodes)
-    features = 1 if takes_ids else input_shape[-1] if input_shape else None
-    if card.scaling is not None:
-        if takes_ids:
-            raise UnreadableFile("its card scales the input, which is ids")
-        offset = np.array(card.scaling.offset, np.float64)
-        if len(offset) != features:
-            raise UnreadableFile(f"its card scales {len(offset)} features, the model has {features}")
-        scaling = Scaling(
-            name="scaling", keras_class="Scaling", offset=offset, scale=np.array(card.scaling.divisor, np.float64)
-        )
-        nodes = (Node(scaling, (0,)), *(Node(layer, tuple(k + 1 for k in inputs)) for layer, inputs in nodes))
-    name, version = cards.called(path)
-    about = About(
-        name=card.name or _printable(name),
-        version=card.version or version,
-        description=card.description,
-        classes=None if card.classes is None else tuple(card.classes),
-        features=card.columns,
-        metadata=card.metadata,
-        **({} if card.threshold is None else {"threshold": card.threshold}),
-    )
-    model = Model(
-        nodes=nodes,
-        input_shape=input_shape,
-        input_dtype=np.dtype(np.int32 if takes_ids else np.float32 if card.scaling is None else np.float64),
-        origin=origin,
-        about=about,
-    )
-    _refuse_certainty(model, card.output_activation)
-    if about.features is not None and len(about.features) != features:
-        raise UnreadableFile(f"its card names {len(about.features)} features, the model has {features}")
-    labels = {"binary": 2, "values": None}.get(model.kind, model.output_shape[-1] if model.output_shape else None)
-    if about.classes is not None and len(about.classes) != labels:
-        wanted = (
-            f"the model's output has {labels}"
-            if labels is not None
-            else "the model answers plain values: its last activation is no softmax, or at each step, and no sigmoid"
-        )
-        raise UnreadableFile(f"its card names {len(about.classes)} classes; {wanted}")
-    if card.threshold is not None and model.kind not in {"binary", "labels"}:
-        raise UnreadableFile(
-            "its card says a threshold, and the model has no probabilities that are each by itself: one sigmoid unit, "
-            "or several that the card names as classes"
-        )
-    return model
-
-
-def _refuse_certainty(model: Model, told: str | None) -> None:
-    """Raise where the output is a softmax over one unit: it is 1, whatever the input."""
-    if model.last_activation is not SOFTMAX or model.output_shape[-1:] != (1,):
-        return
-    always = "a softmax over one unit is 1, whatever the input"
-    if told is not None:
-        raise UnreadableFile(
-            f"output_activation is {told}, and the output is one unit: {always}. A probability of one unit is a "
-            "sigmoid: --output-activation sigmoid, or output_activation in the card"
-        )
-    raise Unsupported(
-        f"its output is one unit with softmax: {always}, in Keras as well. A probability of one unit is a sigmoid: "
-        "give the last layer activation='sigmoid', and train it again"
-    )

@@ -1,10 +1,12 @@
 """The card, `<stem>.card.json`: what a person adds to a model that its file does not tell."""
 
+import codecs
 import contextlib
 import difflib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -12,7 +14,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from service.engine.model import Feature
 from service.errors import UnreadableFile
+from service.loading import scalings
 from service.loading.plain_files import opened
+from service.loading.scalings import ScalingCard
+from service.text import without_mark
 
 MAX_BYTES = 4 << 20
 
@@ -24,7 +29,6 @@ def _printable(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
-Numbers = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
 
 
 def _distinct(texts: list[str]) -> list[str]:
@@ -49,39 +53,6 @@ class FeatureCard(_Part):
     description: Text | None = None
 
 
-class ScalingCard(_Part):
-    """What was done to the data before training: (x - mean) / scale, or (x - min) / (max - min)."""
-
-    mean: Numbers | None = None
-    scale: Numbers | None = None
-    min: Numbers | None = None
-    max: Numbers | None = None
-
-    @model_validator(mode="after")
-    def _one_pair(self) -> Self:
-        given = {name for name in ("mean", "scale", "min", "max") if getattr(self, name) is not None}
-        if given not in ({"mean", "scale"}, {"min", "max"}):
-            raise ValueError("scaling is either mean and scale, or min and max")
-        first, second = (self.mean, self.scale) if self.mean is not None else (self.min, self.max)
-        if len(first or []) != len(second or []):
-            raise ValueError("the two lists of scaling are of different lengths")
-        if 0 in self.divisor or (self.max is not None and min(self.divisor) < 0):
-            raise ValueError("no scale may be 0, and each max must be over its min")
-        return self
-
-    @property
-    def offset(self) -> list[float]:
-        """What is subtracted from each feature."""
-        return self.mean or self.min or []
-
-    @property
-    def divisor(self) -> list[float]:
-        """What each feature is then divided by."""
-        if self.scale is not None:
-            return self.scale
-        return [high - low for low, high in zip(self.min or [], self.max or [], strict=True)]
-
-
 VERSION = r"^[1-9][0-9]{0,17}$"
 
 
@@ -94,6 +65,7 @@ class Card(_Part):
     classes: Annotated[list[Text], Field(min_length=2), AfterValidator(_distinct)] | None = None
     features: list[Text | FeatureCard] | None = None
     scaling: ScalingCard | None = None
+    output_scaling: ScalingCard | None = None
     threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     timesteps: Annotated[int, Field(gt=0, lt=1 << 24)] | None = None
     architecture: Annotated[str, Field(min_length=1)] | dict[str, Any] | list[dict[str, Any]] | None = None
@@ -150,6 +122,9 @@ def read(model: Path) -> Card:
         raise UnreadableFile(f"its card {path.name} cannot be read: {error.strerror}") from None
     if len(data) > MAX_BYTES:
         raise UnreadableFile(f"its card {path.name} is larger than {MAX_BYTES >> 20} MiB")
+    data = without_mark(data)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UnreadableFile(f"its card {path.name} is text in UTF-16; save it as UTF-8")
     _expect_once(data, path.name)
     try:
         return Card.model_validate_json(data)
@@ -175,28 +150,50 @@ def _expect_once(data: bytes, name: str) -> None:
         raise UnreadableFile(f"its card {name} is wrong: {twice[0][:100]!a} is there twice")
 
 
-# What is expected of a field, where Pydantic's words would not say it.
+# What is expected of a field.
+TEXT = "expected text, of at most 1000 characters"
+NAME = 'expected the name of an activation, such as "sigmoid"'
+SCALING = f"expected an object with {scalings.FORMS}, each a list of numbers"
 EXPECTED = {
+    "the card": 'expected an object, such as {"classes": ["good", "bad"]}',
     "name": "expected letters, digits, '.', '_' and '-', a letter or a digit first",
     "version": 'expected a whole number from 1 on, such as "3"',
-    "architecture": "expected the name of a file beside the card, or what model.to_json() gives, or a list of layers",
+    "description": TEXT,
+    "classes": 'expected a list of two or more texts, such as ["good", "bad"]',
     "features": "expected names, or objects with a name and, where there are any, a unit and a description",
+    "scaling": SCALING,
+    "output_scaling": SCALING,
+    "threshold": "expected a number above 0, and at most 1",
+    "timesteps": "expected a whole number from 1 on",
+    "architecture": "expected the name of a file beside the card, or what model.to_json() gives, or a list of layers",
+    "recurrent_activation": NAME,
+    "output_activation": NAME,
+    "metadata": "expected an object",
 }
+SYNONYMS = {"labels": "classes", "class_names": "classes", "columns": "features", "normalization": "scaling"}
 
 
 def _in_words(where: tuple[str | int, ...], kind: str, message: str) -> str:
+    """What is wrong at a place of the card: ours where a validator of ours said it, else what was expected there."""
     field = str(where[0])[:100] if where else "the card"
+    if kind == "json_invalid":
+        return f"{field}: is not valid JSON, {message.removeprefix('Invalid JSON: ')}"
     if kind == "extra_forbidden" and len(where) == 1:
-        near = difflib.get_close_matches(field, [*Card.model_fields, *SYNONYMS], n=1)
-        meant = SYNONYMS.get(near[0], near[0]) if near else None
-        fields = ", ".join(Card.model_fields)
-        return f"{field} is not a field; " + (f"did you mean {meant}?" if meant else f"the fields are {fields}")
-    if field in EXPECTED:
-        # Where there are several forms, Pydantic has put the one that it has tried there.
-        index = "".join(f".{part}" for part in where[1:2] if isinstance(part, int))
-        return f"{field}{index}: {EXPECTED[field]}"
-    place = ".".join(str(part)[:100] for part in where) or "the card"
-    return f"{place}: {'is not a field' if kind == 'extra_forbidden' else message.removeprefix('Value error, ')}"
+        return _unknown(field, Card.model_fields, SYNONYMS)
+    if kind == "extra_forbidden" and field in {"scaling", "output_scaling"}:
+        unknown = _unknown(str(where[1])[:100], ScalingCard.model_fields, scalings.SYNONYMS)
+        return f"{field}.{unknown} It is {scalings.FORMS}"
+    # Where there are several forms, Pydantic has put the one that it has tried there.
+    several = field in {"architecture", "features"}
+    parts = [part for part in where[:2] if part == field or isinstance(part, int)] if several else where
+    place = ".".join(str(part)[:100] for part in parts) or field
+    if kind == "value_error" and not several:
+        own = message.removeprefix("Value error, ")
+        return f"{place}: {own}" if where else own
+    return f"{place}: {EXPECTED[field]}"
 
 
-SYNONYMS = {"labels": "classes", "class_names": "classes", "columns": "features", "normalization": "scaling"}
+def _unknown(name: str, fields: Iterable[str], synonyms: Mapping[str, str]) -> str:
+    near = difflib.get_close_matches(name, [*fields, *synonyms], n=1)
+    meant = synonyms.get(near[0], near[0]) if near else None
+    return f"{name} is not a field; " + (f"did you mean {meant}?" if meant else f"the fields are {', '.join(fields)}")

@@ -22,7 +22,7 @@ class Described(NamedTuple):
 def read(card: Card, path: Path) -> Described | None:
     """The architecture of the weights at `path`: what their card says, else `<stem>.json` where it is Keras' own."""
     given: Any = card.architecture
-    if isinstance(given, str) and given.lstrip().startswith(("{", '"')):
+    if isinstance(given, str) and given.lstrip("\ufeff \t\r\n").startswith(("{", '"')):
         given = parse_model(given.encode(errors="surrogatepass"), "its card's architecture") or {}
     if isinstance(given, list):
         given = {"class_name": "Sequential", "config": given}
@@ -47,8 +47,10 @@ def _read(path: Path) -> Described | None:
     try:
         with opened(path) as file:
             data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError):  # ValueError of a name that no file can have
+    except (FileNotFoundError, ValueError):  # ValueError of a name that no file can have
         return None
+    except OSError as error:
+        raise UnreadableFile(f"its architecture {path.name} cannot be read: {error.strerror}") from None
     if len(data) > MAX_BYTES:
         raise UnreadableFile(f"its architecture {path.name} is larger than {MAX_BYTES >> 20} MiB")
     model = parse_model(data, path.name)

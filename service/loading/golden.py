@@ -2,19 +2,28 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from service.engine import exact as exactly
 from service.engine.layers import Scaling
 from service.engine.model import Model
 from service.errors import InvalidInput, UnreadableFile, WrongNumbers
 from service.loading.card import stem_of
-from service.loading.numpy_files import read_npz
+from service.loading.numpy_files import AnyArray, read_npz
 from service.loading.plain_files import opened
 
 SUFFIX = ".golden.npz"
 # The 0 is of whoever counts a model's inputs and outputs; what else the file holds is not looked at.
 NAMES = ("x", "y", "x0", "y0")
+
+# Where float32 is to blame, Keras and this are about as far from the exact answer, and not farther than so much.
+ALIKE = 4
+MOST = 1e-2
+
+Answers = npt.NDArray[np.floating[Any]]
 
 
 def path_of(model: Path) -> Path:
@@ -25,7 +34,8 @@ def path_of(model: Path) -> Path:
 def replay(model: Model, path: Path) -> Model:
     """The model, with the replay on record in its origin; unchanged where it has no golden predictions.
 
-    Raises WrongNumbers, saying by how much, where it misses one by more than its tolerance.
+    They are what Keras answered: what the card does after the last layer is left out. Raises WrongNumbers, saying by
+    how much, where the model misses one by more than its tolerance, and it is not float32 that is to blame.
     """
     golden = path_of(path)
     try:
@@ -42,21 +52,54 @@ def replay(model: Model, path: Path) -> Model:
         raise UnreadableFile(f"its golden predictions {golden.name} should hold the arrays x and y, and do not")
     expected = y.astype(np.float64)
     try:
-        came = model.predict(x)
+        came = model.as_in_keras.predict(x)
     except InvalidInput as error:
         raise WrongNumbers(f"the inputs in {golden.name} do not fit the model: {error}") from None
     if came.shape != expected.shape:
         raise WrongNumbers(f"{golden.name} has answers of shape {expected.shape}, and the model gives {came.shape}")
-    differences = np.abs(came - expected) / np.maximum(1, np.abs(expected))
+    differences = _differences(came, expected, expected)
     worst = float(differences.max())
-    if not worst <= model.origin.tolerance:
-        row = int(np.argmax(np.nan_to_num(differences, nan=np.inf).reshape(len(x), -1).max(axis=1)))
+    origin = replace(model.origin, golden_rows=len(x), golden_difference=worst)
+    if worst <= origin.tolerance:
+        return replace(model, origin=origin)
+    row = int(np.argmax(np.nan_to_num(differences, nan=np.inf).reshape(len(x), -1).max(axis=1)))
+    missed = (
+        f"it misses its golden predictions in {golden.name} by up to {worst:.2g} (row {row}); "
+        f"{model.origin.tolerance:g} is allowed"
+    )
+    rounding = _rounding(model, x, came, expected, missed)
+    return replace(model, origin=replace(origin, rounding=rounding, tolerance=max(2 * rounding, worst)))
+
+
+def _differences(these: Answers, those: Answers, scale: Answers) -> Answers:
+    """How far apart two answers are, scaled as in the tolerance."""
+    found: Answers = np.abs(these - those) / np.maximum(1, np.abs(scale))
+    return found
+
+
+def _rounding(model: Model, x: AnyArray, came: Answers, expected: Answers, missed: str) -> float:
+    """How far Keras' own float32 is from what float64 gives, where that is why the model misses its predictions.
+
+    A model may be so ill-conditioned that float32 is not enough, for Keras as for us. Then both are about as far from
+    the exact answer. Raises WrongNumbers, which begins with `missed`, where they are not, or are too far to tell.
+    """
+    exact = exactly.answers(model.as_in_keras, model.checked(x))
+    keras = float(_differences(expected, exact, expected).max())
+    ours = float(_differences(came, exact, expected).max())
+    apart = (
+        f"Computed in float64, its answers are up to {ours:.2g} from its own in float32, and {keras:.2g} from Keras'"
+    )
+    if not keras <= ALIKE * ours:
         raise WrongNumbers(
-            f"it misses its golden predictions in {golden.name} by up to {worst:.2g} (row {row}); "
-            f"{model.origin.tolerance:g} is allowed. {_assumed(model)}Model, card and golden predictions do not belong "
-            f"together, or the file is damaged{_unscaled(model)}"
+            f"{missed}. {apart}: it is not float32 that is to blame. {_assumed(model)}Model, card and golden "
+            f"predictions do not belong together, or the file is damaged{_unscaled(model)}"
         )
-    return replace(model, origin=replace(model.origin, golden_rows=len(x), golden_difference=worst))
+    if not (ours <= ALIKE * keras and keras <= MOST):
+        raise WrongNumbers(
+            f"{missed}. {apart}: float32 is not enough for this model, which makes small differences large, and up to "
+            f"{MOST:g} for each, the one not over {ALIKE} times the other, is as far as can be told whether it is right"
+        )
+    return keras
 
 
 def _assumed(model: Model) -> str:
@@ -66,6 +109,15 @@ def _assumed(model: Model) -> str:
 
 
 def _unscaled(model: Model) -> str:
-    if not any(isinstance(node.layer, Scaling) for node in model.nodes):
+    """What x and y have to be, where the card does something before the first layer or after the last."""
+    scaled = any(isinstance(node.layer, Scaling) for node in model.nodes)
+    if not scaled and not model.added:
         return ""
-    return ". The card scales the input, so x must be as it is before that, and y what Keras answered to x scaled"
+    after = " and ".join(node.layer.name for node in model.nodes[len(model.nodes) - model.added :])
+    return "".join(
+        [
+            ". The card scales the input, so x must be as it is before that, and y what Keras answered to x scaled"
+            * scaled,
+            f". y must be what Keras answered, before the card's {after}" if after else "",
+        ]
+    )

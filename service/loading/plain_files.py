@@ -84,8 +84,17 @@ class Folder:
 
 
 def opened(path: Path) -> BufferedReader:
-    """What lies beside a model, for reading; links are followed. Raises OSError, also where it is no plain file."""
-    return open(path, "rb", opener=_open_plainly)
+    """What lies beside a model, for reading; links are followed.
+
+    Raises FileNotFoundError where there is nothing, and OSError else, also for what is no plain file, and for a link to
+    nothing: whoever put it there means a file.
+    """
+    try:
+        return open(path, "rb", opener=_open_plainly)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(errno.EINVAL, "it is a link to a file that is not there") from None
+        raise
 
 
 def _open_no_link(path: str, flags: int) -> int:

@@ -108,8 +108,8 @@ class PostRoute(APIRoute):
         finally:
             turn.end()
             held.become(0)
-        sha256 = (b"x-model-sha256", answer.model.origin.sha256.encode())
-        await respond(send, 200, answer.content, [*answer.headers, sha256])
+        digest = (b"x-model-sha256", answer.model.origin.digest.encode())
+        await respond(send, 200, answer.content, [*answer.headers, digest])
 
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:  # noqa: ARG002 - others need it
         """The body that the endpoint takes; a dialect that reads more than its type's JSON says so here."""
