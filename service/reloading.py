@@ -17,6 +17,8 @@ from pathlib import Path
 
 from service import trial
 from service.aside import Aside
+from service.engine.activations import SIGMOID, SOFTMAX
+from service.engine.layers import Unscaling
 from service.engine.model import About, Model
 from service.errors import Incompatible, ModelError, SettingsError, UnreadableFile
 from service.keys import Keys
@@ -198,6 +200,11 @@ def expect_same(new: Model, old: Model) -> None:
     A first card may name classes and features.
     """
     about, before = new.about, old.about
+    if old.origin.verified and not new.origin.verified:
+        raise Incompatible(
+            "the model being served is verified, and the new one is not: it has no golden predictions beside it. Put "
+            "them there, or start the service anew"
+        )
     for what, came, expected in (
         ("name", about.name, before.name),
         ("kind", new.kind, old.kind),
@@ -205,6 +212,8 @@ def expect_same(new: Model, old: Model) -> None:
         ("input type (float64 where its card has scaling)", new.input_dtype, old.input_dtype),
         ("number of ids", new.id_limit, old.id_limit),
         ("output shape", new.output_shape, old.output_shape),
+        ("output scaling", _unscaled(new), _unscaled(old)),
+        ("output as probabilities", _probable(new), _probable(old)),
         ("classes", about.classes, about.classes if before.classes is None else before.classes),
         ("features", _names(about), _names(about) if before.features is None else _names(before)),
     ):
@@ -213,6 +222,14 @@ def expect_same(new: Model, old: Model) -> None:
                 f"what clients rely on has changed, its {what}: {_in_short(expected)} before, {_in_short(came)} now. "
                 "Start the service anew for another model"
             )
+
+
+def _unscaled(model: Model) -> bool:
+    return any(isinstance(node.layer, Unscaling) for node in model.nodes)
+
+
+def _probable(model: Model) -> bool:
+    return model.last_activation in {SOFTMAX, SIGMOID}
 
 
 def _names(about: About) -> tuple[str, ...] | None:

@@ -27,7 +27,9 @@ from serving import ASKER, COMMAND, ROOT, SMALL, Process, environment, in_loop, 
 
 from service import load_model, reloading
 from service.app import create_app
-from service.engine.model import Feature
+from service.engine.activations import SIGMOID
+from service.engine.layers import Activate, Unscaling
+from service.engine.model import Feature, Node
 from service.errors import Incompatible, ModelError
 from service.reloading import expect_same, fingerprint
 from service.settings import Settings
@@ -122,7 +124,9 @@ def test_good_and_broken_files_in_turn(tmp_path: Path) -> None:
         assert "refused" not in served.reload()
         assert served.sha256 == second != first
         assert served.metric("lstmserve_model_reload_successful") == 1
-        assert served.metric(f'lstmserve_model_info{{keras="2.1.5",name="model",sha256="{second}"') == 1
+        assert (
+            served.metric(f'lstmserve_model_info{{digest="{second}",keras="2.1.5",name="model",sha256="{second}"') == 1
+        )
         assert served.reloads == (3.0, 2.0)
         told = [record["message"].partition(" ")[0] for record in process.records]
         assert [word for word in told if word in {"reading", "replaced:"}] == [
@@ -141,7 +145,14 @@ def test_card_and_golden_predictions_belong_to_it(tmp_path: Path, golden: Golden
     with Process(path) as process, Served(process) as served:
         make(path, 0.5)
         assert "misses its golden predictions" in served.reload()["refused"]
+        moved = replayed.rename(tmp_path / "moved.npz")
+        assert "is verified, and the new one is not: it has no golden" in served.reload()["refused"]
+        replayed.symlink_to("nowhere.npz")
+        assert "a link to a file that is not there" in served.reload()["refused"]
+        assert served.client.get("/model").json()["verified"]
         replayed.unlink()
+        moved.unlink()
+        np.savez(replayed, x=x, y=load_model(path).predict(x))
         card.write_text(json.dumps({"classes": list("abcde"), "version": "2"}))
         assert "refused" not in served.reload()
         assert served.client.get("/model").json()["version"] == "2"
@@ -167,6 +178,19 @@ def test_what_must_stay() -> None:
     ):
         with pytest.raises(Incompatible, match=f"its {words}"):
             expect_same(replace(carded, about=replace(carded.about, **changed)), carded)
+    proven = replace(old, origin=replace(old.origin, golden_rows=3))
+    expect_same(proven, old)
+    with pytest.raises(Incompatible, match="is verified, and the new one is not"):
+        expect_same(old, proven)
+    values = load_model(SMALL / "values.h5")
+    unscaled = Unscaling(name="output_scaling", offset=np.zeros(1), scale=np.ones(1))
+    probable = Activate(name="output_activation", activation=SIGMOID)
+    for layer, words in ((unscaled, "output scaling"), (probable, "output as probabilities")):
+        changed = replace(values, nodes=(*values.nodes, Node(layer, (len(values.nodes),))), added=1)
+        expect_same(changed, changed)
+        for new, before in ((changed, values), (values, changed)):
+            with pytest.raises(Incompatible, match=f"its {words}"):
+                expect_same(new, before)
     for new, words in (
         (replace(old, about=replace(old.about, name="other")), "name"),
         (replace(old, input_dtype=np.dtype(np.float64)), "input type"),
