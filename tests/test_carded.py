@@ -190,7 +190,7 @@ def test_the_digest_tells_all_that_the_numbers_depend_on(tmp_path: Path) -> None
 
 def test_the_digest_of_weights_tells_their_architecture_and_what_was_said(tmp_path: Path) -> None:
     path = shutil.copy(ASKER / "k3_model.weights.h5", tmp_path)
-    said = {"output_activation": "softmax", "recurrent_activation": "sigmoid"}
+    said: Any = {"output_activation": "softmax", "recurrent_activation": "sigmoid"}
     digests = [load_model(path, **said).origin.digest]
     (tmp_path / "k3_model.weights.card.json").write_text(json.dumps(said))
     assert [load_model(path).origin.digest] == digests
