@@ -1,6 +1,9 @@
 # `make help` lists the targets. Everything is installed into .venv, and only when a requirement has changed.
 PYTHON ?= python3
 FUZZ_SECONDS ?= 600
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)
+IMAGE ?= lstm-serve
+PLATFORMS ?= linux/amd64,linux/arm64
 # Half of the time is waiting: two modules at once.
 PYTEST := pytest -n 2 --dist loadfile
 VENV := .venv
@@ -12,7 +15,8 @@ BENCH := $(VENV)/.bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test clients chaos fuzz check format lint types coverage bench bench-engine lock clean
+.PHONY: help serve test clients chaos fuzz check format lint types coverage bench bench-engine lock \
+	release tagged dist image clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,12 +73,28 @@ lock: $(VENV)/bin/python ## write the lock files anew, with the newest versions 
 
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
+release: tagged dist image ## from a tag such as v1.2.3: sdist, wheel and image; IMAGE=registry/name PUSH=1 pushes the image
+
+tagged:
+	@test "$$(git describe --tags --exact-match --dirty 2>/dev/null)" = "v$(VERSION)" || \
+		{ echo "A release is made of a clean tree at the tag v$(VERSION): git tag v$(VERSION), or git stash"; exit 1; }
+
+dist: $(VENV)/bin/python ## build sdist and wheel into dist/
+	$(BIN)/pip install --quiet build
+	rm -f dist/*.whl dist/*.tar.gz
+	$(BIN)/python -m build --outdir dist
+
+image: ## build the image for PLATFORMS into dist/, or with PUSH=1 push it; needs docker buildx
+	mkdir -p dist
+	docker buildx build --platform $(PLATFORMS) --tag $(IMAGE):$(VERSION) \
+		$(if $(PUSH),--push,--output type=oci,dest=dist/lstm-serve-$(VERSION).oci.tar) .
+
 clean: ## remove what was installed and made
 	rm -rf $(VENV) dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-		{ echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.13 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
+		{ echo "Python 3.11 to 3.14 is needed: make PYTHON=python3.13 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(SERVE): $(VENV)/bin/python requirements.txt pyproject.toml

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from service.loading import load_model
 
 __all__ = ["Model", "__version__", "load_model"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> object:

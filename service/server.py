@@ -10,7 +10,6 @@ import gc
 import logging
 import math
 import os
-import resource
 import shlex
 import signal
 import socket
@@ -18,17 +17,16 @@ import ssl
 import sys
 import time
 from types import FrameType
-from typing import Any
 
 import uvicorn
-import uvloop
 
-from service import logs
+from service import limits, logs
 from service.app import create_app
 from service.errors import SettingsError
 from service.live import Live
 from service.loading import resolve
 from service.loading.card import stem_of
+from service.loops import new_loop
 from service.protocol import Protocol
 from service.settings import Settings
 
@@ -49,7 +47,8 @@ class Hangup:
         """Take note from now on: by default the signal would end the process."""
         self.came = False
         self._on_terminal = sys.stdout.isatty()
-        signal.signal(signal.SIGHUP, self._note)
+        if hasattr(signal, "SIGHUP"):  # Windows has none
+            signal.signal(signal.SIGHUP, self._note)
 
     def _note(self, _signal: int, _frame: FrameType | None) -> None:
         self.came = True
@@ -58,25 +57,6 @@ class Hangup:
     def of_terminal(self) -> bool:
         """Whether there was a terminal and is none any more."""
         return self._on_terminal and not os.isatty(sys.stdout.fileno())
-
-
-class Loop(uvloop.Loop):
-    """uvloop's, where a TLS handshake may take as long as a request's headers: uvicorn leaves it a minute."""
-
-    def __init__(self, handshake_seconds: float) -> None:
-        """It is told of each server that is made."""
-        super().__init__()
-        self._handshake_seconds = handshake_seconds
-
-    async def create_server(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever asyncio says
-        """As asyncio has it."""
-        if options.get("ssl") is not None:
-            options["ssl_handshake_timeout"] = self._handshake_seconds
-        if options.get("host") == "::" and socket.has_dualstack_ipv6():
-            # Every address there is: asyncio would leave out those of IPv4, and most servers do not.
-            address = options.pop("host"), options.pop("port")
-            options["sock"] = socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
-        return await super().create_server(*args, **options)
 
 
 class Server(uvicorn.Server):
@@ -177,17 +157,6 @@ def welcome(settings: Settings, port: int) -> list[str]:
     return [f"the API, to read and to try: {url}/docs{docs}", f"a first request: curl{key} {try_it}"]
 
 
-def _allow_files(connections: int) -> None:
-    """Let this process open a file for each connection and each that it refuses; by default it is often 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + 100
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if allowed > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < wanted:
-        log.warning("%d connections were asked for, and %d open files are allowed (ulimit -n)", connections, allowed)
-
-
 def _collect_seldom() -> None:
     """Leave what is loaded by now out of the garbage collections, and collect less often than at each 700 new lists.
 
@@ -203,7 +172,7 @@ def _collect_seldom() -> None:
 def run(settings: Settings) -> None:
     """Serve until a signal comes. Raises ModelError or SettingsError before anything is bound."""
     lines = logs.configure()
-    _allow_files(settings.max_connections)
+    limits.allow_files(settings.max_connections)
     hangup = Hangup()
     app = create_app(settings)
     lines.count = app.state.live.metrics.dropped_lines.add
@@ -229,5 +198,5 @@ def run(settings: Settings) -> None:
         names = [str(path) for path in (settings.tls_certfile, settings.tls_keyfile) if path is not None]
         wrong = "no PEM, or the key is not the certificate's" if isinstance(error, ssl.SSLError) else error.strerror
         raise SettingsError(f"the TLS certificate or its key ({', '.join(names)}) cannot be used: {wrong}") from None
-    with asyncio.Runner(loop_factory=lambda: Loop(settings.header_seconds)) as runner:
+    with asyncio.Runner(loop_factory=lambda: new_loop(settings.header_seconds)) as runner:
         runner.run(Server(config, app.state.live, hangup).serve())

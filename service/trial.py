@@ -5,10 +5,10 @@ one being served is first read here, under limits, where nothing of the web come
 """
 
 import json
-import resource
 import sys
 from pathlib import Path
 
+from service import limits
 from service.errors import ModelError
 
 # What the libraries reserve; and how many times the arrays' bytes reading takes at most: unpacked from a zip, read, and
@@ -24,9 +24,9 @@ def main(arguments: str) -> int:
     `arguments` are load_model's, a JSON object, with the max_bytes that its limits follow.
     """
     told = json.loads(arguments)
-    limit(resource.RLIMIT_AS, ADDRESS_SPACE + COPIES * told["max_bytes"])
-    limit(resource.RLIMIT_CPU, MAX_CPU_SECONDS)
-    limit(resource.RLIMIT_CORE, 0)
+    limits.lower("RLIMIT_AS", ADDRESS_SPACE + COPIES * told["max_bytes"])
+    limits.lower("RLIMIT_CPU", MAX_CPU_SECONDS)
+    limits.lower("RLIMIT_CORE", 0)
     _go_first()
     from service.loading import load_model  # noqa: PLC0415 - under the limits already
 
@@ -39,13 +39,6 @@ def main(arguments: str) -> int:
         sys.stdout.write(f"{told['path']}: reading it needs more memory than there is for it")
         return 3
     return 0
-
-
-def limit(what: int, most: int) -> None:
-    """Lower a limit of this process, unless it is lower already."""
-    _, hard = resource.getrlimit(what)
-    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(what, (most, most))
 
 
 def _go_first() -> None:

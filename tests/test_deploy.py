@@ -1,9 +1,12 @@
 """The figures of deploy/ belong together: the same ones everywhere, and each long enough for the next."""
 
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from chaos import HAPROXY
@@ -89,3 +92,42 @@ def test_the_health_check(host: str) -> None:
     with Process(ASKER / "k215_model.h5", LSTMSERVE_HOST=host) as process:
         assert check(process.port) == 0
     assert check(process.port) == 1
+
+
+def test_each_place_names_the_same_pythons() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    minors = [int(each) for each in re.findall(r"Python :: 3\.(\d+)", " ".join(project["classifiers"]))]
+    first, last = minors[0], minors[-1]
+    assert minors == list(range(first, last + 1))
+    assert project["requires-python"] == f">=3.{first},<3.{last + 1}"
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"(3, {first}) <= sys.version_info < (3, {last + 1})" in makefile
+    assert f"Python 3.{first} to 3.{last} is needed" in makefile
+    assert f"With Python 3.{first} to 3.{last}, on Linux, macOS or Windows" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.skipif(shutil.which("make") is None or shutil.which("git") is None, reason="needs make and git")
+def test_a_release_is_made_of_a_clean_tag(tmp_path: Path) -> None:
+    def run(*command: str) -> int:
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode
+
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "service").mkdir()
+    source = tmp_path / "service" / "__init__.py"
+    source.write_text('__version__ = "1.2.3"\n')
+    commit = ("-c", "user.name=n", "-c", "user.email=e", "commit", "--quiet", "--message", "m")
+    for command in (("init", "--quiet"), ("add", "."), commit):
+        assert run("git", *command) == 0
+    assert run("make", "tagged") != 0
+    assert run("git", "tag", "v1.2.3") == 0
+    assert run("make", "tagged") == 0
+    source.write_text('__version__ = "1.2.3"  # changed\n')
+    assert run("make", "tagged") != 0
+    source.write_text('__version__ = "1.2.4"\n')
+    assert run("make", "tagged") != 0
+
+
+def test_the_image_is_bound_to_no_processor() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert not re.search(r"x86|amd64|arm64|aarch64|--platform", dockerfile)
+    assert re.search(r"^PLATFORMS \?= linux/amd64,linux/arm64$", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -359,7 +359,7 @@ async def test_a_file_that_ends_the_process_that_reads_it(monkeypatch: pytest.Mo
 )
 def test_limits_of_the_process_that_reads_aside(limit: str, does: str) -> None:
     most = 1 << 29 if limit == "RLIMIT_AS" else 1
-    script = f"import resource; from service import trial; trial.limit(resource.{limit}, {most})\n{does}"
+    script = f"from service import limits; limits.lower({limit!r}, {most})\n{does}"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=PATIENCE, check=False)
     assert done.returncode not in {0, 3}
 

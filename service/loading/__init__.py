@@ -97,7 +97,8 @@ def _load(path: Path, card: Card, budget: Budget) -> Model:
     except FileNotFoundError:
         raise UnreadableFile("there is no such file") from None
     except PermissionError:
-        raise UnreadableFile(f"cannot be read by this process, which runs as user id {os.getuid()}") from None
+        user = f", which runs as user id {os.getuid()}" if hasattr(os, "getuid") else ""
+        raise UnreadableFile(f"cannot be read by this process{user}") from None
     except OSError as error:
         raise UnreadableFile(f"cannot be read: {error.strerror or error}") from None
     described = None if contents.config is not None else described_beside.read(card, path)

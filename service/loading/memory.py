@@ -1,9 +1,10 @@
 """A bound on what a library may allocate while it reads a stranger's file, for what no check can foresee."""
 
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from service.limits import resource
 
 STATM = Path("/proc/self/statm")
 
@@ -17,6 +18,8 @@ def bounded(most: int) -> Iterator[None]:
     try:
         pages = int(STATM.read_text("ascii").split()[0])
     except OSError:
+        pages = 0
+    if not pages or resource is None:
         yield
         return
     before, hard = resource.getrlimit(resource.RLIMIT_AS)

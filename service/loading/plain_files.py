@@ -14,6 +14,7 @@ from pathlib import Path
 
 from service.budget import Budget
 from service.errors import UnreadableFile
+from service.polling import NOT_WAITING
 
 LFS_POINTER = b"version https://git-lfs"
 
@@ -98,12 +99,14 @@ def opened(path: Path) -> BufferedReader:
 
 
 def _open_no_link(path: str, flags: int) -> int:
-    return _open_plainly(path, flags | os.O_NOFOLLOW)
+    no_follow: int = getattr(os, "O_NOFOLLOW", 0)
+    if not no_follow and Path(path).is_symlink():  # Windows
+        raise OSError(errno.ELOOP, "it is a symbolic link")
+    return _open_plainly(path, flags | no_follow)
 
 
 def _open_plainly(path: str, flags: int) -> int:
-    # A FIFO must not be waited for, nor a terminal become ours.
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = os.open(path, flags | NOT_WAITING)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is no plain file")

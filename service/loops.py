@@ -1,0 +1,36 @@
+"""The event loop that the service runs in: uvloop's, or asyncio's own where there is none, as on Windows."""
+
+import asyncio
+import importlib
+import socket
+import sys
+from typing import Any
+
+
+def new_loop(handshake_seconds: float) -> asyncio.AbstractEventLoop:
+    """A loop in which a TLS handshake may take as long as a request's headers: uvicorn leaves it a minute."""
+    base: Any = _loop_class()
+
+    class Loop(base):  # type: ignore[misc]
+        async def create_server(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever asyncio says
+            """As asyncio has it."""
+            if options.get("ssl") is not None:
+                options["ssl_handshake_timeout"] = handshake_seconds
+            if options.get("host") == "::" and socket.has_dualstack_ipv6():
+                # Every address there is: asyncio would leave out those of IPv4, and most servers do not.
+                address = options.pop("host"), options.pop("port")
+                options["sock"] = socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
+            return await super().create_server(*args, **options)
+
+    loop: asyncio.AbstractEventLoop = Loop()
+    return loop
+
+
+def _loop_class() -> Any:  # noqa: ANN401 - uvloop's is none of asyncio's
+    try:
+        return importlib.import_module("uvloop").Loop
+    except ImportError:
+        pass
+    if sys.platform == "win32":  # of its two, the one that can start processes
+        return asyncio.ProactorEventLoop
+    return asyncio.SelectorEventLoop
