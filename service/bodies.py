@@ -24,7 +24,9 @@ from service.engine.model import Model
 from service.engine.scan import Shape
 from service.errors import InvalidInput, Malformed, Problem, TooLarge
 from service.loading.numpy_files import NPY_MAGIC
+from service.names import first_twice, in_order
 from service.text import without_mark
+from service.walk import AXES, FLOAT32_MAX, Axis, Names, Where, kind_of, walk
 
 MAX_PROBLEMS = 10
 MAX_LOOKED_AT = 2048  # lists, and ids, in the search for them: some milliseconds
@@ -37,15 +39,10 @@ SLICE_OF_FREE = 16
 HEAVY = 1 << 18
 ROOM = 2
 FEW = 50
-# The largest number that does not become infinity; it is a little more than the largest float32.
-FLOAT32_MAX = math.nextafter(2.0**128 - 2.0**103, 0)
-
 # What a text in UTF-16 begins with, as PowerShell 5 writes it too.
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 NPY_GOES = "goes to /predict/batch as application/x-npy"
-
-Where = tuple[str | int, ...]
 
 
 class Body(BaseModel):
@@ -57,25 +54,32 @@ class Body(BaseModel):
     many: ClassVar[bool]
     shape: ClassVar[Shape]  # of one sequence
     id_limit: ClassVar[int | None]  # what each number is under, where they are ids
+    names: ClassVar[Names | None] = None  # of the features, by which a time step may be an object
     max_rows: ClassVar[int]
     slice_rows: ClassVar[int]
     most_lists: ClassVar[float]  # that a good body has; and so on
     most_numbers: ClassVar[float]
+    most_objects: ClassVar[float] = FEW
+    quotes: ClassVar[int] = 0  # that each object brings
+    # Of one body alone: its bytes, where a key may be there twice, and what was parsed, where it has objects.
+    raw: ClassVar[bytes] = b""
+    given: ClassVar[Any] = None
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """The validated body. Raises Malformed, InvalidInput, or TooLarge for too many sequences."""
         cls.weigh(raw)
-        # Of a key that is there twice the parsed body has the last alone. `bytes.count` would look at every byte.
-        second_quote = raw.find(b'"', raw.find(b'"') + 1)
-        return cls.of(json_of(raw), once=raw.rfind(b'"') == second_quote)
+        return cls.of(json_of(raw), raw)
 
     @classmethod
-    def of(cls, parsed: Any, *, once: bool = True) -> Self:  # noqa: ANN401 - JSON is anything
+    def of(cls, parsed: Any, raw: bytes = b"") -> Self:  # noqa: ANN401 - JSON is anything
         """The validated body, once it is parsed. Raises InvalidInput, or TooLarge for too many sequences.
 
-        What is more than a slice `arrays` validates.
+        What is more than a slice `arrays` validates. Of a key that is there twice the parsed body has the last alone:
+        `raw` shows it, where that matters.
         """
+        # `bytes.count` would look at every byte.
+        once = raw.rfind(b'"') == raw.find(b'"', raw.find(b'"') + 1)
         # Pydantic would make an error of each surplus key, and convert every surplus sequence first.
         if isinstance(parsed, dict) and len(parsed) == 1 and cls.key in parsed:
             value = parsed[cls.key]
@@ -85,11 +89,14 @@ class Body(BaseModel):
                 raise TooLarge(f"the body has {rows} sequences; at most {cls.max_rows} are answered at once")
             if cls.many and isinstance(value, list) and len(value) > cls.slice_rows:
                 made = cls.model_construct(**parsed)
-                made.__dict__["once"] = once
+                if not once:
+                    made.__dict__["raw"] = raw
                 return made
             made = cls._valid(parsed, parsed)
-            if once:
-                return made
+            if not once:
+                cls._expect_once(value, raw)
+                made.__dict__["given"] = parsed
+            return made
         raise cls._wrong(parsed) or cls._twice()
 
     @classmethod
@@ -97,12 +104,31 @@ class Body(BaseModel):
         return InvalidInput([Problem((), f'expected the key "{cls.key}" once')])
 
     @classmethod
+    def _expect_once(cls, value: Any, raw: bytes) -> None:  # noqa: ANN401 - JSON is anything
+        """Raise InvalidInput where, beside the valid `value`, a key or a name is there twice."""
+        where = first_twice(raw, value, cls.names or (), cls._depth())
+        if where:
+            raise InvalidInput([Problem((cls.key, *where), "expected each name once")])
+        if where is not None:
+            raise cls._twice()
+
+    @classmethod
+    def _depth(cls) -> int:
+        """How many lists deep a time step lies."""
+        return len(cls.shape) - 1 + cls.many
+
+    @classmethod
     def _valid(cls, some: dict[str, Any], parsed: dict[str, Any], start: int = 0) -> Self:
         """The validated body of `some` of the sequences of `parsed`, from `start` on. Raises InvalidInput."""
         try:
             return cls.model_validate(some)
         except ValidationError as error:
-            where = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
+            where = _first(error)
+        if cls.names is not None:
+            try:
+                return cls.model_validate({cls.key: in_order(some[cls.key], cls.names, cls._depth())})
+            except ValidationError as error:
+                where = _first(error)
         # The walk says it better. Where it would be long, it begins at what Pydantic has found.
         if cls.many and len(where) > 1:
             where = (where[0], int(where[1]) + start, *where[2:])
@@ -118,22 +144,21 @@ class Body(BaseModel):
         return None
 
     @classmethod
-    def weigh(cls, raw: bytes, few: int = FEW) -> None:
-        """Refuse, before it is parsed, what cannot be good and would take thirty times its size in memory.
-
-        `few` is how many objects, and quotes, there may be.
-        """
+    def weigh(cls, raw: bytes) -> None:
+        """Refuse, before it is parsed, what cannot be good and would take thirty times its size in memory."""
         if len(raw) <= HEAVY:
             return
         marks = np.frombuffer(raw, np.uint8)  # where there are many, a fifth of the time of `bytes.count`
         lists, objects, texts, commas = (int(np.count_nonzero(marks == ord(mark))) for mark in '[{",')
         numbers = commas + 1
-        if max(lists / cls.most_lists, numbers / cls.most_numbers, objects / few, texts / few) <= ROOM:
+        few = FEW + cls.quotes * objects
+        much = max(lists / cls.most_lists, numbers / cls.most_numbers, objects / cls.most_objects, texts / few)
+        if much <= ROOM:
             return
         if (lists, objects) != (raw.count(b"]"), raw.count(b"}")):
             raise Malformed("the body is not JSON: not every list and object in it is closed")
         came = f"got {lists} lists, {numbers} numbers, {objects} objects and {texts // 2} texts"
-        if cls.many and max(objects, texts) <= few:
+        if cls.many and texts <= few and objects <= cls.most_objects:
             raise TooLarge(f"at most {cls.max_rows} sequences are answered at once; {came}")
         raise InvalidInput(
             [Problem((), f'expected the key "{cls.key}" alone and lists of numbers of its shape; {came}')]
@@ -142,7 +167,7 @@ class Body(BaseModel):
     @classmethod
     def _walk(cls, parsed: Any, start: int = 0) -> Iterator[Problem | None]:  # noqa: ANN401
         if not isinstance(parsed, dict):
-            yield Problem((), f'expected an object {{"{cls.key}": ...}}, got {_kind(parsed)}')
+            yield Problem((), f'expected an object {{"{cls.key}": ...}}, got {kind_of(parsed)}')
             return
         other, path = cls.other
         if cls.key not in parsed:
@@ -151,22 +176,24 @@ class Body(BaseModel):
             return
         if len(parsed) > 1:
             yield Problem((), f'expected the key "{cls.key}" alone, got {len(parsed) - 1} more')
-        shape, axes = cls._shape_and_axes()
-        yield from walk(parsed[cls.key], shape, axes, (cls.key,), cls.id_limit, start)
+        yield from walk(parsed[cls.key], cls._axes(), (cls.key,), cls.id_limit, cls.names, start)
 
     @classmethod
     def _walk_at(cls, parsed: Any, where: Where) -> Iterator[Problem | None]:  # noqa: ANN401
-        """The walk over one value alone."""
-        value, (shape, axes) = parsed, cls._shape_and_axes()
+        """The walk over one value alone, where its place is as Pydantic has it: in a list, whatever came."""
+        value, place = parsed, list[str | int]()
         for part in where:
-            value = value[part]
-        depth = len(where) - 1
-        return walk(value, shape[depth:], axes[depth:], where, cls.id_limit)
+            if cls.names is not None and isinstance(value, dict) and isinstance(part, int):
+                place.append(cls.names[part])
+            else:
+                place.append(part)
+            value = value[place[-1]]
+        return walk(value, cls._axes()[len(where) - 1 :], (*place,), cls.id_limit, cls.names)
 
     @classmethod
-    def _shape_and_axes(cls) -> tuple[Shape, Sequence[str]]:
-        axes = AXES if len(cls.shape) == len(AXES) else ("items",) * len(cls.shape)
-        return ((None, *cls.shape), ("sequences", *axes)) if cls.many else (cls.shape, axes)
+    def _axes(cls) -> list[Axis]:
+        names = AXES if len(cls.shape) == len(AXES) else ("items",) * len(cls.shape)
+        return [(None, "sequences")] * cls.many + [*zip(cls.shape, names, strict=True)]
 
     @property
     def rows(self) -> int:
@@ -187,12 +214,14 @@ class Body(BaseModel):
                 part = getattr(self._valid({self.key: part}, {self.key: value}, start), self.key)
             for run in [list(g) for _, g in groupby(part, len)] if free else [part]:
                 yield self._array(run, dtype, start)
-        if not self.__dict__.get("once", True):
-            raise self._twice()
+        if self.raw:
+            self._expect_once(value, self.raw)
 
     def let_go(self) -> None:
         """Forget the lists, once there are arrays, a tenth of their size: the request may wait long for its answer."""
         self.__dict__[self.key] = ()
+        for name in ("raw", "given"):
+            self.__dict__.pop(name, None)
 
     def _array(self, given: list[Any], dtype: npt.DTypeLike, start: int) -> Array:
         if None in self.shape[1:]:
@@ -220,8 +249,12 @@ class Body(BaseModel):
         return np.frombuffer(packed, "<f4").reshape(shape)
 
     def _beyond_float32(self, start: int) -> InvalidInput:
-        told = self._wrong({self.key: getattr(self, self.key)}, start)
+        told = self._wrong(self.given or {self.key: getattr(self, self.key)}, start)
         return told or InvalidInput([Problem((self.key,), "expected finite float32 numbers, got one beyond 3.4e38")])
+
+
+def _first(error: ValidationError) -> Where:
+    return error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
 
 
 def json_of(raw: bytes) -> Any:  # noqa: ANN401 - JSON is anything
@@ -243,79 +276,6 @@ def json_of(raw: bytes) -> Any:  # noqa: ANN401 - JSON is anything
             gc.enable()
 
 
-AXES = ("time steps", "features")
-
-
-def walk(  # noqa: PLR0913, PLR0917 - it calls itself
-    value: Any,  # noqa: ANN401
-    shape: Sequence[int | None],
-    axes: Sequence[str],
-    where: Where,
-    id_limit: int | None = None,
-    start: int = 0,
-) -> Iterator[Problem | None]:
-    """Everything that keeps `value` from being numbers, or ids, of that shape, in its order, lazily.
-
-    None is each list, and each id, that is looked at; of the first axis it begins at `start`.
-    """
-    if not shape:
-        yield _number(value, where, id_limit)
-        return
-    yield None
-    size, axis = shape[0], axes[0]
-    if not isinstance(value, list):
-        yield Problem(where, f"expected {_counted(size, axis)}, got {_kind(value)}")
-        return
-    if len(value) != size if size is not None else not value:
-        yield Problem(where, f"expected {_counted(size, axis)}, got {len(value)}{_hint(value, shape)}")
-        if len(value) > (size or 0):
-            return  # each surplus row would be told again
-    if len(shape) == 1 and id_limit is None:
-        # What `walk` says of good numbers, which is nothing, at a fifth of its cost.
-        good, low, high = (float, int), -FLOAT32_MAX, FLOAT32_MAX
-        indices: Sequence[int] = [k for k, item in enumerate(value) if not (type(item) in good and low <= item <= high)]
-    else:
-        indices = range(start, len(value))
-    for index in indices:
-        yield from walk(value[index], shape[1:], axes[1:], (*where, index), id_limit)
-
-
-def _number(value: Any, where: Where, id_limit: int | None) -> Problem | None:  # noqa: ANN401 - JSON is anything
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return Problem(where, f"expected a number, got {_kind(value)}")
-    if id_limit is not None and not (isinstance(value, int) and 0 <= value < id_limit):
-        return Problem(where, f"expected an id, an integer from 0 to {id_limit - 1}, got another number")
-    if not abs(value) <= FLOAT32_MAX:
-        return Problem(where, "expected a finite float32 number, got NaN, infinity or a number beyond 3.4e38")
-    return None
-
-
-def _counted(size: int | None, axis: str) -> str:
-    return f"at least one of the {axis}" if size is None else f"a list of {size} {axis}"
-
-
-def _hint(value: list[Any], shape: Sequence[int | None]) -> str:
-    sizes: list[int] = []
-    item: Any = value
-    while isinstance(item, list) and len(sizes) <= len(shape):
-        sizes.append(len(item))
-        item = item[0] if item else None
-    if len(shape) == 2 and tuple(reversed(sizes)) == tuple(shape):
-        return "; are the two axes swapped?"
-    if len(sizes) > len(shape):
-        return "; is there one axis too many? Several sequences go to POST /predict/batch"
-    return "; is an axis missing?" if len(sizes) == len(shape) - 1 and sizes[0] == shape[-1] else ""
-
-
-def _kind(value: Any) -> str:  # noqa: ANN401 - JSON is anything
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true or false"
-    names: dict[type, str] = {str: "a string", list: "a list", dict: "an object", int: "a number", float: "a number"}
-    return names.get(type(value), "something else")
-
-
 def _not_json(raw: bytes, error: str) -> str:
     if not raw.strip():
         return "the body is empty; expected JSON"
@@ -328,18 +288,23 @@ def _not_json(raw: bytes, error: str) -> str:
 
 def one_and_many(model: Model, max_rows: int) -> tuple[type[Body], type[Body]]:
     """The bodies of POST /predict and of POST /predict/batch, with at most `max_rows` sequences, for this model."""
-    one = body("PredictRequest", "sequence", model, None)
+    features = model.about.features
+    names = None if features is None or model.id_limit is not None else tuple(feature.name for feature in features)
+    one = body("PredictRequest", "sequence", model, None, names)
     one.__doc__ = "One sequence: a list of time steps, each a list of the features' values."
-    many = body("PredictBatchRequest", "sequences", model, max_rows)
+    many = body("PredictBatchRequest", "sequences", model, max_rows, names)
     many.__doc__ = "Several sequences."
     one.other, many.other = ("sequences", "/predict/batch"), ("sequence", "/predict")
     return one, many
 
 
-def body(name: str, key: str, model: Model, max_rows: int | None) -> type[Body]:
-    """The type of a body with at most `max_rows` sequences for this model under its key; with one, where it is None."""
+def body(name: str, key: str, model: Model, max_rows: int | None, names: Names | None = None) -> type[Body]:
+    """The type of a body with at most `max_rows` sequences for this model under its key; with one, where it is None.
+
+    Where there are `names` of the features, a time step may be an object by them.
+    """
     shape = model.input_shape
-    one: Any = sequence(shape, model.id_limit)
+    one: Any = sequence(shape, model.id_limit, names)
     many = Annotated[list[one], Field(min_length=1, max_length=max_rows), FailFast()]
     example = zeros(shape if max_rows is None else (1, *shape))
     field: Any = (one if max_rows is None else many, Field(description=_described(model), examples=[example]))
@@ -349,6 +314,9 @@ def body(name: str, key: str, model: Model, max_rows: int | None) -> type[Body]:
     sizes = [math.inf if size is None else size for size in shape]
     made.most_lists = made.max_rows * sum(math.prod(sizes[:axis]) for axis in range(len(sizes))) + made.many
     made.most_numbers = made.max_rows * math.prod(sizes)
+    if names is not None:
+        made.names, made.quotes = names, 2 * len(names)
+        made.most_objects = FEW + made.max_rows * math.prod(sizes[:-1])
     whole = [size for size in shape if size is not None]
     made.slice_rows = SLICE_OF_FREE if len(whole) < len(shape) else max(1, SLICE // math.prod(whole))
     return made
@@ -359,16 +327,23 @@ def zeros(shape: Sequence[int | None]) -> Any:  # noqa: ANN401 - nested as the s
     return np.zeros([size or 1 for size in shape], int).tolist()
 
 
-def sequence(shape: Sequence[int | None], id_limit: int | None = None) -> Any:  # noqa: ANN401 - a type made at run time
-    """The type of numbers, or of ids under a limit, nested as the shape."""
+def sequence(shape: Shape, id_limit: int | None = None, names: Names | None = None) -> Any:  # noqa: ANN401 - a type
+    """The type of numbers, or of ids under a limit, nested as the shape.
+
+    What is on the last axis is a list; where there are `names`, the document says that it may be an object too.
+    """
     # The bounds are for whoever reads the document; `arrays` holds the values to them, all at once.
     bounds = {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
     item: Any = Annotated[float, Strict(), Field(allow_inf_nan=False), WithJsonSchema(bounds)]
     if id_limit is not None:
         item = Annotated[int, Strict(), Field(ge=0, lt=id_limit)]
-    for size in reversed(shape):
+    for axis, size in reversed([*enumerate(shape)]):
         limits = Field(min_length=1) if size is None else Field(min_length=size, max_length=size)
         item = Annotated[list[item], limits, FailFast()]
+        if names is not None and axis == len(shape) - 1:
+            row = {"type": "array", "items": bounds, "minItems": size, "maxItems": size}
+            by_name = {"type": "object", "properties": dict.fromkeys(names, bounds), "required": list(names)}
+            item = Annotated[item, WithJsonSchema({"anyOf": [row, {**by_name, "additionalProperties": False}]})]
     return item
 
 

@@ -365,6 +365,31 @@ async def test_labels_names_and_version_of_the_card(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_time_steps_by_the_names_of_the_card(tmp_path: Path) -> None:
+    names = ["T24", "flow l/s", "b~é"]
+    app = app_of(beside(tmp_path, "binary", {"features": names}))
+    with np.load(SMALL / "binary.golden.npz") as golden:
+        x = golden["x"]
+    by_name = [[dict(reversed([*zip(names, step, strict=True)])) for step in row] for row in x.tolist()]
+    async with started(app):
+        answers = (await call(app, "/predict/batch", many(x.tolist()))).json["predictions"]
+        batch = await call(app, "/predict/batch", many(by_name))
+        alone = await call(app, "/predict", one(by_name[0]))
+        either = await call(app, "/invocations", one(by_name[0]))
+        by_name[1][2] = {"T24": 1, "b~é": "x"}
+        wrong = await call(app, "/predict/batch", many(by_name))
+        of_v1 = await call(app, "/v1/models/binary:predict", json.dumps({"instances": by_name[:1]}).encode())
+        plain = await call(app, "/predict", one([[1, 2, 3], [1, "x", 3], *x[0, 2:].tolist()]))
+    assert batch.json == {"predictions": answers}
+    assert alone.json == either.json == answers[0]
+    assert wrong.json["errors"] == [
+        {"detail": "lacks flow l/s, which the model's card names", "pointer": "#/sequences/1/2"},
+        {"detail": "expected a number, got a string", "pointer": "#/sequences/1/2/b~0%C3%A9"},
+    ]
+    assert (of_v1.status, plain.json["errors"][0]["pointer"]) == (400, "#/sequence/1/1")
+
+
+@in_loop
 async def test_labels_of_a_classifier(tmp_path: Path) -> None:
     app = app_of(beside(tmp_path, "free", {"classes": ["a", "b", "c"]}))
     with np.load(SMALL / "free.golden.npz") as golden:

@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from echo import Echo, model_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.bodies import one_and_many
+from service.bodies import HEAVY, one_and_many
+from service.engine.model import Feature
 from service.errors import InvalidInput, Malformed, TooLarge
 
 One, Many = one_and_many(model_of(Echo(), (2, 3)), max_rows=4)
@@ -134,3 +136,174 @@ def test_a_body_is_finite_float32_or_refused_with_reasons(value: Any, key: str) 
         assert np.isfinite(x).all()
         with np.errstate(all="ignore"):
             assert np.array_equal(x, np.array(value, np.float64).astype(np.float32))
+
+
+# Time steps as objects, by the names of the card's features.
+
+NAMES = ("T24", "flow l/s", 'the "x" \\ {y}~')
+
+
+def named(shape: tuple[int | None, ...], max_rows: int = 4) -> tuple[Any, Any]:
+    about = replace(ECHO.about, features=tuple(Feature(name=name) for name in NAMES))
+    return one_and_many(replace(model_of(Echo(), shape), about=about), max_rows)
+
+
+ECHO = model_of(Echo(), (2, 3))
+OneByName, ManyByName = named((2, 3))
+
+
+def by_name(x: Any) -> Any:
+    """The same with objects in place of the innermost lists, in another order."""
+    if isinstance(x[0], list):
+        return [by_name(item) for item in x]
+    return dict(reversed([*zip(NAMES, x, strict=True)]))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3,), (2, 2, 3), (None, 3)])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_time_steps_by_name_are_put_into_order(shape: tuple[int | None, ...], *, ascii_only: bool) -> None:
+    one, many = named(shape)
+    x = np.arange(2 * math.prod(size or 5 for size in shape)).reshape(2, *(size or 5 for size in shape)) / 7
+    value = by_name(x.tolist())
+    for rows in (value, [x[0].tolist(), value[1]]):
+        text = json.dumps({"sequences": rows}, ensure_ascii=ascii_only).encode()
+        assert np.array_equal(np.concatenate([*many.parse(text).arrays(np.float64)]), x)
+    (alone,) = one.parse(raw(value[1], "sequence")).arrays(np.float32)
+    assert np.array_equal(alone[0], x[1].astype(np.float32))
+    if len(shape) == 2:
+        mixed = [[x[0, 0].tolist(), *value[0][1:]]]
+        (came,) = many.parse(raw(mixed)).arrays(np.float64)
+        assert np.array_equal(came, x[:1])
+
+
+STEP = dict.fromkeys(NAMES, 0.5)
+
+
+def of_step(step: Any) -> bytes:
+    return raw([[STEP, STEP], [STEP, "here"]]).replace(
+        b'"here"', step if isinstance(step, bytes) else json.dumps(step).encode()
+    )
+
+
+def test_a_name_twice_is_found_in_any_step() -> None:
+    twice = b"{%s:1,%s:1,%s:1,%s:1}" % (*TEXTS, TEXTS[0])
+    for index in range(6):
+        steps = [json.dumps(STEP).encode()] * 6
+        steps[index] = twice
+        text = b'{"sequences":[[%s,%s],[%s,%s],[%s,%s]]}' % (*steps,)
+        with pytest.raises(InvalidInput) as caught:
+            ManyByName.parse(text)
+        assert caught.value.problems[0].where == ("sequences", *divmod(index, 2))
+
+
+AT = ("sequences", 1, 1)
+TEXTS = [json.dumps(name).encode() for name in NAMES]
+
+
+@pytest.mark.parametrize(
+    ("step", "where", "said"),
+    [
+        ({"T24": 1}, AT, f"lacks {NAMES[1]}, {NAMES[2]}, which the model's card names"),
+        ({**STEP, "zyxwvut": 1}, AT, "expected the 3 features that the model's card names, got 1 more"),
+        ({"zyxwvut": 1}, AT, f"lacks {', '.join(NAMES)}, which the model's card names"),
+        ({}, AT, f"lacks {', '.join(NAMES)}"),
+        ({**STEP, "T24": "zyxwvut"}, (*AT, "T24"), "expected a number, got a string"),
+        ({**STEP, "flow l/s": None}, (*AT, "flow l/s"), "expected a number, got null"),
+        ({**STEP, NAMES[2]: math.nan}, (*AT, NAMES[2]), "expected a finite float32 number"),
+        ({**STEP, "T24": 1e39}, (*AT, "T24"), "expected a finite float32 number"),
+        ({**STEP, "T24": True}, (*AT, "T24"), "expected a number, got true or false"),
+        ({**STEP, "T24": STEP}, (*AT, "T24"), "expected a number, got an object"),
+        ([0.5, 1e39, 0.5], (*AT, 1), "expected a finite float32 number"),
+        (b"{%s:1,%s:1,%s:1,%s:1}" % (*TEXTS, TEXTS[0]), AT, "expected each name once"),
+        (b'{%s:1,%s:1,%s:1,"\\u00542\\u0034":1}' % (*TEXTS,), AT, "expected each name once"),
+        (b"{%s:1,%s:1,%s:1,%s:1}" % (TEXTS[2], *TEXTS), AT, "expected each name once"),
+        (b"{%s:{},%s:1,%s:1,%s:1}" % (TEXTS[0], *TEXTS), (), 'expected the key "sequences" once'),
+    ],
+)
+def test_a_step_with_wrong_names_or_values(step: Any, where: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        [*ManyByName.parse(of_step(step)).arrays(np.float32)]
+    assert caught.value.problems[0].where == where
+    assert caught.value.problems[0].detail.startswith(said)
+    assert "zyxwvut" not in str(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    "hidden", [b"[]", b"[[{}]]", b'["\\ud800"]', b"[NaN]", b'{"a":{"a":1}}', b"[" * 900 + b"]" * 900]
+)
+@pytest.mark.parametrize("value", [[STEP], [[STEP, STEP]]])
+def test_a_key_that_hides_another_beside_names(hidden: bytes, value: Any) -> None:
+    body = b'{"sequences":%s,%s' % (hidden, raw(value)[1:])
+    with pytest.raises((InvalidInput, Malformed)):
+        ManyByName.parse(body)
+    # One name alone is as many texts as the key itself.
+    about = replace(ECHO.about, features=(Feature(name="a"),))
+    _, many = one_and_many(replace(model_of(Echo(), (1, 1)), about=about), 4)
+    with pytest.raises(InvalidInput, match='expected the key "sequences" once'):
+        many.parse(b'{"sequences":[{}],"sequences":[[{"a":1}]]}')
+    (came,) = many.parse(b'{"sequences":[[{"a":1}]]}').arrays(np.float32)
+    assert came.tolist() == [[[1]]]
+
+
+def test_without_names_in_the_card_a_step_is_a_list() -> None:
+    with pytest.raises(InvalidInput, match="expected a list of 3 features, got an object"):
+        Many.parse(of_step(STEP))
+
+
+def test_a_large_body_by_name_is_no_heavy_one_and_others_are() -> None:
+    _, many = named((2, 3), 4000)
+    assert len(raw([[STEP, STEP]] * 4000)) > HEAVY
+    assert many.parse(raw([[STEP, STEP]] * 4000)).rows == 4000
+    with pytest.raises(TooLarge):
+        many.parse(raw([[STEP, STEP]] * 4001))
+    for filler in (b"{},", b'{"a":1},', b'"",', b'{"a":{"b":1}},'):
+        with pytest.raises(InvalidInput, match='the key "sequences" alone'):
+            many.parse(b'{"sequences":[' + filler * 90_000 + b"0]}")
+    with pytest.raises(InvalidInput, match='the key "sequences" alone'):
+        many.parse(json.dumps({str(k): 0 for k in range(90_000)}).encode())
+
+
+STEPS = st.dictionaries(st.sampled_from([*NAMES, "other"]), NUMBER | JSON, max_size=4) | st.fixed_dictionaries(
+    dict.fromkeys(NAMES, NUMBER)
+)
+
+
+@given(value=st.lists(st.lists(STEPS | st.lists(NUMBER, min_size=3, max_size=3), min_size=2, max_size=2), max_size=4))
+@settings(deadline=None, max_examples=300)
+def test_steps_by_name_are_finite_float32_or_refused_with_reasons(value: Any) -> None:
+    try:
+        (x,) = ManyByName.parse(raw(value)).arrays(np.float32)
+    except InvalidInput as error:
+        assert 1 <= len(error.problems) <= 10  # noqa: PT017 - either is good
+    else:
+        rows = [[[step[name] for name in NAMES] if isinstance(step, dict) else step for step in row] for row in value]
+        with np.errstate(all="ignore"):
+            assert np.array_equal(x, np.array(rows, np.float64).astype(np.float32))
+        assert np.isfinite(x).all()
+
+
+@pytest.mark.parametrize(
+    ("step", "where", "said"),
+    [
+        (b"{%s:1,%s:1,%s:1,%s:1}" % (*TEXTS, TEXTS[1]), (), "expected each name once"),
+        (b"{%s:1,%s:1,%s:1e39}" % (*TEXTS,), (NAMES[2],), "expected a finite float32 number"),
+        (b"{%s:1,%s:1,%s:NaN}" % (*TEXTS,), (NAMES[2],), "expected a finite float32 number"),
+        (b'{%s:1,%s:"1",%s:1}' % (*TEXTS,), (NAMES[1],), "expected a number, got a string"),
+        (b"{%s:1,%s:1}" % (*TEXTS[:2],), (), f"lacks {NAMES[2]}"),
+        (b"[1,2]", (), "expected a list of 3 features, got 2"),
+    ],
+)
+@pytest.mark.parametrize("at", [0, 5500, 8200])  # near the start of a slice
+def test_in_a_body_of_several_slices_a_wrong_step_is_found_too(
+    at: int, step: bytes, where: tuple[Any, ...], said: str
+) -> None:
+    _, many = named((2, 3), 10_000)
+    good = json.dumps([STEP, STEP]).encode()
+    rows = [good] * 10_000
+    assert many.slice_rows < 5000
+    assert sum(map(len, many.parse(b'{"sequences":[%s]}' % b",".join(rows)).arrays(np.float32))) == 10_000
+    rows[at] = b"[%s,%s]" % (json.dumps(STEP).encode(), step)
+    with pytest.raises(InvalidInput) as caught:
+        [*many.parse(b'{"sequences":[%s]}' % b",".join(rows)).arrays(np.float32)]
+    assert caught.value.problems[0].where == ("sequences", at, 1, *where)
+    assert caught.value.problems[0].detail.startswith(said)

@@ -1,6 +1,8 @@
 """The OpenAPI document says what is answered, and nothing else."""
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +93,20 @@ def test_the_request_has_the_shape_of_the_model(document: Document) -> None:
     assert steps["items"]["items"]["type"] == "number"
     many = schemas["PredictBatchRequest"]["properties"]["sequences"]
     assert (many["minItems"], many["maxItems"]) == (1, 1024)
+
+
+def test_a_time_step_may_be_an_object_by_the_names_of_the_card(tmp_path: Path) -> None:
+    shutil.copy(SMALL / "binary.h5", tmp_path)
+    (tmp_path / "binary.card.json").write_text('{"features": ["a", "b", "c"]}')
+    named: Document = create_app(Settings(model=tmp_path / "binary.h5")).openapi()
+    schema = Draft202012Validator(resolved(named, named["components"]["schemas"]["PredictBatchRequest"]))
+    steps = len(named["components"]["schemas"]["PredictRequest"]["properties"]["sequence"]["examples"][0])
+    good: list[Any] = [[1, 2.5, 3], {"c": 3, "a": 1, "b": 2}]
+    for step in good:
+        assert schema.is_valid({"sequences": [[step] * steps]})
+    bad: list[Any] = [[1, 2], {"a": 1, "b": 2}, {"a": 1, "b": 2, "c": 3, "d": 4}, {"a": 1, "b": 2, "c": "3"}]
+    for step in bad:
+        assert not schema.is_valid({"sequences": [[step] * steps]})
 
 
 def test_every_status_has_a_schema_and_every_error_an_example_that_fits_it(document: Document) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import orjson
 from pydantic import BaseModel
@@ -105,8 +106,9 @@ def problem(status: Status, detail: str, error: BaseException | None = None, req
 
 
 def pointer(where: Iterable[str | int]) -> str:
-    """A JSON Pointer as a URI fragment; the parts are our own names and numbers, so nothing is to be escaped."""
-    return "".join(["#", *(f"/{part}" for part in where)])
+    """A JSON Pointer as a URI fragment (RFC 6901, 6); the names of a card's features may be any text."""
+    parts = (str(part).replace("~", "~0").replace("/", "~1") for part in where)
+    return "".join(["#", *(f"/{quote(part)}" for part in parts)])
 
 
 def of_another_dialect(path: str, settings: Settings) -> bool:

@@ -131,7 +131,8 @@ def rows_at_a_glance(raw: bytes, headers: Mapping[bytes, bytes], model: Model) -
         if size is None:
             return 1
         lists = lists * size + 1 if lists else 1
-    return max(1, (raw.count(b"[") - 1) // lists)
+    # A time step is a list, or an object by names; one list or object more is around them all, and one in that.
+    return max(1, (raw.count(b"[") + raw.count(b"{") - 2) // lists)
 
 
 def media_type(headers: Mapping[bytes, bytes]) -> bytes:

@@ -53,7 +53,7 @@ class V1Request(BaseModel):
     def parse(cls, raw: bytes) -> "Form":
         """The sequences, in whichever form they come. Raises Malformed or InvalidInput."""
         instances = cls.forms["instances"]
-        instances.weigh(raw, FEW + 2 * instances.max_rows)  # each row may have a name
+        instances.weigh(raw)
         parsed = json_of(raw)
         given = [key for key in FORMS if key in parsed] if isinstance(parsed, dict) else []
         if len(given) > 1:  # what is null is as if it were not there
@@ -220,6 +220,8 @@ def request_type(model: Model, max_rows: int) -> type[V1Request]:
         inputs=either(rows, named(rows)),
     )
     made.forms = {key: body(f"V1{key.title()}", key, model, max_rows) for key in FORMS}
+    for form in made.forms.values():  # each row may be an object of one name
+        form.most_objects, form.quotes = FEW + max_rows, 2
     return made
 
 
