@@ -94,11 +94,12 @@ def test_the_health_check(host: str) -> None:
     assert check(process.port) == 1
 
 
-def test_each_place_names_the_same_pythons() -> None:
+def test_each_place_says_the_same_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     minors = [int(each) for each in re.findall(r"Python :: 3\.(\d+)", " ".join(project["classifiers"]))]
     first, last = minors[0], minors[-1]
     assert minors == list(range(first, last + 1))
+    assert ("Typing :: Typed" in project["classifiers"]) == (ROOT / "service" / "py.typed").exists()
     assert project["requires-python"] == f">=3.{first},<3.{last + 1}"
     makefile = (ROOT / "Makefile").read_text()
     assert f"(3, {first}) <= sys.version_info < (3, {last + 1})" in makefile
