@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -222,6 +223,19 @@ def test_polling_follows_the_links_of_a_mounted_volume(tmp_path: Path) -> None:
         time.sleep(0.3)  # several polls
         assert served.reloads == (2.0, 1.0)
         assert served.sha256 == second
+
+
+def test_a_folder_that_keras_saved_is_followed(tmp_path: Path) -> None:
+    with zipfile.ZipFile(ASKER / "k3_model.keras") as archive:
+        archive.extractall(tmp_path / "model")
+    with Process(tmp_path / "model") as process, Served(process) as served:
+        first = served.sha256
+        with h5py.File(tmp_path / "model" / "model.weights.h5", "r+") as file:
+            file["layers/dense/vars/1"][...] += 1
+        assert "refused" not in served.reload()
+        assert served.sha256 != first
+        (tmp_path / "model" / "config.json").unlink()
+        assert "config.json is missing" in served.reload()["refused"]
 
 
 def test_fingerprint(tmp_path: Path) -> None:

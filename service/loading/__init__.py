@@ -19,6 +19,7 @@ from service.loading import (
     forms,
     golden,
     keras1,
+    keras_v3,
     saved_model,
     stack,
 )
@@ -46,10 +47,10 @@ def load_model(
 ) -> Model:
     """Load a model that Keras saved, with the card and the golden predictions beside it.
 
-    `path` is a file of any form, a SavedModel folder, a checkpoint with or without .index, or a folder with one such.
-    The two activations say, as the card's fields of those names do, what weights alone do not. Where there are golden
-    predictions, the model has reproduced them when this returns; `replay=False` leaves that out. All arrays may take
-    `max_bytes` of memory. Raises ModelError, with the file's name and what to do.
+    `path` is a file of any form, a folder that Keras saved, a checkpoint with or without .index, or a folder with one
+    such. The two activations say, as the card's fields of those names do, what weights alone do not. Where there are
+    golden predictions, the model has reproduced them when this returns; `replay=False` leaves that out. All arrays may
+    take `max_bytes` of memory. Raises ModelError, with the file's name and what to do.
     """
     path = Path(path)
     try:
@@ -64,7 +65,7 @@ def load_model(
 
 
 def resolve(path: Path) -> Path:
-    """The file that `path` stands for, or the SavedModel folder: beside it lie the card and the golden predictions."""
+    """The file, or the folder that is a model, that `path` stands for: card and golden predictions lie beside it."""
     try:
         # A checkpoint as TensorFlow calls it.
         if not path.exists() and (index := path.with_name(f"{path.name}.index")).exists():
@@ -75,6 +76,8 @@ def resolve(path: Path) -> Path:
             raise UnreadableFile("is no plain file")
         if path.name == "saved_model.pb":
             raise UnreadableFile("is a part of a SavedModel; name the folder that it is in")
+        if path.name in keras_v3.PARTS and all((path.parent / name).is_file() for name in keras_v3.PARTS):
+            raise UnreadableFile("is a part of a model that Keras saved as a folder; name the folder that it is in")
         if path.name.endswith(golden.SUFFIX):
             raise UnreadableFile("holds golden predictions, by its name; name the model that they are of")
     except OSError as error:
@@ -123,6 +126,8 @@ def _read(path: Path, budget: Budget) -> tuple[str, Contents]:
     """The sha256 of the model's file or files, and what they hold."""
     if "saved_model.pb" in (folder := Folder(path, budget)):
         contents = saved_model.read(folder)
+    elif path.is_dir():
+        contents = keras_v3.read_folder(folder)
     elif path.suffix == ".index":
         folder = Folder(path.parent, budget)
         contents = checkpoint.read(folder, path.stem)

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from service.errors import UnreadableFile
-from service.loading import forms, golden
+from service.loading import forms, golden, keras_v3
 
 MAX_ENTRIES = 10_000
 
 
 def model_in(folder: Path) -> Path:
-    """The folder if it is a SavedModel; the one loadable file in it; or else what is in its highest numbered subfolder.
+    """The folder if it is a model itself; the one loadable file in it; or else what is in its highest numbered folder.
 
     What a file is, its content says; JSON is not looked at, since it may be anything.
     """
@@ -18,7 +18,8 @@ def model_in(folder: Path) -> Path:
         entries.append(entry)
         if len(entries) > MAX_ENTRIES:
             raise UnreadableFile(f"is a folder of more than {MAX_ENTRIES} files; name the model's file")
-    if any(entry.name == "saved_model.pb" for entry in entries):
+    names = {entry.name for entry in entries}
+    if "saved_model.pb" in names or keras_v3.is_folder(names):
         return folder.absolute()  # what "." is called, its card and golden predictions are
     models = sorted(entry for entry in entries if not entry.name.endswith(golden.SUFFIX) and forms.is_model(entry))
     if len(models) > 1:

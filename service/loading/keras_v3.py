@@ -1,8 +1,10 @@
-"""Keras 3's own files, which tf.keras writes since 2.12: the `.keras` zip, and weights as `.weights.h5`."""
+"""Keras 3's own files, which tf.keras writes since 2.12: the `.keras` zip or folder, and weights as `.weights.h5`."""
 
 import zipfile
+from collections.abc import Collection
 from functools import partial
 from io import BufferedReader
+from typing import Any, BinaryIO
 
 from service.budget import Budget
 from service.engine.activations import Array
@@ -11,8 +13,10 @@ from service.loading import hdf5, weights, zips
 from service.loading.contents import Contents
 from service.loading.hdf5 import Hdf5
 from service.loading.keras_json import UNKNOWN, KerasVersion, parse
+from service.loading.plain_files import Folder
+from service.text import decode
 
-CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+CONFIG, METADATA, WEIGHTS = PARTS = "config.json", "metadata.json", "model.weights.h5"
 
 # Where the layers stand: tf.keras 2.12 to 2.14, and all others.
 ROOTS = {"_layer_checkpoint_dependencies": "layers", "layers": "layers"}
@@ -27,12 +31,42 @@ def read_zip(archive: zipfile.ZipFile, file: BufferedReader, budget: Budget) -> 
         raise Unsupported(f"the weights in the .keras file {reason}; {WEIGHTS} was expected")
     config = parse(zips.text(archive, CONFIG), f"the member {CONFIG}")
     metadata = parse(zips.text(archive, METADATA), f"the member {METADATA}") if METADATA in names else None
+    return _whole(".keras", config, metadata, zips.member(archive, WEIGHTS, file, budget), budget)
+
+
+def is_folder(names: Collection[str]) -> bool:
+    """Whether a folder with files of these names is a model, as `model.save(path, zipped=False)` writes it."""
+    return {METADATA, WEIGHTS} <= set(names)  # a config.json may be of anything
+
+
+def read_folder(folder: Folder) -> Contents:
+    """Read a folder with what a `.keras` file has as members."""
+    folder.budget.expect(folder.size(WEIGHTS))
+    config, metadata = (_json(folder, name) for name in (CONFIG, METADATA))
+    with folder.opened(WEIGHTS) as file:
+        return _whole(".keras folder", config, metadata, file, folder.budget)
+
+
+def _json(folder: Folder, name: str) -> Any:  # noqa: ANN401 - JSON is anything
+    try:
+        return parse(decode(folder.read(name, zips.MAX_TEXT_BYTES)), name)
+    except UnicodeDecodeError:
+        raise UnreadableFile(f"{name} is not text in UTF-8") from None
+
+
+def _whole(
+    form: str,
+    config: Any,  # noqa: ANN401 - JSON is anything
+    metadata: Any,  # noqa: ANN401
+    file: BinaryIO,
+    budget: Budget,
+) -> Contents:
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
     if not isinstance(version, str):
-        raise UnreadableFile(f"the .keras file's {METADATA} does not say its keras_version")
-    with hdf5.opened(zips.member(archive, WEIGHTS, file, budget), budget) as opened:
+        raise UnreadableFile(f"its {METADATA} does not say its keras_version")
+    with hdf5.opened(file, budget) as opened:
         tree = read_tree(opened)
-    return Contents(".keras", config, KerasVersion.parse(version), partial(weights.by_class, tree=tree), None)
+    return Contents(form, config, KerasVersion.parse(version), partial(weights.by_class, tree=tree), None)
 
 
 def is_weights(file: Hdf5) -> bool:
