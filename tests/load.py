@@ -13,11 +13,10 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 import orjson
+from serving import PATIENCE
 
 Floats = npt.NDArray[np.float32]
 
-# Nothing here waits longer for anything.
-PATIENCE = 30.0
 # The same row differs in its last bits between batches, and golden predictions by what Keras' own kernels round.
 TOLERANCE = 1e-5
 

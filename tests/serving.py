@@ -25,7 +25,8 @@ SMALL = GOLDEN / "small"
 
 # How the service is started.
 COMMAND = [sys.executable, "-m", "service", "serve"]
-PATIENCE = 20.0
+# What takes so long hangs. A busy machine may take minutes: what is waited for is the process, not the clock.
+PATIENCE = 600.0
 RUNNING = re.compile(r"running on https?://\S+:(\d+)")
 
 

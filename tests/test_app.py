@@ -14,7 +14,7 @@ import pytest
 from conftest import load_golden
 from echo import Echo
 from fastapi import FastAPI
-from serving import ASKER, SMALL, call, in_loop, started
+from serving import ASKER, PATIENCE, SMALL, call, in_loop, started
 from test_http import GOOD, ROW, many, one
 
 from service import live as live_module
@@ -61,7 +61,7 @@ def queued(app: FastAPI, *numbers: float) -> Job:
     """Rows that wait in the queue, without a request of their own."""
     live = live_of(app)
     x = np.array([[[number] * 15] * 20 for number in numbers], np.float32)
-    return live.batcher.submit(live.model, x, time.monotonic() + 60)
+    return live.batcher.submit(live.model, x, time.monotonic() + PATIENCE)
 
 
 # Faults.
@@ -277,7 +277,7 @@ async def test_one_bad_run_of_several_fails_the_request_and_leaves_nothing_behin
     body = many([[[0.5] * 3] * 4, [[0.25] * 3] * 5, [[0.5] * 3] * 6])
     async with started(app):
         answer = await call(app, "/predict/batch", body)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while live_of(app).batcher.queued_rows:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.001)
     assert answer.status == 500

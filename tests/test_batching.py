@@ -17,7 +17,7 @@ from echo import Echo, model_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from serving import in_loop
+from serving import PATIENCE, in_loop
 
 from service.batching import Batcher, Job
 from service.engine.activations import Array
@@ -26,7 +26,7 @@ from service.errors import ComputeFailed, DeadlinePassed, NoAnswer, NotFinite, Q
 
 
 def later() -> float:
-    return time.monotonic() + 60
+    return time.monotonic() + PATIENCE
 
 
 def rows(*values: float) -> Array:
@@ -81,7 +81,7 @@ def running(request: pytest.FixtureRequest) -> Iterator[Running]:
 
 async def settled(*jobs: Job) -> list[Any]:
     """For each job its answer, or its error."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         return await asyncio.gather(*(job.future for job in jobs), return_exceptions=True)
 
 
@@ -296,7 +296,7 @@ async def test_what_arrives_during_a_batch_makes_the_next() -> None:
     class Slow(Echo):
         def __call__(self, *args: Any) -> Any:
             entered.set()
-            assert leave.wait(20)
+            assert leave.wait(PATIENCE)
             return super().__call__(*args)
 
     with ThreadPoolExecutor(1) as pool:
@@ -457,7 +457,7 @@ class Interleaving(RuleBasedStateMachine):
         return [int(number) for part in self.batcher._running for number in part.x[:, 0]]
 
     def teardown(self) -> None:
-        self.loop.run_until_complete(asyncio.wait_for(self._end(), 20))
+        self.loop.run_until_complete(asyncio.wait_for(self._end(), PATIENCE))
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
         for layer in self.layers:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kerasfiles import GOLDEN, save_embedding
+from serving import PATIENCE
 
 from service import load_model
 from service.budget import ALWAYS, MAX_RATIO, RAISE, Budget
@@ -151,6 +152,10 @@ def test_a_small_file_that_claims_a_large_array_is_refused_before_memory_is_take
     CLAIMS[name](tmp_path / name)
     assert (tmp_path / name).stat().st_size < 4 << 20
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path / name)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", CHILD, str(tmp_path / name)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
     )
     assert "MiB, which a file of its size never holds" in done.stdout, done

@@ -10,12 +10,12 @@ from serving import Process, in_loop
 
 @in_loop
 async def test_bad_clients_do_no_harm_to_good_ones() -> None:
-    times = {"LSTMSERVE_HEADER_SECONDS": "1", "LSTMSERVE_BODY_SECONDS": "1"}
+    times = {"LSTMSERVE_HEADER_SECONDS": "4", "LSTMSERVE_BODY_SECONDS": "4"}
     with Process(MODEL, LSTMSERVE_ACCESS_LOG="false", **times) as process:
         fresh = footprint(process)
         await mixed(process, 0.1, bad=16)
         before = await settled(process, fresh.files)
-        tally, bad = await mixed(process, 1, seed=1, bad=16)
+        tally, bad = await mixed(process, 1, seed=1, bad=16, enough=21)
         after = await settled(process, before.files)
         async with Connection(process.port) as connection:
             assert (await connection.ask(request("/readyz"))).status == 200

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from serving import PATIENCE
 
 import service
 from service.cli import BLAS_THREADS, main
@@ -59,7 +60,7 @@ def process(*argv: str) -> subprocess.Popen[str]:
 
 def test_an_engines_life_runs_out() -> None:
     with process("predict", TURBOFAN, ENGINE) as running:
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0
     assert err == "lstm-serve: left out the column cycle, no feature of the model\n"
     lines = out.splitlines()
@@ -72,7 +73,7 @@ def test_an_engines_life_runs_out() -> None:
 
 def test_an_expected_error_is_one_line_and_no_traceback() -> None:
     with process("predict", "no.h5", ENGINE) as running:
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, out, err) == (3, "", "lstm-serve: no.h5: there is no such file\n")
 
 
@@ -86,7 +87,7 @@ def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
         assert running.stdout.readline().startswith("class 0")
         running.stdout.close()
         err = running.stderr.read()
-        assert running.wait(60) == 141
+        assert running.wait(PATIENCE) == 141
     left_out, anew = err.splitlines()
     assert left_out == "lstm-serve: left out the column cycle, no feature of the model"
     assert "the column cycle, left out, counts up and starts anew 19 times" in anew
@@ -113,11 +114,10 @@ def test_ctrl_c_ends_quietly_and_leaves_no_file(tmp_path: Path) -> None:
     series = tmp_path / "long.npy"
     np.save(series, np.ones((300_000, 15), np.float32))
     with process("predict", ASKER, str(series), "-o", str(tmp_path / "out.npy")) as running:
-        deadline = time.monotonic() + 30
-        while not list(tmp_path.glob("*.part")) and time.monotonic() < deadline:
+        while not list(tmp_path.glob("*.part")) and running.poll() is None:
             time.sleep(0.01)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=30)
+        out, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, out, err) == (130, "", "")
     assert list(tmp_path.iterdir()) == [series]
 

@@ -255,8 +255,10 @@ def test_invocations_takes_one_or_many(client: httpx.Client, golden: Golden) -> 
 
 def test_ids_in_a_file() -> None:
     with Process(ASKER.parent / "features/k3__emb_bi.h5") as process:
-        response = httpx.post(f"{process.url}{BATCH}", content=npy(np.arange(6)[np.newaxis]), headers=NPY)
-        wanted = httpx.post(f"{process.url}{BATCH}", content=json.dumps({"sequences": [[*range(6)]]}))
-        beyond = httpx.post(f"{process.url}{BATCH}", content=npy(np.full((1, 6), 1.5)), headers=NPY)
+        response = httpx.post(
+            f"{process.url}{BATCH}", content=npy(np.arange(6)[np.newaxis]), headers=NPY, timeout=PATIENCE
+        )
+        wanted = httpx.post(f"{process.url}{BATCH}", content=json.dumps({"sequences": [[*range(6)]]}), timeout=PATIENCE)
+        beyond = httpx.post(f"{process.url}{BATCH}", content=npy(np.full((1, 6), 1.5)), headers=NPY, timeout=PATIENCE)
     assert response.json() == wanted.json()
     assert "integers" in refused(beyond, 422)

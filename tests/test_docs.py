@@ -52,7 +52,7 @@ class Browser:
             *("--window-size=1200,1600", f"--user-data-dir={folder / 'profile'}"),
         ]
         options = {"goog:chromeOptions": {"args": arguments}}
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
         made = self.client.post("/session", json={"capabilities": {"alwaysMatch": options}}).json()["value"]
         self.session = f"/session/{made['sessionId']}"
 
@@ -92,7 +92,7 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
         port = free.getsockname()[1]
     with subprocess.Popen([DRIVER, f"--port={port}", "--silent"], stdout=subprocess.DEVNULL) as driver:
         try:
-            for _ in range(100):
+            while driver.poll() is None:
                 with socket.socket() as probe:
                     if probe.connect_ex(("127.0.0.1", port)) == 0:
                         break

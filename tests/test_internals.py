@@ -17,7 +17,7 @@ from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 from pydantic import BaseModel
-from serving import in_loop
+from serving import PATIENCE, in_loop
 from starlette.applications import Starlette
 from starlette.routing import Match
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -283,7 +283,7 @@ async def test_a_server_ticks_listens_and_has_its_own_handler_of_signals() -> No
                 assert signal.getsignal(number) == self.handle_exit, moved("uvicorn", "Server.handle_exit")
             return counter == 1
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await Looking(config(FastAPI())).serve()
     assert ticks == [0, 1], moved("uvicorn", "Server.on_tick")
 

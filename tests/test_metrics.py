@@ -15,7 +15,7 @@ from echo import Echo, model_of
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
-from serving import ASKER, call, in_loop, started
+from serving import ASKER, PATIENCE, call, in_loop, started
 from test_http import GOOD, many, one
 
 from service import exposition
@@ -109,7 +109,7 @@ async def test_the_queue_length_is_that_of_the_moment() -> None:
     app = create_app(Settings(model=ASKER / "k215_model.h5"))
     live = app.state.live
     async with started(app):
-        job = live.batcher.submit(live.model, np.zeros((7, 20, 15), np.float32), time.monotonic() + 60)
+        job = live.batcher.submit(live.model, np.zeros((7, 20, 15), np.float32), time.monotonic() + PATIENCE)
         assert one_of(parsed(exposition.text(live.metrics).decode()), "queue_rows") == 7
         await job.future
         assert one_of(parsed(exposition.text(live.metrics).decode()), "queue_rows") == 0

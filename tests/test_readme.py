@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from serving import PATIENCE
 
 from service import exposition, load_model
 from service.engine.activations import ACTIVATIONS
@@ -83,7 +84,7 @@ class serving:  # noqa: N801 - used as a function is
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0
 
 
@@ -101,11 +102,11 @@ def test_command(
 ) -> None:
     if command.startswith("lstm-serve serve"):
         with serving(command, folder, environment) as address:
-            assert httpx.get(f"http://{address}/readyz").status_code == 200
+            assert httpx.get(f"http://{address}/readyz", timeout=PATIENCE).status_code == 200
         return
     if "127.0.0.1:8080" in command:
         command = command.replace("127.0.0.1:8080", request.getfixturevalue("address"))
-    run = partial(subprocess.run, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    run = partial(subprocess.run, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     done = run(["/bin/bash", "-c", command], check=True)
     printed = iter(done.stdout.splitlines())
     following = True  # whether the next line shown is to be the next line printed

@@ -60,11 +60,11 @@ def test_during_the_drain_it_answers_and_is_not_ready() -> None:
     def post(url: str) -> None:
         answers.append(httpx.post(f"{url}/predict/batch", content=batch, timeout=PATIENCE))
 
-    with Process(MODEL, LSTMSERVE_DRAIN_SECONDS="1.5") as process:
+    with Process(MODEL, LSTMSERVE_DRAIN_SECONDS="3600") as process:
         with httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
             assert "connection" not in client.get("/readyz").headers
             process.signal(signal.SIGTERM)
-            process.wait_for("stopping in 1.5 s")
+            process.wait_for("stopping in 3600 s")
             threads = [threading.Thread(target=post, args=(process.url,)) for _ in range(3)]
             for thread in threads:
                 thread.start()
@@ -75,7 +75,8 @@ def test_during_the_drain_it_answers_and_is_not_ready() -> None:
             assert (one.status_code, one.headers["connection"]) == (200, "close")
             for thread in threads:
                 thread.join(PATIENCE)
-        assert process.ended() == 0
+        process.signal(signal.SIGTERM)
+        assert process.ended() == 128 + signal.SIGTERM
     assert [len(answer.json()["predictions"]) for answer in answers] == [1000] * 3
     assert process.errors == ""
 
