@@ -18,8 +18,21 @@ LAYERS = (
     {"server"},
     {"app"},
     {"routes", "middleware", "reloading", "protocol"},
-    {"bodies", "schemas", "schemas_v2", "live", "metrics", "exposition", "logs", "answers", "keys", "inflate", "wire"},
-    {"batching", "loading", "trial", "inflight", "aside", "lines", "polling", "turns"},
+    {
+        "bodies",
+        "schemas",
+        "schemas_v2",
+        "live",
+        "metrics",
+        "exposition",
+        "logs",
+        "answers",
+        "keys",
+        "inflate",
+        "wire",
+        "names",
+    },
+    {"batching", "loading", "trial", "inflight", "aside", "lines", "polling", "turns", "limits", "names", "walk"},
     {"engine"},
 )
 LEAVES = {"errors", "settings", "text", "budget", "__init__"}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from serving import PATIENCE
 from small_models import classes, dense, model, numbers
 from threadpoolctl import OpenBLASController, ThreadpoolController, threadpool_limits
 
@@ -19,7 +20,6 @@ SHARED = [
     for library in ThreadpoolController().select(user_api="blas").lib_controllers
     if getattr(library, "threading_layer", None) != "openmp"
 ]
-PATIENCE = 60
 
 pytestmark = pytest.mark.skipif(not SHARED, reason="needs a BLAS whose threads can be counted")
 

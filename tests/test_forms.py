@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import pytest
 from kerasfiles import GOLDEN, dense, lstm, numbers, save, save_sequential, sequential
+from serving import PATIENCE
 
 from service import load_model
 from service.engine.model import Model
@@ -449,7 +450,7 @@ def run(line: str, path: Path) -> None:
     """As somebody would paste it, into a Python of its own."""
     program = f"FILE = {str(path)!r}\n{line}"
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    subprocess.run([sys.executable, "-c", program], env=environ, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], env=environ, check=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(
