@@ -16,11 +16,12 @@ COPY deploy/healthcheck.py /opt/lstm-serve/healthcheck.py
 ENV PATH=/opt/lstm-serve/bin:$PATH \
     LSTMSERVE_MODEL=/models/turbofan.h5 \
     LSTMSERVE_HOST=0.0.0.0 \
+    LSTMSERVE_ADMIN_PORT=8081 \
     LSTMSERVE_DRAIN_SECONDS=5 \
     MALLOC_MMAP_THRESHOLD_=1048576 \
     MALLOC_TRIM_THRESHOLD_=1048576
 USER 10001:10001
-EXPOSE 8080
+EXPOSE 8080 8081
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s \
     CMD ["python", "-I", "-S", "/opt/lstm-serve/healthcheck.py"]
 ENTRYPOINT ["lstm-serve"]

@@ -8,13 +8,13 @@ import socket
 import sys
 
 try:
-    names = ("LSTMSERVE_PORT", "AIP_HTTP_PORT", "PORT")
+    names = ("LSTMSERVE_ADMIN_PORT", "LSTMSERVE_PORT", "AIP_HTTP_PORT", "PORT")
     port = int(next((os.environ[name] for name in names if name in os.environ), "8080"))
     host = os.environ.get("LSTMSERVE_HOST", "127.0.0.1")
     # To listen at every address there is one to listen at, and not one to ask.
     host = dict.fromkeys(("0.0.0.0", "::"), "127.0.0.1").get(host, host)
     connection = socket.create_connection((host, port), timeout=2)
-    if os.environ.get("LSTMSERVE_TLS_CERTFILE"):
+    if os.environ.get("LSTMSERVE_TLS_CERTFILE") and "LSTMSERVE_ADMIN_PORT" not in os.environ:
         import ssl
 
         # To this very container: whose name the certificate bears does not matter.

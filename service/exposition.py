@@ -30,14 +30,14 @@ class Ours(Collector):
         """Each metric, as it is now."""
         for histogram in self._metrics.histograms:
             buckets = HistogramMetricFamily(histogram.name, histogram.text, labels=histogram.labels)
-            for labels, series in histogram.by_labels.items():
+            for labels, series in list(histogram.by_labels.items()):
                 bounds = (*map(str, map(float, series.bounds)), "+Inf")
                 cumulated = list(zip(bounds, accumulate(series.counts), strict=True))
                 buckets.add_metric([str(label) for label in labels], cumulated, series.total)
             yield buckets
         for tally in self._metrics.tallies:
             counter = CounterMetricFamily(tally.name, tally.text, labels=tally.labels)
-            for label, count in tally.counts.items():
+            for label, count in list(tally.counts.items()):
                 counter.add_metric([str(label)] if tally.labels else [], count)
             yield counter
         for gauge in self._metrics.gauges:
@@ -48,7 +48,7 @@ class Ours(Collector):
 
 
 def text(metrics: Metrics) -> bytes:
-    """Everything that Prometheus scrapes: the service's metrics and the process'. In the event loop's thread alone."""
+    """Everything that Prometheus scrapes: the service's metrics and the process'."""
     return generate_latest(_registry(metrics))
 
 

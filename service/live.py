@@ -23,6 +23,8 @@ from service.turns import Turns
 
 log = logging.getLogger(__name__)
 
+# Without a sign of life for so long the event loop hangs.
+STALLED_SECONDS = 5.0
 # A batch that takes longer is computed in a thread, so that health checks are answered meanwhile.
 LONGEST_ON_THE_LOOP = 0.010
 # How long a sequence of free length is taken to be at warm-up, or as many times twice that as the model needs.
@@ -77,6 +79,7 @@ class Live:
         )
         metrics.queued_rows.value = lambda: self.batcher.queued_rows
         self.draining = False
+        self.beat = 0.0  # when the event loop last came around, in the time of `time.monotonic`
         self.inflight = Inflight(settings.max_inflight_bytes)
         self.turns = Turns()
         self.lingering: set[asyncio.Transport] = set()  # those of connections that were refused and are not closed yet
@@ -140,6 +143,10 @@ class Live:
         await self.batcher.close()
         if self.batcher.executor is not None:
             self.batcher.executor.shutdown(wait=False)
+
+    def beats(self) -> dict[str, bool]:
+        """What liveness depends on, as another thread sees it."""
+        return {"batching": self.batcher.alive, "loop": time.monotonic() - self.beat < STALLED_SECONDS}
 
     @property
     def ready(self) -> bool:

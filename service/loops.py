@@ -16,14 +16,19 @@ def new_loop(handshake_seconds: float) -> asyncio.AbstractEventLoop:
             """As asyncio has it."""
             if options.get("ssl") is not None:
                 options["ssl_handshake_timeout"] = handshake_seconds
-            if options.get("host") == "::" and socket.has_dualstack_ipv6():
-                # Every address there is: asyncio would leave out those of IPv4, and most servers do not.
-                address = options.pop("host"), options.pop("port")
-                options["sock"] = socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
+            if options.get("host") == "::":
+                options["sock"] = listen(options.pop("host"), options.pop("port"))
             return await super().create_server(*args, **options)
 
     loop: asyncio.AbstractEventLoop = Loop()
     return loop
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; `::` is every address there is: asyncio would leave out those of IPv4. Raises OSError."""
+    both = host == "::" and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, dualstack_ipv6=both)
 
 
 def _loop_class() -> Any:  # noqa: ANN401 - uvloop's is none of asyncio's

@@ -16,17 +16,19 @@ import socket
 import ssl
 import sys
 import time
+from importlib import import_module
 from types import FrameType
 
 import uvicorn
 
 from service import limits, logs
+from service.admin import Admin
 from service.app import create_app
 from service.errors import SettingsError
 from service.live import Live
 from service.loading import resolve
 from service.loading.card import stem_of
-from service.loops import new_loop
+from service.loops import listen, new_loop
 from service.protocol import Protocol
 from service.settings import Settings
 
@@ -72,6 +74,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn does, which logs why it cannot listen somewhere, and ends the process with status 3."""
+        if (port := self._live.settings.admin_port) is not None:
+            self._start_admin(port)
         try:
             await super().startup(sockets)
         except SystemExit:
@@ -82,6 +86,18 @@ class Server(uvicorn.Server):
             port = self.servers[0].sockets[0].getsockname()[1]
             for line in welcome(self._live.settings, port):
                 log.info(line)
+
+    def _start_admin(self, port: int) -> None:
+        live, host = self._live, self.config.host
+        ready = {"/readyz": (lambda: {**live.checks(), **live.beats()}, 503), "/livez": (live.beats, 500)}
+        try:
+            listener = listen(host, port)
+        except OSError as error:
+            log.error("cannot listen on %s:%d: %s; --admin-port takes another", host, port, error.strerror)  # noqa: TRY400
+            sys.exit(3)
+        live.beat = time.monotonic()
+        Admin(ready, lambda: _metrics(live)).start(listener)
+        log.info("health and metrics on http://%s:%d", host, listener.getsockname()[1])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         """First signal: drain. Second: end at once.
@@ -135,13 +151,18 @@ class Server(uvicorn.Server):
             self._sweep()
 
     def _sweep(self) -> None:
-        now = time.monotonic()
+        self._live.beat = now = time.monotonic()
         for connection in self._connections:
             connection.sweep(now)
 
     @property
     def _connections(self) -> list[Protocol]:
         return [connection for connection in self.server_state.connections if isinstance(connection, Protocol)]
+
+
+def _metrics(live: Live) -> tuple[str, bytes]:
+    exposition = import_module("service.exposition")
+    return exposition.CONTENT_TYPE, exposition.text(live.metrics)
 
 
 def welcome(settings: Settings, port: int) -> list[str]:

@@ -18,7 +18,7 @@ PREFIX = "LSTMSERVE_"
 OF_A_SERVICE = re.compile(PREFIX + r"(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_.+)?)")
 URL_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://")
 
-METAVARS: dict[Any, str] = {Path | None: "FILE", str | None: "NAME"}
+METAVARS: dict[Any, str] = {Path | None: "FILE", int | None: "N", str | None: "NAME"}
 
 Bytes = Annotated[int, Field(gt=0, le=1 << 45)]
 Count = Annotated[int, Field(gt=0, le=1 << 31)]
@@ -66,6 +66,9 @@ class Settings(BaseModel):
         "127.0.0.1"
     )
     port: Annotated[int, Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")] = 8080
+    admin_port: Annotated[
+        int | None, Field(ge=0, le=65_535, description="one more port, for health and metrics: plain HTTP, no key")
+    ] = None
     access_log: Annotated[bool, Field(description="log each request")] = True
     max_body_bytes: Annotated[Count, Field(description="largest request body")] = 2 << 20
     max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies in flight")] = 32 << 20

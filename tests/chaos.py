@@ -326,6 +326,7 @@ def haproxy(folder: Path, backends: Sequence[int]) -> Iterator[int]:
         port = free.getsockname()[1]
     text = (ROOT / "deploy" / "haproxy.cfg").read_text()
     text = re.sub(r"bind .*:8080", f"bind 127.0.0.1:{port}", text)
+    text = text.replace("check port 8081 ", "check ")
     servers = "\n".join(f"    server replica-{k} 127.0.0.1:{backend}" for k, backend in enumerate(backends, 1))
     text, replaced = re.subn(r"^    server .*\n(    server .*\n)*", servers + "\n", text, flags=re.MULTILINE)
     assert replaced == 1

@@ -75,8 +75,16 @@ def test_the_proxy_takes_its_configuration() -> None:
 def test_the_health_check_knows_the_names_of_the_port() -> None:
     (line,) = re.findall(r"names = \((.*)\)", HEALTHCHECK.read_text())
     # The last of CLOUDS wins, and ours over all of them.
-    wanted = [f"{PREFIX}PORT", *(name for name in reversed(CLOUDS) if CLOUDS[name] == "port")]
+    wanted = [f"{PREFIX}ADMIN_PORT", f"{PREFIX}PORT", *(name for name in reversed(CLOUDS) if CLOUDS[name] == "port")]
     assert re.findall(r'"(\w+)"', line) == wanted
+
+
+def test_everything_knows_the_admin_port() -> None:
+    port = int(number((ROOT / "Dockerfile").read_text(), r"LSTMSERVE_ADMIN_PORT=(\d+)"))
+    assert number(PROXY, r"check port (\d+)") == port
+    assert number(KUBERNETES, r"name: admin, containerPort: (\d+)") == port
+    assert number(KUBERNETES, r'prometheus.io/port: "(\d+)"') == port
+    assert set(re.findall(r"httpGet: .*port: (\w+)", KUBERNETES)) == {"admin"}
 
 
 HOSTS = ("127.0.0.1", "0.0.0.0", *(["::", "::1"] if socket.has_dualstack_ipv6() else []))

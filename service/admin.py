@@ -1,0 +1,80 @@
+"""Health and metrics on a port of their own, from a thread: neither a full house nor a busy loop hides or fakes them.
+
+It knows the service by what it is given alone, so that another process may have it as well. Plain HTTP, and no key:
+the port is for the machine's own, an orchestrator and Prometheus.
+"""
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+
+import orjson
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 100
+MAX_HEAD = 1 << 13
+SECONDS = 5.0  # for a request and its answer
+
+Checks = Callable[[], Mapping[str, bool]]
+
+
+class Admin:
+    """The listener. Each path of health has its checks, and the status that it answers where one of them fails."""
+
+    def __init__(self, health: Mapping[str, tuple[Checks, int]], metrics: Callable[[], tuple[str, bytes]]) -> None:
+        """`metrics` gives a content type and what Prometheus scrapes; all are called in the listener's thread."""
+        self._health = health
+        self._metrics = metrics
+        self._open = 0
+
+    def start(self, listener: socket.socket) -> None:
+        """Answer on this socket, in a thread that ends with the process."""
+        threading.Thread(target=lambda: asyncio.run(self._serve(listener)), name="admin", daemon=True).start()
+
+    async def _serve(self, listener: socket.socket) -> None:
+        server = await asyncio.start_server(self._connected, sock=listener, limit=MAX_HEAD)
+        await server.serve_forever()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        try:
+            if self._open <= MAX_CONNECTIONS:
+                async with asyncio.timeout(SECONDS):
+                    writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
+                    await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # who asks so needs no answer
+        except Exception:
+            log.exception("a request to the admin port failed")
+        finally:
+            self._open -= 1
+            writer.close()
+
+    def _answer(self, head: bytes) -> bytes:
+        method, _, rest = head.decode("latin-1").partition(" ")
+        path, _, query = rest.split(" ", 1)[0].partition("?")
+        status, kind, body = 404, "application/json", b'{"error":"expected /livez, /readyz or /metrics"}'
+        if method not in {"GET", "HEAD"}:
+            status, body = 405, b'{"error":"expected GET or HEAD"}'
+        elif path == "/metrics":
+            status, (kind, body) = 200, self._metrics()
+        elif path in self._health:
+            checks, failed = self._health[path]
+            found = dict(checks())
+            good = all(found.values())
+            status = 200 if good else failed
+            more = {"checks": found} if "verbose" in query else {}
+            body = orjson.dumps({"status": "ok" if good else "failing", **more})
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            f"content-type: {kind}",
+            f"content-length: {len(body)}",
+            "cache-control: no-store",
+            *(["allow: GET, HEAD"] if status == 405 else []),
+            "connection: close",
+        ]
+        return "\r\n".join([*lines, "", ""]).encode() + (b"" if method == "HEAD" else body)

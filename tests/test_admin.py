@@ -1,0 +1,107 @@
+"""Health and metrics on a port of their own."""
+
+import contextlib
+import signal
+import socket
+from typing import Any
+
+import httpx
+import pytest
+from serving import ASKER, PATIENCE, Process, read_all
+from test_http import GOOD
+
+from service.admin import MAX_CONNECTIONS, Admin
+
+MODEL = ASKER / "k215_model.h5"
+
+
+def admin_url(process: Process) -> str:
+    return f"http://127.0.0.1:{process.wait_for(r'health and metrics on http://127.0.0.1:([0-9]+)')[1]}"
+
+
+def test_a_full_house_hides_no_health() -> None:
+    with (
+        Process(MODEL, LSTMSERVE_ADMIN_PORT="0", LSTMSERVE_MAX_CONNECTIONS="1", LSTMSERVE_API_KEYS="k" * 20) as process,
+        process.connect() as held,
+    ):
+        held.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % (b"k" * 20))
+        url = admin_url(process)
+        assert httpx.get(f"{url}/livez").json() == {"status": "ok"}
+        ready = httpx.get(f"{url}/readyz?verbose").json()
+        assert ready == {
+            "status": "ok",
+            "checks": {"model": True, "batching": True, "accepting": True, "loop": True},
+        }
+        metrics = httpx.get(f"{url}/metrics")
+        assert "lstmserve_queue_rows" in metrics.text
+        assert metrics.headers["content-type"].startswith("text/plain")
+        held.sendall(b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(GOOD), GOOD))
+        assert read_all(held).startswith(b"HTTP/1.1 200 ")
+
+
+def test_it_tells_of_the_drain() -> None:
+    with Process(MODEL, LSTMSERVE_ADMIN_PORT="0", LSTMSERVE_DRAIN_SECONDS="60") as process:
+        url = admin_url(process)
+        process.signal(signal.SIGTERM)
+        process.wait_for("stopping in 60 s")
+        assert httpx.get(f"{url}/readyz").status_code == 503
+        assert httpx.get(f"{url}/livez").status_code == 200
+        process.signal(signal.SIGTERM)
+        assert process.ended() == 128 + signal.SIGTERM
+
+
+def test_a_port_that_is_taken(service: Process) -> None:
+    process = Process(MODEL, LSTMSERVE_ADMIN_PORT=str(service.port))
+    assert process.ended() == 3
+    assert any("--admin-port takes another" in record["message"] for record in process.records)
+    assert "Traceback" not in process.errors + "".join(process.lines)
+
+
+BEATS = {"loop": True}
+
+
+@pytest.fixture(scope="module")
+def alone() -> Any:
+    """The listener, in this process; the address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    Admin({"/livez": (lambda: BEATS, 500), "/raises": (dict[str, bool]().copy, 503)}, lambda: ("a/b", b"c")).start(
+        listener
+    )
+    return listener.getsockname()
+
+
+def asked(address: tuple[str, int], data: bytes) -> bytes:
+    with socket.create_connection(address, PATIENCE) as connection:
+        connection.sendall(data)
+        return read_all(connection)
+
+
+def test_a_loop_that_hangs_is_told(alone: tuple[str, int]) -> None:
+    ask = b"GET /livez?verbose HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert asked(alone, ask).startswith(b"HTTP/1.1 200 OK\r\n")
+    BEATS["loop"] = False
+    try:
+        came = asked(alone, ask)
+    finally:
+        BEATS["loop"] = True
+    assert came.startswith(b"HTTP/1.1 500 ")
+    assert came.endswith(b'{"status":"failing","checks":{"loop":false}}')
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"), [(b"HEAD /livez", 200), (b"GET /nothing", 404), (b"POST /livez", 405), (b"", 405)]
+)
+def test_other_requests(alone: tuple[str, int], request_line: bytes, status: int) -> None:
+    assert asked(alone, request_line + b" HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_who_only_connects_keeps_nobody_out_for_long(alone: tuple[str, int]) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(MAX_CONNECTIONS):
+            held.enter_context(socket.create_connection(alone, PATIENCE))
+        first = held.enter_context(socket.create_connection(alone, PATIENCE))
+        first.sendall(b"x" * 20_000)
+        with contextlib.suppress(ConnectionError):
+            assert read_all(first) == b""
+    while not asked(alone, b"GET /livez HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 "):
+        pass
