@@ -147,6 +147,8 @@ def test_a_series_has_an_answer_for_each_window() -> None:
     expected = made.predict(rows[np.newaxis, [0, 2, 3, 4, 5]])
     np.testing.assert_allclose(made.predict_series(rows[:-1], by=units[:-1]), expected, atol=1e-6)
     assert len(made.predict_series(np.tile(rows, (2, 1)), by=[(unit, 1) for unit in units * 2])) == 6 + 4
+    for columns in (np.array([[unit, "1"] for unit in units]), [[unit, 1] for unit in units], np.array(units)):
+        np.testing.assert_allclose(made.predict_series(rows[:-1], by=columns[:-1]), expected, atol=1e-6)
     long = np.tile(rows, (60, 1))
     assert made.predict_series(long).shape == (536, 2)
     table = ids_model()

@@ -1,6 +1,6 @@
 """A model: layers in the order of their computation, and what is known of where it comes from."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -164,12 +164,13 @@ class Model:
         with one_thread():
             return self.forward(given)
 
-    def predict_series(self, rows: npt.ArrayLike, stride: int = 1, by: Iterable[Hashable] | None = None) -> Array:
+    def predict_series(self, rows: npt.ArrayLike, stride: int = 1, by: Iterable[Any] | None = None) -> Array:
         """A series, rows (N, *features) -> float32 (n, *output_shape): an answer for each window of `timesteps` rows.
 
-        Windows are `stride` rows apart. `by` has for each row the key of its unit, a tuple where several columns make
-        it: each unit is a series of its own, in the order in which they first appear; one of fewer rows than a window
-        has no answer. Where the time axis is free, a series is one sequence. Raises InvalidInput where rows do not fit.
+        Windows are `stride` rows apart. `by` has for each row the key of its unit, several values where several columns
+        make it: each unit is a series of its own, in the order in which they first appear; one of fewer rows than a
+        window has no answer. Where the time axis is free, a series is one sequence. Raises InvalidInput where rows do
+        not fit.
         """
         if not self.input_shape or (len(self.input_shape) == 1 and self.id_limit is None):
             raise InvalidInput([Problem((), "the model has no time axis, so nothing is a series to it: use predict")])
@@ -181,7 +182,7 @@ class Model:
             raise InvalidInput([Problem((), f"expected a stride {allowed}, got {stride}")])
         series = [given]
         if by is not None:
-            keys = list(by)
+            keys = [tuple(key) if isinstance(key, list | np.ndarray) else key for key in by]
             if len(keys) != len(given):
                 raise InvalidInput([Problem((), f"expected {len(given)} keys in `by`, one a row, got {len(keys)}")])
             series = [given[places] for places in units(keys).values()]
