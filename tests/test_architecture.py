@@ -32,7 +32,20 @@ LAYERS = (
         "wire",
         "names",
     },
-    {"batching", "loading", "trial", "inflight", "aside", "lines", "polling", "turns", "admin", "limits", "names", "walk"},
+    {
+        "batching",
+        "loading",
+        "trial",
+        "inflight",
+        "aside",
+        "lines",
+        "polling",
+        "turns",
+        "admin",
+        "limits",
+        "names",
+        "walk",
+    },
     {"engine"},
 )
 LEAVES = {"errors", "settings", "text", "budget", "__init__"}
