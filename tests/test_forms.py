@@ -524,6 +524,7 @@ STRANGE: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "is empty"),
     "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "git lfs pull"),
     "YAML": ((ASKER / "k122_arch.yaml").read_bytes(), "model_from_yaml"),
+    "a web page with a mark": (b"\xef\xbb\xbf<html>", "web page"),
     "a web page": (b"\n<!DOCTYPE html><html>", "web page"),
     "a checkpoint's index": (bytes(40) + bytes.fromhex("57fb808b247547db"), "checkpoint under another name"),
     "a SavedModel": (b"\x08\x01\x12\xfa", "no model in any form"),

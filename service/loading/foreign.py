@@ -6,6 +6,7 @@ from pathlib import Path
 
 from service.errors import ModelError, UnreadableFile, Unsupported
 from service.loading.plain_files import opened
+from service.text import without_mark
 
 # NumPy reads pickles as well as its own files. What is in them may be arrays or lists of numbers, nested anyhow.
 PICKLE = (
@@ -64,7 +65,7 @@ RECOGNIZED: tuple[tuple[bytes, ModelError], ...] = (
 def refusal(head: bytes, file: BufferedReader) -> ModelError:
     """What to say of a file that begins with `head`."""
     for pattern, error in RECOGNIZED:
-        if re.search(pattern, head):
+        if re.search(pattern, without_mark(head)):
             return error
     if _of_tensorflow_js(Path(str(file.name))):
         return Unsupported(TFJS)
