@@ -36,6 +36,7 @@ def test_every_field(tmp_path: Path) -> None:
         "architecture": "m.json",
         "recurrent_activation": "sigmoid",
         "output_activation": "softmax",
+        "return_sequences": False,
         "metadata": {"anything": [1, {}]},
     }
     card = read(write(tmp_path, fields))

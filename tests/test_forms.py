@@ -48,7 +48,7 @@ FORMS = [
     ("k3", "k3_weights_arr.npz", ".npz"),
 ]
 IDS = [name for _, name, _ in FORMS]
-OUTPUT = {"output_activation": "softmax"}
+OUTPUT: Any = {"output_activation": "softmax"}
 BOTH: Any = {"recurrent_activation": "sigmoid", **OUTPUT}
 
 
@@ -244,8 +244,8 @@ def test_an_architecture_alone_asks_for_its_weights() -> None:
         load_model(ASKER / "k215_arch.json")
 
 
-def stack(tmp_path: Path, groups: dict[str, list[Any]], keras: str = "2.15.0", **said: str) -> Model:
-    return load_model(save(tmp_path / "m.h5", None, groups, keras=keras), **said)  # type: ignore[arg-type]
+def stack(tmp_path: Path, groups: dict[str, list[Any]], keras: str = "2.15.0", **said: Any) -> Model:
+    return load_model(save(tmp_path / "m.h5", None, groups, keras=keras), **said)
 
 
 def kinds(model: Model) -> list[str]:
@@ -273,7 +273,7 @@ def test_classes_units_and_features_are_read_from_the_shapes(tmp_path: Path) -> 
     ("keras", "gate"), [("2.2.4", "hard_sigmoid"), ("2.3.1", "sigmoid"), ("2.1.6-tf", "hard_sigmoid")]
 )
 def test_the_version_of_the_weights_fixes_a_default(tmp_path: Path, keras: str, gate: str) -> None:
-    model = stack(tmp_path, {"lstm": lstm()[2]}, keras)
+    model = stack(tmp_path, {"lstm": lstm()[2]}, keras, return_sequences=False)
     layer: Any = model.nodes[0].layer
     assert layer.recurrent_activation.name == gate
     assert f"recurrent_activation = {gate}" in model.origin.assumed[-1]
@@ -310,24 +310,47 @@ def test_weights_that_do_not_tell_their_layers_need_an_architecture(tmp_path: Pa
         stack(tmp_path, groups, output_activation="softmax")
 
 
+def test_whether_the_last_layer_gives_every_step_is_asked_for(tmp_path: Path) -> None:
+    groups = {"lstm": lstm()[2], "gru": [numbers(4, 6), numbers(2, 6), numbers(2, 6)]}
+    with pytest.raises(MissingFact, match=r"no file tells whether its last layer .* as return_sequences"):
+        stack(tmp_path, groups)
+    last, every = (stack(tmp_path, groups, return_sequences=said) for said in (False, True))
+    assert (last.output_shape, every.output_shape) == ((2,), (None, 2))
+    x = numbers(1, 5, 3)
+    np.testing.assert_array_equal(every.predict(x)[:, -1], last.predict(x))
+    assert last.origin.digest != every.origin.digest
+    assert not any("last step" in assumed for assumed in (*last.origin.assumed, *every.origin.assumed))
+    (tmp_path / "m.card.json").write_text('{"return_sequences": true}')
+    assert stack(tmp_path, groups).output_shape == (None, 2)
+    with pytest.raises(UnreadableFile, match="card says return_sequences = True"):
+        stack(tmp_path, groups, return_sequences=False)
+
+
+def test_a_dense_layer_on_the_last_step_is_assumed_and_may_be_told_otherwise(tmp_path: Path) -> None:
+    groups = {"lstm": lstm()[2], "dense": dense()[2]}
+    assert "the last recurrent layer gives its last step alone" in stack(tmp_path, groups, **OUTPUT).origin.assumed
+    assert stack(tmp_path, groups, **OUTPUT, return_sequences=True).output_shape == (None, 2)
+
+
 def test_what_would_belong_to_no_layer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingFact, match="output_activation is given"):
         stack(tmp_path, {"lstm": lstm()[2]}, output_activation="softmax")
     simple = [numbers(3, 4), numbers(4, 4), numbers(4)]
-    assert kinds(stack(tmp_path, {"simple_rnn": simple})) == ["SimpleRNN"]
+    assert kinds(stack(tmp_path, {"simple_rnn": simple}, return_sequences=False)) == ["SimpleRNN"]
     with pytest.raises(MissingFact, match="recurrent_activation is given"):
         stack(tmp_path, {"simple_rnn": simple}, recurrent_activation="sigmoid")
 
 
 KERAS_1 = [numbers(3, 4), numbers(4, 4), numbers(4)]
-CUT: dict[str, tuple[list[Any], list[str], dict[str, str]]] = {
+LAST: dict[str, Any] = {"return_sequences": False}
+CUT: dict[str, tuple[list[Any], list[str], dict[str, Any]]] = {
     "LSTM, LSTM, Dense": ([*lstm()[2], *lstm(features=4)[2], *dense()[2]], ["LSTM", "LSTM", "Dense"], BOTH),
     "both directions": ([*lstm()[2], *lstm()[2], *dense(features=8)[2]], ["Bidirectional", "Dense"], BOTH),
     "LSTM of Keras 1": ([*KERAS_1 * 4, *dense()[2]], ["LSTM", "Dense"], OUTPUT),
-    "GRU of Keras 1": (KERAS_1 * 3, ["GRU"], {}),
+    "GRU of Keras 1": (KERAS_1 * 3, ["GRU"], LAST),
     "both directions of Keras 1": ([*KERAS_1 * 8, *dense(features=8)[2]], ["Bidirectional", "Dense"], OUTPUT),
     "SimpleRNN": ([*KERAS_1, *dense()[2][:1]], ["SimpleRNN", "Dense"], OUTPUT),
-    "both directions of a SimpleRNN": (KERAS_1 * 2, ["Bidirectional"], {}),
+    "both directions of a SimpleRNN": (KERAS_1 * 2, ["Bidirectional"], LAST),
 }
 UNCUT: dict[str, list[Any]] = {
     "two layers, or two directions": [*lstm(features=4)[2], *lstm(features=4)[2], *dense()[2]],
@@ -382,7 +405,7 @@ def test_a_keras_3_file_alone_tells_its_layers_where_one_class_is_recurrent(tmp_
 
 def test_seeds_are_no_weights(tmp_path: Path) -> None:
     path = v3(tmp_path / "m.weights.h5", {"lstm/cell": lstm()[2], "lstm/seed_generator": [np.zeros(2, np.uint32)]})
-    assert kinds(load_model(path, recurrent_activation="sigmoid")) == ["LSTM"]
+    assert kinds(load_model(path, recurrent_activation="sigmoid", return_sequences=False)) == ["LSTM"]
 
 
 class Evil:

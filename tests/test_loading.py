@@ -229,6 +229,40 @@ LAYERS = {
     "a class of one's own": ([("MyLSTM", {}, [])], "MyLSTM"),
     "Lambda": ([("Lambda", {"function": ["4wEAAA==", None, None]}, [])], "no code of a model is ever run"),
     "attention": ([("Attention", {}, [])], "attention"),
+    "the last step by Lambda": ([("Lambda", {}, [])], "return_sequences=False"),
+    "a slip of the pen": ([("LayerNormalisation", {}, [])], r"Most like it: LayerNormalization.*README, What it reads"),
+    "a class like no other": ([("Zzz", {}, [])], r"not supported\. All that are: README, What it reads"),
+    "text": ([("TextVectorization", {}, [])], r"it takes text: .*m\.layers\[1:\]"),
+    "an activation with a slip of the pen": ([lstm(activation="tahn")], "Most like it: tanh"),
+    "a way out of stateful": ([lstm(stateful=True)], r"stateful=False, .*set_weights"),
+    "a model for each step": (
+        [("TimeDistributed", {"layer": sequential([dense(), ("BatchNormalization", {}, [])])}, [numbers(3)])],
+        "holds a Sequential: a model for each time step",
+    ),
+    "an unknown layer for each step": (
+        [("TimeDistributed", {"layer": {"class_name": "Conv2D", "config": {"name": "c"}}}, [])],
+        "the layer 'c' is of the class Conv2D",
+    ),
+    "a cell of one's own in both directions": (
+        [
+            (
+                "Bidirectional",
+                {"layer": {"class_name": "RNN", "config": {"cell": {"class_name": "MyCell", "config": {}}}}},
+                [],
+            )
+        ],
+        "MyCell, where a cell of",
+    ),
+    "a cell of one's own among others": (
+        [
+            (
+                "RNN",
+                {"cell": {"class_name": "StackedRNNCells", "config": {"cells": [{"class_name": "C", "config": {}}]}}},
+                [],
+            )
+        ],
+        "holds a C, where a cell of",
+    ),
     "an option without a meaning here": ([lstm(projection=3)], "projection"),
     "stateful": ([lstm(stateful=True)], "stateful"),
     "time_major": ([lstm(time_major=True)], "time_major"),
@@ -240,9 +274,12 @@ LAYERS = {
         "quantized",
     ),
     "a map of policies": ([dense(features=3, dtype={"class_name": "DTypePolicyMap", "config": {}})], "quantized"),
-    "a quantization": ([dense(features=3, quantization_config={"a": 1})], "quantization_config"),
+    "a quantization": (
+        [("Dense", {"units": 2, "quantization_config": {"a": 1}}, [numbers(3, 2), numbers(2), numbers(2)])],
+        r"quantization_config.*before quantize\(\)",
+    ),
     "features first": ([("MaxPooling1D", {"data_format": "channels_first"}, [])], "data_format"),
-    "groups": ([("Conv1D", {"filters": 3, "kernel_size": 1, "groups": 3}, [numbers(1, 3, 3), numbers(3)])], "groups"),
+    "groups": ([("Conv1D", {"filters": 3, "kernel_size": 1, "groups": 3}, [numbers(1, 1, 3), numbers(3)])], "groups"),
     "an unknown padding": ([("MaxPooling1D", {"padding": "full"}, [])], "padding"),
     "two outputs of a Bidirectional": (
         [("Bidirectional", {"merge_mode": None, "layer": {"class_name": "LSTM", "config": {"units": 1}}}, [])],
@@ -319,6 +356,21 @@ GRAPHS = {
         with_node(graph(), "b", class_name="TFOpLambda"),
         "TFOpLambda",
     ),
+    "a slice": (with_node(graph(), "b", class_name="SlicingOpLambda"), "return_sequences=False in that layer"),
+    "a way to save one of two outputs": (
+        graph(output_layers=[["a", 0, 0], ["b", 0, 0]]),
+        r"keras\.Model\(m\.input, m\.get_layer\('a'\)\.output\)\.save",
+    ),
+    "a way to save one of two outputs of one layer": (
+        graph(output_layers=[["a", 0, 0], ["a", 0, 1]]),
+        r"keras\.Model\(m\.input, m\.outputs\[0\]\)\.save",
+    ),
+    "no outputs": (graph(output_layers=[]), r"0 outputs \(\); one is supported$"),
+    "a way to save a class of one's own": ({"class_name": "MyModel", "config": {}}, r"keras\.Model\(i, m\.call\(i\)\)"),
+    "a class that is refused before what it is called with": (
+        with_node(graph(), "b", class_name="Attention", inbound_nodes=[[["a", 0, 0, {"value": ["in", 0, 0]}]]]),
+        "Attention.*attention is not implemented",
+    ),
     "an operation of Keras 3": (
         with_node(graph(), "b", class_name="Add", module="keras.src.ops.numpy"),
         "operation Add",
@@ -327,6 +379,7 @@ GRAPHS = {
         with_node(
             graph(),
             "b",
+            config={"name": "b", "trainable": True},
             inbound_nodes=[
                 {
                     "args": [{"class_name": "__keras_tensor__", "config": {"keras_history": ["a", 0, 0]}}],
@@ -636,3 +689,28 @@ def test_what_is_no_finite_number_is_refused_by_name_where_an_answer_depends_on_
     layers, reason = case
     with pytest.raises(ModelError, match=reason):
         one(tmp_path, layers)
+
+
+def test_a_layer_of_keras_3_in_hdf5_may_not_say_whether_it_is_trained(tmp_path: Path) -> None:
+    model = functional(
+        [
+            in_(5, 3),
+            call("SpatialDropout1D", "drop", ["in"], rate=0.2, seed=None, dtype="float32"),
+            call("LSTM", "lstm", ["drop"], trainable=True, **lstm()[1]),
+        ]
+    )
+    for layer in model["config"]["layers"][1:]:
+        ((source, *_),) = layer["inbound_nodes"][0]
+        layer["inbound_nodes"] = [{"args": [tensor(source)], "kwargs": {"training": False}}]
+    loaded = load_model(save(tmp_path / "m.h5", model, {"lstm": lstm()[2]}, keras="3.15.0"))
+    assert [node.layer.keras_class for node in loaded.nodes] == ["SpatialDropout1D", "LSTM"]
+
+
+def test_weights_of_what_is_not_supported_are_refused_for_that_reason(tmp_path: Path) -> None:
+    """Not because their number is another than that of the layers that are known."""
+    held = sequential([dense(features=4), ("BatchNormalization", {}, [])])
+    model = sequential([lstm(return_sequences=True), ("TimeDistributed", {"layer": held}, [])])
+    (tmp_path / "m.json").write_text(json.dumps({**model, "keras_version": "2.15.0"}))
+    np.savez(tmp_path / "m.npz", *lstm()[2], *dense()[2], *[numbers(2)] * 4)
+    with pytest.raises(Unsupported, match="holds a Sequential: a model for each time step"):
+        load_model(tmp_path / "m.npz")

@@ -163,7 +163,7 @@ def test_tensorflow_1_exported_the_json_beside(tmp_path: Path) -> None:
         ({}, Unsupported, "class 'None'"),
         ("[]", UnreadableFile, "is no object"),
         ("{", UnreadableFile, "not valid JSON"),
-        ('{"a": NaN}', UnreadableFile, "NaN"),
+        ('{"a": NaN}', Unsupported, "of the class 'None'"),
         ('{"a": ' + "9" * 100_000 + "}", UnreadableFile, "not valid JSON"),
         ('{"config": ' + "[" * 200 + "]" * 200 + "}", UnreadableFile, "nested too deeply"),
         ("[" * 100_000, UnreadableFile, "nested too deeply"),

@@ -31,31 +31,36 @@ from service.loading.card import Card
 from service.loading.contents import Contents
 from service.loading.described import Described
 from service.loading.keras_json import KerasVersion
-from service.loading.layers import check_class
 from service.loading.plain_files import Folder
 from service.loading.stack import GIVE_ARCHITECTURE
 from service.text import printable
 
 
-def load_model(
+def load_model(  # noqa: PLR0913 - a keyword each
     path: str | os.PathLike[str],
     *,
     replay: bool = True,
     recurrent_activation: str | None = None,
     output_activation: str | None = None,
+    return_sequences: bool | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Model:
     """Load a model that Keras saved, with the card and the golden predictions beside it.
 
     `path` is a file of any form, a folder that Keras saved, a checkpoint with or without .index, or a folder with one
-    such. The two activations say, as the card's fields of those names do, what weights alone do not. Where there are
-    golden predictions, the model has reproduced them when this returns; `replay=False` leaves that out. All arrays may
+    such. The activations and `return_sequences` say, as the card's fields do, what weights alone do not. Where there
+    are golden predictions, the model has reproduced them when this returns; `replay=False` leaves that out. All arrays may
     take `max_bytes` of memory. Raises ModelError, with the file's name and what to do.
     """
     path = Path(path)
     try:
         path = resolve(path)
-        card = _told(cards.read(path), recurrent_activation=recurrent_activation, output_activation=output_activation)
+        card = _told(
+            cards.read(path),
+            recurrent_activation=recurrent_activation,
+            output_activation=output_activation,
+            return_sequences=return_sequences,
+        )
         model = _load(path, card, Budget(max_bytes))
         return golden.replay(model, path) if replay else model
     except ModelError as error:
@@ -85,12 +90,14 @@ def resolve(path: Path) -> Path:
     return path
 
 
-def _told(card: Card, **said: str | None) -> Card:
+def _told(card: Card, **said: str | bool | None) -> Card:
     """The card with what was said besides, which must not contradict it."""
     update = {name: value for name, value in said.items() if value is not None}
     for name, value in update.items():
         if getattr(card, name) not in {None, value}:
-            raise UnreadableFile(f"its card says {name} = {getattr(card, name)!r}, and {value[:40]!r} was asked for")
+            raise UnreadableFile(
+                f"its card says {name} = {getattr(card, name)!r}, and {str(value)[:40]!r} was asked for"
+            )
     return card.model_copy(update=update)
 
 
@@ -146,17 +153,16 @@ def _wired(
         if described is None and contents.stack is None:
             raise MissingFact(f"the file holds weights alone, and they do not tell their layers. {GIVE_ARCHITECTURE}")
         if described is None:
-            said = stack.Said(card.recurrent_activation, card.output_activation)
+            said = stack.Said(card.recurrent_activation, card.output_activation, card.return_sequences)
             return stack.read(contents.stack or (), keras, said)
         config = described.config
         keras = (described.keras or keras).with_backend("theano" if keras.theano else None)
     elif card.architecture is not None:
         raise UnreadableFile("a whole model says its architecture itself; remove that from its card")
-    if card.recurrent_activation is not None:
-        raise UnreadableFile("the architecture says its recurrent_activation itself; leave it out, and out of its card")
+    told = [name for name in ("recurrent_activation", "return_sequences") if getattr(card, name) is not None]
+    if told:
+        raise UnreadableFile(f"the architecture says its {', '.join(told)} itself; leave it out, and out of its card")
     wiring = architecture.read(config, keras1.modern if keras.major == 1 else None)
-    for layer, inputs in wiring.calls:
-        check_class(wiring.layers[layer].class_name, wiring.layers[layer].name, len(inputs))
     return wiring, contents.assign(wiring.layers), keras.with_wiring(wiring.build_input_shape), assumed
 
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from service.engine.scan import Shape
 from service.errors import UnreadableFile, Unsupported
 from service.loading.graph_masks import check_masks, is_operation
-from service.loading.keras_json import MAX_LAYERS, MAX_SIZE
-from service.loading.references import Tensor, calls_of, refuse_states, tensors_in
-
-MODELS = frozenset({"Sequential", "Functional", "Model"})
+from service.loading.keras_json import MAX_LAYERS, MAX_SIZE, MODELS
+from service.loading.layers import check_call, check_class
+from service.loading.references import Tensor, calls_of, masks_given, refuse_states, tensors_in
+from service.loading.refusals import OPERATION, OTHER_MODEL, one_output, several
 
 
 class LayerSpec(NamedTuple):
@@ -126,10 +126,7 @@ class _Reader:
         """Keras before 2.2.3 lists a Sequential's layers as `config` itself, later ones as `config["layers"]`."""
         class_name = str(model.get("class_name"))
         if class_name not in MODELS:
-            raise Unsupported(
-                f"the model is of the class {class_name[:40]!r}; supported are Sequential and functional models, "
-                "not classes of one's own"
-            )
+            raise Unsupported(f"the model is of the class {class_name[:40]!r}; {OTHER_MODEL}")
         config = model.get("config")
         entries = config.get("layers") if isinstance(config, dict) else config
         if not isinstance(entries, list) or not entries:
@@ -162,30 +159,30 @@ class _Reader:
     ) -> tuple[str, _Member, list[tuple[str, Tensor]]]:
         """An entry's name, itself, and the masks that its calls are given."""
         class_name, config = str(entry.get("class_name"))[:100], entry.get("config")
-        if class_name.endswith("OpLambda"):
-            raise Unsupported(
-                f"the model has the {class_name} {str(entry.get('name'))[:100]!r}: an operation, no layer"
-            )
-        if is_operation(entry):
-            class_name = f"operation {class_name}"
+        operation = is_operation(entry)
         settings: dict[str, Any] = config if isinstance(config, dict) else {}
         name = entry.get("name") or settings.get("name") or f"layer_{k}"
         if not isinstance(name, str) or not name.isprintable():
             raise UnreadableFile(f"a layer has the name {ascii(name)[:40]}, which is not one")
-        calls, masked = calls_of(entry, name)
         if class_name in MODELS:
             inner = self.outline(entry, (*path, name), (*models, class_name))
-            return name, _Member(None, inner, calls, inner.input_shape), masked
+            return name, _Member(None, inner, _calls(entry), inner.input_shape), masks_given(entry, name)
         if not isinstance(config, dict):
             raise UnreadableFile(f"the layer {name[:100]!r} has no config")
         if class_name == "InputLayer":
             if config.get("sparse") or config.get("ragged"):
                 raise Unsupported(f"the input {name[:100]!r} is sparse or ragged, which is not supported")
-            return name, _Member(None, None, (), _input_shape(config)), masked
-        if self._modernize is not None:
-            class_name, settings = self._modernize(class_name, settings)
+            return name, _Member(None, None, (), _input_shape(config)), []
+        if operation:
+            # Masks are passed along by operations too: one that is reached is refused where it is called.
+            class_name = OPERATION + class_name
+        else:
+            if self._modernize is not None:
+                class_name, settings = self._modernize(class_name, settings)
+            check_class(class_name, "/".join((*path, name)), settings)
         self.layers.append(LayerSpec(class_name, (*path, name), settings, models))
-        return name, _Member(len(self.layers) - 1, None, calls, _input_shape(settings)), masked
+        member = _Member(len(self.layers) - 1, None, _calls(entry), _input_shape(settings))
+        return name, member, [] if operation else masks_given(entry, name)
 
     def call(self, model: _Outline, value: int) -> int:
         """Call a model on a value; its output's value."""
@@ -206,6 +203,7 @@ class _Reader:
             return self.call(member.model, inputs[0])
         if member.layer is None:
             return inputs[0]
+        check_call(self.layers[member.layer].class_name, self.layers[member.layer].name, len(inputs))
         self.calls.append(Call(member.layer, inputs))
         if len(self.calls) > MAX_LAYERS:
             raise UnreadableFile(f"the model calls more than {MAX_LAYERS} layers")
@@ -241,6 +239,13 @@ class _Reader:
         return values[graph.output.layer, graph.output.call]
 
 
+def _calls(entry: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], ...]:
+    calls = calls_of(entry)
+    for tensor in (tensor for call in calls for tensor in call):
+        refuse_states(tensor)
+    return calls
+
+
 def _first_calls(members: Mapping[str, _Member]) -> dict[str, int]:
     """For each model inside that another layer is called on, the number of its first call, as the others refer to it.
 
@@ -259,10 +264,12 @@ def _first_calls(members: Mapping[str, _Member]) -> dict[str, int]:
 
 def _graph(config: Mapping[str, Any], members: Mapping[str, _Member]) -> _Graph:
     inputs, outputs = list(tensors_in(config.get("input_layers"))), list(tensors_in(config.get("output_layers")))
-    for what, tensors in (("input", inputs), ("output", outputs)):
-        if len(tensors) != 1:
-            names = ", ".join(tensor.layer[:100] for tensor in tensors[:10])
-            raise Unsupported(f"the model has {len(tensors)} {what}s ({names}); one is supported")
+    if len(inputs) != 1:
+        raise Unsupported(several("input", [tensor.layer for tensor in inputs]))
+    if len(outputs) != 1:
+        names = [tensor.layer for tensor in outputs]
+        layers = len({*names}) == len(names) and all(n in members and members[n].layer is not None for n in names)
+        raise Unsupported(f"{several('output', names)}{'. ' if names else ''}{one_output(names, layers=layers)}")
     (given,), (output,) = inputs, outputs
     source = members.get(given.layer)
     if source is None or source.layer is not None or source.model is not None or output.layer not in members:

@@ -71,6 +71,7 @@ class Card(_Part):
     architecture: Annotated[str, Field(min_length=1)] | dict[str, Any] | list[dict[str, Any]] | None = None
     recurrent_activation: Text | None = None
     output_activation: Text | None = None
+    return_sequences: bool | None = None
     metadata: dict[str, Any] = {}
 
     @property
@@ -168,6 +169,7 @@ EXPECTED = {
     "architecture": "expected the name of a file beside the card, or what model.to_json() gives, or a list of layers",
     "recurrent_activation": NAME,
     "output_activation": NAME,
+    "return_sequences": "expected true, of a last layer that gives every step, or false",
     "metadata": "expected an object",
 }
 SYNONYMS = {"labels": "classes", "class_names": "classes", "columns": "features", "normalization": "scaling"}

@@ -8,10 +8,11 @@ from service.engine.layers import Layer
 from service.engine.recurrent import GRU, LSTM, SimpleRNN
 from service.engine.scan import Recurrent, Shape
 from service.engine.wrappers import Stacked
-from service.errors import MissingFact, UnreadableFile, Unsupported
+from service.errors import MissingFact, UnreadableFile
 from service.loading import layouts
 from service.loading.checks import expect, last_axis, with_bias
 from service.loading.keras_json import Options
+from service.loading.refusals import STATEFUL
 
 
 class Flow(TypedDict):
@@ -24,7 +25,7 @@ class Flow(TypedDict):
 
 
 def _flow(options: Options) -> Flow:
-    options.refuse_unless("stateful", expected=False, why="a service keeps no state between requests")
+    options.refuse_unless("stateful", expected=False, why=STATEFUL)
     options.refuse_unless("time_major", expected=False, why="time is expected on the second axis")
     # The states have no reader: a graph that uses one is refused where it is read.
     options.ignore("return_state", "num_constants", "input_dim", "input_length")
@@ -123,9 +124,7 @@ def rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> L
         raise UnreadableFile(f"the {options} has no cell")
     layers: list[Recurrent] = []
     for k, inner in enumerate(cells):
-        build_cell = CELLS.get(inner.class_name.removesuffix("Cell"))
-        if build_cell is None:
-            raise Unsupported(f"the {options} has a cell of the class {inner.class_name!r}, which is not supported")
+        build_cell = CELLS[inner.class_name.removesuffix("Cell")]
         count = 2 + (inner.config.get("use_bias") is not False)
         last = k == len(cells) - 1
         steps: Flow = {

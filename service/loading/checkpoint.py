@@ -17,6 +17,7 @@ from service.loading.contents import Contents
 from service.loading.keras_json import MAX_LAYERS, UNKNOWN
 from service.loading.plain_files import Folder
 from service.loading.protobuf import Message
+from service.loading.refusals import MODEL_FOR_EACH_STEP
 from service.loading.tensor_bundle import Bundle
 
 # 34 KB were seen.
@@ -189,7 +190,7 @@ class _Walk:
         for part in _parts(self._graph, layer):
             for leaf in self.below(part, (), depth + 1):
                 if leaf.edges:
-                    raise Unsupported(f"{'/'.join(edges)[:100]} is a wrapper around a model, which is not supported")
+                    raise Unsupported(f"{'/'.join(edges)[:100]} is a wrapper around a model: {MODEL_FOR_EACH_STEP}")
                 variables += leaf.variables
         for name in ARRAYS:
             if name in children:

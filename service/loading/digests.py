@@ -19,6 +19,7 @@ def of(sha256: str, card: Card, described: Described | None) -> str | None:
         else [card.output_scaling.offset, card.output_scaling.divisor],
         "recurrent_activation": card.recurrent_activation,
         "output_activation": card.output_activation,
+        "return_sequences": card.return_sequences,
         "threshold": card.threshold,
         "architecture": None if described is None else described.config,
         "keras": None if described is None or described.keras is None else described.keras.text,

@@ -21,7 +21,7 @@ def check_masks(masked: Sequence[tuple[str, Tensor]], entries: Sequence[Mapping[
         tensor
         for entry in entries
         if str(entry.get("class_name")) in {"Masking", "Embedding"}
-        for call in calls_of(entry, "")[0]
+        for call in calls_of(entry)
         for tensor in call
     }
     seen: set[Tensor] = set()
@@ -32,7 +32,7 @@ def check_masks(masked: Sequence[tuple[str, Tensor]], entries: Sequence[Mapping[
             continue
         seen.add(tensor)
         entry = inbound.get(tensor.layer, {})
-        calls = calls_of(entry, "")[0]
+        calls = calls_of(entry)
         operation = str(entry.get("class_name")) if is_operation(entry) else None
         sources = calls[0] if calls else ()
         if operation == "NotEqual" and set(sources) <= made:
@@ -57,7 +57,7 @@ MASKLESS = frozenset(
 def _carries_mask(entry: Mapping[str, Any], inbound: Mapping[str, Mapping[str, Any]], known: dict[str, bool]) -> bool:
     """Whether a mask reaches a layer by the way that masks take by themselves."""
     reached = False
-    for tensor in (tensor for call in calls_of(entry, "")[0] for tensor in call):
+    for tensor in (tensor for call in calls_of(entry) for tensor in call):
         if tensor.layer not in known:
             known[tensor.layer] = False  # in case of a circle
             source = inbound.get(tensor.layer, {})
@@ -79,4 +79,15 @@ def is_operation(entry: Mapping[str, Any]) -> bool:
     if "module" in entry:
         return str(entry["module"]).startswith("keras.src.ops")
     called = isinstance(nodes, list) and bool(nodes) and isinstance(nodes[0], dict)
-    return called and isinstance(config, dict) and "trainable" not in config and "layers" not in config
+    if not called or not isinstance(config, dict) or str(entry.get("class_name")) in WITHOUT_TRAINABLE:
+        return False
+    return "trainable" not in config and "layers" not in config
+
+
+# The layers whose config leaves `trainable` out, as an operation's does: get_config in keras/src/layers, 3.15.
+WITHOUT_TRAINABLE = frozenset(
+    {
+        *("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"),
+        *("Discretization", "HashedCrossing", "FeatureSpace", "Pipeline"),
+    }
+)

@@ -18,6 +18,7 @@ from service.engine.activations import (
     relu,
 )
 from service.errors import MissingFact, UnreadableFile, Unsupported
+from service.loading.refusals import QUANTIZED, nearest
 
 T = TypeVar("T")
 
@@ -120,9 +121,13 @@ def precision(dtype: Any, where: str) -> str | None:  # noqa: ANN401 - JSON is a
     config = dtype.get("config")
     name = config.get("name") if isinstance(config, dict) else None
     if str(dtype.get("class_name")) not in {"Policy", "DTypePolicy"} or (isinstance(name, str) and "_from_" in name):
-        raise Unsupported(f"{where} has the dtype {str(name or dtype.get('class_name'))[:40]!r}: quantized or unknown")
+        raise Unsupported(f"{where} has the dtype {str(name or dtype.get('class_name'))[:40]!r}: {QUANTIZED}")
     return name if isinstance(name, str) else None
 
+
+# Classes of models that are made of layers. "Model" is what "Functional" was before TensorFlow 2.3. A tuple, since what
+# JSON has in such a place may be unhashable.
+MODELS = ("Sequential", "Functional", "Model")
 
 # Options of any layer that change nothing at inference.
 WITHOUT_EFFECT = frozenset(
@@ -321,10 +326,8 @@ def named_activation(name: str, keras: KerasVersion, where: str) -> Activation:
     if name in UNAMBIGUOUS:
         return UNAMBIGUOUS[name]
     if name not in ACTIVATIONS:
-        raise Unsupported(
-            f"{where} {name[:40]!r}, which is not a supported activation. Supported: "
-            f"hard_sigmoid, {', '.join([*UNAMBIGUOUS, *ACTIVATIONS])}"
-        )
+        known = ("hard_sigmoid", *UNAMBIGUOUS, *ACTIVATIONS)
+        raise Unsupported(f"{where} {name[:40]!r}, which is not a supported activation. {nearest(name, known)}")
     return ACTIVATIONS[name]
 
 

@@ -12,7 +12,8 @@ from service.engine.wrappers import Bidirectional, Stacked, TimeDistributed
 from service.errors import UnreadableFile, Unsupported
 from service.loading import masks, plain
 from service.loading.cells import CELLS, recurrent, rnn
-from service.loading.keras_json import ACTIVATION_LAYERS, Options
+from service.loading.keras_json import ACTIVATION_LAYERS, MODELS, Options
+from service.loading.refusals import MODEL_FOR_EACH_STEP, OPERATION, unsupported
 
 Builder = Callable[[Options, Sequence[Array], Sequence[Shape]], Layer]
 
@@ -36,7 +37,8 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     `arrays` in the order of `get_weights()`, `shapes` of the inputs without the batch axis.
     Raises Unsupported, by name, for a class or an option that is not implemented.
     """
-    check_class(options.class_name, options.name, len(shapes))
+    check_class(options.class_name, options.name, options.config)
+    check_call(options.class_name, options.name, len(shapes))
     built = TABLE[options.class_name].build(options, arrays, shapes)
     layer: Layer = replace(cast("Any", built), keras_class=options.class_name)
     options.finish()
@@ -48,14 +50,35 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     return layer
 
 
-def check_class(class_name: str, name: str, inputs: int) -> None:
-    """Refuse a class of layers that is not implemented, and a number of inputs that its layers do not take."""
+def check_class(class_name: str, name: str, config: Mapping[str, Any]) -> None:
+    """Refuse a class of layers that is not implemented, or that of a layer which one holds where it is not."""
     if class_name not in TABLE:
-        reason = f" ({REFUSED[class_name]})" if class_name in REFUSED else ""
-        raise Unsupported(
-            f"the layer {name[:100]!r} is of the class {class_name}, which is not supported{reason}. "
-            f"Supported: {', '.join(sorted(TABLE))}"
-        )
+        raise unsupported(class_name, name, TABLE)
+    for held, inner in _held(class_name, config):
+        what = f"the {class_name} layer {name[:100]!r} holds a {held[:100]}"
+        if class_name == "TimeDistributed" and held in MODELS:
+            raise Unsupported(f"{what}: {MODEL_FOR_EACH_STEP}")
+        if class_name == "TimeDistributed" and held in NOT_EACH_STEP:
+            raise Unsupported(f"{what}, which is not supported for each time step by itself")
+        if class_name == "Bidirectional" and held not in RECURRENT:
+            raise Unsupported(f"{what}, where one of {', '.join(sorted(RECURRENT))} is supported")
+        if class_name != "RNN":
+            check_class(held, str(inner.get("name", name)), inner)
+        elif held.removesuffix("Cell") not in CELLS:
+            raise Unsupported(f"{what}, where a cell of {', '.join(sorted(CELLS))} is supported")
+
+
+def _held(class_name: str, config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The class and config of each layer, or of each cell, that a layer holds."""
+    keys = {"Bidirectional": ("layer", "backward_layer"), "TimeDistributed": ("layer",), "RNN": ("cell",)}
+    held = [layer for key in keys.get(class_name, ()) if (layer := layer_in(config, key)) is not None]
+    return cells_of(held[0][1]) if held and held[0][0] == "StackedRNNCells" else held
+
+
+def check_call(class_name: str, name: str, inputs: int) -> None:
+    """Refuse a number of inputs that the layers of a class do not take."""
+    if class_name.startswith(OPERATION):
+        raise unsupported(class_name, name, TABLE)
     if inputs == 0:
         raise UnreadableFile(f"the {class_name} layer {name[:100]!r} has no input")
     if class_name not in MERGING and inputs != 1:
@@ -128,8 +151,6 @@ def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[S
     half = len(array_names(forward.class_name, forward.config))
     built: list[Recurrent | Stacked] = []
     for inner, part in ((forward, arrays[:half]), (backward, arrays[half:])):
-        if inner.class_name not in RECURRENT:
-            raise Unsupported(f"the {options} holds a {inner}, where one of {', '.join(RECURRENT)} is supported")
         layer = cast("Recurrent | Stacked", build(inner, part, shapes))
         built.append(_with_zeros(layer, zeros=masks.zeroed(inner)))
     if built[0].return_sequences != built[1].return_sequences or built[0].go_backwards == built[1].go_backwards:
@@ -152,8 +173,6 @@ def _time_distributed(options: Options, arrays: Sequence[Array], shapes: Sequenc
     (shape,) = shapes
     if inner is None or len(shape) < 2:
         raise UnreadableFile(f"the {options} holds no layer, or is given the shape {shape} without time steps")
-    if inner.class_name in RECURRENT | MERGING | {"Masking", "Embedding", "TimeDistributed", "Bidirectional"}:
-        raise Unsupported(f"the {options} holds a {inner}, which is not supported for each time step by itself")
     if inner.class_name in {"Dense", "Dropout", "Activation"}:  # these work on the last axis of any shape
         return build(inner.renamed(options.name), arrays, shapes)
     return TimeDistributed(name=options.name, layer=build(inner, arrays, [shape[1:]]))
@@ -203,14 +222,5 @@ TABLE: dict[str, Kind] = {
 }
 RECURRENT = frozenset({*CELLS, "RNN"})
 MERGING = frozenset({*plain.JOINS, "Concatenate"})
-
-# Classes that files do have, with what keeps them out.
-REFUSED = {
-    "Lambda": "it carries code, and no code of a model is ever run",
-    "TFOpLambda": "an operation outside any layer",
-    "SlicingOpLambda": "an operation outside any layer",
-    "Dot": "attention by hand is not implemented",
-    "Attention": "attention is not implemented",
-    "AdditiveAttention": "attention is not implemented",
-    "MultiHeadAttention": "attention is not implemented",
-}
+# What works on more than one time step, or makes or joins masks.
+NOT_EACH_STEP = RECURRENT | MERGING | {"Masking", "Embedding", "TimeDistributed", "Bidirectional"}

@@ -37,14 +37,15 @@ from service.errors import UnreadableFile, Unsupported
 from service.loading import masks
 from service.loading.checks import expect, kept_axes, last_axis, numbers, with_bias
 from service.loading.keras_json import ACTIVATION_LAYERS, Options
+from service.loading.refusals import GROUPS, QUANTIZED
 
 
 def dense(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
     units = options.size("units")
     features = last_axis(options, shapes)
-    (kernel,), bias = with_bias(options, arrays, kernel=(features, units), bias=(units,))
-    options.refuse_unless("quantization_config", expected=None, why="quantized weights are not read")
+    options.refuse_unless("quantization_config", expected=None, why=QUANTIZED)
     options.refuse_unless("lora_rank", expected=None, why="LoRA weights are not read")
+    (kernel,), bias = with_bias(options, arrays, kernel=(features, units), bias=(units,))
     options.ignore("input_dim", "lora_alpha")
     return Dense(name=options.name, kernel=kernel, bias=bias, activation=options.activation("activation", "linear"))
 
@@ -52,11 +53,11 @@ def dense(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
 def conv1d(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
     filters, size = options.size("filters"), options.size("kernel_size")
     features = last_axis(options, shapes, rank=2)
+    _refuse_channels_first(options)
+    options.refuse_unless("groups", expected=1, why=GROUPS)
     if arrays and arrays[0].ndim == 4:  # Keras 1: (size, 1, features, filters)
         arrays = [arrays[0].reshape(arrays[0].shape[0] * arrays[0].shape[1], *arrays[0].shape[2:]), *arrays[1:]]
     (kernel,), bias = with_bias(options, arrays, kernel=(size, features, filters), bias=(filters,))
-    _refuse_channels_first(options)
-    options.refuse_unless("groups", expected=1, why="groups are not implemented")
     options.ignore("input_dim", "input_length")
     if options.keras.theano:  # Theano turns the kernel round where the others do not
         kernel = kernel[::-1]
@@ -99,7 +100,7 @@ def _refuse_channels_first(options: Options) -> None:
 
 def embedding(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
     table = (options.size("input_dim"), options.size("output_dim"))
-    options.refuse_unless("quantization_config", expected=None, why="quantized weights are not read")
+    options.refuse_unless("quantization_config", expected=None, why=QUANTIZED)
     options.refuse_unless("lora_rank", expected=None, why="LoRA weights are not read")
     options.ignore("input_length", "sparse", "lora_alpha")
     options.ignore("embeddings_initializer", "embeddings_regularizer", "embeddings_constraint")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from service.errors import UnreadableFile, Unsupported
 from service.loading.keras_json import MAX_SIZE
+from service.loading.refusals import STATES
 
 
 class Tensor(NamedTuple):
@@ -15,27 +16,27 @@ class Tensor(NamedTuple):
     output: int
 
 
-def calls_of(entry: Mapping[str, Any], name: str) -> tuple[tuple[tuple[Tensor, ...], ...], list[tuple[str, Tensor]]]:
-    """What each call of a layer is made on, and the masks that calls are given.
+def calls_of(entry: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], ...]:
+    """What each call of a layer is made on.
 
     Keras 1 and 2 write a call as [[name, call, tensor, arguments], ...], Keras 3 as {"args": ..., "kwargs": ...}.
     """
-    nodes = entry.get("inbound_nodes") or []
-    calls: list[tuple[Tensor, ...]] = []
+    return tuple(tuple(tensors_in(node.get("args") if isinstance(node, dict) else node)) for node in _nodes(entry))
+
+
+def masks_given(entry: Mapping[str, Any], name: str) -> list[tuple[str, Tensor]]:
+    """The masks that the calls of a layer are given. Refuses any other argument of a call."""
     masked: list[tuple[str, Tensor]] = []
-    for node in nodes if isinstance(nodes, list) else []:
-        if isinstance(node, dict):
-            arguments, listed = [node.get("kwargs")], node.get("args")
-        else:
-            listed = node
-            arguments = [ref[3] for ref in _references(node) if len(ref) > 3]
-        tensors = tuple(tensors_in(listed))
-        for tensor in tensors:
-            refuse_states(tensor)
+    for node in _nodes(entry):
+        arguments = [node.get("kwargs")] if isinstance(node, dict) else [ref[3] for ref in _references(node) if ref[3:]]
         for argument in arguments:
             masked += [(name, mask) for mask in _mask_argument(name, argument)]
-        calls.append(tensors)
-    return tuple(calls), masked
+    return masked
+
+
+def _nodes(entry: Mapping[str, Any]) -> list[Any]:
+    nodes = entry.get("inbound_nodes")
+    return nodes if isinstance(nodes, list) else []
 
 
 def _mask_argument(name: str, arguments: Any) -> Iterator[Tensor]:  # noqa: ANN401 - JSON is anything
@@ -50,7 +51,9 @@ def _mask_argument(name: str, arguments: Any) -> Iterator[Tensor]:  # noqa: ANN4
 def refuse_states(tensor: Tensor) -> None:
     """Refuse an output that is not the first: it is a state."""
     if tensor.output != 0:
-        raise Unsupported(f"a state of the layer {tensor.layer[:100]!r} is used (return_state), which is not supported")
+        raise Unsupported(
+            f"a state of the layer {tensor.layer[:100]!r} is used (return_state), which is not supported. {STATES}"
+        )
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:  # noqa: ANN401 - JSON is anything

@@ -15,9 +15,10 @@ from service.errors import UnreadableFile, Unsupported
 from service.loading import checkpoint, weights
 from service.loading.architecture import LayerSpec
 from service.loading.contents import Contents
-from service.loading.keras_json import UNKNOWN, KerasVersion, parse
+from service.loading.keras_json import MODELS, UNKNOWN, KerasVersion, parse
 from service.loading.plain_files import Folder
 from service.loading.protobuf import Message
+from service.loading.refusals import OTHER_MODEL
 from service.loading.tensor_bundle import Bundle
 from service.text import decode
 
@@ -27,8 +28,7 @@ MAX_METADATA_BYTES = 16 << 20
 MAX_TEXT_BYTES = 4 << 20
 # Of JSON, lists in lists: some ten were seen.
 MAX_DEPTH = 100
-# Tuples, since what JSON has in such a place may be unhashable. "Model" is what "Functional" was before 2.3.
-MODELS = ("Sequential", "Functional", "Model")
+# A tuple, since what JSON has in such a place may be unhashable.
 WRAPPERS = ("__tuple__", "TensorShape")
 
 
@@ -52,8 +52,8 @@ def read(folder: Folder) -> Contents:
     layers = config.get("layers") if isinstance(config, dict) else config
     if class_name not in MODELS or not isinstance(layers, list):
         raise Unsupported(
-            f"the model is of the class {str(class_name)[:40]!r}, whose wiring is Python code that no file holds. "
-            "Only Sequential and functional models are supported"
+            f"the model is of the class {str(class_name)[:40]!r}, whose wiring is Python code that no file holds; "
+            f"{OTHER_MODEL}"
         )
     keras = KerasVersion.parse(str(root.get("keras_version")))
     if keras.text == "2.3.0-tf":  # TensorFlow 2.1 and 2.2 call themselves so, and here we know which it was

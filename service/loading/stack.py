@@ -12,7 +12,8 @@ from service.errors import MissingFact
 from service.loading import architecture
 from service.loading.architecture import Architecture
 from service.loading.keras_json import KerasVersion
-from service.loading.layers import REFUSED, TABLE
+from service.loading.layers import TABLE
+from service.loading.refusals import REFUSED
 from service.loading.weights import snake_case
 
 Groups = Sequence[tuple[str | None, Sequence[Array]]]
@@ -44,6 +45,7 @@ class Said(NamedTuple):
 
     recurrent_activation: str | None
     output_activation: str | None
+    return_sequences: bool | None
 
 
 class _Recurrent(NamedTuple):
@@ -99,14 +101,43 @@ def read(groups: Groups, keras: KerasVersion, said: Said) -> Plain:
 def _complete(entries: Sequence[dict[str, Any]], recurrent: int, keras: KerasVersion, said: Said) -> tuple[str, ...]:
     """Put activations and sequences into the configs of the recurrent layers and of the Dense one, if any is left.
 
-    Returns what was assumed, in words. Raises MissingFact, with the flag that says it, for what no file tells.
+    Returns what was assumed, in words. Raises MissingFact for what no file tells, or what is said of no layer.
     """
     inner = [entry["config"].get("layer", entry) for entry in entries[:recurrent]]
     gated = [layer["config"] for layer in inner if layer["class_name"] in {"LSTM", "GRU"}]
     dense = [entry["config"] for entry in entries[recurrent:]]
+    for name, value, layers in (
+        ("recurrent_activation", said.recurrent_activation, gated),
+        ("output_activation", said.output_activation, dense),
+    ):
+        if value is not None and not layers:
+            raise MissingFact(f"{name} is given, and the weights have no layer to which it would belong")
     gate = said.recurrent_activation or keras.default_gate
+    _ask(keras, said, gate=not gated or gate is not None, dense=dense)
+    for config in gated:
+        config["recurrent_activation"] = gate
+    for k, layer in enumerate(inner, 1):
+        layer["config"]["return_sequences"] = k < recurrent or bool(said.return_sequences)
+    for config in dense:
+        config["activation"] = said.output_activation
+    assumed = [
+        "activation = tanh in the recurrent layers, the default of every Keras",
+        "no step is masked",
+    ]
+    if said.return_sequences is None:
+        assumed.append("the last recurrent layer gives its last step alone")
+    if gated and said.recurrent_activation is None:
+        assumed.append(f"recurrent_activation = {gate}, the default of Keras {keras.text or '1'}")
+    return tuple(assumed)
+
+
+def _ask(keras: KerasVersion, said: Said, *, gate: bool, dense: Sequence[dict[str, Any]]) -> None:
+    """Raise MissingFact, with the ways to say it, for what no file tells.
+
+    `gate` is false where the gates' function is not known; `dense` is the config of the Dense layer, if there is one.
+    """
     missing, fields = [], []
-    if gated and gate is None:
+    if not gate:
         fields.append("recurrent_activation")
         missing.append(
             "the function of its gates: --recurrent-activation sigmoid, the default since Keras 2.3 and TensorFlow 2, "
@@ -120,30 +151,17 @@ def _complete(entries: Sequence[dict[str, Any]], recurrent: int, keras: KerasVer
             f"the activation of its output: --output-activation {kinds} or linear (numbers, or an activation that the "
             "client applies)"
         )
+    if not dense and said.return_sequences is None:
+        fields.append("return_sequences")
+        missing.append(
+            "whether its last layer answers with its last step alone or with every step: return_sequences=False or "
+            "return_sequences=True of load_model"
+        )
     if missing:
         raise MissingFact(
             f"the file holds weights alone, and no file tells {'; nor '.join(missing)}. The card may say it "
             f"too, as {' and '.join(fields)}. {GIVE_ARCHITECTURE}"
         )
-    for name, value, layers in (
-        ("recurrent_activation", said.recurrent_activation, gated),
-        ("output_activation", said.output_activation, dense),
-    ):
-        if value is not None and not layers:
-            raise MissingFact(f"{name} is given, and the weights have no layer to which it would belong")
-    for config in gated:
-        config["recurrent_activation"] = gate
-    for k, layer in enumerate(inner, 1):
-        layer["config"]["return_sequences"] = k < recurrent
-    for config in dense:
-        config["activation"] = said.output_activation
-    assumed = [
-        "activation = tanh in the recurrent layers, the default of every Keras",
-        "the last recurrent layer gives its last step alone, and no step is masked",
-    ]
-    if gated and said.recurrent_activation is None:
-        assumed.append(f"recurrent_activation = {gate}, the default of Keras {keras.text or '1'}")
-    return tuple(assumed)
 
 
 def split(arrays: Sequence[Array]) -> Groups | None:
