@@ -49,8 +49,8 @@ def load_model(  # noqa: PLR0913 - a keyword each
 
     `path` is a file of any form, a folder that Keras saved, a checkpoint with or without .index, or a folder with one
     such. The activations and `return_sequences` say, as the card's fields do, what weights alone do not. Where there
-    are golden predictions, the model has reproduced them when this returns; `replay=False` leaves that out. All arrays may
-    take `max_bytes` of memory. Raises ModelError, with the file's name and what to do.
+    are golden predictions, the model has reproduced them when this returns; `replay=False` leaves that out. All arrays
+    may take `max_bytes` of memory. Raises ModelError, with the file's name and what to do.
     """
     path = Path(path)
     try:
