@@ -19,7 +19,8 @@ SUFFIX = ".golden.npz"
 # The 0 is of whoever counts a model's inputs and outputs; what else the file holds is not looked at.
 NAMES = ("x", "y", "x0", "y0")
 
-# Where float32 is to blame, Keras and this are about as far from the exact answer, and not farther than so much.
+# Where float32 is to blame, Keras is at most so many times as far from the exact answer as this is, and no farther than
+# so much.
 ALIKE = 4
 MOST = 1e-2
 
@@ -80,8 +81,8 @@ def _differences(these: Answers, those: Answers, scale: Answers) -> Answers:
 def _rounding(model: Model, x: AnyArray, came: Answers, expected: Answers, missed: str) -> float:
     """How far Keras' own float32 is from what float64 gives, where that is why the model misses its predictions.
 
-    A model may be so ill-conditioned that float32 is not enough, for Keras as for us. Then both are about as far from
-    the exact answer. Raises WrongNumbers, which begins with `missed`, where they are not, or are too far to tell.
+    A model may be so ill-conditioned that float32 is not enough, for Keras as for us. Then Keras is about as far from
+    the exact answer as this is. Raises WrongNumbers, which begins with `missed`, where it is not, or too far to tell.
     """
     exact = exactly.answers(model.as_in_keras, model.checked(x))
     keras = float(_differences(expected, exact, expected).max())
@@ -91,13 +92,13 @@ def _rounding(model: Model, x: AnyArray, came: Answers, expected: Answers, misse
     )
     if not keras <= ALIKE * ours:
         raise WrongNumbers(
-            f"{missed}. {apart}: it is not float32 that is to blame. {_assumed(model)}Model, card and golden "
+            f"{missed}. {apart}: more than float32 explains. {_assumed(model)}Model, card and golden "
             f"predictions do not belong together, or the file is damaged{_unscaled(model)}"
         )
-    if not (ours <= ALIKE * keras and keras <= MOST):
+    if not (keras <= MOST and ours <= ALIKE * MOST):
         raise WrongNumbers(
-            f"{missed}. {apart}: float32 is not enough for this model, which makes small differences large, and up to "
-            f"{MOST:g} for each, the one not over {ALIKE} times the other, is as far as can be told whether it is right"
+            f"{missed}. {apart}: float32 is not enough for this model, which makes small differences large, and over "
+            f"{MOST:g} nobody can tell whether it is right"
         )
     return keras
 
