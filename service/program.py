@@ -8,6 +8,7 @@ import numpy as np
 
 from service import words
 from service.engine.activations import Activation
+from service.engine.layers import Layer
 from service.engine.model import Model
 from service.engine.scan import Mask, Shape
 from service.errors import InvalidInput
@@ -47,7 +48,7 @@ def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading:
         if any(other.name == activation.name and activations[other] != code for other in activations)
     }
     imports = [*["import math"] * any("math." in str(code) for code in activations.values()), "import numpy as np"]
-    weighted = [node.layer.name for node in model.nodes if node.layer.weights]
+    weighted = list(dict.fromkeys(node.layer.name for node in model.nodes if node.layer.weights))
     if all(name in found for name in weighted):
         given = [
             "import h5py",
@@ -95,13 +96,12 @@ def _no_short_form(model: Model, said: Sequence[Words], activations: Mapping[Act
         _, k = min(apart)
         fed = shown(" and ".join(sources[place] for place in model.nodes[k].inputs), 100)
         return f"{titles[k]} takes {fed}, and a program is of one layer after the other"
-    names: set[str] = set()
+    named: dict[str, Layer] = {}
     for title, node, each in zip(titles, model.nodes, said, strict=True):
         if each.numpy is None:
             return f"{title} has none"
-        if node.layer.name in names:
+        if named.setdefault(node.layer.name, node.layer) is not node.layer:
             return f"{title} has the name of another layer"
-        names.add(node.layer.name)
         for used in each.activations:
             if activations[used] is None:
                 return f"{title} has the activation {used.name}, {used.formula}"

@@ -423,6 +423,7 @@ MASKED: dict[str, list[Layer]] = {
     "average": [dense(3, 2), GlobalPooling1D(name="mean", average=True, keepdims=True)],
     "largest": [dense(3, 2), GlobalPooling1D(name="max", average=False, keepdims=False)],
     "dropped": [RESCALED := Rescaling(name="r", scale=numbers(), offset=numbers(), keeps_mask=False), lstm(3, 2)],
+    "called twice": [TWICE_CALLED := dense(3, 3), TWICE_CALLED, lstm(3, 2)],
     "of one name": [lstm(3, 2, recurrent_activation=HARD_SIGMOID_KERAS_2), *TWICE],
     "kept": [replace(RESCALED, keeps_mask=True), lstm(3, 2), Activate(name="gelu", activation=ACTIVATIONS["gelu"])],
 }
