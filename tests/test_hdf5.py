@@ -1,5 +1,6 @@
 """Every danger of an HDF5 file. Nothing outside the named file is opened, and nothing large is read."""
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,16 @@ def wrong_checksum(file: h5py.File) -> None:
     file[KERNEL].id.write_direct_chunk((0, 0), bytes(raw))
 
 
+def short_piece(file: h5py.File) -> None:
+    kernel(file, data=np.ones((3, 16), np.float32), chunks=(3, 16), compression="gzip")
+    file[KERNEL].id.write_direct_chunk((0, 0), zlib.compress(bytes(100)))
+
+
+def short_piece_that_is_not_packed(file: h5py.File) -> None:
+    kernel(file, data=np.ones((3, 16), np.float32), chunks=(3, 16), compression="gzip")
+    file[KERNEL].id.write_direct_chunk((0, 0), bytes(100), filter_mask=1)
+
+
 def missing_piece(file: h5py.File) -> None:
     kernel(file, shape=(3, 16), dtype="f4", chunks=(1, 16), compression="gzip")
     file[KERNEL][:2] = 1
@@ -186,6 +197,8 @@ DANGERS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "a compression without a checksum": (lzf, "compressed by lzf, which has no checksum.*model.save"),
     "another compression": (scale_offset, "compressed by scaleoffset, not gzip.*model.save"),
     "a wrong checksum": (wrong_checksum, "damaged"),
+    "a piece that unpacks to less": (short_piece, "unpacks to less"),
+    "a piece that is less": (short_piece_that_is_not_packed, "unpacks to less"),
     "a piece that was never written": (missing_piece, "declares 3 pieces and stores 2"),
     "many names of one array": (sum_bomb, "never holds"),
     "an absolute name": (names(b"/model_weights/layer_0/layer_0/w0:0"), "leads out"),
@@ -251,7 +264,11 @@ def test_gzip_within_the_bounds_is_read(tmp_path: Path) -> None:
     assert load_model(path).parameters == 138
 
 
-@pytest.mark.parametrize("more", [{}, {"compression": "gzip", "shuffle": True}], ids=["plain", "packed"])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"compression": "gzip", "shuffle": True}, {"compression": "gzip", "chunks": (2, 5)}],
+    ids=["plain", "packed", "pieces"],
+)
 def test_a_checksum_is_compared_and_the_array_read(tmp_path: Path, more: dict[str, Any]) -> None:
     """As `h5repack -f FLET` writes it."""
     path = good(tmp_path)

@@ -7,6 +7,7 @@ What the format allows: https://support.hdfgroup.org/documentation/hdf5/latest/_
 
 import io
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -157,6 +158,8 @@ class Hdf5:
             whole, stored, what = size, dataset.id.get_storage_size(), "bytes"
         if stored < whole:
             raise UnreadableFile(f"{path!r} declares {whole} {what} and stores {stored}: the file is incomplete")
+        if not all(_whole_pieces(dataset)):
+            raise UnreadableFile(f"{path!r} has a piece that unpacks to less than it should: the file is damaged")
 
     def has(self, node: h5py.Group | h5py.Dataset, name: str) -> bool:
         """Whether there is an attribute `name`."""
@@ -181,6 +184,23 @@ class Hdf5:
 
     def _of(self, node: h5py.Group | h5py.Dataset) -> dict[str, Attribute]:
         return self._attributes.of(h5py.h5o.get_info(node.id).addr)
+
+
+def _whole_pieces(dataset: h5py.Dataset) -> Iterator[bool]:
+    """Of each gzipped piece, whether it unpacks to its size: of one that does not, the library makes up the rest."""
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(k)[0] for k in range(properties.get_nfilters())]
+    if h5py.h5z.FILTER_DEFLATE not in filters:
+        return
+    place = filters.index(h5py.h5z.FILTER_DEFLATE)
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    packed = size + 4 * filters[:place].count(h5py.h5z.FILTER_FLETCHER32)  # a checksum that was put behind it before
+    offsets: list[tuple[int, ...]] = []
+    dataset.id.chunk_iter(lambda piece: offsets.append(piece.chunk_offset))
+    for offset in offsets:
+        left_out, data = dataset.id.read_direct_chunk(offset)
+        gzipped = not left_out >> place & 1
+        yield (len(zlib.decompressobj().decompress(data, packed)) if gzipped else len(data)) >= packed
 
 
 def _check_filters(stored: h5py.h5p.PropDCID, path: str) -> None:
