@@ -40,14 +40,14 @@ LIMIT = 2 << 20
 def golden_questions(sizes: Sequence[int] = (1, 1, 1, 3, 16)) -> list[Question]:
     """What Keras 2.1.5 answered, as requests."""
     with np.load(ASKER / "k215_golden.npz") as arrays:
-        return questions(arrays["x0"], {load_model(MODEL).origin.sha256: arrays["y0"]}, sizes)
+        return questions(arrays["x0"], {load_model(MODEL).origin.digest: arrays["y0"]}, sizes)
 
 
 def random_questions(sizes: Sequence[int]) -> list[Question]:
     """As many random rows as the sizes need, and what the library answers to them."""
     model = load_model(MODEL)
     x = np.random.default_rng(7).normal(size=(max(sizes), 20, 15)).round(3).astype(np.float32)
-    return questions(x, {model.origin.sha256: model.predict(x)}, sizes)
+    return questions(x, {model.origin.digest: model.predict(x)}, sizes)
 
 
 # Bad clients.
