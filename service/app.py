@@ -127,7 +127,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.live, app.state.keys, app.state.reloader = live, keys, reloader
     app.state.open_paths = open_paths(settings)
-    for router in (native.router(live), v2.router(live), v1.router(live), health.router(live), docs.router()):
+    of_v1 = v1.request_type(live.model, settings.max_rows)
+    for router in (
+        native.router(live, of_v1),
+        v2.router(live),
+        v1.router(live, of_v1),
+        health.router(live),
+        docs.router(),
+    ):
         # Not include_router: it would put a second dispatch in front of each route.
         app.router.routes.extend(router.routes)
     # They are tried in order: first those that are hot.

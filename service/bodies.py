@@ -9,7 +9,7 @@ answered between two of them.
 import gc
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby, islice
 from typing import Annotated, Any, ClassVar, Self
 
@@ -42,6 +42,7 @@ FEW = 50
 # What a text in UTF-16 begins with, as PowerShell 5 writes it too.
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
+NATIVE = {"sequence": "/predict", "sequences": "/predict/batch"}
 NPY_GOES = "goes to /predict/batch as application/x-npy"
 
 
@@ -50,7 +51,7 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     key: ClassVar[str]
-    other: ClassVar[tuple[str, str]]  # the key of the sister path, and that path
+    others: ClassVar[Mapping[str, str]] = {}  # keys of other paths, and those paths
     many: ClassVar[bool]
     shape: ClassVar[Shape]  # of one sequence
     id_limit: ClassVar[int | None]  # what each number is under, where they are ids
@@ -169,10 +170,8 @@ class Body(BaseModel):
         if not isinstance(parsed, dict):
             yield Problem((), f'expected an object {{"{cls.key}": ...}}, got {kind_of(parsed)}')
             return
-        other, path = cls.other
         if cls.key not in parsed:
-            hint = f'; "{other}" goes to POST {path}' if other in parsed else ""
-            yield Problem((), f'expected the key "{cls.key}"{hint}')
+            yield Problem((), f'expected the key "{cls.key}"{elsewhere(parsed, cls.others)}')
             return
         if len(parsed) > 1:
             yield Problem((), f'expected the key "{cls.key}" alone, got {len(parsed) - 1} more')
@@ -253,6 +252,12 @@ class Body(BaseModel):
         return told or InvalidInput([Problem((self.key,), "expected finite float32 numbers, got one beyond 3.4e38")])
 
 
+def elsewhere(parsed: Any, paths: Mapping[str, str]) -> str:  # noqa: ANN401 - JSON is anything
+    """Where a body goes by its key, of these with their paths, as the end of a sentence; or nothing."""
+    key = next((key for key in paths if key in parsed), None) if isinstance(parsed, dict) else None
+    return "" if key is None else f'; "{key}" goes to POST {paths[key]}'
+
+
 def _first(error: ValidationError) -> Where:
     return error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
 
@@ -294,7 +299,9 @@ def one_and_many(model: Model, max_rows: int) -> tuple[type[Body], type[Body]]:
     one.__doc__ = "One sequence: a list of time steps, each a list of the features' values."
     many = body("PredictBatchRequest", "sequences", model, max_rows, names)
     many.__doc__ = "Several sequences."
-    one.other, many.other = ("sequences", "/predict/batch"), ("sequence", "/predict")
+    of_v1, of_v2 = (f"/{v}/models/{model.about.name}" for v in ("v1", "v2"))
+    others = {**NATIVE, "instances": f"{of_v1}:predict", "inputs": f"{of_v1}:predict or {of_v2}/infer"}
+    one.others = many.others = others
     return one, many
 
 
@@ -309,7 +316,7 @@ def body(name: str, key: str, model: Model, max_rows: int | None, names: Names |
     example = zeros(shape if max_rows is None else (1, *shape))
     field: Any = (one if max_rows is None else many, Field(description=_described(model), examples=[example]))
     made = create_model(name, __base__=Body, **{key: field})
-    made.key, made.other, made.shape, made.id_limit = key, (key, ""), shape, model.id_limit
+    made.key, made.shape, made.id_limit = key, shape, model.id_limit
     made.many, made.max_rows = max_rows is not None, max_rows or 1
     sizes = [math.inf if size is None else size for size in shape]
     made.most_lists = made.max_rows * sum(math.prod(sizes[:axis]) for axis in range(len(sizes))) + made.many

@@ -289,7 +289,8 @@ def _expect_shape(model: Model, shape: Sequence[int]) -> None:
         for size, want in zip(shape, wanted, strict=True)
     ):
         got = ", ".join(str(size)[:20] for size in shape[:8])
-        _wrong(f"expected {model.expects}, got the shape ({got}{', ...' if len(shape) > 8 else ''})", *TENSOR, "shape")
+        got += ", ..." if len(shape) > 8 else ""
+        _wrong(f"expected {model.expects}, got the shape ({got}){model.hint((*shape,))}", *TENSOR, "shape")
 
 
 def _refuse(parameters: Parameters, names: Sequence[str], where: tuple[str | int, ...]) -> None:

@@ -85,6 +85,10 @@ def _counted(size: int | None, axis: str) -> str:
 
 def _hint(value: list[Any], axes: Sequence[Axis]) -> str:
     shape = [size for size, _ in axes]
+    row = value[0] if value else None
+    fits = isinstance(row, list | dict) and len(row) == shape[-1]
+    if fits and axes[0] == (shape[0], AXES[0]) and len(value) > (shape[0] or math.inf):
+        return "; lstm-serve predict slides windows over a longer series"
     sizes: list[int] = []
     item: Any = value
     while isinstance(item, list) and len(sizes) <= len(shape):

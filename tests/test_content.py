@@ -195,6 +195,7 @@ HUGE = npy(X).replace(b"'shape': (2, 20, 15), }", b"'shape': (99999999,), }")
         (npy(X > 1), 422, "expected numbers"),
         (npy(X[0]), 422, "(n, 20, 15)"),
         (npy(X.transpose(0, 2, 1)), 422, "(n, 20, 15)"),
+        (npy(np.zeros((1, 40, 15))), 422, "lstm-serve predict slides windows"),
         (npy(X[:0]), 422, "empty"),
         (npy(np.array(1.0)), 422, "(n, 20, 15)"),
         (npy(np.full_like(X, np.nan)), 422, "finite"),
@@ -218,6 +219,8 @@ def test_one_sequence_is_not_a_file(client: httpx.Client) -> None:
         (b"own.json", "application/x-www-form-urlencoded", 415, "the name of a file begins with @"),
         (gzip.compress(GOOD), "application/x-www-form-urlencoded", 415, "Content-Encoding"),
         (npy(X), "application/octet-stream", 415, "goes to /predict/batch as application/x-npy"),
+        (b"1,2", "text/csv", 415, "an array, which goes to /predict/batch as application/x-npy; /invocations takes"),
+        (GOOD, "application/jsonlines", 415, '{"sequences": [...]}, for /predict/batch or /invocations'),
         (npy(X), "application/json", 400, "goes to /predict/batch as application/x-npy"),
     ],
 )
@@ -249,8 +252,97 @@ def test_invocations_takes_one_or_many(client: httpx.Client, golden: Golden) -> 
     refused(client.post("/invocations", json={}), 422)
     refused(client.post("/invocations", json={"sequences": []}), 422)
     refused(client.post("/invocations"), 400)
-    refused(client.post("/invocations", content=b"1,2", headers={"content-type": "text/csv"}), 415)
     assert client.get("/ping").status_code == 200
+
+
+def test_invocations_takes_the_bodies_of_v1(client: httpx.Client, golden: Golden) -> None:
+    x = golden[0].tolist()
+    for body in ({"instances": x}, {"signature_name": "serving_default", "instances": [{"a": x[0]}]}, {"inputs": x}):
+        response = client.post("/invocations", json=body)
+        assert response.json() == client.post("/v1/models/k215_model:predict", json=body).json()
+        assert len(response.headers["x-model-sha256"]) == 64
+    wrong = client.post("/invocations", json={"instances": [x[0][:3]]})
+    assert "expected a list of 20 time steps, got 3" in refused(wrong, 422, "invalid-input", ["#/instances/0"])
+
+
+CSV = {"content-type": "text/csv"}
+
+
+def csv(x: npt.NDArray[Any]) -> bytes:
+    """As `numpy.savetxt` writes it, a flattened sequence a line."""
+    return "".join(",".join(map(str, row.ravel().tolist())) + "\n" for row in x).encode()
+
+
+def test_lines_of_csv_are_sequences(client: httpx.Client, golden: Golden) -> None:
+    x, y = golden
+    text = csv(x)
+    wanted = client.post("/invocations", content=text, headers=CSV)
+    assert (wanted.status_code, wanted.headers["content-type"]) == (200, "text/csv")
+    found = np.loadtxt(io.StringIO(wanted.text), delimiter=",", dtype=np.float32)
+    assert np.abs(found - y).max() <= 1e-6
+    assert wanted.text.count("\n") == 16
+    for same in (text[:-1], text.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + text, text.replace(b",", b", ")):
+        answer = client.post("/invocations", content=same, headers={"content-type": "Text/CSV; charset=utf-8"})
+        assert answer.text == wanted.text
+    packed = client.post("/invocations", content=gzip.compress(text), headers={**CSV, "content-encoding": "gzip"})
+    assert packed.text == wanted.text
+    alone = client.post("/invocations", content=csv(x[:1]), headers=CSV).text
+    native = client.post("/predict", json={"sequence": x[0].tolist()}).json()["probabilities"]
+    assert [float(cell) for cell in alone.split(",")] == native
+    many = client.post(BATCH, json={"sequences": x.tolist()}).json()
+    assert client.post("/invocations", content=text, headers={**CSV, "accept": "application/json"}).json() == many
+    file = client.post("/invocations", content=text, headers={**CSV, **ACCEPT_NPY})
+    assert np.load(io.BytesIO(file.content)).shape == (16, 5)
+
+
+GOOD_LINE = csv(np.full((1, 300), 0.5)).rstrip()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"", 400, "empty; expected CSV"),
+        (b"\n \n", 400, "empty; expected CSV"),
+        (b"1,2", 422, "line 1: expected 20 x 15 values, a flattened sequence, got 2"),
+        (GOOD_LINE + b"\n\n" + GOOD_LINE, 422, "line 2: expected 20 x 15 values"),
+        (GOOD_LINE + b",1", 422, "got 301"),
+        (b",".join([b"zyxwvut"] * 300) + b"\n" + GOOD_LINE, 422, "line 1, value 1: expected a number, and no header"),
+        *(
+            (GOOD_LINE + b"\n" + GOOD_LINE[:-3] + cell, 422, "line 2, value 300: expected a number")
+            for cell in (b"", b"x", b"1_0", b'"1"', b"0x1", b"1;2", b"\xff")
+        ),
+        *(
+            (GOOD_LINE[:-3] + cell, 422, "line 1, value 300: expected a finite float32 number")
+            for cell in (b"nan", b"-inf", b"1e39", b"1e999", b"9" * 400)
+        ),
+        (b"\n".join([b"1"] * 1025), 413, "1025 sequences"),
+    ],
+)
+def test_bad_lines(client: httpx.Client, body: bytes, status: int, words: str) -> None:
+    assert words in refused(client.post("/invocations", content=body, headers=CSV), status)
+
+
+def test_lines_of_ids_of_any_length_and_of_steps() -> None:
+    with Process(ASKER.parent / "features/k3__emb_bi.h5") as process:
+        wanted = httpx.post(f"{process.url}{BATCH}", json={"sequences": [[*range(6)]]}).json()["predictions"][0]
+        answer = httpx.post(f"{process.url}/invocations", content=b"0,1,2,3,4,5.0", headers=CSV)
+        (values,) = wanted.values() if len(wanted) == 1 else [wanted.get("probabilities", [wanted.get("probability")])]
+        assert [float(cell) for cell in answer.text.split(",")] == np.ravel(values).tolist()
+        for cell in (b"1.5", b"-1", b"1e9", b"nan"):
+            beyond = httpx.post(f"{process.url}/invocations", content=b"0,1,2,3,4," + cell, headers=CSV)
+            assert "line 1, value 6: expected an id" in refused(beyond, 422)
+    with Process(SMALL / "steps.h5") as process:
+        x = np.arange(18).reshape(6, 3) / 20
+        lines = csv(x[np.newaxis]) + csv(x[np.newaxis, :4]) + csv(x[np.newaxis])
+        answer = httpx.post(f"{process.url}/invocations", content=lines, headers=CSV)
+        values = [
+            httpx.post(f"{process.url}/predict", json={"sequence": rows.tolist()}).json()["values"]
+            for rows in (x, x[:4], x)
+        ]
+        for line, wanted in zip(answer.text.splitlines(), values, strict=True):
+            assert np.allclose([float(cell) for cell in line.split(",")], np.ravel(wanted), rtol=0, atol=1e-6)
+        wrong = httpx.post(f"{process.url}/invocations", content=b"1,2,3,4", headers=CSV)
+        assert "line 1: expected any x 3 values" in refused(wrong, 422)
 
 
 def test_ids_in_a_file() -> None:

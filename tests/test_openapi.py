@@ -158,9 +158,10 @@ def test_what_is_documented_is_what_is_answered(api: Any, method: str, path: str
     def check(case: Any) -> None:
         response = case.call()
         assert response.status_code < 500
-        # That 413 is a refusal too is news to it; and no schema says that a tensor's data are as many as its shape has.
+        # That 413 is a refusal too is news to it; and no schema says that a tensor's data are as many as its shape has,
+        # or what is in a line of CSV.
         excluded: list[Any] = [negative_data_rejection] if response.status_code == 413 else []
-        excluded += [positive_data_acceptance] if path.endswith("/infer") else []
+        excluded += [positive_data_acceptance] if path.endswith("/infer") or case.media_type == "text/csv" else []
         case.validate_response(response, excluded_checks=excluded)
 
     check()

@@ -180,7 +180,8 @@ async def test_metadata_of_ids_and_of_raw_values(tmp_path: Path) -> None:
 SHORT = [*ROW[:19]]
 REQUESTS: dict[str, tuple[Any, str]] = {
     "no object": ([ROW], 'either "instances" or "inputs"'),
-    "neither": ({"sequences": [ROW]}, 'either "instances" or "inputs"'),
+    "neither": ({"sequences": [ROW]}, 'either "instances" or "inputs"; "sequences" goes to POST /predict/batch'),
+    "a longer series": ({"instances": [ROW * 2]}, "lstm-serve predict slides windows over a longer series"),
     "both": ({"instances": [ROW], "inputs": [ROW]}, 'either "instances" or "inputs"'),
     "another signature": ({"instances": [ROW], "signature_name": "predict"}, "#/signature_name"),
     "a signature of another type": ({"instances": [ROW], "signature_name": ["serving_default"]}, "#/signature_name"),

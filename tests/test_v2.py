@@ -282,6 +282,7 @@ REQUESTS: dict[str, tuple[Any, str]] = {
     "free size": ({"inputs": [{**GOOD, "shape": [-1, 20, 15]}]}, "got the shape (-1, 20, 15)"),
     "no batch axis": ({"inputs": [{**GOOD, "shape": [20, 15]}]}, "got the shape (20, 15)"),
     "axes swapped": ({"inputs": [{**GOOD, "shape": [2, 15, 20]}]}, "got the shape (2, 15, 20)"),
+    "a longer series": ({"inputs": [{**GOOD, "shape": [1, 40, 15]}]}, "lstm-serve predict slides windows"),
     "many axes": ({"inputs": [{**GOOD, "shape": [1] * 90}]}, "#/inputs/0/shape"),
     "absurd size": ({"inputs": [{**GOOD, "shape": [10**40, 20, 15]}]}, "#/inputs/0/shape"),
     "size of another type": ({"inputs": [{**GOOD, "shape": [2.0, 20, 15]}]}, "#/inputs/0/shape/0"),

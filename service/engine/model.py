@@ -277,6 +277,9 @@ class Model:
             return ": the batch axis is missing, give x[np.newaxis]"
         if rank == 2 and len(shape) >= 2 and shape[-2] == self.input_shape[1] != shape[-1]:
             return ": are its last two axes swapped?"
+        longer = rank == 2 and len(shape) == 3 and shape[2] == self.input_shape[1]
+        if longer and self.input_shape[0] is not None and shape[1] > self.input_shape[0]:
+            return ": over a longer series, lstm-serve predict slides windows, and so does Model.predict_series"
         return ""
 
     def shapes_for(self, input_shape: Shape) -> list[Shape]:

@@ -158,6 +158,10 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
         hint = "; the body is compressed, which the header Content-Encoding has to say"
     elif raw.startswith(NPY_MAGIC):
         hint = f"; an array in .npy format {NPY_GOES}"
+    elif kind == b"text/csv":
+        hint = f"; of CSV, make an array, which {NPY_GOES}; /invocations takes a flattened sequence a line"
+    elif kind in {b"application/jsonlines", b"application/x-ndjson"}:
+        hint = '; put the lines\' sequences into one list: {"sequences": [...]}, for /predict/batch or /invocations'
     elif kind == b"application/x-www-form-urlencoded":
         hint = "; for curl -d the name of a file begins with @"
     raise UnknownType(f"expected the content type application/json{hint}")

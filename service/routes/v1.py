@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
 from starlette.requests import Request
 
-from service.bodies import FEW, Body, body, json_of, sequence, zeros
+from service.bodies import FEW, NATIVE, Body, body, elsewhere, json_of, sequence, zeros
 from service.engine.activations import Array
 from service.engine.model import Model
 from service.engine.scan import Shape
@@ -59,7 +59,8 @@ class V1Request(BaseModel):
         if len(given) > 1:  # what is null is as if it were not there
             given = [key for key in given if parsed[key] is not None]
         if len(given) != 1:
-            raise InvalidInput([Problem((), 'expected an object with either "instances" or "inputs"')])
+            hint = elsewhere(parsed, NATIVE)
+            raise InvalidInput([Problem((), f'expected an object with either "instances" or "inputs"{hint}')])
         if parsed.get("signature_name") not in (None, "", SIGNATURE):
             raise InvalidInput([Problem(("signature_name",), f'expected "{SIGNATURE}"')])
         (key,) = given
@@ -150,16 +151,13 @@ class Alive(Schema):
     docs: str = Field(description="where to read on")
 
 
-def router(live: Live) -> APIRouter:
+def router(live: Live, V1PredictRequest: type[V1Request]) -> APIRouter:  # noqa: N803 - it is a class
     """The routes. Those of a model are there with a version and without, and one more as the settings say."""
     routes = APIRouter(route_class=PredictRoute, tags=["v1"])
     about = APIRouter(route_class=GetRoute, tags=["v1"])
-    V1PredictRequest = request_type(live.model, live.settings.max_rows)  # noqa: N806 - it is a class
 
     async def predict(body: V1PredictRequest, request: Request) -> Answer:  # type: ignore[valid-type]
-        model, form = served(live, request), cast("Form", body)
-        rows = [row for y, _ in await predicted(live, model, form, request) for row in np.ascontiguousarray(y)]
-        return Answer(orjson.dumps({FORMS[form.key]: rows}, option=orjson.OPT_SERIALIZE_NUMPY), model)
+        return await answered(live, served(live, request), cast("Form", body), request)
 
     async def status(request: Request) -> JSONResponse:
         """Whether the model answers, for the clients of TF-Serving and of KServe."""
@@ -205,6 +203,12 @@ def router(live: Live) -> APIRouter:
 
     routes.routes.extend(about.routes)
     return routes
+
+
+async def answered(live: Live, model: Model, form: Form, request: Request) -> Answer:
+    """Answer the model's output for each row, under the key that goes with the request's."""
+    rows = [row for y, _ in await predicted(live, model, form, request) for row in np.ascontiguousarray(y)]
+    return Answer(orjson.dumps({FORMS[form.key]: rows}, option=orjson.OPT_SERIALIZE_NUMPY), model)
 
 
 def request_type(model: Model, max_rows: int) -> type[V1Request]:
