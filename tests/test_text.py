@@ -37,9 +37,11 @@ def test_architecture_beside_weights(tmp_path: Path) -> None:
 
 
 def test_a_list_of_arrays(tmp_path: Path) -> None:
-    arrays = [numbers(3, 16).tolist(), numbers(4, 16).tolist(), numbers(16).tolist()]
+    shapes = [(3, 16), (4, 16), (16,), (4, 2), (2,)]
+    arrays = [numbers(*shape).tolist() for shape in shapes]
     path = marked(tmp_path / "w.json", json.dumps(arrays).encode())
-    assert load_model(path, recurrent_activation="sigmoid").output_shape == (4,)
+    model = load_model(path, recurrent_activation="sigmoid", output_activation="softmax")
+    assert model.output_shape == (2,)
 
 
 def test_the_texts_in_a_zip(tmp_path: Path) -> None:
