@@ -92,9 +92,10 @@ UNFINISHED: dict[str, tuple[bytes, list[int]]] = {
 
 def test_what_does_not_come_is_not_waited_for(hasty: Process) -> None:
     before = counted(hasty, "too-slow")
-    waiting = {name: hasty.connect() for name in UNFINISHED}
-    for name, connection in waiting.items():
-        connection.sendall(UNFINISHED[name][0])
+    waiting = {}
+    for name, (sent, _) in UNFINISHED.items():
+        waiting[name] = hasty.connect()
+        waiting[name].sendall(sent)
     came = {name: statuses(read_all(connection)) for name, connection in waiting.items()}
     for connection in waiting.values():
         connection.close()
@@ -416,7 +417,7 @@ def test_what_cannot_be_read_does_not_take_the_answers_before_it(limited: Proces
 
 def test_what_has_come_is_answered_when_the_service_stops() -> None:
     """SIGTERM while requests compute, are half sent, or have only begun."""
-    with Process(MODEL, LSTMSERVE_BODY_SECONDS="1") as process:
+    with Process(MODEL, LSTMSERVE_BODY_SECONDS="3600", LSTMSERVE_GRACE_SECONDS="3600") as process:
         idle, computing, pipelined, half_body, half_head = (process.connect() for _ in range(5))
         idle.sendall(GOOD)
         assert idle.recv(12) == b"HTTP/1.1 200"
