@@ -1,10 +1,13 @@
-"""The bytes of all bodies that are read or answered now, and whose body is given up where they become too many.
+"""The bytes that clients make the service keep, and who gives some up where they become too many.
 
-What is complete is answered. Were whoever comes last refused, a few clients that send slowly, or stop, would keep all
-others out for as long as a body may take: so the body that is being read for longest makes room.
+They are those of bodies that are read or answered, of rows that wait, and of what connections keep: half headers,
+requests that wait, answers that are not taken. What is complete is answered. Were whoever comes last refused, a few
+clients that send slowly, or stop, would keep all others out for as long as a body may take: so who has kept some for
+longest makes room.
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
@@ -21,7 +24,7 @@ class Inflight:
         """Nothing is in flight yet."""
         self.limit = limit
         self.bytes = 0
-        self.uploads: dict[Upload, None] = {}  # the bodies that are not complete, the oldest first
+        self.uploads: dict[Upload | Kept, None] = {}  # what can be given up, the oldest first
 
     def hold(self, size: int) -> None:
         """Count so many bytes more. Raises QueueFull, and counts none, where there is no room to be made for them."""
@@ -53,6 +56,39 @@ class Held:
         else:
             self._inflight.release(self._size - size)
         self._size = size
+
+
+class Kept:
+    """The bytes that a connection keeps besides its bodies, and with which it goes where it has to make room."""
+
+    __slots__ = ("_end", "_inflight", "size")
+
+    def __init__(self, inflight: Inflight, end: Callable[[], None]) -> None:
+        """None so far; `end` ends the connection."""
+        self._inflight, self._end = inflight, end
+        self.size = 0
+
+    def become(self, size: int) -> None:
+        """Be so many instead. It is given up itself where no other makes room."""
+        self._inflight.release(self.size)
+        self.size = 0
+        if not size:
+            self._inflight.uploads.pop(self, None)
+            return
+        self._inflight.uploads.setdefault(self)
+        try:
+            self._inflight.hold(size)
+        except QueueFull:
+            self.give_up()  # there was nobody else, or not even this one
+        else:
+            self.size = size
+            if self not in self._inflight.uploads:
+                self.become(0)
+
+    def give_up(self) -> None:
+        """Let go of the bytes, and end the connection."""
+        self.become(0)
+        self._end()
 
 
 class Upload(AbstractAsyncContextManager["Upload"]):

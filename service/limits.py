@@ -15,6 +15,8 @@ def _resource() -> Any:  # noqa: ANN401 - a module, or None where there is none 
 
 
 resource = _resource()
+# For the model's files, and for connections that come before others have gone.
+SPARE_FILES = 200
 
 
 def lower(name: str, most: int) -> None:
@@ -27,17 +29,26 @@ def lower(name: str, most: int) -> None:
     _set(what, most, most)
 
 
-def allow_files(connections: int) -> None:
-    """Let this process open a file for each connection and each that it refuses; by default it is often 1024."""
+def allow_files(connections: int) -> tuple[int, int]:
+    """Let this process open a file for each connection, by default it is often 1024, and some more.
+
+    Gives how many connections there may be, and how many may wait to be accepted.
+    """
     if resource is None:
-        return
+        return connections, SPARE_FILES // 2
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + 100
+    wanted = connections + SPARE_FILES
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if allowed > soft and not _set(resource.RLIMIT_NOFILE, allowed, hard):
         allowed = soft
-    if allowed < wanted:
-        log.warning("%d connections were asked for, and %d open files are allowed (ulimit -n)", connections, allowed)
+    allowed = max(allowed, soft)
+    spare = min(SPARE_FILES, allowed // 2)
+    if allowed - spare < connections:
+        connections, asked = allowed - spare, connections
+        log.warning(
+            "at most %d connections, not %d: %d open files are allowed (ulimit -n)", connections, asked, allowed
+        )
+    return connections, spare // 2
 
 
 def _set(what: int, soft: int, hard: int) -> bool:

@@ -18,6 +18,7 @@ from service.errors import Unsupported
 from service.inflight import Inflight
 from service.loading import golden, load_model, resolve
 from service.metrics import Metrics
+from service.places import Places
 from service.settings import Settings
 from service.turns import Turns
 
@@ -80,6 +81,7 @@ class Live:
         metrics.queued_rows.value = lambda: self.batcher.queued_rows
         self.draining = False
         self.beat = 0.0  # when the event loop last came around, in the time of `time.monotonic`
+        self.places = Places(settings.max_connections, metrics.ended.add)
         self.inflight = Inflight(settings.max_inflight_bytes)
         self.turns = Turns()
         self.lingering: set[asyncio.Transport] = set()  # those of connections that were refused and are not closed yet

@@ -6,16 +6,21 @@ import socket
 import sys
 from typing import Any
 
+from service.handshakes import Handshake
+from service.live import Live
 
-def new_loop(handshake_seconds: float) -> asyncio.AbstractEventLoop:
-    """A loop in which a TLS handshake may take as long as a request's headers: uvicorn leaves it a minute."""
+
+def new_loop(live: Live) -> asyncio.AbstractEventLoop:
+    """A loop in which a TLS handshake has a place, and may take as long as a request's headers."""
     base: Any = _loop_class()
 
     class Loop(base):  # type: ignore[misc]
         async def create_server(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever asyncio says
             """As asyncio has it."""
-            if options.get("ssl") is not None:
-                options["ssl_handshake_timeout"] = handshake_seconds
+            if (context := options.pop("ssl", None)) is not None:
+                (make, *args_left) = args
+                seconds = live.settings.header_seconds
+                args = (lambda: Handshake(make, context, seconds, live.places, live.inflight), *args_left)
             if options.get("host") == "::":
                 options["sock"] = listen(options.pop("host"), options.pop("port"))
             return await super().create_server(*args, **options)

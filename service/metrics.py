@@ -101,6 +101,9 @@ class Metrics:
         self.rows = Tally("lstmserve_rows", "Sequences answered")
         self.queued_rows = Gauge("lstmserve_queue_rows", "Sequences waiting now")
         self.rejected = Tally("lstmserve_rejected", "Requests that were refused, by reason", "reason")
+        self.ended = Tally(
+            "lstmserve_connections_ended", "Connections that were ended to make room, by what they waited for", "state"
+        )
         self.predicted = Tally(
             "lstmserve_predictions", "Answers by predicted class: drift at a glance", "predicted_class"
         )
@@ -116,7 +119,7 @@ class Metrics:
         )
         self.dropped_lines = Tally("lstmserve_log_lines_dropped", "Lines of the log that nobody took in time")
         self.histograms = (self.requests, batch_rows, queue, compute)
-        self.tallies = (self.rows, self.rejected, self.predicted, self.reloads, self.dropped_lines)
+        self.tallies = (self.rows, self.rejected, self.ended, self.predicted, self.reloads, self.dropped_lines)
         self.gauges = (self.queued_rows, self.model, self.load, self.reload_good)
 
     def request(self, route: str, status: int, seconds: float) -> None:

@@ -14,13 +14,21 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service import logs
+from service.handshakes import TLS_BYTES
+from service.inflight import Kept
 from service.live import Live
+from service.places import State
 from service.routes import STATUSES, error_body, of_another_dialect
 from service.wire import Cycle, Flow, Lingering
 
 # Requests that wait on one connection while one is answered. After so many the connection is closed, which tells the
 # client that the rest was not looked at: 256 KiB can hold 10,000 of them.
 MAX_PIPELINED = 100
+# About what a request that waits takes, and a header that has come.
+WAITING_BYTES, HEADER_BYTES = 6 << 10, 130
+TICKETS = 1 << 12  # what TLS has to send of its own, and sends with the first answer
+# How often it is asked whether an answer is out, where TLS tells nobody.
+LOOK_SECONDS = 0.05
 # How long a connection that was refused is kept for its client to read why.
 LINGER_SECONDS = 2.0
 # Where trailers are put: it keeps nothing.
@@ -48,33 +56,65 @@ class Protocol(HttpToolsProtocol):
         self._chunk = 0  # the size of what came last
         self._unread = 0  # what has come since a request or a part of a body: headers, trailers, sizes of chunks
         self._shared = 0  # the size of what that ended in, which may hold more headers
+        self._kept = Kept(self.live.inflight, self.end)
+        self._goes_on = False  # whether the next request begins once the last answer is out
+        self.raw: asyncio.Transport | None = None  # below TLS
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start a connection, or refuse it where there are too many."""
         super().connection_made(Lingering(transport, self._lingers))  # type: ignore[arg-type]
         self.flow = Flow(self.transport, self.pipeline)
-        if len(self.connections) > self.live.settings.max_connections and not self._idle_one_closed():
+        transport.set_write_buffer_limits(1 if self.raw is None else TICKETS)
+        if not self.live.places.enter(self):
             self._refuse(503, "too many connections")
-
-    def _idle_one_closed(self) -> bool:
-        """Whether room was made, by closing the connection that is idle for longest.
-
-        A client with many that it does not use would keep all others out, health checks too.
-        """
-        idle = [other for other in self.connections if isinstance(other, Protocol) and other is not self and other.idle]
-        if idle:
-            min(idle, key=lambda other: other._answered).transport.close()  # noqa: SLF001 - another one of this class
-        return bool(idle)
+        if self.raw is not None:
+            self._keep()
 
     @property
-    def idle(self) -> bool:
-        """Whether the connection is open and no request is on it, nor part of one."""
-        answered = self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)
-        return answered and not self._unread and not self._deaf and not self.transport.is_closing()
+    def state(self) -> State | None:
+        """What the connection waits for; None while requests on it are answered."""
+        if self.transport in self.live.lingering or self.transport.is_closing():
+            return State.refused
+        if self.flow.write_paused:
+            return State.unread
+        if self.pipeline or (self._before is not None and not self._before.response_complete):
+            return None
+        if self._in_headers:
+            return State.headers if self.cycle is None or self.cycle.response_complete else None
+        if self.cycle.more_body:
+            return State.body
+        return State.idle if self.cycle.response_complete else None
+
+    @property
+    def since(self) -> float:
+        """Since when it waits, in the time of `time.monotonic`."""
+        state = self.state
+        return self._answered if state is State.idle else self._taken if state is State.unread else self._since
+
+    def end(self) -> None:
+        """Close it at once, and say why where that can be read."""
+        if self.state in {State.headers, State.body}:
+            self._refuse(503, "others need the room of a connection that waits")
+        self.transport.abort()
+
+    def _unsent_size(self) -> int:
+        below = 0 if self.raw is None else self.raw.get_write_buffer_size()
+        return self.transport.get_write_buffer_size() + below
+
+    def _keep(self) -> None:
+        """Count what the connection keeps."""
+        size = self._unsent_size() + (TLS_BYTES if self.raw is not None else 0)
+        if self._in_headers and self.headers:
+            size += 2 * self._unread + HEADER_BYTES * len(self.headers)
+        if self.pipeline:
+            size += sum(WAITING_BYTES + len(cycle.body) for cycle, _ in self.pipeline)
+        self._kept.become(size)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
         super().connection_lost(exc)
+        self.live.places.leave(self)
+        self._kept.become(0)
         self.live.lingering.discard(self.transport)
         self.transport.lost()  # type: ignore[attr-defined]
 
@@ -96,6 +136,8 @@ class Protocol(HttpToolsProtocol):
         limit = self.live.settings.max_header_bytes
         if self._unread > limit:
             self._refuse(431, f"the headers are over {limit} bytes")
+        if self._kept.size or self.pipeline or (self._in_headers and self.headers):
+            self._keep()
 
     def _feed(self, data: bytes) -> None:
         """Feed the parser. It takes what follows an Upgrade, the body too, for another protocol: it is not asked to."""
@@ -139,7 +181,7 @@ class Protocol(HttpToolsProtocol):
         if self.parser.get_http_version() not in {"1.0", "1.1"}:
             self.send_400_response("Expected HTTP/1.1.")
             return
-        if len(self.pipeline) >= MAX_PIPELINED:
+        if len(self.pipeline) >= min(MAX_PIPELINED, self.live.inflight.limit // (4 * WAITING_BYTES)):
             self._end_after(self.cycle)
             return
         self._before = self.cycle
@@ -182,9 +224,44 @@ class Protocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        if self.raw is not None and not self.flow.write_paused and self.raw.get_write_buffer_size():
+            self.pause_writing()
+            self._look_again()
+        if self.flow.write_paused:
+            self._goes_on = True
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+            self._keep()
+
+    def pause_writing(self) -> None:
+        """The client does not take what is sent: nothing more of it is read."""
+        super().pause_writing()
+        self._taken = time.monotonic()
+        self.flow.pause_reading()
+        self._keep()
+
+    def resume_writing(self) -> None:
+        """Everything is out."""
+        super().resume_writing()
+        self._keep()
+        if self._goes_on:
+            self._goes_on = False
+            self._go_on()
+        else:
+            self.flow.resume_reading()
+
+    def _look_again(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.raw is not None and self.raw.get_write_buffer_size():
+            self.loop.call_later(LOOK_SECONDS, self._look_again)
+        else:
+            self.resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, once what came before it is answered."""
@@ -202,7 +279,7 @@ class Protocol(HttpToolsProtocol):
     def sweep(self, now: float) -> None:
         """End what has waited too long; `now` in the time of `time.monotonic`."""
         waited, settings = now - self._since, self.live.settings
-        unsent = self.transport.get_write_buffer_size()
+        unsent = self._unsent_size()
         if unsent != self._unsent:
             self._unsent, self._taken = unsent, now
         if unsent and now - self._taken > settings.body_seconds:

@@ -193,9 +193,10 @@ def _collect_seldom() -> None:
 def run(settings: Settings) -> None:
     """Serve until a signal comes. Raises ModelError or SettingsError before anything is bound."""
     lines = logs.configure()
-    limits.allow_files(settings.max_connections)
+    connections, backlog = limits.allow_files(settings.max_connections)
     hangup = Hangup()
     app = create_app(settings)
+    app.state.live.places.limit = connections
     lines.count = app.state.live.metrics.dropped_lines.add
     _collect_seldom()
     config = uvicorn.Config(
@@ -205,6 +206,7 @@ def run(settings: Settings) -> None:
         http=Protocol,
         ws="none",
         lifespan="on",
+        backlog=backlog,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -219,5 +221,5 @@ def run(settings: Settings) -> None:
         names = [str(path) for path in (settings.tls_certfile, settings.tls_keyfile) if path is not None]
         wrong = "no PEM, or the key is not the certificate's" if isinstance(error, ssl.SSLError) else error.strerror
         raise SettingsError(f"the TLS certificate or its key ({', '.join(names)}) cannot be used: {wrong}") from None
-    with asyncio.Runner(loop_factory=lambda: new_loop(settings.header_seconds)) as runner:
+    with asyncio.Runner(loop_factory=lambda: new_loop(app.state.live)) as runner:
         runner.run(Server(config, app.state.live, hangup).serve())

@@ -71,12 +71,14 @@ class Settings(BaseModel):
     ] = None
     access_log: Annotated[bool, Field(description="log each request")] = True
     max_body_bytes: Annotated[Count, Field(description="largest request body")] = 2 << 20
-    max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies in flight")] = 32 << 20
+    max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies, rows and untaken answers")] = 32 << 20
     max_rows: Annotated[Count, Field(description="most sequences in one request")] = 1024
     max_batch_rows: Annotated[Count, Field(le=1 << 14, description="most sequences in a forward pass")] = 128
     max_timesteps: Annotated[Count, Field(description="longest sequence, where the model's length is free")] = 10_000
     max_queue_rows: Annotated[Count, Field(description="most sequences waiting; more are refused with 429")] = 4096
-    max_connections: Annotated[Count, Field(description="most connections at once; more are refused with 503")] = 1000
+    max_connections: Annotated[
+        Count, Field(description="most connections at once; for more, who waits longest goes")
+    ] = 1000
     max_header_bytes: Annotated[Count, Field(description="largest headers of a request")] = 32 << 10
     header_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's headers may take")] = 10.0
     body_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's body may take after that")] = 30.0

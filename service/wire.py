@@ -46,8 +46,8 @@ class Flow(FlowControl):
         self._pipeline = pipeline
 
     def resume_reading(self) -> None:
-        """Read on, unless a request waits."""
-        if not self._pipeline:
+        """Read on, unless a request waits, or an answer is not taken."""
+        if not self._pipeline and not self.write_paused:
             super().resume_reading()
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Self
@@ -40,9 +40,9 @@ def environment(**variables: str) -> dict[str, str]:
 class Process:
     """The service as a process of its own; its lines of log are collected as they come."""
 
-    def __init__(self, model: Path, **variables: str) -> None:
+    def __init__(self, model: Path, command: Sequence[str] = COMMAND, **variables: str) -> None:
         self.popen = subprocess.Popen(
-            COMMAND,
+            command,
             cwd=ROOT,
             env=environment(LSTMSERVE_MODEL=str(model), **variables),
             stdin=subprocess.DEVNULL,

@@ -30,6 +30,8 @@ LAYERS = (
         "keys",
         "inflate",
         "wire",
+        "loops",
+        "handshakes",
         "names",
     },
     {

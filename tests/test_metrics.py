@@ -131,6 +131,7 @@ def test_names_and_types() -> None:
         "queue_duration_seconds histogram",
         "compute_duration_seconds histogram",
         "rows_total counter",
+        "connections_ended_total counter",
         "rejected_total counter",
         "predictions_total counter",
         "model_reloads_total counter",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import httpx
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from serving import PATIENCE, ROOT, Process
 
 from service import loops
+from service.live import Live
 
 # Before any line of the service: what Windows lacks is taken away, from child processes too.
 WITHOUT = """
@@ -132,7 +134,7 @@ def test_serve_stops_when_told(bare: str) -> None:
 
 def test_uvloop_is_taken_where_it_is() -> None:
     uvloop = pytest.importorskip("uvloop")
-    loop = loops.new_loop(1)
+    loop = loops.new_loop(cast("Live", None))
     try:
         assert isinstance(loop, uvloop.Loop)
     finally:

@@ -1,0 +1,90 @@
+"""The connections, and which goes where places run out: the one that has waited longest in the least useful state.
+
+A house that is full of half requests must not keep all others out; who is being answered stays.
+"""
+
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Protocol
+
+
+class State(IntEnum):
+    """What a connection waits for; the least useful goes first."""
+
+    refused = 0  # to be closed, once its client has read why
+    handshake = 1
+    headers = 2
+    body = 3
+    unread = 4  # an answer that its client does not take
+    idle = 5
+
+
+class Guest(Protocol):
+    """A connection. Its state is None while it is answered."""
+
+    @property
+    def state(self) -> State | None:
+        """What it waits for."""
+
+    @property
+    def since(self) -> float:
+        """Since when, in the time of `time.monotonic`."""
+
+    def end(self) -> None:
+        """Close it, at once."""
+
+
+# Who has waited for less goes only where nobody else does: it may just be on its way.
+SHORT = 1.0
+# The search takes at most so much of the time: a flood of connections would have all looked over for each.
+SHARE = 0.05
+
+
+class Places:
+    """The places that there are. Handshakes take one, and who was refused, until it is closed."""
+
+    def __init__(self, limit: int, count: Callable[[str], None]) -> None:
+        """`count` is told what who goes has waited for."""
+        self.limit, self._count = limit, count
+        self.guests: set[Guest] = set()
+        self._order: list[tuple[bool, int, float, Guest]] = []  # who goes, the first one last
+        self._not_before = 0.0
+
+    def enter(self, guest: Guest) -> bool:
+        """Give it a place, for which others may have to go; whether there is one."""
+        self.guests.add(guest)
+        while len(self.guests) > self.limit:
+            if not self._end_one(guest):
+                return False
+        return True
+
+    def leave(self, guest: Guest) -> None:
+        """Its place is free."""
+        self.guests.discard(guest)
+
+    def _end_one(self, newcomer: Guest) -> bool:
+        for _ in range(2):
+            while self._order:
+                _, state, since, guest = self._order.pop()
+                # What it does now may be something else.
+                if guest in self.guests and guest.state == state and guest.since == since:
+                    self.guests.discard(guest)
+                    self._count(State(state).name)
+                    guest.end()
+                    return True
+            if not self._look(newcomer):
+                return False
+        return False
+
+    def _look(self, newcomer: Guest) -> bool:
+        start = time.monotonic()
+        if start < self._not_before:
+            return False
+        for guest in self.guests:
+            if guest is not newcomer and (state := guest.state) is not None:
+                self._order.append((start - guest.since < SHORT, state, guest.since, guest))
+        self._order.sort(key=lambda entry: entry[:3], reverse=True)
+        now = time.monotonic()
+        self._not_before = now + (now - start) / SHARE
+        return bool(self._order)
