@@ -178,8 +178,8 @@ class Protocol(HttpToolsProtocol):
             if size > limit:
                 self._unread, self._deaf = size, True  # and `data_received` refuses it
                 return
-        if self.parser.get_http_version() not in {"1.0", "1.1"}:
-            self.send_400_response("Expected HTTP/1.1.")
+        if (wrong := self._wrong_framing(self.parser.get_http_version())) is not None:
+            self.send_400_response(wrong)
             return
         if len(self.pipeline) >= min(MAX_PIPELINED, self.live.inflight.limit // (4 * WAITING_BYTES)):
             self._end_after(self.cycle)
@@ -199,6 +199,22 @@ class Protocol(HttpToolsProtocol):
                 self._before.keep_alive = True
             self._kept_alive = self.cycle.keep_alive
             self.cycle.keep_alive = False
+
+    def _wrong_framing(self, version: str) -> str | None:
+        """What RFC 9112 has refused: proxies may see other requests in it than this one."""
+        if version not in {"1.0", "1.1"}:
+            return "Expected HTTP/1.1."
+        hosts = codings = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                codings += 1 if version == "1.1" and value.strip().lower() == b"chunked" else 2
+        if codings > 1:
+            return "Expected no Transfer-Encoding but chunked, once, and with HTTP/1.1 alone."
+        if hosts > 1 or (not hosts and version == "1.1"):
+            return "Expected the header Host once."
+        return None
 
     def on_body(self, body: bytes) -> None:
         """A part of its body."""

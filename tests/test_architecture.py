@@ -44,6 +44,7 @@ LAYERS = (
         "polling",
         "turns",
         "admin",
+        "places",
         "limits",
         "names",
         "walk",

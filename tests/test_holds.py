@@ -381,7 +381,7 @@ def test_pipelined_requests_are_answered_in_order(service: Process) -> None:
 
 
 def test_pipelined_beyond_reason(service: Process) -> None:
-    came = service.raw(b"GET /livez HTTP/1.1\r\n\r\n" * 5000)
+    came = service.raw(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 5000)
     assert statuses(came) == [200] * 101
     assert came.count(b"connection: close") == 1
 
@@ -410,6 +410,31 @@ def test_a_trailer_may_end_the_connection(limited: Process) -> None:
     came = limited.raw(head + b"%x\r\n%s\r\n0\r\nConnection: close\r\n\r\n" % (len(BODY), BODY))
     assert statuses(came) == [200]
     assert came.count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"",
+        b"Host: x\r\nHost: x\r\n",
+        b"Host: x\r\nTransfer-Encoding: gzip, chunked\r\n",
+        b"Host: x\r\nTransfer-Encoding: identity\r\n",
+        b"Host: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n",
+        b"Host: x\r\nTransfer-Encoding: chunked, chunked\r\n",
+        b"Host: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        b"Host: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+    ],
+)
+def test_odd_framing_is_refused(service: Process, headers: bytes) -> None:
+    came = service.raw(b"POST /predict HTTP/1.1\r\n" + headers + b"\r\n0\r\n\r\n" + GOOD)
+    assert statuses(came) == [400]
+    assert b"connection: close" in came
+
+
+def test_http_1_0_needs_no_host_and_has_no_chunks(service: Process) -> None:
+    assert statuses(service.raw(b"GET /livez HTTP/1.0\r\n\r\n")) == [200]
+    chunked = b"POST /predict HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    assert statuses(service.raw(chunked)) == [400]
 
 
 @pytest.mark.parametrize("version", [b"0.9", b"2.0"])
