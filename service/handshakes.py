@@ -33,7 +33,6 @@ class Handshake(asyncio.Protocol):
         if not self._places.enter(self):
             self.end()
             return
-        transport.pause_reading()  # start_tls reads on
         transport.set_write_buffer_limits(1)
         self._kept.become(TLS_BYTES)
         self._task = asyncio.get_running_loop().create_task(self._shake())
@@ -55,12 +54,25 @@ class Handshake(asyncio.Protocol):
         self._places.leave(self)
         self._kept.become(0)
 
+    def _feed(self) -> None:
+        """Hand on what came before TLS was there to take it."""
+        tls: Any = self.transport.get_protocol()  # a buffered one
+        came, self._came = b"".join(self._came), []
+        if came and tls is not self and not self.transport.is_closing():
+            tls.get_buffer(len(came))[: len(came)] = came
+            tls.buffer_updated(len(came))
+
     async def _shake(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            transport = await loop.start_tls(
-                self.transport, self, self._context, server_side=True, ssl_handshake_timeout=self._seconds
+            shaking = loop.create_task(
+                loop.start_tls(
+                    self.transport, self, self._context, server_side=True, ssl_handshake_timeout=self._seconds
+                )
             )
+            await asyncio.sleep(0)
+            loop.call_soon(self._feed)  # after start_tls has its protocol connected, before more is read
+            transport = await shaking
         except (OSError, EOFError):  # a timeout is one, and what is no TLS
             self.end()
             return

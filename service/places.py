@@ -37,7 +37,7 @@ class Guest(Protocol):
 
 # Who has waited for less goes only where nobody else does: it may just be on its way.
 SHORT = 1.0
-# The search takes at most so much of the time: a flood of connections would have all looked over for each.
+# While nobody can go, the search takes at most so much of the time: a flood would have all looked over for each.
 SHARE = 0.05
 
 
@@ -85,6 +85,7 @@ class Places:
             if guest is not newcomer and (state := guest.state) is not None:
                 self._order.append((start - guest.since < SHORT, state, guest.since, guest))
         self._order.sort(key=lambda entry: entry[:3], reverse=True)
-        now = time.monotonic()
-        self._not_before = now + (now - start) / SHARE
+        if not self._order:
+            now = time.monotonic()
+            self._not_before = now + (now - start) / SHARE
         return bool(self._order)

@@ -114,6 +114,8 @@ class Protocol(HttpToolsProtocol):
         """It is over."""
         super().connection_lost(exc)
         self.live.places.leave(self)
+        while self.pipeline:  # they hold this, and would wait for the garbage collector
+            self.pipeline.pop()[0].on_response = bool
         self._kept.become(0)
         self.live.lingering.discard(self.transport)
         self.transport.lost()  # type: ignore[attr-defined]

@@ -121,6 +121,7 @@ class Server(uvicorn.Server):
         if self._hangup.came:
             self._hangup.came = False
             if not self._hangup.of_terminal:
+                self._certificate_task = asyncio.create_task(asyncio.to_thread(self._read_certificate))
                 self.config.app.state.reloader.ask()  # type: ignore[union-attr]
             elif not self._live.draining:
                 self.handle_exit(signal.SIGHUP, None)
@@ -131,6 +132,19 @@ class Server(uvicorn.Server):
         if self._drained_at is not None and time.monotonic() >= self._drained_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    def _read_certificate(self) -> None:
+        """Use the certificate and the key as they are now, for whoever connects from now on."""
+        context, (cert, key) = self.config.ssl, (self.config.ssl_certfile, self.config.ssl_keyfile)
+        if context is None or cert is None:
+            return
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)  # whose key is another's changes nothing
+            context.load_cert_chain(cert, key)
+        except OSError as error:
+            log.error("the TLS certificate stays as it was: %s", error.strerror)  # noqa: TRY400 - it says it all
+        else:
+            log.info("the TLS certificate was read again")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen no more, read what has come by now, then as uvicorn does; who waits too long is ended meanwhile."""
@@ -221,5 +235,7 @@ def run(settings: Settings) -> None:
         names = [str(path) for path in (settings.tls_certfile, settings.tls_keyfile) if path is not None]
         wrong = "no PEM, or the key is not the certificate's" if isinstance(error, ssl.SSLError) else error.strerror
         raise SettingsError(f"the TLS certificate or its key ({', '.join(names)}) cannot be used: {wrong}") from None
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     with asyncio.Runner(loop_factory=lambda: new_loop(app.state.live)) as runner:
         runner.run(Server(config, app.state.live, hangup).serve())

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -273,6 +274,41 @@ def test_tls(certificate: tuple[Path, Path]) -> None:
             assert client.post("/predict", content=GOOD).status_code == 200
             assert client.post("/predict", content=b"").status_code == 400
     assert process.popen.returncode == 0
+
+
+def test_a_new_certificate_is_read_on_sighup_and_a_wrong_one_is_not(certificate: tuple[Path, Path]) -> None:
+    chain, key = certificate
+    with Process(MODEL, LSTMSERVE_TLS_CERTFILE=str(chain), LSTMSERVE_TLS_KEYFILE=str(key)) as process:
+        before = ssl.get_server_certificate(("127.0.0.1", process.port), timeout=PATIENCE)
+        good = key.read_bytes()
+        key.write_text("no key")
+        process.signal(signal.SIGHUP)
+        process.wait_for("the TLS certificate stays as it was")
+        assert ssl.get_server_certificate(("127.0.0.1", process.port), timeout=PATIENCE) == before
+        key.write_bytes(good)
+        made = ["openssl", "req", "-x509", "-key", str(key), "-days", "2", "-subj", "/CN=new", "-out", str(chain)]
+        subprocess.run(made, check=True, capture_output=True)
+        process.signal(signal.SIGHUP)
+        process.wait_for("the TLS certificate was read again")
+        after = ssl.get_server_certificate(("127.0.0.1", process.port), timeout=PATIENCE)
+        assert after == chain.read_text() != before
+
+
+def test_half_handshakes_take_places_and_lock_nobody_out(certificate: tuple[Path, Path]) -> None:
+    chain, key = certificate
+    variables = {"LSTMSERVE_TLS_CERTFILE": str(chain), "LSTMSERVE_TLS_KEYFILE": str(key)}
+    with Process(MODEL, LSTMSERVE_MAX_CONNECTIONS="10", **variables) as process, contextlib.ExitStack() as held:
+        for _ in range(50):
+            held.enter_context(process.connect()).sendall(b"\x16\x03\x01\x02\x00\x01")
+        trusting = ssl.create_default_context(cafile=str(chain))
+        url = f"https://127.0.0.1:{process.port}"
+        assert httpx.post(f"{url}/predict", content=GOOD, verify=trusting, timeout=PATIENCE).status_code == 200
+        ended = re.search(
+            r'connections_ended_total\{state="handshake"\} (\S+)',
+            httpx.get(f"{url}/metrics", verify=trusting, timeout=PATIENCE).text,
+        )
+        assert ended is not None
+        assert float(ended[1]) >= 40
 
 
 def test_a_handshake_that_does_not_come_is_not_waited_for(certificate: tuple[Path, Path]) -> None:
