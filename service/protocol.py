@@ -19,7 +19,7 @@ from service.inflight import Kept
 from service.live import Live
 from service.places import State
 from service.routes import STATUSES, error_body, of_another_dialect
-from service.wire import Cycle, Flow, Lingering
+from service.wire import Cycle, Flow, Lingering, wrong_framing
 
 # Requests that wait on one connection while one is answered. After so many the connection is closed, which tells the
 # client that the rest was not looked at: 256 KiB can hold 10,000 of them.
@@ -115,7 +115,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self.live.places.leave(self)
         while self.pipeline:  # they hold this, and would wait for the garbage collector
-            self.pipeline.pop()[0].on_response = bool
+            self.pipeline.pop()[0].on_response = lambda: None
         self._kept.become(0)
         self.live.lingering.discard(self.transport)
         self.transport.lost()  # type: ignore[attr-defined]
@@ -180,7 +180,7 @@ class Protocol(HttpToolsProtocol):
             if size > limit:
                 self._unread, self._deaf = size, True  # and `data_received` refuses it
                 return
-        if (wrong := self._wrong_framing(self.parser.get_http_version())) is not None:
+        if (wrong := wrong_framing(self.parser.get_http_version(), self.headers)) is not None:
             self.send_400_response(wrong)
             return
         if len(self.pipeline) >= min(MAX_PIPELINED, self.live.inflight.limit // (4 * WAITING_BYTES)):
@@ -201,22 +201,6 @@ class Protocol(HttpToolsProtocol):
                 self._before.keep_alive = True
             self._kept_alive = self.cycle.keep_alive
             self.cycle.keep_alive = False
-
-    def _wrong_framing(self, version: str) -> str | None:
-        """What RFC 9112 has refused: proxies may see other requests in it than this one."""
-        if version not in {"1.0", "1.1"}:
-            return "Expected HTTP/1.1."
-        hosts = codings = 0
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding":
-                codings += 1 if version == "1.1" and value.strip().lower() == b"chunked" else 2
-        if codings > 1:
-            return "Expected no Transfer-Encoding but chunked, once, and with HTTP/1.1 alone."
-        if hosts > 1 or (not hosts and version == "1.1"):
-            return "Expected the header Host once."
-        return None
 
     def on_body(self, body: bytes) -> None:
         """A part of its body."""

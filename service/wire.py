@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from uvicorn._types import ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
@@ -91,3 +91,20 @@ class Cycle(RequestResponseCycle):
         self.message_event.set()
         self.on_response()
         return True
+
+
+def wrong_framing(version: str, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """What RFC 9112 has refused: proxies may see other requests in it than this one."""
+    if version not in {"1.0", "1.1"}:
+        return "Expected HTTP/1.1."
+    hosts = codings = 0
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding":
+            codings += 1 if version == "1.1" and value.strip().lower() == b"chunked" else 2
+    if codings > 1:
+        return "Expected no Transfer-Encoding but chunked, once, and with HTTP/1.1 alone."
+    if hosts > 1 or (not hosts and version == "1.1"):
+        return "Expected the header Host once."
+    return None
