@@ -121,12 +121,14 @@ class Boundary:
         route = scope.get("route")
         template = route.path if route is not None else "unmatched"
         self.live.metrics.request(template, status, seconds)
+        # The connection keeps its last request's scope: not with the rows.
+        jobs = scope["state"].pop("jobs", ())
         # A client that asks wrong is news even there.
         if self.live.settings.access_log and (scope["path"] not in self._quiet or 400 <= status < 500):
             state, more = scope["state"], dict[str, object]()
             if (traceparent := state["headers"].get(b"traceparent")) is not None:
                 more["traceparent"] = traceparent.decode("latin-1")[:200]
-            if jobs := state.get("jobs"):
+            if jobs:
                 more["rows"] = sum(len(job.x) for job in jobs)
                 more["queue_ms"] = round(jobs[0].queue_seconds * 1000, 3)
                 more["compute_ms"] = round(sum(job.compute_seconds for job in jobs) * 1000, 3)
