@@ -30,10 +30,10 @@ test: $(CHECK) ## run all tests
 fuzz: $(CHECK) ## fuzz requests, connections, model files and folders, FUZZ_SECONDS (600) each; installs atheris
 	$(BIN)/pip install --quiet --editable '.[fuzz]'
 	cd tests && for target in requests connections models folders; do \
-		PYTHONPATH=.. ../$(BIN)/python fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
+		PYTHONPATH=../service ../$(BIN)/python fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
 
 chaos: $(CHECK) ## bad clients, overload, and restarts behind a proxy, for some minutes: prints figures
-	cd tests && PYTHONPATH=.. ../$(BIN)/python chaos.py
+	cd tests && PYTHONPATH=../service ../$(BIN)/python chaos.py
 
 clients: $(CLIENTS) ## run the tests with Triton's and KServe's own clients, which are 400 MB
 	$(BIN)/python -m pytest tests/test_clients.py tests/test_readme.py

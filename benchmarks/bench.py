@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from service import load_model
+from lstm_serve import load_model
 
 HERE = Path(__file__).parent
 CONNECTIONS = (1, 8, 64)

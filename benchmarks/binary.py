@@ -37,7 +37,7 @@ def main() -> None:
     """Measure, and print the table."""
     arguments = command_line()
     points: dict[tuple[int, str], list[Point]] = {}
-    command = [sys.executable, "-m", "service", "serve", "models/turbofan.h5"]
+    command = [sys.executable, "-m", "lstm_serve", "serve", "models/turbofan.h5"]
     environment = {"LSTMSERVE_PORT": str(PORT), "LSTMSERVE_ACCESS_LOG": "false"}
     with tempfile.TemporaryDirectory() as folder, serving(command, environment) as (process, _):
         made = {rows: list(forms(rows, Path(folder))) for rows in ROWS}

@@ -15,8 +15,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from service import load_model
-from service.engine.model import Model
+from lstm_serve import load_model
+from lstm_serve.engine.model import Model
 
 BATCHES = (1, 8, 32, 64, 128, 256, 1024)
 ROUNDS = 7

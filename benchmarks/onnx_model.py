@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
-from service.engine.layers import Dense, Normalization
-from service.engine.model import Model
-from service.engine.recurrent import LSTM
+from lstm_serve.engine.layers import Dense, Normalization
+from lstm_serve.engine.model import Model
+from lstm_serve.engine.recurrent import LSTM
 
 
 def write(model: Model, path: Path) -> None:

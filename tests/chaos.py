@@ -31,7 +31,7 @@ import numpy as np
 from load import Connection, Lost, Question, Reply, Tally, asking, keep_asking, questions, request
 from serving import ASKER, PATIENCE, ROOT, Process
 
-from service import load_model
+from lstm_serve import load_model
 
 MODEL = ASKER / "k215_model.h5"
 LIMIT = 2 << 20

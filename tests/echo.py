@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.engine.activations import Array
-from service.engine.layers import Plain
-from service.engine.model import About, Model, Node, Origin
-from service.engine.scan import Mask, Shape
+from lstm_serve.engine.activations import Array
+from lstm_serve.engine.layers import Plain
+from lstm_serve.engine.model import About, Model, Node, Origin
+from lstm_serve.engine.scan import Mask, Shape
 
 
 class Fault(Exception):

@@ -20,15 +20,15 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["service"]):
+with atheris.instrument_imports(include=["lstm_serve"]):
     from serving import ASKER, GOLDEN, call, started
 
-    from service import load_model
-    from service.app import create_app
-    from service.errors import LstmServeError, ModelError
-    from service.protocol import Protocol
-    from service.routes.post import PostRoute
-    from service.settings import Settings
+    from lstm_serve import load_model
+    from lstm_serve.app import create_app
+    from lstm_serve.errors import LstmServeError, ModelError
+    from lstm_serve.protocol import Protocol
+    from lstm_serve.routes.post import PostRoute
+    from lstm_serve.settings import Settings
 
 import numpy as np
 import uvicorn

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from service import load_model
-from service.errors import LstmServeError
+from lstm_serve import load_model
+from lstm_serve.errors import LstmServeError
 
 # Of this program alone: getrusage tells no less than what the process had that started it.
 PEAK = re.compile(r"VmHWM:\s+([0-9]+) kB")

@@ -24,7 +24,7 @@ ASKER = GOLDEN / "asker"
 SMALL = GOLDEN / "small"
 
 # How the service is started.
-COMMAND = [sys.executable, "-m", "service", "serve"]
+COMMAND = [sys.executable, "-m", "lstm_serve", "serve"]
 # What takes so long hangs. A busy machine may take minutes: what is waited for is the process, not the clock.
 PATIENCE = 600.0
 RUNNING = re.compile(r"running on https?://\S+:(\d+)")

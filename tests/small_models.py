@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from service.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation, Array
-from service.engine.layers import Dense, Layer
-from service.engine.model import About, Model, Node, Origin
-from service.engine.recurrent import LSTM
-from service.engine.scan import Shape
-from service.engine.sequences import Embedding
+from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation, Array
+from lstm_serve.engine.layers import Dense, Layer
+from lstm_serve.engine.model import About, Model, Node, Origin
+from lstm_serve.engine.recurrent import LSTM
+from lstm_serve.engine.scan import Shape
+from lstm_serve.engine.sequences import Embedding
 
 
 def numbers(*shape: int, seed: int = 0) -> Array:

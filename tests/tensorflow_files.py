@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from service.loading import crc32c
-from service.loading.tensor_bundle import MAGIC
+from lstm_serve.loading import crc32c
+from lstm_serve.loading.tensor_bundle import MAGIC
 
 Value = int | str | bytes
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from service.engine.activations import (
+from lstm_serve.engine.activations import (
     ACTIVATIONS,
     HARD_SIGMOID_KERAS_2,
     HARD_SIGMOID_KERAS_3,

@@ -13,10 +13,10 @@ from serving import Answered, call, in_loop, started
 from test_metrics import one_of, scraped
 from test_v2 import binary, tensor
 
-from service import Model, cli, load_model
-from service.app import create_app
-from service.errors import UnreadableFile
-from service.settings import Settings
+from lstm_serve import Model, cli, load_model
+from lstm_serve.app import create_app
+from lstm_serve.errors import UnreadableFile
+from lstm_serve.settings import Settings
 
 STEPS = lstm(return_sequences=True)
 TAGGER: Layers = [STEPS, ("TimeDistributed", {"layer": {"class_name": "Dense", "config": dense(3)[1]}}, dense(3)[2])]

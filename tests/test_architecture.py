@@ -97,7 +97,7 @@ def imported(path: Path) -> set[str]:
 
 def of_ours(path: Path) -> set[str]:
     """The parts of the package that a module imports."""
-    return {name.split(".")[1] for name in imported(path) if name.startswith("service.")} - {"__version__"}
+    return {name.split(".")[1] for name in imported(path) if name.startswith("lstm_serve.")} - {"__version__"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SERVICE)))
@@ -129,9 +129,9 @@ def test_no_module_is_over_400_lines(path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import service; service.__version__", {"numpy", "h5py", "pydantic", "fastapi"}),
-        ("from service import Model", {"h5py", "pydantic", "fastapi", "uvicorn"}),
-        ("from service import load_model", {"fastapi", "starlette", "uvicorn"}),
+        ("import lstm_serve; lstm_serve.__version__", {"numpy", "h5py", "pydantic", "fastapi"}),
+        ("from lstm_serve import Model", {"h5py", "pydantic", "fastapi", "uvicorn"}),
+        ("from lstm_serve import load_model", {"fastapi", "starlette", "uvicorn"}),
     ],
 )
 def test_what_an_import_brings_in(statement: str, absent: set[str]) -> None:
@@ -141,8 +141,8 @@ def test_what_an_import_brings_in(statement: str, absent: set[str]) -> None:
 
 
 def test_names_of_the_library_that_are_not_there() -> None:
-    import service  # noqa: PLC0415 - the package itself is what is tested
+    import lstm_serve  # noqa: PLC0415 - the package itself is what is tested
 
-    assert set(service.__all__) == {"Model", "__version__", "load_model"}
+    assert set(lstm_serve.__all__) == {"Model", "__version__", "load_model"}
     with pytest.raises(AttributeError, match="no attribute 'modle'"):
-        service.modle  # noqa: B018
+        lstm_serve.modle  # noqa: B018

@@ -10,10 +10,10 @@ from serving import PATIENCE
 from small_models import classes, dense, model, numbers
 from threadpoolctl import OpenBLASController, ThreadpoolController, threadpool_limits
 
-from service.engine.activations import Array
-from service.engine.blas import one_thread
-from service.engine.layers import Plain
-from service.engine.scan import Mask
+from lstm_serve.engine.activations import Array
+from lstm_serve.engine.blas import one_thread
+from lstm_serve.engine.layers import Plain
+from lstm_serve.engine.scan import Mask
 
 SHARED = [
     library

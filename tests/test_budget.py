@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from kerasfiles import GOLDEN, save_embedding
 from serving import PATIENCE
 
-from service import load_model
-from service.budget import ALWAYS, MAX_RATIO, RAISE, Budget
-from service.errors import UnreadableFile
+from lstm_serve import load_model
+from lstm_serve.budget import ALWAYS, MAX_RATIO, RAISE, Budget
+from lstm_serve.errors import UnreadableFile
 
 CHECKPOINT = GOLDEN / "savedmodel" / "tf21__func_ck" / "ck.index"
 FORMS = [
@@ -135,8 +135,8 @@ CLAIMS: dict[str, Callable[[Path], None]] = {
 }
 CHILD = """
 import resource, sys
-from service import load_model
-from service.errors import UnreadableFile
+from lstm_serve import load_model
+from lstm_serve.errors import UnreadableFile
 with open("/proc/self/statm") as file:
     room = int(file.read().split()[0]) * resource.getpagesize() + (400 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (room, room))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import load_model
-from service.errors import ModelError, WrongNumbers
-from service.loading.card import Card, read
+from lstm_serve import load_model
+from lstm_serve.errors import ModelError, WrongNumbers
+from lstm_serve.loading.card import Card, read
 
 GOLDEN = Path(__file__).parent / "golden" / "asker"
 

@@ -13,10 +13,10 @@ from test_answers import BINARY, LABELS, NAMES, STEPS, X, json_of, lines_of, mad
 from test_metrics import one_of, scraped
 from test_v2 import tensor
 
-from service import cli, load_model
-from service.app import create_app
-from service.errors import UnreadableFile, WrongNumbers
-from service.settings import Settings
+from lstm_serve import cli, load_model
+from lstm_serve.app import create_app
+from lstm_serve.errors import UnreadableFile, WrongNumbers
+from lstm_serve.settings import Settings
 
 FORECAST: Layers = [lstm(), dense(2, activation="linear")]
 FORECAST_STEPS: Layers = [STEPS, dense(2, activation="linear")]

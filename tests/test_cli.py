@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from serving import PATIENCE
 
-import service
-from service.cli import BLAS_THREADS, main
+import lstm_serve
+from lstm_serve.cli import BLAS_THREADS, main
 
 ROOT = Path(__file__).parent.parent
 TURBOFAN = str(ROOT / "models" / "turbofan.h5")
@@ -46,7 +46,7 @@ def takes_ctrl_c() -> None:
 
 def process(*argv: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "service", *argv],
+        [sys.executable, "-m", "lstm_serve", *argv],
         cwd=ROOT,
         preexec_fn=takes_ctrl_c,  # noqa: PLW1509 - it sets a signal and takes no lock
         stdout=subprocess.PIPE,
@@ -99,7 +99,7 @@ def test_a_pipe_that_was_never_read_ends_quietly() -> None:
     # Unbuffered, argparse itself would see the error and say nothing.
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        [sys.executable, "-m", "service", "--help"],
+        [sys.executable, "-m", "lstm_serve", "--help"],
         cwd=ROOT,
         env=buffered,
         stdout=write,
@@ -128,8 +128,8 @@ def test_ctrl_c_ends_quietly_and_leaves_no_file(tmp_path: Path) -> None:
 )
 def test_blas_has_one_thread_before_numpy_comes_in(given: dict[str, str], expected: str) -> None:
     code = (
-        "import os, sys; import service.cli; before = 'numpy' in sys.modules; "
-        f"sys.argv[1:] = ['inspect', {ASKER!r}]; service.cli.main(); "
+        "import os, sys; import lstm_serve.cli; before = 'numpy' in sys.modules; "
+        f"sys.argv[1:] = ['inspect', {ASKER!r}]; lstm_serve.cli.main(); "
         f"print(before, *(os.environ.get(name) for name in {BLAS_THREADS!r}))"
     )
     environment = {name: value for name, value in os.environ.items() if name not in BLAS_THREADS} | given
@@ -145,7 +145,7 @@ def test_a_label_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> Non
     (tmp_path / "model.card.json").write_text(json.dumps(card), "utf-8")
     np.save(tmp_path / "x.npy", np.zeros((20, 15)))
     done = subprocess.run(
-        [sys.executable, "-m", "service", "predict", str(tmp_path / "model.h5"), str(tmp_path / "x.npy")],
+        [sys.executable, "-m", "lstm_serve", "predict", str(tmp_path / "model.h5"), str(tmp_path / "x.npy")],
         cwd=ROOT,
         env=os.environ | {"PYTHONIOENCODING": "ascii"},
         capture_output=True,
@@ -172,7 +172,7 @@ def misuse(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for argv, shows in (
-        (["--version"], f"lstm-serve {service.__version__}\n"),
+        (["--version"], f"lstm-serve {lstm_serve.__version__}\n"),
         (["--help"], "lstm-serve predict model.h5 series.csv"),
         (["predict", "--help"], "example:\n  lstm-serve predict model.h5"),
         (["inspect", "--help"], "example:\n  lstm-serve inspect model.h5 --trace"),
@@ -340,6 +340,6 @@ def test_a_model_that_misses_its_golden_predictions_is_still_shown(
     [("/dev/full", 1, "lstm-serve: the output cannot be written: No space left on device\n"), ("&-", 0, "")],
 )
 def test_an_output_that_takes_nothing(output: str, status: int, said: str) -> None:
-    command = f'"{sys.executable}" -m service inspect "{TURBOFAN}" >{output}'
+    command = f'"{sys.executable}" -m lstm_serve inspect "{TURBOFAN}" >{output}'
     done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (status, said)

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from serving import ASKER, PATIENCE, SMALL, Process, call, in_loop, started
 from test_http import GOOD, LIMIT, refused
 
-from service.app import create_app
-from service.errors import LstmServeError, Malformed, TooLarge
-from service.inflate import inflate
-from service.live import Live
-from service.settings import Settings
+from lstm_serve.app import create_app
+from lstm_serve.errors import LstmServeError, Malformed, TooLarge
+from lstm_serve.inflate import inflate
+from lstm_serve.live import Live
+from lstm_serve.settings import Settings
 
 NPY = {"content-type": "application/x-npy"}
 ACCEPT_NPY = {"accept": "application/x-npy"}

@@ -12,7 +12,7 @@ import pytest
 from chaos import HAPROXY
 from serving import ASKER, PATIENCE, ROOT, Process
 
-from service.settings import CLOUDS, PREFIX, Settings
+from lstm_serve.settings import CLOUDS, PREFIX, Settings
 
 HEALTHCHECK = ROOT / "deploy" / "healthcheck.py"
 COMPOSE, KUBERNETES, PROXY = (

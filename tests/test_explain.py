@@ -13,12 +13,12 @@ import pytest
 from numpy.typing import NDArray
 from small_models import dense, lstm, model, numbers
 
-from service import Model, load_model
-from service.engine import layers as engine_layers
-from service.engine import recurrent as engine_recurrent
-from service.engine import sequences as engine_sequences
-from service.engine import wrappers as engine_wrappers
-from service.engine.activations import (
+from lstm_serve import Model, load_model
+from lstm_serve.engine import layers as engine_layers
+from lstm_serve.engine import recurrent as engine_recurrent
+from lstm_serve.engine import sequences as engine_sequences
+from lstm_serve.engine import wrappers as engine_wrappers
+from lstm_serve.engine.activations import (
     ACTIVATIONS,
     HARD_SIGMOID_KERAS_2,
     HARD_SIGMOID_KERAS_3,
@@ -34,7 +34,7 @@ from service.engine.activations import (
     leaky_relu,
     relu,
 )
-from service.engine.layers import (
+from lstm_serve.engine.layers import (
     Activate,
     Concatenate,
     Identity,
@@ -47,18 +47,18 @@ from service.engine.layers import (
     Rescaling,
     Scaling,
 )
-from service.engine.model import Node, Origin
-from service.engine.recurrent import GRU, SimpleRNN
-from service.engine.scan import Mask, Recurrent
-from service.engine.sequences import Conv1D, Embedding, GlobalPooling1D, Masking, Pooling1D, Window
-from service.engine.wrappers import Bidirectional, Stacked, TimeDistributed
-from service.errors import SettingsError, UnreadableFile, WrongNumbers
-from service.explain import head, loading, report
-from service.schemas import model_info
-from service.series import Part, Sequences
-from service.trace import report as trace
-from service.words import TABLE, of
-from service.words.activations import numpy_of
+from lstm_serve.engine.model import Node, Origin
+from lstm_serve.engine.recurrent import GRU, SimpleRNN
+from lstm_serve.engine.scan import Mask, Recurrent
+from lstm_serve.engine.sequences import Conv1D, Embedding, GlobalPooling1D, Masking, Pooling1D, Window
+from lstm_serve.engine.wrappers import Bidirectional, Stacked, TimeDistributed
+from lstm_serve.errors import SettingsError, UnreadableFile, WrongNumbers
+from lstm_serve.explain import head, loading, report
+from lstm_serve.schemas import model_info
+from lstm_serve.series import Part, Sequences
+from lstm_serve.trace import report as trace
+from lstm_serve.words import TABLE, of
+from lstm_serve.words.activations import numpy_of
 
 ROOT = Path(__file__).parent.parent
 TURBOFAN = ROOT / "models" / "turbofan.h5"
@@ -89,7 +89,7 @@ def program(text: str) -> Predict:
 
 def sketched(text: str, x: NDArray[Any], loaded: Model, monkeypatch: pytest.MonkeyPatch) -> Array:
     """What the printed program makes of x, with a model that stands in for the file."""
-    monkeypatch.setattr("service.loading.load_model", lambda _: loaded)
+    monkeypatch.setattr("lstm_serve.loading.load_model", lambda _: loaded)
     predict = program(text)
     return np.stack([predict(row) for row in x])
 
@@ -317,7 +317,7 @@ def test_arrays_have_their_paths_in_the_file() -> None:
     apart = GOLDEN / "features" / "k122__lstm_mem.h5"
     text = report(load_model(apart), apart)
     assert "model_weights" not in text
-    assert "from service import load_model" in text
+    assert "from lstm_serve import load_model" in text
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -682,7 +682,7 @@ def test_the_trace_agrees_with_a_plain_lstm(asker: Model, step: int | None) -> N
     for name, values in expected.items():
         np.testing.assert_allclose(came[name], [values.min(), values.max(), *values[:8]], atol=1e-5, rtol=1e-4)
     assert text.startswith(f"TRACE of sequence 1, step {step or 20} of 20\n")
-    assert "service.load_model('m.h5').trace(x)" in text
+    assert "lstm_serve.load_model('m.h5').trace(x)" in text
 
 
 def test_the_trace_ends_in_the_models_answer(asker: Model) -> None:

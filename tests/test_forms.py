@@ -21,9 +21,9 @@ import pytest
 from kerasfiles import GOLDEN, dense, lstm, numbers, save, save_sequential, sequential
 from serving import PATIENCE
 
-from service import load_model
-from service.engine.model import Model
-from service.errors import MissingFact, UnreadableFile, Unsupported, WrongNumbers
+from lstm_serve import load_model
+from lstm_serve.engine.model import Model
+from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported, WrongNumbers
 
 ASKER = GOLDEN / "asker"
 

@@ -9,8 +9,8 @@ import pytest
 from kerasfiles import numbers, save_sequential
 from serving import GOLDEN, call, in_loop, started
 
-from service.app import create_app
-from service.settings import Settings
+from lstm_serve.app import create_app
+from lstm_serve.settings import Settings
 
 FEATURES = GOLDEN / "features"
 

@@ -10,11 +10,11 @@ import reference
 from kerasfiles import GOLDEN, Array, Layers, save_sequential
 from serving import call, in_loop, started
 
-from service import Model, cli, load_model
-from service.app import create_app
-from service.engine import exact
-from service.errors import UnreadableFile, WrongNumbers
-from service.settings import Settings
+from lstm_serve import Model, cli, load_model
+from lstm_serve.app import create_app
+from lstm_serve.engine import exact
+from lstm_serve.errors import UnreadableFile, WrongNumbers
+from lstm_serve.settings import Settings
 
 UNITS = 16
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from kerasfiles import dense, lstm, save_sequential
 
-from service import load_model
-from service.errors import UnreadableFile, Unsupported
+from lstm_serve import load_model
+from lstm_serve.errors import UnreadableFile, Unsupported
 
 KERNEL = "model_weights/layer_0/layer_0/w0:0"
 SECRET = b"root:x:0:0:secret" * 64

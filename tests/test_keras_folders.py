@@ -13,10 +13,10 @@ from conftest import Golden
 from kerasfiles import GOLDEN
 from serving import in_loop
 
-from service import load_model, reloading
-from service.errors import ModelError, UnreadableFile, WrongNumbers
-from service.reloading import fingerprint
-from service.settings import Settings
+from lstm_serve import load_model, reloading
+from lstm_serve.errors import ModelError, UnreadableFile, WrongNumbers
+from lstm_serve.reloading import fingerprint
+from lstm_serve.settings import Settings
 
 ZIP = GOLDEN / "asker" / "k3_model.keras"
 PARTS = ("config.json", "metadata.json", "model.weights.h5")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from kerasfiles import GOLDEN
 
-from service import load_model
-from service.errors import ModelError, UnreadableFile, Unsupported
-from service.loading.weights import snake_case
+from lstm_serve import load_model
+from lstm_serve.errors import ModelError, UnreadableFile, Unsupported
+from lstm_serve.loading.weights import snake_case
 
 SOURCE = GOLDEN / "features" / "tf215__bi_gru.keras"
 NESTED = GOLDEN / "keras3" / "nested.keras"

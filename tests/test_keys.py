@@ -19,11 +19,11 @@ import httpx
 import pytest
 from serving import ASKER, PATIENCE, ROOT, Process
 
-from service import keys
-from service.errors import SettingsError
-from service.keys import MAX_FILE_BYTES, Keys
-from service.middleware import open_paths
-from service.settings import Settings, read
+from lstm_serve import keys
+from lstm_serve.errors import SettingsError
+from lstm_serve.keys import MAX_FILE_BYTES, Keys
+from lstm_serve.middleware import open_paths
+from lstm_serve.settings import Settings, read
 
 MODEL = ASKER / "k215_model.h5"
 GOOD = json.dumps({"sequence": [[0.1] * 15] * 20}).encode()
@@ -240,7 +240,7 @@ def test_secrets_do_not_show() -> None:
     chosen = settings(api_keys=FIRST)
     assert FIRST not in repr(chosen)
     assert FIRST not in chosen.model_dump_json()
-    command = [sys.executable, "-m", "service", "serve", "--help"]
+    command = [sys.executable, "-m", "lstm_serve", "serve", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert "--api-keys-file" in shown.stdout
     assert "--api-keys " not in shown.stdout

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH
-from service.engine.layers import (
+from lstm_serve.engine.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH
+from lstm_serve.engine.layers import (
     Activate,
     BatchNormalization,
     Concatenate,
@@ -23,9 +23,9 @@ from service.engine.layers import (
     Rescaling,
     Scaling,
 )
-from service.engine.recurrent import GRU, LSTM, SimpleRNN
-from service.engine.scan import Recurrent
-from service.engine.sequences import (
+from lstm_serve.engine.recurrent import GRU, LSTM, SimpleRNN
+from lstm_serve.engine.scan import Recurrent
+from lstm_serve.engine.sequences import (
     Conv1D,
     Embedding,
     GlobalPooling1D,
@@ -36,8 +36,8 @@ from service.engine.sequences import (
     Reshape,
     Window,
 )
-from service.engine.wrappers import Bidirectional, Stacked, TimeDistributed
-from service.loading import layouts
+from lstm_serve.engine.wrappers import Bidirectional, Stacked, TimeDistributed
+from lstm_serve.loading import layouts
 
 Array = npt.NDArray[Any]
 X = np.random.default_rng(3).normal(0, 1, (2, 6, 3)).astype(np.float32)

@@ -9,8 +9,8 @@ import h5py
 import pytest
 from kerasfiles import dense, functional, lstm, numbers, save, save_sequential, sequential
 
-from service import load_model
-from service.errors import ModelError, UnreadableFile
+from lstm_serve import load_model
+from lstm_serve.errors import ModelError, UnreadableFile
 
 Entry = dict[str, Any]
 

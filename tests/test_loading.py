@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from kerasfiles import GOLDEN, dense, functional, lstm, numbers, save, save_sequential, sequential
 
-from service import load_model
-from service.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, SIGMOID
-from service.engine.model import Model
-from service.engine.recurrent import GRU, LSTM
-from service.engine.scan import Recurrent
-from service.engine.sequences import Conv1D
-from service.engine.wrappers import Bidirectional, Stacked
-from service.errors import MissingFact, ModelError, UnreadableFile, Unsupported
+from lstm_serve import load_model
+from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, SIGMOID
+from lstm_serve.engine.model import Model
+from lstm_serve.engine.recurrent import GRU, LSTM
+from lstm_serve.engine.scan import Recurrent
+from lstm_serve.engine.sequences import Conv1D
+from lstm_serve.engine.wrappers import Bidirectional, Stacked
+from lstm_serve.errors import MissingFact, ModelError, UnreadableFile, Unsupported
 
 CASES = sorted(
     path.with_name(path.name.removesuffix(".golden.npz"))

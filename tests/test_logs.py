@@ -21,17 +21,17 @@ from serving import ASKER, COMMAND, PATIENCE, ROOT, Process, call, environment, 
 from test_app import app_of, queued, row_of, with_echo
 from test_http import MARK, many, one
 
-from service import logs
-from service.app import create_app
-from service.lines import Lines
-from service.settings import Settings
+from lstm_serve import logs
+from lstm_serve.app import create_app
+from lstm_serve.lines import Lines
+from lstm_serve.settings import Settings
 
 INPUT = 0.8436512
 ROW = [[INPUT] * 15] * 20
 
 
 def record_of(message: str = "hello", **more: Any) -> logging.LogRecord:
-    record = logging.LogRecord("service.x", logging.INFO, "x.py", 1, message, (), None)
+    record = logging.LogRecord("lstm_serve.x", logging.INFO, "x.py", 1, message, (), None)
     for name, value in more.items():
         setattr(record, name, value)
     return record
@@ -55,9 +55,11 @@ def test_every_line_of_the_process_is_a_JSON_object() -> None:  # noqa: N802 - a
         assert record["level"] in {"info", "warning"}
         assert record["logger"]
         assert record["message"]
-    assert {"uvicorn.error", "service.live", "service.access", "service.server"} <= {r["logger"] for r in records}
+    assert {"uvicorn.error", "lstm_serve.live", "lstm_serve.access", "lstm_serve.server"} <= {
+        r["logger"] for r in records
+    }
     assert any(r["message"] == "Invalid HTTP request received." for r in records)
-    requests = [record for record in records if record["logger"] == "service.access"]
+    requests = [record for record in records if record["logger"] == "lstm_serve.access"]
     assert [(r["method"], r["path"], r["status"], r.get("rows")) for r in requests] == [
         ("POST", "/predict", 200, 1),
         ("POST", "/predict/batch", 200, 3),
@@ -132,7 +134,7 @@ async def test_a_traceparent_is_cut(caplog: pytest.LogCaptureFixture) -> None:
 def test_json_line() -> None:
     made = json.loads(logs.JsonLines().format(record_of("a\nb", request={"rows": 2, "odd": {1}})))
     assert made.pop("time")
-    assert made == {"level": "info", "logger": "service.x", "message": "a\nb", "rows": 2, "odd": "{1}"}
+    assert made == {"level": "info", "logger": "lstm_serve.x", "message": "a\nb", "rows": 2, "odd": "{1}"}
 
 
 def test_an_exception_is_in_its_line() -> None:
@@ -222,7 +224,7 @@ async def test_the_lines_of_a_turn_are_written_together_and_none_waits_for_the_n
         assert writes(reading) == ["a\nb\nc\n"]
         lines.put("d")
         lines.handle(record_of("e"))
-        lines.handle(logging.LogRecord("service.x", logging.WARNING, "x.py", 1, "f", (), None))
+        lines.handle(logging.LogRecord("lstm_serve.x", logging.WARNING, "x.py", 1, "f", (), None))
         assert writes(reading) == ["d\ne\nf\n"]
         await asyncio.sleep(0)
         await asyncio.to_thread(lines.put, "from a thread")
@@ -312,7 +314,7 @@ def test_a_reader_that_has_left_is_written_to_no_more(capsys: pytest.CaptureFixt
     os.close(reading)
     lines = Lines(writing)
     for level in (logging.INFO, logging.ERROR, logging.INFO):
-        lines.handle(logging.LogRecord("service.x", level, "x.py", 1, "f", (), None))
+        lines.handle(logging.LogRecord("lstm_serve.x", level, "x.py", 1, "f", (), None))
     lines.close()
     os.close(writing)
     assert capsys.readouterr() == ("", "")

@@ -18,10 +18,10 @@ from pydantic import ValidationError
 from serving import ASKER, PATIENCE, call, in_loop, started
 from test_http import GOOD, many, one
 
-from service import exposition
-from service.app import create_app
-from service.metrics import ROWS, Metrics
-from service.settings import Settings
+from lstm_serve import exposition
+from lstm_serve.app import create_app
+from lstm_serve.metrics import ROWS, Metrics
+from lstm_serve.settings import Settings
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -145,8 +145,8 @@ def test_names_and_types() -> None:
 
 def test_what_only_the_metrics_need_does_not_come_in_at_the_start() -> None:
     code = (
-        "import os, sys; from service import cli; cli._prepare([]);"
-        "from service.app import create_app; from service.settings import Settings;"
+        "import os, sys; from lstm_serve import cli; cli._prepare([]);"
+        "from lstm_serve.app import create_app; from lstm_serve.settings import Settings;"
         "create_app(Settings(model=sys.argv[1]));"
         "print('prometheus_client' in sys.modules, os.environ['PYDANTIC_DISABLE_PLUGINS'])"
     )

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kerasfiles import GOLDEN, numbers
 
-from service import load_model
-from service.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation
-from service.engine.layers import Dense, Identity, Merge
-from service.engine.model import About, Model, Node, Origin
-from service.engine.recurrent import LSTM
-from service.engine.sequences import Conv1D, Embedding, Window
-from service.errors import InvalidInput
+from lstm_serve import load_model
+from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation
+from lstm_serve.engine.layers import Dense, Identity, Merge
+from lstm_serve.engine.model import About, Model, Node, Origin
+from lstm_serve.engine.recurrent import LSTM
+from lstm_serve.engine.sequences import Conv1D, Embedding, Window
+from lstm_serve.errors import InvalidInput
 
 ORIGIN = Origin(file="m.h5", sha256="0", format="made", keras=None)
 

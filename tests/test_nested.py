@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from kerasfiles import GOLDEN, dense, functional, lstm, save
 
-from service import load_model
-from service.errors import UnreadableFile
+from lstm_serve import load_model
+from lstm_serve.errors import UnreadableFile
 
 FILES = sorted(
     file

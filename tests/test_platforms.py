@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from serving import PATIENCE, ROOT, Process
 
-from service import loops
-from service.live import Live
+from lstm_serve import loops
+from lstm_serve.live import Live
 
 # Before any line of the service: what Windows lacks is taken away, from child processes too.
 WITHOUT = """
@@ -70,7 +70,7 @@ def test_the_tests_take_away_what_they_say(bare: str) -> None:
 
 def test_the_library(bare: str) -> None:
     code = (
-        f"import numpy; from service import load_model; model = load_model({str(TURBOFAN)!r}); "
+        f"import numpy; from lstm_serve import load_model; model = load_model({str(TURBOFAN)!r}); "
         f"golden = numpy.load({str(TURBOFAN.with_name('turbofan.golden.npz'))!r}); "
         "print(model.origin.verified, abs(model.predict(golden['x']) - golden['y']).max() < 1e-5)"
     )
@@ -83,19 +83,19 @@ def test_the_library(bare: str) -> None:
     ["savedmodel/tf215__hard", "keras3/shapes.keras", "savedmodel/tf21__func_ck/ck", "asker/k122_model.h5"],
 )
 def test_every_form_of_file(bare: str, path: str) -> None:
-    done = run(bare, "-m", "service", "inspect", str(ROOT / "tests" / "golden" / path))
+    done = run(bare, "-m", "lstm_serve", "inspect", str(ROOT / "tests" / "golden" / path))
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_predict_and_inspect(bare: str, tmp_path: Path) -> None:
     out = tmp_path / "y.npy"
-    done = run(bare, "-m", "service", "predict", str(TURBOFAN), str(ENGINE), "-o", str(out))
+    done = run(bare, "-m", "lstm_serve", "predict", str(TURBOFAN), str(ENGINE), "-o", str(out))
     assert done.returncode == 0
     assert np.load(out).shape == (186, 5)
-    done = run(bare, "-m", "service", "inspect", str(TURBOFAN))
+    done = run(bare, "-m", "lstm_serve", "inspect", str(TURBOFAN))
     assert done.returncode == 0
     assert "THE SAME IN NUMPY" in done.stdout
-    done = run(bare, "-m", "service", "inspect", str(tmp_path / "none.h5"))
+    done = run(bare, "-m", "lstm_serve", "inspect", str(tmp_path / "none.h5"))
     assert (done.returncode, done.stderr) == (3, f"lstm-serve: {tmp_path / 'none.h5'}: there is no such file\n")
 
 
@@ -103,7 +103,7 @@ def test_a_link_in_a_folder_is_refused_there_too(bare: str, tmp_path: Path) -> N
     folder = tmp_path / "saved"
     folder.mkdir()
     (folder / "saved_model.pb").symlink_to(ROOT / "tests/golden/savedmodel/tf215__hard/saved_model.pb")
-    done = run(bare, "-m", "service", "inspect", str(folder))
+    done = run(bare, "-m", "lstm_serve", "inspect", str(folder))
     assert done.returncode == 3
     assert "it is a symbolic link, which is not followed" in done.stderr
 

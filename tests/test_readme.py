@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from serving import PATIENCE
 
-from service import exposition, load_model
-from service.engine.activations import ACTIVATIONS
-from service.loading.keras_json import UNAMBIGUOUS
-from service.loading.layers import TABLE
-from service.metrics import Metrics
-from service.settings import Settings
+from lstm_serve import exposition, load_model
+from lstm_serve.engine.activations import ACTIVATIONS
+from lstm_serve.loading.keras_json import UNAMBIGUOUS
+from lstm_serve.loading.layers import TABLE
+from lstm_serve.metrics import Metrics
+from lstm_serve.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -56,7 +56,7 @@ def environment(folder: Path) -> dict[str, str]:
     binaries = folder / "bin"
     binaries.mkdir()
     script = binaries / "lstm-serve"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m service "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lstm_serve "$@"\n')
     script.chmod(0o755)
     path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "LSTMSERVE_PORT": "0"}
@@ -163,7 +163,7 @@ class Scaler:
 
 @pytest.mark.parametrize("kind", ["standard", "min and max"])
 def test_the_card_of_a_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    from service.loading.card import read  # noqa: PLC0415 - where it is used
+    from lstm_serve.loading.card import read  # noqa: PLC0415 - where it is used
 
     monkeypatch.chdir(tmp_path)
     scaler, frame = Scaler([32.1, 4.4] if kind == "standard" else [0.003, 0.05], [-3.1, 12.5], kind), Frame()
@@ -197,7 +197,7 @@ def test_settings_table() -> None:
 
 
 def test_card_example() -> None:
-    from service.loading.card import Card  # noqa: PLC0415 - where it is used
+    from lstm_serve.loading.card import Card  # noqa: PLC0415 - where it is used
 
     (example,) = blocks("json")
     card = Card.model_validate_json(example)

@@ -26,14 +26,14 @@ from kerasfiles import save_embedding
 from load import asking, questions
 from serving import ASKER, COMMAND, PATIENCE, ROOT, SMALL, Process, environment, in_loop, started
 
-from service import load_model, reloading
-from service.app import create_app
-from service.engine.activations import SIGMOID
-from service.engine.layers import Activate, Unscaling
-from service.engine.model import Feature, Node
-from service.errors import Incompatible, ModelError
-from service.reloading import expect_same, fingerprint
-from service.settings import Settings
+from lstm_serve import load_model, reloading
+from lstm_serve.app import create_app
+from lstm_serve.engine.activations import SIGMOID
+from lstm_serve.engine.layers import Activate, Unscaling
+from lstm_serve.engine.model import Feature, Node
+from lstm_serve.errors import Incompatible, ModelError
+from lstm_serve.reloading import expect_same, fingerprint
+from lstm_serve.settings import Settings
 
 
 def make(path: Path, factor: float = 1.0, source: Path = ASKER / "k215_model.h5") -> Path:
@@ -357,7 +357,10 @@ async def test_a_file_that_ends_the_process_that_reads_it(monkeypatch: pytest.Mo
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "by SIGKILL, which need not be the file's fault"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGXCPU)", "took more than 120 seconds of a processor"),
         ("raise SystemExit(9)", "with status 9, which need not be the file's fault: see whether memory"),
-        (f"{OF_TRIAL} service.loading.load_model = lambda **_: [0] * (1 << 60)\n{reloading.TRIAL}", "more memory than"),
+        (
+            f"{OF_TRIAL} lstm_serve.loading.load_model = lambda **_: [0] * (1 << 60)\n{reloading.TRIAL}",
+            "more memory than",
+        ),
         ("import time; time.sleep(3600)", "took more than 0.5 seconds"),
     ):
         monkeypatch.setattr(reloading, "TRIAL", does)
@@ -371,7 +374,7 @@ async def test_a_file_that_ends_the_process_that_reads_it(monkeypatch: pytest.Mo
 )
 def test_limits_of_the_process_that_reads_aside(limit: str, does: str) -> None:
     most = 1 << 29 if limit == "RLIMIT_AS" else 1
-    script = f"from service import limits; limits.lower({limit!r}, {most})\n{does}"
+    script = f"from lstm_serve import limits; limits.lower({limit!r}, {most})\n{does}"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=PATIENCE, check=False)
     assert done.returncode not in {0, 3}
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tensorflow_files as tf
 
-from service import load_model
-from service.engine.activations import Array
-from service.errors import MissingFact, ModelError, UnreadableFile, Unsupported
-from service.loading import architecture, saved_model
-from service.loading.contents import Contents
-from service.loading.plain_files import Folder
+from lstm_serve import load_model
+from lstm_serve.engine.activations import Array
+from lstm_serve.errors import MissingFact, ModelError, UnreadableFile, Unsupported
+from lstm_serve.loading import architecture, saved_model
+from lstm_serve.loading.contents import Contents
+from lstm_serve.loading.plain_files import Folder
 
 GOLDEN = Path(__file__).parent / "golden" / "savedmodel"
 FOLDERS = sorted(path.parent.name for path in GOLDEN.glob("tf*/saved_model.pb"))

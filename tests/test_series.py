@@ -15,10 +15,10 @@ from hypothesis.extra import numpy as nps
 from numpy.typing import NDArray
 from small_models import classes, dense, lstm, model, numbers
 
-from service import columns, series
-from service.engine.model import About, Feature, Model
-from service.engine.sequences import Embedding
-from service.errors import InvalidInput
+from lstm_serve import columns, series
+from lstm_serve.engine.model import About, Feature, Model
+from lstm_serve.engine.sequences import Embedding
+from lstm_serve.errors import InvalidInput
 
 Numbers = NDArray[Any]
 

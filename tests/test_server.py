@@ -11,8 +11,8 @@ import pytest
 from serving import ASKER, PATIENCE, ROOT, SMALL, Process, read_all
 from test_http import GOOD, many
 
-from service.server import welcome
-from service.settings import Settings
+from lstm_serve.server import welcome
+from lstm_serve.settings import Settings
 
 MODEL = ASKER / "k215_model.h5"
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(GOOD)

@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from serving import ASKER, COMMAND, PATIENCE, ROOT, Process, environment
 
-from service.errors import SettingsError
-from service.settings import Settings, add_flags, read
+from lstm_serve.errors import SettingsError
+from lstm_serve.settings import Settings, add_flags, read
 
 MODEL = {"LSTMSERVE_MODEL": "model.h5"}
 

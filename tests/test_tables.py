@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from small_models import classes, dense, lstm, model, numbers
 
-from service import predictions, tables
-from service.answers import answers
-from service.engine.activations import SIGMOID, Array
-from service.engine.model import About, Model
-from service.errors import InvalidInput, NotFinite, SettingsError
-from service.predictions import predictions as predicted
-from service.series import Part, Sequences
+from lstm_serve import predictions, tables
+from lstm_serve.answers import answers
+from lstm_serve.engine.activations import SIGMOID, Array
+from lstm_serve.engine.model import About, Model
+from lstm_serve.errors import InvalidInput, NotFinite, SettingsError
+from lstm_serve.predictions import predictions as predicted
+from lstm_serve.series import Part, Sequences
 
 LABELLED = classes(about=About(name="m", classes=("low", "very, very high")))
 BINARY = model([lstm(3, 5), dense(5, 1, SIGMOID)])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from kerasfiles import GOLDEN, numbers
 
-from service import load_model
-from service.text import decode
+from lstm_serve import load_model
+from lstm_serve.text import decode
 
 ASKER = GOLDEN / "asker"
 

@@ -1,0 +1,134 @@
+"""The bytes that clients make the service keep, and who gives some up where they become too many.
+
+They are those of bodies that are read or answered, of rows that wait, and of what connections keep: half headers,
+requests that wait, answers that are not taken. What is complete is answered. Were whoever comes last refused, a few
+clients that send slowly, or stop, would keep all others out for as long as a body may take: so who has kept some for
+longest makes room.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Self
+
+from lstm_serve.errors import QueueFull
+
+TOO_MANY = "too many bytes are being read and answered at once"
+
+
+class Inflight:
+    """The count, and its limit."""
+
+    def __init__(self, limit: int) -> None:
+        """Nothing is in flight yet."""
+        self.limit = limit
+        self.bytes = 0
+        self.uploads: dict[Upload | Kept, None] = {}  # what can be given up, the oldest first
+
+    def hold(self, size: int) -> None:
+        """Count so many bytes more. Raises QueueFull, and counts none, where there is no room to be made for them."""
+        self.bytes += size
+        while self.bytes > self.limit:
+            if not self.uploads:
+                self.bytes -= size
+                raise QueueFull(TOO_MANY)
+            next(iter(self.uploads)).give_up()
+
+    def release(self, size: int) -> None:
+        """So many bytes are not held any more."""
+        self.bytes -= size
+
+
+class Held:
+    """The bytes that are in flight of one request."""
+
+    __slots__ = ("_inflight", "_size")
+
+    def __init__(self, inflight: Inflight, size: int) -> None:
+        """So many are counted already."""
+        self._inflight, self._size = inflight, size
+
+    def become(self, size: int) -> None:
+        """Be so many instead. Raises QueueFull, and changes nothing, where there is no room to be made for them."""
+        if size > self._size:
+            self._inflight.hold(size - self._size)
+        else:
+            self._inflight.release(self._size - size)
+        self._size = size
+
+
+class Kept:
+    """The bytes that a connection keeps besides its bodies, and with which it goes where it has to make room."""
+
+    __slots__ = ("_end", "_inflight", "size")
+
+    def __init__(self, inflight: Inflight, end: Callable[[], None]) -> None:
+        """None so far; `end` ends the connection."""
+        self._inflight, self._end = inflight, end
+        self.size = 0
+
+    def become(self, size: int) -> None:
+        """Be so many instead. It is given up itself where no other makes room."""
+        self._inflight.release(self.size)
+        self.size = 0
+        if not size:
+            self._inflight.uploads.pop(self, None)
+            return
+        self._inflight.uploads.setdefault(self)
+        try:
+            self._inflight.hold(size)
+        except QueueFull:
+            self.give_up()  # there was nobody else, or not even this one
+        else:
+            self.size = size
+            if self not in self._inflight.uploads:
+                self.become(0)
+
+    def give_up(self) -> None:
+        """Let go of the bytes, and end the connection."""
+        self.become(0)
+        self._end()
+
+
+class Upload(AbstractAsyncContextManager["Upload"]):
+    """A body that comes in parts, while it is read. Raises QueueFull inside its block where it has to make room."""
+
+    def __init__(self, inflight: Inflight) -> None:
+        """Not one of the uploads until it is entered."""
+        self._inflight = inflight
+        self._timeout = asyncio.timeout(None)
+        self.size = 0
+
+    async def __aenter__(self) -> Self:
+        """Be one of the uploads."""
+        await self._timeout.__aenter__()
+        self._inflight.uploads[self] = None
+        return self
+
+    def hold(self, size: int) -> None:
+        """Count bytes that came. Raises QueueFull where none can make room, or this very body has to."""
+        self._inflight.hold(size)
+        if self not in self._inflight.uploads:
+            self._inflight.release(size)
+            raise QueueFull(TOO_MANY)
+        self.size += size
+
+    def give_up(self) -> None:
+        """Let go of the bytes, and end the reading of the others."""
+        del self._inflight.uploads[self]
+        self._inflight.release(self.size)
+        self.size = 0
+        self._timeout.reschedule(0)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Be none of the uploads any more; what a complete body holds is its request's from now on."""
+        self._inflight.uploads.pop(self, None)
+        if error is not None:
+            self._inflight.release(self.size)
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise QueueFull(TOO_MANY) from None

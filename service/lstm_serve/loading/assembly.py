@@ -1,0 +1,105 @@
+"""An architecture and its arrays, made into the nodes of a Model."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lstm_serve.engine.activations import Array
+from lstm_serve.engine.layers import Layer
+from lstm_serve.engine.model import TOLERANCE, Node
+from lstm_serve.engine.scan import Shape
+from lstm_serve.engine.sequences import Embedding
+from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
+from lstm_serve.loading.architecture import Architecture
+from lstm_serve.loading.keras_json import KerasVersion, Options, precision
+from lstm_serve.loading.layers import MAX_ROW, RECURRENT, build
+
+# Models of a half-precision policy are computed in float32, and were not by Keras.
+HALF_TOLERANCE = 5e-3
+HALF = frozenset({"float16", "mixed_float16", "bfloat16", "mixed_bfloat16"})
+
+
+class Assembled(NamedTuple):
+    """The nodes, what they take, how close they come, and what was assumed, in words."""
+
+    nodes: tuple[Node, ...]
+    input_shape: Shape
+    tolerance: float
+    assumed: tuple[str, ...]
+
+
+def assemble(
+    architecture: Architecture, arrays: Sequence[Sequence[Array]], keras: KerasVersion, timesteps: int | None
+) -> Assembled:
+    """Build each layer with its arrays; `timesteps` is the card's, and fills a free time axis."""
+    input_shape = _input_shape(architecture, arrays, timesteps)
+    assumed: list[str] = []
+    shapes: list[Shape] = [input_shape]
+    built: dict[int, Layer] = {}
+    nodes: list[Node] = []
+    half = False
+    for call in architecture.calls:
+        spec = architecture.layers[call.layer]
+        inputs = [shapes[k] for k in call.inputs]
+        layer = built.get(call.layer)
+        if layer is None:
+            options = Options(spec.class_name, spec.config | {"name": spec.name}, keras, assumed)
+            layer = built[call.layer] = build(options, arrays[call.layer], inputs)
+            # A layer without weights, such as a Dropout, says its dtype too, and computes next to nothing in it.
+            half = half or (bool(layer.weights) and precision(spec.config.get("dtype"), str(options)) in HALF)
+        elif [node for node in nodes if node.layer is layer and [shapes[k] for k in node.inputs] != inputs]:
+            raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
+        if isinstance(layer, Embedding) and call.inputs != (0,):
+            raise Unsupported(f"the Embedding {spec.name[:100]!r} is not the first layer; its ids must be the input")
+        nodes.append(Node(layer, call.inputs))
+        shapes.append(layer.output_shape(inputs))
+    return Assembled(tuple(nodes), input_shape, HALF_TOLERANCE if half else TOLERANCE, tuple(dict.fromkeys(assumed)))
+
+
+def _input_shape(architecture: Architecture, arrays: Sequence[Sequence[Array]], timesteps: int | None) -> Shape:
+    """The model's input shape; where no file tells it, what the first layer's weights say, with a free time axis."""
+    shape = architecture.input_shape or _shape_from_weights(architecture, arrays)
+    if shape is None:
+        raise MissingFact(
+            "the file does not tell the input's shape: the model was saved before it was built. "
+            "Call it once on data, and save it again"
+        )
+    if timesteps is not None:
+        if not shape or shape[0] not in {None, timesteps}:
+            raise UnreadableFile(
+                f"its card says timesteps = {timesteps}, the file says {shape[0] if shape else 'none'}"
+            )
+        shape = (timesteps, *shape[1:])
+    if math.prod(size or 1 for size in shape) > MAX_ROW:
+        raise Unsupported(f"the input's shape is {str(shape)[:100]}, more than {MAX_ROW} numbers for one row")
+    return shape
+
+
+def _shape_from_weights(architecture: Architecture, arrays: Sequence[Sequence[Array]]) -> Shape | None:
+    """(timesteps, features) where the first layers' weights tell it: up to the one that needs time steps."""
+    timesteps: int | None = None
+    features: int | None = None
+    for k, call in enumerate(architecture.calls):
+        spec, (kernel, *_) = architecture.layers[call.layer], [*arrays[call.layer], np.zeros(0, np.float32)]
+        class_name, config = spec.class_name, spec.config
+        if call.inputs != (k,):
+            break
+        if class_name == "Embedding" and k == 0:
+            return (None,)
+        if class_name == "Bidirectional" or class_name in RECURRENT | {"Conv1D"}:
+            if kernel.ndim < 2:
+                break
+            return (timesteps, features or kernel.shape[-2])
+        if class_name in {"Dense", "TimeDistributed"} and kernel.ndim == 2:
+            features = features or kernel.shape[0]
+        elif class_name == "BatchNormalization" and config.get("axis", -1) in (1, [1]) and kernel.ndim == 1:
+            timesteps = kernel.shape[0]
+        elif class_name not in KEEP_SHAPE:
+            break
+    return None
+
+
+# Layers before which and after which the shape is the same.
+KEEP_SHAPE = frozenset({"Masking", "Activation", "Dropout", "SpatialDropout1D", "GaussianNoise", "BatchNormalization"})

@@ -1,0 +1,335 @@
+"""Keras' JSON: parsed with bounds, its version, and a layer's options, none of which is ever ignored unseen."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from lstm_serve.engine.activations import (
+    ACTIVATIONS,
+    HARD_SIGMOID_KERAS_2,
+    HARD_SIGMOID_KERAS_3,
+    SOFTMAX,
+    Activation,
+    elu,
+    leaky_relu,
+    relu,
+)
+from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
+from lstm_serve.loading.refusals import QUANTIZED, nearest
+
+T = TypeVar("T")
+
+MAX_LAYERS = 1000
+# Of objects and lists in each other: a layer in a wrapper in a model takes six, and each model around it three.
+MAX_NESTING = 100
+# Of any axis, and of any option that is an integer.
+MAX_SIZE = 1 << 24
+
+
+def parse(text: str, what: str) -> Any:  # noqa: ANN401 - JSON is anything
+    """Parse JSON, with a bound on its nesting. `what` names the text in an error.
+
+    NaN and Infinity are let through, as Keras writes them for MaxNorm(inf): `Options.take` refuses them by name where a
+    number depends on them.
+    """
+    try:
+        parsed = json.loads(text)
+    except RecursionError:
+        raise UnreadableFile(f"{what} is nested too deeply") from None
+    except ValueError as error:
+        raise UnreadableFile(f"{what} is not valid JSON: {error}") from None
+    check_nesting(parsed, what)
+    return parsed
+
+
+def check_nesting(value: Any, what: str) -> None:  # noqa: ANN401 - JSON is anything
+    """Refuse JSON that is nested deeper than any model, whatever this Python's own limit is."""
+    level = [value]
+    for _ in range(MAX_NESTING):
+        inner = (list(item.values()) if isinstance(item, dict) else item for item in level)
+        level = [item for items in inner if isinstance(items, list) for item in items if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise UnreadableFile(f"{what} is nested too deeply: more than {MAX_NESTING} lists and objects in each other")
+
+
+@dataclass(frozen=True, slots=True)
+class KerasVersion:
+    """The Keras that saved a file; `text` is as in the file, such as "2.2.4-tf".
+
+    `build_input_shape` says whether a Sequential's config has that key, which tells TensorFlow 2.1 from 2.2; None in
+    a functional model, which cannot tell. `theano` says that the file's backend was Theano.
+    """
+
+    text: str | None
+    major: int
+    minor: int
+    tf: bool
+    build_input_shape: bool | None = None
+    theano: bool = False
+
+    @classmethod
+    def parse(cls, text: str | None) -> "KerasVersion":
+        """Of `keras_version`; None, as Keras 1.0 wrote it, is 1.0."""
+        if text is None:
+            return cls(None, 1, 0, tf=False)
+        match = re.match(r"(\d{1,4})\.(\d{1,4})", text)
+        if match is None or len(text) > 100 or not text.isprintable():
+            raise UnreadableFile(f"keras_version {text[:40]!a} is not a version number")
+        major, minor = int(match[1]), int(match[2])
+        # From 2.4 on the number is TensorFlow's own, without a suffix.
+        return cls(text, major, minor, tf=text.endswith("-tf") or (2, 4) <= (major, minor) < (3, 0))
+
+    def with_backend(self, backend: str | None) -> "KerasVersion":
+        """The same version with what the file says of its backend."""
+        return replace(self, theano=backend == "theano")
+
+    def with_wiring(self, build_input_shape: bool | None) -> "KerasVersion":  # noqa: FBT001 - as the field
+        """The same version with what the model's config says of it, unless the file's form says it for certain."""
+        return self if self.build_input_shape is not None else replace(self, build_input_shape=build_input_shape)
+
+    @property
+    def known(self) -> bool:
+        """Whether the file tells it."""
+        return self.major > 0
+
+    @property
+    def default_gate(self) -> str | None:
+        """What `recurrent_activation` is where nobody says it; None where this version does not tell that."""
+        if self.text == "2.2.4-tf":  # TensorFlow 1.13 to 2.1, and 2.0 changed it
+            return None
+        # Keras 2.3.0 changed it, and tf.keras with TensorFlow 2.
+        return "sigmoid" if (self.major, self.minor) >= (2, 3) else "hard_sigmoid" if self.known else None
+
+
+# Of weights that came without a version, as a list of arrays does.
+UNKNOWN = KerasVersion(None, 0, 0, tf=False)
+# Of a Keras 3 that does not say which, as its JSON does not: any since 3.4 computes the same.
+KERAS_3 = KerasVersion("3", 3, 4, tf=False)
+
+
+def precision(dtype: Any, where: str) -> str | None:  # noqa: ANN401 - JSON is anything
+    """The name of a layer's dtype or policy, such as "float32" or "mixed_float16". Refuses what is quantized.
+
+    Keras writes it as a string, or as an object with a class_name and a config.
+    """
+    if not isinstance(dtype, dict):
+        return dtype if isinstance(dtype, str) else None
+    config = dtype.get("config")
+    name = config.get("name") if isinstance(config, dict) else None
+    if str(dtype.get("class_name")) not in {"Policy", "DTypePolicy"} or (isinstance(name, str) and "_from_" in name):
+        raise Unsupported(f"{where} has the dtype {str(name or dtype.get('class_name'))[:40]!r}: {QUANTIZED}")
+    return name if isinstance(name, str) else None
+
+
+# Classes of models that are made of layers. "Model" is what "Functional" was before TensorFlow 2.3. A tuple, since what
+# JSON has in such a place may be unhashable.
+MODELS = ("Sequential", "Functional", "Model")
+
+# Options of any layer that change nothing at inference.
+WITHOUT_EFFECT = frozenset(
+    {
+        "name",
+        "trainable",
+        "dtype",  # read apart, in `precision`
+        "seed",
+        "build_config",
+        "module",
+        "registered_name",
+        "batch_input_shape",
+        "batch_shape",
+        "input_shape",
+        "input_dtype",
+        "kernel_initializer",
+        "recurrent_initializer",
+        "bias_initializer",
+        "unit_forget_bias",
+        "kernel_regularizer",
+        "recurrent_regularizer",
+        "bias_regularizer",
+        "activity_regularizer",
+        "kernel_constraint",
+        "recurrent_constraint",
+        "bias_constraint",
+        "dropout",
+        "recurrent_dropout",
+        "implementation",
+        "unroll",
+    }
+)
+
+
+class Options:
+    """A layer's config, read key by key. `finish` refuses what nobody asked for, so that no option is ever ignored."""
+
+    def __init__(self, class_name: str, config: Mapping[str, Any], keras: KerasVersion, assumed: list[str]) -> None:
+        """`assumed` collects, in words, each default that the file's own Keras version fixed."""
+        self.class_name = class_name
+        self.keras = keras
+        self.config = config
+        self._assumed = assumed
+        self._left = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+        name = config.get("name", class_name.lower())
+        if not isinstance(name, str) or len(name) > 1000:
+            raise UnreadableFile(f"a {class_name} layer has the name {str(name)[:40]!r}, which is not one")
+        self.name = name
+        precision(config.get("dtype"), f"the {self}")
+
+    def __str__(self) -> str:
+        """For messages: LSTM layer 'lstm_1'."""
+        return f"{self.class_name} layer {self.name!r}"
+
+    def assume(self, what: str) -> None:
+        """Put on record what the file does not say and its Keras version fixes."""
+        self._assumed.append(f"the {self}: {what}")
+
+    def take(self, key: str, kind: type[T], default: T | None = None) -> T:
+        """The option `key`, of type `kind`; absent or null it is `default`, and an error where that is None."""
+        value = self._left.pop(key, None)
+        if value is None:
+            value = default
+        if kind is float:
+            if isinstance(value, dict):  # as Keras 2.0 wrote a NumPy number
+                value = value.get("value")
+            if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 100:
+                value = float(value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise UnreadableFile(f"the {self} has {key} = {str(value)[:40]!r}, where {kind.__name__} was expected")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UnreadableFile(f"the {self} has {key} = {value}, where a finite number was expected")
+        return value
+
+    def integers(self, key: str, default: list[int] | None = None) -> list[int]:
+        """The option `key`, an integer or a list of them; absent or null it is `default`, or else an error."""
+        value = self._left.pop(key, None)
+        listed = default if value is None else value if isinstance(value, list) else [value]
+        if listed is None or not all(
+            isinstance(item, int) and not isinstance(item, bool) and abs(item) < MAX_SIZE for item in listed
+        ):
+            raise UnreadableFile(f"the {self} has {key} = {str(value)[:40]!r}, where integers were expected")
+        return listed
+
+    def size(self, key: str, default: int | None = None) -> int:
+        """The option `key`, one positive integer, alone or in a list; absent or null it is `default`, or an error."""
+        sizes = self.integers(key, None if default is None else [default])
+        if len(sizes) != 1 or sizes[0] < 1:
+            raise UnreadableFile(f"the {self} has {key} = {str(sizes)[:40]}, where one positive integer was expected")
+        return sizes[0]
+
+    def choice(self, key: str, choices: Sequence[str], default: str) -> str:
+        """The option `key`, one of `choices`; absent it is `default`."""
+        value = self._left.pop(key, default)
+        if value not in choices:
+            raise Unsupported(f"the {self} has {key} = {str(value)[:40]!r}; supported are {', '.join(choices)}")
+        return str(value)
+
+    def inner(self, key: str) -> "Options | None":
+        """The layer that the option `key` holds, with the version and the record of this one; None where absent."""
+        value = self._left.pop(key, None)
+        if value is None:
+            return None
+        if not isinstance(value, dict) or not isinstance(value.get("config"), dict):
+            raise UnreadableFile(f"the {self} has {key} = {str(value)[:40]!r}, where a layer was expected")
+        return Options(str(value.get("class_name"))[:100], value["config"], self.keras, self._assumed)
+
+    def at(self, key: str, index: int) -> "Options":
+        """The layer at `index` of the list that the option `key` holds."""
+        inner = self.with_config({key: self.config[key][index]}).inner(key)
+        if inner is None:
+            raise UnreadableFile(f"the {self} has a null in {key}, where a layer was expected")
+        return inner
+
+    def with_config(self, config: Mapping[str, Any]) -> "Options":
+        """A layer of the same class with another config."""
+        return Options(self.class_name, config, self.keras, self._assumed)
+
+    def renamed(self, name: str) -> "Options":
+        """The same layer under another name."""
+        return self.with_config({**self.config, "name": name})
+
+    def refuse_unless(self, key: str, expected: object, why: str) -> None:
+        """Refuse the model unless the option is absent, null or `expected`."""
+        value = self._left.pop(key, None)
+        if value is not None and value != expected:
+            raise Unsupported(f"the {self} has {key} = {str(value)[:40]!r}, which is not supported: {why}")
+
+    def ignore(self, *keys: str) -> None:
+        """Take options that change nothing at inference in this class of layers."""
+        for key in keys:
+            self._left.pop(key, None)
+
+    def activation(self, key: str, default: str) -> Activation:
+        """The activation that `key` names: a string, or an object with a class_name and a config."""
+        value = self._left.pop(key, None)
+        if value is None:
+            value = default
+        config: Any = {}
+        if isinstance(value, dict):
+            config = value.get("config")
+            value = config if isinstance(config, str) else value.get("class_name")
+        if not isinstance(value, str):
+            raise Unsupported(f"the {self} has {key} = {str(value)[:40]!r}, which is not the name of an activation")
+        if value in ACTIVATION_LAYERS and isinstance(config, dict):
+            options = Options(value, config, self.keras, self._assumed)
+            activation = ACTIVATION_LAYERS[value](options)
+            options.finish()
+            return activation
+        return named_activation(value, self.keras, f"the {self} has {key} =")
+
+    def finish(self) -> None:
+        """Refuse what was never asked for; null says nothing and is let go."""
+        unknown = sorted(key for key, value in self._left.items() if value is not None)
+        if unknown:
+            raise Unsupported(f"the {self} has options that are not supported: {', '.join(unknown)[:200]}")
+
+
+def _leaky_relu(options: Options) -> Activation:
+    # Keras 2 calls it alpha, Keras 3 negative_slope.
+    return leaky_relu(options.take("negative_slope", float, options.take("alpha", float, 0.3)))
+
+
+def _relu(options: Options) -> Activation:
+    infinite = options.config.get("max_value") is None
+    return relu(
+        None if infinite else options.take("max_value", float),
+        options.take("negative_slope", float, 0.0),
+        options.take("threshold", float, 0.0),
+    )
+
+
+def _softmax(options: Options) -> Activation:
+    options.refuse_unless("axis", expected=-1, why="softmax is taken over the last axis")
+    return SOFTMAX
+
+
+# Layers that do what an activation does, and that Keras also takes as one.
+ACTIVATION_LAYERS: dict[str, Callable[[Options], Activation]] = {
+    "LeakyReLU": _leaky_relu,
+    "ReLU": _relu,
+    "ELU": lambda options: elu(options.take("alpha", float, 1.0)),
+    "Softmax": _softmax,
+}
+
+
+def named_activation(name: str, keras: KerasVersion, where: str) -> Activation:
+    """The activation that `name` means in that Keras. `where` begins the refusal of an unknown one."""
+    if name == "hard_sigmoid":
+        if not keras.known:
+            raise MissingFact(
+                f"{where} 'hard_sigmoid', which is one function in Keras 1 and 2 and another in Keras 3, and no file "
+                "tells the version. Say hard_sigmoid_keras_2 or hard_sigmoid_keras_3"
+            )
+        return HARD_SIGMOID_KERAS_3 if keras.major >= 3 else HARD_SIGMOID_KERAS_2
+    if name in UNAMBIGUOUS:
+        return UNAMBIGUOUS[name]
+    if name not in ACTIVATIONS:
+        known = ("hard_sigmoid", *UNAMBIGUOUS, *ACTIVATIONS)
+        raise Unsupported(f"{where} {name[:40]!r}, which is not a supported activation. {nearest(name, known)}")
+    return ACTIVATIONS[name]
+
+
+# What a person may say; no Keras writes these.
+UNAMBIGUOUS = {"hard_sigmoid_keras_2": HARD_SIGMOID_KERAS_2, "hard_sigmoid_keras_3": HARD_SIGMOID_KERAS_3}

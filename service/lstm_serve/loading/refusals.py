@@ -1,0 +1,92 @@
+"""Why a layer or an operation of a file is refused, and what to do instead where there is something.
+
+Each way out is a line that a person can act on in the Keras that made the model; the answers stay the same.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from lstm_serve.errors import Unsupported
+
+# How the class of what is no layer begins, where a graph has operations between its layers.
+OPERATION = "operation "
+
+REBUILD = "give it the weights, new.set_weights(old.get_weights()), and save that"
+LAST_STEP = "x[:, -1] after a recurrent layer is return_sequences=False in that layer"
+LAYERS_FOR_OPERATIONS = (
+    "where layers do the same (Add, Multiply, Concatenate, Activation, Reshape, Rescaling for a * x + b), build the "
+    f"model with them, {REBUILD}"
+)
+BEFORE_THE_MODEL = (
+    "do its work before the request, and save the layers behind it alone. Where it is the first of a Sequential: "
+    "x = i = keras.Input(shape), then x = k(x) for each k in m.layers[1:], then keras.Model(i, x).save('m.h5')"
+)
+ATTENTION = "attention is not implemented"
+
+# Classes that files do have: what keeps them out, and the way out if there is one.
+REFUSED = {
+    "Lambda": (
+        "it carries code, and no code of a model is ever run. If it is t[:, -1], that is return_sequences=False in "
+        "the layer before it; if (x - a) / b, Rescaling(1 / b, -a / b) or the card's scaling: build the model so, "
+        f"{REBUILD}"
+    ),
+    **dict.fromkeys(("Attention", "AdditiveAttention", "MultiHeadAttention", "Dot"), ATTENTION),
+    **dict.fromkeys(("TextVectorization", "StringLookup"), f"it takes text: {BEFORE_THE_MODEL}"),
+    **dict.fromkeys(("IntegerLookup", "Hashing", "Discretization", "CategoryEncoding"), BEFORE_THE_MODEL),
+}
+
+MODEL_FOR_EACH_STEP = (
+    "a model for each time step is not supported. Where it is a Sequential without recurrent layers, put each of its "
+    f"layers into a TimeDistributed instead, for k in inner.layers: x = TimeDistributed(k)(x), {REBUILD}"
+)
+
+STATEFUL = (
+    f"no state is kept between requests. Where each sequence starts anew, build it with stateful=False, {REBUILD}"
+)
+OTHER_MODEL = (
+    "supported are Sequential and functional models, not classes of one's own. Where its call() is made of Keras' "
+    "layers, i = keras.Input(shape); keras.Model(i, m.call(i)).save('m.h5') saves a functional one"
+)
+STATES = "Where it is h, the first of an LSTM's states, that is what the layer gives with return_sequences=False"
+GROUPS = (
+    "groups are not implemented. Build it without groups, with a kernel that is 0 where input and filter are of "
+    "different groups: it computes the same"
+)
+QUANTIZED = "quantized weights are not read: save the model as it was before quantize()"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a refusal of a name that is not known: which known ones are like it, and where all are listed."""
+    near = ", ".join(difflib.get_close_matches(name, sorted(known), n=3))
+    return f"{near and f'Most like it: {near}. '}All that are: README, What it reads"
+
+
+def unsupported(class_name: str, name: str, known: Iterable[str]) -> Unsupported:
+    """The refusal of a layer, or of an operation, that is of no class that is `known`."""
+    if class_name.startswith(OPERATION) or class_name.endswith("OpLambda"):
+        operation = class_name.removeprefix(OPERATION)
+        slices = f"{LAST_STEP}; else " if operation in {"GetItem", "SlicingOpLambda"} else ""
+        return Unsupported(
+            f"the model has the operation {operation} {name[:100]!r}, outside of any layer, which is not supported: "
+            f"{slices}{LAYERS_FOR_OPERATIONS}"
+        )
+    what = f"the layer {name[:100]!r} is of the class {class_name}, which is not supported"
+    if class_name in REFUSED:
+        return Unsupported(f"{what}: {REFUSED[class_name]}")
+    return Unsupported(
+        f"{what}. {nearest(class_name, known)}. If it is of your own making and Keras' layers "
+        f"compute the same, build the model with those, {REBUILD}"
+    )
+
+
+def several(what: str, names: Sequence[str]) -> str:
+    """What is wrong with a model of several inputs or outputs; `names` are the layers that they come from."""
+    return f"the model has {len(names)} {what}s ({', '.join(name[:100] for name in names[:10])}); one is supported"
+
+
+def one_output(names: Sequence[str], *, layers: bool) -> str:
+    """How to save one of several outputs. `layers` says that each comes from a layer, and no two from the same."""
+    if not names:
+        return ""
+    output = f"m.get_layer({names[0][:100]!r}).output" if layers else "m.outputs[0]"
+    return f"keras.Model(m.input, {output}).save('m.h5') saves a model of the first"

@@ -1,0 +1,182 @@
+"""Every knob: its variable, its flag, its default, its bounds. The only reader of the environment."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
+
+from lstm_serve.budget import MAX_BYTES
+from lstm_serve.errors import SettingsError
+
+PREFIX = "LSTMSERVE_"
+# What Kubernetes puts into every pod for a Service called lstmserve, or lstmserve-something.
+OF_A_SERVICE = re.compile(PREFIX + r"(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_.+)?)")
+URL_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://")
+
+METAVARS: dict[Any, str] = {Path | None: "FILE", int | None: "N", str | None: "NAME"}
+
+Bytes = Annotated[int, Field(gt=0, le=1 << 45)]
+Count = Annotated[int, Field(gt=0, le=1 << 31)]
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+Route = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~:/-]{1,200}$")]
+
+# What a browser sends as Origin: a scheme and a host, and a port that is not the scheme's own.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/,*]+")
+
+
+def _origins(given: str) -> str:
+    origins = [origin.strip().lower() for origin in given.split(",")]
+    if origins != ["*"] and not all(map(ORIGIN.fullmatch, origins)):
+        raise PydanticCustomError(
+            "origins", "expected origins such as https://a.example:8443, comma-separated and without a path, or * alone"
+        )
+    return ",".join(origins)
+
+
+Origins = Annotated[str, AfterValidator(_origins)]
+
+# What clouds call some of them: Cloud Run and Heroku say PORT, Vertex AI says the others. A variable of ours wins.
+CLOUDS = {
+    "PORT": "port",
+    "AIP_HTTP_PORT": "port",
+    "AIP_HEALTH_ROUTE": "health_route",
+    "AIP_PREDICT_ROUTE": "predict_route",
+}
+
+
+class Settings(BaseModel):
+    """Each field is the variable LSTMSERVE_<FIELD> and the flag --<field> of `lstm-serve serve`; the flag wins."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: Annotated[Path, Field(description="the model: a file that Keras saved, or a folder with one")]
+    recurrent_activation: Annotated[
+        str | None, Field(description="the gates' function, where weights alone do not tell it")
+    ] = None
+    output_activation: Annotated[
+        str | None, Field(description="the last layer's function, where weights alone do not tell it")
+    ] = None
+    max_model_bytes: Annotated[Bytes, Field(description="most memory for the model's arrays")] = MAX_BYTES
+    host: Annotated[str, Field(min_length=1, description="address to listen on; :: is every one, of IPv4 too")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")] = 8080
+    admin_port: Annotated[
+        int | None, Field(ge=0, le=65_535, description="one more port, for health and metrics: plain HTTP, no key")
+    ] = None
+    access_log: Annotated[bool, Field(description="log each request")] = True
+    max_body_bytes: Annotated[Count, Field(description="largest request body")] = 2 << 20
+    max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies, rows and untaken answers")] = 32 << 20
+    max_rows: Annotated[Count, Field(description="most sequences in one request")] = 1024
+    max_batch_rows: Annotated[Count, Field(le=1 << 14, description="most sequences in a forward pass")] = 128
+    max_timesteps: Annotated[Count, Field(description="longest sequence, where the model's length is free")] = 10_000
+    max_queue_rows: Annotated[Count, Field(description="most sequences waiting; more are refused with 429")] = 4096
+    max_connections: Annotated[
+        Count, Field(description="most connections at once; for more, who waits longest goes")
+    ] = 1000
+    max_header_bytes: Annotated[Count, Field(description="largest headers of a request")] = 32 << 10
+    header_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's headers may take")] = 10.0
+    body_seconds: Annotated[Seconds, Field(gt=0, description="how long a request's body may take after that")] = 30.0
+    deadline_seconds: Annotated[
+        Seconds, Field(gt=0, description="after its body has come: a request not begun by then is answered 504")
+    ] = 10.0
+    keep_alive_seconds: Annotated[Count, Field(description="how long an idle connection is kept")] = 75
+    drain_seconds: Annotated[
+        Seconds, Field(description="after SIGTERM: how long to go on answering while /readyz says 503")
+    ] = 0.0
+    grace_seconds: Annotated[
+        Seconds, Field(description="after the drain: how long requests in flight may take to finish")
+    ] = 30.0
+    health_route: Annotated[Route | None, Field(description="one more path for /readyz")] = None
+    predict_route: Annotated[Route | None, Field(description="a path for v1's :predict, alone there")] = None
+    reload_seconds: Annotated[
+        Seconds, Field(description="how often to look whether the model's files have changed; 0 is never")
+    ] = 0.0
+    api_keys: Annotated[SecretStr | None, Field(description="keys of which a caller needs one, comma-separated")] = None
+    api_keys_file: Annotated[Path | None, Field(description="a file of such keys, one a line")] = None
+    open_metrics: Annotated[bool, Field(description="/metrics needs no key")] = False
+    open_docs: Annotated[bool, Field(description="/docs and /openapi.json need no key")] = False
+    cors_origins: Annotated[
+        Origins | None, Field(description="origins whose pages may call from a browser, parted by commas; * is any")
+    ] = None
+    tls_certfile: Annotated[Path | None, Field(description="serve HTTPS, with this certificate chain (PEM)")] = None
+    tls_keyfile: Annotated[Path | None, Field(description="its private key (PEM), if not in the same file")] = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What is told of the model besides its path, as load_model takes it."""
+        told = self.model_dump(include={"recurrent_activation", "output_activation"})
+        return {**told, "max_bytes": self.max_model_bytes}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Give the parser a flag for each setting but `model`, which is an argument, and secrets, which ps would show."""
+    for name, field in Settings.model_fields.items():
+        if name in {"model", "api_keys"}:
+            continue
+        flag, text = f"--{name.replace('_', '-')}", f"{field.description} (default {field.default})"
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            number = isinstance(field.default, int | float)
+            metavar = "N" if number else METAVARS.get(field.annotation, "TEXT")
+            parser.add_argument(flag, default=None, metavar=metavar, help=text)
+
+
+def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
+    """The settings of an environment and of flags, of which None means not given.
+
+    Raises SettingsError that names the variable or the flag, what was expected, and never the value.
+    """
+    given: dict[str, Any] = {name: environ[variable] for variable, name in CLOUDS.items() if variable in environ}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        if OF_A_SERVICE.fullmatch(variable) or URL_OF_A_SERVICE.match(value):
+            raise SettingsError(
+                f"{variable} was set by Kubernetes, for a Service whose name begins with lstmserve. Rename the "
+                "Service, or set enableServiceLinks: false in the pod's spec"
+            )
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in Settings.model_fields:
+            near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            meant = f" Did you mean {PREFIX}{near[0].upper()}?" if near else ""
+            raise SettingsError(f"{variable} is not a setting.{meant} 'lstm-serve serve --help' lists them")
+        given[name] = value
+    given |= {name: value for name, value in flags.items() if value is not None}
+    if not given.get("model"):
+        raise SettingsError(f"no model: give a file that Keras saved, or set {PREFIX}MODEL")
+    try:
+        settings = Settings.model_validate(given)
+    except ValidationError as error:
+        (problem, *_) = error.errors(include_url=False, include_input=False)
+        name = str(problem["loc"][0])
+        raise SettingsError(f"{_source(name, environ, flags)}: {problem['msg']}") from None
+    if settings.tls_keyfile is not None and settings.tls_certfile is None:
+        raise SettingsError(f"{PREFIX}TLS_KEYFILE is of no use without {PREFIX}TLS_CERTFILE")
+    if settings.max_rows > settings.max_queue_rows:
+        raise SettingsError(
+            f"max_rows ({settings.max_rows}) is over max_queue_rows ({settings.max_queue_rows}): "
+            "such a request would never fit"
+        )
+    if settings.max_body_bytes > settings.max_inflight_bytes:
+        raise SettingsError(
+            f"max_body_bytes ({settings.max_body_bytes}) is over max_inflight_bytes ({settings.max_inflight_bytes}): "
+            "such a body would never fit"
+        )
+    return settings
+
+
+def _source(name: str, environ: Mapping[str, str], flags: Mapping[str, Any]) -> str:
+    """The flag or the variable that a setting came from."""
+    if flags.get(name) is not None:
+        return f"--{name.replace('_', '-')}"
+    own = f"{PREFIX}{name.upper()}"
+    if own in environ:
+        return own
+    return next((variable for variable in reversed(CLOUDS) if CLOUDS[variable] == name and variable in environ), own)

@@ -1,0 +1,60 @@
+"""The turn of a large body: one is decoded at a time, in pieces, between which the event loop does everything else.
+
+On the loop, for a thread would hold Python's lock for as long, and take it at each of the engine's NumPy calls.
+"""
+
+import asyncio
+
+from lstm_serve.errors import DeadlinePassed, QueueFull
+
+# Turns of the event loop between two pieces: in so many a small request that has come is answered.
+PAUSE = 4
+MOST_WAITING = 100
+
+
+class Turns:
+    """Whose turn it is, and how many wait."""
+
+    def __init__(self) -> None:
+        """It is nobody's."""
+        self.lock = asyncio.Lock()
+        self.waiting = 0
+
+
+class Turn:
+    """A request's: to be begun where its body is large, and ended, begun or not."""
+
+    __slots__ = ("_mine", "_seconds", "_turns")
+
+    def __init__(self, turns: Turns, seconds: float) -> None:
+        """It is waited for so many seconds."""
+        self._turns, self._seconds = turns, seconds
+        self._mine = False
+
+    async def begin(self) -> None:
+        """Wait for it. Raises QueueFull where too many do, or DeadlinePassed."""
+        turns = self._turns
+        if turns.waiting >= MOST_WAITING:
+            raise QueueFull(f"{turns.waiting} large bodies wait to be decoded")
+        turns.waiting += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                await turns.lock.acquire()
+        except TimeoutError:
+            raise DeadlinePassed("the deadline passed while the body waited to be decoded") from None
+        finally:
+            turns.waiting -= 1
+        self._mine = True
+        await self.pause()
+
+    async def pause(self) -> None:
+        """Let the loop do everything else; nothing where the turn was not begun."""
+        if self._mine:
+            for _ in range(PAUSE):
+                await asyncio.sleep(0)
+
+    def end(self) -> None:
+        """Let the next one have it."""
+        if self._mine:
+            self._mine = False
+            self._turns.lock.release()
