@@ -16,7 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from lstm_serve import load_model
-from lstm_serve.engine.model import Model
+from lstm_serve.model.model import Model
 
 BATCHES = (1, 8, 32, 64, 128, 256, 1024)
 ROUNDS = 7

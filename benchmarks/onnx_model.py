@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
-from lstm_serve.engine.layers import Dense, Normalization
-from lstm_serve.engine.model import Model
-from lstm_serve.engine.recurrent import LSTM
+from lstm_serve.engine.operations.base import Dense, Normalization
+from lstm_serve.engine.operations.recurrent import LSTM
+from lstm_serve.model.model import Model
 
 
 def write(model: Model, path: Path) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lstm_serve.engine.activations import Array
-from lstm_serve.engine.layers import Plain
-from lstm_serve.engine.model import About, Model, Node, Origin
-from lstm_serve.engine.scan import Mask, Shape
+from lstm_serve.engine.operations.base import Plain
+from lstm_serve.engine.recurrence import Mask, Shape
+from lstm_serve.model.model import About, Model, Node, Origin
 
 
 class Fault(Exception):

@@ -24,11 +24,11 @@ with atheris.instrument_imports(include=["lstm_serve"]):
     from serving import ASKER, GOLDEN, call, started
 
     from lstm_serve import load_model
-    from lstm_serve.app import create_app
     from lstm_serve.errors import LstmServeError, ModelError
-    from lstm_serve.protocol import Protocol
-    from lstm_serve.routes.post import PostRoute
+    from lstm_serve.process.connection import Protocol
     from lstm_serve.settings import Settings
+    from lstm_serve.web.app import create_app
+    from lstm_serve.web.predict import PostRoute
 
 import numpy as np
 import uvicorn

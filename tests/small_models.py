@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation, Array
-from lstm_serve.engine.layers import Dense, Layer
-from lstm_serve.engine.model import About, Model, Node, Origin
-from lstm_serve.engine.recurrent import LSTM
-from lstm_serve.engine.scan import Shape
-from lstm_serve.engine.sequences import Embedding
+from lstm_serve.engine.operations.base import Dense, Layer
+from lstm_serve.engine.operations.recurrent import LSTM
+from lstm_serve.engine.operations.temporal import Embedding
+from lstm_serve.engine.recurrence import Shape
+from lstm_serve.model.model import About, Model, Node, Origin
 
 
 def numbers(*shape: int, seed: int = 0) -> Array:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lstm_serve.loading import crc32c
-from lstm_serve.loading.tensor_bundle import MAGIC
+from lstm_serve.formats import crc32c
+from lstm_serve.formats.tensor_bundle import MAGIC
 
 Value = int | str | bytes
 

@@ -10,7 +10,7 @@ import pytest
 from serving import ASKER, PATIENCE, Process, read_all
 from test_http import GOOD
 
-from lstm_serve.admin import MAX_CONNECTIONS, Admin
+from lstm_serve.process.admin import MAX_CONNECTIONS, Admin
 
 MODEL = ASKER / "k215_model.h5"
 

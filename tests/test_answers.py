@@ -13,10 +13,11 @@ from serving import Answered, call, in_loop, started
 from test_metrics import one_of, scraped
 from test_v2 import binary, tensor
 
-from lstm_serve import Model, cli, load_model
-from lstm_serve.app import create_app
+from lstm_serve import Model, load_model
+from lstm_serve.cli import main
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
 
 STEPS = lstm(return_sequences=True)
 TAGGER: Layers = [STEPS, ("TimeDistributed", {"layer": {"class_name": "Dense", "config": dense(3)[1]}}, dense(3)[2])]
@@ -168,7 +169,7 @@ async def test_the_threshold_of_a_binary_model(tmp_path_factory: pytest.TempPath
 
 def lines_of(path: Path, folder: Path) -> list[list[str]]:
     np.save(folder / "x.npy", X)
-    assert cli.main(["predict", str(path), str(folder / "x.npy"), "-o", str(folder / "y.csv")]) == 0
+    assert main.main(["predict", str(path), str(folder / "x.npy"), "-o", str(folder / "y.csv")]) == 0
     return list(csv.reader((folder / "y.csv").read_text().splitlines()))
 
 
@@ -188,11 +189,11 @@ def test_files_and_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str],
         assert [row[2] for row in rows] == [step["label"] for each in wanted for step in each["steps"]]
     np.testing.assert_allclose(np.array([row[-3:] for row in rows], float), y.reshape(-1, 3), atol=1e-6)
     for ending in ("json", "npy"):
-        assert cli.main(["predict", str(path), str(tmp_path / "x.npy"), "-o", str(tmp_path / f"y.{ending}")]) == 0
+        assert main.main(["predict", str(path), str(tmp_path / "x.npy"), "-o", str(tmp_path / f"y.{ending}")]) == 0
     assert same(json.loads((tmp_path / "y.json").read_bytes())["predictions"], wanted)
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), y, atol=1e-6)
     capsys.readouterr()
-    assert cli.main(["predict", str(path), str(tmp_path / "x.npy")]) == 0
+    assert main.main(["predict", str(path), str(tmp_path / "x.npy")]) == 0
     table = capsys.readouterr().out.splitlines()[3:]
     assert len(table) == 1 + len(rows)
     if kind == "labels":
@@ -201,8 +202,8 @@ def test_files_and_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     else:
         assert table[0].split() == ["sequence", "step", "class", "0", "1", "2"]
         assert table[2].split() == ["1", "2", wanted[0]["steps"][1]["label"], *(f"{p:.4f}" for p in y[0, 1])]
-    assert cli.main(["inspect", str(path), "--trace", str(tmp_path / "x.npy"), "--step", "2"]) == 0
+    assert main.main(["inspect", str(path), "--trace", str(tmp_path / "x.npy"), "--step", "2"]) == 0
     traced = capsys.readouterr().out
     assert ("answer to step 2" in traced) is (kind == "steps")
-    assert cli.main(["inspect", str(path)]) == 0
+    assert main.main(["inspect", str(path)]) == 0
     assert "probabilities of 3 classes" in capsys.readouterr().out

@@ -17,15 +17,15 @@ from fastapi import FastAPI
 from serving import ASKER, PATIENCE, SMALL, call, in_loop, started
 from test_http import GOOD, ROW, many, one
 
-from lstm_serve import live as live_module
-from lstm_serve.app import create_app
-from lstm_serve.batching import Job
-from lstm_serve.engine.model import Node
 from lstm_serve.errors import ModelError, WrongNumbers
-from lstm_serve.live import Live
-from lstm_serve.middleware import Boundary
-from lstm_serve.routes import native
+from lstm_serve.model.model import Node
+from lstm_serve.serving import deployment as live_module
+from lstm_serve.serving.batching import Job
+from lstm_serve.serving.deployment import Live
 from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
+from lstm_serve.web.boundary import Boundary
+from lstm_serve.web.dialects import native
 
 MODEL = ASKER / "k215_model.h5"
 

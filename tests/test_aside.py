@@ -6,7 +6,7 @@ import threading
 import pytest
 from serving import in_loop
 
-from lstm_serve.aside import Aside
+from lstm_serve.serving.aside import Aside
 
 
 @in_loop

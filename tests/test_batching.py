@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from serving import PATIENCE, in_loop
 
-from lstm_serve.batching import Batcher, Job
 from lstm_serve.engine.activations import Array
-from lstm_serve.engine.model import Model
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, NoAnswer, NotFinite, QueueFull, Unavailable
+from lstm_serve.model.model import Model
+from lstm_serve.serving.batching import Batcher, Job
 
 
 def later() -> float:

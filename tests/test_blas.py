@@ -12,8 +12,8 @@ from threadpoolctl import OpenBLASController, ThreadpoolController, threadpool_l
 
 from lstm_serve.engine.activations import Array
 from lstm_serve.engine.blas import one_thread
-from lstm_serve.engine.layers import Plain
-from lstm_serve.engine.scan import Mask
+from lstm_serve.engine.operations.base import Plain
+from lstm_serve.engine.recurrence import Mask
 
 SHARED = [
     library

@@ -12,9 +12,9 @@ from echo import Echo, model_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_serve.bodies import HEAVY, one_and_many
-from lstm_serve.engine.model import Feature
 from lstm_serve.errors import InvalidInput, Malformed, TooLarge
+from lstm_serve.model.model import Feature
+from lstm_serve.web.nested_lists import HEAVY, one_and_many
 
 One, Many = one_and_many(model_of(Echo(), (2, 3)), max_rows=4)
 _, Free = one_and_many(model_of(Echo(), (None, 3)), max_rows=4)

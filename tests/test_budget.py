@@ -17,8 +17,8 @@ from kerasfiles import GOLDEN, save_embedding
 from serving import PATIENCE
 
 from lstm_serve import load_model
-from lstm_serve.budget import ALWAYS, MAX_RATIO, RAISE, Budget
 from lstm_serve.errors import UnreadableFile
+from lstm_serve.formats.array_budget import ALWAYS, MAX_RATIO, RAISE, Budget
 
 CHECKPOINT = GOLDEN / "savedmodel" / "tf21__func_ck" / "ck.index"
 FORMS = [

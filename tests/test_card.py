@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lstm_serve import load_model
 from lstm_serve.errors import ModelError, WrongNumbers
-from lstm_serve.loading.card import Card, read
+from lstm_serve.loading.sidecars.card import Card, read
 
 GOLDEN = Path(__file__).parent / "golden" / "asker"
 

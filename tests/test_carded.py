@@ -13,10 +13,11 @@ from test_answers import BINARY, LABELS, NAMES, STEPS, X, json_of, lines_of, mad
 from test_metrics import one_of, scraped
 from test_v2 import tensor
 
-from lstm_serve import cli, load_model
-from lstm_serve.app import create_app
+from lstm_serve import load_model
+from lstm_serve.cli import main
 from lstm_serve.errors import UnreadableFile, WrongNumbers
 from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
 
 FORECAST: Layers = [lstm(), dense(2, activation="linear")]
 FORECAST_STEPS: Layers = [STEPS, dense(2, activation="linear")]
@@ -152,7 +153,7 @@ async def test_every_dialect(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def test_inspect_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = made(tmp_path, FORECAST, output_scaling={"mean": [1000, 1], "scale": [250, 2]})
-    assert cli.main(["inspect", str(path)]) == 0
+    assert main.main(["inspect", str(path)]) == 0
     said = capsys.readouterr().out
     assert "output_scaling (Unscaling)" in said
     assert f"digest      {load_model(path).origin.digest}" in said

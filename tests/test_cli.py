@@ -14,7 +14,7 @@ import pytest
 from serving import PATIENCE
 
 import lstm_serve
-from lstm_serve.cli import BLAS_THREADS, main
+from lstm_serve.cli.main import BLAS_THREADS, main
 
 ROOT = Path(__file__).parent.parent
 TURBOFAN = str(ROOT / "models" / "turbofan.h5")
@@ -128,8 +128,8 @@ def test_ctrl_c_ends_quietly_and_leaves_no_file(tmp_path: Path) -> None:
 )
 def test_blas_has_one_thread_before_numpy_comes_in(given: dict[str, str], expected: str) -> None:
     code = (
-        "import os, sys; import lstm_serve.cli; before = 'numpy' in sys.modules; "
-        f"sys.argv[1:] = ['inspect', {ASKER!r}]; lstm_serve.cli.main(); "
+        "import os, sys; import lstm_serve.cli.main; before = 'numpy' in sys.modules; "
+        f"sys.argv[1:] = ['inspect', {ASKER!r}]; lstm_serve.cli.main.main(); "
         f"print(before, *(os.environ.get(name) for name in {BLAS_THREADS!r}))"
     )
     environment = {name: value for name, value in os.environ.items() if name not in BLAS_THREADS} | given

@@ -9,9 +9,9 @@ import pytest
 from conftest import Golden
 from serving import ASKER, PATIENCE, SMALL, Process, call, in_loop, started
 
-from lstm_serve.app import create_app
 from lstm_serve.errors import SettingsError
 from lstm_serve.settings import Settings, read
+from lstm_serve.web.app import create_app
 
 ROOT = Path(__file__).parents[1]
 MODEL = {"LSTMSERVE_MODEL": "m.h5"}

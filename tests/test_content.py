@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from serving import ASKER, PATIENCE, SMALL, Process, call, in_loop, started
 from test_http import GOOD, LIMIT, refused
 
-from lstm_serve.app import create_app
 from lstm_serve.errors import LstmServeError, Malformed, TooLarge
-from lstm_serve.inflate import inflate
-from lstm_serve.live import Live
+from lstm_serve.serving.deployment import Live
 from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
+from lstm_serve.web.inflate import inflate
 
 NPY = {"content-type": "application/x-npy"}
 ACCEPT_NPY = {"accept": "application/x-npy"}

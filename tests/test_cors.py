@@ -7,9 +7,9 @@ import pytest
 from serving import ASKER, PATIENCE, Process
 from test_http import GOOD
 
-from lstm_serve.app import create_app
-from lstm_serve.middleware import Boundary
 from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
+from lstm_serve.web.boundary import Boundary
 
 KEY = "one-key-of-enough-characters"
 ORIGIN, OTHER = "https://a.example", "https://c.example"

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm_serve.loading import crc32c
+from lstm_serve.formats import crc32c
 
 
 def bitwise(data: bytes) -> int:

@@ -14,10 +14,6 @@ from numpy.typing import NDArray
 from small_models import dense, lstm, model, numbers
 
 from lstm_serve import Model, load_model
-from lstm_serve.engine import layers as engine_layers
-from lstm_serve.engine import recurrent as engine_recurrent
-from lstm_serve.engine import sequences as engine_sequences
-from lstm_serve.engine import wrappers as engine_wrappers
 from lstm_serve.engine.activations import (
     ACTIVATIONS,
     HARD_SIGMOID_KERAS_2,
@@ -34,7 +30,11 @@ from lstm_serve.engine.activations import (
     leaky_relu,
     relu,
 )
-from lstm_serve.engine.layers import (
+from lstm_serve.engine.operations import base as engine_layers
+from lstm_serve.engine.operations import recurrent as engine_recurrent
+from lstm_serve.engine.operations import temporal as engine_sequences
+from lstm_serve.engine.operations import wrappers as engine_wrappers
+from lstm_serve.engine.operations.base import (
     Activate,
     Concatenate,
     Identity,
@@ -47,18 +47,18 @@ from lstm_serve.engine.layers import (
     Rescaling,
     Scaling,
 )
-from lstm_serve.engine.model import Node, Origin
-from lstm_serve.engine.recurrent import GRU, SimpleRNN
-from lstm_serve.engine.scan import Mask, Recurrent
-from lstm_serve.engine.sequences import Conv1D, Embedding, GlobalPooling1D, Masking, Pooling1D, Window
-from lstm_serve.engine.wrappers import Bidirectional, Stacked, TimeDistributed
+from lstm_serve.engine.operations.recurrent import GRU, SimpleRNN
+from lstm_serve.engine.operations.temporal import Conv1D, Embedding, GlobalPooling1D, Masking, Pooling1D, Window
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
+from lstm_serve.engine.recurrence import Mask, Recurrent
 from lstm_serve.errors import SettingsError, UnreadableFile, WrongNumbers
-from lstm_serve.explain import head, loading, report
-from lstm_serve.schemas import model_info
-from lstm_serve.series import Part, Sequences
-from lstm_serve.trace import report as trace
-from lstm_serve.words import TABLE, of
-from lstm_serve.words.activations import numpy_of
+from lstm_serve.explain.describe.activations import numpy_of
+from lstm_serve.explain.describe.registry import TABLE, of
+from lstm_serve.explain.report import head, loading, report
+from lstm_serve.explain.trace import report as trace
+from lstm_serve.model.model import Node, Origin
+from lstm_serve.scoring.inputs import Part, Sequences
+from lstm_serve.web.schemas import model_info
 
 ROOT = Path(__file__).parent.parent
 TURBOFAN = ROOT / "models" / "turbofan.h5"
@@ -89,7 +89,7 @@ def program(text: str) -> Predict:
 
 def sketched(text: str, x: NDArray[Any], loaded: Model, monkeypatch: pytest.MonkeyPatch) -> Array:
     """What the printed program makes of x, with a model that stands in for the file."""
-    monkeypatch.setattr("lstm_serve.loading.load_model", lambda _: loaded)
+    monkeypatch.setattr("lstm_serve.loading.load.load_model", lambda _: loaded)
     predict = program(text)
     return np.stack([predict(row) for row in x])
 

@@ -22,8 +22,8 @@ from kerasfiles import GOLDEN, dense, lstm, numbers, save, save_sequential, sequ
 from serving import PATIENCE
 
 from lstm_serve import load_model
-from lstm_serve.engine.model import Model
 from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported, WrongNumbers
+from lstm_serve.model.model import Model
 
 ASKER = GOLDEN / "asker"
 

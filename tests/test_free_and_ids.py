@@ -9,8 +9,8 @@ import pytest
 from kerasfiles import numbers, save_sequential
 from serving import GOLDEN, call, in_loop, started
 
-from lstm_serve.app import create_app
 from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
 
 FEATURES = GOLDEN / "features"
 

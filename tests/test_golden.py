@@ -10,11 +10,12 @@ import reference
 from kerasfiles import GOLDEN, Array, Layers, save_sequential
 from serving import call, in_loop, started
 
-from lstm_serve import Model, cli, load_model
-from lstm_serve.app import create_app
-from lstm_serve.engine import exact
+from lstm_serve import Model, load_model
+from lstm_serve.cli import main
 from lstm_serve.errors import UnreadableFile, WrongNumbers
+from lstm_serve.model import exact
 from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
 
 UNITS = 16
 
@@ -90,7 +91,7 @@ def test_an_ill_conditioned_model_is_served_and_says_so(tmp_path: Path, capsys: 
     assert origin.tolerance == pytest.approx(2 * far, rel=1e-6)
     assert origin.golden_difference is not None
     assert origin.golden_difference <= origin.tolerance
-    assert cli.main(["inspect", str(path)]) == 0
+    assert main.main(["inspect", str(path)]) == 0
     said = capsys.readouterr().out
     assert "ill-conditioned: Keras' own float32 answers are up to" in said
     assert f"{origin.tolerance:.2g} is allowed" in said

@@ -11,10 +11,10 @@ import pytest
 from kerasfiles import dense, lstm, save_sequential
 
 from lstm_serve import load_model
-from lstm_serve.budget import Budget
 from lstm_serve.errors import UnreadableFile
-from lstm_serve.loading import hdf5
-from lstm_serve.loading.hdf5_attributes import Attributes
+from lstm_serve.formats import hdf5
+from lstm_serve.formats.array_budget import Budget
+from lstm_serve.formats.hdf5_attributes import Attributes
 
 
 def file_with(**options: object) -> io.BytesIO:

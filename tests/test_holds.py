@@ -18,7 +18,7 @@ import pytest
 from load import request
 from serving import ASKER, COMMAND, PATIENCE, Process, read_all
 
-from lstm_serve.places import SHORT
+from lstm_serve.serving.places import SHORT
 
 MODEL = ASKER / "k215_model.h5"
 BODY = json.dumps({"sequence": [[0.1] * 15] * 20}).encode()

@@ -12,8 +12,8 @@ from conftest import Golden, load_golden
 from fastapi.routing import APIRoute
 from serving import ASKER, PATIENCE, SMALL, Process
 
-from lstm_serve.app import create_app
 from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
 
 LIMIT = 2 << 20
 MARK = "zyxwvut"  # in what is sent; must not come back

@@ -15,7 +15,7 @@ from kerasfiles import GOLDEN
 
 from lstm_serve import load_model
 from lstm_serve.errors import ModelError, UnreadableFile, Unsupported
-from lstm_serve.loading.weights import snake_case
+from lstm_serve.loading.weights.assign import snake_case
 
 SOURCE = GOLDEN / "features" / "tf215__bi_gru.keras"
 NESTED = GOLDEN / "keras3" / "nested.keras"

@@ -19,11 +19,11 @@ import httpx
 import pytest
 from serving import ASKER, PATIENCE, ROOT, Process
 
-from lstm_serve import keys
 from lstm_serve.errors import SettingsError
-from lstm_serve.keys import MAX_FILE_BYTES, Keys
-from lstm_serve.middleware import open_paths
 from lstm_serve.settings import Settings, read
+from lstm_serve.web import api_keys
+from lstm_serve.web.api_keys import MAX_FILE_BYTES, Keys
+from lstm_serve.web.boundary import open_paths
 
 MODEL = ASKER / "k215_model.h5"
 GOOD = json.dumps({"sequence": [[0.1] * 15] * 20}).encode()
@@ -229,7 +229,7 @@ def test_a_pipe_as_the_file_of_keys_stops_nothing(tmp_path: Path) -> None:
 def test_a_pipe_of_keys_that_nobody_writes_is_not_waited_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(api_keys, "MAX_SECONDS", 0.1)
     path = tmp_path / "keys"
     os.mkfifo(path)
     with pytest.raises(SettingsError, match=r"nothing came from it in 0\.1 seconds"):

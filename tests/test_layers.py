@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_serve.engine.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH
-from lstm_serve.engine.layers import (
+from lstm_serve.engine.operations.base import (
     Activate,
     BatchNormalization,
     Concatenate,
@@ -23,9 +23,8 @@ from lstm_serve.engine.layers import (
     Rescaling,
     Scaling,
 )
-from lstm_serve.engine.recurrent import GRU, LSTM, SimpleRNN
-from lstm_serve.engine.scan import Recurrent
-from lstm_serve.engine.sequences import (
+from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
+from lstm_serve.engine.operations.temporal import (
     Conv1D,
     Embedding,
     GlobalPooling1D,
@@ -36,8 +35,9 @@ from lstm_serve.engine.sequences import (
     Reshape,
     Window,
 )
-from lstm_serve.engine.wrappers import Bidirectional, Stacked, TimeDistributed
-from lstm_serve.loading import layouts
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
+from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.loading.layers import gate_layouts
 
 Array = npt.NDArray[Any]
 X = np.random.default_rng(3).normal(0, 1, (2, 6, 3)).astype(np.float32)
@@ -334,5 +334,5 @@ def test_a_plain_layer_has_nothing() -> None:
 def test_keras_1_arrays_that_do_not_fit_together_are_left_to_the_check() -> None:
     arrays = [np.zeros((2, 3), np.float32), np.zeros((3, 3), np.float32), np.zeros(3, np.float32)] * 4
     arrays[-1] = np.zeros((), np.float32)
-    assert layouts.lstm(arrays, 3) is arrays
-    assert layouts.gru(arrays[3:], 3) is not arrays
+    assert gate_layouts.lstm(arrays, 3) is arrays
+    assert gate_layouts.gru(arrays[3:], 3) is not arrays

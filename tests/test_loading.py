@@ -9,12 +9,12 @@ from kerasfiles import GOLDEN, dense, functional, lstm, numbers, save, save_sequ
 
 from lstm_serve import load_model
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, SIGMOID
-from lstm_serve.engine.model import Model
-from lstm_serve.engine.recurrent import GRU, LSTM
-from lstm_serve.engine.scan import Recurrent
-from lstm_serve.engine.sequences import Conv1D
-from lstm_serve.engine.wrappers import Bidirectional, Stacked
+from lstm_serve.engine.operations.recurrent import GRU, LSTM
+from lstm_serve.engine.operations.temporal import Conv1D
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
+from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.errors import MissingFact, ModelError, UnreadableFile, Unsupported
+from lstm_serve.model.model import Model
 
 CASES = sorted(
     path.with_name(path.name.removesuffix(".golden.npz"))

@@ -21,10 +21,10 @@ from serving import ASKER, COMMAND, PATIENCE, ROOT, Process, call, environment, 
 from test_app import app_of, queued, row_of, with_echo
 from test_http import MARK, many, one
 
-from lstm_serve import logs
-from lstm_serve.app import create_app
-from lstm_serve.lines import Lines
 from lstm_serve.settings import Settings
+from lstm_serve.telemetry import logs
+from lstm_serve.telemetry.lines import Lines
+from lstm_serve.web.app import create_app
 
 INPUT = 0.8436512
 ROW = [[INPUT] * 15] * 20
@@ -55,7 +55,7 @@ def test_every_line_of_the_process_is_a_JSON_object() -> None:  # noqa: N802 - a
         assert record["level"] in {"info", "warning"}
         assert record["logger"]
         assert record["message"]
-    assert {"uvicorn.error", "lstm_serve.live", "lstm_serve.access", "lstm_serve.server"} <= {
+    assert {"uvicorn.error", "lstm_serve.serving.deployment", "lstm_serve.access", "lstm_serve.process.server"} <= {
         r["logger"] for r in records
     }
     assert any(r["message"] == "Invalid HTTP request received." for r in records)

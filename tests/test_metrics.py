@@ -18,10 +18,10 @@ from pydantic import ValidationError
 from serving import ASKER, PATIENCE, call, in_loop, started
 from test_http import GOOD, many, one
 
-from lstm_serve import exposition
-from lstm_serve.app import create_app
-from lstm_serve.metrics import ROWS, Metrics
 from lstm_serve.settings import Settings
+from lstm_serve.telemetry import prometheus
+from lstm_serve.telemetry.metrics import ROWS, Metrics
+from lstm_serve.web.app import create_app
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -110,9 +110,9 @@ async def test_the_queue_length_is_that_of_the_moment() -> None:
     live = app.state.live
     async with started(app):
         job = live.batcher.submit(live.model, np.zeros((7, 20, 15), np.float32), time.monotonic() + PATIENCE)
-        assert one_of(parsed(exposition.text(live.metrics).decode()), "queue_rows") == 7
+        assert one_of(parsed(prometheus.text(live.metrics).decode()), "queue_rows") == 7
         await job.future
-        assert one_of(parsed(exposition.text(live.metrics).decode()), "queue_rows") == 0
+        assert one_of(parsed(prometheus.text(live.metrics).decode()), "queue_rows") == 0
 
 
 def test_the_largest_batch_that_may_be_is_the_last_bound_of_its_histogram() -> None:
@@ -124,7 +124,7 @@ def test_the_largest_batch_that_may_be_is_the_last_bound_of_its_histogram() -> N
 def test_names_and_types() -> None:
     metrics = Metrics()
     metrics.loaded(model_of(Echo()), 1.0)
-    text = exposition.text(metrics).decode()
+    text = prometheus.text(metrics).decode()
     assert set(re.findall(r"^# TYPE lstmserve_(\w+ \w+)$", text, re.MULTILINE)) == {
         "request_duration_seconds histogram",
         "batch_rows histogram",
@@ -146,7 +146,7 @@ def test_names_and_types() -> None:
 def test_what_only_the_metrics_need_does_not_come_in_at_the_start() -> None:
     code = (
         "import os, sys; from lstm_serve import cli; cli._prepare([]);"
-        "from lstm_serve.app import create_app; from lstm_serve.settings import Settings;"
+        "from lstm_serve.web.app import create_app; from lstm_serve.settings import Settings;"
         "create_app(Settings(model=sys.argv[1]));"
         "print('prometheus_client' in sys.modules, os.environ['PYDANTIC_DISABLE_PLUGINS'])"
     )
@@ -159,8 +159,8 @@ def test_two_services_do_not_mix_and_everything_is_there_at_zero() -> None:
     one_service.answered([], 0.0, 3)
     one_service.loaded(model_of(Echo()), 1.0)
     one_service.loaded(model_of(Echo()), 2.0)
-    assert one_of(parsed(exposition.text(one_service).decode()), "rows_total") == 3
-    samples: Any = parsed(exposition.text(other).decode())
+    assert one_of(parsed(prometheus.text(one_service).decode()), "rows_total") == 3
+    samples: Any = parsed(prometheus.text(other).decode())
     assert one_of(samples, "rows_total") == 0
     for name in ("rows_total", "batch_rows_count", "compute_duration_seconds_count", "queue_rows"):
         assert (name, frozenset()) in samples

@@ -8,11 +8,11 @@ from kerasfiles import GOLDEN, numbers
 
 from lstm_serve import load_model
 from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation
-from lstm_serve.engine.layers import Dense, Identity, Merge
-from lstm_serve.engine.model import About, Model, Node, Origin
-from lstm_serve.engine.recurrent import LSTM
-from lstm_serve.engine.sequences import Conv1D, Embedding, Window
+from lstm_serve.engine.operations.base import Dense, Identity, Merge
+from lstm_serve.engine.operations.recurrent import LSTM
+from lstm_serve.engine.operations.temporal import Conv1D, Embedding, Window
 from lstm_serve.errors import InvalidInput
+from lstm_serve.model.model import About, Model, Node, Origin
 
 ORIGIN = Origin(file="m.h5", sha256="0", format="made", keras=None)
 

@@ -13,8 +13,8 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from serving import ASKER, SMALL, Process
 
-from lstm_serve.app import create_app
 from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
 
 Document = dict[str, Any]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lstm_serve.errors import UnreadableFile
-from lstm_serve.loading.plain_files import LFS_POINTER, Folder
+from lstm_serve.formats.folder import LFS_POINTER, Folder
 
 
 def test_a_plain_file_is_read_up_to_a_limit(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_serve.errors import UnreadableFile
-from lstm_serve.loading import protobuf
-from lstm_serve.loading.protobuf import Message, varint
+from lstm_serve.formats import protobuf
+from lstm_serve.formats.protobuf import Message, varint
 
 
 @given(st.integers(min_value=0, max_value=(1 << 64) - 1), st.binary(max_size=3))

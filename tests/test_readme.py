@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from serving import PATIENCE
 
-from lstm_serve import exposition, load_model
+from lstm_serve import load_model
 from lstm_serve.engine.activations import ACTIVATIONS
-from lstm_serve.loading.keras_json import UNAMBIGUOUS
-from lstm_serve.loading.layers import TABLE
-from lstm_serve.metrics import Metrics
+from lstm_serve.loading.config.options import UNAMBIGUOUS
+from lstm_serve.loading.layers.registry import TABLE
 from lstm_serve.settings import Settings
+from lstm_serve.telemetry import prometheus
+from lstm_serve.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -163,7 +164,7 @@ class Scaler:
 
 @pytest.mark.parametrize("kind", ["standard", "min and max"])
 def test_the_card_of_a_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    from lstm_serve.loading.card import read  # noqa: PLC0415 - where it is used
+    from lstm_serve.loading.sidecars.card import read  # noqa: PLC0415 - where it is used
 
     monkeypatch.chdir(tmp_path)
     scaler, frame = Scaler([32.1, 4.4] if kind == "standard" else [0.003, 0.05], [-3.1, 12.5], kind), Frame()
@@ -180,7 +181,7 @@ def test_the_card_of_a_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
 def test_metrics_table() -> None:
     """Every metric that is documented exists, and the other way round."""
     documented = re.findall(r"^\| `(lstmserve_\w+)` \|", README, re.MULTILINE)
-    text = exposition.text(Metrics()).decode()
+    text = prometheus.text(Metrics()).decode()
     exposed = re.findall(r"^# TYPE (lstmserve_\w+)", text, re.MULTILINE)
     # When a counter was made is no metric of its own.
     assert {name for name in exposed if not name.endswith("_created")} == set(documented)
@@ -197,7 +198,7 @@ def test_settings_table() -> None:
 
 
 def test_card_example() -> None:
-    from lstm_serve.loading.card import Card  # noqa: PLC0415 - where it is used
+    from lstm_serve.loading.sidecars.card import Card  # noqa: PLC0415 - where it is used
 
     (example,) = blocks("json")
     card = Card.model_validate_json(example)

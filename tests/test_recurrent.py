@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lstm_serve.engine.activations import ACTIVATIONS as ALL
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, RELU, SIGMOID, SOFTMAX, TANH
-from lstm_serve.engine.recurrent import GRU, LSTM, SimpleRNN
-from lstm_serve.engine.scan import Recurrent
+from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
+from lstm_serve.engine.recurrence import Recurrent
 
 Array = npt.NDArray[Any]
 

@@ -26,14 +26,15 @@ from kerasfiles import save_embedding
 from load import asking, questions
 from serving import ASKER, COMMAND, PATIENCE, ROOT, SMALL, Process, environment, in_loop, started
 
-from lstm_serve import load_model, reloading
-from lstm_serve.app import create_app
+from lstm_serve import load_model
 from lstm_serve.engine.activations import SIGMOID
-from lstm_serve.engine.layers import Activate, Unscaling
-from lstm_serve.engine.model import Feature, Node
+from lstm_serve.engine.operations.base import Activate, Unscaling
 from lstm_serve.errors import Incompatible, ModelError
-from lstm_serve.reloading import expect_same, fingerprint
+from lstm_serve.model.model import Feature, Node
+from lstm_serve.serving import reload
+from lstm_serve.serving.reload import expect_same, fingerprint
 from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
 
 
 def make(path: Path, factor: float = 1.0, source: Path = ASKER / "k215_model.h5") -> Path:
@@ -319,17 +320,17 @@ def test_a_closed_terminal_ends_the_service(tmp_path: Path) -> None:
 async def test_the_process_that_reads_aside_is_told_what_the_service_was_told(tmp_path: Path) -> None:
     path = tmp_path / 'of "Kéras".h5'
     shutil.copy(ASKER / "k215_weights.h5", path)
-    await reloading.try_aside(Settings(model=path, recurrent_activation="sigmoid", output_activation="softmax"))
+    await reload.try_aside(Settings(model=path, recurrent_activation="sigmoid", output_activation="softmax"))
     with pytest.raises(ModelError, match="output_activation"):
-        await reloading.try_aside(Settings(model=path, recurrent_activation="sigmoid"))
+        await reload.try_aside(Settings(model=path, recurrent_activation="sigmoid"))
 
 
 @in_loop
 async def test_the_process_that_reads_aside_has_room_for_what_the_setting_allows(tmp_path: Path) -> None:
     path = save_embedding(tmp_path / "m.h5", 240_000)
-    await reloading.try_aside(Settings(model=path))
+    await reload.try_aside(Settings(model=path))
     with pytest.raises(ModelError, match=r"need more than 256 MiB.*LSTMSERVE_MAX_MODEL_BYTES"):
-        await reloading.try_aside(Settings(model=path, max_model_bytes=256 << 20))
+        await reload.try_aside(Settings(model=path, max_model_bytes=256 << 20))
 
 
 # In the child, what it loads models with.
@@ -344,7 +345,7 @@ async def test_no_room_for_a_process_is_no_fault_of_the_file() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
     try:
         with pytest.raises(ModelError, match="no process could be started to read it: Too many open files"):
-            await reloading.try_aside(Settings(model=ASKER / "k215_model.h5"))
+            await reload.try_aside(Settings(model=ASKER / "k215_model.h5"))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -358,15 +359,15 @@ async def test_a_file_that_ends_the_process_that_reads_it(monkeypatch: pytest.Mo
         ("import os, signal; os.kill(os.getpid(), signal.SIGXCPU)", "took more than 120 seconds of a processor"),
         ("raise SystemExit(9)", "with status 9, which need not be the file's fault: see whether memory"),
         (
-            f"{OF_TRIAL} lstm_serve.loading.load_model = lambda **_: [0] * (1 << 60)\n{reloading.TRIAL}",
+            f"{OF_TRIAL} lstm_serve.loading.load.load_model = lambda **_: [0] * (1 << 60)\n{reload.TRIAL}",
             "more memory than",
         ),
         ("import time; time.sleep(3600)", "took more than 0.5 seconds"),
     ):
-        monkeypatch.setattr(reloading, "TRIAL", does)
-        monkeypatch.setattr(reloading, "MAX_TRIAL_SECONDS", 0.5 if "sleep" in does else 60)
+        monkeypatch.setattr(reload, "TRIAL", does)
+        monkeypatch.setattr(reload, "MAX_TRIAL_SECONDS", 0.5 if "sleep" in does else 60)
         with pytest.raises(ModelError, match=words):
-            await reloading.try_aside(Settings(model=ASKER / "k215_model.h5"))
+            await reload.try_aside(Settings(model=ASKER / "k215_model.h5"))
 
 
 @pytest.mark.parametrize(
@@ -398,9 +399,9 @@ async def test_faults_on_the_way_leave_the_old_model(tmp_path_factory: pytest.Te
     with pytest.MonkeyPatch.context() as patch:
         async with started(app):
             prints = iter([((str(k), k, k, k, k),) for k in range(100)])
-            patch.setattr(reloading, "fingerprint", lambda _: next(prints))
+            patch.setattr(reload, "fingerprint", lambda _: next(prints))
             assert await refused() == "model.h5: has changed while it was read"
             patch.undo()
-            patch.setattr(reloading, "load", lambda _: 1 / 0)
+            patch.setattr(reload, "load", lambda _: 1 / 0)
             assert await refused() == "a fault of the service; the log has it"
     assert live.model is old

@@ -14,9 +14,10 @@ import tensorflow_files as tf
 from lstm_serve import load_model
 from lstm_serve.engine.activations import Array
 from lstm_serve.errors import MissingFact, ModelError, UnreadableFile, Unsupported
-from lstm_serve.loading import architecture, saved_model
+from lstm_serve.formats.folder import Folder
+from lstm_serve.loading.config import architecture
 from lstm_serve.loading.contents import Contents
-from lstm_serve.loading.plain_files import Folder
+from lstm_serve.loading.files import saved_model
 
 GOLDEN = Path(__file__).parent / "golden" / "savedmodel"
 FOLDERS = sorted(path.parent.name for path in GOLDEN.glob("tf*/saved_model.pb"))

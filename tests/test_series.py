@@ -15,10 +15,11 @@ from hypothesis.extra import numpy as nps
 from numpy.typing import NDArray
 from small_models import classes, dense, lstm, model, numbers
 
-from lstm_serve import columns, series
-from lstm_serve.engine.model import About, Feature, Model
-from lstm_serve.engine.sequences import Embedding
+from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.errors import InvalidInput
+from lstm_serve.formats import csv_table
+from lstm_serve.model.model import About, Feature, Model
+from lstm_serve.scoring import inputs
 
 Numbers = NDArray[Any]
 
@@ -54,10 +55,10 @@ class Found(NamedTuple):
 
 def units(
     tmp_path: Path, content: bytes | str, on: Model = UNNAMED, stride: int = 1, by: Sequence[str] = ()
-) -> series.Sequences:
+) -> inputs.Sequences:
     path = tmp_path / "input"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return series.read(str(path), on, stride, by)
+    return inputs.read(str(path), on, stride, by)
 
 
 def read(tmp_path: Path, content: bytes | str, on: Model = UNNAMED, stride: int = 1) -> Found:
@@ -102,7 +103,7 @@ def test_csv_reads_back_equal_in_every_dialect(
     wide = np.hstack([rows, rows[:, :2]])
     shuffled = wide[:, [[*NAMES, "extra; one", "extra, two"].index(name) for name in order]]
     text = text_of(shuffled, tuple(order), mark, end) + blank.format(end=end).replace(",", mark)
-    read = columns.read(text.encode(encoding), NAMES, 3)
+    read = csv_table.read(text.encode(encoding), NAMES, 3)
     assert np.array_equal(read.values, rows)
     assert read.names == NAMES
     assert len(read.notes) == 1
@@ -113,7 +114,7 @@ def test_csv_reads_back_equal_in_every_dialect(
 def test_csv_without_a_header_is_in_the_order_of_the_features(
     rows: Numbers, mark: str, names: tuple[str, ...] | None
 ) -> None:
-    read = columns.read(text_of(rows, mark=mark).encode(), names, 3)
+    read = csv_table.read(text_of(rows, mark=mark).encode(), names, 3)
     assert np.array_equal(read.values, rows)
     assert read.notes == ()
 
@@ -129,31 +130,31 @@ def test_csv_without_a_header_is_in_the_order_of_the_features(
     ],
 )
 def test_a_mark_within_a_name_parts_nothing(text: bytes, names: list[str] | None, expected: list[list[float]]) -> None:
-    assert columns.read(text, names, len(expected[0])).values.tolist() == expected
+    assert csv_table.read(text, names, len(expected[0])).values.tolist() == expected
 
 
 def test_a_header_without_names_in_the_card_is_taken_in_order_and_said() -> None:
-    read = columns.read(text_of(ROWS, ("u", "v", "w")).encode(), None, 3)
+    read = csv_table.read(text_of(ROWS, ("u", "v", "w")).encode(), None, 3)
     assert np.array_equal(read.values, ROWS)
     assert read.names == ("u", "v", "w")
     assert "taken in their order" in read.notes[0]
 
 
 def test_names_that_are_numbers_make_a_header() -> None:
-    read = columns.read(b"1,0\n5,6\n", ["0", "1"], 2)
+    read = csv_table.read(b"1,0\n5,6\n", ["0", "1"], 2)
     assert read.values.tolist() == [[6, 5]]
 
 
 def test_blank_lines_before_the_first_row_are_skipped() -> None:
-    assert columns.read(b"\n\n1;2\n", None, 2).values.tolist() == [[1, 2]]
+    assert csv_table.read(b"\n\n1;2\n", None, 2).values.tolist() == [[1, 2]]
 
 
 def test_a_free_width_takes_any_number_of_columns() -> None:
-    assert columns.read(b"a,b\n1,2\n", None, None).values.tolist() == [[1, 2]]
+    assert csv_table.read(b"a,b\n1,2\n", None, None).values.tolist() == [[1, 2]]
 
 
 def test_an_exported_index_without_a_name_is_left_out() -> None:
-    read = columns.read(b",alpha,beta,gamma\n0,1,2,3\n", NAMES, 3)
+    read = csv_table.read(b",alpha,beta,gamma\n0,1,2,3\n", NAMES, 3)
     assert read.values.tolist() == [[1, 2, 3]]
     assert read.notes == ("left out the column '', no feature of the model",)
 
@@ -191,7 +192,7 @@ def test_an_exported_index_without_a_name_is_left_out() -> None:
 )
 def test_what_is_wrong_with_a_csv_file_is_said(text: str, names: tuple[str, ...] | None, expected: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        columns.read(text.encode(), names, 3)
+        csv_table.read(text.encode(), names, 3)
     assert expected in str(caught.value)
     assert len(str(caught.value)) < 500
 
@@ -238,10 +239,10 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
 
     handed(text_of(ROWS).encode())
-    assert len(series.read("-", UNNAMED).parts[0].x) == 3
+    assert len(inputs.read("-", UNNAMED).parts[0].x) == 3
     handed(b"")
     with pytest.raises(InvalidInput, match=r"^standard input: is empty"):
-        series.read("-", UNNAMED)
+        inputs.read("-", UNNAMED)
 
 
 @pytest.mark.parametrize(
@@ -283,10 +284,10 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, content: bytes, expec
 
 def test_a_file_that_is_not_there_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInput, match="cannot be read: No such file"):
-        series.read(str(tmp_path / "none"), UNNAMED)
+        inputs.read(str(tmp_path / "none"), UNNAMED)
     with pytest.raises(InvalidInput, match="cannot be read: Is a directory"):
-        series.read(str(tmp_path), UNNAMED)
-    monkeypatch.setattr(series, "MAX_BYTES", 8)
+        inputs.read(str(tmp_path), UNNAMED)
+    monkeypatch.setattr(inputs, "MAX_BYTES", 8)
     assert "predict it in parts" in refusal(tmp_path, b"1,2,3,4,5")
 
 
@@ -369,20 +370,20 @@ def test_a_shape_that_is_none_is_refused(tmp_path: Path, shape: tuple[int, ...])
     path = tmp_path / "x.npy"
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(size))
     with pytest.raises(InvalidInput, match="none of an array"):
-        series.read(str(path), classes())
+        inputs.read(str(path), classes())
 
 
 def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('{"sequence": [[1, 2, 3]], "sequence": [[4, 5, 6]]}')
     with pytest.raises(InvalidInput, match='holds "sequence" more than once'):
-        series.read(str(path), classes((1, 3)))
+        inputs.read(str(path), classes((1, 3)))
 
 
 def test_a_header_that_counts_the_columns_is_one(tmp_path: Path) -> None:
     path = tmp_path / "pandas.csv"
     path.write_text("0,1,2\n" + "".join(f"{k},{k},{k}\n" for k in range(5)))
-    sequences = series.read(str(path), UNNAMED)
+    sequences = inputs.read(str(path), UNNAMED)
     (part,) = sequences.parts
     assert list(part.numbers) == [4, 5]
     assert part.x[0, 0].tolist() == [0, 0, 0]

@@ -11,7 +11,7 @@ import pytest
 from serving import ASKER, PATIENCE, ROOT, SMALL, Process, read_all
 from test_http import GOOD, many
 
-from lstm_serve.server import welcome
+from lstm_serve.process.server import welcome
 from lstm_serve.settings import Settings
 
 MODEL = ASKER / "k215_model.h5"

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from small_models import classes, dense, lstm, model, numbers
 
-from lstm_serve import predictions, tables
-from lstm_serve.answers import answers
 from lstm_serve.engine.activations import SIGMOID, Array
-from lstm_serve.engine.model import About, Model
 from lstm_serve.errors import InvalidInput, NotFinite, SettingsError
-from lstm_serve.predictions import predictions as predicted
-from lstm_serve.series import Part, Sequences
+from lstm_serve.model.answers import answers
+from lstm_serve.model.model import About, Model
+from lstm_serve.scoring import outputs, predict
+from lstm_serve.scoring.inputs import Part, Sequences
+from lstm_serve.scoring.predict import predictions as predicted
 
 LABELLED = classes(about=About(name="m", classes=("low", "very, very high")))
 BINARY = model([lstm(3, 5), dense(5, 1, SIGMOID)])
@@ -31,7 +31,7 @@ class Terminal(io.StringIO):
 
 def shown(on: Model, sequences: Sequences = WINDOWS) -> list[str]:
     out = io.StringIO()
-    tables.show(on, sequences, out)
+    outputs.show(on, sequences, out)
     return out.getvalue().splitlines()
 
 
@@ -39,7 +39,7 @@ def shown(on: Model, sequences: Sequences = WINDOWS) -> list[str]:
 def test_a_table_of_classes_has_the_row_the_label_and_each_probability(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictions, "SEQUENCES_AT_ONCE", size)
+    monkeypatch.setattr(predict, "SEQUENCES_AT_ONCE", size)
     lines = shown(LABELLED)
     assert lines[:2] == ["class 0: low", "class 1: very, very high"]
     assert lines[2].split() == ["row", "class", "0", "1"]
@@ -72,9 +72,9 @@ def test_a_table_of_values_has_a_line_a_step() -> None:
 @pytest.mark.parametrize("on", [LABELLED, BINARY, VALUES, STEPS])
 @pytest.mark.parametrize("size", [1, 4, 1024])
 def test_npy_is_the_raw_output(tmp_path: Path, on: Model, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions, "SEQUENCES_AT_ONCE", size)
+    monkeypatch.setattr(predict, "SEQUENCES_AT_ONCE", size)
     out = tmp_path / "out.npy"
-    tables.write(on, WINDOWS, str(out))
+    outputs.write(on, WINDOWS, str(out))
     written: Array = np.load(out)
     assert written.dtype == np.float32
     np.testing.assert_allclose(written, on.predict(X), atol=1e-6)
@@ -84,9 +84,9 @@ def test_npy_is_the_raw_output(tmp_path: Path, on: Model, size: int, monkeypatch
 def test_csv_has_a_header_and_numbers_that_read_back(
     tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictions, "SEQUENCES_AT_ONCE", size)
+    monkeypatch.setattr(predict, "SEQUENCES_AT_ONCE", size)
     out = tmp_path / "out.csv"
-    tables.write(LABELLED, WINDOWS, str(out))
+    outputs.write(LABELLED, WINDOWS, str(out))
     header, *rows = list(csv.reader(out.read_text("utf-8").splitlines()))
     assert header == ["row", "label", "predicted_class", "low", "very, very high"]
     assert [row[0] for row in rows] == ["4", "5", "6", "7", "8", "9"]
@@ -106,7 +106,7 @@ def test_csv_has_a_header_and_numbers_that_read_back(
 )
 def test_csv_columns_of_each_kind(tmp_path: Path, on: Model, expected: str) -> None:
     out = tmp_path / "out.csv"
-    tables.write(on, WINDOWS, str(out))
+    outputs.write(on, WINDOWS, str(out))
     header, first, *_ = out.read_text("utf-8").splitlines()
     assert header == expected
     assert len(first.split(",")) == len(expected.split(","))
@@ -114,9 +114,9 @@ def test_csv_columns_of_each_kind(tmp_path: Path, on: Model, expected: str) -> N
 
 @pytest.mark.parametrize("size", [1, 4, 1024])
 def test_json_is_what_http_answers(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions, "SEQUENCES_AT_ONCE", size)
+    monkeypatch.setattr(predict, "SEQUENCES_AT_ONCE", size)
     out = tmp_path / "out.json"
-    tables.write(LABELLED, WINDOWS, str(out))
+    outputs.write(LABELLED, WINDOWS, str(out))
     parsed = json.loads(out.read_bytes())
     assert list(parsed) == ["predictions"]
     y = LABELLED.predict(X)
@@ -126,12 +126,14 @@ def test_json_is_what_http_answers(tmp_path: Path, size: int, monkeypatch: pytes
         assert answer["predicted_class"] == k
         assert answer["label"] == ("low", "very, very high")[k]
         np.testing.assert_allclose(answer["probabilities"], row, atol=1e-6)
-    tables.write(BINARY, WINDOWS, str(out))
+    outputs.write(BINARY, WINDOWS, str(out))
     assert json.loads(out.read_bytes())["predictions"][0]["label"] is None
 
 
 def test_an_ending_decides_what_is_written() -> None:
-    assert [tables.writes(f"x{ending}") for ending in (".npy", ".csv", ".json", ".txt", "")] == [True] * 3 + [False] * 2
+    assert [outputs.writes(f"x{ending}") for ending in (".npy", ".csv", ".json", ".txt", "")] == [True] * 3 + [
+        False
+    ] * 2
 
 
 @pytest.fixture
@@ -147,22 +149,22 @@ def test_an_output_that_is_not_finite_names_its_row_and_leaves_no_file(tmp_path:
     # The sum of three such numbers may cancel, so all of them are made to count.
     overflowing.nodes[0].layer.weights["kernel"][:] = 2
     with pytest.raises(NotFinite, match="the answer for row 4 is not finite"):
-        tables.write(overflowing, Sequences((Part(x, range(1, 6)),), "row"), str(out))
+        outputs.write(overflowing, Sequences((Part(x, range(1, 6)),), "row"), str(out))
     assert out.read_text() == "before"
     assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_file_that_cannot_be_written_is_an_error_of_the_command_line(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be written: No such file"):
-        tables.write(VALUES, WINDOWS, str(tmp_path / "none" / "out.npy"))
+        outputs.write(VALUES, WINDOWS, str(tmp_path / "none" / "out.npy"))
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(SettingsError, match="cannot be written: Is a directory"):
-        tables.write(VALUES, WINDOWS, str(tmp_path / "folder.npy"))
+        outputs.write(VALUES, WINDOWS, str(tmp_path / "folder.npy"))
     assert [path.name for path in tmp_path.iterdir()] == ["folder.npy"]
 
 
 def test_what_the_model_refuses_is_told_with_its_place_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions, "SEQUENCES_AT_ONCE", 4)
+    monkeypatch.setattr(predict, "SEQUENCES_AT_ONCE", 4)
     bad = X.copy()
     bad[5] = np.nan
     with pytest.raises(InvalidInput, match=r"^among rows 8 to 9: expected finite float32 numbers, got nan"):
@@ -176,14 +178,14 @@ def test_a_bar_shows_on_a_terminal_where_it_takes_long(
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     list(predicted(VALUES, WINDOWS, progress=progress))
     assert terminal.getvalue() == ""
-    monkeypatch.setattr(predictions, "PATIENCE", 0)
+    monkeypatch.setattr(predict, "PATIENCE", 0)
     list(predicted(VALUES, WINDOWS, progress=progress))
     assert ("predict" in terminal.getvalue()) is shows
 
 
 def test_no_bar_where_standard_error_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", file := io.StringIO())
-    monkeypatch.setattr(predictions, "PATIENCE", 0)
+    monkeypatch.setattr(predict, "PATIENCE", 0)
     list(predicted(VALUES, WINDOWS, progress=True))
     assert file.getvalue() == ""
 
@@ -209,15 +211,15 @@ def test_a_table_has_the_keys_in_front() -> None:
 @pytest.mark.parametrize("on", [LABELLED, BINARY, VALUES, STEPS])
 @pytest.mark.parametrize("size", [1, 4, 1024])
 def test_keys_are_in_every_file(tmp_path: Path, on: Model, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions, "SEQUENCES_AT_ONCE", size)
+    monkeypatch.setattr(predict, "SEQUENCES_AT_ONCE", size)
     expected = on.predict(X[:5])
-    tables.write(on, UNITS, str(tmp_path / "out.csv"))
+    outputs.write(on, UNITS, str(tmp_path / "out.csv"))
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0])[:3] == ["unit", "side", "row"]
-    tables.write(on, UNITS, str(tmp_path / "out.json"))
+    outputs.write(on, UNITS, str(tmp_path / "out.json"))
     listed = json.loads((tmp_path / "out.json").read_bytes())["predictions"]
-    tables.write(on, UNITS, str(tmp_path / "out.npy"))
+    outputs.write(on, UNITS, str(tmp_path / "out.npy"))
     records = np.load(tmp_path / "out.npy", allow_pickle=False)
     assert records.dtype.names == ("unit", "side", "row", "y")
     for found in (rows, listed, records):
@@ -229,7 +231,7 @@ def test_keys_are_in_every_file(tmp_path: Path, on: Model, size: int, monkeypatc
 
 def test_a_key_column_that_is_called_as_a_part_of_an_answer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--by label: the answers have something of that name themselves"):
-        tables.write(LABELLED, UNITS._replace(by=("unit", "label")), str(tmp_path / "out.json"))
+        outputs.write(LABELLED, UNITS._replace(by=("unit", "label")), str(tmp_path / "out.json"))
 
 
 def test_answers_of_different_lengths_go_to_json_alone(tmp_path: Path) -> None:
@@ -237,8 +239,8 @@ def test_answers_of_different_lengths_go_to_json_alone(tmp_path: Path) -> None:
     ragged = UNITS._replace(parts=(Part(X[:1, :2], [2], ("a", "b")), Part(X[:1], [6], ("c", "d"))))
     for ending in (".csv", ".npy"):
         with pytest.raises(SettingsError, match="of different lengths"):
-            tables.write(free, ragged, str(tmp_path / f"out{ending}"))
+            outputs.write(free, ragged, str(tmp_path / f"out{ending}"))
     assert list(tmp_path.iterdir()) == []
-    tables.write(free, ragged, str(tmp_path / "out.json"))
+    outputs.write(free, ragged, str(tmp_path / "out.json"))
     listed = json.loads((tmp_path / "out.json").read_bytes())["predictions"]
     assert [len(each["values"]) for each in listed] == [2, 4]

@@ -7,10 +7,10 @@ import tensorflow_files as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lstm_serve.budget import FILE_FACTOR, Budget
 from lstm_serve.errors import ModelError, UnreadableFile, Unsupported
-from lstm_serve.loading.plain_files import Folder
-from lstm_serve.loading.tensor_bundle import Bundle
+from lstm_serve.formats.array_budget import FILE_FACTOR, Budget
+from lstm_serve.formats.folder import Folder
+from lstm_serve.formats.tensor_bundle import Bundle
 
 GOLDEN = Path(__file__).parent / "golden" / "savedmodel"
 

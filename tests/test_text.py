@@ -11,7 +11,7 @@ import pytest
 from kerasfiles import GOLDEN, numbers
 
 from lstm_serve import load_model
-from lstm_serve.text import decode
+from lstm_serve.formats.text import decode
 
 ASKER = GOLDEN / "asker"
 

@@ -11,8 +11,8 @@ from conftest import Golden
 from jsonschema_rs import Draft202012Validator
 from serving import PATIENCE, SMALL, Process, call, in_loop, started
 
-from lstm_serve.app import create_app
 from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
 
 MODEL = "/v1/models/k215_model"
 PREDICT = f"{MODEL}:predict"

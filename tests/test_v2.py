@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import PATIENCE, SMALL, Process, call, in_loop, started
 
-from lstm_serve.app import create_app
 from lstm_serve.errors import InvalidInput, LstmServeError
-from lstm_serve.live import Live
-from lstm_serve.schemas_v2 import DTYPES, decode
+from lstm_serve.serving.deployment import Live
 from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
+from lstm_serve.web.dialects.v2.codec import DTYPES, decode
 
 AnyArray = npt.NDArray[Any]
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 
-from lstm_serve.budget import MAX_BYTES
 from lstm_serve.errors import SettingsError
+from lstm_serve.formats.array_budget import MAX_BYTES
 
 PREFIX = "LSTMSERVE_"
 # What Kubernetes puts into every pod for a Service called lstmserve, or lstmserve-something.

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_serve.engine.activations import Array
-from lstm_serve.engine.layers import Layer
-from lstm_serve.engine.model import TOLERANCE, Node
-from lstm_serve.engine.scan import Shape
-from lstm_serve.engine.sequences import Embedding
+from lstm_serve.engine.operations.base import Layer
+from lstm_serve.engine.operations.temporal import Embedding
+from lstm_serve.engine.recurrence import Shape
 from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
-from lstm_serve.loading.architecture import Architecture
-from lstm_serve.loading.keras_json import KerasVersion, Options, precision
-from lstm_serve.loading.layers import MAX_ROW, RECURRENT, build
+from lstm_serve.loading.config.architecture import Architecture
+from lstm_serve.loading.config.options import KerasVersion, Options, precision
+from lstm_serve.loading.layers.registry import MAX_ROW, RECURRENT, build
+from lstm_serve.model.model import TOLERANCE, Node
 
 # Models of a half-precision policy are computed in float32, and were not by Keras.
 HALF_TOLERANCE = 5e-3

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from lstm_serve.engine.activations import Array
-from lstm_serve.loading.architecture import LayerSpec
-from lstm_serve.loading.keras_json import KerasVersion
+from lstm_serve.loading.config.architecture import LayerSpec
+from lstm_serve.loading.config.options import KerasVersion
 
 
 class Contents(NamedTuple):

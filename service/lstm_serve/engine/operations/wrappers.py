@@ -1,0 +1,156 @@
+"""The layers that hold layers: both directions of a recurrent one, several cells in one, one layer for each step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lstm_serve.engine.activations import Activation, Array
+from lstm_serve.engine.operations.base import Layer, Plain
+from lstm_serve.engine.recurrence import Mask, Recurrent, Shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Stacked:
+    """Recurrent layers one above the other, as Keras' RNN of several cells.
+
+    Each takes the whole sequence of the one below. The first may go backwards, and the others take what it gives.
+    """
+
+    name: str
+    layers: tuple[Recurrent, ...]
+    keras_class: str = ""
+
+    @property
+    def return_sequences(self) -> bool:
+        """Whether the last layer gives its whole sequence."""
+        return self.layers[-1].return_sequences
+
+    @property
+    def go_backwards(self) -> bool:
+        """Whether the steps are taken last to first."""
+        return self.layers[0].go_backwards
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """Each layer's, under its number."""
+        return {f"{k}/{name}": array for k, layer in enumerate(self.layers) for name, array in layer.weights.items()}
+
+    @property
+    def last_activation(self) -> Activation | None:
+        """None, as of its layers."""
+        return None
+
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+        """That of the last layer."""
+        (shape,) = shapes
+        for layer in self.layers:
+            shape = layer.output_shape([shape])
+        return shape
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+        """x (b, T, features) -> (b, T, units) with the mask, or the last h, (b, units)."""
+        x, mask = xs[0], masks[0]
+        for layer in self.layers:
+            x, _ = layer([x], [mask])
+            if layer.go_backwards and mask is not None:
+                mask = mask[:, ::-1]
+        return x, masks[0] if self.return_sequences else None
+
+    def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
+        """Each layer's steps, under its number."""
+        x, mask = xs[0], masks[0]
+        traced: dict[str, Array] = {}
+        for k, layer in enumerate(self.layers):
+            traced |= {f"{k}/{name}": steps for name, steps in layer.trace([x], [mask]).items()}
+            x, _ = layer([x], [mask])
+            if layer.go_backwards and mask is not None:
+                mask = mask[:, ::-1]
+        return traced
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Bidirectional:
+    """A recurrent layer in each direction of time, and their outputs merged.
+
+    The output of `backward` is turned round before the merge where it is a sequence, so that equal times meet.
+    """
+
+    name: str
+    forward: Recurrent | Stacked
+    backward: Recurrent | Stacked
+    merge_mode: Literal["concat", "sum", "mul", "ave"]
+    keras_class: str = ""
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """Forward, then backward."""
+        return {
+            f"{direction}/{name}": array
+            for direction, layer in (("forward", self.forward), ("backward", self.backward))
+            for name, array in layer.weights.items()
+        }
+
+    @property
+    def last_activation(self) -> Activation | None:
+        """None, as of its layers."""
+        return None
+
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+        """Forward's, twice as wide where the two are concatenated."""
+        *steps, forward = self.forward.output_shape(shapes)
+        *_, backward = self.backward.output_shape(shapes)
+        return (*steps, (forward or 0) + (backward or 0)) if self.merge_mode == "concat" else (*steps, forward)
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+        """x (b, T, features) -> (b, T, merged) with the mask, or the last of each direction merged, (b, merged)."""
+        forward, mask = self.forward(xs, masks)
+        backward, _ = self.backward(xs, masks)
+        if self.forward.return_sequences:
+            backward = backward[:, ::-1]
+        if self.merge_mode == "concat":
+            return np.concatenate([forward, backward], axis=-1), mask
+        if self.merge_mode == "mul":
+            return forward * backward, mask
+        merged: Array = forward + backward
+        if self.merge_mode == "ave":
+            merged /= 2
+        return merged, mask
+
+    def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
+        """The steps of each direction, in the order in which it took them."""
+        return {
+            f"{direction}/{name}": steps
+            for direction, layer in (("forward", self.forward), ("backward", self.backward))
+            for name, steps in layer.trace(xs, masks).items()
+        }
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TimeDistributed(Plain):
+    """A layer applied to each time step by itself: time joins the batch, and leaves it again. The mask passes on."""
+
+    layer: Layer
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """The layer's."""
+        return self.layer.weights
+
+    @property
+    def last_activation(self) -> Activation | None:
+        """The layer's."""
+        return self.layer.last_activation
+
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+        """(T, ...) -> (T, ...)."""
+        timesteps, *shape = shapes[0]
+        return (timesteps, *self.layer.output_shape([tuple(shape)]))
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+        """x (b, T, ...) -> (b, T, ...)."""
+        (x,) = xs
+        b, timesteps = x.shape[:2]
+        y, _ = self.layer([x.reshape(b * timesteps, *x.shape[2:])], [None])
+        return y.reshape(b, timesteps, *y.shape[1:]), masks[0]

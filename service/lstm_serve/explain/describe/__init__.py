@@ -1,0 +1,1 @@
+"""What is to be said of each operation: its arrays, its formulas, its lines of NumPy. One function an operation."""

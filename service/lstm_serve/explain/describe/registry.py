@@ -1,0 +1,99 @@
+"""What is to be said of each class of layers: its arrays, its formulas, its lines of NumPy.
+
+Formulas and NumPy lines are filled with the layer's own sizes. To add a class: a function, and a line in `TABLE`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from lstm_serve.engine.operations.base import (
+    Activate,
+    BatchNormalization,
+    Concatenate,
+    Dense,
+    Identity,
+    Layer,
+    LayerNormalization,
+    Merge,
+    Normalization,
+    PReLU,
+    Rescaling,
+    Scaling,
+    Unscaling,
+)
+from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
+from lstm_serve.engine.operations.temporal import (
+    Conv1D,
+    Embedding,
+    GlobalPooling1D,
+    Masking,
+    Permute,
+    Pooling1D,
+    RepeatVector,
+    Reshape,
+)
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
+from lstm_serve.engine.recurrence import Shape
+from lstm_serve.explain.describe import pointwise, recurrent, temporal
+from lstm_serve.explain.describe.description import Words
+
+
+def of(layer: Layer, shape: Shape) -> Words:
+    """The words for a layer whose first input has this shape, the batch axis left out."""
+    return TABLE.get(type(layer), _unknown)(layer, shape)
+
+
+def _time_distributed(layer: TimeDistributed, shape: Shape) -> Words:
+    words = of(layer.layer, shape[1:])
+    return words._replace(
+        way=[
+            f"For each step by itself, {layer.layer.keras_class}:",
+            *(f"  {line}" for line in words.way),
+            "and the y of the steps one after the other.",
+        ],
+        # The mask that the layer would make goes no further, nor does one reach it.
+        numpy=None
+        if words.numpy is None or any("mask" in line for line in words.numpy)
+        else [
+            "ys = []",
+            "for y in y:",
+            *(f"    {line}" for line in words.numpy),
+            "    ys.append(y)",
+            "y = np.array(ys)",
+        ],
+        masked=None,
+    )
+
+
+def _unknown(layer: Layer, _: Shape) -> Words:
+    return Words(roles={}, way=[f"y = {layer.keras_class}(x), as Keras computes it"])
+
+
+TABLE: dict[type, Callable[[Any, Shape], Words]] = {
+    LSTM: recurrent.recurrent,
+    GRU: recurrent.recurrent,
+    SimpleRNN: recurrent.recurrent,
+    Stacked: recurrent.stacked,
+    Bidirectional: recurrent.bidirectional,
+    TimeDistributed: _time_distributed,
+    Dense: pointwise.dense,
+    Identity: pointwise.identity,
+    Activate: pointwise.activate,
+    PReLU: pointwise.prelu,
+    Normalization: pointwise.normalization,
+    Rescaling: pointwise.rescaling,
+    BatchNormalization: pointwise.batch_normalization,
+    LayerNormalization: pointwise.layer_normalization,
+    Merge: pointwise.merge,
+    Concatenate: pointwise.concatenate,
+    Scaling: pointwise.scaling,
+    Unscaling: pointwise.unscaling,
+    Embedding: temporal.embedding,
+    Masking: temporal.masking,
+    Conv1D: temporal.conv1d,
+    Pooling1D: temporal.pooling,
+    GlobalPooling1D: temporal.global_pooling,
+    RepeatVector: temporal.repeat_vector,
+    Reshape: temporal.reshape,
+    Permute: temporal.permute,
+}

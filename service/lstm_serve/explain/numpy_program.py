@@ -1,0 +1,143 @@
+"""The way from one input to its answer as a program in NumPy, for `inspect` to print."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lstm_serve.engine.activations import Activation
+from lstm_serve.engine.operations.base import Layer
+from lstm_serve.engine.recurrence import Mask, Shape
+from lstm_serve.errors import InvalidInput
+from lstm_serve.explain.describe import registry
+from lstm_serve.explain.describe.activations import numpy_of
+from lstm_serve.explain.describe.description import Words, axes, shown
+from lstm_serve.model.model import Model
+
+WIDTH = 98
+
+
+def inputs(model: Model) -> list[Shape]:
+    """The shape of each node's first input, the batch axis left out."""
+    shapes = [model.input_shape, *model.shapes]
+    return [shapes[node.inputs[0]] for node in model.nodes]
+
+
+def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading: str) -> list[str]:
+    """The program for a model loaded from `path` by `loading`, in Python; `found` has its arrays' paths, by layer.
+
+    Or else which layer it is that has no short form.
+    """
+    said = [registry.of(node.layer, shape) for node, shape in zip(model.nodes, inputs(model), strict=True)]
+    bodies = [
+        each.masked if masked and each.masked is not None else each.numpy
+        for each, masked in zip(said, _masked(model), strict=True)
+    ]
+    activations = {activation: numpy_of(activation) for each in said for activation in each.activations}
+    reason = _no_short_form(model, said, activations)
+    if reason is not None:
+        text = (
+            f"This model has no short form in NumPy: {reason}. `inspect --trace INPUT` shows the values along the way."
+        )
+        return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    # What a name stands for in one layer after another is said before each.
+    again = {
+        code
+        for activation, code in activations.items()
+        if any(other.name == activation.name and activations[other] != code for other in activations)
+    }
+    imports = [*["import math"] * any("math." in str(code) for code in activations.values()), "import numpy as np"]
+    weighted = list(dict.fromkeys(node.layer.name for node in model.nodes if node.layer.weights))
+    if all(name in found for name in weighted):
+        given = [
+            "import h5py",
+            *imports,
+            "",
+            "paths = {",
+            *(line for name in weighted for line in _listed(name, found[name])),
+            "}",
+            f"with h5py.File({str(path)!r}) as file:",
+            "    w = {name: [np.asarray(file[path], np.float32) for path in paths[name]] for name in paths}",
+        ]
+    else:
+        given = [
+            *imports,
+            "from lstm_serve import load_model",
+            "",
+            f"nodes = {loading}.nodes",
+            "w = {node.layer.name: list(node.layer.weights.values()) for node in nodes}",
+            "# in Keras 2 and 3: w = {layer.name: layer.get_weights() for layer in model.layers}",
+        ]
+    return [
+        *given,
+        *dict.fromkeys(_function(activation, code) for activation, code in activations.items() if code not in again),
+        "",
+        f"def predict(x):  # one input, {axes(model.input_shape)}",
+        f"    y = np.asarray(x, np.{np.dtype(model.input_dtype)})",
+        *(
+            f"    {line}".replace(" = arrays", f" = w[{node.layer.name!r}]")
+            for node, each, body in zip(model.nodes, said, bodies, strict=True)
+            for line in (
+                *(_function(used, activations[used]) for used in each.activations if activations[used] in again),
+                *(body or ()),
+            )
+        ),
+        f"    return y  # {axes(model.output_shape)}",
+    ]
+
+
+def _no_short_form(model: Model, said: Sequence[Words], activations: Mapping[Activation, str | None]) -> str | None:
+    """Which layer it is that has none, and why; None where the whole model has one."""
+    sources = ["the input", *(shown(node.layer.name, 30) for node in model.nodes)]
+    titles = [f"{shown(node.layer.name)} ({node.layer.keras_class})" for node in model.nodes]
+    apart = [(len(node.inputs) < 2, k) for k, node in enumerate(model.nodes) if node.inputs != (k,)]
+    if apart:  # of these rather one that joins
+        _, k = min(apart)
+        fed = shown(" and ".join(sources[place] for place in model.nodes[k].inputs), 100)
+        return f"{titles[k]} takes {fed}, and a program is of one layer after the other"
+    named: dict[str, Layer] = {}
+    for title, node, each in zip(titles, model.nodes, said, strict=True):
+        if each.numpy is None:
+            return f"{title} has none"
+        if named.setdefault(node.layer.name, node.layer) is not node.layer:
+            return f"{title} has the name of another layer"
+        for used in each.activations:
+            if activations[used] is None:
+                return f"{title} has the activation {used.name}, {used.formula}"
+            if any(other.name == used.name and activations[other] != activations[used] for other in each.activations):
+                return f"{title} has two functions of the name {used.name}"
+    return None
+
+
+def _function(activation: Activation, code: str | None) -> str:
+    return f"{activation.name} = lambda x: {code}"
+
+
+def _masked(model: Model) -> list[bool]:
+    """For each layer whether its input comes with a mask: what the layers do with some input tells."""
+    masks: list[Mask] = [None]
+    values = [np.zeros((1, *_some_shape(model)), model.input_dtype)]
+    with np.errstate(all="ignore"):
+        for layer, places in model.nodes:
+            y, mask = layer([values[k] for k in places], [masks[k] for k in places])
+            values.append(y)
+            masks.append(mask)
+    return [any(masks[k] is not None for k in node.inputs) for node in model.nodes]
+
+
+def _some_shape(model: Model) -> tuple[int, ...]:
+    """The shape of an input that is long enough for all layers."""
+    shape: tuple[int, ...] = ()
+    for size in (1, 16, 256, 4096):
+        shape = tuple(n or size for n in model.input_shape)
+        try:
+            model.check_free(shape)
+        except InvalidInput:
+            continue
+        break
+    return shape
+
+
+def _listed(name: str, paths: Sequence[str]) -> list[str]:
+    return [f"    {name!r}: [", *(f"        {path!r}," for path in paths), "    ],"]

@@ -1,0 +1,243 @@
+"""What `inspect` prints of a model: what is known of it, its layers, its arrays, and how they lead to the answers.
+
+Plain text, at most about 100 columns wide, the same each time. What is to be said of a class of layers is in `words`.
+"""
+
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lstm_serve.engine.operations.base import Scaling
+from lstm_serve.errors import ModelError, WrongNumbers
+from lstm_serve.explain import hdf5_paths, numpy_program
+from lstm_serve.explain.describe import registry
+from lstm_serve.explain.describe.description import axes, shown
+from lstm_serve.loading.sidecars import card, golden
+from lstm_serve.model.model import TOLERANCE, Model
+
+WIDTH = 98
+
+
+def report(model: Model, path: Path, missed: ModelError | None = None, told: Mapping[str, Any] | None = None) -> str:
+    """The whole report on a model loaded from `path`, with `told` besides, the keyword arguments of load_model.
+
+    `missed` says why its golden predictions were not reproduced.
+    """
+    found = hdf5_paths.of(path, (node.layer for node in model.nodes))
+    sections = [
+        ("MODEL", _known(model, path, missed)),
+        ("LAYERS", _layers(model)),
+        ("ARRAYS", _arrays(model, found)),
+        ("FROM INPUT TO ANSWER", _way(model)),
+        ("EASILY MISTAKEN", _slips(model)),
+        ("THE SAME IN NUMPY", numpy_program.lines(model, path, found, loading(path, told or {}))),
+    ]
+    return "\n".join("\n".join([title, *lines, ""]) for title, lines in sections)
+
+
+def head(model: Model, path: Path, missed: ModelError | None = None) -> str:
+    """The beginning of a trace: which model it is, and whether its numbers are right."""
+    lines = [*_fact("file", shown(str(path), 200)), *_fact("saved by", _saved_by(model))]
+    return "\n".join(["MODEL", *lines, *_verified(model, path, missed), ""])
+
+
+def loading(path: Path, told: Mapping[str, Any]) -> str:
+    """The call that loads the model, in Python."""
+    return f"load_model({', '.join([repr(str(path)), *(f'{name}={value!r}' for name, value in told.items())])})"
+
+
+def _known(model: Model, path: Path, missed: ModelError | None) -> list[str]:
+    origin, about = model.origin, model.about
+    beside = card.path_of(path)
+    facts = [
+        ("file", shown(str(path), 200)),
+        ("format", origin.format),
+        ("saved by", _saved_by(model)),
+        ("sha256", origin.sha256),
+        *([] if origin.told_sha256 is None else [("digest", f"{origin.digest}, with what the card or a file says")]),
+        ("card", f"{'' if beside.exists() else 'none: there is no file '}{shown(beside.name, 200)}"),
+        ("name", f"{about.name}, version {about.version}"),
+        *([] if about.description is None else [("about", shown(about.description, 1000))]),
+        ("input", f"{axes((None, *model.input_shape))}, None being the batch; {_input(model)}"),
+    ]
+    if about.features is not None:
+        columns = [f.name if f.unit is None else f"{f.name} [{f.unit}]" for f in about.features]
+        facts.append(("features", ", ".join(shown(column) for column in columns)))
+    facts.append(("output", f"{axes((None, *model.output_shape))}: {_output(model)}"))
+    if about.classes is not None:
+        facts.append(("classes", ", ".join(f"{k} = {shown(label)}" for k, label in enumerate(about.classes))))
+    facts.append(("assumed", "; ".join(origin.assumed) or "nothing: the file says all that the numbers depend on"))
+    if origin.rounding is not None:
+        keras = f"Keras' own float32 answers are up to {origin.rounding:.2g} from those of float64"
+        facts.append(("precision", f"ill-conditioned: {keras}, so it is held to {origin.tolerance:.2g} of them"))
+    elif origin.tolerance != TOLERANCE:
+        facts.append(("precision", f"computed in float32, held to {origin.tolerance:g} of what Keras answers"))
+    lines = [line for name, text in facts for line in _fact(name, text)]
+    return lines + _verified(model, path, missed)
+
+
+def _saved_by(model: Model) -> str:
+    keras = model.origin.keras
+    return "a Keras whose version the file does not tell" if keras is None else f"Keras {keras}"
+
+
+def _verified(model: Model, path: Path, missed: ModelError | None) -> list[str]:
+    origin, beside = model.origin, shown(golden.path_of(path).name, 200)
+    if missed is not None:
+        gave = "THIS MODEL DOES NOT GIVE WHAT KERAS GAVE"
+        why = gave if isinstance(missed, WrongNumbers) else "ITS GOLDEN PREDICTIONS CANNOT BE READ"
+        return [
+            *_fact("verified", f"*** NO: {why} ***"),
+            *_fact("", shown(str(missed), 1000)),
+            *_fact("", "It is not served, and nothing that it answers should be believed."),
+        ]
+    if origin.verified:
+        return _fact(
+            "verified",
+            f"yes: it reproduces the {origin.golden_rows} predictions of Keras in {beside}; the worst difference is "
+            f"{origin.golden_difference:.2g}, and {origin.tolerance:.2g} is allowed",
+        )
+    return [
+        *_fact(
+            "verified",
+            f"not verified: there is no {beside} beside it. Where its Keras runs, with inputs x (some 32 rows), two "
+            "lines make it:",
+        ),
+        "                y = model.predict(x)",
+        f'                np.savez("{beside}", x=x, y=y)',
+    ]
+
+
+def _fact(name: str, text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
+
+
+def _input(model: Model) -> str:
+    (timesteps, *_) = model.input_shape or (None,)
+    steps = f"{'any number of' if timesteps is None else timesteps} time steps"
+    if model.id_limit is not None:
+        return f"{steps} of one id each, an integer from 0 to {model.id_limit - 1}"
+    if len(model.input_shape) != 2:
+        return "the rest one input"
+    return f"{steps} of {model.input_shape[1]} features each"
+
+
+def _output(model: Model) -> str:
+    return {
+        "classes": f"the probabilities of {model.output_shape[-1]} classes, which add up to 1",
+        "binary": "the probability of class 1, against class 0",
+        "labels": f"the probabilities of {model.output_shape[-1]} classes, each by itself",
+        "steps": f"for each step the probabilities of {model.output_shape[-1]} classes, which add up to 1",
+        "values": "values, not probabilities",
+    }[model.kind]
+
+
+def _layers(model: Model) -> list[str]:
+    """What Keras' model.summary() shows; what a layer is fed with only where that is not the layer above."""
+    rows: list[tuple[str, ...]] = [("layer", "class", "output shape", "parameters")]
+    rows.append(("(input)", "InputLayer", axes((None, *model.input_shape)), "0"))
+    for node, shape in zip(model.nodes, model.shapes, strict=True):
+        parameters = sum(array.size for array in node.layer.weights.values())
+        rows.append((shown(node.layer.name, 30), node.layer.keras_class, axes((None, *shape)), f"{parameters:,}"))
+    rows.append(("total", "", "", f"{model.parameters:,}"))
+    if not _is_chain(model):
+        names = ["(input)", *(shown(node.layer.name, 30) for node in model.nodes)]
+        fed = [shown(", ".join(names[k] for k in node.inputs), 40) for node in model.nodes]
+        rows = [(*row, source) for row, source in zip(rows, ("fed by", "", *fed, ""), strict=True)]
+    lines = _columns(rows, right=3)
+    size = 4 * model.parameters
+    return [*lines, f"  {model.parameters:,} parameters, {size:,} bytes as float32"]
+
+
+def _arrays(model: Model, found: Mapping[str, Sequence[str]]) -> list[str]:
+    lines = []
+    for node, shape in zip(model.nodes, numpy_program.inputs(model), strict=True):
+        layer = node.layer
+        name = f"  {shown(layer.name)} ({layer.keras_class})"
+        if not layer.weights:
+            lines.append(f"{name}: none")
+            continue
+        roles = registry.of(layer, shape).roles
+        lines.append(f"{name}, in the order of its get_weights():")
+        rows = _columns(
+            [
+                (f"  [{k}] {array}", axes(values.shape), roles.get(array, ""))
+                for k, (array, values) in enumerate(layer.weights.items())
+            ]
+        )
+        # By its path in the file, under each.
+        paths = found.get(layer.name, [])
+        for row, path in itertools.zip_longest(rows, paths):
+            lines += [row] if path is None else [row, f"        {shown(path, 90)}"]
+    return lines
+
+
+def _way(model: Model) -> list[str]:
+    lines = [f"  x is one input, {axes(model.input_shape)}; @ is the matrix product, all else goes element by element."]
+    shapes = numpy_program.inputs(model)
+    names = ["x", *(shown(node.layer.name, 30) for node in model.nodes)]
+    for k, (node, shape, output) in enumerate(zip(model.nodes, shapes, model.shapes, strict=True), start=1):
+        source = ", ".join(f"the output of {names[i]}" if i else "the model's input" for i in node.inputs)
+        lines += [
+            f"  {k}. {shown(node.layer.name)} ({node.layer.keras_class}): x {axes(shape)} is {source}",
+            *(f"       {line}" for line in registry.of(node.layer, shape).way),
+            f"       so y is {axes(output)}",
+        ]
+    threshold = f"{model.about.threshold:g}"
+    ends = {
+        "classes": "The last y are the probabilities. The class answered is the place of the largest, counted from 0.",
+        "binary": f"The last y is the probability of class 1; from {threshold} on the class answered is 1, else 0.",
+        "labels": f"The last y are the probabilities. The classes from {threshold} on are those answered.",
+        "steps": "The last y are the probabilities. The class answered for a step is the place of its largest, counted "
+        "from 0.",
+        "values": "The last y are the values answered.",
+    }
+    # Long names and many inputs make long lines.
+    return [
+        part
+        for line in (*lines, f"  {ends[model.kind]}")
+        for part in textwrap.wrap(line, WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False)
+    ]
+
+
+def _slips(model: Model) -> list[str]:
+    own = [node.layer for node in model.nodes if not isinstance(node.layer, Scaling)]
+    counted = [(layer, len(layer.weights)) for layer in own if layer.weights]
+    slips = []
+    if counted:
+        total = sum(count for _, count in counted)
+        parts = ", ".join(
+            f"{count} of {shown(layer.name, 30)} ({', '.join(layer.weights)})" for layer, count in counted
+        )
+        slips.append(f"The arrays are {total}: {parts}. An input layer has none.")
+    for node, shape in zip(model.nodes, numpy_program.inputs(model), strict=True):
+        slips += registry.of(node.layer, shape).slips
+    if len(own) > 1:
+        slips.append(
+            f"[model.get_weights() for layer in model.layers] gives the whole list {len(own)} times; "
+            "[layer.get_weights() for layer in model.layers] gives each layer's."
+        )
+    return [
+        line
+        for slip in dict.fromkeys(slips)
+        for line in textwrap.wrap(slip, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
+    ]
+
+
+def _is_chain(model: Model) -> bool:
+    return all(node.inputs == (k,) for k, node in enumerate(model.nodes))
+
+
+def _columns(rows: Sequence[Sequence[str]], right: int | None = None) -> list[str]:
+    """Rows as aligned columns; the column `right` to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "   ".join(
+            cell.rjust(width) if k == right else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

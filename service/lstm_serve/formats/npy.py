@@ -1,0 +1,92 @@
+"""NumPy's .npy and .npz files, read without pickle and without trusting the sizes that they declare.
+
+Formats: numpy.lib.format, and a zip of .npy members.
+"""
+
+import io
+import lzma
+import math
+import zipfile
+import zlib
+from collections.abc import Collection
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_serve.errors import UnreadableFile
+from lstm_serve.formats.zip_file import check_directory
+
+NPY_MAGIC = b"\x93NUMPY"
+ZIP_MAGIC = b"PK\x03\x04"
+MAX_BYTES = 128 << 20
+MAX_MEMBERS = 4096
+MAX_AXES = 32
+
+AnyArray = npt.NDArray[Any]
+
+
+class HoldsObjects(UnreadableFile):
+    """An array of Python objects, which is a pickle."""
+
+
+def read_npy(source: BinaryIO, name: str = "the .npy file", limit: int = MAX_BYTES) -> AnyArray:
+    """The array of a .npy file. Raises UnreadableFile for anything but plain numbers of the declared size."""
+    data = source.read(limit + 1)
+    if len(data) > limit:
+        raise UnreadableFile(f"{name} is larger than {limit >> 20} MiB")
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read_header(stream)
+    except Exception as error:  # noqa: BLE001 - its header is a Python literal: a tokenizer's error, an IndexError ...
+        raise UnreadableFile(f"{name} is not a NumPy array, or is damaged: {str(error)[:100]}") from None
+    if dtype.hasobject:
+        raise HoldsObjects(
+            f"{name} holds Python objects, which only pickle can read, and a pickle can run any code. "
+            "Save plain numbers instead, with np.save, or np.savez for several arrays"
+        )
+    if dtype.kind not in "fiub":
+        raise UnreadableFile(f"{name} holds {dtype} {shape}, where numbers were expected")
+    if len(shape) > MAX_AXES or any(type(size) is not int or not 0 <= size <= limit for size in shape):
+        raise UnreadableFile(f"{name} declares the shape {str(shape)[:100]}, which is none of an array")
+    expected, came = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+    if expected != came:
+        raise UnreadableFile(f"{name} declares {dtype} {shape}, {expected} bytes of numbers, and holds {came}")
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran_order else "C")
+
+
+def read_npz(source: BinaryIO, only: Collection[str] | None = None, limit: int = MAX_BYTES) -> dict[str, AnyArray]:
+    """The arrays of a .npz file, by name, in the file's order; of the named ones alone, where some are named.
+
+    They may take `limit` bytes.
+    """
+    check_directory(source)
+    try:
+        with zipfile.ZipFile(source) as archive:
+            members = archive.infolist()
+            names = [member.filename for member in members]
+            if len(members) > MAX_MEMBERS or len(set(names)) != len(names):
+                raise UnreadableFile(f"the .npz file has {len(members)} members, too many or some of them twice")
+            if sum(member.file_size for member in members) > limit:
+                raise UnreadableFile(f"the .npz file unpacks to more than {limit >> 20} MiB")
+            arrays = {}
+            for name in names:
+                if only is not None and name.removesuffix(".npy") not in only:
+                    continue
+                with archive.open(name) as member:
+                    arrays[name.removesuffix(".npy")] = read_npy(member, f"the member {name[:100]!r}", limit)  # type: ignore[arg-type]
+            return arrays
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
+        raise UnreadableFile(f"the .npz file is damaged: {str(error)[:100]}") from None

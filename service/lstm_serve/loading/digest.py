@@ -1,0 +1,30 @@
+"""What the numbers depend on beside the model's own file: one digest over all of it."""
+
+import hashlib
+import json
+
+from lstm_serve.loading.sidecars.architecture_json import Described
+from lstm_serve.loading.sidecars.card import Card
+
+
+def of(sha256: str, card: Card, described: Described | None) -> str | None:
+    """The sha256 of the model's own and of what was said besides it, by which its answers are told apart.
+
+    None where nothing was said that they depend on.
+    """
+    said = {
+        "scaling": None if card.scaling is None else [card.scaling.offset, card.scaling.divisor],
+        "output_scaling": None
+        if card.output_scaling is None
+        else [card.output_scaling.offset, card.output_scaling.divisor],
+        "recurrent_activation": card.recurrent_activation,
+        "output_activation": card.output_activation,
+        "return_sequences": card.return_sequences,
+        "threshold": card.threshold,
+        "architecture": None if described is None else described.config,
+        "keras": None if described is None or described.keras is None else described.keras.text,
+    }
+    told = {name: value for name, value in said.items() if value is not None}
+    if not told:
+        return None
+    return hashlib.sha256(json.dumps({"model": sha256, **told}, sort_keys=True).encode()).hexdigest()

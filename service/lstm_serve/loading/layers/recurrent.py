@@ -1,0 +1,142 @@
+"""Recurrent layers of a file, made into those of the engine: a function a cell, and the layers around cells."""
+
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+from lstm_serve.engine.activations import Activation, Array
+from lstm_serve.engine.operations.base import Layer
+from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
+from lstm_serve.engine.operations.wrappers import Stacked
+from lstm_serve.engine.recurrence import Recurrent, Shape
+from lstm_serve.errors import MissingFact, UnreadableFile
+from lstm_serve.loading.config.options import Options
+from lstm_serve.loading.layers import gate_layouts
+from lstm_serve.loading.layers.checks import expect, last_axis, with_bias
+from lstm_serve.loading.refusals import STATEFUL
+
+
+class Flow(TypedDict):
+    """What a recurrent layer of any class has."""
+
+    name: str
+    return_sequences: bool
+    go_backwards: bool
+    zero_output_for_mask: bool
+
+
+def _flow(options: Options) -> Flow:
+    options.refuse_unless("stateful", expected=False, why=STATEFUL)
+    options.refuse_unless("time_major", expected=False, why="time is expected on the second axis")
+    # The states have no reader: a graph that uses one is refused where it is read.
+    options.ignore("return_state", "num_constants", "input_dim", "input_length")
+    return {
+        "name": options.name,
+        "return_sequences": options.take("return_sequences", bool, default=False),
+        "go_backwards": options.take("go_backwards", bool, default=False),
+        "zero_output_for_mask": options.take("zero_output_for_mask", bool, default=False),
+    }
+
+
+class Cell(Flow):
+    """What a layer of any class with one cell has."""
+
+    kernel: Array
+    recurrent_kernel: Array
+    bias: Array | None
+    activation: Activation
+
+
+def _cell(options: Options, arrays: Sequence[Array], flow: Flow, **shapes: tuple[int, ...]) -> Cell:
+    options.ignore("consume_less")
+    (kernel, recurrent_kernel), bias = with_bias(options, arrays, **shapes)
+    activation = options.activation("activation", "tanh")
+    return {**flow, "kernel": kernel, "recurrent_kernel": recurrent_kernel, "bias": bias, "activation": activation}
+
+
+def _lstm(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -> Recurrent:
+    units = options.size("units")
+    columns = 4 * units
+    arrays = gate_layouts.lstm(arrays, units)
+    cell = _cell(options, arrays, flow, kernel=(features, columns), recurrent_kernel=(units, columns), bias=(columns,))
+    return LSTM(**cell, recurrent_activation=options.activation("recurrent_activation", _default_gate(options)))
+
+
+def _gru(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -> Recurrent:
+    units = options.size("units")
+    columns = 3 * units
+    arrays = gate_layouts.gru(arrays, units)
+    # Where there is a bias, its shape tells what the option says; the option came with Keras 2.1.5.
+    told = len(arrays) == 3 and arrays[2].ndim == 2
+    if options.config.get("reset_after") is None and len(arrays) != 3 and not options.keras.known:
+        raise MissingFact(f"nothing tells whether the {options} has reset_after: give it in the architecture")
+    reset_after = options.take("reset_after", bool, default=told) or (told and options.class_name == "CuDNNGRU")
+    bias = (2, columns) if reset_after else (columns,)
+    cell = _cell(options, arrays, flow, kernel=(features, columns), recurrent_kernel=(units, columns), bias=bias)
+    return GRU(
+        **cell,
+        recurrent_activation=options.activation("recurrent_activation", _default_gate(options)),
+        reset_after=reset_after,
+    )
+
+
+def _simple_rnn(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -> Recurrent:
+    units = options.size("units")
+    cell = _cell(options, arrays, flow, kernel=(features, units), recurrent_kernel=(units, units), bias=(units,))
+    return SimpleRNN(**cell)
+
+
+CELLS: dict[str, Callable[[Options, Sequence[Array], int, Flow], Recurrent]] = {
+    "LSTM": _lstm,
+    "GRU": _gru,
+    "SimpleRNN": _simple_rnn,
+    "CuDNNLSTM": _lstm,
+    "CuDNNGRU": _gru,
+}
+
+
+def _default_gate(options: Options) -> str:
+    if options.config.get("recurrent_activation") is not None:
+        return ""
+    if options.class_name.startswith("CuDNN"):
+        return "sigmoid"
+    gate = options.keras.default_gate
+    if gate is None:
+        raise MissingFact(
+            f"nothing tells the recurrent_activation of the {options}. It was hard_sigmoid by default before Keras 2.3 "
+            "and TensorFlow 2, and is sigmoid since: give it in the architecture"
+        )
+    options.assume(f"recurrent_activation = {gate}, the default of Keras {options.keras.text or '1.0'}")
+    return gate
+
+
+def recurrent(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+    """A layer of one of these cells."""
+    return CELLS[options.class_name](options, arrays, last_axis(options, shapes, rank=2), _flow(options))
+
+
+def rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+    """A layer around a cell, or around several: these are layers one above the other."""
+    flow, features, cell = _flow(options), last_axis(options, shapes, rank=2), options.inner("cell")
+    cells = [cell] if cell else []
+    if cell is not None and cell.class_name == "StackedRNNCells":
+        cells = [cell.at("cells", k) for k in range(len(cell.take("cells", list)))]
+    if not cells:
+        raise UnreadableFile(f"the {options} has no cell")
+    layers: list[Recurrent] = []
+    for k, inner in enumerate(cells):
+        build_cell = CELLS[inner.class_name.removesuffix("Cell")]
+        count = 2 + (inner.config.get("use_bias") is not False)
+        last = k == len(cells) - 1
+        steps: Flow = {
+            "name": options.name if len(cells) == 1 else inner.name,
+            "return_sequences": flow["return_sequences"] or not last,
+            "go_backwards": flow["go_backwards"] and k == 0,
+            "zero_output_for_mask": flow["zero_output_for_mask"] and last,
+        }
+        layers.append(build_cell(inner, arrays if len(cells) == 1 else arrays[:count], features, steps))
+        inner.finish()
+        arrays, features = arrays[count:], layers[-1].units
+    if len(layers) == 1:
+        return layers[0]
+    expect(options, arrays)
+    return Stacked(name=options.name, layers=tuple(layers))

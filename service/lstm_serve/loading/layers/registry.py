@@ -1,0 +1,226 @@
+"""A layer of a file, made into a layer of the engine: one function a class, and the table of them."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+from lstm_serve.engine.activations import Array
+from lstm_serve.engine.operations.base import Layer
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
+from lstm_serve.engine.recurrence import Recurrent, Shape
+from lstm_serve.errors import UnreadableFile, Unsupported
+from lstm_serve.loading.config.options import ACTIVATION_LAYERS, MODELS, Options
+from lstm_serve.loading.layers import mask_rules, pointwise
+from lstm_serve.loading.layers.recurrent import CELLS, recurrent, rnn
+from lstm_serve.loading.refusals import MODEL_FOR_EACH_STEP, OPERATION, unsupported
+
+Builder = Callable[[Options, Sequence[Array], Sequence[Shape]], Layer]
+
+# The floats of one row of one layer's output, and the steps that a convolution may reach.
+MAX_ROW = 1 << 24
+
+
+class Kind(NamedTuple):
+    """A class of Keras' layers: what builds it, and its arrays in the order of `get_weights()`.
+
+    A name such as "bias?use_bias" is there where that option is not false.
+    """
+
+    build: Builder
+    arrays: tuple[str, ...] = ()
+
+
+def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+    """The engine's layer for a Keras layer.
+
+    `arrays` in the order of `get_weights()`, `shapes` of the inputs without the batch axis.
+    Raises Unsupported, by name, for a class or an option that is not implemented.
+    """
+    check_class(options.class_name, options.name, options.config)
+    check_call(options.class_name, options.name, len(shapes))
+    built = TABLE[options.class_name].build(options, arrays, shapes)
+    layer: Layer = replace(cast("Any", built), keras_class=options.class_name)
+    options.finish()
+    for size in layer.output_shape(shapes):
+        if size is not None and size < 1:
+            raise UnreadableFile(f"the {options} would give an empty output for the input shape {shapes[0]}")
+    if math.prod(size or 1 for size in layer.output_shape(shapes)) > MAX_ROW:
+        raise Unsupported(f"the {options} gives {layer.output_shape(shapes)}, more than {MAX_ROW} numbers for one row")
+    return layer
+
+
+def check_class(class_name: str, name: str, config: Mapping[str, Any]) -> None:
+    """Refuse a class of layers that is not implemented, or that of a layer which one holds where it is not."""
+    if class_name not in TABLE:
+        raise unsupported(class_name, name, TABLE)
+    for held, inner in _held(class_name, config):
+        what = f"the {class_name} layer {name[:100]!r} holds a {held[:100]}"
+        if class_name == "TimeDistributed" and held in MODELS:
+            raise Unsupported(f"{what}: {MODEL_FOR_EACH_STEP}")
+        if class_name == "TimeDistributed" and held in NOT_EACH_STEP:
+            raise Unsupported(f"{what}, which is not supported for each time step by itself")
+        if class_name == "Bidirectional" and held not in RECURRENT:
+            raise Unsupported(f"{what}, where one of {', '.join(sorted(RECURRENT))} is supported")
+        if class_name != "RNN":
+            check_class(held, str(inner.get("name", name)), inner)
+        elif held.removesuffix("Cell") not in CELLS:
+            raise Unsupported(f"{what}, where a cell of {', '.join(sorted(CELLS))} is supported")
+
+
+def _held(class_name: str, config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The class and config of each layer, or of each cell, that a layer holds."""
+    keys = {"Bidirectional": ("layer", "backward_layer"), "TimeDistributed": ("layer",), "RNN": ("cell",)}
+    held = [layer for key in keys.get(class_name, ()) if (layer := layer_in(config, key)) is not None]
+    return cells_of(held[0][1]) if held and held[0][0] == "StackedRNNCells" else held
+
+
+def check_call(class_name: str, name: str, inputs: int) -> None:
+    """Refuse a number of inputs that the layers of a class do not take."""
+    if class_name.startswith(OPERATION):
+        raise unsupported(class_name, name, TABLE)
+    if inputs == 0:
+        raise UnreadableFile(f"the {class_name} layer {name[:100]!r} has no input")
+    if class_name not in MERGING and inputs != 1:
+        states = " (an initial_state?)" if class_name in RECURRENT | {"Bidirectional"} else ""
+        raise Unsupported(f"the {class_name} layer {name[:100]!r} has {inputs} inputs{states}, where one is supported")
+
+
+def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
+    """The names of a layer's arrays, in the order of `get_weights()`, as far as its config tells."""
+
+    def inside(key: str, prefix: str = "") -> list[str]:
+        layer = layer_in(config, key)
+        return [] if layer is None else [prefix + name for name in array_names(*layer)]
+
+    if class_name == "Bidirectional":
+        return inside("layer", "forward/") + (inside("backward_layer", "backward/") or inside("layer", "backward/"))
+    if class_name in {"TimeDistributed", "RNN"}:
+        return inside("layer" if class_name == "TimeDistributed" else "cell")
+    if class_name == "StackedRNNCells":
+        listed = [array_names(*cell) for cell in cells_of(config)]
+        return [f"{k}/{name}" for k, names in enumerate(listed) for name in names]
+    if class_name == "Normalization" and config.get("mean") is not None:
+        return []
+    if class_name in KERAS_1_GATES and config.get("consume_less", "gpu") != "gpu":
+        return [f"{name}_{gate}" for gate in KERAS_1_GATES[class_name] for name in "WUb"]
+    kind = TABLE.get(class_name.removesuffix("Cell"))
+    names = [name.partition("?") for name in kind.arrays] if kind else []
+    return [name for name, _, option in names if config.get(option, True)]
+
+
+def layer_in(config: Mapping[str, Any], key: str) -> tuple[str, dict[str, Any]] | None:
+    """The class and config of the layer that an option holds; None where it holds none.
+
+    No layer around a Bidirectional is supported, and each of them in another would double what there is to read.
+    """
+    layer = config.get(key)
+    if not isinstance(layer, dict) or not isinstance(layer.get("config"), dict):
+        return None
+    if layer.get("class_name") == "Bidirectional":
+        raise Unsupported("a Bidirectional layer is inside another layer, which is not supported")
+    return str(layer.get("class_name")), layer["config"]
+
+
+def cells_of(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The class and config of each cell in a StackedRNNCells' config."""
+    cells = config.get("cells")
+    return [
+        (str(cell.get("class_name")), cell["config"])
+        for cell in (cells if isinstance(cells, list) else [])
+        if isinstance(cell, dict) and isinstance(cell.get("config"), dict)
+    ]
+
+
+# Keras 1 keeps the gates apart, unless it was told to consume less memory of a GPU.
+KERAS_1_GATES = {"LSTM": "icfo", "GRU": "zrh"}
+
+# Arrays that no training step changes: in a nested model they come after all that one does.
+NOT_TRAINED = frozenset({"moving_mean", "moving_variance", "mean", "variance", "count"})
+
+
+def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+    merge_mode = options.choice("merge_mode", ("concat", "sum", "mul", "ave"), "concat")
+    forward, backward = options.inner("layer"), options.inner("backward_layer")
+    options.ignore("return_sequences", "return_state", "stateful", "input_dim", "input_length")
+    if forward is None:
+        raise UnreadableFile(f"the {options} holds no layer")
+    if backward is None:
+        turned = {**forward.config, "go_backwards": not forward.config.get("go_backwards", False)}
+        backward = forward.with_config(turned)
+    half = len(array_names(forward.class_name, forward.config))
+    built: list[Recurrent | Stacked] = []
+    for inner, part in ((forward, arrays[:half]), (backward, arrays[half:])):
+        layer = cast("Recurrent | Stacked", build(inner, part, shapes))
+        built.append(_with_zeros(layer, zeros=mask_rules.zeroed(inner)))
+    if built[0].return_sequences != built[1].return_sequences or built[0].go_backwards == built[1].go_backwards:
+        raise UnreadableFile(f"the two directions of the {options} do not fit together")
+    merged = Bidirectional(name=options.name, forward=built[0], backward=built[1], merge_mode=cast("Any", merge_mode))
+    if merge_mode != "concat" and built[0].output_shape(shapes) != built[1].output_shape(shapes):
+        raise UnreadableFile(f"the two directions of the {options} have different units")
+    return merged
+
+
+def _with_zeros(layer: Recurrent | Stacked, *, zeros: bool) -> Recurrent | Stacked:
+    if isinstance(layer, Stacked):
+        return replace(layer, layers=(*layer.layers[:-1], replace(layer.layers[-1], zero_output_for_mask=zeros)))
+    return replace(layer, zero_output_for_mask=zeros)
+
+
+def _time_distributed(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+    inner = options.inner("layer")
+    options.ignore("input_dim", "input_length")
+    (shape,) = shapes
+    if inner is None or len(shape) < 2:
+        raise UnreadableFile(f"the {options} holds no layer, or is given the shape {shape} without time steps")
+    if inner.class_name in {"Dense", "Dropout", "Activation"}:  # these work on the last axis of any shape
+        return build(inner.renamed(options.name), arrays, shapes)
+    return TimeDistributed(name=options.name, layer=build(inner, arrays, [shape[1:]]))
+
+
+GATED = ("kernel", "recurrent_kernel", "bias?use_bias")
+SCALED = ("gamma?scale", "beta?center")
+
+TABLE: dict[str, Kind] = {
+    **dict.fromkeys(CELLS, Kind(recurrent, GATED)),
+    "RNN": Kind(rnn),
+    "Bidirectional": Kind(_bidirectional),
+    "TimeDistributed": Kind(_time_distributed),
+    "Dense": Kind(pointwise.dense, ("kernel", "bias?use_bias")),
+    "Conv1D": Kind(pointwise.conv1d, ("kernel", "bias?use_bias")),
+    "Embedding": Kind(pointwise.embedding, ("embeddings",)),
+    "Masking": Kind(pointwise.masking),
+    "MaxPooling1D": Kind(pointwise.pooling),
+    "AveragePooling1D": Kind(pointwise.pooling),
+    "GlobalMaxPooling1D": Kind(pointwise.global_pooling),
+    "GlobalAveragePooling1D": Kind(pointwise.global_pooling),
+    "Flatten": Kind(pointwise.reshape),
+    "Reshape": Kind(pointwise.reshape),
+    "Permute": Kind(pointwise.permute),
+    "RepeatVector": Kind(pointwise.repeat_vector),
+    **dict.fromkeys(
+        # The last two are TensorFlow 1's and 2.0's names of it.
+        ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2"),
+        Kind(pointwise.batch_normalization, (*SCALED, "moving_mean", "moving_variance")),
+    ),
+    "LayerNormalization": Kind(pointwise.layer_normalization, SCALED),
+    "Normalization": Kind(pointwise.normalization, ("mean", "variance", "count")),
+    "Rescaling": Kind(pointwise.rescaling),
+    "PReLU": Kind(pointwise.prelu, ("alpha",)),
+    "Activation": Kind(pointwise.activation),
+    **dict.fromkeys(ACTIVATION_LAYERS, Kind(pointwise.activation_layer)),
+    "Concatenate": Kind(pointwise.concatenate),
+    **dict.fromkeys(pointwise.JOINS, Kind(pointwise.merge)),
+    # Nothing is left of these at inference.
+    "Dropout": Kind(pointwise.identity),
+    "Identity": Kind(pointwise.identity),
+    "SpatialDropout1D": Kind(pointwise.identity),
+    "GaussianNoise": Kind(pointwise.identity),
+    "GaussianDropout": Kind(pointwise.identity),
+    "AlphaDropout": Kind(pointwise.identity),
+    "ActivityRegularization": Kind(pointwise.identity),
+}
+RECURRENT = frozenset({*CELLS, "RNN"})
+MERGING = frozenset({*pointwise.JOINS, "Concatenate"})
+# What works on more than one time step, or makes or joins masks.
+NOT_EACH_STEP = RECURRENT | MERGING | {"Masking", "Embedding", "TimeDistributed", "Bidirectional"}

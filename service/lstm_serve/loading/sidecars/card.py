@@ -1,0 +1,201 @@
+"""The card, `<stem>.card.json`: what a person adds to a model that its file does not tell."""
+
+import codecs
+import contextlib
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from lstm_serve.errors import UnreadableFile
+from lstm_serve.formats.folder import opened
+from lstm_serve.formats.text import without_mark
+from lstm_serve.loading.sidecars import scaling as scalings
+from lstm_serve.loading.sidecars.scaling import ScalingCard
+from lstm_serve.model.model import Feature
+
+MAX_BYTES = 4 << 20
+
+
+def _printable(text: str) -> str:
+    if not text.replace("\n", " ").isprintable():
+        raise ValueError("holds control characters")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
+
+
+def _distinct(texts: list[str]) -> list[str]:
+    if len(set(texts)) != len(texts):
+        raise ValueError("each name must be given once")
+    return texts
+
+
+def _counted(version: object) -> object:
+    return str(version) if type(version) is int else version
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+
+
+class FeatureCard(_Part):
+    """An input column."""
+
+    name: Text
+    unit: Text | None = None
+    description: Text | None = None
+
+
+VERSION = r"^[1-9][0-9]{0,17}$"
+
+
+class Card(_Part):
+    """The fields of a card; all are optional. An unknown one is an error, so that a slip of the pen is not silence."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    version: Annotated[str, BeforeValidator(_counted), Field(pattern=VERSION)] | None = None
+    description: Text | None = None
+    classes: Annotated[list[Text], Field(min_length=2), AfterValidator(_distinct)] | None = None
+    features: list[Text | FeatureCard] | None = None
+    scaling: ScalingCard | None = None
+    output_scaling: ScalingCard | None = None
+    threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    timesteps: Annotated[int, Field(gt=0, lt=1 << 24)] | None = None
+    architecture: Annotated[str, Field(min_length=1)] | dict[str, Any] | list[dict[str, Any]] | None = None
+    recurrent_activation: Text | None = None
+    output_activation: Text | None = None
+    return_sequences: bool | None = None
+    metadata: dict[str, Any] = {}
+
+    @property
+    def columns(self) -> tuple[Feature, ...] | None:
+        """The features as records, whichever way the card writes them."""
+        if self.features is None:
+            return None
+        return tuple(
+            Feature(name=feature) if isinstance(feature, str) else Feature(**feature.model_dump())
+            for feature in self.features
+        )
+
+    @model_validator(mode="after")
+    def _distinct_columns(self) -> Self:
+        try:
+            _distinct([column.name for column in self.columns or ()])
+        except ValueError as error:
+            raise ValueError(f"features: {error}") from None
+        return self
+
+
+def stem_of(model: Path) -> str:
+    """What the files beside a model are called by: a file's name without extension; a folder's, which may have dots."""
+    return model.name if model.is_dir() else model.stem
+
+
+def called(model: Path) -> tuple[str, str]:
+    """The name and the version of a model without a card: a numbered folder is a version, as for KServe."""
+    folder = model.absolute() if model.is_dir() else model.absolute().parent
+    version = folder.name if re.fullmatch(VERSION, folder.name) else None
+    name = folder.parent.name if version is not None and model.is_dir() else ""
+    return name or stem_of(model), version or "1"
+
+
+def path_of(model: Path) -> Path:
+    """Where the card of a model lies: x.h5 has x.card.json."""
+    return model.with_name(f"{stem_of(model)}.card.json")
+
+
+def read(model: Path) -> Card:
+    """The card beside a model; an empty one where there is none. Raises UnreadableFile with what is wrong."""
+    path = path_of(model)
+    try:
+        with opened(path) as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return Card()
+    except OSError as error:
+        raise UnreadableFile(f"its card {path.name} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise UnreadableFile(f"its card {path.name} is larger than {MAX_BYTES >> 20} MiB")
+    data = without_mark(data)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UnreadableFile(f"its card {path.name} is text in UTF-16; save it as UTF-8")
+    _expect_once(data, path.name)
+    try:
+        return Card.model_validate_json(data)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        problems = dict.fromkeys(_in_words(problem["loc"], problem["type"], problem["msg"]) for problem in found)
+        raise UnreadableFile(f"its card {path.name} is wrong: {'; '.join(list(problems)[:5])}") from None
+
+
+def _expect_once(data: bytes, name: str) -> None:
+    """Refuse a field that is there twice, of which Pydantic would take the last."""
+    twice: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            twice.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        return made
+
+    with contextlib.suppress(ValueError, RecursionError):  # what is no JSON, Pydantic says
+        json.loads(data, object_pairs_hook=note)
+    if twice:
+        raise UnreadableFile(f"its card {name} is wrong: {twice[0][:100]!a} is there twice")
+
+
+# What is expected of a field.
+TEXT = "expected text, of at most 1000 characters"
+NAME = 'expected the name of an activation, such as "sigmoid"'
+SCALING = f"expected an object with {scalings.FORMS}, each a list of numbers"
+EXPECTED = {
+    "the card": 'expected an object, such as {"classes": ["good", "bad"]}',
+    "name": "expected letters, digits, '.', '_' and '-', a letter or a digit first",
+    "version": 'expected a whole number from 1 on, such as "3"',
+    "description": TEXT,
+    "classes": 'expected a list of two or more texts, such as ["good", "bad"]',
+    "features": "expected names, or objects with a name and, where there are any, a unit and a description",
+    "scaling": SCALING,
+    "output_scaling": SCALING,
+    "threshold": "expected a number above 0, and at most 1",
+    "timesteps": "expected a whole number from 1 on",
+    "architecture": "expected the name of a file beside the card, or what model.to_json() gives, or a list of layers",
+    "recurrent_activation": NAME,
+    "output_activation": NAME,
+    "return_sequences": "expected true, of a last layer that gives every step, or false",
+    "metadata": "expected an object",
+}
+SYNONYMS = {"labels": "classes", "class_names": "classes", "columns": "features", "normalization": "scaling"}
+
+
+def _in_words(where: tuple[str | int, ...], kind: str, message: str) -> str:
+    """What is wrong at a place of the card: ours where a validator of ours said it, else what was expected there."""
+    field = str(where[0])[:100] if where else "the card"
+    if kind == "json_invalid":
+        return f"{field}: is not valid JSON, {message.removeprefix('Invalid JSON: ')}"
+    if kind == "extra_forbidden" and len(where) == 1:
+        return _unknown(field, Card.model_fields, SYNONYMS)
+    if kind == "extra_forbidden" and field in {"scaling", "output_scaling"}:
+        unknown = _unknown(str(where[1])[:100], ScalingCard.model_fields, scalings.SYNONYMS)
+        return f"{field}.{unknown} It is {scalings.FORMS}"
+    # Where there are several forms, Pydantic has put the one that it has tried there.
+    several = field in {"architecture", "features"}
+    parts = [part for part in where[:2] if part == field or isinstance(part, int)] if several else where
+    place = ".".join(str(part)[:100] for part in parts) or field
+    if kind == "value_error" and not several:
+        own = message.removeprefix("Value error, ")
+        return f"{place}: {own}" if where else own
+    return f"{place}: {EXPECTED[field]}"
+
+
+def _unknown(name: str, fields: Iterable[str], synonyms: Mapping[str, str]) -> str:
+    near = difflib.get_close_matches(name, [*fields, *synonyms], n=1)
+    meant = synonyms.get(near[0], near[0]) if near else None
+    return f"{name} is not a field; " + (f"did you mean {meant}?" if meant else f"the fields are {', '.join(fields)}")

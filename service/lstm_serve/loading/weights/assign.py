@@ -1,0 +1,164 @@
+"""Which array belongs to which layer, in each of the ways in which files keep them.
+
+Everywhere the result is one list of arrays a layer, in the order of `get_weights()`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lstm_serve.engine.activations import Array
+from lstm_serve.errors import UnreadableFile
+from lstm_serve.loading.config.architecture import LayerSpec
+from lstm_serve.loading.layers.registry import NOT_TRAINED, RECURRENT, array_names, cells_of, layer_in
+
+Groups = Sequence[tuple[str, Sequence[Array]]]
+# By the path of the object that has them, as Keras 3 writes it: ("layers", "lstm", "cell").
+Tree = Mapping[tuple[str, ...], Sequence[Array]]
+
+
+def by_group(layers: Sequence[LayerSpec], groups: Groups) -> list[list[Array]]:
+    """From a legacy HDF5 file, whose groups are the model's own layers: by name, or else in order, as Keras does.
+
+    A model inside is one group: all that its layers train, and then all that they do not.
+    """
+    tops = _tops(layers)
+    weighted = [top for top in tops if any(array_names(layers[k].class_name, layers[k].config) for k in tops[top])]
+    named = dict(groups)
+    if not set(weighted) <= named.keys():
+        filled = [arrays for _, arrays in groups if arrays]
+        if len(filled) != len(weighted):
+            raise UnreadableFile(
+                f"the architecture has {len(weighted)} layers with weights ({', '.join(weighted)[:200]}), "
+                f"the file has {len(filled)} ({', '.join(name for name, arrays in groups if arrays)[:200]})"
+            )
+        named = dict(zip(weighted, filled, strict=True))
+    found: list[list[Array]] = [[] for _ in layers]
+    for top, members in tops.items():
+        for k, arrays in zip(members, _split([layers[k] for k in members], named.get(top, ())), strict=True):
+            found[k] = arrays
+    return found
+
+
+def in_order(layers: Sequence[LayerSpec], arrays: Sequence[Array]) -> list[list[Array]]:
+    """From `model.get_weights()`: layer after layer."""
+    counts = [len(array_names(layer.class_name, layer.config)) for layer in layers]
+    if sum(counts) != len(arrays):
+        raise UnreadableFile(
+            f"the architecture calls for {sum(counts)} arrays, the file has {len(arrays)}: they do not belong together"
+        )
+    rest = iter(arrays)
+    return [[next(rest) for _ in range(count)] for count in counts]
+
+
+def by_class(layers: Sequence[LayerSpec], tree: Tree) -> list[list[Array]]:
+    """From a Keras 3 weights file, which names a layer after its class and how many of them came before.
+
+    The numbers step by two where a layer with weights was counted twice (tf.keras 2.12, 2.13): only their order counts.
+    Source: _save_container_state of keras/src/saving/saving_lib.py.
+    """
+    found: list[list[Array]] = [[] for _ in layers]
+    _hand_out(layers, range(len(layers)), tree, ("layers",), found)
+    return found
+
+
+def _hand_out(
+    layers: Sequence[LayerSpec], members: Sequence[int], tree: Tree, place: tuple[str, ...], found: list[list[Array]]
+) -> None:
+    """Hand the arrays below `place` to those of the layers that stand there, and to those in the models that do."""
+    depth = place.count("layers") - 1
+    entries: dict[str, list[int]] = {}
+    for k in members:
+        entries.setdefault(layers[k].path[depth], []).append(k)
+    by_name: dict[str, list[list[int]]] = {}
+    for inside in entries.values():
+        if any(array_names(layers[k].class_name, layers[k].config) for k in inside):
+            first = layers[inside[0]]
+            class_name = first.models[depth] if len(first.path) > depth + 1 else first.class_name
+            by_name.setdefault(snake_case("Functional" if class_name == "Model" else class_name), []).append(inside)
+    for name, listed in by_name.items():
+        groups = _numbered(name, tree, place)
+        if len(groups) != len(listed):
+            raise UnreadableFile(
+                f"the architecture has {len(listed)} layers with weights of the class {name}, "
+                f"the file has {len(groups)}"
+            )
+        for group, inside in zip(groups, listed, strict=True):
+            first = layers[inside[0]]
+            if len(first.path) > depth + 1:
+                _hand_out(layers, inside, tree, (*place, group, "layers"), found)
+            else:
+                found[inside[0]] = _below(first.class_name, first.config, tree, (*place, group))
+
+
+def stack_of(tree: Tree, tops: set[str]) -> list[tuple[str | None, Sequence[Array]]] | None:
+    """The layers in their order, weightless ones first, where the file tells it: of one recurrent class, then Dense."""
+    recurrent = [name for name in ("lstm", "gru", "simple_rnn") if _numbered(name, tree, ("layers",))]
+    ordered = [group for name in (*recurrent, "dense") for group in _numbered(name, tree, ("layers",))]
+    if len(recurrent) != 1 or any(path[1] not in ordered for path in tree if len(path) > 1):
+        return None
+    weightless: list[tuple[str | None, Sequence[Array]]] = [(top, ()) for top in sorted(tops - set(ordered))]
+    weighted = [(group, tree.get(("layers", group, "cell"), tree.get(("layers", group), ()))) for group in ordered]
+    return [*weightless, *weighted]
+
+
+def _numbered(name: str, tree: Tree, place: tuple[str, ...]) -> list[str]:
+    """The children of `place` that are called `name`, name_1, name_2, ... and hold arrays, in that order."""
+    below = {path[len(place)] for path in tree if len(path) > len(place) and path[: len(place)] == place}
+    numbers = [
+        (int(match[1] or 0), child) for child in below if (match := re.fullmatch(rf"{name}(?:_(\d{{1,9}}))?", child))
+    ]
+    return [child for _, child in sorted(numbers)]
+
+
+def _below(class_name: str, config: Mapping[str, Any], tree: Tree, place: tuple[str, ...]) -> list[Array]:
+    """A layer's arrays, gathered from the objects in it that have them."""
+
+    def inside(key: str, child: str) -> list[Array]:
+        layer = layer_in(config, key)
+        return [] if layer is None else _below(*layer, tree, (*place, child))
+
+    if class_name == "Bidirectional":
+        backward = "backward_layer" if config.get("backward_layer") else "layer"
+        return inside("layer", "forward_layer") + inside(backward, "backward_layer")
+    if class_name == "TimeDistributed":
+        return inside("layer", "layer")
+    if class_name == "RNN":
+        return inside("cell", "cell")
+    if class_name == "StackedRNNCells":
+        cells = [class_name for class_name, _ in cells_of(config)]
+        groups = {cell: iter(_numbered(snake_case(cell), tree, (*place, "cells"))) for cell in cells}
+        return [array for cell in cells for array in tree.get((*place, "cells", next(groups[cell], "")), ())]
+    return [*tree.get((*place, "cell") if class_name in RECURRENT else place, ())]
+
+
+def snake_case(class_name: str) -> str:
+    """As to_snake_case of keras/src/utils/naming.py: SimpleRNN is simple_rnn, PReLU is p_re_lu."""
+    apart = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", class_name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", apart).lower()
+
+
+def _tops(layers: Sequence[LayerSpec]) -> dict[str, list[int]]:
+    tops: dict[str, list[int]] = {}
+    for k, layer in enumerate(layers):
+        tops.setdefault(layer.path[0], []).append(k)
+    return tops
+
+
+def _split(layers: Sequence[LayerSpec], arrays: Sequence[Array]) -> list[list[Array]]:
+    if len(layers) == 1:
+        return [list(arrays)]
+    slots: list[tuple[bool, int]] = []
+    for k, layer in enumerate(layers):
+        fixed = layer.config.get("trainable") is False
+        names = array_names(layer.class_name, layer.config)
+        slots += [(fixed or name.rpartition("/")[2] in NOT_TRAINED, k) for name in names]
+    if len(slots) != len(arrays):
+        raise UnreadableFile(
+            f"the model {layers[0].path[0]!r} inside the model calls for {len(slots)} arrays, "
+            f"the file has {len(arrays)}"
+        )
+    found: list[list[Array]] = [[] for _ in layers]
+    for (_, k), array in zip(sorted(slots, key=lambda slot: slot[0]), arrays, strict=True):
+        found[k].append(array)
+    return found

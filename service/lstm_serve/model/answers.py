@@ -1,0 +1,65 @@
+"""What is answered for a row of output, by the kind of the model: the same over HTTP and on the command line."""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from lstm_serve.engine.activations import Array
+from lstm_serve.model.model import Model
+
+# For each row its class; of several labels those that are predicted; of steps the class of each.
+Classes = list[int] | list[list[int]]
+
+
+def answers(model: Model, y: Array, predicted: Classes | None = None) -> list[dict[str, Any]]:
+    """For each row of y (n, *output_shape) its answer; arrays in it are still NumPy's, C-contiguous float32.
+
+    `predicted` is what `predicted_classes` gives, where the caller has asked already.
+    """
+    y = np.ascontiguousarray(y)
+    if model.kind == "values":
+        return [{"values": row} for row in y]
+    found: Any = predicted_classes(model, y) if predicted is None else predicted
+    names = model.about.classes
+    if model.kind == "binary":
+        return [
+            {"probability": row[0], "predicted_class": k, "label": names and names[k]}
+            for row, k in zip(y, found, strict=True)
+        ]
+    if model.kind == "labels":
+        assert names is not None  # noqa: S101 - it is what makes the kind
+        return [
+            {"probabilities": row, "labels": [names[k] for k in classes]} for row, classes in zip(y, found, strict=True)
+        ]
+    if model.kind == "steps":
+        return [{"steps": _of_classes(names, row, classes)} for row, classes in zip(y, found, strict=True)]
+    return _of_classes(names, y, found)
+
+
+def _of_classes(names: Sequence[str] | None, y: Array, classes: Iterable[int]) -> list[dict[str, Any]]:
+    """For each distribution in y (n, C) its answer."""
+    return [
+        {"probabilities": row, "predicted_class": k, "label": names and names[k]}
+        for row, k in zip(y, classes, strict=True)
+    ]
+
+
+def predicted_classes(model: Model, y: Array) -> Classes:
+    """What is predicted for each row of y (n, *output_shape); nothing at all for plain values."""
+    if model.kind == "values":
+        return []
+    if model.kind == "labels":
+        return [np.flatnonzero(row).tolist() for row in y >= model.about.threshold]
+    if model.kind == "binary":
+        classes: list[int] = (y[:, 0] >= model.about.threshold).astype(int).tolist()
+        return classes
+    found: Classes = y.argmax(axis=-1).tolist()
+    return found
+
+
+def counted(model: Model, predicted: Classes) -> Iterable[int]:
+    """Each class that is predicted, one by one: of labels and of steps there are several in a row."""
+    found: Any = predicted
+    return chain.from_iterable(found) if model.kind in {"labels", "steps"} else found

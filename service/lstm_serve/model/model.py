@@ -1,0 +1,324 @@
+"""A model: layers in the order of their computation, and what is known of where it comes from."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, Activation, Array
+from lstm_serve.engine.blas import one_thread
+from lstm_serve.engine.operations.base import Activate, Identity, Layer
+from lstm_serve.engine.operations.temporal import Embedding
+from lstm_serve.engine.recurrence import Mask, Shape
+from lstm_serve.errors import InvalidInput, Problem
+from lstm_serve.model.windows import joined, units, windows
+
+# What the output is: a distribution over classes, one probability, several of which each is for itself, a distribution
+# at each step, or plain values.
+Kind = Literal["classes", "binary", "labels", "steps", "values"]
+
+# At this probability and above a class is predicted that is not one of several, unless the card says another.
+THRESHOLD = 0.5
+
+# |ours - Keras| <= TOLERANCE * max(1, |Keras|)
+TOLERANCE = 1e-5
+
+# A forward pass takes at most so many rows, and at most so many floats in one layer's output. More rows are no faster.
+ROWS_AT_ONCE = 128
+FLOATS_AT_ONCE = 1 << 22
+
+
+class Node(NamedTuple):
+    """A layer and where its inputs come from: 0 is the model's input, k the output of node k - 1."""
+
+    layer: Layer
+    inputs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a model comes from. Plain data; the loaders fill it, the engine carries it.
+
+    `assumed` says in words what the file did not tell and its Keras version fixes. `golden_rows` counts the golden
+    predictions that were replayed, `golden_difference` is the worst difference among them, scaled as in the tolerance.
+    `input_name` and `output_name` are what Keras calls the model's input and output. `rounding` is how far the golden
+    predictions, which are Keras' own, are from what float64 gives, where that is why they are held to less.
+    `told_sha256` is of the model together with what was said besides it that its numbers depend on, if anything was.
+    """
+
+    file: str
+    sha256: str
+    format: str
+    keras: str | None
+    assumed: tuple[str, ...] = ()
+    input_name: str | None = None
+    output_name: str | None = None
+    tolerance: float = TOLERANCE
+    golden_rows: int = 0
+    golden_difference: float | None = None
+    rounding: float | None = None
+    told_sha256: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of all that the numbers depend on: the model's own, unless its card or a file beside it counts."""
+        return self.told_sha256 or self.sha256
+
+    @property
+    def verified(self) -> bool:
+        """Whether the model has reproduced what Keras answered."""
+        return self.golden_rows > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """An input column: its name, and its unit where it has one."""
+
+    name: str
+    unit: str | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a person says of the model: its name, its labels, its columns, and from which probability on it says yes."""
+
+    name: str
+    version: str = "1"
+    description: str | None = None
+    classes: tuple[str, ...] | None = None
+    features: tuple[Feature, ...] | None = None
+    threshold: float = THRESHOLD
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Model:
+    """An immutable model with one input and one output. Safe to use from several threads.
+
+    `input_shape` is without the batch axis, a free axis is None; `input_dtype` is float32, or float64 where the card's
+    scaling comes first, or int32 where an Embedding does. The last `added` nodes are the card's, none of them Keras'.
+    """
+
+    nodes: tuple[Node, ...]
+    input_shape: Shape
+    input_dtype: npt.DTypeLike
+    origin: Origin
+    about: About
+    added: int = 0
+
+    @cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The output shape of each node, without the batch axis."""
+        return tuple(self.shapes_for(self.input_shape)[1:])
+
+    @property
+    def output_shape(self) -> Shape:
+        """Without the batch axis; a free axis is None."""
+        return self.shapes[-1]
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What the output is. It takes class names to tell several probabilities, or one at each step, from values."""
+        last, rank, named = self.last_activation, len(self.output_shape), self.about.classes is not None
+        if last is SOFTMAX and (rank == 1 or (rank == 2 and named)):
+            return "classes" if rank == 1 else "steps"
+        if last is SIGMOID and rank == 1 and (self.output_shape == (1,) or named):
+            return "binary" if self.output_shape == (1,) else "labels"
+        return "values"
+
+    @property
+    def last_activation(self) -> Activation | None:
+        """The function that made the output, or None where no single one did."""
+        index = len(self.nodes)
+        while index and _passes_on(self.nodes[index - 1].layer):
+            index = self.nodes[index - 1].inputs[0]
+        return self.nodes[index - 1].layer.last_activation if index else None
+
+    @cached_property
+    def as_in_keras(self) -> "Model":
+        """The model up to what Keras answered, without what the card does after that."""
+        return replace(self, nodes=self.nodes[: len(self.nodes) - self.added], added=0)
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights, as Keras counts them."""
+        distinct = {id(node.layer): node.layer for node in self.nodes}
+        return sum(array.size for layer in distinct.values() for array in layer.weights.values())
+
+    @cached_property
+    def id_limit(self) -> int | None:
+        """Where the input is ids, the number of them: each is an integer from 0 to below it. None where it is not."""
+        tables = [node.layer for node in self.nodes if 0 in node.inputs and isinstance(node.layer, Embedding)]
+        return min((len(table.embeddings) for table in tables), default=None)
+
+    def predict(self, x: npt.ArrayLike) -> Array:
+        """x (n, *input_shape) -> float32 (n, *output_shape).
+
+        Raises InvalidInput where x does not fit or holds something that is no finite float32.
+        """
+        given = self.checked(x)
+        with one_thread():
+            return self.forward(given)
+
+    def predict_series(self, rows: npt.ArrayLike, stride: int = 1, by: Iterable[Any] | None = None) -> Array:
+        """A series, rows (N, *features) -> float32 (n, *output_shape): an answer for each window of `timesteps` rows.
+
+        Windows are `stride` rows apart. `by` has for each row the key of its unit, several values where several columns
+        make it: each unit is a series of its own, in the order in which they first appear; one of fewer rows than a
+        window has no answer. Where the time axis is free, a series is one sequence. Raises InvalidInput where rows do
+        not fit.
+        """
+        if not self.input_shape or (len(self.input_shape) == 1 and self.id_limit is None):
+            raise InvalidInput([Problem((), "the model has no time axis, so nothing is a series to it: use predict")])
+        timesteps, *features = self.input_shape
+        sizes = ", ".join(["N", *map(str, features)])
+        given = self._numbers(rows, (None, *features), f"the rows of a series, an array of shape ({sizes})")
+        if stride < 1 or (timesteps is None and stride > 1):
+            allowed = "from 1 on" if timesteps is not None else "of 1, as a series is one sequence to this model"
+            raise InvalidInput([Problem((), f"expected a stride {allowed}, got {stride}")])
+        series = [given]
+        if by is not None:
+            keys = [tuple(key) if isinstance(key, list | np.ndarray) else key for key in by]
+            if len(keys) != len(given):
+                raise InvalidInput([Problem((), f"expected {len(given)} keys in `by`, one a row, got {len(keys)}")])
+            series = [given[places] for places in units(keys).values()]
+        cut = [windows(unit, timesteps, stride) for unit in series]
+        answers = [self.predict(x) for x, _ in joined(cut, ROWS_AT_ONCE, FLOATS_AT_ONCE)]
+        if not answers:
+            longest = max(map(len, series))
+            raise InvalidInput([Problem((), f"expected at least {timesteps} rows of a unit, got {longest}")])
+        if len({y.shape[1:] for y in answers}) > 1:
+            raise InvalidInput([Problem((), "the units' answers are of different lengths: predict one at a time")])
+        return np.concatenate(answers)
+
+    def trace(self, x: npt.ArrayLike) -> list[dict[str, Array]]:
+        """What each node computed on x (n, *input_shape), by name, from the same functions as `predict`.
+
+        Every recurrent step's gates and states, a Dense layer's `sums`, and each layer's `output`.
+        """
+        values: list[Array] = [self.checked(x)]
+        masks: list[Mask] = [None]
+        traced: list[dict[str, Array]] = []
+        with one_thread(), np.errstate(all="ignore"):
+            for layer, inputs in self.nodes:
+                xs, ms = [values[k] for k in inputs], [masks[k] for k in inputs]
+                steps = layer.trace(xs, ms)
+                y, mask = layer(xs, ms)
+                traced.append({**steps, "output": y})
+                values.append(y)
+                masks.append(mask)
+        return traced
+
+    def forward(self, x: Array) -> Array:
+        """As `predict`, for x of `input_dtype` that is known to fit, in as many threads as BLAS has.
+
+        Overflow becomes infinity, no warning.
+        """
+        rows = self.rows_at_once(x.shape[1:])
+        with np.errstate(all="ignore"):
+            if len(x) <= rows:
+                return self._run(x)
+            return np.concatenate([self._run(x[start : start + rows]) for start in range(0, len(x), rows)])
+
+    def checked(self, x: npt.ArrayLike) -> Array:
+        """x as an array of `input_dtype` (n, *input_shape), or InvalidInput: what was expected, what came."""
+        given = self._numbers(x, (None, *self.input_shape), self.expects)
+        self.check_free(given.shape[1:])
+        return given.astype(self.input_dtype)
+
+    def _numbers(self, x: npt.ArrayLike, shape: Shape, expects: str) -> npt.NDArray[Any]:
+        """x as an array of this shape, None being any size, of numbers that the model takes; or InvalidInput."""
+        try:
+            given = np.asarray(x)
+        except ValueError:
+            raise InvalidInput([Problem((), f"expected {expects}, got rows of different lengths")]) from None
+        if given.dtype.kind not in "fiu":
+            raise InvalidInput([Problem((), f"expected numbers, got an array of {given.dtype}")])
+        if given.ndim != len(shape) or any(
+            want not in {None, got} for want, got in zip(shape, given.shape, strict=True)
+        ):
+            hint = self.hint(given.shape)
+            raise InvalidInput([Problem((), f"expected {expects}, got an array of shape {given.shape}{hint}")])
+        if 0 in given.shape:
+            raise InvalidInput([Problem((), f"expected {expects}, got an empty array of shape {given.shape}")])
+        finite = np.isfinite(given if given.dtype == np.float32 else _as_float32(given))
+        if not finite.all():
+            where = tuple(int(k) for k in np.argwhere(~finite)[0])
+            raise InvalidInput([Problem(where, f"expected finite float32 numbers, got {given[where]} at {where}")])
+        if self.id_limit is not None:
+            good = (given >= 0) & (given < self.id_limit) & (given == np.floor(given))
+            if not good.all():
+                where = tuple(int(k) for k in np.argwhere(~good)[0])
+                raise InvalidInput([Problem(where, f"expected {expects}, got {given[where]} at {where}")])
+        return given
+
+    def check_free(self, shape: tuple[int, ...]) -> None:
+        """Raise InvalidInput where the free axes of a sequence are too short: a convolution would have no output."""
+        if None in self.input_shape and any(
+            size is not None and size < 1 for sizes in self.shapes_for(shape) for size in sizes
+        ):
+            raise InvalidInput([Problem((), f"a sequence of shape {shape} has too few time steps for this model")])
+
+    @property
+    def expects(self) -> str:
+        """The expected input in words, such as "an array of shape (n, 20, 15)"."""
+        sizes = ", ".join("any" if n is None else str(n) for n in self.input_shape)
+        ids = "" if self.id_limit is None else f" of integers from 0 to {self.id_limit - 1}"
+        return f"an array of shape (n, {sizes}){ids}"
+
+    def hint(self, shape: tuple[int, ...]) -> str:
+        """What may have gone wrong with an array of a shape that does not fit, as the end of a sentence, or nothing."""
+        rank = len(self.input_shape)
+        if len(shape) == rank and all(want in {None, got} for want, got in zip(self.input_shape, shape, strict=True)):
+            return ": the batch axis is missing, give x[np.newaxis]"
+        if rank == 2 and len(shape) >= 2 and shape[-2] == self.input_shape[1] != shape[-1]:
+            return ": are its last two axes swapped?"
+        longer = rank == 2 and len(shape) == 3 and shape[2] == self.input_shape[1]
+        if longer and self.input_shape[0] is not None and shape[1] > self.input_shape[0]:
+            return ": over a longer series, lstm-serve predict slides windows, and so does Model.predict_series"
+        return ""
+
+    def shapes_for(self, input_shape: Shape) -> list[Shape]:
+        """The shapes of the input and of each node's output, for an input of this shape; all without the batch axis."""
+        shapes = [input_shape]
+        for layer, inputs in self.nodes:
+            shapes.append(layer.output_shape([shapes[k] for k in inputs]))
+        return shapes
+
+    def rows_at_once(self, shape: tuple[int, ...]) -> int:
+        """How many rows of this shape are computed in one pass, so that memory stays bounded."""
+        if shape == self.input_shape:
+            return self._rows_at_fixed_shape
+        return _rows(self.shapes_for(shape))
+
+    @cached_property
+    def _rows_at_fixed_shape(self) -> int:
+        return _rows(self.shapes_for(self.input_shape))
+
+    def _run(self, x: Array) -> Array:
+        values: list[Array] = [x]
+        masks: list[Mask] = [None]
+        for layer, inputs in self.nodes:
+            y, mask = layer([values[k] for k in inputs], [masks[k] for k in inputs])
+            values.append(y)
+            masks.append(mask)
+        return values[-1]
+
+
+def _passes_on(layer: Layer) -> bool:
+    """Whether the layer's output is its input: Dropout and its kin, and the linear activation by itself."""
+    return isinstance(layer, Identity) or (isinstance(layer, Activate) and layer.activation is LINEAR)
+
+
+def _as_float32(given: npt.NDArray[Any]) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):  # a NaN that signals is invalid
+        return given.astype(np.float32)
+
+
+def _rows(shapes: Sequence[Shape]) -> int:
+    floats = max(int(np.prod([n or 1 for n in shape])) for shape in shapes)
+    return max(1, min(ROWS_AT_ONCE, FLOATS_AT_ONCE // floats))

@@ -1,0 +1,387 @@
+"""What uvicorn's HTTP protocol leaves open, one connection at a time: limits on headers, on time, and on connections.
+
+uvicorn waits for ever for a request, for its headers and for its body. Here each connection notes since when it waits,
+and `sweep`, called about once a second, ends what has waited too long: cheaper than a timer for each request.
+"""
+
+import asyncio
+import time
+from collections import deque
+from http import HTTPStatus
+from typing import Any
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from lstm_serve.process.handshakes import TLS_BYTES
+from lstm_serve.process.transport import Cycle, Flow, Lingering, wrong_framing
+from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.memory_budget import Kept
+from lstm_serve.serving.places import State
+from lstm_serve.telemetry import logs
+from lstm_serve.web.errors import STATUSES, error_body, of_another_dialect
+
+# Requests that wait on one connection while one is answered. After so many the connection is closed, which tells the
+# client that the rest was not looked at: 256 KiB can hold 10,000 of them.
+MAX_PIPELINED = 100
+# About what a request that waits takes, and a header that has come.
+WAITING_BYTES, HEADER_BYTES = 6 << 10, 130
+TICKETS = 1 << 12  # what TLS has to send of its own, and sends with the first answer
+# How often it is asked whether an answer is out, where TLS tells nobody.
+LOOK_SECONDS = 0.05
+# How long a connection that was refused is kept for its client to read why.
+LINGER_SECONDS = 2.0
+# Where trailers are put: it keeps nothing.
+NOWHERE: Any = deque(maxlen=0)
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol with limits. Its states: waiting for a request's headers, for its body, or for its answer.
+
+    Answers come in the order of the requests, refusals too: where earlier ones are still to be answered, a request that
+    cannot be read ends the connection after the last of them.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        """As uvicorn makes it; the limits are the settings of the app's model."""
+        super().__init__(*args, **kwargs)
+        self.live: Live = self.config.app.state.live  # type: ignore[union-attr]
+        self._since = self._answered = self._taken = time.monotonic()
+        self._unsent = 0  # the size of the answers that the client had not taken at `_taken`
+        self._in_headers = True
+        self._deaf = False  # whether what comes is not looked at any more
+        self._stopping = False
+        self._before: RequestResponseCycle | None = None  # of the request before `cycle`
+        self._kept_alive = True  # whether that one's client wants the connection kept
+        self._chunk = 0  # the size of what came last
+        self._unread = 0  # what has come since a request or a part of a body: headers, trailers, sizes of chunks
+        self._shared = 0  # the size of what that ended in, which may hold more headers
+        self._kept = Kept(self.live.inflight, self.end)
+        self._goes_on = False  # whether the next request begins once the last answer is out
+        self.raw: asyncio.Transport | None = None  # below TLS
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start a connection, or refuse it where there are too many."""
+        super().connection_made(Lingering(transport, self._lingers))  # type: ignore[arg-type]
+        self.flow = Flow(self.transport, self.pipeline)
+        transport.set_write_buffer_limits(1 if self.raw is None else TICKETS)
+        if not self.live.places.enter(self):
+            self._refuse(503, "too many connections")
+        if self.raw is not None:
+            self._keep()
+
+    @property
+    def state(self) -> State | None:
+        """What the connection waits for; None while requests on it are answered."""
+        if self.transport in self.live.lingering or self.transport.is_closing():
+            return State.refused
+        if self.flow.write_paused:
+            return State.unread
+        if self.pipeline or (self._before is not None and not self._before.response_complete):
+            return None
+        if self._in_headers:
+            return State.headers if self.cycle is None or self.cycle.response_complete else None
+        if self.cycle.more_body:
+            return State.body
+        return State.idle if self.cycle.response_complete else None
+
+    @property
+    def since(self) -> float:
+        """Since when it waits, in the time of `time.monotonic`."""
+        state = self.state
+        return self._answered if state is State.idle else self._taken if state is State.unread else self._since
+
+    def end(self) -> None:
+        """Close it at once, and say why where that can be read."""
+        if self.state in {State.headers, State.body}:
+            self._refuse(503, "others need the room of a connection that waits")
+        self.transport.abort()
+
+    def _unsent_size(self) -> int:
+        below = 0 if self.raw is None else self.raw.get_write_buffer_size()
+        return self.transport.get_write_buffer_size() + below
+
+    def _keep(self) -> None:
+        """Count what the connection keeps."""
+        size = self._unsent_size() + (TLS_BYTES if self.raw is not None else 0)
+        if self._in_headers and self.headers:
+            size += 2 * self._unread + HEADER_BYTES * len(self.headers)
+        if self.pipeline:
+            size += sum(WAITING_BYTES + len(cycle.body) for cycle, _ in self.pipeline)
+        self._kept.become(size)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        super().connection_lost(exc)
+        self.live.places.leave(self)
+        while self.pipeline:  # they hold this, and would wait for the garbage collector
+            self.pipeline.pop()[0].on_response = lambda: None
+        self._kept.become(0)
+        self.live.lingering.discard(self.transport)
+        self.transport.lost()  # type: ignore[attr-defined]
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, and count what comes beside bodies."""
+        if self._deaf:
+            return
+        self._chunk = len(data)
+        self._unread += len(data)
+        try:
+            self._feed(data)
+        except HttpParserError as error:
+            if isinstance(error, HttpParserCallbackError) and not isinstance(error.__context__, HttpParserError):
+                self.logger.exception("a fault while a request was read")  # of ours, or of uvicorn's
+            else:
+                self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        limit = self.live.settings.max_header_bytes
+        if self._unread > limit:
+            self._refuse(431, f"the headers are over {limit} bytes")
+        if self._kept.size or self.pipeline or (self._in_headers and self.headers):
+            self._keep()
+
+    def _feed(self, data: bytes) -> None:
+        """Feed the parser. It takes what follows an Upgrade, the body too, for another protocol: it is not asked to."""
+        while data and not self._deaf:
+            try:
+                self.parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                if not self._in_headers:
+                    self._end_after(self.cycle)  # CONNECT
+                    return
+                version = self.parser.get_http_version().encode()
+                head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+                head += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+                data = b"\r\n".join([*head, b"", data[upgrade.args[0] :]])
+                self.parser = HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            else:
+                return
+
+    def _should_upgrade(self) -> bool:
+        """Whether `_feed` reads the current request again, without its Upgrade."""
+        return bool(self.scope["method"] != "CONNECT")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._since = time.monotonic()
+        self._in_headers = True
+        if self._stopping:
+            self._deaf = True
+
+    def on_headers_complete(self) -> None:
+        """Its headers are complete."""
+        if self._deaf:
+            return
+        if self._unread + self._shared > (limit := self.live.settings.max_header_bytes):
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > limit:
+                self._unread, self._deaf = size, True  # and `data_received` refuses it
+                return
+        if (wrong := wrong_framing(self.parser.get_http_version(), self.headers)) is not None:
+            self.send_400_response(wrong)
+            return
+        if len(self.pipeline) >= min(MAX_PIPELINED, self.live.inflight.limit // (4 * WAITING_BYTES)):
+            self._end_after(self.cycle)
+            return
+        self._before = self.cycle
+        super().on_headers_complete()
+        if self.cycle is self._before:
+            return  # an Upgrade
+        self.cycle.__class__ = Cycle  # uvicorn makes it, and asks for none of ours; its task has not begun
+        self._in_headers = False
+        self._unread = 0
+        self._since = time.monotonic()
+        self.headers = NOWHERE
+        if self.live.draining:
+            # Of the answers that wait the last one alone says close: after that nothing would be sent.
+            if self.pipeline and self._before is not None and self._kept_alive:
+                self._before.keep_alive = True
+            self._kept_alive = self.cycle.keep_alive
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """A part of its body."""
+        if not self._in_headers:
+            self._unread, self._shared = 0, self._chunk
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        if not self._in_headers:
+            self._unread, self._shared = 0, self._chunk
+            super().on_message_complete()
+            self.cycle.more_body = False  # also where it is answered already
+            if self.cycle.keep_alive and not self.parser.should_keep_alive():
+                # A trailer said so: the parser takes nothing more.
+                self._end_after(self.cycle)
+                if self.cycle.response_complete:
+                    self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """It is answered: read on, and begin the next one that waits. As uvicorn's, but `sweep` is the timer."""
+        self._answered = time.monotonic()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.raw is not None and not self.flow.write_paused and self.raw.get_write_buffer_size():
+            self.pause_writing()
+            self._look_again()
+        if self.flow.write_paused:
+            self._goes_on = True
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            self._keep()
+
+    def pause_writing(self) -> None:
+        """The client does not take what is sent: nothing more of it is read."""
+        super().pause_writing()
+        self._taken = time.monotonic()
+        self.flow.pause_reading()
+        self._keep()
+
+    def resume_writing(self) -> None:
+        """Everything is out."""
+        super().resume_writing()
+        self._keep()
+        if self._goes_on:
+            self._goes_on = False
+            self._go_on()
+        else:
+            self.flow.resume_reading()
+
+    def _look_again(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.raw is not None and self.raw.get_write_buffer_size():
+            self.loop.call_later(LOOK_SECONDS, self._look_again)
+        else:
+            self.resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, once what came before it is answered."""
+        if self._end_current(400) is not None:
+            super().send_400_response(msg)
+
+    def shutdown(self) -> None:
+        """Answer what has come, and close."""
+        self._stopping = True
+        if self._in_headers and self._begun:
+            self._refuse(503, "the service is stopping")
+        else:
+            super().shutdown()
+
+    def sweep(self, now: float) -> None:
+        """End what has waited too long; `now` in the time of `time.monotonic`."""
+        waited, settings = now - self._since, self.live.settings
+        unsent = self._unsent_size()
+        if unsent != self._unsent:
+            self._unsent, self._taken = unsent, now
+        if unsent and now - self._taken > settings.body_seconds:
+            self.transport.abort()  # an answer of which nothing is taken, which closing would wait for
+        elif self._deaf:
+            return  # it ends with the answers that are still to come
+        elif self._in_headers:
+            if waited > settings.header_seconds and self._begun:
+                self._refuse(408, f"the headers did not come within {settings.header_seconds:g} seconds")
+            elif waited > settings.header_seconds:
+                self.transport.close()  # opened and never used
+        elif self.cycle.more_body:
+            if waited > settings.body_seconds:
+                self._refuse(408, f"the body did not come within {settings.body_seconds:g} seconds")
+        elif self.cycle.response_complete and now - self._answered > settings.keep_alive_seconds:
+            self.transport.close()  # whatever came meanwhile, be it blank lines
+
+    @property
+    def _begun(self) -> bool:
+        """Whether, while headers are waited for, some of them have come."""
+        return self._unread > 0 or self.cycle is not None
+
+    def _end_after(self, cycle: RequestResponseCycle) -> None:
+        """Close once this is answered; what else comes is not looked at."""
+        cycle.keep_alive = False
+        self._deaf = True
+
+    def _end_after_earlier(self) -> bool:
+        """Whether other answers have to go out before the current request can be refused; then that is its end."""
+        last: RequestResponseCycle | None = self.cycle
+        if last is not None and last.more_body and not self._in_headers:
+            last = self._before
+            if self.pipeline:
+                self.pipeline.popleft()
+        if last is None or last.response_complete:
+            return False
+        self._end_after(last)
+        return True
+
+    def _end_current(self, status: int) -> dict[str, Any] | None:
+        """Let the app leave the current request, to be answered below it and the last; its state, where it has it.
+
+        None where it is not to be answered: earlier answers have to go out, or its own has, and its body still comes.
+        """
+        if self._end_after_earlier():
+            return None
+        self._deaf = True
+        if self._in_headers or self.cycle is None:
+            return {}
+        if self.cycle.response_started:
+            self.transport.close()
+            return None
+        state: dict[str, Any] = self.cycle.scope["state"]
+        state["refused"] = status
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        return state
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answer below the app, in the form of the path's dialect, and close."""
+        if self.transport.is_closing():
+            return
+        self.live.metrics.rejected.add(STATUSES[status].slug)
+        state = self._end_current(status)
+        if state is None:
+            return
+        request_id = state.get("request_id") or logs.request_id()
+        if not state and self.live.settings.access_log:
+            logs.log_request(request_id, "-", "-", status, time.monotonic() - self._since)
+        path = self.scope["path"] if self.scope is not None and "path" in self.scope else "/"
+        kind, body = error_body(STATUSES[status], detail, plain=of_another_dialect(path, self.live.settings))
+        head = [
+            b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
+            b"content-type: " + kind[1],
+            b"content-length: %d" % len(body),
+            b"x-request-id: " + request_id.encode(),
+            b"connection: close",
+            *([b"retry-after: 1"] if status == 503 else []),
+        ]
+        self.transport.write(b"\r\n".join([*head, b"", body]))
+        self.transport.close()
+
+    def _lingers(self) -> bool:
+        """Whether the connection that is to be closed is still read from: unread bytes would take the answer back.
+
+        It is closed altogether when the client has closed it, or is to be closed for the second time.
+        """
+        coming = self._deaf or (self.cycle is not None and not self._in_headers and self.cycle.more_body)
+        if not coming or self.transport in self.live.lingering or self.transport.is_closing():
+            return False
+        if not self.transport.can_write_eof():  # TLS
+            return False
+        self._deaf = True
+        self.flow.resume_reading()
+        self.connections.discard(self)  # it does not count any more
+        self.live.lingering.add(self.transport)
+        self.loop.call_later(LINGER_SECONDS, self._end_lingering)
+        return True
+
+    def _end_lingering(self) -> None:
+        if self.transport in self.live.lingering:
+            self.connections.add(self)  # for `sweep`, should its last answer not be read
+            self.transport.close()

@@ -1,0 +1,46 @@
+"""The event loop that the service runs in: uvloop's, or asyncio's own where there is none, as on Windows."""
+
+import asyncio
+import importlib
+import socket
+import sys
+from typing import Any
+
+from lstm_serve.process.handshakes import Handshake
+from lstm_serve.serving.deployment import Live
+
+
+def new_loop(live: Live) -> asyncio.AbstractEventLoop:
+    """A loop in which a TLS handshake has a place, and may take as long as a request's headers."""
+    base: Any = _loop_class()
+
+    class Loop(base):  # type: ignore[misc]
+        async def create_server(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever asyncio says
+            """As asyncio has it."""
+            if (context := options.pop("ssl", None)) is not None:
+                (make, *args_left) = args
+                seconds = live.settings.header_seconds
+                args = (lambda: Handshake(make, context, seconds, live.places, live.inflight), *args_left)
+            if options.get("host") == "::":
+                options["sock"] = listen(options.pop("host"), options.pop("port"))
+            return await super().create_server(*args, **options)
+
+    loop: asyncio.AbstractEventLoop = Loop()
+    return loop
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; `::` is every address there is: asyncio would leave out those of IPv4. Raises OSError."""
+    both = host == "::" and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+
+
+def _loop_class() -> Any:  # noqa: ANN401 - uvloop's is none of asyncio's
+    try:
+        return importlib.import_module("uvloop").Loop
+    except ImportError:
+        pass
+    if sys.platform == "win32":  # of its two, the one that can start processes
+        return asyncio.ProactorEventLoop
+    return asyncio.SelectorEventLoop

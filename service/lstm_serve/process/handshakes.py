@@ -1,0 +1,87 @@
+"""A connection until its TLS is set up: it has a place like any other, and may have to leave it."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lstm_serve.serving.memory_budget import Inflight, Kept
+from lstm_serve.serving.places import Places, State
+
+TLS_BYTES = 40 << 10  # what OpenSSL and the loop keep for a connection
+
+
+class Handshake(asyncio.Protocol):
+    """What comes with the end of the handshake is handed on to the protocol that is made then."""
+
+    state = State.handshake
+
+    def __init__(
+        self, make: Callable[[], Any], context: ssl.SSLContext, seconds: float, places: Places, inflight: Inflight
+    ) -> None:
+        """It may take so many seconds."""
+        self._make, self._context, self._seconds, self._places = make, context, seconds, places
+        self._came: list[bytes] = []
+        self._kept = Kept(inflight, self.end)
+        self.since = time.monotonic()
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, where there is a place; who cannot be told why is just closed."""
+        self.transport = transport
+        if not self._places.enter(self):
+            self.end()
+            return
+        transport.set_write_buffer_limits(1)
+        self._kept.become(TLS_BYTES)
+        self._task = asyncio.get_running_loop().create_task(self._shake())
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what comes before the protocol is there."""
+        self._came.append(data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """It is over."""
+        self._let_go()
+
+    def end(self) -> None:
+        """Close it, at once."""
+        self._let_go()
+        self.transport.abort()
+
+    def _let_go(self) -> None:
+        self._places.leave(self)
+        self._kept.become(0)
+
+    def _feed(self) -> None:
+        """Hand on what came before TLS was there to take it."""
+        tls: Any = self.transport.get_protocol()  # a buffered one
+        came, self._came = b"".join(self._came), []
+        if came and tls is not self and not self.transport.is_closing():
+            tls.get_buffer(len(came))[: len(came)] = came
+            tls.buffer_updated(len(came))
+
+    async def _shake(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            shaking = loop.create_task(
+                loop.start_tls(
+                    self.transport, self, self._context, server_side=True, ssl_handshake_timeout=self._seconds
+                )
+            )
+            await asyncio.sleep(0)
+            loop.call_soon(self._feed)  # after start_tls has its protocol connected, before more is read
+            transport = await shaking
+        except (OSError, EOFError):  # a timeout is one, and what is no TLS
+            self.end()
+            return
+        self._let_go()
+        if transport is None or transport.is_closing():
+            return
+        protocol = self._make()
+        protocol.raw = self.transport
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        for data in self._came:
+            protocol.data_received(data)

@@ -1,0 +1,242 @@
+"""The process: a uvicorn server that drains before it stops, and exits 0.
+
+uvicorn closes its socket at once on SIGTERM, ignores a second one, and ends by the signal. Here the first SIGTERM makes
+/readyz say 503 while the socket still answers for the drain delay; then what was accepted is finished; a second signal
+ends the process at once.
+"""
+
+import asyncio
+import gc
+import logging
+import math
+import os
+import shlex
+import signal
+import socket
+import ssl
+import sys
+import time
+from importlib import import_module
+from types import FrameType
+
+import uvicorn
+
+from lstm_serve.errors import SettingsError
+from lstm_serve.formats import system_limits
+from lstm_serve.loading.load import resolve
+from lstm_serve.loading.sidecars.card import stem_of
+from lstm_serve.process.admin import Admin
+from lstm_serve.process.connection import Protocol
+from lstm_serve.process.event_loop import listen, new_loop
+from lstm_serve.serving.deployment import Live
+from lstm_serve.settings import Settings
+from lstm_serve.telemetry import logs
+from lstm_serve.web.app import create_app
+
+log = logging.getLogger(__name__)
+
+# After the socket is closed: so long requests that are on their way on open connections are still read.
+LAST_READ_SECONDS = 0.1
+ALLOCATIONS_A_COLLECTION = 50_000  # a request of 1,024 sequences makes as many
+# Where a listener on all addresses is reached from its own machine.
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+COLLECT_TICKS = 600  # a minute: some milliseconds, since what was loaded is left out
+
+
+class Hangup:
+    """Whether SIGHUP has come: from a person, who wants the model read again, or from a terminal that was closed."""
+
+    def __init__(self) -> None:
+        """Take note from now on: by default the signal would end the process."""
+        self.came = False
+        self._on_terminal = sys.stdout.isatty()
+        if hasattr(signal, "SIGHUP"):  # Windows has none
+            signal.signal(signal.SIGHUP, self._note)
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        self.came = True
+
+    @property
+    def of_terminal(self) -> bool:
+        """Whether there was a terminal and is none any more."""
+        return self._on_terminal and not os.isatty(sys.stdout.fileno())
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, with its own way to stop."""
+
+    def __init__(self, config: uvicorn.Config, live: Live, hangup: Hangup) -> None:
+        """Stop by draining `live`."""
+        super().__init__(config)
+        self._live = live
+        self._hangup = hangup
+        self._signal = signal.SIGTERM
+        self._drained_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, which logs why it cannot listen somewhere, and ends the process with status 3."""
+        if (port := self._live.settings.admin_port) is not None:
+            self._start_admin(port)
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            # No traceback: uvicorn has said why.
+            log.error("cannot listen on %s:%d; --host and --port take others", self.config.host, self.config.port)  # noqa: TRY400
+            raise
+        if self.servers and sys.stdout.isatty():
+            port = self.servers[0].sockets[0].getsockname()[1]
+            for line in welcome(self._live.settings, port):
+                log.info(line)
+
+    def _start_admin(self, port: int) -> None:
+        live, host = self._live, self.config.host
+        ready = {"/readyz": (lambda: {**live.checks(), **live.beats()}, 503), "/livez": (live.beats, 500)}
+        try:
+            listener = listen(host, port)
+        except OSError as error:
+            log.error("cannot listen on %s:%d: %s; --admin-port takes another", host, port, error.strerror)  # noqa: TRY400
+            sys.exit(3)
+        live.beat = time.monotonic()
+        Admin(ready, lambda: _metrics(live)).start(listener)
+        log.info("health and metrics on http://%s:%d", host, listener.getsockname()[1])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
+        """First signal: drain. Second: end at once.
+
+        Nothing else: a handler interrupts any line, that of a log record too, and a second signal interrupts the first.
+        """
+        if self._live.draining:
+            os._exit(128 + sig)
+        self._live.draining = True
+        self._signal = signal.Signals(sig)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to stop now; once a second, what has waited too long.
+
+        Neither a Ctrl-C nor a closed terminal waits for the drain.
+        """
+        if counter % 10 == 0:
+            self._sweep()
+        if counter % COLLECT_TICKS == 0:
+            gc.collect()
+        if self._hangup.came:
+            self._hangup.came = False
+            if not self._hangup.of_terminal:
+                self._certificate_task = asyncio.create_task(asyncio.to_thread(self._read_certificate))
+                self.config.app.state.reloader.ask()  # type: ignore[union-attr]
+            elif not self._live.draining:
+                self.handle_exit(signal.SIGHUP, None)
+        if self._live.draining and self._drained_at is None:
+            seconds = self._live.settings.drain_seconds if self._signal == signal.SIGTERM else 0
+            log.info("%s: stopping in %g s", self._signal.name, seconds)
+            self._drained_at = time.monotonic() + seconds
+        if self._drained_at is not None and time.monotonic() >= self._drained_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _read_certificate(self) -> None:
+        """Use the certificate and the key as they are now, for whoever connects from now on."""
+        context, (cert, key) = self.config.ssl, (self.config.ssl_certfile, self.config.ssl_keyfile)
+        if context is None or cert is None:
+            return
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)  # whose key is another's changes nothing
+            context.load_cert_chain(cert, key)
+        except OSError as error:
+            log.error("the TLS certificate stays as it was: %s", error.strerror)  # noqa: TRY400 - it says it all
+        else:
+            log.info("the TLS certificate was read again")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen no more, read what has come by now, then as uvicorn does; who waits too long is ended meanwhile."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LAST_READ_SECONDS)
+        sweeping = asyncio.create_task(self._keep_sweeping())
+        await super().shutdown(sockets)
+        sweeping.cancel()
+        # uvloop waits, when it is closed, for whatever is open.
+        for transport in [*self._live.lingering, *(connection.transport for connection in self._connections)]:
+            transport.abort()
+        await asyncio.sleep(0)
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        self._live.beat = now = time.monotonic()
+        for connection in self._connections:
+            connection.sweep(now)
+
+    @property
+    def _connections(self) -> list[Protocol]:
+        return [connection for connection in self.server_state.connections if isinstance(connection, Protocol)]
+
+
+def _metrics(live: Live) -> tuple[str, bytes]:
+    exposition = import_module("lstm_serve.telemetry.prometheus")
+    return exposition.CONTENT_TYPE, exposition.text(live.metrics)
+
+
+def welcome(settings: Settings, port: int) -> list[str]:
+    """What to tell a person who has started the service: where its API is described, and a request to try."""
+    host = ANY_HOST.get(settings.host, f"[{settings.host}]" if ":" in settings.host else settings.host)
+    url = f"http{'s' * (settings.tls_certfile is not None)}://{host}:{port}"
+    model = resolve(settings.model)
+    example = model.with_name(f"{stem_of(model)}.example.json")
+    restricted = settings.api_keys is not None or settings.api_keys_file is not None
+    key = " -H 'Authorization: Bearer KEY'" * restricted
+    docs = " (it needs a key, unless --open-docs)" * (restricted and not settings.open_docs)
+    try_it = f"-d @{shlex.quote(str(example))} {url}/predict" if example.is_file() else f"{url}/model"
+    return [f"the API, to read and to try: {url}/docs{docs}", f"a first request: curl{key} {try_it}"]
+
+
+def _collect_seldom() -> None:
+    """Leave what is loaded by now out of the garbage collections, and collect less often than at each 700 new lists.
+
+    A body of 20 x 15 numbers is 21 lists, and 64 of them are alive at once; one of 256 sequences is 5,400, and as many
+    once it is validated. With Python's own threshold a tenth of the processor's time went into looking them over.
+    Requests leave no cycles; should one, it is gone within a minute.
+    """
+    gc.freeze()
+    gc.set_threshold(ALLOCATIONS_A_COLLECTION)
+    gc.enable()
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal comes. Raises ModelError or SettingsError before anything is bound."""
+    lines = logs.configure()
+    connections, backlog = system_limits.allow_files(settings.max_connections)
+    hangup = Hangup()
+    app = create_app(settings)
+    app.state.live.places.limit = connections
+    lines.count = app.state.live.metrics.dropped_lines.add
+    _collect_seldom()
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        backlog=backlog,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(settings.grace_seconds),
+        ssl_certfile=settings.tls_certfile,
+        ssl_keyfile=settings.tls_keyfile,
+    )
+    try:
+        config.load()
+    except OSError as error:
+        names = [str(path) for path in (settings.tls_certfile, settings.tls_keyfile) if path is not None]
+        wrong = "no PEM, or the key is not the certificate's" if isinstance(error, ssl.SSLError) else error.strerror
+        raise SettingsError(f"the TLS certificate or its key ({', '.join(names)}) cannot be used: {wrong}") from None
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    with asyncio.Runner(loop_factory=lambda: new_loop(app.state.live)) as runner:
+        runner.run(Server(config, app.state.live, hangup).serve())

@@ -1,0 +1,231 @@
+"""What a person hands in on the command line: a series, one row a time step, or ready sequences; read from any file.
+
+A series longer than the model's timesteps becomes windows: views of it, never copies of all.
+"""
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+
+from lstm_serve.errors import InvalidInput, Problem, UnreadableFile
+from lstm_serve.formats import csv_table
+from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
+from lstm_serve.model.model import Model
+from lstm_serve.model.windows import AnyArray, last_rows, units, windows
+
+
+class Part(NamedTuple):
+    """x (n, *input_shape), numbers from 1 that a person knows each by, and the key of the unit that they are of."""
+
+    x: AnyArray
+    numbers: Sequence[int]
+    key: tuple[str, ...] = ()
+
+
+class Sequences(NamedTuple):
+    """What is to be answered, in order, and what its numbers number.
+
+    That is the last `row` of a window of a series, or else the `sequence`. `by` names the columns whose cells are the
+    keys: each unit is a part. `notes` is what to tell of the reading, `mixed` of windows that may hold rows of two
+    units.
+    """
+
+    parts: tuple[Part, ...]
+    noun: str
+    by: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    mixed: str | None = None
+
+
+def read(source: str, model: Model, stride: int = 1, by: Sequence[str] = ()) -> Sequences:
+    """The sequences in a .npy, .npz, JSON or CSV file, which its content tells apart; `-` is standard input.
+
+    An array with an axis less than a batch is a series: a window for each `timesteps` rows, `stride` rows apart, or
+    one sequence where the time axis is free. With `by`, columns of a CSV file, the rows of each unit are such a series.
+    Raises InvalidInput, with the source and what was expected and came.
+    """
+    by = tuple(dict.fromkeys(by))
+    try:
+        table = _decoded(_bytes(source), model, by)
+        return _sequences(table, model, stride, by)
+    except InvalidInput as error:
+        name = "standard input" if source == "-" else source
+        raise InvalidInput([Problem((), f"{name[:200]}: {error}")]) from None
+
+
+def _bytes(source: str) -> bytes:
+    try:
+        if source == "-":
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with Path(source).open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _invalid(f"cannot be read: {error.strerror}") from None
+    if not data.strip():
+        raise _invalid("is empty")
+    if len(data) > MAX_BYTES:
+        raise _invalid(f"is larger than {MAX_BYTES >> 20} MiB; predict it in parts")
+    return data
+
+
+def _decoded(data: bytes, model: Model, by: tuple[str, ...]) -> csv_table.Table:
+    # A card's feature is a column, but of a model of ids it is what all columns are.
+    features = model.about.features if model.id_limit is None else None
+    names = None if features is None else tuple(feature.name for feature in features)
+    if b"'|O'" in data[:128]:
+        raise _invalid(
+            "holds Python objects, and reading those could run any code. "
+            "Save numbers: np.save('x.npy', np.asarray(x, np.float32))"
+        )
+    if data.startswith((NPY_MAGIC, ZIP_MAGIC)):
+        try:
+            array = read_npy(io.BytesIO(data)) if data.startswith(NPY_MAGIC) else _one(read_npz(io.BytesIO(data)))
+        except UnreadableFile as error:
+            raise _invalid(str(error)) from None
+        return csv_table.Table(array, names)
+    if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}:
+        return csv_table.Table(_json(data.removeprefix(b"\xef\xbb\xbf"), model), names)
+    if len(model.input_shape) > 2:
+        raise _invalid(f"is no .npy, .npz or JSON file, and no other holds what this model takes, {model.expects}")
+    return csv_table.read(data, names, model.input_shape[-1] if model.id_limit is None else None, by)
+
+
+def _one(arrays: dict[str, AnyArray]) -> AnyArray:
+    if "x" in arrays:
+        return arrays["x"]
+    if len(arrays) != 1:
+        raise _invalid(f"should hold one array, or one named x; it has {', '.join(arrays)[:200] or 'none'}")
+    return next(iter(arrays.values()))
+
+
+def _json(data: bytes, model: Model) -> AnyArray:
+    try:
+        parsed = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise _invalid(f"begins as JSON and is not valid: {error}") from None
+    ndim = None
+    if isinstance(parsed, dict):
+        if len(parsed) != 1 or not {"sequence", "sequences"} & parsed.keys():
+            raise _invalid(f'should be {{"sequence": ...}} or {{"sequences": ...}}; it has {", ".join(parsed)[:200]!r}')
+        ((key, parsed),) = parsed.items()
+        ndim = len(model.input_shape) + (key == "sequences")
+    # NumPy takes true for 1, and no text but these two words has these letters: other strings are refused below.
+    if b"true" in data or b"false" in data:
+        raise _invalid("holds true or false, where numbers were expected")
+    try:
+        array = np.asarray(parsed)
+    except ValueError:
+        raise _invalid("holds rows of different lengths") from None
+    if array.dtype.kind not in "fiu":
+        raise _invalid(f"holds {_odd(array)}, where numbers were expected")
+    if ndim is not None and data.count(b'"') != 2:
+        raise _invalid(f'holds "{key}" more than once')
+    if ndim is not None and array.ndim != ndim:
+        raise _invalid(f'holds lists {array.ndim} deep as "{key}", where {ndim} were expected')
+    return array
+
+
+def _odd(array: AnyArray) -> str:
+    """What an array of JSON values that is none of numbers holds."""
+    if array.dtype.kind == "U":
+        return "text"
+    return "null" if None in array.ravel().tolist() else "objects"
+
+
+def _sequences(table: csv_table.Table, model: Model, stride: int, by: tuple[str, ...]) -> Sequences:
+    array = table.values
+    timesteps, *rest = model.input_shape
+    if array.dtype.kind not in "fiu":
+        raise _invalid(f"holds {array.dtype}, where numbers were expected")
+    rows = f"rows of {', '.join(map(str, rest))} features"
+    if array.ndim == len(model.input_shape) + 1:
+        expected, came = model.input_shape, array.shape[1:]
+        wanted = f"{model.expects}, or a series, {rows}," if rest else model.expects
+    else:
+        expected, came = (None, *rest), array.shape
+        wanted = f"{rows}, or {model.expects}" if rest else model.expects
+    if len(came) != len(expected) or any(want not in {None, got} for want, got in zip(expected, came, strict=True)):
+        hint = model.hint(array.shape)
+        raise _invalid(f"holds an array of shape {array.shape}, where {wanted} was expected{hint}")
+    if 0 in array.shape:
+        raise _invalid(f"holds an empty array, of shape {array.shape}")
+    _refuse(table, model.id_limit)
+    if array.ndim == len(model.input_shape) and rest:
+        return _units(table, timesteps, stride, by) if by else _series(table, timesteps, stride)
+    if stride != 1:
+        raise _invalid(f"is no series to be cut into windows, so a stride of {stride} means nothing")
+    if by:
+        raise _invalid("is no series to be cut into windows, so --by means nothing")
+    x = array if array.ndim == len(model.input_shape) + 1 else array[np.newaxis]
+    return Sequences((Part(x, range(1, len(x) + 1)),), "sequence", notes=table.notes)
+
+
+def _series(table: csv_table.Table, timesteps: int | None, stride: int) -> Sequences:
+    rows = table.values
+    if timesteps is None and stride != 1:
+        raise _invalid(f"is one sequence to this model, not cut into windows, so a stride of {stride} means nothing")
+    if timesteps is not None and len(rows) < timesteps:
+        raise _invalid(f"has {len(rows)} rows, and the model needs {timesteps} for an answer")
+    last = last_rows(len(rows), timesteps, stride)
+    part = Part(windows(rows, timesteps, stride), range(last.start + 1, last.stop + 1, stride))
+    # A single window slides over nothing.
+    return Sequences((part,), "row", (), table.notes, table.mixed if len(rows) != timesteps else None)
+
+
+def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple[str, ...]) -> Sequences:
+    if table.keys is None:
+        raise _invalid("has no columns with names; --by takes those of a CSV file")
+    if timesteps is None and stride != 1:
+        raise _invalid(f"has one sequence a unit to this model, so a stride of {stride} means nothing")
+    parts, short = [], []
+    for key, places in units(table.keys).items():
+        if timesteps is not None and len(places) < timesteps:
+            short.append(f"{', '.join(key)} ({len(places)})")
+            continue
+        # Where the rows stand together, they are a view.
+        together = places[-1] - places[0] == len(places) - 1
+        rows = table.values[places[0] : places[-1] + 1] if together else table.values[places]
+        last = places[last_rows(len(places), timesteps, stride)] + 1
+        parts.append(Part(windows(rows, timesteps, stride), last.tolist(), key))
+    if not parts:
+        raise _invalid(f"has for no {', '.join(by)} the {timesteps} rows that the model needs for an answer")
+    notes = table.notes
+    if short:
+        more = "" if len(short) <= 10 else f" and {len(short) - 10} more"
+        told = (
+            f"no answer for {len(short)} of {len(short) + len(parts)} units, of fewer rows than the {timesteps} that "
+            f"the model needs: {'; '.join(short[:10])}{more}"
+        )
+        notes += (told,)
+    return Sequences(tuple(parts), "row", by, notes)
+
+
+def _refuse(table: csv_table.Table, id_limit: int | None) -> None:
+    """Raise InvalidInput with the place of the first value that is no finite float32, or no id."""
+    array = table.values
+    with np.errstate(over="ignore"):
+        good = np.isfinite(array.astype(np.float32))
+    expected = "a finite float32 number"
+    if id_limit is not None:
+        good &= (array >= 0) & (array < id_limit) & (array == np.floor(array))
+        expected = f"an id, an integer from 0 to {id_limit - 1},"
+    if good.all():
+        return
+    place = tuple(int(k) for k in np.argwhere(~good)[0])
+    if array.ndim == 2:
+        where = table.place(*place)
+    elif array.ndim == 3:
+        where = f"sequence {place[0] + 1}, {csv_table.Table(array[place[0]], table.names).place(*place[1:])}"
+    else:
+        where = f"place {', '.join(str(k + 1) for k in place)}"
+    raise _invalid(f"{where} holds {array[place]}, and {expected} was expected")
+
+
+def _invalid(detail: str) -> InvalidInput:
+    return InvalidInput([Problem((), detail)])

@@ -1,0 +1,224 @@
+"""Answers written down: a readable table, or a .npy, .csv or .json file. Chunk by chunk, never all at once."""
+
+import csv
+import io
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import numpy as np
+import orjson
+
+from lstm_serve.engine.activations import Array
+from lstm_serve.errors import SettingsError
+from lstm_serve.explain.describe.description import shown
+from lstm_serve.model.answers import answers
+from lstm_serve.model.model import Kind, Model
+from lstm_serve.scoring.inputs import Sequences
+from lstm_serve.scoring.predict import Chunk, predictions
+
+# What an answer holds, in one format or another.
+OWN = frozenset(
+    {"row", "step", "steps", "y", "label", "labels", "predicted_class", "probability", "probabilities", "values"}
+)
+
+
+def show(model: Model, sequences: Sequences, out: TextIO) -> None:
+    """Write a table for people: unit, number, label, and the probabilities with four digits, or the values.
+
+    A sequence of outputs has a line for each of its steps.
+    """
+    labels = model.about.classes
+    if labels is not None:
+        out.writelines(f"class {k}: {label}\n" for k, label in enumerate(labels))
+    margin = max(len(sequences.noun), *(len(str(part.numbers[-1])) for part in sequences.parts))
+    margins = [
+        max(len(_cut(name)), *(len(_cut(part.key[k])) for part in sequences.parts))
+        for k, name in enumerate(sequences.by)
+    ]
+    room = 0 if model.kind == "labels" else max(map(len, ("class", *(labels or ()))))
+
+    def start(key: Sequence[str], number: int | str) -> list[str]:
+        return [*(f"{_cut(cell):<{wide}}" for cell, wide in zip(key, margins, strict=True)), f"{number:>{margin}}"]
+
+    # Where the table itself goes to the terminal, it shows how far the work is.
+    for n, chunk in enumerate(predictions(model, sequences, progress=not out.isatty())):
+        width = chunk.y.shape[-1]
+        if n == 0:
+            names = ["probability"] if model.kind == "binary" else [str(k) for k in range(width)]
+            headings = [f"{name:>6}" for name in names]
+            columns = {
+                "values": ["values"],
+                "labels": [*headings, "labels"],
+                "steps": ["step", f"{'class':<{room}}", *headings],
+            }.get(model.kind, [f"{'class':<{room}}", *headings])
+            out.write("  ".join([*start(sequences.by, sequences.noun), *columns]) + "\n")
+        for key, number, row, answer in zip(chunk.keys, chunk.numbers, chunk.y, answers(model, chunk.y), strict=True):
+            out.writelines(
+                "  ".join([*start(key, number), *cells]).rstrip() + "\n" for cells in _cells(model, row, answer, room)
+            )
+
+
+def _cells(model: Model, row: Array, answer: dict[str, Any], room: int) -> Iterator[list[str]]:
+    """The cells after the number, for each line of an answer; the label is made as wide as `room`."""
+    if model.kind == "values":
+        for step in row.reshape(-1, row.shape[-1]):
+            yield [f"{value:<12.6g}" for value in step]
+    elif model.kind == "labels":
+        yield [*(f"{value:>6.4f}" for value in row), ", ".join(answer["labels"])]
+    elif model.kind == "steps":
+        for k, (step, each) in enumerate(zip(row, answer["steps"], strict=True), start=1):
+            yield [f"{k:>4}", f"{_label(each):<{room}}", *(f"{value:>6.4f}" for value in step)]
+    else:
+        yield [f"{_label(answer):<{room}}", *(f"{value:>6.4f}" for value in row)]
+
+
+def _label(answer: dict[str, Any]) -> str:
+    return str(answer["predicted_class"] if answer["label"] is None else answer["label"])
+
+
+def _cut(cell: str) -> str:
+    """A cell out of a file, fit for a terminal."""
+    return shown(cell, 40)
+
+
+def writes(path: str) -> bool:
+    """Whether there is a format for this path's ending."""
+    return Path(path).suffix in WRITERS
+
+
+def write(model: Model, sequences: Sequences, path: str) -> None:
+    """Write the answers to a file, in the format that its ending names. It appears whole, or not at all.
+
+    Raises SettingsError where it cannot be written.
+    """
+    for name in sequences.by:
+        if name in OWN:
+            raise SettingsError(f"--by {name}: the answers have something of that name themselves; rename the column")
+    with _appearing(Path(path)) as file:
+        WRITERS[Path(path).suffix](model, sequences, predictions(model, sequences, progress=True), file)
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its place once it is whole, and is gone where that fails."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with beside.open("xb") as file:
+            try:
+                yield file
+                file.close()
+                beside.replace(path)
+            except BaseException:
+                beside.unlink()
+                raise
+    except OSError as error:
+        raise SettingsError(f"{str(path)[:200]}: cannot be written: {error.strerror}") from None
+
+
+def _npy(_: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO) -> None:
+    """The raw outputs, float32 (n, *output_shape).
+
+    With keys, records (n,): each key column as text, the `row`, and the output as `y`.
+    """
+    count = sum(len(part.x) for part in sequences.parts)
+    shape: tuple[int, ...] = ()
+    for k, chunk in enumerate(chunks):
+        if k == 0:
+            shape = chunk.y.shape[1:]
+            widths = [max(len(part.key[k]) for part in sequences.parts) for k in range(len(sequences.by))]
+            keys = [(name, f"<U{width}") for name, width in zip(sequences.by, widths, strict=True)]
+            record = np.dtype([*keys, (sequences.noun, "<i8"), ("y", "<f4", shape)])
+            form: Any = record.descr if keys else "<f4"
+            described = {"descr": form, "fortran_order": False, "shape": (count,) if keys else (count, *shape)}
+            np.lib.format.write_array_header_1_0(file, described)
+        _expect_shape(chunk, shape, "a .npy file")
+        if not sequences.by:
+            file.write(chunk.y.astype("<f4").tobytes())
+            continue
+        records = np.empty(len(chunk.y), record)
+        for column, cells in zip(sequences.by, zip(*chunk.keys, strict=True), strict=True):
+            records[column] = cells
+        records[sequences.noun], records["y"] = chunk.numbers, chunk.y
+        file.write(records.tobytes())
+
+
+def _csv(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO) -> None:
+    """A header, and a line for each answer: its keys, its number, what is predicted, each number of the output.
+
+    Where each step has an answer, it has a line. Several labels are in one cell, with semicolons between them.
+    """
+    shape: tuple[int, ...] = ()
+    for k, chunk in enumerate(chunks):
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        if k == 0:
+            shape = chunk.y.shape[1:]
+            lines.writerow([*sequences.by, sequences.noun, *SAID[model.kind], *_columns(model, shape)])
+        if model.kind != "steps":
+            _expect_shape(chunk, shape, "a .csv file")
+        for key, number, row, answer in zip(chunk.keys, chunk.numbers, chunk.y, answers(model, chunk.y), strict=True):
+            for said, values in _said(model, row, answer):
+                # As NumPy writes a float32: the fewest digits that read back as the same number.
+                lines.writerow([*key, number, *said, *map(str, values.ravel())])
+        file.write(text.getvalue().encode())
+
+
+# What stands between the number of an answer and its values, by the kind of the model.
+SAID: dict[Kind, list[str]] = {
+    "classes": ["label", "predicted_class"],
+    "binary": ["label", "predicted_class"],
+    "labels": ["labels"],
+    "steps": ["step", "label", "predicted_class"],
+    "values": [],
+}
+
+
+def _said(model: Model, row: Array, answer: dict[str, Any]) -> Iterator[tuple[list[Any], Array]]:
+    """For each line of an answer what `SAID` names, and the values."""
+    if model.kind == "values":
+        yield [], row
+    elif model.kind == "labels":
+        yield ["; ".join(answer["labels"])], row
+    elif model.kind == "steps":
+        for k, (step, each) in enumerate(zip(row, answer["steps"], strict=True), start=1):
+            yield [k, each["label"], each["predicted_class"]], step
+    else:
+        yield [answer["label"], answer["predicted_class"]], row
+
+
+def _expect_shape(chunk: Chunk, shape: tuple[int, ...], what: str) -> None:
+    """Raise SettingsError where the units of a model that answers each step have series of different lengths."""
+    if chunk.y.shape[1:] != shape:
+        raise SettingsError(f"the units' answers are of different lengths, which {what} has no form for; -o to .json")
+
+
+def _columns(model: Model, shape: tuple[int, ...]) -> Sequence[str]:
+    if model.kind == "binary":
+        return ["probability"]
+    if model.kind == "values":
+        return [f"value_{'_'.join(map(str, index))}" for index in np.ndindex(shape)]
+    return model.about.classes or [f"class_{k}" for k in range(shape[-1])]
+
+
+def _json(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO) -> None:
+    """{"predictions": [...]}, each as it is answered over HTTP; with keys, they and the row come first in each."""
+    file.write(b'{"predictions":[')
+    for k, chunk in enumerate(chunks):
+        listed = answers(model, chunk.y)
+        if sequences.by:
+            listed = [
+                {**dict(zip(sequences.by, key, strict=True)), sequences.noun: number, **answer}
+                for key, number, answer in zip(chunk.keys, chunk.numbers, listed, strict=True)
+            ]
+        file.write((b"," if k else b"") + orjson.dumps(listed, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
+    file.write(b"]}\n")
+
+
+WRITERS: dict[str, Callable[[Model, Sequences, Iterable[Chunk], BinaryIO], None]] = {
+    ".npy": _npy,
+    ".csv": _csv,
+    ".json": _json,
+}

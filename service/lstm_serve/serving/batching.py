@@ -1,0 +1,249 @@
+"""One queue, no timer: a batch is whatever waits when the engine is free.
+
+    submit -> queue -> take (at most max_batch_rows, one model, one row shape) -> forward -> split -> futures
+
+A lone request goes at once, and under load the batches grow by themselves. A request larger than a batch is split. Rows
+whose caller has left, or whose deadline has passed, are not computed. A pass that raises is repeated row by row, so
+that only the request with the bad row fails. Every caller gets an answer, also when the batching task dies.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+import numpy as np
+
+from lstm_serve.engine.activations import Array
+from lstm_serve.errors import ComputeFailed, DeadlinePassed, NotFinite, QueueFull, Unavailable
+from lstm_serve.model.model import Model
+
+log = logging.getLogger(__name__)
+
+# Turns of the event loop between two batches: a body of 100 KB takes several until it is read, and waits for a batch in
+# each where there is one.
+TURNS = 4
+
+
+class Job:
+    """A request's rows on their way: x (n, *input_shape) of one model, and the future of its y (n, *output_shape)."""
+
+    __slots__ = (
+        "compute_seconds",
+        "deadline",
+        "done",
+        "future",
+        "model",
+        "queue_seconds",
+        "queued_at",
+        "taken",
+        "waits",
+        "x",
+    )
+
+    def __init__(self, model: Model, x: Array, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """`deadline` is in the time of `time.monotonic`."""
+        self.model = model
+        self.x = x
+        self.deadline = deadline
+        self.future: asyncio.Future[Array] = loop.create_future()
+        self.queued_at = time.monotonic()
+        self.queue_seconds = 0.0
+        self.compute_seconds = 0.0
+        self.taken = 0  # rows that are in a batch or behind one
+        self.done: list[Array] = []  # the rows of y so far
+        self.waits = False  # whether it takes more than the next batch, and its caller is worth watching
+
+    def abandon(self) -> None:
+        """Say that nobody waits for it any more; nothing where its answer is there."""
+        if self.future.done() and not self.future.cancelled():
+            self.future.exception()  # or asyncio would complain that nobody asked for it
+        self.future.cancel()
+
+
+class Part(NamedTuple):
+    """Rows start to stop of a job, in one batch."""
+
+    job: Job
+    start: int
+    stop: int
+
+    @property
+    def x(self) -> Array:
+        """The rows themselves."""
+        return self.job.x[self.start : self.stop]
+
+
+class Batcher:
+    """The queue and the task that works through it.
+
+    `executor` computes the batches, or the event loop itself where it is None: on one core the hand-over to a thread
+    costs more than it gives, as long as a batch takes milliseconds. `observe(rows, seconds)` is told of each batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_batch_rows: int,
+        max_queue_rows: int,
+        executor: Executor | None = None,
+        observe: Callable[[int, float], None] = lambda _rows, _seconds: None,
+    ) -> None:
+        """Bind nothing yet: `start` does, inside the event loop."""
+        self.max_batch_rows = max_batch_rows
+        self.max_queue_rows = max_queue_rows
+        self.queued_rows = 0
+        self.executor = executor
+        self._observe = observe
+        self._queue: deque[Job] = deque()
+        self._running: Sequence[Part] = ()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+        self._wake: asyncio.Future[None] | None = None
+        self.alive = False  # whether the batching task is there to work
+
+    def start(self) -> None:
+        """Start the batching task in the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._work(), name="batching")
+        self._task.add_done_callback(self._ended)
+        self.alive = True
+
+    async def close(self) -> None:
+        """Refuse new work, finish what is queued, and end."""
+        self._closing = True
+        self._notify()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def check_room(self, rows: int) -> None:
+        """Raise what `submit` would for so many rows, so that a request is refused before its values are converted."""
+        if self._closing or not self.alive:
+            raise Unavailable("the service is stopping" if self._closing else "the service cannot compute")
+        if self.queued_rows + rows > self.max_queue_rows:
+            raise QueueFull(f"{self.queued_rows} rows are waiting; at most {self.max_queue_rows} may")
+
+    def submit(self, model: Model, x: Array, deadline: float) -> Job:
+        """Queue x (n, *input_shape), n > 0. Raises QueueFull or Unavailable at once; the future has the rest."""
+        self.check_room(len(x))
+        job = Job(model, x, deadline, self._loop)
+        self._queue.append(job)
+        self.queued_rows += len(x)
+        job.waits = bool(self._running) or self.queued_rows > self.max_batch_rows
+        self._notify()
+        return job
+
+    def _notify(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _work(self) -> None:
+        while True:
+            while not self._queue:
+                if self._closing:
+                    return
+                self._wake = self._loop.create_future()
+                await self._wake
+            self._running = self._take()
+            if self._running:
+                await self._compute(self._running)
+                self._running = ()
+            # What has arrived meanwhile joins the next batch, or is refused.
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+
+    def _take(self) -> list[Part]:
+        """The next batch: first in, first out, rows of one shape and one model."""
+        parts: list[Part] = []
+        rows, now = 0, time.monotonic()
+        while self._queue and rows < self.max_batch_rows:
+            job = self._queue[0]
+            left = len(job.x) - job.taken
+            if not job.future.done() and not job.taken and job.deadline < now:
+                job.future.set_exception(DeadlinePassed("the deadline passed while the request waited"))
+            if job.future.done():
+                self._queue.popleft()
+                self.queued_rows -= left
+                continue
+            if parts and (job.model is not parts[0].job.model or job.x.shape[1:] != parts[0].job.x.shape[1:]):
+                break
+            if not job.taken:
+                job.queue_seconds = now - job.queued_at
+            stop = job.taken + min(left, self.max_batch_rows - rows)
+            parts.append(Part(job, job.taken, stop))
+            rows += stop - job.taken
+            self.queued_rows -= stop - job.taken
+            job.taken = stop
+            if stop == len(job.x):
+                self._queue.popleft()
+        return parts
+
+    async def _compute(self, parts: Sequence[Part]) -> None:
+        start = time.monotonic()
+        try:
+            x = parts[0].x if len(parts) == 1 else np.concatenate([part.x for part in parts])
+            y = await self._forward(parts[0].job.model, x)
+        except Exception:
+            log.exception("a forward pass of %d requests raised; each row is tried alone", len(parts))
+            await self._compute_alone(parts)
+            return
+        seconds = time.monotonic() - start
+        self._observe(len(x), seconds)
+        at = 0
+        finite = bool(np.isfinite(y).all())
+        for part in parts:
+            part.job.compute_seconds += seconds
+            rows = part.stop - part.start
+            _deliver(part, y[at : at + rows], finite=finite)
+            at += rows
+
+    async def _compute_alone(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            if part.job.future.done():
+                continue
+            start = time.monotonic()
+            try:
+                rows = [await self._forward(part.job.model, row[np.newaxis]) for row in part.x]
+            except Exception:
+                log.exception("a forward pass of one row raised")
+                if not part.job.future.done():
+                    part.job.future.set_exception(ComputeFailed("the forward pass failed"))
+            else:
+                seconds = time.monotonic() - start
+                part.job.compute_seconds += seconds
+                self._observe(len(rows), seconds)
+                _deliver(part, np.concatenate(rows), finite=False)
+
+    async def _forward(self, model: Model, x: Array) -> Array:
+        if self.executor is None:
+            return model.forward(x)
+        return await self._loop.run_in_executor(self.executor, model.forward, x)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Answer whoever is left when the batching task ends, which it does by itself only when it is closed."""
+        self.alive = False
+        if not task.cancelled() and task.exception() is not None:
+            log.critical("the batching task died; nothing is computed any more", exc_info=task.exception())
+        for job in [*(part.job for part in self._running), *self._queue]:
+            if not job.future.done():
+                job.future.set_exception(Unavailable("the service cannot compute"))
+        self._queue.clear()
+        self.queued_rows = 0
+
+
+def _deliver(part: Part, y: Array, *, finite: bool) -> None:
+    """Hand a part's rows to its job, `finite` where that is known; the last part completes it."""
+    job = part.job
+    if job.future.done():
+        return
+    if not finite and not np.isfinite(y).all():
+        job.future.set_exception(NotFinite("the model answered NaN or infinity"))
+    elif len(y) == len(job.x):
+        job.future.set_result(y)
+    else:
+        job.done.append(y)
+        if part.stop == len(job.x):
+            job.future.set_result(np.concatenate(job.done))

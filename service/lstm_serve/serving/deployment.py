@@ -1,0 +1,212 @@
+"""The model being served now: loaded, warmed up, and with the queue in front of it."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from lstm_serve.engine.activations import Array
+from lstm_serve.engine.recurrence import Shape
+from lstm_serve.errors import Unsupported
+from lstm_serve.loading.load import load_model, resolve
+from lstm_serve.loading.sidecars import golden
+from lstm_serve.model.model import Model
+from lstm_serve.serving.batching import Batcher
+from lstm_serve.serving.memory_budget import Inflight
+from lstm_serve.serving.places import Places
+from lstm_serve.serving.turns import Turns
+from lstm_serve.settings import Settings
+from lstm_serve.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+# Without a sign of life for so long the event loop hangs.
+STALLED_SECONDS = 5.0
+# A batch that takes longer is computed in a thread, so that health checks are answered meanwhile.
+LONGEST_ON_THE_LOOP = 0.010
+# How long a sequence of free length is taken to be at warm-up, or as many times twice that as the model needs.
+WARM_UP_TIMESTEPS = 32
+# What a warm-up may take: about so many multiplications for one row, and so many floats in one layer's output.
+WARM_UP_WORK = 1 << 31
+WARM_UP_FLOATS = 1 << 24
+# A step in time takes as long as so many multiplications, were there none in it.
+STEP = 10_000
+# More rows are not computed once some took so long; how long a full batch takes is reckoned from them.
+LONG_ENOUGH = 0.25
+
+
+class Loaded(NamedTuple):
+    """A model that is ready to serve, and how long it takes to load and to compute a full batch."""
+
+    model: Model
+    load_seconds: float
+    batch_seconds: float
+    golden: str  # the path of its golden predictions, be they there or not
+
+    @property
+    def slow(self) -> bool:
+        """Whether its batches may take longer than the event loop can wait."""
+        return None in self.model.input_shape or self.batch_seconds > LONGEST_ON_THE_LOOP
+
+
+def load(settings: Settings) -> Loaded:
+    """Load the model and warm it up. Raises ModelError."""
+    start = time.perf_counter()
+    model = load_model(settings.model, **settings.told)
+    try:
+        batch_seconds = warm_up(model, settings.max_batch_rows)
+    except MemoryError:
+        raise Unsupported(
+            f"{settings.model.name}: computing {settings.max_batch_rows} rows needs more memory than there is; "
+            "lower max_batch_rows"
+        ) from None
+    beside = golden.path_of(resolve(settings.model))
+    return Loaded(model, time.perf_counter() - start, batch_seconds, str(beside))
+
+
+class Live:
+    """The model, its queue, and whether the service is ready."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        """Load the model and warm it up. Raises ModelError."""
+        self.settings = settings
+        self.metrics = metrics
+        self.batcher = Batcher(
+            max_batch_rows=settings.max_batch_rows, max_queue_rows=settings.max_queue_rows, observe=metrics.batch
+        )
+        metrics.queued_rows.value = lambda: self.batcher.queued_rows
+        self.draining = False
+        self.beat = 0.0  # when the event loop last came around, in the time of `time.monotonic`
+        self.places = Places(settings.max_connections, metrics.ended.add)
+        self.inflight = Inflight(settings.max_inflight_bytes)
+        self.turns = Turns()
+        self.lingering: set[asyncio.Transport] = set()  # those of connections that were refused and are not closed yet
+        self.use(load(settings))
+
+    def use(self, loaded: Loaded) -> None:
+        """Answer with this model from now on. A request that is under way keeps the one it was validated against."""
+        if loaded.slow and self.batcher.executor is None:
+            self.batcher.executor = ThreadPoolExecutor(1, "compute")
+        self.model = loaded.model
+        self.refused: str | None = None
+        self.metrics.loaded(loaded.model, loaded.load_seconds)
+        self._announce(loaded)
+
+    def refuse(self, reason: str) -> None:
+        """Note why the model's files, as they are now, are not served."""
+        path = self.settings.model
+        self.refused = reason.replace(str(path), path.name) if path.name else reason
+        self.metrics.refused()
+        log.error("the model stays the one before: %s", reason)
+
+    def _announce(self, loaded: Loaded) -> None:
+        model, origin = self.model, self.model.origin
+        log.info(
+            "loaded %s (%s, Keras %s): %s %s -> %s in %.2f s; %d rows take %.1f ms, computed %s",
+            origin.file,
+            origin.format,
+            origin.keras or "unknown",
+            model.kind,
+            model.input_shape,
+            model.output_shape,
+            loaded.load_seconds,
+            self.settings.max_batch_rows,
+            loaded.batch_seconds * 1000,
+            "on the event loop" if self.batcher.executor is None else "in a thread",
+        )
+        for assumption in origin.assumed:
+            log.warning("assumed: %s", assumption)
+        if origin.verified:
+            log.info("it reproduces %d golden predictions to %.1e", origin.golden_rows, origin.golden_difference)
+            if origin.rounding is not None:
+                log.warning(
+                    "float32 is not enough for 1e-5 in this model: Keras' own answers are up to %.1e from those of "
+                    "float64, so the tolerance is %.1e",
+                    origin.rounding,
+                    origin.tolerance,
+                )
+        else:
+            log.warning(
+                "not verified: there are no golden predictions. Make them where Keras is: "
+                "y = model.predict(x); np.savez(%r, x=x, y=y)",
+                loaded.golden,
+            )
+
+    def start(self) -> None:
+        """Start the queue, in the running event loop."""
+        self.batcher.start()
+
+    async def close(self) -> None:
+        """Finish what is queued."""
+        await self.batcher.close()
+        if self.batcher.executor is not None:
+            self.batcher.executor.shutdown(wait=False)
+
+    def beats(self) -> dict[str, bool]:
+        """What liveness depends on, as another thread sees it."""
+        return {"batching": self.batcher.alive, "loop": time.monotonic() - self.beat < STALLED_SECONDS}
+
+    @property
+    def ready(self) -> bool:
+        """Whether every check is good."""
+        return all(self.checks().values())
+
+    def checks(self) -> dict[str, bool]:
+        """What readiness depends on, by name."""
+        return {"model": True, "batching": self.batcher.alive, "accepting": not self.draining}
+
+
+def warm_up(model: Model, rows: int) -> float:
+    """Compute some rows, so that the first request finds everything made. Gives the seconds of a full batch.
+
+    They are reckoned where computing so many would take long.
+    """
+    shapes = _shapes(model)
+    work = _work(model, shapes)
+    if work > WARM_UP_WORK:
+        return rows * work / 1e9
+    floats = max(math.prod(size or 1 for size in shape) for shape in shapes)
+    some = min(rows, max(1, WARM_UP_FLOATS // floats))
+    shape = tuple(size or 1 for size in shapes[0])
+    model.forward(np.zeros((1, *shape), model.input_dtype))
+    n = 1
+    while True:
+        x = np.zeros((n, *shape), model.input_dtype)
+        seconds = _seconds(model, x)
+        if seconds * rows / n > LONGEST_ON_THE_LOOP:
+            seconds = min(seconds, _seconds(model, x))  # other work may have come between
+        if n == some or seconds > LONG_ENOUGH:
+            return seconds * rows / n
+        # A row alone takes longer than one among others: at once all where even so they would not take long.
+        n = some if seconds * some / n < LONG_ENOUGH else min(some, 8 * n)
+
+
+def _seconds(model: Model, x: Array) -> float:
+    start = time.perf_counter()
+    model.forward(x)
+    return time.perf_counter() - start
+
+
+def _shapes(model: Model) -> list[Shape]:
+    """The shapes of a row in the model, its free axes long enough for each layer to give something."""
+    for doubled in range(20):
+        steps = WARM_UP_TIMESTEPS << doubled
+        shapes = model.shapes_for(tuple(steps if size is None else size for size in model.input_shape))
+        if all(size is None or size > 0 for shape in shapes for size in shape):
+            break
+    return shapes
+
+
+def _work(model: Model, shapes: Sequence[Shape]) -> int:
+    """About how many multiplications a row takes: each step in time meets all of a layer's weights."""
+    work = 0
+    for layer, inputs in model.nodes:
+        (steps, *rest) = shapes[inputs[0]]
+        weights = sum(array.size for array in layer.weights.values())
+        work += ((steps or 1) if rest else 1) * (weights + STEP)
+    return work

@@ -1,0 +1,135 @@
+"""The one middleware: request id, access log, metrics, and an answer for whatever went wrong below."""
+
+import asyncio
+import logging
+import re
+import time
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lstm_serve.errors import ComputeFailed, LstmServeError, Unavailable
+from lstm_serve.serving.deployment import Live
+from lstm_serve.settings import Settings
+from lstm_serve.telemetry import logs
+from lstm_serve.web.api_keys import Keys
+from lstm_serve.web.docs import PATHS as DOCS
+from lstm_serve.web.errors import OF_HTTP, STATUSES, refuse, row_of
+from lstm_serve.web.health import PATHS as HEALTH
+
+log = logging.getLogger(__name__)
+# What is asked every second is no news.
+QUIET = HEALTH | {"/metrics"}
+# No answer could be sent: the client had left. nginx logs it so too.
+CLIENT_LEFT = 499
+# v2's health of a model.
+OF_MODEL = re.compile("/v2/models/[^/]+(/versions/[^/]+)?/ready")
+
+
+def open_paths(settings: Settings) -> frozenset[str]:
+    """The paths that need no key."""
+    metrics = {"/metrics"} if settings.open_metrics else set()
+    docs = DOCS | {"/"} if settings.open_docs else set()  # which leads there
+    return HEALTH | metrics | docs | {settings.health_route or "/livez"}
+
+
+def needs_key(path: str, opened: frozenset[str]) -> bool:
+    """Whether a path, or its template, is none of the open ones nor v2's health of a model."""
+    return path not in opened and OF_MODEL.fullmatch(path) is None
+
+
+class Boundary:
+    """Plain ASGI, around the whole app: what enters gets an id, what leaves is counted and logged."""
+
+    def __init__(self, app: ASGIApp, live: Live, keys: Keys | None = None) -> None:
+        """Callers need one of the `keys`, where there are any."""
+        self.app = app
+        self.live = live
+        self.keys = keys
+        self._open = open_paths(live.settings)
+        self._quiet = QUIET | {live.settings.health_route}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; anything but HTTP passes through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        headers, state = dict(scope["headers"]), scope.setdefault("state", {})
+        state["headers"], state["arrived"] = headers, time.monotonic()
+        state["request_id"] = request_id = logs.request_id(headers.get(b"x-request-id"))
+        id_header = (b"x-request-id", request_id.encode())
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], id_header]
+            await send(message)
+
+        try:
+            self._expect_key(scope["path"], headers.get(b"authorization"))
+            await self.app(scope, receive, answer)
+        except ClientDisconnect:
+            status = CLIENT_LEFT
+        except HTTPException as error:
+            allow = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+            known = OF_HTTP.get(error.status_code) or STATUSES.get(error.status_code)
+            row = known or row_of(self._told(error, request_id))
+            if methods := (error.headers or {}).get("Allow"):
+                row = row._replace(example=f"this path takes {methods}")
+            self.live.metrics.rejected.add(row.slug)
+            await refuse(scope, answer, row, error, allow)
+        except (Exception, asyncio.CancelledError) as error:
+            # No name for `error` that outlives this block: with its traceback, which holds this frame and with it the
+            # body, it would be a cycle that waits for the garbage collector.
+            if status and isinstance(error, asyncio.CancelledError):
+                return  # half an answer is out, and its time is over
+            if status:
+                self._told(error, state["request_id"])
+                raise  # half an answer is out: the server closes the connection
+            await self._refuse(scope, answer, error)
+        finally:
+            # Where the protocol has refused it meanwhile, that is what was answered.
+            self._finish(scope, state.get("refused") or status, time.perf_counter() - start)
+
+    def _expect_key(self, path: str, authorization: bytes | None) -> None:
+        if self.keys is not None and needs_key(path, self._open) and not self.keys.admit(authorization):
+            wrong = "" if authorization is None else ' error="invalid_token"'
+            raise HTTPException(401, headers={"WWW-Authenticate": f"Bearer{wrong}"})
+
+    async def _refuse(self, scope: Scope, answer: Send, error: BaseException) -> None:
+        told = self._told(error, scope["state"]["request_id"])
+        row = row_of(told)
+        self.live.metrics.rejected.add(row.slug)
+        await refuse(scope, answer, row, told)
+
+    def _told(self, error: BaseException, request_id: str) -> BaseException:
+        """The error that is told; a fault of ours goes to the log."""
+        if isinstance(error, asyncio.CancelledError):
+            # The server has waited for the requests in flight as long as it may.
+            return Unavailable("the service is stopping")
+        if isinstance(error, ComputeFailed):
+            log.error("request %s failed: %s", request_id, error)
+        elif not isinstance(error, LstmServeError):
+            log.error("request %s failed", request_id, exc_info=error)
+        return error
+
+    def _finish(self, scope: Scope, status: int, seconds: float) -> None:
+        route = scope.get("route")
+        template = route.path if route is not None else "unmatched"
+        self.live.metrics.request(template, status, seconds)
+        # The connection keeps its last request's scope: not with the rows.
+        jobs = scope["state"].pop("jobs", ())
+        # A client that asks wrong is news even there.
+        if self.live.settings.access_log and (scope["path"] not in self._quiet or 400 <= status < 500):
+            state, more = scope["state"], dict[str, object]()
+            if (traceparent := state["headers"].get(b"traceparent")) is not None:
+                more["traceparent"] = traceparent.decode("latin-1")[:200]
+            if jobs:
+                more["rows"] = sum(len(job.x) for job in jobs)
+                more["queue_ms"] = round(jobs[0].queue_seconds * 1000, 3)
+                more["compute_ms"] = round(sum(job.compute_seconds for job in jobs) * 1000, 3)
+            logs.log_request(state["request_id"], scope["method"], scope["path"], status, seconds, **more)

@@ -1,0 +1,169 @@
+"""The native dialect: POST /predict, POST /predict/batch, GET /model; and /invocations, SageMaker's name for both."""
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from lstm_serve.engine.activations import Array
+from lstm_serve.errors import InvalidInput, Malformed, Problem, UnreadableFile
+from lstm_serve.formats.npy import AnyArray, read_npy
+from lstm_serve.formats.text import without_mark
+from lstm_serve.model.answers import answers
+from lstm_serve.model.model import Model
+from lstm_serve.serving.deployment import Live
+from lstm_serve.web.dialects.v1 import routes as v1
+from lstm_serve.web.errors import JSON, problem_responses
+from lstm_serve.web.flattened_csv import Flattened, read_flattened, written
+from lstm_serve.web.get_route import GetRoute
+from lstm_serve.web.nested_lists import Body, one_and_many
+from lstm_serve.web.predict import Answer, Decoded, PostRoute, expect_json, media_type, predicted
+from lstm_serve.web.schemas import ModelInfo, model_info, one_and_many_answers
+
+ERRORS = problem_responses(400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
+MODEL_HEADER = {"X-Model-Sha256": {"description": "the model that answered", "schema": {"type": "string"}}}
+
+NPY = b"application/x-npy"
+FILE = {"schema": {"type": "string", "format": "binary", "description": "one array, as numpy.save writes it"}}
+NPY_CONTENT = {NPY.decode(): FILE}
+CSV = b"text/csv"
+CSV_CONTENT = {CSV.decode(): {"schema": {"type": "string", "description": "a line for each sequence, flattened"}}}
+
+FIRST_KEY = re.compile(rb'\s*\{\s*"(\w+)"')
+
+
+@dataclass(eq=False)
+class NpyBody:
+    """Several sequences as one array in NumPy's .npy format."""
+
+    x: AnyArray
+    model: Model
+    many: ClassVar[bool] = True
+
+    @property
+    def rows(self) -> int:
+        """How many sequences there are."""
+        return len(self.x) if self.x.ndim else 1
+
+    def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
+        """The array, once it is known to fit."""
+        return [self.model.checked(self.x).astype(dtype, copy=False)]
+
+    def let_go(self) -> None:
+        """Forget the file's array."""
+        del self.x
+
+
+class BatchRoute(PostRoute):
+    """A POST that takes several sequences as JSON, or as a .npy file."""
+
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:
+        """The body, as its content type says."""
+        if media_type(headers) != NPY:
+            return super().decode(raw, headers, live)
+        try:
+            return NpyBody(read_npy(io.BytesIO(raw), "the body"), live.model)
+        except UnreadableFile as error:
+            raise Malformed(str(error)) from None
+
+
+class EitherRoute(BatchRoute):
+    """A POST that takes one sequence or several, as CSV too, and v1's bodies: what SageMaker's clients send."""
+
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:
+        """The body, as its content type or its first key says."""
+        kind = media_type(headers)
+        if kind == CSV:
+            return read_flattened(raw, live.model, live.settings.max_rows)
+        if kind == NPY:
+            return super().decode(raw, headers, live)
+        expect_json(headers, raw)
+        one, many, of_v1 = cast("tuple[type[Body], type[Body], type[v1.V1Request]]", get_args(self.body_type))
+        first = FIRST_KEY.match(without_mark(raw))
+        key = b"" if first is None else first[1]
+        if key not in {b"sequence", b"sequences"} and (b'"instances"' in raw or b'"inputs"' in raw):
+            return of_v1.parse(raw)
+        return (many if key == b"sequences" else one).parse(raw)
+
+
+def router(live: Live, V1Request: type[v1.V1Request]) -> APIRouter:  # noqa: N803 - it is a class
+    """The routes, with request and response models that are the served model's own; `V1Request` is v1's."""
+    One, Many = one_and_many(live.model, live.settings.max_rows)  # noqa: N806 - they are classes
+    one_answer, many_answer = one_and_many_answers(live.model)
+    json: dict[int | str, dict[str, Any]] = {**ERRORS, 200: {"headers": MODEL_HEADER}}
+    npy: dict[int | str, dict[str, Any]] = {**ERRORS, 200: {"headers": MODEL_HEADER, "content": NPY_CONTENT}}
+    takes_npy = {"requestBody": {"content": NPY_CONTENT}}
+    any_content = {**NPY_CONTENT, **CSV_CONTENT}
+    of_any: dict[int | str, dict[str, Any]] = {**ERRORS, 200: {"headers": MODEL_HEADER, "content": any_content}}
+    takes_any = {"requestBody": {"content": any_content}}
+    routes = APIRouter(tags=["predict"])
+
+    async def predict(body: One, request: Request) -> Answer:  # type: ignore[valid-type]
+        return await answered(live, body, request)
+
+    async def predict_batch(body: Many, request: Request) -> Answer:  # type: ignore[valid-type]
+        return await answered(live, body, request)
+
+    async def invocations(body: One | Many | V1Request, request: Request) -> Answer:  # type: ignore[valid-type]
+        decoded = cast("Body | NpyBody | Flattened | v1.Form", body)
+        if isinstance(decoded, v1.Form):
+            return await v1.answered(live, live.model, decoded, request)
+        return await answered(live, decoded, request)
+
+    async def served_model() -> ModelInfo:
+        return model_info(live.model)
+
+    either = one_answer | many_answer | v1.Predictions | v1.Outputs
+    for path, endpoint, route, answer, responses, extra, summary in (
+        ("/predict", predict, PostRoute, one_answer, json, None, "Answer one sequence"),
+        ("/predict/batch", predict_batch, BatchRoute, many_answer, npy, takes_npy, "Answer several sequences"),
+        ("/invocations", invocations, EitherRoute, either, of_any, takes_any, "Answer one or several"),
+    ):
+        routes.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            route_class_override=route,
+            response_model=answer,
+            responses=responses,
+            openapi_extra=extra,
+            summary=summary,
+        )
+    routes.add_api_route(
+        "/model",
+        served_model,
+        route_class_override=GetRoute,
+        summary="What is being served",
+        tags=["model"],
+        responses=problem_responses(401, 500),
+    )
+    return routes
+
+
+def joined(parts: list[Array]) -> Array:
+    """One array (n, *output_shape) of several. Raises InvalidInput where they are of different lengths."""
+    if len({y.shape[1:] for y in parts}) > 1:
+        raise InvalidInput([Problem((), "outputs of different lengths are no one array; accept JSON instead")])
+    return np.concatenate(parts)
+
+
+async def answered(live: Live, body: Body | NpyBody | Flattened, request: Request) -> Answer:
+    """Answer a body: as JSON, or where the client accepts it the model's output as a .npy file; CSV with CSV."""
+    model, accept = live.model, request.scope["state"]["headers"].get(b"accept", b"")
+    parts = await predicted(live, model, body, request)
+    if isinstance(body, Flattened) and NPY not in accept and JSON[1] not in accept:
+        return Answer(b"".join(written(part.y) for part in parts), model, [(b"content-type", CSV)])
+    if body.many and NPY in accept:
+        file = io.BytesIO()
+        np.save(file, joined([y for y, _ in parts]), allow_pickle=False)
+        return Answer(file.getvalue(), model, [(b"content-type", NPY)])
+    found = [answer for part in parts for answer in answers(model, *part)]
+    content = {"predictions": found} if body.many else found[0]
+    return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), model)

@@ -1,0 +1,181 @@
+"""One module a dialect, and the one table from what went wrong to a status."""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import orjson
+from pydantic import BaseModel
+from starlette.types import Scope, Send
+
+from lstm_serve.errors import (
+    ComputeFailed,
+    DeadlinePassed,
+    InvalidInput,
+    LstmServeError,
+    Malformed,
+    NotFinite,
+    Problem,
+    QueueFull,
+    TooLarge,
+    TooSlow,
+    Unavailable,
+    UnknownModel,
+    UnknownType,
+)
+from lstm_serve.settings import Settings
+from lstm_serve.web.schemas import PlainError, ProblemDetails
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
+PROBLEM_JSON: tuple[bytes, bytes] = (b"content-type", b"application/problem+json")
+RETRY: tuple[bytes, bytes] = (b"retry-after", b"1")
+
+MAX_DETAIL = 300
+
+
+class Status(NamedTuple):
+    """A row of the table: the status, its title, the last part of the problem's type, and an example of a detail."""
+
+    code: int
+    title: str
+    slug: str
+    example: str
+
+
+# Looked up along an exception's classes, so that the nearest row counts.
+TABLE: dict[type[BaseException], Status] = {
+    Malformed: Status(400, "Malformed request", "malformed", "the body is empty; expected JSON"),
+    TooSlow: Status(408, "Request timeout", "too-slow", "the body did not come within 30 seconds"),
+    TooLarge: Status(413, "Body too large", "too-large", "the body is over the limit of 2097152 bytes"),
+    UnknownType: Status(415, "Unsupported media type", "unknown-type", "expected content-type application/json"),
+    UnknownModel: Status(404, "Not found", "unknown-model", 'the model served here is "turbofan"'),
+    InvalidInput: Status(422, "Invalid input", "invalid-input", "expected a list of 20 time steps, got 19"),
+    QueueFull: Status(429, "Too many requests", "queue-full", "4096 rows are waiting; at most 4096 may"),
+    Unavailable: Status(503, "Service unavailable", "unavailable", "the service is stopping"),
+    DeadlinePassed: Status(504, "Deadline passed", "deadline-passed", "the deadline passed while the request waited"),
+    NotFinite: Status(500, "Output not finite", "not-finite", "the model answered NaN or infinity"),
+    ComputeFailed: Status(500, "Internal error", "internal", "the forward pass failed"),
+    Exception: Status(500, "Internal error", "internal", "a fault of the service; the log has it under this id"),
+}
+OF_HTTP = {
+    401: Status(401, "Unauthorized", "unauthorized", "expected the header Authorization: Bearer <key>"),
+    404: Status(404, "Not found", "not-found", "there is nothing at this path"),
+    431: Status(431, "Headers too large", "headers-too-large", "the headers are over 32768 bytes"),
+    405: Status(405, "Method not allowed", "method-not-allowed", "this path takes the methods of the header Allow"),
+}
+RETRY_HEADER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+_EXAMPLE = Problem(("sequence",), "expected a list of 20 time steps, got 19")
+# Of several rows of one code the last: UnknownModel's, and the fault that is not told.
+STATUSES = {row.code: row for row in (*OF_HTTP.values(), *TABLE.values())}
+
+
+def row_of(error: BaseException) -> Status:
+    """The row of the table for an exception."""
+    return next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
+
+
+def error_body(
+    status: Status, detail: str, error: BaseException | None = None, request_id: str | None = None, *, plain: bool
+) -> tuple[tuple[bytes, bytes], bytes]:
+    """The content type and the body of an error, in the plain form of v1 and v2 or in the native one."""
+    if plain:
+        if isinstance(error, InvalidInput) and error.problems[0].where:
+            detail = f"{pointer(error.problems[0].where)}: {detail}"
+        return JSON, orjson.dumps({"error": detail[:MAX_DETAIL]})
+    return PROBLEM_JSON, problem(status, detail, error, request_id)
+
+
+def problem(status: Status, detail: str, error: BaseException | None = None, request_id: str | None = None) -> bytes:
+    """The body of an error on the native paths: RFC 9457."""
+    content: dict[str, Any] = {
+        "type": f"urn:lstm-serve:{status.slug}",
+        "title": status.title,
+        "status": status.code,
+        "detail": detail[:MAX_DETAIL],
+    }
+    if isinstance(error, InvalidInput):
+        content["errors"] = [
+            {"detail": found.detail[:MAX_DETAIL], "pointer": pointer(found.where)} for found in error.problems
+        ]
+    if status.code == 500:
+        content["request_id"] = request_id
+    return orjson.dumps(content)
+
+
+def pointer(where: Iterable[str | int]) -> str:
+    """A JSON Pointer as a URI fragment (RFC 6901, 6); the names of a card's features may be any text."""
+    parts = (str(part).replace("~", "~0").replace("/", "~1") for part in where)
+    return "".join(["#", *(f"/{quote(part)}" for part in parts)])
+
+
+def of_another_dialect(path: str, settings: Settings) -> bool:
+    """Whether errors at this path are `{"error": ...}`, as v1 and v2 have them."""
+    return path.startswith(("/v1/", "/v2/")) or path in {"/v1", "/v2", settings.predict_route}
+
+
+async def refuse(scope: Scope, send: Send, status: Status, error: BaseException, extra: Headers | None = None) -> None:
+    """Answer an error in the form of the path's dialect. Of a fault of ours nothing but the request id is told."""
+    detail = str(error) if isinstance(error, LstmServeError) else status.example
+    plain = of_another_dialect(scope["path"], scope["app"].state.live.settings)
+    kind, body = error_body(status, detail, error, scope["state"].get("request_id"), plain=plain)
+    code = 400 if status.code == 422 and plain else status.code
+    headers = [kind, *([RETRY] if code in {429, 503} else []), *(extra or [])]
+    await respond(send, code, body, headers)
+
+
+async def respond(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    """Send a whole answer."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def problem_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: these errors of the native paths, each with an example."""
+    return {code: _problem_response(STATUSES[code]) for code in codes}
+
+
+def every_response() -> dict[str, dict[str, Any]]:
+    """For OpenAPI: every row of the table by the last part of its type; some are answered at any path, or at none."""
+    return {row.slug: _problem_response(row) for row in (*OF_HTTP.values(), *TABLE.values())}
+
+
+@cache
+def _problem_schema() -> dict[str, Any]:
+    schema = ProblemDetails.model_json_schema()
+    schema["properties"]["errors"]["anyOf"][0]["items"] = schema.pop("$defs")["ProblemAt"]
+    return schema
+
+
+def _problem_response(row: Status) -> dict[str, Any]:
+    error = InvalidInput([_EXAMPLE]) if row.code == 422 else None
+    example = orjson.loads(problem(row, row.example, error, "6f1c-2a"))
+    content = {"application/problem+json": {"schema": _problem_schema(), "example": example}}
+    response = {"description": row.title, "content": content}
+    if row.code == 401:
+        response["headers"] = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
+    if row.code in {429, 503}:
+        response["headers"] = RETRY_HEADER
+    return response
+
+
+def not_so(answer: BaseModel) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: a 503 that says so in the words of the good answer, with this example."""
+    example = {"application/json": {"example": answer.model_dump()}}
+    return {503: {"description": "Not so", "model": type(answer), "content": example}}
+
+
+def plain_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: these errors of the v1 and v2 paths, each with an example."""
+    schema = PlainError.model_json_schema()
+    responses: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        example = {"error": STATUSES[code].example}
+        content = {"application/json": {"schema": schema, "example": example}}
+        responses[code] = {"description": STATUSES[code].title, "content": content}
+        if code in {429, 503}:
+            responses[code]["headers"] = RETRY_HEADER
+    return responses

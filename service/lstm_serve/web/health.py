@@ -1,0 +1,84 @@
+"""Health and metrics: what orchestration and Prometheus ask."""
+
+import asyncio
+from importlib import import_module
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from pydantic import Field
+from starlette.requests import Request
+
+from lstm_serve.serving.deployment import Live
+from lstm_serve.web.errors import problem_responses
+from lstm_serve.web.get_route import GetRoute
+from lstm_serve.web.schemas import Schema
+
+READY = ("/readyz", "/health", "/healthz", "/ping")
+# What orchestration asks, v2's own too: it has no key, and is no news.
+PATHS = frozenset({"/livez", *READY, "/v2/health/live", "/v2/health/ready"})
+
+# Not a parameter of the functions: FastAPI would then say that they answer 422 too.
+VERBOSE = {"name": "verbose", "in": "query", "schema": {"type": "string"}, "allowEmptyValue": True}
+
+
+class Health(Schema):
+    """The status code says it all; `?verbose` lists the checks."""
+
+    status: str
+    checks: dict[str, bool] | None = Field(default=None, description="each check, with ?verbose")
+    refused: str | None = Field(default=None, description="why the model's newest files are not what is served")
+
+
+def router(live: Live) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(route_class=GetRoute, tags=["health"])
+    more = live.settings.health_route
+    failing: dict[str, Any] = {
+        "description": "Not so",
+        "model": Health,
+        "content": {"application/json": {"example": {"status": "failing"}}},
+    }
+
+    def answer(checks: dict[str, bool], request: Request, failed: int, refused: str | None = None) -> JSONResponse:
+        good = all(checks.values())
+        content = Health(status="ok" if good else "failing")
+        if "verbose" in request.query_params:
+            content.checks = checks
+            # What is wrong with a file is for those alone who may call, where that is restricted.
+            keys = request.app.state.keys
+            if keys is None or keys.admit(request.scope["state"]["headers"].get(b"authorization")):
+                content.refused = refused
+        status = 200 if good else failed
+        return JSONResponse(content.model_dump(exclude_none=True), status, {"cache-control": "no-store"})
+
+    async def livez(request: Request) -> JSONResponse:
+        """Whether the process works: looks at nothing outside it."""
+        return answer({"batching": live.batcher.alive}, request, 500)
+
+    async def readyz(request: Request) -> JSONResponse:
+        """Whether to send requests here: 503 as soon as the service is stopping."""
+        return answer(live.checks(), request, 503, live.refused)
+
+    async def metrics() -> Response:
+        """Everything Prometheus scrapes."""
+        # Where others are answered meanwhile: the first time it takes 20 ms.
+        exposition = await asyncio.to_thread(import_module, "lstm_serve.telemetry.prometheus")
+        return Response(exposition.text(live.metrics), media_type=exposition.CONTENT_TYPE)
+
+    ready = READY if more is None or more in PATHS else (*READY, more)
+    for path, endpoint, failed in (("/livez", livez, 500), *((path, readyz, 503) for path in ready)):
+        routes.add_api_route(
+            path,
+            endpoint,
+            response_model=Health,
+            responses={failed: failing},
+            methods=["GET"],
+            openapi_extra={"parameters": [VERBOSE]},
+        )
+    text: dict[int | str, dict[str, Any]] = {
+        **problem_responses(401),
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format"},
+    }
+    routes.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response, responses=text)
+    return routes

@@ -1,0 +1,360 @@
+"""A request's body as JSON: parsed, validated against the shape of the served model, and made into arrays.
+
+orjson parses and Pydantic validates, which stops at the first fault: its own list of errors grows with the body (8 MB
+of "" made 2.5 million). What is told of a bad body comes from a walk over it that stops at ten. The two take 18 us for
+300 numbers, and Pydantic's `model_validate_json` 22. Of many sequences a slice is looked at at a time: others are
+answered between two of them.
+"""
+
+import gc
+import math
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby, islice
+from typing import Annotated, Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, ValidationError, WithJsonSchema, create_model
+from pydantic_core import from_json
+
+from lstm_serve.engine.activations import Array
+from lstm_serve.engine.recurrence import Shape
+from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
+from lstm_serve.formats.npy import NPY_MAGIC
+from lstm_serve.formats.text import without_mark
+from lstm_serve.model.model import Model
+from lstm_serve.web.body_faults import AXES, FLOAT32_MAX, Axis, Names, Where, kind_of, walk
+from lstm_serve.web.named_steps import first_twice, in_order
+
+MAX_PROBLEMS = 10
+MAX_LOOKED_AT = 2048  # lists, and ids, in the search for them: some milliseconds
+LARGE = 1 << 16  # bytes of a body
+# About so many numbers are validated and converted at once, in 2 ms; where lengths are free, so many sequences.
+SLICE = 1 << 14
+SLICE_OF_FREE = 16
+# Bytes from which on a body is weighed before it is parsed: with ROOM times more than a good one has of anything, of
+# objects and texts FEW, it is not.
+HEAVY = 1 << 18
+ROOM = 2
+FEW = 50
+# What a text in UTF-16 begins with, as PowerShell 5 writes it too.
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+NATIVE = {"sequence": "/predict", "sequences": "/predict/batch"}
+NPY_GOES = "goes to /predict/batch as application/x-npy"
+
+
+class Body(BaseModel):
+    """A request body of the native dialect: one key, and under it sequences for one model."""
+
+    model_config = ConfigDict(extra="forbid")
+    key: ClassVar[str]
+    others: ClassVar[Mapping[str, str]] = {}  # keys of other paths, and those paths
+    many: ClassVar[bool]
+    shape: ClassVar[Shape]  # of one sequence
+    id_limit: ClassVar[int | None]  # what each number is under, where they are ids
+    names: ClassVar[Names | None] = None  # of the features, by which a time step may be an object
+    max_rows: ClassVar[int]
+    slice_rows: ClassVar[int]
+    most_lists: ClassVar[float]  # that a good body has; and so on
+    most_numbers: ClassVar[float]
+    most_objects: ClassVar[float] = FEW
+    quotes: ClassVar[int] = 0  # that each object brings
+    # Of one body alone: its bytes, where a key may be there twice, and what was parsed, where it has objects.
+    raw: ClassVar[bytes] = b""
+    given: ClassVar[Any] = None
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """The validated body. Raises Malformed, InvalidInput, or TooLarge for too many sequences."""
+        cls.weigh(raw)
+        return cls.of(json_of(raw), raw)
+
+    @classmethod
+    def of(cls, parsed: Any, raw: bytes = b"") -> Self:  # noqa: ANN401 - JSON is anything
+        """The validated body, once it is parsed. Raises InvalidInput, or TooLarge for too many sequences.
+
+        What is more than a slice `arrays` validates. Of a key that is there twice the parsed body has the last alone:
+        `raw` shows it, where that matters.
+        """
+        # `bytes.count` would look at every byte.
+        once = raw.rfind(b'"') == raw.find(b'"', raw.find(b'"') + 1)
+        # Pydantic would make an error of each surplus key, and convert every surplus sequence first.
+        if isinstance(parsed, dict) and len(parsed) == 1 and cls.key in parsed:
+            value = parsed[cls.key]
+            if cls.many and isinstance(value, list) and len(value) > cls.max_rows:
+                rows = len(value)
+                del parsed, value
+                raise TooLarge(f"the body has {rows} sequences; at most {cls.max_rows} are answered at once")
+            if cls.many and isinstance(value, list) and len(value) > cls.slice_rows:
+                made = cls.model_construct(**parsed)
+                if not once:
+                    made.__dict__["raw"] = raw
+                return made
+            made = cls._valid(parsed, parsed)
+            if not once:
+                cls._expect_once(value, raw)
+                made.__dict__["given"] = parsed
+            return made
+        raise cls._wrong(parsed) or cls._twice()
+
+    @classmethod
+    def _twice(cls) -> InvalidInput:
+        return InvalidInput([Problem((), f'expected the key "{cls.key}" once')])
+
+    @classmethod
+    def _expect_once(cls, value: Any, raw: bytes) -> None:  # noqa: ANN401 - JSON is anything
+        """Raise InvalidInput where, beside the valid `value`, a key or a name is there twice."""
+        where = first_twice(raw, value, cls.names or (), cls._depth())
+        if where:
+            raise InvalidInput([Problem((cls.key, *where), "expected each name once")])
+        if where is not None:
+            raise cls._twice()
+
+    @classmethod
+    def _depth(cls) -> int:
+        """How many lists deep a time step lies."""
+        return len(cls.shape) - 1 + cls.many
+
+    @classmethod
+    def _valid(cls, some: dict[str, Any], parsed: dict[str, Any], start: int = 0) -> Self:
+        """The validated body of `some` of the sequences of `parsed`, from `start` on. Raises InvalidInput."""
+        try:
+            return cls.model_validate(some)
+        except ValidationError as error:
+            where = _first(error)
+        if cls.names is not None:
+            try:
+                return cls.model_validate({cls.key: in_order(some[cls.key], cls.names, cls._depth())})
+            except ValidationError as error:
+                where = _first(error)
+        # The walk says it better. Where it would be long, it begins at what Pydantic has found.
+        if cls.many and len(where) > 1:
+            where = (where[0], int(where[1]) + start, *where[2:])
+        raise cls._wrong(parsed, start, where) or InvalidInput([Problem(where, "expected another value")])
+
+    @classmethod
+    def _wrong(cls, parsed: Any, start: int = 0, first: Where = ()) -> InvalidInput | None:  # noqa: ANN401 - JSON is anything
+        """What is wrong from the sequence `start` on, ten problems at most; `first` is where one is, where known."""
+        walks = [cls._walk(parsed, start), *([cls._walk_at(parsed, first)] if first else [])]
+        for found in walks:
+            if problems := list(islice(filter(None, islice(found, MAX_LOOKED_AT)), MAX_PROBLEMS)):
+                return InvalidInput(problems)
+        return None
+
+    @classmethod
+    def weigh(cls, raw: bytes) -> None:
+        """Refuse, before it is parsed, what cannot be good and would take thirty times its size in memory."""
+        if len(raw) <= HEAVY:
+            return
+        marks = np.frombuffer(raw, np.uint8)  # where there are many, a fifth of the time of `bytes.count`
+        lists, objects, texts, commas = (int(np.count_nonzero(marks == ord(mark))) for mark in '[{",')
+        numbers = commas + 1
+        few = FEW + cls.quotes * objects
+        much = max(lists / cls.most_lists, numbers / cls.most_numbers, objects / cls.most_objects, texts / few)
+        if much <= ROOM:
+            return
+        if (lists, objects) != (raw.count(b"]"), raw.count(b"}")):
+            raise Malformed("the body is not JSON: not every list and object in it is closed")
+        came = f"got {lists} lists, {numbers} numbers, {objects} objects and {texts // 2} texts"
+        if cls.many and texts <= few and objects <= cls.most_objects:
+            raise TooLarge(f"at most {cls.max_rows} sequences are answered at once; {came}")
+        raise InvalidInput(
+            [Problem((), f'expected the key "{cls.key}" alone and lists of numbers of its shape; {came}')]
+        )
+
+    @classmethod
+    def _walk(cls, parsed: Any, start: int = 0) -> Iterator[Problem | None]:  # noqa: ANN401
+        if not isinstance(parsed, dict):
+            yield Problem((), f'expected an object {{"{cls.key}": ...}}, got {kind_of(parsed)}')
+            return
+        if cls.key not in parsed:
+            yield Problem((), f'expected the key "{cls.key}"{elsewhere(parsed, cls.others)}')
+            return
+        if len(parsed) > 1:
+            yield Problem((), f'expected the key "{cls.key}" alone, got {len(parsed) - 1} more')
+        yield from walk(parsed[cls.key], cls._axes(), (cls.key,), cls.id_limit, cls.names, start)
+
+    @classmethod
+    def _walk_at(cls, parsed: Any, where: Where) -> Iterator[Problem | None]:  # noqa: ANN401
+        """The walk over one value alone, where its place is as Pydantic has it: in a list, whatever came."""
+        value, place = parsed, list[str | int]()
+        for part in where:
+            if cls.names is not None and isinstance(value, dict) and isinstance(part, int):
+                place.append(cls.names[part])
+            else:
+                place.append(part)
+            value = value[place[-1]]
+        return walk(value, cls._axes()[len(where) - 1 :], (*place,), cls.id_limit, cls.names)
+
+    @classmethod
+    def _axes(cls) -> list[Axis]:
+        names = AXES if len(cls.shape) == len(AXES) else ("items",) * len(cls.shape)
+        return [(None, "sequences")] * cls.many + [*zip(cls.shape, names, strict=True)]
+
+    @property
+    def rows(self) -> int:
+        """How many sequences there are."""
+        return len(getattr(self, self.key)) if self.many else 1
+
+    def arrays(self, dtype: npt.DTypeLike) -> Iterator[Array]:
+        """The sequences, in order, as arrays (n, *shape) of a model's input dtype, made slice by slice.
+
+        Raises InvalidInput. Where the time axis is free, each run of sequences of equal length is an array.
+        """
+        value = getattr(self, self.key)
+        given = value if self.many else [value]
+        step, free = self.slice_rows, None in self.shape
+        for start in range(0, len(given), step):
+            part = given[start : start + step]
+            if len(given) > step:
+                part = getattr(self._valid({self.key: part}, {self.key: value}, start), self.key)
+            for run in [list(g) for _, g in groupby(part, len)] if free else [part]:
+                yield self._array(run, dtype, start)
+        if self.raw:
+            self._expect_once(value, self.raw)
+
+    def let_go(self) -> None:
+        """Forget the lists, once there are arrays, a tenth of their size: the request may wait long for its answer."""
+        self.__dict__[self.key] = ()
+        for name in ("raw", "given"):
+            self.__dict__.pop(name, None)
+
+    def _array(self, given: list[Any], dtype: npt.DTypeLike, start: int) -> Array:
+        if None in self.shape[1:]:
+            # Lists of different lengths in one sequence: Pydantic has let them pass, NumPy does not.
+            try:
+                x = np.array(given, np.float64)
+            except ValueError:
+                raise InvalidInput([Problem((self.key,), "expected lists of equal lengths in a sequence")]) from None
+            if not np.abs(x).max(initial=0) <= FLOAT32_MAX:
+                raise self._beyond_float32(start)
+            return x.astype(dtype)
+        if self.id_limit is not None:
+            return np.array(given, dtype)
+        shape = [len(given), *(len(given[0]) if size is None else size for size in self.shape)]
+        numbers: Iterable[Any] = given
+        for _ in self.shape:
+            numbers = chain.from_iterable(numbers)
+        try:
+            # A third of the time of np.array on nested lists; beyond float32 it raises.
+            packed = struct.pack(f"<{math.prod(shape)}f", *numbers)
+        except OverflowError:
+            raise self._beyond_float32(start) from None
+        if dtype != np.float32:
+            return np.array(given, dtype)
+        return np.frombuffer(packed, "<f4").reshape(shape)
+
+    def _beyond_float32(self, start: int) -> InvalidInput:
+        told = self._wrong(self.given or {self.key: getattr(self, self.key)}, start)
+        return told or InvalidInput([Problem((self.key,), "expected finite float32 numbers, got one beyond 3.4e38")])
+
+
+def elsewhere(parsed: Any, paths: Mapping[str, str]) -> str:  # noqa: ANN401 - JSON is anything
+    """Where a body goes by its key, of these with their paths, as the end of a sentence; or nothing."""
+    key = next((key for key in paths if key in parsed), None) if isinstance(parsed, dict) else None
+    return "" if key is None else f'; "{key}" goes to POST {paths[key]}'
+
+
+def _first(error: ValidationError) -> Where:
+    return error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
+
+
+def json_of(raw: bytes) -> Any:  # noqa: ANN401 - JSON is anything
+    """The parsed body. NaN and infinity, which orjson refuses, are let through for the walk to say where they are."""
+    raw = without_mark(raw)
+    # 2 MiB of [] are 700,000 lists: 50 ms to make, 250 ms more to be searched for cycles, of which JSON has none.
+    collects = gc.isenabled() and len(raw) > LARGE
+    if collects:
+        gc.disable()
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        try:
+            return from_json(raw)
+        except ValueError as error:
+            raise Malformed(_not_json(raw, str(error))) from None
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _not_json(raw: bytes, error: str) -> str:
+    if not raw.strip():
+        return "the body is empty; expected JSON"
+    if raw.startswith(NPY_MAGIC):
+        return f"the body is an array in .npy format, which {NPY_GOES}"
+    if raw.startswith(UTF_16):
+        return "the body is text in UTF-16; expected JSON in UTF-8"
+    return f"the body is not JSON: {error[:200]}"
+
+
+def one_and_many(model: Model, max_rows: int) -> tuple[type[Body], type[Body]]:
+    """The bodies of POST /predict and of POST /predict/batch, with at most `max_rows` sequences, for this model."""
+    features = model.about.features
+    names = None if features is None or model.id_limit is not None else tuple(feature.name for feature in features)
+    one = body("PredictRequest", "sequence", model, None, names)
+    one.__doc__ = "One sequence: a list of time steps, each a list of the features' values."
+    many = body("PredictBatchRequest", "sequences", model, max_rows, names)
+    many.__doc__ = "Several sequences."
+    of_v1, of_v2 = (f"/{v}/models/{model.about.name}" for v in ("v1", "v2"))
+    others = {**NATIVE, "instances": f"{of_v1}:predict", "inputs": f"{of_v1}:predict or {of_v2}/infer"}
+    one.others = many.others = others
+    return one, many
+
+
+def body(name: str, key: str, model: Model, max_rows: int | None, names: Names | None = None) -> type[Body]:
+    """The type of a body with at most `max_rows` sequences for this model under its key; with one, where it is None.
+
+    Where there are `names` of the features, a time step may be an object by them.
+    """
+    shape = model.input_shape
+    one: Any = sequence(shape, model.id_limit, names)
+    many = Annotated[list[one], Field(min_length=1, max_length=max_rows), FailFast()]
+    example = zeros(shape if max_rows is None else (1, *shape))
+    field: Any = (one if max_rows is None else many, Field(description=_described(model), examples=[example]))
+    made = create_model(name, __base__=Body, **{key: field})
+    made.key, made.shape, made.id_limit = key, shape, model.id_limit
+    made.many, made.max_rows = max_rows is not None, max_rows or 1
+    sizes = [math.inf if size is None else size for size in shape]
+    made.most_lists = made.max_rows * sum(math.prod(sizes[:axis]) for axis in range(len(sizes))) + made.many
+    made.most_numbers = made.max_rows * math.prod(sizes)
+    if names is not None:
+        made.names, made.quotes = names, 2 * len(names)
+        made.most_objects = FEW + made.max_rows * math.prod(sizes[:-1])
+    whole = [size for size in shape if size is not None]
+    made.slice_rows = SLICE_OF_FREE if len(whole) < len(shape) else max(1, SLICE // math.prod(whole))
+    return made
+
+
+def zeros(shape: Sequence[int | None]) -> Any:  # noqa: ANN401 - nested as the shape
+    """For OpenAPI: an example of this shape, where a free axis is 1."""
+    return np.zeros([size or 1 for size in shape], int).tolist()
+
+
+def sequence(shape: Shape, id_limit: int | None = None, names: Names | None = None) -> Any:  # noqa: ANN401 - a type
+    """The type of numbers, or of ids under a limit, nested as the shape.
+
+    What is on the last axis is a list; where there are `names`, the document says that it may be an object too.
+    """
+    # The bounds are for whoever reads the document; `arrays` holds the values to them, all at once.
+    bounds = {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
+    item: Any = Annotated[float, Strict(), Field(allow_inf_nan=False), WithJsonSchema(bounds)]
+    if id_limit is not None:
+        item = Annotated[int, Strict(), Field(ge=0, lt=id_limit)]
+    for axis, size in reversed([*enumerate(shape)]):
+        limits = Field(min_length=1) if size is None else Field(min_length=size, max_length=size)
+        item = Annotated[list[item], limits, FailFast()]
+        if names is not None and axis == len(shape) - 1:
+            row = {"type": "array", "items": bounds, "minItems": size, "maxItems": size}
+            by_name = {"type": "object", "properties": dict.fromkeys(names, bounds), "required": list(names)}
+            item = Annotated[item, WithJsonSchema({"anyOf": [row, {**by_name, "additionalProperties": False}]})]
+    return item
+
+
+def _described(model: Model) -> str:
+    names = "" if model.about.features is None else f": {', '.join(f.name for f in model.about.features)}"
+    what = "numbers" if model.id_limit is None else f"ids, integers from 0 to {model.id_limit - 1}"
+    return f"{' x '.join('any' if n is None else str(n) for n in model.input_shape)} {what}, time first{names}"

@@ -1,0 +1,260 @@
+"""How every POST is handled: one short way from bytes to bytes, whatever the dialect."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
+
+from lstm_serve.engine.activations import Array
+from lstm_serve.errors import Malformed, TooLarge, UnknownType
+from lstm_serve.formats.npy import NPY_MAGIC
+from lstm_serve.formats.text import without_mark
+from lstm_serve.model.answers import Classes, counted, predicted_classes
+from lstm_serve.model.model import Model
+from lstm_serve.serving.batching import Job
+from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.memory_budget import Held
+from lstm_serve.serving.turns import Turn
+from lstm_serve.web.errors import JSON, Headers, respond
+from lstm_serve.web.inflate import GZIP_MAGIC
+from lstm_serve.web.nested_lists import NPY_GOES, Body
+from lstm_serve.web.read_body import inflated, read_body
+
+
+class Decoded(Protocol):
+    """A body, in whichever dialect: its rows are counted before they are converted."""
+
+    @property
+    def rows(self) -> int:
+        """How many sequences there are."""
+
+    def arrays(self, dtype: npt.DTypeLike) -> Iterable[Array]:
+        """The sequences, in order, as arrays (n, *input_shape). Raises InvalidInput where they do not fit."""
+
+    def let_go(self) -> None:
+        """Forget the values, once there are arrays: the request may wait long for its answer."""
+
+
+class Answer(NamedTuple):
+    """The bytes of an answer, the model that gave it, and the headers that say what the bytes are."""
+
+    content: bytes
+    model: Model
+    headers: Headers = [JSON]  # noqa: RUF012 - never changed
+
+
+class Predicted(NamedTuple):
+    """Outputs y (n, *output_shape), and what is predicted in each row; nothing for plain values."""
+
+    y: Array
+    classes: Classes
+
+
+Endpoint = Callable[[Decoded, Request], Awaitable[Answer]]
+
+
+class PostRoute(APIRoute):
+    """A POST whose endpoint takes a decoded body and the request, and gives an Answer.
+
+    FastAPI makes the OpenAPI document of the endpoint's types as of any other's. What it does around a call (130 us of
+    dependencies and of validating once more) is left out: `handle` calls the endpoint itself.
+    """
+
+    _last: tuple[str, dict[str, Any]] = ("", {})  # the path that was found last, and its parameters
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the request is for this route. Clients ask for one path again and again: it is searched once."""
+        path, parameters = self._last
+        if scope["path"] != path:
+            if scope["path"] != self.path and not self.param_convertors:
+                return Match.NONE, {}
+            found, child = super().matches(scope)
+            if found is not Match.NONE:
+                self._last = scope["path"], child["path_params"]
+            return found, child
+        # For any method: no other route has this path, and `handle` refuses all but POST.
+        return Match.FULL, {"route": self, "endpoint": self.endpoint, "path_params": parameters}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read, decode, call, answer. What goes wrong is raised, and answered in `middleware`."""
+        if scope["method"] != "POST":
+            raise HTTPException(405, headers={"Allow": "POST"})
+        live: Live = scope["app"].state.live
+        headers = scope["state"]["headers"]
+        batcher, settings = live.batcher, live.settings
+        batcher.check_room(1)
+        raw = await read_body(headers, receive, live)
+        scope["state"]["complete"] = time.monotonic()
+        held = scope["state"]["held"] = Held(live.inflight, len(raw))
+        turn = scope["state"]["turn"] = Turn(live.turns, settings.deadline_seconds)
+        try:
+            raw = await inflated(raw, headers, live, held, turn)
+            if batcher.queued_rows + settings.max_rows > batcher.max_queue_rows:
+                batcher.check_room(rows_at_a_glance(raw, headers, live.model))
+            body = self.decode(raw, headers, live)
+            del raw  # it may wait long for its answer
+            await turn.pause()
+            answer = await cast("Endpoint", self.endpoint)(body, Request(scope, receive))
+        finally:
+            turn.end()
+            held.become(0)
+        digest = (b"x-model-sha256", answer.model.origin.digest.encode())
+        await respond(send, 200, answer.content, [*answer.headers, digest])
+
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:  # noqa: ARG002 - others need it
+        """The body that the endpoint takes; a dialect that reads more than its type's JSON says so here."""
+        expect_json(headers, raw)
+        return self.body_type.parse(raw)
+
+    @property
+    def body_type(self) -> type[Body]:
+        """The type of the endpoint's body."""
+        return cast("type[Body]", self.body_field.field_info.annotation)  # type: ignore[union-attr]
+
+
+def rows_at_a_glance(raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> int:
+    """About how many sequences a JSON body has, by its lists: a refusal must cost less than an answer."""
+    if not without_mark(raw).startswith(b"{") or b"inference-header-content-length" in headers:
+        return 1
+    lists = 0
+    for size in reversed(model.input_shape):
+        if size is None:
+            return 1
+        lists = lists * size + 1 if lists else 1
+    # A time step is a list, or an object by names; one list or object more is around them all, and one in that.
+    return max(1, (raw.count(b"[") + raw.count(b"{") - 2) // lists)
+
+
+def media_type(headers: Mapping[bytes, bytes]) -> bytes:
+    """The declared content type without its parameters, in lower case; nothing where none is declared."""
+    return headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
+
+
+def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
+    """Raise UnknownType where a body is declared to be something else, and Malformed where there is none."""
+    if not raw:
+        raise Malformed("the body is empty; expected JSON")
+    declared = headers.get(b"content-type")
+    if declared is None or declared == b"application/json":
+        return
+    kind = media_type(headers)
+    if kind in {b"application/json", b"text/json"} or (kind.startswith(b"application/") and kind.endswith(b"+json")):
+        return
+    # curl's -d declares a form.
+    if kind == b"application/x-www-form-urlencoded" and without_mark(raw).lstrip().startswith((b"{", b"[")):
+        return
+    hint = ""
+    if raw.startswith(GZIP_MAGIC):
+        hint = "; the body is compressed, which the header Content-Encoding has to say"
+    elif raw.startswith(NPY_MAGIC):
+        hint = f"; an array in .npy format {NPY_GOES}"
+    elif kind == b"text/csv":
+        hint = f"; of CSV, make an array, which {NPY_GOES}; /invocations takes a flattened sequence a line"
+    elif kind in {b"application/jsonlines", b"application/x-ndjson"}:
+        hint = '; put the lines\' sequences into one list: {"sequences": [...]}, for /predict/batch or /invocations'
+    elif kind == b"application/x-www-form-urlencoded":
+        hint = "; for curl -d the name of a file begins with @"
+    raise UnknownType(f"expected the content type application/json{hint}")
+
+
+async def predicted(
+    live: Live, model: Model, body: Decoded, request: Request, within: float | None = None
+) -> list[Predicted]:
+    """Compute a body's sequences: the one way from every dialect into the queue and back.
+
+    Gives outputs (n, *output_shape), in order: more than one only where sequences are of different lengths. `within` is
+    how many seconds the client gives it, in the dialect's own words, beside the header X-Request-Timeout-Ms.
+    """
+    rows = body.rows
+    if rows > live.settings.max_rows:
+        raise TooLarge(f"the body has {rows} sequences; at most {live.settings.max_rows} are answered at once")
+    live.batcher.check_room(rows)
+    deadline = deadline_of(request, live.settings.deadline_seconds, within)
+    state = request.scope["state"]
+    arrays = await _arrays(body, model, state["turn"])
+    state["held"].become(sum(x.nbytes for x in arrays))  # what was read is not needed any more
+    if None in model.input_shape:
+        for x in arrays:
+            _check_free(model, x, live.settings.max_timesteps)
+    jobs = [live.batcher.submit(model, x, deadline) for x in arrays]
+    body.let_go()
+    found = [Predicted(y, predicted_classes(model, y)) for y in await computed(jobs, request)]
+    live.metrics.answered([counted(model, part.classes) for part in found], jobs[0].queue_seconds, rows)
+    return found
+
+
+async def _arrays(body: Decoded, model: Model, turn: Turn) -> list[Array]:
+    """The sequences, in order; where they are of one shape, one array."""
+    arrays = []
+    for x in body.arrays(model.input_dtype):
+        arrays.append(x)
+        await turn.pause()
+    turn.end()
+    if len(arrays) == 1:
+        return arrays
+    return [np.concatenate(list(run)) for _, run in groupby(arrays, lambda x: x.shape[1:])]
+
+
+def _check_free(model: Model, x: Array, longest: int) -> None:
+    """Hold what the model's shape leaves free against the limit, and against what the model needs."""
+    sizes = [came for came, size in zip(x.shape[1:], model.input_shape, strict=True) if size is None]
+    if max(sizes) > longest:
+        raise TooLarge(f"a sequence has {max(sizes)} time steps; at most {longest} are computed")
+    model.check_free(x.shape[1:])
+
+
+def deadline_of(request: Request, longest: float, within: float | None) -> float:
+    """When a request is not worth computing any more, in the time of `time.monotonic`.
+
+    The service's own `longest` seconds run from the end of the body, which may come slowly; what the client gives it,
+    in the header X-Request-Timeout-Ms or as `within`, from when the request arrived. Whichever ends first counts.
+    """
+    state = request.scope["state"]
+    deadline: float = state["complete"] + longest
+    given = state["headers"].get(b"x-request-timeout-ms")
+    if given is not None:
+        if not re.fullmatch(rb"[0-9]{1,9}[ \t]*", given):
+            raise Malformed("expected whole milliseconds in the header X-Request-Timeout-Ms")
+        deadline = min(deadline, state["arrived"] + int(given) / 1000)
+    return deadline if within is None else min(deadline, state["arrived"] + within)
+
+
+async def computed(jobs: Sequence[Job], request: Request) -> list[Array]:
+    """What the jobs of one request give; the request's state has them, for the log.
+
+    While a job waits behind others its client is watched, so that rows nobody waits for any more are not computed.
+    """
+    request.scope["state"]["jobs"] = jobs
+    try:
+        return [await (_watched(job, request.receive) if job.waits else job.future) for job in jobs]
+    except BaseException:
+        for job in jobs:
+            job.abandon()
+        raise
+
+
+async def _watched(job: Job, receive: Receive) -> Array:
+    async def leaving() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        job.future.cancel()
+
+    watch = asyncio.ensure_future(leaving())
+    try:
+        return await job.future
+    except asyncio.CancelledError:
+        if watch.done():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watch.cancel()

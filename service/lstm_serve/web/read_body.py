@@ -1,0 +1,78 @@
+"""How a request's body is read: whole and inflated, and given up as soon as it is over a limit."""
+
+from collections.abc import Mapping
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from lstm_serve.errors import TooLarge
+from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.memory_budget import Held, Inflight, Upload
+from lstm_serve.serving.turns import Turn
+from lstm_serve.web.inflate import inflate
+from lstm_serve.web.nested_lists import LARGE
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, live: Live) -> bytes:
+    """The body as it came; its bytes are in flight until the caller releases them.
+
+    Raises TooLarge, QueueFull for too many bytes in flight, or ClientDisconnect.
+    """
+    limit, declared = live.settings.max_body_bytes, headers.get(b"content-length")
+    if declared is not None and int(declared) > limit:
+        raise TooLarge(f"the body has {int(declared)} bytes; at most {limit} are read")
+    raw, more = await _part(receive)
+    if more:
+        raw = await _rest(raw, receive, live.inflight, limit)
+    else:
+        _expect_size(len(raw), limit)
+        live.inflight.hold(len(raw))
+    return raw
+
+
+async def inflated(raw: bytes, headers: Mapping[bytes, bytes], live: Live, held: Held, turn: Turn) -> bytes:
+    """What the body holds; its bytes are `held` now. One that is large has its turn then.
+
+    Raises TooLarge, QueueFull for too many bytes in flight or large bodies, DeadlinePassed, UnknownType or Malformed.
+    """
+    limit, encoding = live.settings.max_body_bytes, headers.get(b"content-encoding")
+    if encoding is None or not raw or (encoding := encoding.strip().lower()) == b"identity":
+        if len(raw) > LARGE:
+            await turn.begin()
+        return raw
+    try:
+        plain = inflate(raw, encoding, min(limit, LARGE))
+    except TooLarge:
+        if limit <= LARGE:
+            raise
+        await turn.begin()
+        plain = inflate(raw, encoding, limit)
+    held.become(len(plain))
+    return plain
+
+
+async def _rest(part: bytes, receive: Receive, inflight: Inflight, limit: int) -> bytes:
+    """The whole body, of which a part has come."""
+    parts = [part]
+    async with Upload(inflight) as upload:
+        upload.hold(len(part))
+        more = True
+        while more:
+            part, more = await _part(receive)
+            _expect_size(upload.size + len(part), limit)
+            upload.hold(len(part))
+            parts.append(part)
+    return b"".join(parts)
+
+
+async def _part(receive: Receive) -> tuple[bytes, bool]:
+    """What has come of the body, and whether there is more to come. Raises ClientDisconnect."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _expect_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise TooLarge(f"the body is over {limit} bytes; at most so many are read")

@@ -1,0 +1,198 @@
+"""Pydantic: what is answered, for the model that is served, and the native dialect's errors."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from lstm_serve.model.model import Model
+
+
+class Schema(BaseModel):
+    """What a body is, mostly for the document alone: Pydantic builds what it validates with once that is needed."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class ClassesAnswer(Schema):
+    """The answer of a classifier."""
+
+    probabilities: list[float] = Field(description="one for each class; they sum to 1")
+    predicted_class: int = Field(description="the index of the largest")
+    label: str | None = Field(description="its label, where the model's card has labels")
+
+
+class BinaryAnswer(Schema):
+    """The answer of a model with one sigmoid unit."""
+
+    probability: float = Field(description="of class 1")
+    predicted_class: int = Field(ge=0, le=1, description="1 from the model's threshold on")
+    label: str | None = Field(description="its label, where the model's card has labels")
+
+
+class LabelsAnswer(Schema):
+    """The answer of a model with several sigmoid units, whose card names them: any number of them may be true."""
+
+    probabilities: list[float] = Field(description="one for each class, each by itself")
+    labels: list[str] = Field(description="those whose probability is the model's threshold or over it")
+
+
+class StepsAnswer(Schema):
+    """The answer of a classifier of each time step."""
+
+    steps: list[ClassesAnswer] = Field(description="one for each step")
+
+
+class ValuesAnswer(Schema):
+    """The answer of any other model: its output as it is."""
+
+    values: list[Any] = Field(description="nested as the model's output")
+
+
+ANSWERS: dict[str, type[BaseModel]] = {
+    "classes": ClassesAnswer,
+    "binary": BinaryAnswer,
+    "labels": LabelsAnswer,
+    "steps": StepsAnswer,
+    "values": ValuesAnswer,
+}
+
+
+def one_and_many_answers(model: Model) -> tuple[type[BaseModel], type[BaseModel]]:
+    """The answers of POST /predict and POST /predict/batch, by the kind of the model."""
+    one: Any = ANSWERS[model.kind]
+    many = create_model(
+        "PredictBatchAnswer",
+        __doc__="An answer for each sequence, in their order.",
+        predictions=(list[one], Field(description="in the order of the sequences")),
+    )
+    return one, many
+
+
+class ProblemDetails(Schema):
+    """An error, as RFC 9457 has it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list["ProblemAt"] | None = Field(default=None, description="what is wrong with the input; ten at most")
+    request_id: str | None = Field(default=None, description="the id under which the log has a fault of ours")
+
+
+class ProblemAt(Schema):
+    """One thing that is wrong with an input."""
+
+    detail: str
+    pointer: str = Field(description="a JSON Pointer into the body")
+
+
+class PlainError(Schema):
+    """An error, as v1 and v2 have it."""
+
+    error: str
+
+
+class ModelNames(Schema):
+    """The models that are served: one."""
+
+    models: list[str]
+
+
+class WeightInfo(Schema):
+    """An array of a layer."""
+
+    name: str
+    shape: list[int]
+
+
+class LayerInfo(Schema):
+    """A layer of the model."""
+
+    name: str
+    class_name: str = Field(description="its class in Keras; Scaling is the card's")
+    output_shape: list[int | None]
+    parameters: int
+    weights: list[WeightInfo]
+
+
+class FeatureInfo(Schema):
+    """An input column."""
+
+    name: str
+    unit: str | None
+    description: str | None
+
+
+class ModelInfo(Schema):
+    """The model that is served."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: str
+    version: str
+    description: str | None
+    kind: str = Field(description=f"one of {', '.join(ANSWERS)}")
+    threshold: float | None = Field(
+        description="from this probability on a class is predicted, where each is by itself"
+    )
+    file: str
+    format: str
+    keras_version: str | None = Field(description="the Keras that saved the file")
+    sha256: str = Field(description="of the model's own file, or files")
+    digest: str = Field(description="of all that the numbers depend on, the card's part too: what X-Model-Sha256 says")
+    verified: bool = Field(description="whether it has reproduced what Keras answered")
+    golden_rows: int
+    golden_difference: float | None
+    tolerance: float
+    rounding: float | None = Field(
+        description="where float32 does not suffice for 1e-5: how far Keras' own answers are from those of float64"
+    )
+    assumed: list[str] = Field(description="what the file does not tell and its Keras version fixes")
+    input_shape: list[int | None] = Field(description="without the batch axis; null is any size")
+    output_shape: list[int | None]
+    classes: list[str] | None
+    features: list[FeatureInfo] | None
+    parameters: int
+    layers: list[LayerInfo]
+    metadata: dict[str, Any] = Field(description="whatever else the card says")
+
+
+def model_info(model: Model) -> ModelInfo:
+    """What GET /model answers."""
+    about, origin = model.about, model.origin
+    return ModelInfo(
+        name=about.name,
+        version=about.version,
+        description=about.description,
+        kind=model.kind,
+        threshold=about.threshold if model.kind in {"binary", "labels"} else None,
+        file=origin.file,
+        format=origin.format,
+        keras_version=origin.keras,
+        sha256=origin.sha256,
+        digest=origin.digest,
+        verified=origin.verified,
+        golden_rows=origin.golden_rows,
+        golden_difference=origin.golden_difference,
+        tolerance=origin.tolerance,
+        rounding=origin.rounding,
+        assumed=list(origin.assumed),
+        input_shape=list(model.input_shape),
+        output_shape=list(model.output_shape),
+        classes=None if about.classes is None else list(about.classes),
+        features=None
+        if about.features is None
+        else [FeatureInfo(name=f.name, unit=f.unit, description=f.description) for f in about.features],
+        parameters=model.parameters,
+        layers=[
+            LayerInfo(
+                name=node.layer.name,
+                class_name=node.layer.keras_class,
+                output_shape=list(shape),
+                parameters=sum(array.size for array in node.layer.weights.values()),
+                weights=[WeightInfo(name=name, shape=list(array.shape)) for name, array in node.layer.weights.items()],
+            )
+            for node, shape in zip(model.nodes, model.shapes, strict=True)
+        ],
+        metadata=about.metadata,
+    )
