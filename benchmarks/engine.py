@@ -45,7 +45,7 @@ def main() -> None:
         row = f"{batch:6d} {ours * 1e3:9.3f} {ours / batch * 1e6:8.1f} {share:8.0%}"
         print(f"{row} {theirs * 1e3:9.3f} {ours / theirs:9.2f}")
     long = np.random.default_rng(0).standard_normal((8, 2000, 15)).astype(np.float32)
-    lstm = model.nodes[1].layer
+    lstm = model.nodes[1].operation
     times = alternate({str(t): partial(lstm, [long[:, :t]], [None]) for t in (200, 2000)})
     print(f"10 times the time steps cost {times['2000'] / times['200']:.2f} times as much")
 
@@ -69,9 +69,9 @@ def alternate(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
 def flops(model: Model) -> int:
     """Multiplications and additions of the matrix products of one sequence."""
     return 2 * sum(
-        array.size * (20 if "kernel" in name and len(node.layer.weights) == 3 else 1)
+        array.size * (20 if "kernel" in name and len(node.operation.weights) == 3 else 1)
         for node in model.nodes
-        for name, array in node.layer.weights.items()
+        for name, array in node.operation.weights.items()
         if array.ndim == 2
     )
 

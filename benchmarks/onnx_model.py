@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
-from lstm_serve.engine.operations.base import Dense, Normalization
+from lstm_serve.engine.operations.pointwise import Dense, Normalization
 from lstm_serve.engine.operations.recurrent import LSTM
 from lstm_serve.model.model import Model
 
 
 def write(model: Model, path: Path) -> None:
     """Write Normalization, LSTM, Dense and softmax. ONNX orders the gates i, o, f, c and keeps two biases."""
-    normalization, lstm, dense = (node.layer for node in model.nodes)
+    normalization, lstm, dense = (node.operation for node in model.nodes)
     if not (isinstance(normalization, Normalization) and isinstance(lstm, LSTM) and isinstance(dense, Dense)):
         raise TypeError("expected the default model: Normalization, LSTM, Dense")
     if lstm.bias is None or dense.bias is None:

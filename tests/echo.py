@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lstm_serve.engine.activations import Array
-from lstm_serve.engine.operations.base import Plain
-from lstm_serve.engine.recurrence import Mask, Shape
-from lstm_serve.model.model import About, Model, Node, Origin
+from lstm_serve.engine.operations.base import StatelessOperation
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape
+from lstm_serve.model.model import INPUT, About, Model, Node, Origin, Source
 
 
 class Fault(Exception):
@@ -17,7 +16,7 @@ class Fault(Exception):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Echo(Plain):
+class Echo(StatelessOperation):
     """Answers twice its input; raises for a row that begins with a number in `fail`, NaN for one in `nan`.
 
     For a row that begins with a number in `seconds` it takes so long.
@@ -29,7 +28,7 @@ class Echo(Plain):
     seconds: dict[float, float] = field(default_factory=dict)
     calls: list[Array] = field(default_factory=list)
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         (x,) = xs
         self.calls.append(x.copy())
         first = x.reshape(len(x), -1)[:, 0]
@@ -39,7 +38,7 @@ class Echo(Plain):
             time.sleep(sum(self.seconds.get(value, 0) for value in first.tolist()))
         y = 2 * x
         y[[value in self.nan for value in first.tolist()]] = np.nan
-        return y, masks[0]
+        return (y,), (masks[0],)
 
     @property
     def rows(self) -> list[int]:
@@ -50,7 +49,7 @@ class Echo(Plain):
 def model_of(layer: Echo, input_shape: Shape = (2,)) -> Model:
     """The layer as a model of kind `values`."""
     return Model(
-        nodes=(Node(layer, (0,)),),
+        nodes=(Node(layer, (Source(INPUT),)),),
         input_shape=input_shape,
         input_dtype=np.dtype(np.float32),
         origin=Origin(file="echo", sha256="0" * 64, format="none", keras=None),

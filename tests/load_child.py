@@ -25,9 +25,9 @@ def outcome(path: str) -> str:
         named = str(error).startswith(path) and len(str(error)) > len(path) + 10
         return "refused" if named else f"an error that does not name the file: {error}"
     for node in model.nodes:
-        for name, array in node.layer.weights.items():
+        for name, array in node.operation.weights.items():
             if not np.isfinite(array).all():
-                return f"{node.layer.name} has {name} that is not finite"
+                return f"{node.operation.name} has {name} that is not finite"
     shape = tuple(4 if size is None else size for size in model.input_shape)
     # A model may say that it computes millions of steps; that it does is no fault of the loader's.
     sizes = [[size or 4 for size in sizes] for sizes in (shape, *model.shapes)]

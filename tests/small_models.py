@@ -5,16 +5,23 @@ from typing import Any
 
 import numpy as np
 
-from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation, Array
-from lstm_serve.engine.operations.base import Dense, Layer
+from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.pointwise import Dense
 from lstm_serve.engine.operations.recurrent import LSTM
 from lstm_serve.engine.operations.temporal import Embedding
-from lstm_serve.engine.recurrence import Shape
-from lstm_serve.model.model import About, Model, Node, Origin
+from lstm_serve.engine.types import Array, Mask, Shape
+from lstm_serve.model.model import About, Model, Node, Origin, Source
 
 
 def numbers(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).normal(0, 0.5, shape).astype(np.float32)
+
+
+def run(operation: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    """The output of an operation that has one, and its mask."""
+    (y,), (mask,) = operation(xs, masks)
+    return y, mask
 
 
 def lstm(features: int, units: int, *, name: str = "lstm", bias: bool = True, **options: Any) -> LSTM:
@@ -41,10 +48,10 @@ def dense(
 
 
 def model(
-    layers: Sequence[Layer], input_shape: Shape = (4, 3), about: About | None = None, keras: str | None = "2.15.0"
+    layers: Sequence[Operation], input_shape: Shape = (4, 3), about: About | None = None, keras: str | None = "2.15.0"
 ) -> Model:
     return Model(
-        nodes=tuple(Node(layer, (k,)) for k, layer in enumerate(layers)),
+        nodes=tuple(Node(layer, (Source(k - 1),)) for k, layer in enumerate(layers)),
         input_shape=input_shape,
         input_dtype=np.dtype(np.int32 if isinstance(layers[0], Embedding) else np.float32),
         origin=Origin(file="model.h5", sha256="0" * 64, format="whole-model HDF5", keras=keras),

@@ -18,7 +18,7 @@ from serving import ASKER, PATIENCE, SMALL, call, in_loop, started
 from test_http import GOOD, ROW, many, one
 
 from lstm_serve.errors import ModelError, WrongNumbers
-from lstm_serve.model.model import Node
+from lstm_serve.model.model import INPUT, Node, Source
 from lstm_serve.serving import deployment as live_module
 from lstm_serve.serving.batching import Job
 from lstm_serve.serving.deployment import Live
@@ -42,8 +42,8 @@ def live_of(app: FastAPI) -> Live:
 def with_echo(app: FastAPI) -> Echo:
     """Put a layer that can be told to fail before the model's own; it is given twice the input."""
     layer, live = Echo(), live_of(app)
-    nodes = [Node(node.layer, tuple(k + 1 for k in node.inputs)) for node in live.model.nodes]
-    live.model = replace(live.model, nodes=(Node(layer, (0,)), *nodes))
+    nodes = [Node(op, tuple(Source(k + 1, output) for k, output in inputs)) for op, inputs in live.model.nodes]
+    live.model = replace(live.model, nodes=(Node(layer, (Source(INPUT),)), *nodes))
     return layer
 
 

@@ -1,129 +1,142 @@
-"""The direction of imports is the architecture."""
+"""The order of the rooms is the architecture: a module imports its own room and those to the left of it."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 from serving import ROOT
 
-SERVICE = ROOT / "service"
-MODULES = sorted(SERVICE.rglob("*.py"))
+import lstm_serve
 
-# Each imports from its own layer and from those to the right of it alone; `errors`, `settings` and `text` from none.
-LAYERS = (
-    {"__main__"},
-    {"cli"},
-    {"server"},
-    {"app"},
-    {"routes", "middleware", "reloading", "protocol"},
-    {
-        "bodies",
-        "schemas",
-        "schemas_v2",
-        "live",
-        "metrics",
-        "exposition",
-        "logs",
-        "answers",
-        "keys",
-        "inflate",
-        "wire",
-        "loops",
-        "handshakes",
-        "names",
-    },
-    {
-        "batching",
-        "loading",
-        "trial",
-        "inflight",
-        "aside",
-        "lines",
-        "polling",
-        "turns",
-        "admin",
-        "places",
-        "limits",
-        "names",
-        "walk",
-    },
-    {"engine"},
+PACKAGE = ROOT / "service/lstm_serve"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path.read_text()
+    for path in PACKAGE.rglob("*.py")
+}
+ROOMS = (
+    *("errors", "limits", "settings", "engine", "formats", "model", "loading", "scoring", "explain", "export"),
+    *("telemetry", "serving", "web", "process", "cli"),
 )
-LEAVES = {"errors", "settings", "text", "budget", "__init__"}
-DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
-# What the command line alone uses stands beside `server`.
-BESIDE_SERVER = DEPTH["server"]
-
-FORBIDDEN = {
-    "engine": {"h5py", "fastapi", "starlette", "pydantic", "uvicorn", "orjson", "prometheus_client", "json", "zipfile"},
-    "loading": {"fastapi", "starlette", "uvicorn", "prometheus_client"},
-    "batching": {"fastapi", "starlette", "uvicorn", "pydantic"},
-    "trial": {"fastapi", "starlette", "uvicorn", "prometheus_client"},
-    "bodies": {"fastapi", "starlette", "uvicorn", "h5py"},
-    "schemas": {"fastapi", "starlette", "uvicorn", "h5py"},
-    "errors": {"fastapi", "starlette", "uvicorn", "pydantic", "numpy", "h5py"},
-    "settings": {"fastapi", "starlette", "uvicorn", "numpy", "h5py"},
+WEB = {"fastapi", "starlette", "uvicorn", "uvloop", "httptools", "prometheus_client"}
+# Packages beside the standard library that a room may know.
+MAY_KNOW = {
+    "errors": set[str](),
+    "limits": set[str](),
+    "settings": {"pydantic", "pydantic_core"},
+    "engine": {"numpy", "threadpoolctl"},
+    "formats": {"numpy", "h5py"},
+    "model": {"numpy"},
+    "loading": {"numpy", "h5py", "pydantic"},
+    "scoring": {"numpy", "tqdm", "orjson", "h5py", "pydantic"},
+    "explain": {"numpy", "h5py"},
+    "export": {"numpy", "h5py"},
+    "telemetry": {"prometheus_client", "orjson", "numpy"},
+    "serving": {"numpy"},
+    "web": {"fastapi", "fastapi_swagger", "numpy", "orjson", "pydantic", "pydantic_core", "starlette"},
+    "process": {"httptools", "orjson", "starlette", "uvicorn", "uvloop"},
+    "cli": {"numpy", "tqdm"},
 }
 
 
-def part(path: Path) -> str:
-    """The name of a module within the package, or of the subpackage that it is in."""
-    return path.relative_to(SERVICE).parts[0].removesuffix(".py")
-
-
-def imported(path: Path) -> set[str]:
-    """The names of the modules that a module imports at run time, wherever in it."""
-    tree = ast.parse(path.read_text())
-    types_only = {
+def imports(source: str) -> Iterator[str]:
+    """The dotted names of what a module imports at run time, wherever in it; of `from a import b` that is a.b."""
+    tree = ast.parse(source)
+    for_types = {
         id(node)
         for test in ast.walk(tree)
         if isinstance(test, ast.If) and isinstance(test.test, ast.Name) and test.test.id == "TYPE_CHECKING"
         for node in ast.walk(test)
     }
-    names: set[str] = set()
     for node in ast.walk(tree):
-        if id(node) in types_only:
+        if id(node) in for_types:
             continue
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            assert node.module is not None
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+            yield from (f"{'.' * node.level}{node.module}.{alias.name}" for alias in node.names)
 
 
-def of_ours(path: Path) -> set[str]:
-    """The parts of the package that a module imports."""
-    return {name.split(".")[1] for name in imported(path) if name.startswith("lstm_serve.")} - {"__version__"}
+def room_of(module: str) -> str:
+    """The room of a module of ours by its dotted name; of the package itself `lstm_serve`."""
+    return module.split(".")[1] if "." in module else module
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SERVICE)))
-def test_imports_go_one_way(path: Path) -> None:
-    name, parts = part(path), of_ours(path)
-    if name in {"errors", "settings", "text", "budget"}:
-        assert parts <= {"errors", "budget"} - {name}
-        return
-    if name == "__init__":
-        assert parts <= {"engine", "loading"}
-        return
-    depth = DEPTH.get(name, BESIDE_SERVER)
-    for other in parts - LEAVES:
-        assert DEPTH.get(other, BESIDE_SERVER) >= depth, f"{name} imports {other}"
+def faults(module: str, source: str) -> list[str]:
+    """What a module imports against the rule."""
+    room, found = room_of(module), []
+    if room in {"lstm_serve", "__main__"}:
+        return []  # the doors: they import what they open
+    if room not in ROOMS:
+        return [f"{room} is no room"]
+    for name in imports(source):
+        first, *rest = name.split(".")
+        if first != "lstm_serve":
+            if name.startswith("."):
+                found.append(f"{name}: imports are absolute")
+            elif first not in sys.stdlib_module_names and first not in MAY_KNOW[room]:
+                found.append(f"{room} does not know {first}")
+        elif rest and rest[0] != "__version__":
+            imported = rest[0] if rest[0] in ROOMS else "loading"  # the names of the package itself come from there
+            if ROOMS.index(imported) > ROOMS.index(room):
+                found.append(f"{room} imports {imported}, which is to the right of it")
+    return found
 
 
-@pytest.mark.parametrize("name", FORBIDDEN)
-def test_what_a_part_knows_nothing_of(name: str) -> None:
-    for path in MODULES:
-        if part(path) == name:
-            assert {other.split(".")[0] for other in imported(path)}.isdisjoint(FORBIDDEN[name]), path
+def within_a_room(modules: Mapping[str, str]) -> dict[str, set[str]]:
+    """Which modules of its own room each module imports."""
+    return {
+        module: {
+            known
+            for name in imports(source)
+            for known in (name, name.rpartition(".")[0])
+            if known in modules and known != module and room_of(known) == room_of(module)
+        }
+        for module, source in modules.items()
+    }
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SERVICE)))
-def test_no_module_is_over_400_lines(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 400
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_imports_its_own_room_and_those_to_the_left(module: str) -> None:
+    assert faults(module, MODULES[module]) == []
+
+
+def test_nothing_runs_in_a_circle_inside_a_room() -> None:
+    order = tuple(TopologicalSorter(within_a_room(MODULES)).static_order())
+    assert set(order) == set(MODULES)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_wrong_import_is_seen_in_every_room(room: str) -> None:
+    module = f"lstm_serve.{room}.planted"
+    for later in ROOMS[ROOMS.index(room) + 1 :]:
+        assert faults(module, f"def f():\n    from lstm_serve.{later} import x") != []
+        assert faults(module, f"import lstm_serve.{later}.x") != []
+    for package in WEB - MAY_KNOW[room]:
+        assert faults(module, f"import {package}") != []
+    assert faults(module, "from . import x") != []
+    assert faults(f"lstm_serve.{room}s", "") != []
+
+
+def test_a_circle_is_seen() -> None:
+    planted = {"lstm_serve.web.a": "from lstm_serve.web import b", "lstm_serve.web.b": "from lstm_serve.web.a import x"}
+    with pytest.raises(CycleError):
+        tuple(TopologicalSorter(within_a_room(planted)).static_order())
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in PACKAGE.rglob("__init__.py")), ids=lambda p: p.name)
+def test_every_room_says_what_it_knows(folder: Path) -> None:
+    said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    assert said is not None
+    assert len(said.split()) > 5
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_module_is_over_400_lines(module: str) -> None:
+    assert len(MODULES[module].splitlines()) <= 400
 
 
 @pytest.mark.parametrize(
@@ -141,8 +154,5 @@ def test_what_an_import_brings_in(statement: str, absent: set[str]) -> None:
 
 
 def test_names_of_the_library_that_are_not_there() -> None:
-    import lstm_serve  # noqa: PLC0415 - the package itself is what is tested
-
-    assert set(lstm_serve.__all__) == {"Model", "__version__", "load_model"}
     with pytest.raises(AttributeError, match="no attribute 'modle'"):
         lstm_serve.modle  # noqa: B018

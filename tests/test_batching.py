@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from serving import PATIENCE, in_loop
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, NoAnswer, NotFinite, QueueFull, Unavailable
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher, Job

@@ -10,10 +10,9 @@ from serving import PATIENCE
 from small_models import classes, dense, model, numbers
 from threadpoolctl import OpenBLASController, ThreadpoolController, threadpool_limits
 
-from lstm_serve.engine.activations import Array
 from lstm_serve.engine.blas import one_thread
-from lstm_serve.engine.operations.base import Plain
-from lstm_serve.engine.recurrence import Mask
+from lstm_serve.engine.operations.base import StatelessOperation
+from lstm_serve.engine.types import Array, Mask, Outputs
 
 SHARED = [
     library
@@ -39,12 +38,12 @@ def _two_threads() -> Iterator[None]:
     OpenBLASController.clear_controlling_thread()
 
 
-class Counting(Plain):
+class Counting(StatelessOperation):
     """A layer that notes how many threads BLAS has while it computes."""
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         seen.append(threads())
-        return xs[0], masks[0]
+        return (xs[0],), (masks[0],)
 
 
 seen: list[int] = []

@@ -24,39 +24,26 @@ from lstm_serve.engine.activations import (
     SOFTMAX,
     TANH,
     Activation,
-    Array,
     celu,
     elu,
     leaky_relu,
     relu,
 )
-from lstm_serve.engine.operations import base as engine_layers
-from lstm_serve.engine.operations import recurrent as engine_recurrent
-from lstm_serve.engine.operations import temporal as engine_sequences
-from lstm_serve.engine.operations import wrappers as engine_wrappers
-from lstm_serve.engine.operations.base import (
-    Activate,
-    Concatenate,
-    Identity,
-    Layer,
-    Merge,
-    Normalization,
-    Plain,
-    PReLU,
-    Product,
-    Rescaling,
-    Scaling,
-)
+from lstm_serve.engine.operations import OPERATIONS
+from lstm_serve.engine.operations.base import Operation, StatelessOperation
+from lstm_serve.engine.operations.merging import Concatenate, MaskRule, Merge
+from lstm_serve.engine.operations.pointwise import Activate, Identity, Normalization, PReLU, Rescaling, Scaling
 from lstm_serve.engine.operations.recurrent import GRU, SimpleRNN
 from lstm_serve.engine.operations.temporal import Conv1D, Embedding, GlobalPooling1D, Masking, Pooling1D, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
-from lstm_serve.engine.recurrence import Mask, Recurrent
+from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.errors import SettingsError, UnreadableFile, WrongNumbers
 from lstm_serve.explain.describe.activations import numpy_of
 from lstm_serve.explain.describe.registry import TABLE, of
 from lstm_serve.explain.report import head, loading, report
 from lstm_serve.explain.trace import report as trace
-from lstm_serve.model.model import Node, Origin
+from lstm_serve.model.model import INPUT, Node, Origin, Source
 from lstm_serve.scoring.inputs import Part, Sequences
 from lstm_serve.web.schemas import model_info
 
@@ -161,7 +148,7 @@ def test_the_summary_is_keras_own(asker: Model) -> None:
 
 def test_what_feeds_a_layer_is_shown_where_the_layers_are_no_chain() -> None:
     chain = model([dense(3, 2, name="first"), dense(3, 2, name="second")], (3,))
-    branch = Model(**{**vars(chain), "nodes": (chain.nodes[0], Node(chain.nodes[1].layer, (0,)))})
+    branch = Model(**{**vars(chain), "nodes": (chain.nodes[0], Node(chain.nodes[1].operation, (Source(INPUT),)))})
     text = unwrapped(report(branch, M_H5))
     assert "parameters fed by" in text
     assert "second Dense (None, 2) 8 (input)" in text
@@ -207,7 +194,7 @@ def test_what_people_get_wrong_is_answered_from_the_models_own_arrays(asker: Mod
 
 
 def test_only_what_applies_is_mentioned() -> None:
-    layers: list[Layer] = [
+    layers: list[Operation] = [
         lstm(3, 1, bias=False),
         Identity(name="drop", keras_class="Dropout"),
         dense(1, 1, bias=False),
@@ -260,7 +247,7 @@ def test_every_golden_model_is_explained_and_its_program_gives_what_it_gives(pat
     x = numbers(2, *shape) if loaded.id_limit is None else random.integers(0, loaded.id_limit, (2, *shape))
     traced = trace(loaded, Sequences((Part(x, range(1, 3)),), "sequence"), 2, loading="")
     for node in loaded.nodes:
-        assert f"  {node.layer.name} ({node.layer.keras_class})\n" in traced
+        assert f"  {node.operation.name} ({node.operation.keras_class})\n" in traced
     assert traced.isascii()
     if "no short form in NumPy" not in text:
         predict = program(text)
@@ -326,7 +313,7 @@ def test_arrays_have_their_paths_in_the_file() -> None:
 def test_the_printed_program_is_right_for_every_layer(
     gate: Activation, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, bias: bool
 ) -> None:
-    layers: list[Layer] = [
+    layers: list[Operation] = [
         Scaling(name="scaling", offset=np.array([1.0, 2, 3]), scale=np.array([2.0, 3, 4])),
         Rescaling(name="rescaling", scale=np.array(0.5, np.float32), offset=numbers(3)),
         Normalization(name="norm", mean=numbers(1, 3), variance=numbers(1, 3, seed=8) ** 2),
@@ -351,15 +338,15 @@ TWO_GATES = Bidirectional(
 )
 
 
-class Doubled(Plain):
+class Doubled(StatelessOperation):
     """A class that no table knows."""
 
     @property
     def weights(self) -> dict[str, Array]:
         return {"two": np.full((1,), 2, np.float32)}
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
-        return xs[0] * 2, masks[0]
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
+        return (xs[0] * 2,), (masks[0],)
 
 
 @pytest.mark.parametrize(
@@ -381,13 +368,13 @@ class Doubled(Plain):
         ),
     ],
 )
-def test_where_a_program_would_not_be_right_there_is_none(layers: list[Layer], reason: str) -> None:
+def test_where_a_program_would_not_be_right_there_is_none(layers: list[Operation], reason: str) -> None:
     text = unwrapped(report(model(layers), M_H5))
     assert f"This model has no short form in NumPy: {reason}. `inspect --trace INPUT` shows" in text
 
 
 PADDED = np.array([[3, 1, 2, 0, 0, 0], [0, 0, 5, 4, 0, 1], [0, 0, 0, 0, 0, 7], [8, 8, 8, 8, 8, 8]])
-DIRECTIONS: dict[str, Layer] = {
+DIRECTIONS: dict[str, Operation] = {
     f"{'zeroed' if zeroed else 'held'} {'steps' if steps else 'last'} {mode}": Bidirectional(
         name="bi",
         forward=lstm(3, 2, return_sequences=steps, zero_output_for_mask=zeroed),
@@ -402,12 +389,12 @@ TWO = Stacked(
     name="two",
     layers=(lstm(3, 3, return_sequences=True, go_backwards=True), lstm(3, 2, name="second", return_sequences=True)),
 )
-TWICE: list[Layer] = [
+TWICE: list[Operation] = [
     Activate(name="a", activation=HARD_SIGMOID_KERAS_3),
     Activate(name="b", activation=leaky_relu(0.1)),
     Activate(name="c", activation=leaky_relu(0.3)),
 ]
-MASKED: dict[str, list[Layer]] = {
+MASKED: dict[str, list[Operation]] = {
     **{name: [layer] for name, layer in DIRECTIONS.items()},
     "backwards": [lstm(3, 2, return_sequences=True, go_backwards=True), lstm(2, 2, name="next")],
     "backwards, zeroed": [lstm(3, 2, go_backwards=True, zero_output_for_mask=True)],
@@ -432,7 +419,7 @@ MASKED: dict[str, list[Layer]] = {
 @pytest.mark.parametrize("layers", MASKED.values(), ids=MASKED)
 @pytest.mark.parametrize("timesteps", [6, None])
 def test_masks_are_in_the_printed_program(
-    layers: list[Layer], timesteps: int | None, monkeypatch: pytest.MonkeyPatch
+    layers: list[Operation], timesteps: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = model([Embedding(name="words", embeddings=numbers(9, 3), mask_zero=True), *layers], (timesteps,))
     came = sketched(report(words, M_H5), PADDED, words, monkeypatch)
@@ -448,7 +435,7 @@ def test_masks_are_in_the_printed_program(
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_windows_are_padded_in_the_printed_program(dilation: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
     same = Window(size=4, stride=stride, dilation=dilation, padding="same")
-    layers: list[Layer] = [
+    layers: list[Operation] = [
         Conv1D(name="conv", kernel=numbers(4, 3, 2), bias=numbers(2), activation=RELU, window=same),
         Pooling1D(name="pool", window=Window(size=3, stride=2, padding="same"), average=True),
         Pooling1D(name="max", window=Window(size=2, stride=2, padding="same"), average=False),
@@ -482,15 +469,8 @@ def test_reports_are_narrow_and_the_same_each_time(asker: Model) -> None:
 # The words
 
 
-def layer_classes() -> set[type]:
-    """Every class of layers of the engine."""
-    modules = (engine_layers, engine_recurrent, engine_sequences, engine_wrappers)
-    found = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
-    return {kind for kind in found if hasattr(kind, "output_shape")} - {Layer, Plain, Product, Recurrent}
-
-
-def test_every_class_of_layers_has_words() -> None:
-    assert layer_classes() == set(TABLE)
+def test_every_operation_is_described() -> None:
+    assert set(OPERATIONS) == set(TABLE)
 
 
 @pytest.mark.parametrize(
@@ -556,13 +536,13 @@ def test_the_layer_that_the_card_adds_is_no_class_of_keras(tmp_path: Path) -> No
 
 
 def test_joins_say_what_they_do() -> None:
-    join = np.logical_and
-    assert of(Merge(name="a", join=np.subtract, mean=False, mask_join=join), (3,)).way == [
+    rule = MaskRule.ALL
+    assert of(Merge(name="a", join=np.subtract, mean=False, mask_rule=rule), (3,)).way == [
         "y = the first input less the second, element by element, as NumPy broadcasts"
     ]
-    assert "mean of the inputs" in of(Merge(name="a", join=np.add, mean=True, mask_join=join), (3,)).way[0]
-    assert "along the last axis" in of(Concatenate(name="a", axis=2, mask_join=join), (4, 3)).way[0]
-    assert "along axis 1, the batch being axis 0" in of(Concatenate(name="a", axis=1, mask_join=join), (4, 3)).way[0]
+    assert "mean of the inputs" in of(Merge(name="a", join=np.add, mean=True, mask_rule=rule), (3,)).way[0]
+    assert "along the last axis" in of(Concatenate(name="a", axis=2, mask_rule=rule), (4, 3)).way[0]
+    assert "along axis 1, the batch being axis 0" in of(Concatenate(name="a", axis=1, mask_rule=rule), (4, 3)).way[0]
 
 
 def both(mode: Literal["concat", "sum", "mul", "ave"], *, sequences: bool) -> Bidirectional:
@@ -643,7 +623,7 @@ def test_windows_say_how_they_are_padded() -> None:
 
 def plain_lstm(model: Model, x: Doubles, step: int) -> tuple[dict[str, Doubles], Doubles]:
     """The values at a step (from 1) of the asker's first layer, and its last h: a loop in float64."""
-    kernel, recurrent_kernel, bias = (array.astype(float) for array in model.nodes[0].layer.weights.values())
+    kernel, recurrent_kernel, bias = (array.astype(float) for array in model.nodes[0].operation.weights.values())
     units = len(recurrent_kernel)
     h = c = np.zeros(units)
     at: dict[str, Doubles] = {}
@@ -675,7 +655,7 @@ def test_the_trace_agrees_with_a_plain_lstm(asker: Model, step: int | None) -> N
     text = trace(asker, Sequences((Part(x, range(1, 17)),), "sequence"), step, loading="load_model('m.h5')")
     expected, last = plain_lstm(asker, x[0].astype(float), step or 20)
     expected |= {"x": x[0, (step or 20) - 1].astype(float), "output, after step 20": last}
-    kernel, bias = (array.astype(float) for array in asker.nodes[1].layer.weights.values())
+    kernel, bias = (array.astype(float) for array in asker.nodes[1].operation.weights.values())
     expected["sums, after step 20"] = last @ kernel + bias
     came = printed(text)
     assert came.keys() == expected.keys()
@@ -721,11 +701,11 @@ def test_the_trace_of_both_directions_is_of_one_time() -> None:
     )
 
 
-class Last(Plain):
+class Last(StatelessOperation):
     """A layer that shortens a sequence to its last two steps."""
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
-        return xs[0][:, -2:], masks[0]
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
+        return (xs[0][:, -2:],), (masks[0],)
 
 
 def test_a_layer_of_fewer_steps_shows_its_last_and_says_so() -> None:

@@ -165,7 +165,7 @@ def test_which_hard_sigmoid_may_be_said(tmp_path: Path) -> None:
     with pytest.raises(MissingFact, match="hard_sigmoid_keras_3"):
         load_model(path, recurrent_activation="hard_sigmoid")
     for name in ("hard_sigmoid_keras_2", "hard_sigmoid_keras_3"):
-        layer: Any = load_model(path, recurrent_activation=name).nodes[0].layer
+        layer: Any = load_model(path, recurrent_activation=name).nodes[0].operation
         assert layer.recurrent_activation.name == "hard_sigmoid"
 
 
@@ -249,7 +249,7 @@ def stack(tmp_path: Path, groups: dict[str, list[Any]], keras: str = "2.15.0", *
 
 
 def kinds(model: Model) -> list[str]:
-    return [type(node.layer).__name__ for node in model.nodes]
+    return [type(node.operation).__name__ for node in model.nodes]
 
 
 def test_classes_units_and_features_are_read_from_the_shapes(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_classes_units_and_features_are_read_from_the_shapes(tmp_path: Path) -> 
     model = stack(tmp_path, groups, output_activation="linear")
     assert kinds(model) == ["LSTM", "GRU", "Bidirectional", "SimpleRNN", "GRU", "Dense"]
     assert model.shapes == ((None, 100), (None, 8), (None, 8), (None, 5), (2,), (7,))
-    layers: Any = [node.layer for node in model.nodes]
+    layers: Any = [node.operation for node in model.nodes]
     assert (layers[1].reset_after, layers[2].forward.reset_after, layers[4].reset_after) == (True, False, True)
 
 
@@ -274,7 +274,7 @@ def test_classes_units_and_features_are_read_from_the_shapes(tmp_path: Path) -> 
 )
 def test_the_version_of_the_weights_fixes_a_default(tmp_path: Path, keras: str, gate: str) -> None:
     model = stack(tmp_path, {"lstm": lstm()[2]}, keras, return_sequences=False)
-    layer: Any = model.nodes[0].layer
+    layer: Any = model.nodes[0].operation
     assert layer.recurrent_activation.name == gate
     assert f"recurrent_activation = {gate}" in model.origin.assumed[-1]
 

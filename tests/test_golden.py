@@ -53,7 +53,7 @@ def replayed(path: Path, x: Array, y: Array) -> Model:
 
 def test_float64_is_exact(tmp_path: Path) -> None:
     model = load_model(chaotic(tmp_path / "m.h5", factor=1))
-    rnn, dense = (node.layer.weights for node in model.nodes)
+    rnn, dense = (node.operation.weights for node in model.nodes)
     x = x_of()[:4]
     w = {name: array.astype(np.float64) for name, array in rnn.items()}
     h = reference.walk(reference.simple_rnn, x, w, reference.tanh, reference.tanh)[:, -1]

@@ -6,19 +6,18 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import run
 
 from lstm_serve.engine.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH
-from lstm_serve.engine.operations.base import (
+from lstm_serve.engine.operations.base import Operation, StatelessOperation
+from lstm_serve.engine.operations.merging import Concatenate, MaskRule, Merge
+from lstm_serve.engine.operations.pointwise import (
     Activate,
     BatchNormalization,
-    Concatenate,
     Dense,
     Identity,
-    Layer,
     LayerNormalization,
-    Merge,
     Normalization,
-    Plain,
     PReLU,
     Rescaling,
     Scaling,
@@ -60,7 +59,7 @@ def lstm(*, features: int = 3, units: int = 4, **options: Any) -> LSTM:
     )
 
 
-LAYERS: list[Layer] = [
+LAYERS: list[Operation] = [
     Identity(name="dropout", keras_class="Dropout"),
     Dense(name="dense", kernel=array(3, 4), bias=array(4), activation=RELU),
     Dense(name="dense", kernel=array(3, 4), bias=None, activation=SOFTMAX),
@@ -93,11 +92,11 @@ LAYERS: list[Layer] = [
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
 @pytest.mark.parametrize("mask", [None, MASK], ids=["plain", "masked"])
-def test_a_layer_gives_the_shape_that_it_says_and_leaves_its_input_alone(layer: Layer, mask: Array | None) -> None:
+def test_a_layer_gives_the_shape_that_it_says_and_leaves_its_input_alone(layer: Operation, mask: Array | None) -> None:
     x = X.copy()
-    y, mask_out = layer([x], [mask])
+    y, mask_out = run(layer, [x], [mask])
     assert y.dtype == np.float32
-    assert y.shape[1:] == layer.output_shape([(6, 3)])
+    assert y.shape[1:] == layer.output_shapes([(6, 3)])[0]
     np.testing.assert_array_equal(x, X)
     assert mask_out is None or mask_out.shape == y.shape[:2]
     assert all(steps.shape[0] == 2 for steps in layer.trace([x], [mask]).values())
@@ -108,8 +107,8 @@ def test_a_layer_gives_the_shape_that_it_says_and_leaves_its_input_alone(layer: 
 @pytest.mark.parametrize(
     "layer", [layer for layer in LAYERS if not isinstance(layer, (Reshape, Permute))], ids=lambda k: type(k).__name__
 )
-def test_a_free_number_of_steps_stays_free(layer: Layer) -> None:
-    shape = layer.output_shape([(None, 3)])
+def test_a_free_number_of_steps_stays_free(layer: Operation) -> None:
+    shape = layer.output_shapes([(None, 3)])[0]
     assert shape == tuple(None if k == 0 and len(shape) > 1 and shape[0] != 1 else n for k, n in enumerate(shape))
 
 
@@ -117,8 +116,8 @@ PASSES = (Identity, Dense, Activate, PReLU, Normalization, Rescaling, BatchNorma
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
-def test_masks_pass_where_keras_passes_them(layer: Layer) -> None:
-    _, mask = layer([X], [MASK])
+def test_masks_pass_where_keras_passes_them(layer: Operation) -> None:
+    _, mask = run(layer, [X], [MASK])
     if isinstance(layer, (*PASSES, TimeDistributed)) or (
         isinstance(layer, Recurrent | Stacked) and layer.return_sequences
     ):
@@ -132,8 +131,8 @@ def test_masks_pass_where_keras_passes_them(layer: Layer) -> None:
 
 def test_statistics_of_tensorflow_keras_drop_the_mask() -> None:
     one = np.ones(3, np.float32)
-    assert Normalization(name="n", mean=one, variance=one, keeps_mask=False)([X], [MASK])[1] is None
-    assert Rescaling(name="r", scale=one, offset=one, keeps_mask=False)([X], [MASK])[1] is None
+    assert run(Normalization(name="n", mean=one, variance=one, keeps_mask=False), [X], [MASK])[1] is None
+    assert run(Rescaling(name="r", scale=one, offset=one, keeps_mask=False), [X], [MASK])[1] is None
 
 
 def test_dense_names_its_arrays_and_its_sums() -> None:
@@ -148,36 +147,36 @@ def test_normalizations_are_their_formulas() -> None:
     gamma, beta, mean, variance = array(3), array(3), array(3), np.abs(array(3))
     batch = BatchNormalization(name="b", gamma=gamma, beta=beta, mean=mean, variance=variance, epsilon=0.01)
     expected = (X - mean) / np.sqrt(variance + 0.01) * gamma + beta
-    np.testing.assert_allclose(batch([X], [None])[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(batch, [X], [None])[0], expected, rtol=1e-4, atol=1e-5)
     assert list(batch.weights) == ["gamma", "beta", "moving_mean", "moving_variance"]
     row = LayerNormalization(name="l", gamma=gamma, beta=beta, epsilon=0.01)
     expected = (X - X.mean(-1, keepdims=True)) / np.sqrt(X.var(-1, keepdims=True) + 0.01) * gamma + beta
-    np.testing.assert_allclose(row([X], [None])[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(row, [X], [None])[0], expected, rtol=1e-4, atol=1e-5)
     assert list(row.weights) == ["gamma", "beta"]
     slope = PReLU(name="p", alpha=gamma)
-    np.testing.assert_allclose(slope([X], [None])[0], np.where(X > 0, X, gamma * X), rtol=1e-6)
+    np.testing.assert_allclose(run(slope, [X], [None])[0], np.where(X > 0, X, gamma * X), rtol=1e-6)
     flat = Normalization(name="n", mean=mean, variance=np.zeros(3, np.float32))
-    np.testing.assert_allclose(flat([X], [None])[0], (X - mean) / np.float32(1e-7), rtol=1e-6)
+    np.testing.assert_allclose(run(flat, [X], [None])[0], (X - mean) / np.float32(1e-7), rtol=1e-6)
     scaling = Scaling(name="s", offset=np.array([1.0, 2, 3]), scale=np.array([2.0, 2, 4]))
-    np.testing.assert_allclose(scaling([X], [None])[0], (X - [1, 2, 3]) / [2, 2, 4], rtol=1e-6)
+    np.testing.assert_allclose(run(scaling, [X], [None])[0], (X - [1, 2, 3]) / [2, 2, 4], rtol=1e-6)
 
 
 def test_embedding_looks_up_and_masks_id_0() -> None:
     layer = Embedding(name="e", embeddings=array(5, 3), mask_zero=True)
     ids = np.array([[0, 4, 1], [2, 0, 0]])
-    y, mask = layer([ids], [None])
+    y, mask = run(layer, [ids], [None])
     np.testing.assert_array_equal(y, array(5, 3)[ids])
     np.testing.assert_array_equal(mask, ids != 0)
-    assert layer.output_shape([(None,)]) == (None, 3)
+    assert layer.output_shapes([(None,)])[0] == (None, 3)
     assert list(layer.weights) == ["embeddings"]
-    assert Embedding(name="e", embeddings=array(5, 3), mask_zero=False)([ids], [None])[1] is None
+    assert run(Embedding(name="e", embeddings=array(5, 3), mask_zero=False), [ids], [None])[1] is None
 
 
 def test_masking_masks_the_steps_that_are_all_of_its_value_and_sets_them_to_0() -> None:
     x = X.copy()
     x[0, 1] = -1
     x[1, 2, :2] = -1
-    y, mask = Masking(name="m", mask_value=-1)([x], [None])
+    y, mask = run(Masking(name="m", mask_value=-1), [x], [None])
     assert mask is not None
     assert (~mask).sum() == 1
     np.testing.assert_array_equal(y[0, 1], 0)
@@ -206,66 +205,66 @@ def test_windows_are_those_of_padded_time(timesteps: int, size: int, stride: int
     padded[:, before : before + timesteps] = x
     taken = np.stack([padded[:, k * stride : k * stride + span + 1 : dilation] for k in range(n)], axis=1)
     kernel = np.random.default_rng(size).normal(0, 1, (size, 2, 3)).astype(np.float32)
-    y, _ = Conv1D(name="c", kernel=kernel, bias=None, window=window, activation=LINEAR)([x], [None])
+    y, _ = run(Conv1D(name="c", kernel=kernel, bias=None, window=window, activation=LINEAR), [x], [None])
     np.testing.assert_allclose(y, np.einsum("bnkf,kfo->bno", np.nan_to_num(taken), kernel), rtol=1e-3, atol=1e-3)
     if padding == "causal" or dilation > 1:
         return
-    highest, _ = Pooling1D(name="p", window=window, average=False)([x], [None])
+    highest, _ = run(Pooling1D(name="p", window=window, average=False), [x], [None])
     np.testing.assert_array_equal(highest, np.nanmax(taken, axis=2))
-    mean, _ = Pooling1D(name="p", window=window, average=True)([x], [None])
+    mean, _ = run(Pooling1D(name="p", window=window, average=True), [x], [None])
     np.testing.assert_allclose(mean, np.nanmean(taken, axis=2), rtol=1e-5)
 
 
 def test_only_the_global_average_leaves_masked_steps_out() -> None:
-    average, _ = GlobalPooling1D(name="g", average=True, keepdims=False)([X], [MASK])
+    average, _ = run(GlobalPooling1D(name="g", average=True, keepdims=False), [X], [MASK])
     expected = [x[mask].mean(axis=0) for x, mask in zip(X, MASK, strict=True)]
     np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-6)
-    highest, _ = GlobalPooling1D(name="g", average=False, keepdims=True)([X], [MASK])
+    highest, _ = run(GlobalPooling1D(name="g", average=False, keepdims=True), [X], [MASK])
     np.testing.assert_array_equal(highest, X.max(axis=1, keepdims=True))
 
 
 def test_repeat_vector_repeats() -> None:
     layer = RepeatVector(name="r", n=4)
-    y, _ = layer([X[:, 0]], [None])
+    y, _ = run(layer, [X[:, 0]], [None])
     np.testing.assert_array_equal(y, np.stack([X[:, 0]] * 4, axis=1))
-    assert layer.output_shape([(3,)]) == (4, 3)
+    assert layer.output_shapes([(3,)])[0] == (4, 3)
 
 
 def test_flattening_a_free_number_of_steps_gives_a_free_width() -> None:
-    assert Reshape(name="f", target=(-1,)).output_shape([(None, 3)]) == (None,)
+    assert Reshape(name="f", target=(-1,)).output_shapes([(None, 3)])[0] == (None,)
 
 
 @pytest.mark.parametrize(("join", "mean"), [(np.add, False), (np.subtract, False), (np.maximum, False), (np.add, True)])
 def test_merges_one_by_one(join: Any, *, mean: bool) -> None:
-    layer = Merge(name="m", join=join, mean=mean, mask_join=np.logical_and)
-    y, _ = layer([X, 2 * X], [None, None])
+    layer = Merge(name="m", join=join, mean=mean, mask_rule=MaskRule.ALL)
+    y, _ = run(layer, [X, 2 * X], [None, None])
     np.testing.assert_allclose(y, join(X, 2 * X) / (2 if mean else 1), rtol=1e-6)
-    assert layer.output_shape([(6, 3), (6, 3)]) == (6, 3)
-    assert layer.output_shape([(None, 1), (6, 3)]) == (6, 3)
-    assert layer.output_shape([(1, 1), (1, 1)]) == (1, 1)
-    assert layer.output_shape([(None, 3), (1, 3)]) == (None, 3)
+    assert layer.output_shapes([(6, 3), (6, 3)])[0] == (6, 3)
+    assert layer.output_shapes([(None, 1), (6, 3)])[0] == (6, 3)
+    assert layer.output_shapes([(1, 1), (1, 1)])[0] == (1, 1)
+    assert layer.output_shapes([(None, 3), (1, 3)])[0] == (None, 3)
 
 
 def test_masks_meet_as_that_keras_joined_them() -> None:
     other = ~MASK
-    old = Merge(name="m", join=np.add, mean=False, mask_join=np.logical_and)
-    new = Merge(name="m", join=np.add, mean=False, mask_join=np.logical_or)
-    np.testing.assert_array_equal(old([X, X], [MASK, other])[1], np.zeros_like(MASK))
-    np.testing.assert_array_equal(new([X, X], [MASK, other])[1], np.ones_like(MASK))
-    np.testing.assert_array_equal(old([X, X], [MASK, None])[1], MASK)
-    assert new([X, X], [MASK, None])[1] is None
-    assert new([X, X], [None, None])[1] is None
-    wide_old = Concatenate(name="c", axis=2, mask_join=np.logical_and)
-    wide_new = Concatenate(name="c", axis=2, mask_join=np.logical_or)
-    np.testing.assert_array_equal(wide_old([X, X], [MASK, None])[1], MASK)
-    np.testing.assert_array_equal(wide_new([X, X], [MASK, None])[1], np.ones_like(MASK))
-    long = Concatenate(name="c", axis=1, mask_join=np.logical_and)
-    y, mask = long([X, X], [MASK, None])
+    old = Merge(name="m", join=np.add, mean=False, mask_rule=MaskRule.ALL)
+    new = Merge(name="m", join=np.add, mean=False, mask_rule=MaskRule.ANY)
+    np.testing.assert_array_equal(run(old, [X, X], [MASK, other])[1], np.zeros_like(MASK))
+    np.testing.assert_array_equal(run(new, [X, X], [MASK, other])[1], np.ones_like(MASK))
+    np.testing.assert_array_equal(run(old, [X, X], [MASK, None])[1], MASK)
+    assert run(new, [X, X], [MASK, None])[1] is None
+    assert run(new, [X, X], [None, None])[1] is None
+    wide_old = Concatenate(name="c", axis=2, mask_rule=MaskRule.ALL)
+    wide_new = Concatenate(name="c", axis=2, mask_rule=MaskRule.ANY)
+    np.testing.assert_array_equal(run(wide_old, [X, X], [MASK, None])[1], MASK)
+    np.testing.assert_array_equal(run(wide_new, [X, X], [MASK, None])[1], np.ones_like(MASK))
+    long = Concatenate(name="c", axis=1, mask_rule=MaskRule.ALL)
+    y, mask = run(long, [X, X], [MASK, None])
     assert y.shape == (2, 12, 3)
     np.testing.assert_array_equal(mask, np.hstack([MASK, np.ones_like(MASK)]))
-    assert long.output_shape([(6, 3), (None, 3)]) == (None, 3)
-    assert wide_old.output_shape([(None, 3), (6, 2)]) == (6, 5)
-    assert wide_old([X, X], [None, None])[1] is None
+    assert long.output_shapes([(6, 3), (None, 3)])[0] == (None, 3)
+    assert wide_old.output_shapes([(None, 3), (6, 2)])[0] == (6, 5)
+    assert run(wide_old, [X, X], [None, None])[1] is None
 
 
 @pytest.mark.parametrize(
@@ -282,12 +281,12 @@ def test_both_directions_meet_at_equal_times(mode: Any, merge: Any, *, sequences
     forward = lstm(return_sequences=sequences)
     backward = lstm(return_sequences=sequences, go_backwards=True)
     layer = Bidirectional(name="bi", forward=forward, backward=backward, merge_mode=mode)
-    y, mask = layer([X], [MASK])
-    turned, _ = lstm(return_sequences=sequences)([X[:, ::-1]], [MASK[:, ::-1]])
-    expected = merge(forward([X], [MASK])[0], turned[:, ::-1] if sequences else turned)
+    y, mask = run(layer, [X], [MASK])
+    turned, _ = run(lstm(return_sequences=sequences), [X[:, ::-1]], [MASK[:, ::-1]])
+    expected = merge(run(forward, [X], [MASK])[0], turned[:, ::-1] if sequences else turned)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
     assert mask is (MASK if sequences else None)
-    assert y.shape[1:] == layer.output_shape([(6, 3)])
+    assert y.shape[1:] == layer.output_shapes([(6, 3)])[0]
     assert [name.partition("/")[0] for name in layer.weights] == ["forward"] * 3 + ["backward"] * 3
     assert {name.partition("/")[0] for name in layer.trace([X], [MASK])} == {"forward", "backward"}
 
@@ -306,9 +305,9 @@ def test_stacked_cells_are_layers_one_above_the_other() -> None:
     )
     second = SimpleRNN(name="b", kernel=array(4, 2), recurrent_kernel=array(2, 2), bias=None, activation=TANH)
     layer = Stacked(name="rnn", layers=(first, second))
-    y, _ = layer([X], [MASK])
-    between, _ = first([X], [MASK])
-    np.testing.assert_array_equal(y, second([between], [MASK[:, ::-1]])[0])
+    y, _ = run(layer, [X], [MASK])
+    between, _ = run(first, [X], [MASK])
+    np.testing.assert_array_equal(y, run(second, [between], [MASK[:, ::-1]])[0])
     assert list(layer.weights) == ["0/kernel", "0/recurrent_kernel", "0/bias", "1/kernel", "1/recurrent_kernel"]
     assert "1/h" in layer.trace([X], [MASK])
     assert layer.go_backwards
@@ -319,16 +318,16 @@ def test_one_layer_for_each_step_sees_each_step_alone() -> None:
     inner = Conv1D(name="c", kernel=array(2, 3, 4), bias=None, window=Window(size=2), activation=LINEAR)
     layer = TimeDistributed(name="td", layer=inner)
     x = array(2, 5, 6, 3)
-    y, _ = layer([x], [None])
-    assert y.shape[1:] == layer.output_shape([(5, 6, 3)]) == (5, 5, 4)
-    np.testing.assert_allclose(y[:, 3], inner([x[:, 3]], [None])[0], rtol=1e-5, atol=1e-6)
+    y, _ = run(layer, [x], [None])
+    assert y.shape[1:] == layer.output_shapes([(5, 6, 3)])[0] == (5, 5, 4)
+    np.testing.assert_allclose(y[:, 3], run(inner, [x[:, 3]], [None])[0], rtol=1e-5, atol=1e-6)
     assert list(layer.weights) == ["kernel"]
 
 
 def test_a_plain_layer_has_nothing() -> None:
-    plain = Plain(name="p")
+    plain = StatelessOperation(name="p")
     assert (plain.weights, plain.last_activation, plain.trace([X], [None])) == ({}, None, {})
-    assert plain.output_shape([(6, 3)]) == (6, 3)
+    assert plain.output_shapes([(6, 3)])[0] == (6, 3)
 
 
 def test_keras_1_arrays_that_do_not_fit_together_are_left_to_the_check() -> None:

@@ -100,7 +100,7 @@ def one(path: Path, layers: Any, shape: list[int | None] | None = None, **option
 )
 def test_hard_sigmoid_is_that_of_the_saving_version(tmp_path: Path, keras: str, function: object) -> None:
     model = one(tmp_path, [lstm(recurrent_activation="hard_sigmoid")], keras=keras)
-    layer = model.nodes[0].layer
+    layer = model.nodes[0].operation
     assert isinstance(layer, LSTM)
     assert layer.recurrent_activation is function
 
@@ -108,7 +108,7 @@ def test_hard_sigmoid_is_that_of_the_saving_version(tmp_path: Path, keras: str, 
 @pytest.mark.parametrize(("keras", "gate"), [("2.1.5", "hard_sigmoid"), ("2.3.1", "sigmoid"), ("3.4.0", "sigmoid")])
 def test_a_default_of_the_version_is_taken_and_put_on_record(tmp_path: Path, keras: str, gate: str) -> None:
     model = one(tmp_path, [lstm(recurrent_activation=None)], keras=keras)
-    assert model.nodes[0].layer.recurrent_activation.name == gate  # type: ignore[attr-defined]
+    assert model.nodes[0].operation.recurrent_activation.name == gate  # type: ignore[attr-defined]
     assert f"recurrent_activation = {gate}" in model.origin.assumed[0]
 
 
@@ -120,14 +120,14 @@ def test_a_version_that_tells_no_default_is_asked_for(tmp_path: Path) -> None:
 def test_cudnn_arrays_are_brought_into_order(tmp_path: Path) -> None:
     kernel, recurrent, bias = numbers(3, 16), numbers(4, 16), numbers(32)
     config = {"units": 4}
-    layer = one(tmp_path, [("CuDNNLSTM", config, [kernel, recurrent, bias])], keras="2.2.4").nodes[0].layer
+    layer = one(tmp_path, [("CuDNNLSTM", config, [kernel, recurrent, bias])], keras="2.2.4").nodes[0].operation
     assert isinstance(layer, LSTM)
     assert layer.recurrent_activation is SIGMOID
     np.testing.assert_array_equal(layer.kernel[:, 4:8], kernel[:, 4:8].T.reshape(3, 4, order="F"))
     np.testing.assert_array_equal(layer.recurrent_kernel[:, 4:8], recurrent[:, 4:8].T)
     np.testing.assert_array_equal(layer.bias, bias[:16] + bias[16:])
     arrays = [numbers(3, 12), numbers(4, 12), numbers(24)]
-    gru = one(tmp_path, [("CuDNNGRU", config, arrays)], keras="2.2.4").nodes[0].layer
+    gru = one(tmp_path, [("CuDNNGRU", config, arrays)], keras="2.2.4").nodes[0].operation
     assert isinstance(gru, GRU)
     assert gru.reset_after
     assert gru.bias is not None
@@ -137,7 +137,7 @@ def test_cudnn_arrays_are_brought_into_order(tmp_path: Path) -> None:
 def test_theano_turned_its_kernels_round(tmp_path: Path) -> None:
     kernel = numbers(3, 3, 2)
     layers: Any = [("Conv1D", {"filters": 2, "kernel_size": [3]}, [kernel, numbers(2)])]
-    turned = one(tmp_path, layers, keras="2.2.4", backend="theano").nodes[0].layer
+    turned = one(tmp_path, layers, keras="2.2.4", backend="theano").nodes[0].operation
     assert isinstance(turned, Conv1D)
     np.testing.assert_array_equal(turned.kernel, kernel[::-1])
 
@@ -166,7 +166,7 @@ def bidirectional(keras: str, **inner: Any) -> Any:
 )
 def test_a_masked_bidirectional_does_as_that_version_did(tmp_path: Path, layers: Any, *, zeros: bool) -> None:
     made, keras = layers
-    layer = one(tmp_path, made, keras=keras).nodes[0].layer
+    layer = one(tmp_path, made, keras=keras).nodes[0].operation
     assert isinstance(layer, Bidirectional)
     assert not isinstance(layer.forward, Stacked)
     assert not isinstance(layer.backward, Stacked)
@@ -594,7 +594,7 @@ def test_layers_of_keras_1_are_read_in_its_names(tmp_path: Path) -> None:
 
 def test_an_activation_layer_may_be_an_activation(tmp_path: Path) -> None:
     inside = {"class_name": "LeakyReLU", "config": {"name": "leaky", "alpha": {"type": "ndarray", "value": 0.25}}}
-    layer: Any = one(tmp_path, [dense(features=3, activation=inside)]).nodes[0].layer
+    layer: Any = one(tmp_path, [dense(features=3, activation=inside)]).nodes[0].operation
     np.testing.assert_allclose(layer.activation.apply(np.array([-4, 4], np.float32)), [-1, 4])
 
 
@@ -626,13 +626,15 @@ def test_an_error_begins_with_the_file(tmp_path: Path) -> None:
 
 def test_layers_in_models_are_named_after_both() -> None:
     model = load_model(GOLDEN / "keras3" / "nested.h5")
-    names = [node.layer.name for node in model.nodes]
+    names = [node.operation.name for node in model.nodes]
     assert any("/" in name for name in names)
-    assert len({id(node.layer) for node in model.nodes}) < len(model.nodes)
+    assert len({id(node.operation) for node in model.nodes}) < len(model.nodes)
     assert model.parameters == sum(
-        array.size for layer in {id(n.layer): n.layer for n in model.nodes}.values() for array in layer.weights.values()
+        array.size
+        for layer in {id(n.operation): n.operation for n in model.nodes}.values()
+        for array in layer.weights.values()
     )
-    assert any(isinstance(node.layer, Recurrent) for node in model.nodes)
+    assert any(isinstance(node.operation, Recurrent) for node in model.nodes)
 
 
 @pytest.mark.parametrize(
@@ -703,7 +705,7 @@ def test_a_layer_of_keras_3_in_hdf5_may_not_say_whether_it_is_trained(tmp_path: 
         ((source, *_),) = layer["inbound_nodes"][0]
         layer["inbound_nodes"] = [{"args": [tensor(source)], "kwargs": {"training": False}}]
     loaded = load_model(save(tmp_path / "m.h5", model, {"lstm": lstm()[2]}, keras="3.15.0"))
-    assert [node.layer.keras_class for node in loaded.nodes] == ["SpatialDropout1D", "LSTM"]
+    assert [node.operation.keras_class for node in loaded.nodes] == ["SpatialDropout1D", "LSTM"]
 
 
 def test_weights_of_what_is_not_supported_are_refused_for_that_reason(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from kerasfiles import GOLDEN, numbers
 
 from lstm_serve import load_model
 from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation
-from lstm_serve.engine.operations.base import Dense, Identity, Merge
+from lstm_serve.engine.operations.merging import MaskRule, Merge
+from lstm_serve.engine.operations.pointwise import Dense, Identity
 from lstm_serve.engine.operations.recurrent import LSTM
 from lstm_serve.engine.operations.temporal import Conv1D, Embedding, Window
 from lstm_serve.errors import InvalidInput
-from lstm_serve.model.model import About, Model, Node, Origin
+from lstm_serve.model.model import INPUT, About, Model, Node, Origin, Source
 
 ORIGIN = Origin(file="m.h5", sha256="0", format="made", keras=None)
 
@@ -34,7 +35,7 @@ def dense(units: int = 2, activation: Activation = SOFTMAX) -> Dense:
 
 
 def model(*layers: Any, shape: tuple[int | None, ...] = (5, 3), dtype: Any = np.float32) -> Model:
-    nodes = tuple(Node(layer, (k,)) for k, layer in enumerate(layers))
+    nodes = tuple(Node(layer, (Source(k - 1),)) for k, layer in enumerate(layers))
     return Model(nodes=nodes, input_shape=shape, input_dtype=dtype, origin=ORIGIN, about=About(name="m"))
 
 
@@ -67,8 +68,8 @@ def test_many_rows_are_computed_in_parts_and_come_out_the_same() -> None:
 
 def test_one_layer_called_twice_is_counted_once() -> None:
     shared = Dense(name="d", kernel=numbers(3, 3), bias=None, activation=TANH)
-    join = Merge(name="add", join=np.add, mean=False, mask_join=np.logical_and)
-    nodes = (Node(shared, (0,)), Node(shared, (1,)), Node(join, (1, 2)))
+    join = Merge(name="add", join=np.add, mean=False, mask_rule=MaskRule.ALL)
+    nodes = (Node(shared, (Source(INPUT),)), Node(shared, (Source(0),)), Node(join, (Source(0), Source(1))))
     made = Model(nodes=nodes, input_shape=(3,), input_dtype=np.float32, origin=ORIGIN, about=About(name="m"))
     assert made.parameters == 9
     x = numbers(2, 3)

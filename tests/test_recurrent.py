@@ -7,6 +7,7 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import run
 
 from lstm_serve.engine.activations import ACTIVATIONS as ALL
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, RELU, SIGMOID, SOFTMAX, TANH
@@ -74,7 +75,7 @@ def batch(rows: int, timesteps: int, features: int = 3) -> Array:
 def test_computes_what_the_plain_cell_computes(cell: str, *, bias: bool, activation: str, gate: str) -> None:
     layer, plain, step = made(cell, bias=bias, gate=gate, activation=activation, return_sequences=True)
     x = batch(3, 7)
-    y, _ = layer([x], [None])
+    y, _ = run(layer, [x], [None])
     expected = reference.walk(step, x, plain, ACTIVATIONS[activation][1], GATES[gate][1])
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
 
@@ -103,7 +104,7 @@ def test_masks_hold_the_state_and_hold_or_zero_the_output(
     )
     x = batch(rows, timesteps)
     mask = np.random.default_rng(seed).random((rows, timesteps)) < 0.6
-    y, mask_out = layer([x], [mask])
+    y, mask_out = run(layer, [x], [mask])
     expected = reference.walk(step, x, plain, reference.tanh, reference.sigmoid, mask, backwards=backwards, zeros=zeros)
     np.testing.assert_allclose(y, expected if sequences else expected[:, -1], rtol=1e-4, atol=1e-5)
     assert mask_out is (mask if sequences else None)
@@ -112,12 +113,12 @@ def test_masks_hold_the_state_and_hold_or_zero_the_output(
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_last_step_is_the_last_of_the_sequence_whatever_the_batch(cell: str) -> None:
     x = batch(5, 40)
-    whole, _ = made(cell, return_sequences=True)[0]([x], [None])
-    last, mask = made(cell)[0]([x], [None])
+    whole, _ = run(made(cell, return_sequences=True)[0], [x], [None])
+    last, mask = run(made(cell)[0], [x], [None])
     assert mask is None
     np.testing.assert_array_equal(last, whole[:, -1])
     for row in range(5):
-        alone, _ = made(cell)[0]([x[row : row + 1]], [None])
+        alone, _ = run(made(cell)[0], [x[row : row + 1]], [None])
         np.testing.assert_allclose(alone[0], last[row], atol=1e-6)
 
 
@@ -126,9 +127,9 @@ def test_a_row_alone_leaves_nothing_behind_for_the_next(cell: str) -> None:
     layer, _, _ = made(cell)
     lengths = [5, 5, 40, 33, 3, 5, 70]
     rows = [batch(1, timesteps) for timesteps in lengths]
-    expected = [layer([np.repeat(row, 2, axis=0)], [None])[0][:1] for row in rows]
+    expected = [run(layer, [np.repeat(row, 2, axis=0)], [None])[0][:1] for row in rows]
     for _ in range(2):
-        found = [layer([row], [None])[0] for row in rows]
+        found = [run(layer, [row], [None])[0] for row in rows]
         assert all(np.allclose(a, b, rtol=0, atol=1e-6) for a, b in zip(found, expected, strict=True))
     with ThreadPoolExecutor(4) as threads:
         for row, y in zip(rows, expected, strict=True):
@@ -142,9 +143,9 @@ def test_nothing_is_written_into_the_input(cell: str) -> None:
     x = batch(2, 5)
     before = x.copy()
     layer, *_ = made(cell, return_sequences=True)
-    first, _ = layer([x], [None])
+    first, _ = run(layer, [x], [None])
     kept = first.copy()
-    layer([x + 1], [None])
+    run(layer, [x + 1], [None])
     np.testing.assert_array_equal(x, before)
     np.testing.assert_array_equal(first, kept)
 
@@ -155,7 +156,7 @@ def test_the_trace_ends_where_the_prediction_does(cell: str, gate: str) -> None:
     layer, *_ = made(cell, gate=gate)
     x = batch(2, 6)
     traced = layer.trace([x], [None])
-    y, _ = layer([x], [None])
+    y, _ = run(layer, [x], [None])
     np.testing.assert_array_equal(traced["h"][:, -1], y)
     names = {"lstm": ["z", "i", "f", "c~", "o", "c", "h"], "simple_rnn": ["z", "h"]}
     assert list(traced) == names.get(cell, ["sums", "z", "r", "h~", "h"])
@@ -180,5 +181,5 @@ def test_shapes_and_names_are_those_of_keras(cell: str) -> None:
     assert layer.weights["bias"] is plain["bias"]
     assert layer.units == 4
     assert layer.last_activation is None
-    assert layer.output_shape([(7, 3)]) == (4,)
-    assert made(cell, return_sequences=True)[0].output_shape([(None, 3)]) == (None, 4)
+    assert layer.output_shapes([(7, 3)])[0] == (4,)
+    assert made(cell, return_sequences=True)[0].output_shapes([(None, 3)])[0] == (None, 4)

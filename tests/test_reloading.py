@@ -28,9 +28,9 @@ from serving import ASKER, COMMAND, PATIENCE, ROOT, SMALL, Process, environment,
 
 from lstm_serve import load_model
 from lstm_serve.engine.activations import SIGMOID
-from lstm_serve.engine.operations.base import Activate, Unscaling
+from lstm_serve.engine.operations.pointwise import Activate, Unscaling
 from lstm_serve.errors import Incompatible, ModelError
-from lstm_serve.model.model import Feature, Node
+from lstm_serve.model.model import Feature, Node, Source
 from lstm_serve.serving import reload
 from lstm_serve.serving.reload import expect_same, fingerprint
 from lstm_serve.settings import Settings
@@ -186,7 +186,7 @@ def test_what_must_stay() -> None:
     unscaled = Unscaling(name="output_scaling", offset=np.zeros(1), scale=np.ones(1))
     probable = Activate(name="output_activation", activation=SIGMOID)
     for layer, words in ((unscaled, "output scaling"), (probable, "output as probabilities")):
-        changed = replace(values, nodes=(*values.nodes, Node(layer, (len(values.nodes),))), added=1)
+        changed = replace(values, nodes=(*values.nodes, Node(layer, (Source(len(values.nodes) - 1),))), added=1)
         expect_same(changed, changed)
         for new, before in ((changed, values), (values, changed)):
             with pytest.raises(Incompatible, match=f"its {words}"):

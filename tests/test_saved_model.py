@@ -12,7 +12,7 @@ import pytest
 import tensorflow_files as tf
 
 from lstm_serve import load_model
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import MissingFact, ModelError, UnreadableFile, Unsupported
 from lstm_serve.formats.folder import Folder
 from lstm_serve.loading.config import architecture

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from small_models import classes, dense, lstm, model, numbers
 
-from lstm_serve.engine.activations import SIGMOID, Array
+from lstm_serve.engine.activations import SIGMOID
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, NotFinite, SettingsError
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import About, Model
@@ -147,7 +148,7 @@ def test_an_output_that_is_not_finite_names_its_row_and_leaves_no_file(tmp_path:
     out = tmp_path / "out.json"
     out.write_text("before")
     # The sum of three such numbers may cancel, so all of them are made to count.
-    overflowing.nodes[0].layer.weights["kernel"][:] = 2
+    overflowing.nodes[0].operation.weights["kernel"][:] = 2
     with pytest.raises(NotFinite, match="the answer for row 4 is not finite"):
         outputs.write(overflowing, Sequences((Part(x, range(1, 6)),), "row"), str(out))
     assert out.read_text() == "before"

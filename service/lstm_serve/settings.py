@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_core import PydanticCustomError
 
 from lstm_serve.errors import SettingsError
-from lstm_serve.formats.array_budget import MAX_BYTES
+from lstm_serve.limits import MAX_MODEL_BYTES
 
 PREFIX = "LSTMSERVE_"
 # What Kubernetes puts into every pod for a Service called lstmserve, or lstmserve-something.
@@ -61,7 +61,7 @@ class Settings(BaseModel):
     output_activation: Annotated[
         str | None, Field(description="the last layer's function, where weights alone do not tell it")
     ] = None
-    max_model_bytes: Annotated[Bytes, Field(description="most memory for the model's arrays")] = MAX_BYTES
+    max_model_bytes: Annotated[Bytes, Field(description="most memory for the model's arrays")] = MAX_MODEL_BYTES
     host: Annotated[str, Field(min_length=1, description="address to listen on; :: is every one, of IPv4 too")] = (
         "127.0.0.1"
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lstm_serve import __version__
 from lstm_serve.errors import LstmServeError, ModelError
-from lstm_serve.formats.array_budget import MAX_BYTES
+from lstm_serve.limits import MAX_MODEL_BYTES
 
 if TYPE_CHECKING:
     from lstm_serve import Model
@@ -211,7 +211,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         metavar="N",
         dest="max_bytes",
         type=_positive,
-        help=f"most memory for the model's arrays (default {MAX_BYTES})",
+        help=f"most memory for the model's arrays (default {MAX_MODEL_BYTES})",
     )
 
 

@@ -5,13 +5,12 @@ temporary arrays; callers that need their input afterwards pass a copy.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+from lstm_serve.engine.types import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +18,22 @@ class Activation:
     """A function of one array.
 
     `name` is Keras' name, `formula` what `inspect` prints, `apply` overwrites its argument and returns it. Where it is
-    not `elementwise`, each number that it gives depends on all that are along the last axis.
+    not `elementwise`, each number that it gives depends on all that are along the last axis. `variant` tells functions
+    of one name apart, and `parameters` are the numbers in the formula that are not always the same: for whoever writes
+    the function down elsewhere.
     """
 
     name: str
     formula: str
     apply: Callable[[Array], Array]
     elementwise: bool = True
+    variant: str = ""
+    parameters: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def kind(self) -> str:
+        """Which function it is, its parameters aside."""
+        return self.variant or self.name
 
 
 def _linear(x: Array) -> Array:
@@ -157,7 +165,8 @@ def elu(alpha: float = 1.0) -> Activation:
         below *= factor
         return below
 
-    return Activation("elu", f"x, below 0: {alpha:g} (exp(x) - 1)", lambda x: _negative_part(x, change))
+    formula = f"x, below 0: {alpha:g} (exp(x) - 1)"
+    return Activation("elu", formula, lambda x: _negative_part(x, change), parameters={"alpha": alpha})
 
 
 def celu(alpha: float = 1.0) -> Activation:
@@ -170,7 +179,8 @@ def celu(alpha: float = 1.0) -> Activation:
         below *= factor
         return below
 
-    return Activation("celu", f"x, below 0: {alpha:g} (exp(x / {alpha:g}) - 1)", lambda x: _negative_part(x, change))
+    formula = f"x, below 0: {alpha:g} (exp(x / {alpha:g}) - 1)"
+    return Activation("celu", formula, lambda x: _negative_part(x, change), parameters={"alpha": alpha})
 
 
 def relu(max_value: float | None = None, negative_slope: float = 0.0, threshold: float = 0.0) -> Activation:
@@ -191,7 +201,9 @@ def relu(max_value: float | None = None, negative_slope: float = 0.0, threshold:
         np.copyto(x, leak, where=below)
         return x
 
-    return Activation("relu", f"min(x, {top:g}), below {threshold:g}: {negative_slope:g} (x - {threshold:g})", apply)
+    formula = f"min(x, {top:g}), below {threshold:g}: {negative_slope:g} (x - {threshold:g})"
+    parameters = {"max_value": float(top), "negative_slope": negative_slope, "threshold": threshold}
+    return Activation("relu", formula, apply, variant="general_relu", parameters=parameters)
 
 
 def leaky_relu(negative_slope: float) -> Activation:
@@ -202,7 +214,9 @@ def leaky_relu(negative_slope: float) -> Activation:
         below *= slope
         return below
 
-    return Activation("leaky_relu", f"x, below 0: {negative_slope:g} x", lambda x: _negative_part(x, change))
+    formula = f"x, below 0: {negative_slope:g} x"
+    parameters = {"negative_slope": negative_slope}
+    return Activation("leaky_relu", formula, lambda x: _negative_part(x, change), parameters=parameters)
 
 
 LINEAR = Activation("linear", "x", _linear)
@@ -214,8 +228,12 @@ SILU = Activation("silu", "x / (1 + exp(-x))", _silu)
 HARD_SILU = Activation("hard_silu", "x clip(x + 3, 0, 6) / 6", _hard_silu)
 
 # One name, two functions: https://github.com/keras-team/keras/issues/19477
-HARD_SIGMOID_KERAS_2 = Activation("hard_sigmoid", "clip(0.2 x + 0.5, 0, 1)", _hard_sigmoid_keras_2)
-HARD_SIGMOID_KERAS_3 = Activation("hard_sigmoid", "clip(x + 3, 0, 6) / 6", _hard_sigmoid_keras_3)
+HARD_SIGMOID_KERAS_2 = Activation(
+    "hard_sigmoid", "clip(0.2 x + 0.5, 0, 1)", _hard_sigmoid_keras_2, variant="hard_sigmoid_keras_2"
+)
+HARD_SIGMOID_KERAS_3 = Activation(
+    "hard_sigmoid", "clip(x + 3, 0, 6) / 6", _hard_sigmoid_keras_3, variant="hard_sigmoid_keras_3"
+)
 
 # By Keras' names, but for hard_sigmoid; what is not here is refused by its name.
 ACTIVATIONS = {

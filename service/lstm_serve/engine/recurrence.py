@@ -16,12 +16,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from lstm_serve.engine.activations import Activation, Array
-
-Mask = npt.NDArray[np.bool_] | None
-Shape = tuple[int | None, ...]
+from lstm_serve.engine.activations import Activation
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 
 # Steps whose operands are laid out at once: memory grows with the batch, never with the length of a sequence.
 BLOCK = 32
@@ -101,10 +98,10 @@ class Recurrent(ABC):
         """None: a gated state is no plain activation of anything."""
         return None
 
-    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+    def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """(T, features) -> (T, units), or (units,) for the last step alone."""
         timesteps, _ = shapes[0]
-        return (timesteps, self.units) if self.return_sequences else (self.units,)
+        return ((timesteps, self.units) if self.return_sequences else (self.units,),)
 
     @abstractmethod
     def buffers(self, batch: int) -> list[tuple[int, ...]]:
@@ -114,9 +111,10 @@ class Recurrent(ABC):
     def step(self, buffers: Sequence[Array]) -> Step:
         """A step, bound to these buffers."""
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, T, features) -> (b, T, units) with the mask, or the last h, (b, units)."""
-        return scan(self, xs[0], masks[0])
+        y, mask = scan(self, xs[0], masks[0])
+        return (y,), (mask,)
 
     def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
         """Every step's sums, gates and states by name, each (b, T, width), in the order in which they were taken."""

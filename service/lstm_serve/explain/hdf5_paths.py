@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_serve.engine.activations import Array
-from lstm_serve.engine.operations.base import Layer
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import LstmServeError
 from lstm_serve.formats import hdf5
 from lstm_serve.formats.array_budget import Budget
 
 
-def of(path: Path, layers: Iterable[Layer]) -> dict[str, list[str]]:
+def of(path: Path, layers: Iterable[Operation]) -> dict[str, list[str]]:
     """By the layers' names, the path of each of their arrays in the order of `weights`.
 
     Only of layers whose arrays all lie there as they are: Keras 1 keeps gates apart, CuDNN has an order of its own.

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations.base import Layer
-from lstm_serve.engine.recurrence import Mask, Shape
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.types import Shape
 from lstm_serve.errors import InvalidInput
 from lstm_serve.explain.describe import registry
 from lstm_serve.explain.describe.activations import numpy_of
-from lstm_serve.explain.describe.description import Words, axes, shown
-from lstm_serve.model.model import Model
+from lstm_serve.explain.describe.description import Words, axes
+from lstm_serve.formats.text import shown
+from lstm_serve.model.model import Model, Source, run
 
 WIDTH = 98
 
@@ -21,7 +22,7 @@ WIDTH = 98
 def inputs(model: Model) -> list[Shape]:
     """The shape of each node's first input, the batch axis left out."""
     shapes = [model.input_shape, *model.shapes]
-    return [shapes[node.inputs[0]] for node in model.nodes]
+    return [shapes[node.inputs[0].node + 1] for node in model.nodes]
 
 
 def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading: str) -> list[str]:
@@ -29,7 +30,7 @@ def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading:
 
     Or else which layer it is that has no short form.
     """
-    said = [registry.of(node.layer, shape) for node, shape in zip(model.nodes, inputs(model), strict=True)]
+    said = [registry.of(node.operation, shape) for node, shape in zip(model.nodes, inputs(model), strict=True)]
     bodies = [
         each.masked if masked and each.masked is not None else each.numpy
         for each, masked in zip(said, _masked(model), strict=True)
@@ -48,7 +49,7 @@ def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading:
         if any(other.name == activation.name and activations[other] != code for other in activations)
     }
     imports = [*["import math"] * any("math." in str(code) for code in activations.values()), "import numpy as np"]
-    weighted = list(dict.fromkeys(node.layer.name for node in model.nodes if node.layer.weights))
+    weighted = list(dict.fromkeys(node.operation.name for node in model.nodes if node.operation.weights))
     if all(name in found for name in weighted):
         given = [
             "import h5py",
@@ -66,7 +67,7 @@ def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading:
             "from lstm_serve import load_model",
             "",
             f"nodes = {loading}.nodes",
-            "w = {node.layer.name: list(node.layer.weights.values()) for node in nodes}",
+            "w = {node.operation.name: list(node.operation.weights.values()) for node in nodes}",
             "# in Keras 2 and 3: w = {layer.name: layer.get_weights() for layer in model.layers}",
         ]
     return [
@@ -76,7 +77,7 @@ def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading:
         f"def predict(x):  # one input, {axes(model.input_shape)}",
         f"    y = np.asarray(x, np.{np.dtype(model.input_dtype)})",
         *(
-            f"    {line}".replace(" = arrays", f" = w[{node.layer.name!r}]")
+            f"    {line}".replace(" = arrays", f" = w[{node.operation.name!r}]")
             for node, each, body in zip(model.nodes, said, bodies, strict=True)
             for line in (
                 *(_function(used, activations[used]) for used in each.activations if activations[used] in again),
@@ -89,18 +90,18 @@ def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading:
 
 def _no_short_form(model: Model, said: Sequence[Words], activations: Mapping[Activation, str | None]) -> str | None:
     """Which layer it is that has none, and why; None where the whole model has one."""
-    sources = ["the input", *(shown(node.layer.name, 30) for node in model.nodes)]
-    titles = [f"{shown(node.layer.name)} ({node.layer.keras_class})" for node in model.nodes]
-    apart = [(len(node.inputs) < 2, k) for k, node in enumerate(model.nodes) if node.inputs != (k,)]
+    sources = ["the input", *(shown(node.operation.name, 30) for node in model.nodes)]
+    titles = [f"{shown(node.operation.name)} ({node.operation.keras_class})" for node in model.nodes]
+    apart = [(len(node.inputs) < 2, k) for k, node in enumerate(model.nodes) if node.inputs != (Source(k - 1),)]
     if apart:  # of these rather one that joins
         _, k = min(apart)
-        fed = shown(" and ".join(sources[place] for place in model.nodes[k].inputs), 100)
+        fed = shown(" and ".join(sources[source.node + 1] for source in model.nodes[k].inputs), 100)
         return f"{titles[k]} takes {fed}, and a program is of one layer after the other"
-    named: dict[str, Layer] = {}
+    named: dict[str, Operation] = {}
     for title, node, each in zip(titles, model.nodes, said, strict=True):
         if each.numpy is None:
             return f"{title} has none"
-        if named.setdefault(node.layer.name, node.layer) is not node.layer:
+        if named.setdefault(node.operation.name, node.operation) is not node.operation:
             return f"{title} has the name of another layer"
         for used in each.activations:
             if activations[used] is None:
@@ -116,14 +117,9 @@ def _function(activation: Activation, code: str | None) -> str:
 
 def _masked(model: Model) -> list[bool]:
     """For each layer whether its input comes with a mask: what the layers do with some input tells."""
-    masks: list[Mask] = [None]
-    values = [np.zeros((1, *_some_shape(model)), model.input_dtype)]
     with np.errstate(all="ignore"):
-        for layer, places in model.nodes:
-            y, mask = layer([values[k] for k in places], [masks[k] for k in places])
-            values.append(y)
-            masks.append(mask)
-    return [any(masks[k] is not None for k in node.inputs) for node in model.nodes]
+        _, masks = run(model.nodes, np.zeros((1, *_some_shape(model)), model.input_dtype))
+    return [any(masks[k + 1][output] is not None for k, output in node.inputs) for node in model.nodes]
 
 
 def _some_shape(model: Model) -> tuple[int, ...]:

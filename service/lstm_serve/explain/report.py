@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lstm_serve.engine.operations.base import Scaling
+from lstm_serve.engine.operations.pointwise import Scaling
 from lstm_serve.errors import ModelError, WrongNumbers
 from lstm_serve.explain import hdf5_paths, numpy_program
 from lstm_serve.explain.describe import registry
-from lstm_serve.explain.describe.description import axes, shown
+from lstm_serve.explain.describe.description import axes
+from lstm_serve.formats.text import shown
 from lstm_serve.loading.sidecars import card, golden
-from lstm_serve.model.model import TOLERANCE, Model
+from lstm_serve.model.model import INPUT, TOLERANCE, Model, Source
 
 WIDTH = 98
 
@@ -25,7 +26,7 @@ def report(model: Model, path: Path, missed: ModelError | None = None, told: Map
 
     `missed` says why its golden predictions were not reproduced.
     """
-    found = hdf5_paths.of(path, (node.layer for node in model.nodes))
+    found = hdf5_paths.of(path, (node.operation for node in model.nodes))
     sections = [
         ("MODEL", _known(model, path, missed)),
         ("LAYERS", _layers(model)),
@@ -139,12 +140,14 @@ def _layers(model: Model) -> list[str]:
     rows: list[tuple[str, ...]] = [("layer", "class", "output shape", "parameters")]
     rows.append(("(input)", "InputLayer", axes((None, *model.input_shape)), "0"))
     for node, shape in zip(model.nodes, model.shapes, strict=True):
-        parameters = sum(array.size for array in node.layer.weights.values())
-        rows.append((shown(node.layer.name, 30), node.layer.keras_class, axes((None, *shape)), f"{parameters:,}"))
+        parameters = sum(array.size for array in node.operation.weights.values())
+        rows.append(
+            (shown(node.operation.name, 30), node.operation.keras_class, axes((None, *shape)), f"{parameters:,}")
+        )
     rows.append(("total", "", "", f"{model.parameters:,}"))
     if not _is_chain(model):
-        names = ["(input)", *(shown(node.layer.name, 30) for node in model.nodes)]
-        fed = [shown(", ".join(names[k] for k in node.inputs), 40) for node in model.nodes]
+        names = ["(input)", *(shown(node.operation.name, 30) for node in model.nodes)]
+        fed = [shown(", ".join(names[source.node + 1] for source in node.inputs), 40) for node in model.nodes]
         rows = [(*row, source) for row, source in zip(rows, ("fed by", "", *fed, ""), strict=True)]
     lines = _columns(rows, right=3)
     size = 4 * model.parameters
@@ -154,7 +157,7 @@ def _layers(model: Model) -> list[str]:
 def _arrays(model: Model, found: Mapping[str, Sequence[str]]) -> list[str]:
     lines = []
     for node, shape in zip(model.nodes, numpy_program.inputs(model), strict=True):
-        layer = node.layer
+        layer = node.operation
         name = f"  {shown(layer.name)} ({layer.keras_class})"
         if not layer.weights:
             lines.append(f"{name}: none")
@@ -177,12 +180,14 @@ def _arrays(model: Model, found: Mapping[str, Sequence[str]]) -> list[str]:
 def _way(model: Model) -> list[str]:
     lines = [f"  x is one input, {axes(model.input_shape)}; @ is the matrix product, all else goes element by element."]
     shapes = numpy_program.inputs(model)
-    names = ["x", *(shown(node.layer.name, 30) for node in model.nodes)]
+    names = ["x", *(shown(node.operation.name, 30) for node in model.nodes)]
     for k, (node, shape, output) in enumerate(zip(model.nodes, shapes, model.shapes, strict=True), start=1):
-        source = ", ".join(f"the output of {names[i]}" if i else "the model's input" for i in node.inputs)
+        source = ", ".join(
+            "the model's input" if node == INPUT else f"the output of {names[node + 1]}" for node, _ in node.inputs
+        )
         lines += [
-            f"  {k}. {shown(node.layer.name)} ({node.layer.keras_class}): x {axes(shape)} is {source}",
-            *(f"       {line}" for line in registry.of(node.layer, shape).way),
+            f"  {k}. {shown(node.operation.name)} ({node.operation.keras_class}): x {axes(shape)} is {source}",
+            *(f"       {line}" for line in registry.of(node.operation, shape).way),
             f"       so y is {axes(output)}",
         ]
     threshold = f"{model.about.threshold:g}"
@@ -203,7 +208,7 @@ def _way(model: Model) -> list[str]:
 
 
 def _slips(model: Model) -> list[str]:
-    own = [node.layer for node in model.nodes if not isinstance(node.layer, Scaling)]
+    own = [node.operation for node in model.nodes if not isinstance(node.operation, Scaling)]
     counted = [(layer, len(layer.weights)) for layer in own if layer.weights]
     slips = []
     if counted:
@@ -213,7 +218,7 @@ def _slips(model: Model) -> list[str]:
         )
         slips.append(f"The arrays are {total}: {parts}. An input layer has none.")
     for node, shape in zip(model.nodes, numpy_program.inputs(model), strict=True):
-        slips += registry.of(node.layer, shape).slips
+        slips += registry.of(node.operation, shape).slips
     if len(own) > 1:
         slips.append(
             f"[model.get_weights() for layer in model.layers] gives the whole list {len(own)} times; "
@@ -227,7 +232,7 @@ def _slips(model: Model) -> list[str]:
 
 
 def _is_chain(model: Model) -> bool:
-    return all(node.inputs == (k,) for k, node in enumerate(model.nodes))
+    return all(node.inputs == (Source(k - 1),) for k, node in enumerate(model.nodes))
 
 
 def _columns(rows: Sequence[Sequence[str]], right: int | None = None) -> list[str]:

@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from lstm_serve.engine.activations import Array
-from lstm_serve.engine.operations.base import Layer
+from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.temporal import Embedding, Masking
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
 from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import SettingsError
-from lstm_serve.explain.describe.description import axes, shown
+from lstm_serve.explain.describe.description import axes
+from lstm_serve.formats.text import shown
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.scoring.inputs import Sequences
@@ -68,7 +69,7 @@ def report(model: Model, sequences: Sequences, step: int | None = None, *, loadi
     return "\n".join([*lines, ""])
 
 
-def _turned(layer: Layer) -> tuple[str, ...]:
+def _turned(layer: Operation) -> tuple[str, ...]:
     """How the names of what is computed from the last step to the first begin, within a layer of both directions."""
     if not isinstance(layer, Bidirectional):
         return ()

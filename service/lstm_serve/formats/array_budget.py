@@ -1,8 +1,8 @@
 """How much memory a model's arrays may take: a setting, and no more than files of their size can hold."""
 
 from lstm_serve.errors import UnreadableFile
+from lstm_serve.limits import MAX_MODEL_BYTES
 
-MAX_BYTES = 2 << 30
 # Beside each array of a compiled model its optimizer keeps two more, which are not read.
 FILE_FACTOR = 4
 # What a file may unpack to: weights take nine tenths of their bytes, rows of zeros between them a tenth or less. What
@@ -16,7 +16,7 @@ RAISE = "Where you trust it, raise LSTMSERVE_MAX_MODEL_BYTES, --max-model-bytes 
 class Budget:
     """The bytes that may still be taken for arrays."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_MODEL_BYTES) -> None:
         """`max_bytes` is for all arrays of a model, as they are in memory."""
         self._max_bytes = max_bytes
         self._most = max_bytes

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import ModelError, UnreadableFile, Unsupported
 from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.hdf5_attributes import Attribute, Attributes

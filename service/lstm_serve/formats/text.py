@@ -16,3 +16,9 @@ def decode(data: bytes) -> str:
 def printable(text: str) -> str:
     """Text with what comes out of a file escaped where a terminal or a log would take it for more than text."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def shown(text: str, width: int = 60) -> str:
+    """A name out of a file, fit for a terminal: cut to `width`, without control characters."""
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= width else f"{text[: width - 3]}..."

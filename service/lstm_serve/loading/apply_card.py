@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.engine.activations import ACTIVATIONS, LINEAR, SOFTMAX, Activation
-from lstm_serve.engine.operations.base import Activate, Layer, Scaling, Unscaling
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.pointwise import Activate, Scaling, Unscaling
 from lstm_serve.engine.operations.temporal import Embedding, Permute, Reshape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.formats.text import printable
@@ -15,7 +16,7 @@ from lstm_serve.loading.assembly import Assembled
 from lstm_serve.loading.sidecars import card as cards
 from lstm_serve.loading.sidecars.card import Card
 from lstm_serve.loading.sidecars.scaling import ScalingCard
-from lstm_serve.model.model import About, Model, Node, Origin
+from lstm_serve.model.model import INPUT, About, Model, Node, Origin, Source
 
 # What may be done to the numbers of a linear layer, from which a loss made probabilities: from_logits=True.
 FROM_LOGITS = ("softmax", "sigmoid")
@@ -27,15 +28,16 @@ def model(assembled: Assembled, origin: Origin, card: Card, path: Path, from_log
     Raises UnreadableFile where the card does not fit it.
     """
     nodes, input_shape = assembled.nodes, assembled.input_shape
-    takes_ids = any(isinstance(node.layer, Embedding) for node in nodes)
+    takes_ids = any(isinstance(node.operation, Embedding) for node in nodes)
     features = 1 if takes_ids else input_shape[-1] if input_shape else None
     if card.scaling is not None:
         if takes_ids:
             raise UnreadableFile("its card scales the input, which is ids")
         if len(card.scaling.offset) != features:
             raise UnreadableFile(f"its card scales {len(card.scaling.offset)} features, the model has {features}")
-        first = Node(Scaling(name="scaling", keras_class="Scaling", **_arrays(card.scaling)), (0,))
-        nodes = (first, *(Node(layer, tuple(k + 1 for k in inputs)) for layer, inputs in nodes))
+        first = Node(Scaling(name="scaling", keras_class="Scaling", **_arrays(card.scaling)), (Source(INPUT),))
+        moved = (Node(op, tuple(Source(node + 1, output) for node, output in inputs)) for op, inputs in nodes)
+        nodes = (first, *moved)
     name, version = cards.called(path)
     about = About(
         name=card.name or printable(name),
@@ -68,8 +70,8 @@ def _arrays(scaling: ScalingCard) -> dict[str, npt.NDArray[np.float64]]:
     return {"offset": np.array(scaling.offset, np.float64), "scale": np.array(scaling.divisor, np.float64)}
 
 
-def _followed(model: Model, layer: Layer) -> Model:
-    return replace(model, nodes=(*model.nodes, Node(layer, (len(model.nodes),))), added=model.added + 1)
+def _followed(model: Model, layer: Operation) -> Model:
+    return replace(model, nodes=(*model.nodes, Node(layer, (Source(len(model.nodes) - 1),))), added=model.added + 1)
 
 
 def _activation(model: Model, name: str) -> Activate:
@@ -86,10 +88,10 @@ def _activation(model: Model, name: str) -> Activate:
 
 def _made_by(model: Model) -> Activation | None:
     """The function that made the numbers of the output, whatever their shape was then."""
-    index = len(model.nodes)
-    while index and isinstance(model.nodes[index - 1].layer, Reshape | Permute):
-        index = model.nodes[index - 1].inputs[0]
-    return replace(model, nodes=model.nodes[:index]).last_activation
+    index = len(model.nodes) - 1
+    while index != INPUT and isinstance(model.nodes[index].operation, Reshape | Permute):
+        index = model.nodes[index].inputs[0].node
+    return replace(model, nodes=model.nodes[: index + 1]).last_activation
 
 
 def _unscaling(model: Model, scaling: ScalingCard) -> Unscaling:

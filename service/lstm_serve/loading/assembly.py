@@ -6,15 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_serve.engine.activations import Array
-from lstm_serve.engine.operations.base import Layer
+from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.temporal import Embedding
-from lstm_serve.engine.recurrence import Shape
+from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
 from lstm_serve.loading.config.architecture import Architecture
 from lstm_serve.loading.config.options import KerasVersion, Options, precision
 from lstm_serve.loading.layers.registry import MAX_ROW, RECURRENT, build
-from lstm_serve.model.model import TOLERANCE, Node
+from lstm_serve.model.model import TOLERANCE, Node, Source
 
 # Models of a half-precision policy are computed in float32, and were not by Keras.
 HALF_TOLERANCE = 5e-3
@@ -37,7 +36,7 @@ def assemble(
     input_shape = _input_shape(architecture, arrays, timesteps)
     assumed: list[str] = []
     shapes: list[Shape] = [input_shape]
-    built: dict[int, Layer] = {}
+    built: dict[int, Operation] = {}
     nodes: list[Node] = []
     half = False
     for call in architecture.calls:
@@ -49,12 +48,12 @@ def assemble(
             layer = built[call.layer] = build(options, arrays[call.layer], inputs)
             # A layer without weights, such as a Dropout, says its dtype too, and computes next to nothing in it.
             half = half or (bool(layer.weights) and precision(spec.config.get("dtype"), str(options)) in HALF)
-        elif [node for node in nodes if node.layer is layer and [shapes[k] for k in node.inputs] != inputs]:
+        elif [op for op, given in nodes if op is layer and [shapes[source.node + 1] for source in given] != inputs]:
             raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
         if isinstance(layer, Embedding) and call.inputs != (0,):
             raise Unsupported(f"the Embedding {spec.name[:100]!r} is not the first layer; its ids must be the input")
-        nodes.append(Node(layer, call.inputs))
-        shapes.append(layer.output_shape(inputs))
+        nodes.append(Node(layer, tuple(Source(k - 1) for k in call.inputs)))
+        shapes += layer.output_shapes(inputs)
     return Assembled(tuple(nodes), input_shape, HALF_TOLERANCE if half else TOLERANCE, tuple(dict.fromkeys(assumed)))
 
 

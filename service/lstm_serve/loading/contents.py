@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.loading.config.architecture import LayerSpec
 from lstm_serve.loading.config.options import KerasVersion
 

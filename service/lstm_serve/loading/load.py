@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import MissingFact, ModelError, UnreadableFile
-from lstm_serve.formats.array_budget import MAX_BYTES, Budget
+from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.folder import Folder
 from lstm_serve.formats.text import printable
+from lstm_serve.limits import MAX_MODEL_BYTES
 from lstm_serve.loading import apply_card, digest, locate
 from lstm_serve.loading.assembly import assemble
 from lstm_serve.loading.config import architecture, keras1_names
@@ -35,7 +36,7 @@ def load_model(  # noqa: PLR0913 - a keyword each
     recurrent_activation: str | None = None,
     output_activation: str | None = None,
     return_sequences: bool | None = None,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int = MAX_MODEL_BYTES,
 ) -> Model:
     """Load a model that Keras saved, with the card and the golden predictions beside it.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.model.model import Model
 
 # For each row its class; of several labels those that are predicted; of steps the class of each.

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.engine.activations import Activation, Array
-from lstm_serve.engine.recurrence import Mask
+from lstm_serve.engine.activations import Activation
+from lstm_serve.engine.types import Array, Mask
 from lstm_serve.model.model import Model, Node
 
 
@@ -23,13 +23,16 @@ def answers(model: Model, x: Array) -> npt.NDArray[np.float64]:
 
 
 def _run(nodes: list[Node], x: Array) -> Array:
-    values: list[Array] = [_wide(x)]
-    masks: list[Mask] = [None]
-    for layer, inputs in nodes:
-        y, mask = layer([values[k] for k in inputs], [masks[k] for k in inputs])
-        values.append(_wide(y))  # the card's scaling rounds to what Keras was given
-        masks.append(mask)
-    return values[-1]
+    values: list[tuple[Array, ...]] = [(_wide(x),)]
+    masks: list[tuple[Mask, ...]] = [(None,)]
+    for operation, inputs in nodes:
+        ys, given = operation(
+            [values[node + 1][output] for node, output in inputs],
+            [masks[node + 1][output] for node, output in inputs],
+        )
+        values.append(tuple(map(_wide, ys)))  # the card's scaling rounds to what Keras was given
+        masks.append(given)
+    return values[-1][0]
 
 
 def _wide(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -8,11 +8,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, Activation, Array
+from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, Activation
 from lstm_serve.engine.blas import one_thread
-from lstm_serve.engine.operations.base import Activate, Identity, Layer
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.pointwise import Activate, Identity
 from lstm_serve.engine.operations.temporal import Embedding
-from lstm_serve.engine.recurrence import Mask, Shape
+from lstm_serve.engine.types import Array, Mask, Shape
 from lstm_serve.errors import InvalidInput, Problem
 from lstm_serve.model.windows import joined, units, windows
 
@@ -31,16 +32,27 @@ ROWS_AT_ONCE = 128
 FLOATS_AT_ONCE = 1 << 22
 
 
-class Node(NamedTuple):
-    """A layer and where its inputs come from: 0 is the model's input, k the output of node k - 1."""
+# Where the model's own inputs come from, as the number of a node.
+INPUT = -1
 
-    layer: Layer
-    inputs: tuple[int, ...]
+
+class Source(NamedTuple):
+    """Where a value comes from: an output of a node by the node's number, or of INPUT."""
+
+    node: int
+    output: int = 0
+
+
+class Node(NamedTuple):
+    """An operation, and where its inputs come from: nodes before it."""
+
+    operation: Operation
+    inputs: tuple[Source, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a model comes from. Plain data; the loaders fill it, the engine carries it.
+    """Where a model comes from. StatelessOperation data; the loaders fill it, the engine carries it.
 
     `assumed` says in words what the file did not tell and its Keras version fixes. `golden_rows` counts the golden
     predictions that were replayed, `golden_difference` is the worst difference among them, scaled as in the tolerance.
@@ -133,10 +145,10 @@ class Model:
     @property
     def last_activation(self) -> Activation | None:
         """The function that made the output, or None where no single one did."""
-        index = len(self.nodes)
-        while index and _passes_on(self.nodes[index - 1].layer):
-            index = self.nodes[index - 1].inputs[0]
-        return self.nodes[index - 1].layer.last_activation if index else None
+        index = len(self.nodes) - 1
+        while index != INPUT and _passes_on(self.nodes[index].operation):
+            index = self.nodes[index].inputs[0].node
+        return None if index == INPUT else self.nodes[index].operation.last_activation
 
     @cached_property
     def as_in_keras(self) -> "Model":
@@ -146,13 +158,14 @@ class Model:
     @property
     def parameters(self) -> int:
         """The number of weights, as Keras counts them."""
-        distinct = {id(node.layer): node.layer for node in self.nodes}
-        return sum(array.size for layer in distinct.values() for array in layer.weights.values())
+        distinct = {id(node.operation): node.operation for node in self.nodes}
+        return sum(array.size for operation in distinct.values() for array in operation.weights.values())
 
     @cached_property
     def id_limit(self) -> int | None:
         """Where the input is ids, the number of them: each is an integer from 0 to below it. None where it is not."""
-        tables = [node.layer for node in self.nodes if 0 in node.inputs and isinstance(node.layer, Embedding)]
+        given = Source(INPUT)
+        tables = [op for op, inputs in self.nodes if given in inputs and isinstance(op, Embedding)]
         return min((len(table.embeddings) for table in tables), default=None)
 
     def predict(self, x: npt.ArrayLike) -> Array:
@@ -200,17 +213,18 @@ class Model:
 
         Every recurrent step's gates and states, a Dense layer's `sums`, and each layer's `output`.
         """
-        values: list[Array] = [self.checked(x)]
-        masks: list[Mask] = [None]
+        values: list[tuple[Array, ...]] = [(self.checked(x),)]
+        masks: list[tuple[Mask, ...]] = [(None,)]
         traced: list[dict[str, Array]] = []
         with one_thread(), np.errstate(all="ignore"):
-            for layer, inputs in self.nodes:
-                xs, ms = [values[k] for k in inputs], [masks[k] for k in inputs]
-                steps = layer.trace(xs, ms)
-                y, mask = layer(xs, ms)
-                traced.append({**steps, "output": y})
-                values.append(y)
-                masks.append(mask)
+            for operation, inputs in self.nodes:
+                xs = [values[node + 1][output] for node, output in inputs]
+                ms = [masks[node + 1][output] for node, output in inputs]
+                steps = operation.trace(xs, ms)
+                ys, given = operation(xs, ms)
+                traced.append({**steps, "output": ys[0]})
+                values.append(ys)
+                masks.append(given)
         return traced
 
     def forward(self, x: Array) -> Array:
@@ -284,10 +298,10 @@ class Model:
 
     def shapes_for(self, input_shape: Shape) -> list[Shape]:
         """The shapes of the input and of each node's output, for an input of this shape; all without the batch axis."""
-        shapes = [input_shape]
-        for layer, inputs in self.nodes:
-            shapes.append(layer.output_shape([shapes[k] for k in inputs]))
-        return shapes
+        shapes: list[tuple[Shape, ...]] = [(input_shape,)]
+        for operation, inputs in self.nodes:
+            shapes.append(operation.output_shapes([shapes[node + 1][output] for node, output in inputs]))
+        return [first for first, *_ in shapes]
 
     def rows_at_once(self, shape: tuple[int, ...]) -> int:
         """How many rows of this shape are computed in one pass, so that memory stays bounded."""
@@ -300,16 +314,24 @@ class Model:
         return _rows(self.shapes_for(self.input_shape))
 
     def _run(self, x: Array) -> Array:
-        values: list[Array] = [x]
-        masks: list[Mask] = [None]
-        for layer, inputs in self.nodes:
-            y, mask = layer([values[k] for k in inputs], [masks[k] for k in inputs])
-            values.append(y)
-            masks.append(mask)
-        return values[-1]
+        return run(self.nodes, x)[0][-1][0]
 
 
-def _passes_on(layer: Layer) -> bool:
+def run(nodes: Sequence[Node], x: Array) -> tuple[list[tuple[Array, ...]], list[tuple[Mask, ...]]]:
+    """Return what each node gives for x (b, ...), and its masks, after the input and its mask."""
+    values: list[tuple[Array, ...]] = [(x,)]
+    masks: list[tuple[Mask, ...]] = [(None,)]
+    for operation, inputs in nodes:
+        ys, given = operation(
+            [values[node + 1][output] for node, output in inputs],
+            [masks[node + 1][output] for node, output in inputs],
+        )
+        values.append(ys)
+        masks.append(given)
+    return values, masks
+
+
+def _passes_on(layer: Operation) -> bool:
     """Whether the layer's output is its input: Dropout and its kin, and the linear activation by itself."""
     return isinstance(layer, Identity) or (isinstance(layer, Activate) and layer.activation is LINEAR)
 

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 import orjson
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import SettingsError
-from lstm_serve.explain.describe.description import shown
+from lstm_serve.formats.text import shown
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Kind, Model
 from lstm_serve.scoring.inputs import Sequences

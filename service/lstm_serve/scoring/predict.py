@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, NotFinite, Problem
 from lstm_serve.model.model import Model
 from lstm_serve.model.windows import joined

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, NotFinite, QueueFull, Unavailable
 from lstm_serve.model.model import Model
 

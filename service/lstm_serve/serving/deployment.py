@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_serve.engine.activations import Array
-from lstm_serve.engine.recurrence import Shape
+from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.loading.load import load_model, resolve
 from lstm_serve.loading.sidecars import golden
@@ -206,7 +205,7 @@ def _work(model: Model, shapes: Sequence[Shape]) -> int:
     """About how many multiplications a row takes: each step in time meets all of a layer's weights."""
     work = 0
     for layer, inputs in model.nodes:
-        (steps, *rest) = shapes[inputs[0]]
+        (steps, *rest) = shapes[inputs[0].node + 1]
         weights = sum(array.size for array in layer.weights.values())
         work += ((steps or 1) if rest else 1) * (weights + STEP)
     return work

@@ -12,18 +12,19 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 from lstm_serve.engine.activations import SIGMOID, SOFTMAX
-from lstm_serve.engine.operations.base import Unscaling
+from lstm_serve.engine.operations.pointwise import Unscaling
 from lstm_serve.errors import Incompatible, ModelError, SettingsError, UnreadableFile
 from lstm_serve.model.model import About, Model
 from lstm_serve.serving import isolated_load
 from lstm_serve.serving.aside import Aside
 from lstm_serve.serving.deployment import Live, Loaded, load
 from lstm_serve.settings import PREFIX, Settings
-from lstm_serve.web.api_keys import Keys
 
 log = logging.getLogger(__name__)
 
@@ -36,22 +37,35 @@ MAX_FILES = 10_000
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
 # The same code as this process runs, wherever it was started from.
-TRIAL = "import sys; sys.path[:] = sys.argv[2:]; from lstm_serve.serving.isolated_load import main; sys.exit(main(sys.argv[1]))"
+TRIAL = (
+    "import sys; sys.path[:] = sys.argv[2:]; from lstm_serve.serving.isolated_load import main; "
+    "sys.exit(main(sys.argv[1]))"
+)
 
 Fingerprint = tuple[tuple[str, int, int, int, int, int], ...]
 
 
-class Reloader:
-    """Watches for a new model and puts it into `live`; the keys are read again with it."""
+class Rereadable(Protocol):
+    """What is read again with the model, off the event loop, and then used."""
 
-    def __init__(self, live: Live, seen: Fingerprint, keys: Keys | None = None) -> None:
-        """`seen` is the fingerprint of the files from before `live` has loaded them."""
+    def read(self) -> Any:  # noqa: ANN401 - its own
+        """Return what `use` takes. Raises SettingsError where it cannot be had."""
+
+    def use(self, read: Any) -> None:  # noqa: ANN401 - its own
+        """Let it count from now on."""
+
+
+class Reloader:
+    """Watches for a new model and puts it into `live`; what `others` read is read again with it."""
+
+    def __init__(self, live: Live, seen: Fingerprint, others: Mapping[str, Rereadable] | None = None) -> None:
+        """`seen` is the fingerprint of the files from before `live` has loaded them, `others` are by what they read."""
         self._live = live
-        self._keys = keys
+        self._others = {what: (each, Aside()) for what, each in (others or {}).items()}
         self._path = live.settings.model
         self._tried = seen
         self._asked = asyncio.Event()
-        self._reading, self._reading_keys = Aside(), Aside()  # where one hangs, the other may not
+        self._reading = Aside()  # and each of the others has its own: where one hangs, another may not
 
     def ask(self) -> None:
         """Have the files read, changed or not."""
@@ -76,8 +90,8 @@ class Reloader:
 
     async def _change(self, now: Fingerprint) -> None:
         self._tried = now
-        if self._keys is not None:
-            await self._read_keys(self._keys)
+        for what, (each, reading) in self._others.items():
+            await self._reread(what, each, reading)
         try:
             self._live.use(await self._load(now))
             log.info("replaced: requests are answered by %s as it is now", self._path)
@@ -87,15 +101,15 @@ class Reloader:
             log.exception("a new model could not be loaded")
             self._live.refuse("a fault of the service; the log has it")
 
-    async def _read_keys(self, keys: Keys) -> None:
-        wrong = "the keys stay as they were: %s"
+    async def _reread(self, what: str, each: Rereadable, reading: Aside) -> None:
+        wrong = "%s stay as they were: %s"
         try:
-            keys.use(await self._reading_keys.run(MAX_SECONDS, keys.read))
-            log.info("the keys were read again")
+            each.use(await reading.run(MAX_SECONDS, each.read))
+            log.info("%s were read again", what)
         except SettingsError as error:
-            log.error(wrong, error)  # noqa: TRY400 - it says it all
+            log.error(wrong, what, error)  # noqa: TRY400 - it says it all
         except TimeoutError:
-            log.error(wrong, f"reading them takes more than {MAX_SECONDS} seconds")  # noqa: TRY400 - the same
+            log.error(wrong, what, f"reading them takes more than {MAX_SECONDS} seconds")  # noqa: TRY400 - the same
 
     async def _fingerprint(self) -> Fingerprint:
         """That of now; where it cannot be had, that of no files."""
@@ -225,7 +239,7 @@ def expect_same(new: Model, old: Model) -> None:
 
 
 def _unscaled(model: Model) -> bool:
-    return any(isinstance(node.layer, Unscaling) for node in model.nodes)
+    return any(isinstance(node.operation, Unscaling) for node in model.nodes)
 
 
 def _probable(model: Model) -> bool:

@@ -98,7 +98,7 @@ def create_app(settings: Settings) -> FastAPI:
     keys = Keys(settings) if configured(settings) else None
     seen = fingerprint(settings.model)
     live = Live(settings, Metrics())
-    reloader = Reloader(live, seen, keys)
+    reloader = Reloader(live, seen, {} if keys is None else {"the keys": keys})
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.model import Model

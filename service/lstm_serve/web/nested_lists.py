@@ -19,8 +19,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, ValidationError, WithJsonSchema, create_model
 from pydantic_core import from_json
 
-from lstm_serve.engine.activations import Array
-from lstm_serve.engine.recurrence import Shape
+from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
 from lstm_serve.formats.npy import NPY_MAGIC
 from lstm_serve.formats.text import without_mark

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import Malformed, TooLarge, UnknownType
 from lstm_serve.formats.npy import NPY_MAGIC
 from lstm_serve.formats.text import without_mark

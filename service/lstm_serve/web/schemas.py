@@ -186,11 +186,13 @@ def model_info(model: Model) -> ModelInfo:
         parameters=model.parameters,
         layers=[
             LayerInfo(
-                name=node.layer.name,
-                class_name=node.layer.keras_class,
+                name=node.operation.name,
+                class_name=node.operation.keras_class,
                 output_shape=list(shape),
-                parameters=sum(array.size for array in node.layer.weights.values()),
-                weights=[WeightInfo(name=name, shape=list(array.shape)) for name, array in node.layer.weights.items()],
+                parameters=sum(array.size for array in node.operation.weights.values()),
+                weights=[
+                    WeightInfo(name=name, shape=list(array.shape)) for name, array in node.operation.weights.items()
+                ],
             )
             for node, shape in zip(model.nodes, model.shapes, strict=True)
         ],

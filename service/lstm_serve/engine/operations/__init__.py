@@ -1,1 +1,65 @@
-"""TODO."""
+"""What a model is made of: a closed set of operations, to which the loaders lower Keras' layers.
+
+Whatever walks a model (its description, an exporter) has one function for each of them.
+"""
+
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.merging import Concatenate, Merge
+from lstm_serve.engine.operations.pointwise import (
+    Activate,
+    BatchNormalization,
+    Dense,
+    Identity,
+    LayerNormalization,
+    Normalization,
+    PReLU,
+    Rescaling,
+    Scaling,
+    Unscaling,
+)
+from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
+from lstm_serve.engine.operations.temporal import (
+    Conv1D,
+    Embedding,
+    GlobalPooling1D,
+    Masking,
+    Permute,
+    Pooling1D,
+    RepeatVector,
+    Reshape,
+)
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
+
+OPERATIONS: tuple[type[Operation], ...] = (
+    # Each time step, or each row, by itself.
+    Identity,
+    Dense,
+    Activate,
+    PReLU,
+    Normalization,
+    Rescaling,
+    BatchNormalization,
+    LayerNormalization,
+    Scaling,
+    Unscaling,
+    # Several inputs.
+    Merge,
+    Concatenate,
+    # A sequence, or a row, as a whole.
+    Embedding,
+    Masking,
+    Conv1D,
+    Pooling1D,
+    GlobalPooling1D,
+    RepeatVector,
+    Reshape,
+    Permute,
+    # Through time.
+    LSTM,
+    GRU,
+    SimpleRNN,
+    # Operations that hold operations.
+    Stacked,
+    Bidirectional,
+    TimeDistributed,
+)

@@ -9,8 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
-from lstm_serve.engine.activations import SIGMOID, TANH, Activation, Array
+from lstm_serve.engine.activations import SIGMOID, TANH, Activation
 from lstm_serve.engine.recurrence import Recurrent, Step
+from lstm_serve.engine.types import Array
 
 # An array, not a number, which NumPy would make into one at each call.
 HALF = np.array(0.5, np.float32)

@@ -7,15 +7,14 @@ from typing import Literal
 
 import numpy as np
 
-from lstm_serve.engine.activations import Array
-from lstm_serve.engine.operations.base import Plain, Product
-from lstm_serve.engine.recurrence import Mask, Shape
+from lstm_serve.engine.operations.base import KernelOperation, StatelessOperation
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 
 Padding = Literal["valid", "same", "causal"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Embedding(Plain):
+class Embedding(StatelessOperation):
     """A row of `embeddings` (input_dim, output_dim) for each id. `mask_zero` masks id 0, which is still looked up."""
 
     embeddings: Array
@@ -26,25 +25,25 @@ class Embedding(Plain):
         """The table."""
         return {"embeddings": self.embeddings}
 
-    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+    def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """(T,) -> (T, output_dim)."""
-        return (*shapes[0], self.embeddings.shape[1])
+        return ((*shapes[0], self.embeddings.shape[1]),)
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """Ids (b, T), integers in [0, input_dim) -> (b, T, output_dim)."""
-        return self.embeddings[xs[0]], xs[0] != 0 if self.mask_zero else None
+        return (self.embeddings[xs[0]],), (xs[0] != 0 if self.mask_zero else None,)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Masking(Plain):
+class Masking(StatelessOperation):
     """Masks the steps at which every feature is `mask_value`, and sets them to 0."""
 
     mask_value: float
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, T, features) -> the same shape."""
         mask = (xs[0] != np.float32(self.mask_value)).any(axis=-1)
-        return xs[0] * mask[..., np.newaxis], mask
+        return (xs[0] * mask[..., np.newaxis],), (mask,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +86,16 @@ class Window:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Conv1D(Product):
+class Conv1D(KernelOperation):
     """activation(kernel over a window in time + bias): kernel (size, features, filters), bias (filters,) or None."""
 
     window: Window
 
-    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+    def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """(T, features) -> (windows, filters)."""
-        return (self.window.count(shapes[0][0]), self.kernel.shape[2])
+        return ((self.window.count(shapes[0][0]), self.kernel.shape[2]),)
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, T, features) -> (b, windows, filters). No mask: tf.keras and Keras 3 drop it, older ones refuse it."""
         (x,) = xs
         b, timesteps, _ = x.shape
@@ -105,21 +104,21 @@ class Conv1D(Product):
             y[:, windows] += x[:, steps] @ self.kernel[k]
         if self.bias is not None:
             y += self.bias
-        return self.activation.apply(y), None
+        return (self.activation.apply(y),), (None,)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Pooling1D(Plain):
+class Pooling1D(StatelessOperation):
     """The maximum or the average of each window in time; padding is no part of either."""
 
     window: Window
     average: bool
 
-    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+    def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """(T, features) -> (windows, features)."""
-        return (self.window.count(shapes[0][0]), shapes[0][1])
+        return ((self.window.count(shapes[0][0]), shapes[0][1]),)
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, T, features) -> (b, windows, features), without a mask."""
         (x,) = xs
         b, timesteps, features = x.shape
@@ -132,21 +131,21 @@ class Pooling1D(Plain):
                 met[windows] += 1
             else:
                 np.maximum(y[:, windows], x[:, steps], out=y[:, windows])
-        return y / met if self.average else y, None
+        return (y / met if self.average else y,), (None,)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class GlobalPooling1D(Plain):
+class GlobalPooling1D(StatelessOperation):
     """The maximum or the average over all time; the average leaves masked steps out, the maximum does not."""
 
     average: bool
     keepdims: bool
 
-    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+    def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """(T, features) -> (features,), or (1, features) with keepdims."""
-        return (1, shapes[0][1]) if self.keepdims else (shapes[0][1],)
+        return ((1, shapes[0][1]) if self.keepdims else (shapes[0][1],),)
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, T, features) -> (b, features) or (b, 1, features)."""
         (x,), (mask,) = xs, masks
         y: Array
@@ -157,52 +156,52 @@ class GlobalPooling1D(Plain):
         else:
             kept = mask[..., np.newaxis].astype(np.float32)
             y = (x * kept).sum(axis=1, keepdims=True) / kept.sum(axis=1, keepdims=True)
-        return y if self.keepdims else y[:, 0], None
+        return (y if self.keepdims else y[:, 0],), (None,)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class RepeatVector(Plain):
+class RepeatVector(StatelessOperation):
     """A row, `n` times over."""
 
     n: int
 
-    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+    def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """(features,) -> (n, features)."""
-        return (self.n, *shapes[0])
+        return ((self.n, *shapes[0]),)
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, features) -> (b, n, features)."""
-        return np.repeat(xs[0][:, np.newaxis], self.n, axis=1), None
+        return (np.repeat(xs[0][:, np.newaxis], self.n, axis=1),), (None,)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Reshape(Plain):
+class Reshape(StatelessOperation):
     """The same numbers in another shape, in which one size may be -1 for what is left. Flatten is Reshape to (-1,)."""
 
     target: tuple[int, ...]
 
-    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+    def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """The target, with its -1 worked out; None where a free axis went into it."""
         (shape,) = shapes
         total = None if None in shape else math.prod(size or 0 for size in shape)
         rest = math.prod(size for size in self.target if size != -1)
-        return tuple(size if size != -1 else None if total is None else total // rest for size in self.target)
+        return (tuple(size if size != -1 else None if total is None else total // rest for size in self.target),)
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, ...) -> (b, *target)."""
-        return xs[0].reshape(len(xs[0]), *self.target), None
+        return (xs[0].reshape(len(xs[0]), *self.target),), (None,)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Permute(Plain):
+class Permute(StatelessOperation):
     """The axes in another order; `dims` count from 1, the batch axis stays in front."""
 
     dims: tuple[int, ...]
 
-    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+    def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """The input's sizes in the new order."""
-        return tuple(shapes[0][dim - 1] for dim in self.dims)
+        return (tuple(shapes[0][dim - 1] for dim in self.dims),)
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, ...) -> the same numbers, permuted."""
-        return xs[0].transpose(0, *self.dims), None
+        return (xs[0].transpose(0, *self.dims),), (None,)

@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from lstm_serve.engine.activations import Activation, Array
-from lstm_serve.engine.operations.base import Layer, Plain
-from lstm_serve.engine.recurrence import Mask, Recurrent, Shape
+from lstm_serve.engine.activations import Activation
+from lstm_serve.engine.operations.base import Operation, StatelessOperation
+from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -42,21 +43,21 @@ class Stacked:
         """None, as of its layers."""
         return None
 
-    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+    def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """That of the last layer."""
         (shape,) = shapes
         for layer in self.layers:
-            shape = layer.output_shape([shape])
-        return shape
+            (shape,) = layer.output_shapes([shape])
+        return (shape,)
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, T, features) -> (b, T, units) with the mask, or the last h, (b, units)."""
         x, mask = xs[0], masks[0]
         for layer in self.layers:
-            x, _ = layer([x], [mask])
+            (x,), _ = layer([x], [mask])
             if layer.go_backwards and mask is not None:
                 mask = mask[:, ::-1]
-        return x, masks[0] if self.return_sequences else None
+        return (x,), (masks[0] if self.return_sequences else None,)
 
     def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
         """Each layer's steps, under its number."""
@@ -64,7 +65,7 @@ class Stacked:
         traced: dict[str, Array] = {}
         for k, layer in enumerate(self.layers):
             traced |= {f"{k}/{name}": steps for name, steps in layer.trace([x], [mask]).items()}
-            x, _ = layer([x], [mask])
+            (x,), _ = layer([x], [mask])
             if layer.go_backwards and mask is not None:
                 mask = mask[:, ::-1]
         return traced
@@ -97,26 +98,26 @@ class Bidirectional:
         """None, as of its layers."""
         return None
 
-    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+    def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """Forward's, twice as wide where the two are concatenated."""
-        *steps, forward = self.forward.output_shape(shapes)
-        *_, backward = self.backward.output_shape(shapes)
-        return (*steps, (forward or 0) + (backward or 0)) if self.merge_mode == "concat" else (*steps, forward)
+        ((*steps, forward),) = self.forward.output_shapes(shapes)
+        ((*_, backward),) = self.backward.output_shapes(shapes)
+        return ((*steps, (forward or 0) + (backward or 0)) if self.merge_mode == "concat" else (*steps, forward),)
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, T, features) -> (b, T, merged) with the mask, or the last of each direction merged, (b, merged)."""
-        forward, mask = self.forward(xs, masks)
-        backward, _ = self.backward(xs, masks)
+        (forward,), (mask,) = self.forward(xs, masks)
+        (backward,), _ = self.backward(xs, masks)
         if self.forward.return_sequences:
             backward = backward[:, ::-1]
         if self.merge_mode == "concat":
-            return np.concatenate([forward, backward], axis=-1), mask
+            return (np.concatenate([forward, backward], axis=-1),), (mask,)
         if self.merge_mode == "mul":
-            return forward * backward, mask
+            return (forward * backward,), (mask,)
         merged: Array = forward + backward
         if self.merge_mode == "ave":
             merged /= 2
-        return merged, mask
+        return (merged,), (mask,)
 
     def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
         """The steps of each direction, in the order in which it took them."""
@@ -128,10 +129,10 @@ class Bidirectional:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TimeDistributed(Plain):
+class TimeDistributed(StatelessOperation):
     """A layer applied to each time step by itself: time joins the batch, and leaves it again. The mask passes on."""
 
-    layer: Layer
+    layer: Operation
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -143,14 +144,14 @@ class TimeDistributed(Plain):
         """The layer's."""
         return self.layer.last_activation
 
-    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+    def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """(T, ...) -> (T, ...)."""
         timesteps, *shape = shapes[0]
-        return (timesteps, *self.layer.output_shape([tuple(shape)]))
+        return ((timesteps, *self.layer.output_shapes([tuple(shape)])[0]),)
 
-    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, T, ...) -> (b, T, ...)."""
         (x,) = xs
         b, timesteps = x.shape[:2]
-        y, _ = self.layer([x.reshape(b * timesteps, *x.shape[2:])], [None])
-        return y.reshape(b, timesteps, *y.shape[1:]), masks[0]
+        (y,), _ = self.layer([x.reshape(b * timesteps, *x.shape[2:])], [None])
+        return (y.reshape(b, timesteps, *y.shape[1:]),), (masks[0],)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations.base import Layer
+from lstm_serve.engine.operations.base import Operation
 
 
 class Words(NamedTuple):
@@ -36,12 +36,6 @@ def axes(shape: Sequence[int | None]) -> str:
     return f"({', '.join(str(n) for n in shape)}{',' if len(shape) == 1 else ''})"
 
 
-def shown(text: str, width: int = 60) -> str:
-    """A name out of a file, fit for a terminal: cut to `width`, without control characters."""
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def unpacked(layer: Layer, part: str = "") -> str:
+def unpacked(layer: Operation, part: str = "") -> str:
     """The line of NumPy that names a layer's weights; `part` is where they are in `arrays`, [3:6]."""
     return f"{', '.join(layer.weights)}{',' * (len(layer.weights) == 1)} = arrays{part}"

@@ -3,23 +3,23 @@
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.engine.operations.base import (
+from lstm_serve.engine.operations.merging import Concatenate, Merge
+from lstm_serve.engine.operations.pointwise import (
     Activate,
     BatchNormalization,
-    Concatenate,
     Dense,
     Identity,
     LayerNormalization,
-    Merge,
     Normalization,
     PReLU,
     Rescaling,
     Scaling,
     Unscaling,
 )
-from lstm_serve.engine.recurrence import Shape
+from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe.activations import formulas, slips
-from lstm_serve.explain.describe.description import DROPOUT, Words, shown, unpacked
+from lstm_serve.explain.describe.description import DROPOUT, Words, unpacked
+from lstm_serve.formats.text import shown
 
 
 def dense(layer: Dense, shape: Shape) -> Words:

@@ -6,10 +6,12 @@ from typing import NamedTuple
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
-from lstm_serve.engine.recurrence import Recurrent, Shape
+from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe.activations import formulas
 from lstm_serve.explain.describe.activations import slips as slips_of_activations
-from lstm_serve.explain.describe.description import DROPOUT, Words, axes, shown, unpacked
+from lstm_serve.explain.describe.description import DROPOUT, Words, axes, unpacked
+from lstm_serve.formats.text import shown
 
 
 class _Cell(NamedTuple):
@@ -282,7 +284,7 @@ def _order(layer: Recurrent | Stacked) -> str:
 
 
 def _result(layer: Recurrent | Stacked, shape: Shape) -> str:
-    output = axes(layer.output_shape([shape]))
+    output = axes(layer.output_shapes([shape])[0])
     if not layer.return_sequences:
         return f"the last h, {output}"
     order = ", in the order of the steps taken" if layer.go_backwards else ""

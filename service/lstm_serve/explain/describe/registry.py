@@ -6,15 +6,14 @@ Formulas and NumPy lines are filled with the layer's own sizes. To add a class: 
 from collections.abc import Callable
 from typing import Any
 
-from lstm_serve.engine.operations.base import (
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.merging import Concatenate, Merge
+from lstm_serve.engine.operations.pointwise import (
     Activate,
     BatchNormalization,
-    Concatenate,
     Dense,
     Identity,
-    Layer,
     LayerNormalization,
-    Merge,
     Normalization,
     PReLU,
     Rescaling,
@@ -33,12 +32,12 @@ from lstm_serve.engine.operations.temporal import (
     Reshape,
 )
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
-from lstm_serve.engine.recurrence import Shape
+from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe import pointwise, recurrent, temporal
 from lstm_serve.explain.describe.description import Words
 
 
-def of(layer: Layer, shape: Shape) -> Words:
+def of(layer: Operation, shape: Shape) -> Words:
     """The words for a layer whose first input has this shape, the batch axis left out."""
     return TABLE.get(type(layer), _unknown)(layer, shape)
 
@@ -65,7 +64,7 @@ def _time_distributed(layer: TimeDistributed, shape: Shape) -> Words:
     )
 
 
-def _unknown(layer: Layer, _: Shape) -> Words:
+def _unknown(layer: Operation, _: Shape) -> Words:
     return Words(roles={}, way=[f"y = {layer.keras_class}(x), as Keras computes it"])
 
 

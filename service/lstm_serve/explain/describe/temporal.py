@@ -11,9 +11,10 @@ from lstm_serve.engine.operations.temporal import (
     Reshape,
     Window,
 )
-from lstm_serve.engine.recurrence import Shape
+from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe.activations import formulas, slips
-from lstm_serve.explain.describe.description import Words, axes, shown, unpacked
+from lstm_serve.explain.describe.description import Words, axes, unpacked
+from lstm_serve.formats.text import shown
 
 MASKED = (
     "At a masked step a recurrent layer keeps its states, and its output is the last one again, or 0 inside a "

@@ -7,7 +7,7 @@ run is a word here, to be refused by its name.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from lstm_serve.engine.recurrence import Shape
+from lstm_serve.engine.types import Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.explicit_masks import check_masks, is_operation
 from lstm_serve.loading.config.inbound_nodes import Tensor, calls_of, masks_given, refuse_states, tensors_in

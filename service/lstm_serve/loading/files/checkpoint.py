@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.formats.folder import Folder
 from lstm_serve.formats.protobuf import Message

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import h5py
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.formats.hdf5 import Hdf5
 from lstm_serve.loading.config.options import KerasVersion, parse

@@ -6,7 +6,7 @@ from functools import partial
 from io import BufferedReader
 from typing import Any, BinaryIO
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.formats import hdf5, zip_file
 from lstm_serve.formats.array_budget import Budget

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.npy import HoldsObjects, read_npz

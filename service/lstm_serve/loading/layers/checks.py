@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lstm_serve.engine.activations import Array
-from lstm_serve.engine.recurrence import Shape
+from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import Options
 

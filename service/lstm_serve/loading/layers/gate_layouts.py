@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 
 
 def lstm(arrays: Sequence[Array], units: int) -> Sequence[Array]:

@@ -1,13 +1,12 @@
 """What the masks did in the Keras that saved a file, where versions differ."""
 
-import numpy as np
-
+from lstm_serve.engine.operations.merging import MaskRule
 from lstm_serve.loading.config.options import KerasVersion, Options
 
 
-def join(keras: KerasVersion) -> np.ufunc:
+def rule_of_merging(keras: KerasVersion) -> MaskRule:
     """How Concatenate and its kin join their inputs' masks: compute_mask of keras/src/layers/merging; or since 3.4."""
-    return np.logical_or if (keras.major, keras.minor) >= (3, 4) else np.logical_and
+    return MaskRule.ANY if (keras.major, keras.minor) >= (3, 4) else MaskRule.ALL
 
 
 def zeroed(inner: Options) -> bool:

@@ -6,16 +6,14 @@ from typing import cast
 
 import numpy as np
 
-from lstm_serve.engine.activations import Array
-from lstm_serve.engine.operations.base import (
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.merging import Concatenate, Merge
+from lstm_serve.engine.operations.pointwise import (
     Activate,
     BatchNormalization,
-    Concatenate,
     Dense,
     Identity,
-    Layer,
     LayerNormalization,
-    Merge,
     Normalization,
     PReLU,
     Rescaling,
@@ -32,7 +30,7 @@ from lstm_serve.engine.operations.temporal import (
     Reshape,
     Window,
 )
-from lstm_serve.engine.recurrence import Shape
+from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, Options
 from lstm_serve.loading.layers import mask_rules
@@ -40,7 +38,7 @@ from lstm_serve.loading.layers.checks import expect, kept_axes, last_axis, numbe
 from lstm_serve.loading.refusals import GROUPS, QUANTIZED
 
 
-def dense(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def dense(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     units = options.size("units")
     features = last_axis(options, shapes)
     options.refuse_unless("quantization_config", expected=None, why=QUANTIZED)
@@ -50,7 +48,7 @@ def dense(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     return Dense(name=options.name, kernel=kernel, bias=bias, activation=options.activation("activation", "linear"))
 
 
-def conv1d(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def conv1d(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     filters, size = options.size("filters"), options.size("kernel_size")
     features = last_axis(options, shapes, rank=2)
     _refuse_channels_first(options)
@@ -73,7 +71,7 @@ def conv1d(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -
     return Conv1D(name=options.name, kernel=kernel, bias=bias, window=window, activation=activation)
 
 
-def pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     last_axis(options, shapes, rank=2)
     _refuse_channels_first(options)
@@ -86,7 +84,7 @@ def pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) 
     return Pooling1D(name=options.name, window=window, average=options.class_name.startswith("Average"))
 
 
-def global_pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def global_pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     last_axis(options, shapes, rank=2)
     _refuse_channels_first(options)
@@ -98,7 +96,7 @@ def _refuse_channels_first(options: Options) -> None:
     options.refuse_unless("data_format", expected="channels_last", why="time comes before the features")
 
 
-def embedding(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def embedding(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     table = (options.size("input_dim"), options.size("output_dim"))
     options.refuse_unless("quantization_config", expected=None, why=QUANTIZED)
     options.refuse_unless("lora_rank", expected=None, why="LoRA weights are not read")
@@ -109,30 +107,30 @@ def embedding(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]
     return Embedding(name=options.name, embeddings=embeddings, mask_zero=mask_zero)
 
 
-def masking(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def masking(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     last_axis(options, shapes)
     options.ignore("input_dim", "input_length")
     return Masking(name=options.name, mask_value=options.take("mask_value", float, 0.0))
 
 
-def identity(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def identity(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     options.ignore("rate", "noise_shape", "stddev", "l1", "l2", "data_format")
     return Identity(name=options.name)
 
 
-def activation(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def activation(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     return Activate(name=options.name, activation=options.activation("activation", "linear"))
 
 
-def activation_layer(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def activation_layer(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     return Activate(name=options.name, activation=ACTIVATION_LAYERS[options.class_name](options))
 
 
-def prelu(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def prelu(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     shared = options.integers("shared_axes", [])
     expected = tuple(1 if axis in shared else size for axis, size in enumerate(shapes[0], 1))
     options.ignore("alpha_initializer", "alpha_regularizer", "alpha_constraint")
@@ -142,7 +140,7 @@ def prelu(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     return PReLU(name=options.name, alpha=alpha)
 
 
-def batch_normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def batch_normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     _, sizes, broadcast = kept_axes(options, shapes)
     options.refuse_unless("mode", expected=0, why="only the statistics of training are used")
     options.refuse_unless("renorm", expected=False, why="batch renormalization is not implemented")
@@ -166,7 +164,7 @@ def batch_normalization(options: Options, arrays: Sequence[Array], shapes: Seque
     )
 
 
-def layer_normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def layer_normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     axes, sizes, _ = kept_axes(options, shapes)
     if axes != [len(shapes[0])]:
         raise Unsupported(f"the {options} normalizes along the axes {axes}; only the last is supported")
@@ -181,7 +179,7 @@ def layer_normalization(options: Options, arrays: Sequence[Array], shapes: Seque
     return LayerNormalization(name=options.name, gamma=given.get("gamma"), beta=given.get("beta"), epsilon=epsilon)
 
 
-def normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     options.refuse_unless("invert", expected=False, why="only the forward direction is implemented")
     axes, sizes, broadcast = kept_axes(options, shapes)
     if options.config.get("mean") is None:  # learnt by adapt(); the third array counts what it saw
@@ -200,7 +198,7 @@ def normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Sh
     return Normalization(name=options.name, mean=mean, variance=variance, keeps_mask=options.keras.major >= 3)
 
 
-def rescaling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def rescaling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     scale, offset = numbers(options, "scale"), numbers(options, "offset")
     layer = Rescaling(name=options.name, scale=scale, offset=offset, keeps_mask=options.keras.major >= 3)
@@ -210,14 +208,14 @@ def rescaling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]
     return layer
 
 
-def repeat_vector(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def repeat_vector(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     if len(shapes[0]) != 1:
         raise UnreadableFile(f"the {options} is given the shape {shapes[0]}, where (features,) was expected")
     return RepeatVector(name=options.name, n=options.size("n"))
 
 
-def reshape(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def reshape(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     target = [-1]
     if options.class_name == "Flatten":
@@ -235,7 +233,7 @@ def reshape(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) 
     return Reshape(name=options.name, target=tuple(target))
 
 
-def permute(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def permute(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     dims = options.integers("dims")
     if sorted(dims) != list(range(1, len(shapes[0]) + 1)):
@@ -253,16 +251,21 @@ JOINS = {
 }
 
 
-def merge(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def merge(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     same_rank = len({len(shape) for shape in shapes}) == 1
     if not same_rank or any(len({*sizes} - {1, None}) > 1 for sizes in zip(*shapes, strict=False)):
         raise UnreadableFile(f"the {options} joins inputs of the shapes {str(shapes)[:100]}, which do not fit together")
     mean = options.class_name == "Average"
-    return Merge(name=options.name, join=JOINS[options.class_name], mean=mean, mask_join=mask_rules.join(options.keras))
+    return Merge(
+        name=options.name,
+        join=JOINS[options.class_name],
+        mean=mean,
+        mask_rule=mask_rules.rule_of_merging(options.keras),
+    )
 
 
-def concatenate(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def concatenate(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     rank = len(shapes[0]) + 1
     (axis,) = options.integers("axis", [-1])[:1] or [-1]
@@ -274,4 +277,4 @@ def concatenate(options: Options, arrays: Sequence[Array], shapes: Sequence[Shap
         or any(len({*sizes} - {None}) > 1 for sizes in zip(*others, strict=False))
     ):
         raise UnreadableFile(f"the {options} joins inputs of the shapes {str(shapes)[:100]}, which do not fit together")
-    return Concatenate(name=options.name, axis=axis, mask_join=mask_rules.join(options.keras))
+    return Concatenate(name=options.name, axis=axis, mask_rule=mask_rules.rule_of_merging(options.keras))

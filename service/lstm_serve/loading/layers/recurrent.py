@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
-from lstm_serve.engine.activations import Activation, Array
-from lstm_serve.engine.operations.base import Layer
+from lstm_serve.engine.activations import Activation
+from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
 from lstm_serve.engine.operations.wrappers import Stacked
-from lstm_serve.engine.recurrence import Recurrent, Shape
+from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import MissingFact, UnreadableFile
 from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers import gate_layouts
@@ -109,12 +110,12 @@ def _default_gate(options: Options) -> str:
     return gate
 
 
-def recurrent(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def recurrent(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     """A layer of one of these cells."""
     return CELLS[options.class_name](options, arrays, last_axis(options, shapes, rank=2), _flow(options))
 
 
-def rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     """A layer around a cell, or around several: these are layers one above the other."""
     flow, features, cell = _flow(options), last_axis(options, shapes, rank=2), options.inner("cell")
     cells = [cell] if cell else []

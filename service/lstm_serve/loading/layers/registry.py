@@ -5,17 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
-from lstm_serve.engine.activations import Array
-from lstm_serve.engine.operations.base import Layer
+from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
-from lstm_serve.engine.recurrence import Recurrent, Shape
+from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, MODELS, Options
 from lstm_serve.loading.layers import mask_rules, pointwise
 from lstm_serve.loading.layers.recurrent import CELLS, recurrent, rnn
 from lstm_serve.loading.refusals import MODEL_FOR_EACH_STEP, OPERATION, unsupported
 
-Builder = Callable[[Options, Sequence[Array], Sequence[Shape]], Layer]
+Builder = Callable[[Options, Sequence[Array], Sequence[Shape]], Operation]
 
 # The floats of one row of one layer's output, and the steps that a convolution may reach.
 MAX_ROW = 1 << 24
@@ -31,7 +31,7 @@ class Kind(NamedTuple):
     arrays: tuple[str, ...] = ()
 
 
-def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     """The engine's layer for a Keras layer.
 
     `arrays` in the order of `get_weights()`, `shapes` of the inputs without the batch axis.
@@ -40,13 +40,14 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     check_class(options.class_name, options.name, options.config)
     check_call(options.class_name, options.name, len(shapes))
     built = TABLE[options.class_name].build(options, arrays, shapes)
-    layer: Layer = replace(cast("Any", built), keras_class=options.class_name)
+    layer: Operation = replace(cast("Any", built), keras_class=options.class_name)
     options.finish()
-    for size in layer.output_shape(shapes):
+    (shape,) = layer.output_shapes(shapes)
+    for size in shape:
         if size is not None and size < 1:
             raise UnreadableFile(f"the {options} would give an empty output for the input shape {shapes[0]}")
-    if math.prod(size or 1 for size in layer.output_shape(shapes)) > MAX_ROW:
-        raise Unsupported(f"the {options} gives {layer.output_shape(shapes)}, more than {MAX_ROW} numbers for one row")
+    if math.prod(size or 1 for size in shape) > MAX_ROW:
+        raise Unsupported(f"the {options} gives {shape}, more than {MAX_ROW} numbers for one row")
     return layer
 
 
@@ -139,7 +140,7 @@ KERAS_1_GATES = {"LSTM": "icfo", "GRU": "zrh"}
 NOT_TRAINED = frozenset({"moving_mean", "moving_variance", "mean", "variance", "count"})
 
 
-def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     merge_mode = options.choice("merge_mode", ("concat", "sum", "mul", "ave"), "concat")
     forward, backward = options.inner("layer"), options.inner("backward_layer")
     options.ignore("return_sequences", "return_state", "stateful", "input_dim", "input_length")
@@ -156,7 +157,7 @@ def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[S
     if built[0].return_sequences != built[1].return_sequences or built[0].go_backwards == built[1].go_backwards:
         raise UnreadableFile(f"the two directions of the {options} do not fit together")
     merged = Bidirectional(name=options.name, forward=built[0], backward=built[1], merge_mode=cast("Any", merge_mode))
-    if merge_mode != "concat" and built[0].output_shape(shapes) != built[1].output_shape(shapes):
+    if merge_mode != "concat" and built[0].output_shapes(shapes) != built[1].output_shapes(shapes):
         raise UnreadableFile(f"the two directions of the {options} have different units")
     return merged
 
@@ -167,7 +168,7 @@ def _with_zeros(layer: Recurrent | Stacked, *, zeros: bool) -> Recurrent | Stack
     return replace(layer, zero_output_for_mask=zeros)
 
 
-def _time_distributed(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Layer:
+def _time_distributed(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     inner = options.inner("layer")
     options.ignore("input_dim", "input_length")
     (shape,) = shapes

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.engine.operations.base import Scaling
+from lstm_serve.engine.operations.pointwise import Scaling
 from lstm_serve.errors import InvalidInput, UnreadableFile, WrongNumbers
 from lstm_serve.formats.folder import opened
 from lstm_serve.formats.npy import AnyArray, read_npz
@@ -111,10 +111,10 @@ def _assumed(model: Model) -> str:
 
 def _unscaled(model: Model) -> str:
     """What x and y have to be, where the card does something before the first layer or after the last."""
-    scaled = any(isinstance(node.layer, Scaling) for node in model.nodes)
+    scaled = any(isinstance(node.operation, Scaling) for node in model.nodes)
     if not scaled and not model.added:
         return ""
-    after = " and ".join(node.layer.name for node in model.nodes[len(model.nodes) - model.added :])
+    after = " and ".join(node.operation.name for node in model.nodes[len(model.nodes) - model.added :])
     return "".join(
         [
             ". The card scales the input, so x must be as it is before that, and y what Keras answered to x scaled"

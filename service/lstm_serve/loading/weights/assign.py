@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.loading.config.architecture import LayerSpec
 from lstm_serve.loading.layers.registry import NOT_TRAINED, RECURRENT, array_names, cells_of, layer_in

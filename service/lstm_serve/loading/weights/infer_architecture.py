@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import MissingFact
 from lstm_serve.loading.config import architecture
 from lstm_serve.loading.config.architecture import Architecture

@@ -12,7 +12,7 @@ import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, Malformed, Problem, UnreadableFile
 from lstm_serve.formats.npy import AnyArray, read_npy
 from lstm_serve.formats.text import without_mark

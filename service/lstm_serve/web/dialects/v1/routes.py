@@ -14,8 +14,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
 from starlette.requests import Request
 
-from lstm_serve.engine.activations import Array
-from lstm_serve.engine.recurrence import Shape
+from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import InvalidInput, Problem
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Live

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
-from lstm_serve.engine.activations import Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, Malformed, Problem
 from lstm_serve.formats.npy import AnyArray
 from lstm_serve.model.answers import Classes

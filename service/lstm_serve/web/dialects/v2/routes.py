@@ -15,7 +15,7 @@ from pydantic import Field
 from starlette.requests import Request
 
 from lstm_serve import __version__
-from lstm_serve.engine.recurrence import Shape
+from lstm_serve.engine.types import Shape
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Live
 from lstm_serve.web.dialects.model_path import parameters, served

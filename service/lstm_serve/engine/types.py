@@ -1,0 +1,12 @@
+"""The types that every module of the engine shares."""
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+# Which steps of a sequence count, bool (b, T); None where all do.
+Mask = npt.NDArray[np.bool_] | None
+# Without the batch axis; None is a free axis.
+Shape = tuple[int | None, ...]
+# What an operation gives: its outputs, and the mask of each.
+Outputs = tuple[tuple[Array, ...], tuple[Mask, ...]]
