@@ -5,7 +5,6 @@ import importlib
 import inspect
 import signal
 from collections import deque
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -13,13 +12,8 @@ import httptools
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
-from fastapi.routing import APIRoute
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
-from pydantic import BaseModel
 from serving import PATIENCE, in_loop
-from starlette.applications import Starlette
-from starlette.routing import Match
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -326,96 +320,6 @@ def test_a_parser_can_be_told_to_read_on_after_a_close() -> None:
     parser = HttpRequestParser(object())
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     parser.feed_data(requests)
-
-
-# FastAPI and Starlette.
-
-
-class Body(BaseModel):
-    """What an endpoint takes."""
-
-    rows: int
-
-
-async def endpoint(body: Body) -> None:
-    """An endpoint that takes a body."""
-
-
-async def answered() -> int:
-    return 7
-
-
-def scope_of(method: str, path: str, **more: Any) -> dict[str, Any]:
-    return {"type": "http", "method": method, "path": path, "headers": [], "query_string": b"", **more}
-
-
-@pytest.fixture(scope="module")
-def route() -> APIRoute:
-    return APIRoute("/fixed", endpoint, methods=["POST"])
-
-
-@pytest.mark.parametrize(("name", "asynchronous"), [("matches", False), ("handle", True)])
-def test_what_a_route_does(name: str, asynchronous: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    method: Callable[..., Any] | None = getattr(APIRoute, name, None)
-    assert inspect.iscoroutinefunction(method) == asynchronous, moved("FastAPI", f"APIRoute.{name}")
-    assert callable(method), moved("FastAPI", f"APIRoute.{name}")
-
-
-def test_a_route_knows_the_type_of_its_body(route: APIRoute) -> None:
-    info = getattr(route.body_field, "field_info", None)
-    assert getattr(info, "annotation", None) is Body, moved("FastAPI", "APIRoute.body_field.field_info.annotation")
-
-
-def test_a_route_knows_the_parameters_of_its_path(route: APIRoute) -> None:
-    other = APIRoute("/of/{name}", answered, methods=["POST"])
-    assert not route.param_convertors, moved("FastAPI", "APIRoute.param_convertors")
-    assert other.param_convertors.keys() == {"name"}, moved("FastAPI", "APIRoute.param_convertors")
-    assert other.path_regex.match("/of/x"), moved("FastAPI", "APIRoute.path_regex")
-
-
-@pytest.mark.parametrize(("method", "expected"), [("POST", Match.FULL), ("GET", Match.PARTIAL)])
-def test_what_a_match_gives_the_scope(route: APIRoute, method: str, expected: Match) -> None:
-    match, child = route.matches(scope_of(method, "/fixed"))
-    assert match is expected, moved("FastAPI", "APIRoute.matches")
-    wanted = {"endpoint": endpoint, "path_params": {}, "route": route}
-    assert child == wanted, moved("FastAPI", "the child scope of APIRoute.matches")
-
-
-def test_what_no_match_gives_the_scope(route: APIRoute) -> None:
-    assert route.matches(scope_of("POST", "/other")) == (Match.NONE, {}), moved("FastAPI", "APIRoute.matches")
-
-
-@in_loop
-async def test_a_route_needs_the_exit_stack_alone_around_it() -> None:
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    app = AsyncExitStackMiddleware(APIRoute("/fixed", answered).app)
-    await app(scope_of("GET", "/fixed", path_params={}), receive, send)
-    assert [message.get("body") for message in sent] == [None, b"7"], moved("FastAPI", "AsyncExitStackMiddleware")
-
-
-@in_loop
-async def test_the_app_of_starlette_is_the_middleware_that_it_is_given() -> None:
-    seen: list[Any] = []
-
-    async def inside(scope: Any, _receive: Any, _send: Any) -> None:
-        seen.append(scope["app"])
-
-    class App(FastAPI):
-        __call__ = Starlette.__call__
-
-        def build_middleware_stack(self) -> Any:
-            return inside
-
-    app: Any = App()
-    await app(scope_of("GET", "/"), None, None)
-    assert seen == [app], moved("Starlette", "Starlette.__call__")
 
 
 # prometheus_client.

@@ -145,7 +145,7 @@ def test_names_and_types() -> None:
 
 def test_what_only_the_metrics_need_does_not_come_in_at_the_start() -> None:
     code = (
-        "import os, sys; from lstm_serve import cli; cli._prepare([]);"
+        "import os, sys; from lstm_serve.cli import main; main._prepare([]);"
         "from lstm_serve.web.app import create_app; from lstm_serve.settings import Settings;"
         "create_app(Settings(model=sys.argv[1]));"
         "print('prometheus_client' in sys.modules, os.environ['PYDANTIC_DISABLE_PLUGINS'])"

@@ -24,6 +24,8 @@ MAX_SECONDS = 10.0
 ENOUGH_CHARACTERS = 16
 # What a header can carry as a bearer token; RFC 6750 allows less, and other clients send more.
 KEY = re.compile(r"[\x21-\x7e]+")
+# v2's health of a model.
+OF_MODEL = re.compile("/v2/models/[^/]+(/versions/[^/]+)?/ready")
 BEARER = re.compile(rb"bearer +([\x21-\x7e]+) *", re.IGNORECASE)
 
 
@@ -128,3 +130,8 @@ def _checked(given: Iterable[str], where: str) -> list[bytes]:
             short[0],
         )
     return [key.encode() for key in keys]
+
+
+def needs_key(path: str, opened: frozenset[str]) -> bool:
+    """Whether a path, or its template, is none of the open ones nor v2's health of a model."""
+    return path not in opened and OF_MODEL.fullmatch(path) is None

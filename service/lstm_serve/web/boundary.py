@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import time
 
 from starlette.exceptions import HTTPException
@@ -13,7 +12,7 @@ from lstm_serve.errors import ComputeFailed, LstmServeError, Unavailable
 from lstm_serve.serving.deployment import Live
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import logs
-from lstm_serve.web.api_keys import Keys
+from lstm_serve.web.api_keys import Keys, needs_key
 from lstm_serve.web.docs import PATHS as DOCS
 from lstm_serve.web.errors import OF_HTTP, STATUSES, refuse, row_of
 from lstm_serve.web.health import PATHS as HEALTH
@@ -23,8 +22,6 @@ log = logging.getLogger(__name__)
 QUIET = HEALTH | {"/metrics"}
 # No answer could be sent: the client had left. nginx logs it so too.
 CLIENT_LEFT = 499
-# v2's health of a model.
-OF_MODEL = re.compile("/v2/models/[^/]+(/versions/[^/]+)?/ready")
 
 
 def open_paths(settings: Settings) -> frozenset[str]:
@@ -32,11 +29,6 @@ def open_paths(settings: Settings) -> frozenset[str]:
     metrics = {"/metrics"} if settings.open_metrics else set()
     docs = DOCS | {"/"} if settings.open_docs else set()  # which leads there
     return HEALTH | metrics | docs | {settings.health_route or "/livez"}
-
-
-def needs_key(path: str, opened: frozenset[str]) -> bool:
-    """Whether a path, or its template, is none of the open ones nor v2's health of a model."""
-    return path not in opened and OF_MODEL.fullmatch(path) is None
 
 
 class Boundary:

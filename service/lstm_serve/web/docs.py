@@ -9,8 +9,6 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
-from lstm_serve.web.get_route import GetRoute
-
 # The package fastapi-swagger carries Swagger UI's own files; they are all that is used of it.
 FOLDER = "fastapi_swagger.resources"
 SCRIPT, STYLE, ICON = "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"
@@ -20,7 +18,7 @@ A_DAY = {"cache-control": "public, max-age=86400"}
 
 def router() -> APIRouter:
     """The page, and the three files that it asks for, by relative paths: a proxy may put it anywhere."""
-    routes = APIRouter(route_class=GetRoute)
+    routes = APIRouter()
 
     @routes.get("/docs", include_in_schema=False)
     async def page(request: Request) -> HTMLResponse:

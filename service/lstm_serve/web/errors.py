@@ -1,12 +1,10 @@
-"""One module a dialect, and the one table from what went wrong to a status."""
+"""From what went wrong to a status: one table, and the two forms of its answers."""
 
 from collections.abc import Iterable
-from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import orjson
-from pydantic import BaseModel
 from starlette.types import Scope, Send
 
 from lstm_serve.errors import (
@@ -16,7 +14,6 @@ from lstm_serve.errors import (
     LstmServeError,
     Malformed,
     NotFinite,
-    Problem,
     QueueFull,
     TooLarge,
     TooSlow,
@@ -25,7 +22,6 @@ from lstm_serve.errors import (
     UnknownType,
 )
 from lstm_serve.settings import Settings
-from lstm_serve.web.schemas import PlainError, ProblemDetails
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -66,8 +62,6 @@ OF_HTTP = {
     431: Status(431, "Headers too large", "headers-too-large", "the headers are over 32768 bytes"),
     405: Status(405, "Method not allowed", "method-not-allowed", "this path takes the methods of the header Allow"),
 }
-RETRY_HEADER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
-_EXAMPLE = Problem(("sequence",), "expected a list of 20 time steps, got 19")
 # Of several rows of one code the last: UnknownModel's, and the fault that is not told.
 STATUSES = {row.code: row for row in (*OF_HTTP.values(), *TABLE.values())}
 
@@ -131,51 +125,3 @@ async def respond(send: Send, status: int, body: bytes, headers: Headers) -> Non
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
-
-
-def problem_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: these errors of the native paths, each with an example."""
-    return {code: _problem_response(STATUSES[code]) for code in codes}
-
-
-def every_response() -> dict[str, dict[str, Any]]:
-    """For OpenAPI: every row of the table by the last part of its type; some are answered at any path, or at none."""
-    return {row.slug: _problem_response(row) for row in (*OF_HTTP.values(), *TABLE.values())}
-
-
-@cache
-def _problem_schema() -> dict[str, Any]:
-    schema = ProblemDetails.model_json_schema()
-    schema["properties"]["errors"]["anyOf"][0]["items"] = schema.pop("$defs")["ProblemAt"]
-    return schema
-
-
-def _problem_response(row: Status) -> dict[str, Any]:
-    error = InvalidInput([_EXAMPLE]) if row.code == 422 else None
-    example = orjson.loads(problem(row, row.example, error, "6f1c-2a"))
-    content = {"application/problem+json": {"schema": _problem_schema(), "example": example}}
-    response = {"description": row.title, "content": content}
-    if row.code == 401:
-        response["headers"] = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
-    if row.code in {429, 503}:
-        response["headers"] = RETRY_HEADER
-    return response
-
-
-def not_so(answer: BaseModel) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: a 503 that says so in the words of the good answer, with this example."""
-    example = {"application/json": {"example": answer.model_dump()}}
-    return {503: {"description": "Not so", "model": type(answer), "content": example}}
-
-
-def plain_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: these errors of the v1 and v2 paths, each with an example."""
-    schema = PlainError.model_json_schema()
-    responses: dict[int | str, dict[str, Any]] = {}
-    for code in codes:
-        example = {"error": STATUSES[code].example}
-        content = {"application/json": {"schema": schema, "example": example}}
-        responses[code] = {"description": STATUSES[code].title, "content": content}
-        if code in {429, 503}:
-            responses[code]["headers"] = RETRY_HEADER
-    return responses

@@ -10,8 +10,7 @@ from pydantic import Field
 from starlette.requests import Request
 
 from lstm_serve.serving.deployment import Live
-from lstm_serve.web.errors import problem_responses
-from lstm_serve.web.get_route import GetRoute
+from lstm_serve.web.openapi import problem_responses
 from lstm_serve.web.schemas import Schema
 
 READY = ("/readyz", "/health", "/healthz", "/ping")
@@ -32,7 +31,7 @@ class Health(Schema):
 
 def router(live: Live) -> APIRouter:
     """The routes."""
-    routes = APIRouter(route_class=GetRoute, tags=["health"])
+    routes = APIRouter(tags=["health"])
     more = live.settings.health_route
     failing: dict[str, Any] = {
         "description": "Not so",

@@ -20,10 +20,10 @@ from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Live
 from lstm_serve.web.dialects.v1 import routes as v1
-from lstm_serve.web.errors import JSON, problem_responses
+from lstm_serve.web.errors import JSON
 from lstm_serve.web.flattened_csv import Flattened, read_flattened, written
-from lstm_serve.web.get_route import GetRoute
 from lstm_serve.web.nested_lists import Body, one_and_many
+from lstm_serve.web.openapi import problem_responses
 from lstm_serve.web.predict import Answer, Decoded, PostRoute, expect_json, media_type, predicted
 from lstm_serve.web.schemas import ModelInfo, model_info, one_and_many_answers
 
@@ -126,6 +126,8 @@ def router(live: Live, V1Request: type[v1.V1Request]) -> APIRouter:  # noqa: N80
         ("/predict/batch", predict_batch, BatchRoute, many_answer, npy, takes_npy, "Answer several sequences"),
         ("/invocations", invocations, EitherRoute, either, of_any, takes_any, "Answer one or several"),
     ):
+        if path == live.settings.predict_route:
+            continue  # it is v1's alone then
         routes.add_api_route(
             path,
             endpoint,
@@ -139,7 +141,6 @@ def router(live: Live, V1Request: type[v1.V1Request]) -> APIRouter:  # noqa: N80
     routes.add_api_route(
         "/model",
         served_model,
-        route_class_override=GetRoute,
         summary="What is being served",
         tags=["model"],
         responses=problem_responses(401, 500),

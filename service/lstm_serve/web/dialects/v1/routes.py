@@ -20,9 +20,8 @@ from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Live
 from lstm_serve.web.dialects.model_path import parameters, served
 from lstm_serve.web.dialects.v2.codec import INPUT, VALUES
-from lstm_serve.web.errors import not_so, plain_responses
-from lstm_serve.web.get_route import GetRoute
 from lstm_serve.web.nested_lists import FEW, NATIVE, Body, body, elsewhere, json_of, sequence, zeros
+from lstm_serve.web.openapi import not_so, plain_responses
 from lstm_serve.web.predict import Answer, Decoded, PostRoute, predicted
 from lstm_serve.web.schemas import ModelNames, Schema
 
@@ -153,7 +152,7 @@ class Alive(Schema):
 def router(live: Live, V1PredictRequest: type[V1Request]) -> APIRouter:  # noqa: N803 - it is a class
     """The routes. Those of a model are there with a version and without, and one more as the settings say."""
     routes = APIRouter(route_class=PredictRoute, tags=["v1"])
-    about = APIRouter(route_class=GetRoute, tags=["v1"])
+    about = APIRouter(tags=["v1"])
 
     async def predict(body: V1PredictRequest, request: Request) -> Answer:  # type: ignore[valid-type]
         return await answered(live, served(live, request), cast("Form", body), request)

@@ -30,8 +30,7 @@ from lstm_serve.web.dialects.v2.codec import (
     input_datatype,
     output_names,
 )
-from lstm_serve.web.errors import not_so, plain_responses
-from lstm_serve.web.get_route import GetRoute
+from lstm_serve.web.openapi import not_so, plain_responses
 from lstm_serve.web.predict import Answer, Decoded, PostRoute, predicted
 from lstm_serve.web.schemas import ModelNames, Schema
 
@@ -152,7 +151,7 @@ def _infer_routes(live: Live) -> APIRouter:
 
 
 def _server_routes(live: Live) -> APIRouter:
-    routes = APIRouter(route_class=GetRoute, tags=TAGS)
+    routes = APIRouter(tags=TAGS)
 
     @routes.get("/v2/health/live", response_model=ServerLive, responses=not_so(ServerLive(live=False)))
     async def server_live() -> JSONResponse:
@@ -190,7 +189,7 @@ def _server_routes(live: Live) -> APIRouter:
 
 
 def _model_routes(live: Live) -> APIRouter:
-    routes = APIRouter(route_class=GetRoute, tags=TAGS)
+    routes = APIRouter(tags=TAGS)
 
     async def metadata(request: Request) -> ModelMetadata:
         """What the model takes and answers."""
