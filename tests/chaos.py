@@ -514,10 +514,10 @@ async def overload(process: Process, seconds: float, rounds: int = 1) -> dict[st
     loads = {name: Load() for name in (*names, "twice the rows", "after")}
     before = footprint(process)
     for _ in range(rounds):
-        for name, asked, connections in zip(names, (many, ones, ones, many), (8, 16, 160, 80), strict=True):
+        for name, asked, connections in zip(names, (many, ones, ones, many), (16, 16, 160, 160), strict=True):
             await closed_loop(process, loads[name], asked, connections, seconds)
         await open_loop(process, loads["twice the rows"], many, 2 * loads["peak"].goodput / 64, seconds)
-        await closed_loop(process, loads["after"], many, 8, seconds)
+        await closed_loop(process, loads["after"], many, 16, seconds)
     return {"before": before, **loads, "memory": footprint(process)}
 
 

@@ -1,6 +1,5 @@
 """A bad body at the size limit costs no more than twice the processor time of a good one."""
 
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,14 +44,17 @@ ALL_BAD = {
 UNTRACED = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
 # So that the number of sequences is no reason to refuse a body before any of it is looked at.
 MANY_ROWS = {"LSTMSERVE_MAX_ROWS": "2000000", "LSTMSERVE_MAX_QUEUE_ROWS": "2000000"}
-STAT = Path("/proc/self/stat")
-REQUESTS, SAMPLES = 2, 3
+STAT = Path("/proc/self/schedstat")
+REQUESTS, SAMPLES = 2, 5
 
 
 def seconds_of(process: Process) -> float:
-    """The processor time that the process has used, in all its threads: utime and stime of proc_pid_stat(5)."""
-    fields = Path(f"/proc/{process.popen.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """The processor time that the process' threads have used: in nanoseconds, where a tick of /proc/pid/stat is 10 ms.
+
+    https://docs.kernel.org/scheduler/sched-stats.html
+    """
+    threads = Path(f"/proc/{process.popen.pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
 @pytest.mark.skipif(not STAT.exists(), reason="needs /proc")
@@ -73,7 +75,7 @@ def test_a_bad_body_costs_no_more_than_twice_a_good_one(capsys: pytest.CaptureFi
                 if status != 200:
                     assert all(len(answer.content) <= 4096 for answer in answers)
                     assert all(len(answer.json().get("errors", [])) <= 10 for answer in answers)
-            return statistics.median(samples)
+            return min(samples)  # what else runs on the machine only adds to it
 
         good = [cost(FULL, 200)]
         bad = {name: cost(body, 422) for name, body in ALL_BAD.items()}

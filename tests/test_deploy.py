@@ -107,7 +107,7 @@ def test_each_place_says_the_same_of_the_package() -> None:
     minors = [int(each) for each in re.findall(r"Python :: 3\.(\d+)", " ".join(project["classifiers"]))]
     first, last = minors[0], minors[-1]
     assert minors == list(range(first, last + 1))
-    assert ("Typing :: Typed" in project["classifiers"]) == (ROOT / "service" / "py.typed").exists()
+    assert ("Typing :: Typed" in project["classifiers"]) == (ROOT / "service/lstm_serve/py.typed").exists()
     assert project["requires-python"] == f">=3.{first},<3.{last + 1}"
     makefile = (ROOT / "Makefile").read_text()
     assert f"(3, {first}) <= sys.version_info < (3, {last + 1})" in makefile

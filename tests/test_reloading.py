@@ -334,7 +334,7 @@ async def test_the_process_that_reads_aside_has_room_for_what_the_setting_allows
 
 
 # In the child, what it loads models with.
-OF_TRIAL = "import sys, service.loading;"
+OF_TRIAL = "import sys, lstm_serve.loading.load;"
 
 
 @in_loop
