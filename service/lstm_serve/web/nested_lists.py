@@ -88,6 +88,7 @@ class Body(BaseModel):
                 del parsed, value
                 raise TooLarge(f"the body has {rows} sequences; at most {cls.max_rows} are answered at once")
             if cls.many and isinstance(value, list) and len(value) > cls.slice_rows:
+                cls._valid({cls.key: value[:1]}, parsed)  # what is bad from the start is not kept until its turn
                 made = cls.model_construct(**parsed)
                 if not once:
                     made.__dict__["raw"] = raw
