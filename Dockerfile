@@ -1,7 +1,7 @@
 FROM python:3.13-slim AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/lstm-serve
-COPY requirements.txt ./
+COPY requirements/serve.txt ./requirements.txt
 RUN pip --python /opt/lstm-serve/bin/python install --no-cache-dir --require-hashes -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY service ./service

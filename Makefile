@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything is installed into .venv, and only when a requirement has changed.
 PYTHON ?= python3
 FUZZ_SECONDS ?= 600
-VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/lstm_serve/__init__.py)
 IMAGE ?= lstm-serve
 PLATFORMS ?= linux/amd64,linux/arm64
 # Half of the time is waiting: two modules at once.
@@ -15,7 +15,7 @@ BENCH := $(VENV)/.bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test clients chaos fuzz check format lint types coverage bench bench-engine lock \
+.PHONY: help serve test clients chaos fuzz check format lint types coverage bench bench-engine lock rooms openapi \
 	release tagged dist image clean
 
 help: ## this list
@@ -36,7 +36,7 @@ chaos: $(CHECK) ## bad clients, overload, and restarts behind a proxy, for some 
 	cd tests && PYTHONPATH=../service ../$(BIN)/python chaos.py
 
 clients: $(CLIENTS) ## run the tests with Triton's and KServe's own clients, which are 400 MB
-	$(BIN)/python -m pytest tests/test_clients.py tests/test_readme.py
+	$(BIN)/python -m pytest tests/test_clients.py tests/test_documentation.py
 
 check: lint types coverage ## what CI runs: format, lint, types, tests with coverage
 
@@ -64,11 +64,19 @@ bench: $(BENCH) ## measure the server under load against others, in a few minute
 bench-engine: $(BENCH) ## measure the engine alone
 	$(BIN)/python benchmarks/engine.py
 
+rooms: ## how many lines each room has, and its largest modules
+	@cd service/lstm_serve && for room in */; do \
+		printf '%6d %s\n' "$$(find $$room -name '*.py' -exec cat {} + | wc -l)" "$$room"; done
+	@cd service/lstm_serve && find . -name '*.py' -exec wc -l {} + | sort -rn | sed -n '2,9p'
+
+openapi: $(CHECK) ## write docs/openapi.json anew: the document of the default model
+	$(BIN)/python tests/openapi_document.py
+
 lock: $(VENV)/bin/python ## write the lock files anew, with the newest versions that pyproject.toml allows
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile $(LOCK) --output-file requirements.txt pyproject.toml
-	$(BIN)/uv pip compile $(LOCK) --output-file requirements-check.txt --extra test --extra check pyproject.toml
-	$(BIN)/uv pip compile $(LOCK) --output-file requirements-clients.txt --constraint requirements-check.txt \
+	$(BIN)/uv pip compile $(LOCK) --output-file requirements/serve.txt pyproject.toml
+	$(BIN)/uv pip compile $(LOCK) --output-file requirements/check.txt --extra test --extra check pyproject.toml
+	$(BIN)/uv pip compile $(LOCK) --output-file requirements/clients.txt --constraint requirements/check.txt \
 		--extra clients pyproject.toml
 
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
@@ -97,19 +105,19 @@ $(VENV)/bin/python:
 		{ echo "Python 3.11 to 3.14 is needed: make PYTHON=python3.13 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(SERVE): $(VENV)/bin/python requirements.txt pyproject.toml
+$(SERVE): $(VENV)/bin/python requirements/serve.txt pyproject.toml
 	@echo "Installing lstm-serve and what it needs into $(VENV), once. That takes a minute or so ..."
-	$(BIN)/pip install --quiet --require-hashes -r requirements.txt
+	$(BIN)/pip install --quiet --require-hashes -r requirements/serve.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
 
-$(CHECK): $(SERVE) requirements-check.txt
+$(CHECK): $(SERVE) requirements/check.txt
 	@echo "Installing what the tests and checks need, once ..."
-	$(BIN)/pip install --quiet --require-hashes -r requirements-check.txt
+	$(BIN)/pip install --quiet --require-hashes -r requirements/check.txt
 	@touch $@
 
-$(CLIENTS): $(CHECK) requirements-clients.txt
-	$(BIN)/pip install --quiet --require-hashes -r requirements-clients.txt
+$(CLIENTS): $(CHECK) requirements/clients.txt
+	$(BIN)/pip install --quiet --require-hashes -r requirements/clients.txt
 	@touch $@
 
 $(BENCH): $(SERVE)

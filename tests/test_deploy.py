@@ -121,8 +121,8 @@ def test_a_release_is_made_of_a_clean_tag(tmp_path: Path) -> None:
         return subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode
 
     shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "service").mkdir()
-    source = tmp_path / "service" / "__init__.py"
+    (tmp_path / "service/lstm_serve").mkdir(parents=True)
+    source = tmp_path / "service/lstm_serve/__init__.py"
     source.write_text('__version__ = "1.2.3"\n')
     commit = ("-c", "user.name=n", "-c", "user.email=e", "commit", "--quiet", "--message", "m")
     for command in (("init", "--quiet"), ("add", "."), commit):

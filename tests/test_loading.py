@@ -230,8 +230,11 @@ LAYERS = {
     "Lambda": ([("Lambda", {"function": ["4wEAAA==", None, None]}, [])], "no code of a model is ever run"),
     "attention": ([("Attention", {}, [])], "attention"),
     "the last step by Lambda": ([("Lambda", {}, [])], "return_sequences=False"),
-    "a slip of the pen": ([("LayerNormalisation", {}, [])], r"Most like it: LayerNormalization.*README, What it reads"),
-    "a class like no other": ([("Zzz", {}, [])], r"not supported\. All that are: README, What it reads"),
+    "a slip of the pen": (
+        [("LayerNormalisation", {}, [])],
+        r"Most like it: LayerNormalization.*docs/supported",
+    ),
+    "a class like no other": ([("Zzz", {}, [])], r"not supported\. All that are read: docs/supported-models.md"),
     "text": ([("TextVectorization", {}, [])], r"it takes text: .*m\.layers\[1:\]"),
     "an activation with a slip of the pen": ([lstm(activation="tahn")], "Most like it: tanh"),
     "a way out of stateful": ([lstm(stateful=True)], r"stateful=False, .*set_weights"),

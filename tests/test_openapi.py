@@ -9,6 +9,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from jsonschema_rs import Draft202012Validator
+from openapi_document import WRITTEN, made
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from serving import ASKER, SMALL, Process
@@ -165,3 +166,7 @@ def test_what_is_documented_is_what_is_answered(api: Any, method: str, path: str
         case.validate_response(response, excluded_checks=excluded)
 
     check()
+
+
+def test_the_written_document_is_that_of_the_code() -> None:
+    assert WRITTEN.read_text() == made(), "the API has changed: `make openapi` writes docs/openapi.json anew"

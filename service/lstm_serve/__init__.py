@@ -6,23 +6,40 @@
 Names are resolved when they are first used, so that importing the package costs nothing.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lstm_serve.errors import (
+        InvalidInput,
+        LstmServeError,
+        MissingFact,
+        ModelError,
+        UnreadableFile,
+        Unsupported,
+        WrongNumbers,
+    )
     from lstm_serve.loading.load import load_model
     from lstm_serve.model.model import Model
 
-__all__ = ["Model", "__version__", "load_model"]
+__all__ = [
+    "InvalidInput",
+    "LstmServeError",
+    "MissingFact",
+    "Model",
+    "ModelError",
+    "UnreadableFile",
+    "Unsupported",
+    "WrongNumbers",
+    "__version__",
+    "load_model",
+]
 __version__ = "0.2.0"
+
+_HOMES = {"Model": "model.model", "load_model": "loading.load"}
 
 
 def __getattr__(name: str) -> object:
-    if name == "load_model":
-        from lstm_serve.loading.load import load_model
-
-        return load_model
-    if name == "Model":
-        from lstm_serve.model.model import Model
-
-        return Model
+    if name in __all__:
+        return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

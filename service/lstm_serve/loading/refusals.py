@@ -58,7 +58,7 @@ QUANTIZED = "quantized weights are not read: save the model as it was before qua
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a refusal of a name that is not known: which known ones are like it, and where all are listed."""
     near = ", ".join(difflib.get_close_matches(name, sorted(known), n=3))
-    return f"{near and f'Most like it: {near}. '}All that are: README, What it reads"
+    return f"{near and f'Most like it: {near}. '}All that are read: docs/supported-models.md"
 
 
 def unsupported(class_name: str, name: str, known: Iterable[str]) -> Unsupported:

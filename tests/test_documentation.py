@@ -1,4 +1,4 @@
-"""The README is run: every command in it but git, make, docker and installs, and every line of Python."""
+"""The documentation is run: every command in it but git, make, docker and installs, and every line of Python."""
 
 import importlib.util
 import os
@@ -25,17 +25,18 @@ from lstm_serve.telemetry import prometheus
 from lstm_serve.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "models/README.md"]
+TEXT = "\n".join(page.read_text() for page in PAGES)
 ELSEWHERE = ("git", "make", "docker", "pip", "cd")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """Each command of the README with the lines that it is said to print."""
+    """Each command of the documentation with the lines that it is said to print."""
     for block in blocks("console"):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, *output = part.rstrip("\n").split("\n")
@@ -131,7 +132,7 @@ def test_python(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> 
         imported = re.findall(r"^(?:from|import) (\w+)", block, re.MULTILINE)
         if any(importlib.util.find_spec(name) is None for name in imported):
             continue  # another server's client, which `make clients` installs
-        exec(block.replace("127.0.0.1:8080", address), names)  # noqa: S102 - the README's own
+        exec(block.replace("127.0.0.1:8080", address), names)  # noqa: S102 - the documentation's own
         if "probabilities" in block:
             found = names.pop("probabilities")
             assert np.allclose(found, golden["y"][: len(found)], rtol=0, atol=1e-5)
@@ -169,7 +170,7 @@ def test_the_card_of_a_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
     monkeypatch.chdir(tmp_path)
     scaler, frame = Scaler([32.1, 4.4] if kind == "standard" else [0.003, 0.05], [-3.1, 12.5], kind), Frame()
     (block,) = (block for block in blocks("python") if "scaler" in block)
-    exec(block, {"numpy": np, "scaler": scaler, "frame": frame})  # noqa: S102 - the README's own
+    exec(block, {"numpy": np, "scaler": scaler, "frame": frame})  # noqa: S102 - the documentation's own
     card = read(tmp_path / "my_model.h5")
     assert card.columns is not None
     assert tuple(column.name for column in card.columns) == frame.columns
@@ -180,7 +181,7 @@ def test_the_card_of_a_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
 
 def test_metrics_table() -> None:
     """Every metric that is documented exists, and the other way round."""
-    documented = re.findall(r"^\| `(lstmserve_\w+)` \|", README, re.MULTILINE)
+    documented = re.findall(r"^\| `(lstmserve_\w+)` \|", TEXT, re.MULTILINE)
     text = prometheus.text(Metrics()).decode()
     exposed = re.findall(r"^# TYPE (lstmserve_\w+)", text, re.MULTILINE)
     # When a counter was made is no metric of its own.
@@ -188,7 +189,7 @@ def test_metrics_table() -> None:
 
 
 def test_settings_table() -> None:
-    rows = re.findall(r"^\| `LSTMSERVE_(\w+)` \| (\S+) \| (.*) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| `LSTMSERVE_(\w+)` \| (\S+) \| (.*) \|$", TEXT, re.MULTILINE)
     assert [name.lower() for name, _, _ in rows] == list(Settings.model_fields)
     for name, default, text in rows:
         field = Settings.model_fields[name.lower()]
@@ -200,21 +201,30 @@ def test_settings_table() -> None:
 def test_card_example() -> None:
     from lstm_serve.loading.sidecars.card import Card  # noqa: PLC0415 - where it is used
 
-    (example,) = blocks("json")
-    card = Card.model_validate_json(example)
-    table = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| .* \|$", README, re.MULTILINE)
+    for example in blocks("json"):
+        assert Card.model_validate_json(example).classes is not None
+    table = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| .* \|$", TEXT, re.MULTILINE)
     named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
     assert set(Card.model_fields) <= named
-    assert card.classes is not None
+
+
+def test_the_documentation_leads_to_what_is_there() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} leads to {link}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 140
 
 
 def test_layers_are_those_that_are_read() -> None:
-    (listed,) = re.findall(r"^Layers: (.*?)\.\n", README, re.DOTALL | re.MULTILINE)
+    (listed,) = re.findall(r"^Layers: (.*?)\.\n", TEXT, re.DOTALL | re.MULTILINE)
     assert re.split(r",\s+", listed) == list(TABLE)
 
 
 def test_activations_are_those_that_are_read() -> None:
-    (listed,) = re.findall(r"^Both take Keras' names: (.*?)\. ", README, re.DOTALL | re.MULTILINE)
+    (listed,) = re.findall(r"^Both take Keras' names: (.*?)\. ", TEXT, re.DOTALL | re.MULTILINE)
     assert {*re.findall(r"`(\w+)`", listed)} == {"hard_sigmoid", *UNAMBIGUOUS, *ACTIVATIONS}
 
 
