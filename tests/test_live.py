@@ -9,7 +9,7 @@ from kerasfiles import Layers, dense, lstm, numbers, save_sequential
 
 from lstm_serve import load_model
 from lstm_serve.errors import Unsupported
-from lstm_serve.serving.deployment import warm_up
+from lstm_serve.serving.warmup import warm_up
 
 CONV: dict[str, Any] = {"filters": 4, "kernel_size": 40}
 

@@ -1,0 +1,73 @@
+"""The warm-up: how long a full batch takes, in bounded time, and a first request that finds everything made."""
+
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from lstm_serve.engine.types import Array, Shape
+from lstm_serve.model.model import Model
+
+# A batch that takes longer is computed in a thread, so that health checks are answered meanwhile.
+LONGEST_ON_THE_LOOP = 0.010
+# How long a sequence of free length is taken to be at warm-up, or as many times twice that as the model needs.
+WARM_UP_TIMESTEPS = 32
+# What a warm-up may take: about so many multiplications for one row, and so many floats in one layer's output.
+WARM_UP_WORK = 1 << 31
+WARM_UP_FLOATS = 1 << 24
+# A step in time takes as long as so many multiplications, were there none in it.
+STEP = 10_000
+# More rows are not computed once some took so long; how long a full batch takes is reckoned from them.
+LONG_ENOUGH = 0.25
+
+
+def warm_up(model: Model, rows: int) -> float:
+    """Compute some rows, so that the first request finds everything made. Gives the seconds of a full batch.
+
+    They are reckoned where computing so many would take long.
+    """
+    shapes = _shapes(model)
+    work = _work(model, shapes)
+    if work > WARM_UP_WORK:
+        return rows * work / 1e9
+    floats = max(math.prod(size or 1 for size in shape) for shape in shapes)
+    some = min(rows, max(1, WARM_UP_FLOATS // floats))
+    shape = tuple(size or 1 for size in shapes[0])
+    model.forward(np.zeros((1, *shape), model.input_dtype))
+    n = 1
+    while True:
+        x = np.zeros((n, *shape), model.input_dtype)
+        seconds = _seconds(model, x)
+        if seconds * rows / n > LONGEST_ON_THE_LOOP:
+            seconds = min(seconds, _seconds(model, x))  # other work may have come between
+        if n == some or seconds > LONG_ENOUGH:
+            return seconds * rows / n
+        # A row alone takes longer than one among others: at once all where even so they would not take long.
+        n = some if seconds * some / n < LONG_ENOUGH else min(some, 8 * n)
+
+
+def _seconds(model: Model, x: Array) -> float:
+    start = time.perf_counter()
+    model.forward(x)
+    return time.perf_counter() - start
+
+
+def _shapes(model: Model) -> list[Shape]:
+    """The shapes of a row in the model, its free axes long enough for each layer to give something."""
+    for doubled in range(20):
+        steps = WARM_UP_TIMESTEPS << doubled
+        shapes = model.shapes_for(tuple(steps if size is None else size for size in model.input_shape))
+        if all(size is None or size > 0 for shape in shapes for size in shape):
+            break
+    return shapes
+
+
+def _work(model: Model, shapes: Sequence[Shape]) -> int:
+    """About how many multiplications a row takes: each step in time meets all of a layer's weights."""
+    work = 0
+    for layer, inputs in model.nodes:
+        (steps, *rest) = shapes[inputs[0].node + 1]
+        weights = sum(array.size for array in layer.weights.values())
+        work += ((steps or 1) if rest else 1) * (weights + STEP)
+    return work
