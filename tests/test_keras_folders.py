@@ -15,7 +15,7 @@ from serving import in_loop
 
 from lstm_serve import load_model
 from lstm_serve.errors import ModelError, UnreadableFile, WrongNumbers
-from lstm_serve.serving import reload
+from lstm_serve.serving import isolated_load
 from lstm_serve.serving.reload import fingerprint
 from lstm_serve.settings import Settings
 
@@ -109,7 +109,7 @@ def test_a_change_of_each_part_is_seen(tmp_path: Path) -> None:
 @in_loop
 async def test_it_is_read_aside_before_it_replaces_another(tmp_path: Path) -> None:
     folder = unpacked(tmp_path / "m")
-    await reload.try_aside(Settings(model=folder))
+    await isolated_load.try_aside(Settings(model=folder))
     os.truncate(folder / "model.weights.h5", 5000)
     with pytest.raises(ModelError, match="cut short"):
-        await reload.try_aside(Settings(model=folder))
+        await isolated_load.try_aside(Settings(model=folder))

@@ -31,8 +31,9 @@ from lstm_serve.engine.activations import SIGMOID
 from lstm_serve.engine.operations.pointwise import Activate, Unscaling
 from lstm_serve.errors import Incompatible, ModelError
 from lstm_serve.model.model import Feature, Node, Source
-from lstm_serve.serving import reload
-from lstm_serve.serving.reload import expect_same, fingerprint
+from lstm_serve.serving import isolated_load, reload
+from lstm_serve.serving.compatibility import expect_same
+from lstm_serve.serving.reload import fingerprint
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 
@@ -320,17 +321,17 @@ def test_a_closed_terminal_ends_the_service(tmp_path: Path) -> None:
 async def test_the_process_that_reads_aside_is_told_what_the_service_was_told(tmp_path: Path) -> None:
     path = tmp_path / 'of "Kéras".h5'
     shutil.copy(ASKER / "k215_weights.h5", path)
-    await reload.try_aside(Settings(model=path, recurrent_activation="sigmoid", output_activation="softmax"))
+    await isolated_load.try_aside(Settings(model=path, recurrent_activation="sigmoid", output_activation="softmax"))
     with pytest.raises(ModelError, match="output_activation"):
-        await reload.try_aside(Settings(model=path, recurrent_activation="sigmoid"))
+        await isolated_load.try_aside(Settings(model=path, recurrent_activation="sigmoid"))
 
 
 @in_loop
 async def test_the_process_that_reads_aside_has_room_for_what_the_setting_allows(tmp_path: Path) -> None:
     path = save_embedding(tmp_path / "m.h5", 240_000)
-    await reload.try_aside(Settings(model=path))
+    await isolated_load.try_aside(Settings(model=path))
     with pytest.raises(ModelError, match=r"need more than 256 MiB.*LSTMSERVE_MAX_MODEL_BYTES"):
-        await reload.try_aside(Settings(model=path, max_model_bytes=256 << 20))
+        await isolated_load.try_aside(Settings(model=path, max_model_bytes=256 << 20))
 
 
 # In the child, what it loads models with.
@@ -345,7 +346,7 @@ async def test_no_room_for_a_process_is_no_fault_of_the_file() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
     try:
         with pytest.raises(ModelError, match="no process could be started to read it: Too many open files"):
-            await reload.try_aside(Settings(model=ASKER / "k215_model.h5"))
+            await isolated_load.try_aside(Settings(model=ASKER / "k215_model.h5"))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -359,15 +360,15 @@ async def test_a_file_that_ends_the_process_that_reads_it(monkeypatch: pytest.Mo
         ("import os, signal; os.kill(os.getpid(), signal.SIGXCPU)", "took more than 120 seconds of a processor"),
         ("raise SystemExit(9)", "with status 9, which need not be the file's fault: see whether memory"),
         (
-            f"{OF_TRIAL} lstm_serve.loading.load.load_model = lambda **_: [0] * (1 << 60)\n{reload.TRIAL}",
+            f"{OF_TRIAL} lstm_serve.loading.load.load_model = lambda **_: [0] * (1 << 60)\n{isolated_load.TRIAL}",
             "more memory than",
         ),
         ("import time; time.sleep(3600)", "took more than 0.5 seconds"),
     ):
-        monkeypatch.setattr(reload, "TRIAL", does)
-        monkeypatch.setattr(reload, "MAX_TRIAL_SECONDS", 0.5 if "sleep" in does else 60)
+        monkeypatch.setattr(isolated_load, "TRIAL", does)
+        monkeypatch.setattr(isolated_load, "MAX_TRIAL_SECONDS", 0.5 if "sleep" in does else 60)
         with pytest.raises(ModelError, match=words):
-            await reload.try_aside(Settings(model=ASKER / "k215_model.h5"))
+            await isolated_load.try_aside(Settings(model=ASKER / "k215_model.h5"))
 
 
 @pytest.mark.parametrize(

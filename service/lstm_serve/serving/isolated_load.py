@@ -1,49 +1,79 @@
-"""A model file, read aside, by a child process that can be lost.
+"""A model file is read in a child process, which can be lost, before it is read in this one."""
 
-A damaged file can crash or stall the HDF5 library, which no exception handler sees. So a file that is to replace the
-one being served is first read here, under limits, where nothing of the web comes in.
-"""
-
+import asyncio
+import contextlib
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
-from lstm_serve.errors import ModelError
-from lstm_serve.formats import system_limits
+from lstm_serve.errors import ModelError, UnreadableFile
+from lstm_serve.serving.isolated_child import MAX_CPU_SECONDS
+from lstm_serve.settings import PREFIX, Settings
 
-# What the libraries reserve; and how many times the arrays' bytes reading takes at most: unpacked from a zip, read, and
-# once more while layers are made of them and golden predictions replayed.
-ADDRESS_SPACE = 2 << 30
-COPIES = 3
-MAX_CPU_SECONDS = 120
+MAX_TRIAL_SECONDS = 300
+MAX_KILL_SECONDS = 30
+
+# What a damaged file makes of the library that reads it.
+CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
+
+# The same code as this process runs, wherever it was started from.
+TRIAL = (
+    "import sys; sys.path[:] = sys.argv[2:]; from lstm_serve.serving.isolated_child import main; "
+    "sys.exit(main(sys.argv[1]))"
+)
 
 
-def main(arguments: str) -> int:
-    """Load the model and replay its golden predictions: 0 if it can be served, 3 and the reason on stdout if not.
-
-    `arguments` are load_model's, a JSON object, with the max_bytes that its limits follow.
-    """
-    told = json.loads(arguments)
-    system_limits.lower("RLIMIT_AS", ADDRESS_SPACE + COPIES * told["max_bytes"])
-    system_limits.lower("RLIMIT_CPU", MAX_CPU_SECONDS)
-    system_limits.lower("RLIMIT_CORE", 0)
-    _go_first()
-    from lstm_serve.loading.load import load_model  # noqa: PLC0415 - under the limits already
-
+async def try_aside(settings: Settings) -> None:
+    """Read the model in a child process with limits. Raises ModelError where that does not succeed."""
+    path = settings.model
     try:
-        load_model(**told)
-    except ModelError as error:
-        sys.stdout.write(str(error))
-        return 3
-    except MemoryError:
-        sys.stdout.write(f"{told['path']}: reading it needs more memory than there is for it")
-        return 3
-    return 0
-
-
-def _go_first() -> None:
-    """Where memory runs out, let it be this process that is ended and not the service, on Linux."""
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-c",
+            TRIAL,
+            json.dumps({"path": str(path), **settings.told}),
+            *sys.path,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            # What is in a damaged file need not meet a key.
+            env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+        )
+    except OSError as error:
+        raise ModelError(
+            f"{path}: no process could be started to read it: {error.strerror}. Have it read again once there is room"
+        ) from None
     try:
-        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
-    except OSError:
+        said, _ = await asyncio.wait_for(child.communicate(), MAX_TRIAL_SECONDS)
+    except TimeoutError:
+        raise took_too_long(path) from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            with contextlib.suppress(TimeoutError):  # what hangs in the kernel is not ended
+                await asyncio.wait_for(child.wait(), MAX_KILL_SECONDS)
+    if child.returncode == 0:
         return
+    reason = said.decode("utf-8", "replace")
+    raise ModelError(reason or f"{path}: reading it {_ended(child.returncode or 0)}")
+
+
+def took_too_long(path: Path) -> ModelError:
+    """Return the error of a model that is not read in time."""
+    return UnreadableFile(f"{path}: reading it took more than {MAX_TRIAL_SECONDS} seconds")
+
+
+def _ended(status: int) -> str:
+    """How a process ended, and whether that is the file's fault."""
+    if -status in CRASHES:
+        return f"ended a process by {signal.Signals(-status).name}: it is damaged"
+    if -status == signal.SIGXCPU:
+        return f"took more than {MAX_CPU_SECONDS} seconds of a processor"
+    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+    return (
+        f"ended a process {how}, which need not be the file's fault: see whether memory has run out (the kernel's log "
+        "tells of it) or open files (ulimit -n), then have it read again"
+    )

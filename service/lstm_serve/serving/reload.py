@@ -7,40 +7,23 @@ Whatever goes wrong on the way leaves the old model serving, and is told in the 
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
-import signal
-import sys
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from lstm_serve.engine.activations import SIGMOID, SOFTMAX
-from lstm_serve.engine.operations.pointwise import Unscaling
-from lstm_serve.errors import Incompatible, ModelError, SettingsError, UnreadableFile
-from lstm_serve.model.model import About, Model
-from lstm_serve.serving import isolated_load
+from lstm_serve.errors import ModelError, SettingsError, UnreadableFile
 from lstm_serve.serving.aside import Aside
+from lstm_serve.serving.compatibility import expect_same
 from lstm_serve.serving.deployment import Live, Loaded, load
-from lstm_serve.settings import PREFIX, Settings
+from lstm_serve.serving.isolated_load import MAX_TRIAL_SECONDS, took_too_long, try_aside
 
 log = logging.getLogger(__name__)
 
-MAX_TRIAL_SECONDS = 300
 MAX_SECONDS = 30  # of what is read besides: more than keys in a pipe are waited for
 MAX_REASON = 1000
 MAX_FILES = 10_000
-
-# What a damaged file makes of the library that reads it.
-CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
-
-# The same code as this process runs, wherever it was started from.
-TRIAL = (
-    "import sys; sys.path[:] = sys.argv[2:]; from lstm_serve.serving.isolated_load import main; "
-    "sys.exit(main(sys.argv[1]))"
-)
 
 Fingerprint = tuple[tuple[str, int, int, int, int, int], ...]
 
@@ -124,7 +107,7 @@ class Reloader:
             # A thread of its own: what it has worked with is freed when it ends.
             loaded = await self._reading.run(MAX_TRIAL_SECONDS, load, self._live.settings)
         except TimeoutError:
-            raise _took_too_long(self._path) from None
+            raise took_too_long(self._path) from None
         if await self._fingerprint() != now:
             raise UnreadableFile(f"{self._path}: has changed while it was read")
         expect_same(loaded.model, self._live.model)
@@ -153,103 +136,3 @@ def _status(path: Path) -> tuple[str, int, int, int, int, int] | None:
         return None
     # `cp -p` and `rsync --inplace -t` set the time of the last change to that of their source, but not of the status.
     return str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-async def try_aside(settings: Settings) -> None:
-    """Read the model in a child process with limits. Raises ModelError where that does not succeed."""
-    path = settings.model
-    try:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-c",
-            TRIAL,
-            json.dumps({"path": str(path), **settings.told}),
-            *sys.path,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            # What is in a damaged file need not meet a key.
-            env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
-        )
-    except OSError as error:
-        raise ModelError(
-            f"{path}: no process could be started to read it: {error.strerror}. Have it read again once there is room"
-        ) from None
-    try:
-        said, _ = await asyncio.wait_for(child.communicate(), MAX_TRIAL_SECONDS)
-    except TimeoutError:
-        raise _took_too_long(path) from None
-    finally:
-        if child.returncode is None:
-            child.kill()
-            with contextlib.suppress(TimeoutError):  # what hangs in the kernel is not ended
-                await asyncio.wait_for(child.wait(), MAX_SECONDS)
-    if child.returncode == 0:
-        return
-    reason = said.decode("utf-8", "replace")
-    raise ModelError(reason or f"{path}: reading it {_ended(child.returncode or 0)}")
-
-
-def _took_too_long(path: Path) -> ModelError:
-    return UnreadableFile(f"{path}: reading it took more than {MAX_TRIAL_SECONDS} seconds")
-
-
-def _ended(status: int) -> str:
-    """How a process ended, and whether that is the file's fault."""
-    if -status in CRASHES:
-        return f"ended a process by {signal.Signals(-status).name}: it is damaged"
-    if -status == signal.SIGXCPU:
-        return f"took more than {isolated_load.MAX_CPU_SECONDS} seconds of a processor"
-    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-    return (
-        f"ended a process {how}, which need not be the file's fault: see whether memory has run out (the kernel's log "
-        "tells of it) or open files (ulimit -n), then have it read again"
-    )
-
-
-def expect_same(new: Model, old: Model) -> None:
-    """Raise Incompatible where clients of the old model could not be clients of the new one.
-
-    A first card may name classes and features.
-    """
-    about, before = new.about, old.about
-    if old.origin.verified and not new.origin.verified:
-        raise Incompatible(
-            "the model being served is verified, and the new one is not: it has no golden predictions beside it. Put "
-            "them there, or start the service anew"
-        )
-    for what, came, expected in (
-        ("name", about.name, before.name),
-        ("kind", new.kind, old.kind),
-        ("input shape", new.input_shape, old.input_shape),
-        ("input type (float64 where its card has scaling)", new.input_dtype, old.input_dtype),
-        ("number of ids", new.id_limit, old.id_limit),
-        ("output shape", new.output_shape, old.output_shape),
-        ("output scaling", _unscaled(new), _unscaled(old)),
-        ("output as probabilities", _probable(new), _probable(old)),
-        ("classes", about.classes, about.classes if before.classes is None else before.classes),
-        ("features", _names(about), _names(about) if before.features is None else _names(before)),
-    ):
-        if came != expected:
-            raise Incompatible(
-                f"what clients rely on has changed, its {what}: {_in_short(expected)} before, {_in_short(came)} now. "
-                "Start the service anew for another model"
-            )
-
-
-def _unscaled(model: Model) -> bool:
-    return any(isinstance(node.operation, Unscaling) for node in model.nodes)
-
-
-def _probable(model: Model) -> bool:
-    return model.last_activation in {SOFTMAX, SIGMOID}
-
-
-def _names(about: About) -> tuple[str, ...] | None:
-    return None if about.features is None else tuple(feature.name for feature in about.features)
-
-
-def _in_short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 300 else f"{text[:300]}..."

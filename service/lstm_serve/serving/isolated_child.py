@@ -1,0 +1,49 @@
+"""A model file, read aside, by a child process that can be lost.
+
+A damaged file can crash or stall the HDF5 library, which no exception handler sees. So a file that is to replace the
+one being served is first read here, under limits, where nothing of the web comes in.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from lstm_serve.errors import ModelError
+from lstm_serve.formats import system_limits
+
+# What the libraries reserve; and how many times the arrays' bytes reading takes at most: unpacked from a zip, read, and
+# once more while layers are made of them and golden predictions replayed.
+ADDRESS_SPACE = 2 << 30
+COPIES = 3
+MAX_CPU_SECONDS = 120
+
+
+def main(arguments: str) -> int:
+    """Load the model and replay its golden predictions: 0 if it can be served, 3 and the reason on stdout if not.
+
+    `arguments` are load_model's, a JSON object, with the max_bytes that its limits follow.
+    """
+    told = json.loads(arguments)
+    system_limits.lower("RLIMIT_AS", ADDRESS_SPACE + COPIES * told["max_bytes"])
+    system_limits.lower("RLIMIT_CPU", MAX_CPU_SECONDS)
+    system_limits.lower("RLIMIT_CORE", 0)
+    _go_first()
+    from lstm_serve.loading.load import load_model  # noqa: PLC0415 - under the limits already
+
+    try:
+        load_model(**told)
+    except ModelError as error:
+        sys.stdout.write(str(error))
+        return 3
+    except MemoryError:
+        sys.stdout.write(f"{told['path']}: reading it needs more memory than there is for it")
+        return 3
+    return 0
+
+
+def _go_first() -> None:
+    """Where memory runs out, let it be this process that is ended and not the service, on Linux."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
+    except OSError:
+        return
