@@ -24,12 +24,12 @@ class Turns:
 class Turn:
     """A request's: to be begun where its body is large, and ended, begun or not."""
 
-    __slots__ = ("_mine", "_seconds", "_turns")
+    __slots__ = ("_seconds", "_turns", "begun")
 
     def __init__(self, turns: Turns, seconds: float) -> None:
         """It is waited for so many seconds."""
         self._turns, self._seconds = turns, seconds
-        self._mine = False
+        self.begun = False
 
     async def begin(self) -> None:
         """Wait for it. Raises QueueFull where too many do, or DeadlinePassed."""
@@ -44,17 +44,16 @@ class Turn:
             raise DeadlinePassed("the deadline passed while the body waited to be decoded") from None
         finally:
             turns.waiting -= 1
-        self._mine = True
+        self.begun = True
         await self.pause()
 
     async def pause(self) -> None:
-        """Let the loop do everything else; nothing where the turn was not begun."""
-        if self._mine:
-            for _ in range(PAUSE):
-                await asyncio.sleep(0)
+        """Let the loop do everything else: of a turn that was begun."""
+        for _ in range(PAUSE):
+            await asyncio.sleep(0)
 
     def end(self) -> None:
         """Let the next one have it."""
-        if self._mine:
-            self._mine = False
+        if self.begun:
+            self.begun = False
             self._turns.lock.release()

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import cached_property
 from inspect import get_annotations
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol, cast
@@ -98,7 +99,8 @@ class PostRoute(APIRoute):
                 batcher.check_room(rows_at_a_glance(raw, headers, live.model))
             body = self.decode(raw, headers, live)
             del raw  # it may wait long for its answer
-            await turn.pause()
+            if turn.begun:
+                await turn.pause()
             answer = await cast("Endpoint", self.endpoint)(body, Request(scope, receive))
         finally:
             turn.end()
@@ -111,7 +113,7 @@ class PostRoute(APIRoute):
         expect_json(headers, raw)
         return self.body_type.parse(raw)
 
-    @property
+    @cached_property
     def body_type(self) -> type[Body]:
         """The type of the endpoint's body."""
         return cast("type[Body]", get_annotations(cast("Endpoint", self.endpoint))["body"])
@@ -230,7 +232,8 @@ async def _arrays(body: Decoded, model: Model, turn: Turn) -> list[Array]:
     arrays = []
     for x in body.arrays(model.input_dtype):
         arrays.append(x)
-        await turn.pause()
+        if turn.begun:
+            await turn.pause()
     turn.end()
     if len(arrays) == 1:
         return arrays
