@@ -129,6 +129,42 @@ def test_keras_may_not_be_farther_from_the_exact_answer_than_four_times_as_far(t
         replayed(path, x_of(), y)
 
 
+def with_a_wild_row(path: Path) -> tuple[Path, Array]:
+    """A SimpleRNN that makes differences large where the input is small, and forgets them where it is large."""
+    rnn = [np.full((1, UNITS), 8, np.float32), drawn(1, UNITS, UNITS) * np.float32(6 / UNITS**0.5)]
+    layers: Layers = [
+        ("SimpleRNN", {"units": UNITS, "activation": "tanh"}, [*rnn, np.zeros(UNITS, np.float32)]),
+        ("Dense", {"units": 1, "activation": "linear"}, [drawn(3, UNITS, 1) / 8, np.zeros(1, np.float32)]),
+    ]
+    x = np.full((8, 20, 1), 30, np.float32) + drawn(5, 8, 20, 1)
+    x[3] = drawn(6, 20, 1) / 8
+    return save_sequential(path, layers, [20, 1]), x
+
+
+def test_a_row_gains_no_slack_from_one_that_is_ill_conditioned(tmp_path: Path) -> None:
+    path, x = with_a_wild_row(tmp_path / "m.h5")
+    model = load_model(path)
+    exactly = exact.answers(model, x)
+    y = 2 * exactly - model.predict(x)
+    apart = (np.abs(exactly - y) / np.maximum(1, np.abs(y))).ravel()
+    assert apart[3] > 2e-5
+    assert np.delete(apart, 3).max() < 1e-6
+    origin = replayed(path, x, y).origin
+    assert origin.rounding == pytest.approx(apart[3], rel=1e-6)
+    y[np.arange(8) != 3] += apart[3] / 2
+    with pytest.raises(WrongNumbers, match=r"\(row [0124567]\); 1e-05 is allowed.* more than float32 explains"):
+        replayed(path, x, y)
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_a_row_is_not_refused_because_ours_happens_to_be_near_the_exact_answer(tmp_path: Path, seed: int) -> None:
+    """One number a row: of 32 some are by chance a tenth as far from the exact answer here as in Keras."""
+    path = chaotic(tmp_path / "m.h5")
+    x = drawn(seed, 32, 20, 3)
+    y = exact.nudged(load_model(path), 100 + seed).predict(x)
+    assert replayed(path, x, y).origin.rounding is not None
+
+
 def test_a_model_beyond_all_telling_is_refused_for_that(tmp_path: Path) -> None:
     path = chaotic(tmp_path / "m.h5", timesteps=60)
     y, far = keras_like(load_model(path), x_of(60))

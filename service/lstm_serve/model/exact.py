@@ -1,5 +1,6 @@
 """The same model in float64, which says how far float32 is from the exact answer: its own, and Keras'."""
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -10,19 +11,32 @@ from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.types import Array, Mask
 from lstm_serve.model.model import Model, Node
 
+AnyArray = npt.NDArray[Any]
+
 
 def answers(model: Model, x: Array) -> npt.NDArray[np.float64]:
     """x (n, *input_shape) -> float64 (n, *output_shape), from float32 weights and inputs as they are.
 
     As slow as it is exact: for the golden predictions alone. x is as `Model.checked` gives it.
     """
-    nodes = [Node(_widened(layer), inputs) for layer, inputs in model.nodes]
+    nodes = _changed(model, _wide).nodes
     rows = model.rows_at_once(x.shape[1:])
     with np.errstate(all="ignore"):
         return np.concatenate([_run(nodes, x[start : start + rows]) for start in range(0, len(x), rows)])
 
 
-def _run(nodes: list[Node], x: Array) -> Array:
+def nudged(model: Model, seed: int) -> Model:
+    """The model with each weight about one rounding of float32 off: as far off as its answers are by rounding."""
+    rng = np.random.default_rng(seed)
+
+    def nudge(array: AnyArray) -> AnyArray:
+        off = np.float32(2**-23) * rng.integers(-1, 2, array.shape).astype(np.float32)
+        return array + array * off if array.dtype == np.float32 else array
+
+    return _changed(model, nudge)
+
+
+def _run(nodes: tuple[Node, ...], x: Array) -> Array:
     values: list[tuple[Array, ...]] = [(_wide(x),)]
     masks: list[tuple[Mask, ...]] = [(None,)]
     for operation, inputs in nodes:
@@ -35,17 +49,21 @@ def _run(nodes: list[Node], x: Array) -> Array:
     return values[-1][0]
 
 
-def _wide(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _wide(array: AnyArray) -> AnyArray:
     return array.astype(np.float64) if array.dtype == np.float32 else array
 
 
-def _widened(value: Any) -> Any:  # noqa: ANN401 - what a layer's field holds
-    """A layer, or what is in its fields, with float64 in place of float32."""
+def _changed(model: Model, change: Callable[[AnyArray], AnyArray]) -> Model:
+    return replace(model, nodes=tuple(Node(_through(layer, change), inputs) for layer, inputs in model.nodes))
+
+
+def _through(value: Any, change: Callable[[AnyArray], AnyArray]) -> Any:  # noqa: ANN401 - what a layer's field holds
+    """A layer, or what is in its fields, with each of its arrays changed."""
     if isinstance(value, np.ndarray):
-        return _wide(value)
+        return change(value)
     if isinstance(value, tuple):
-        made = map(_widened, value)
+        made = [_through(each, change) for each in value]
         return value._make(made) if hasattr(value, "_make") else tuple(made)
     if is_dataclass(value) and not isinstance(value, type | Activation):
-        return replace(value, **{field.name: _widened(getattr(value, field.name)) for field in fields(value)})
+        return replace(value, **{field.name: _through(getattr(value, field.name), change) for field in fields(value)})
     return value
