@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 
 from lstm_serve import load_model
 from lstm_serve.errors import ModelError, WrongNumbers
-from lstm_serve.loading.sidecars.card import Card, read
+from lstm_serve.loading.sidecars import card as cards
+from lstm_serve.loading.sidecars.card import Card
+from lstm_serve.model.files import ModelFiles
 
 GOLDEN = Path(__file__).parent / "golden" / "asker"
+
+
+def read(model: Path) -> Card:
+    return cards.read(ModelFiles.of(model))
 
 
 def write(folder: Path, card: Any) -> Path:

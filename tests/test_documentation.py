@@ -166,12 +166,13 @@ class Scaler:
 @pytest.mark.parametrize("kind", ["standard", "min and max"])
 def test_the_card_of_a_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     from lstm_serve.loading.sidecars.card import read  # noqa: PLC0415 - where it is used
+    from lstm_serve.model.files import ModelFiles  # noqa: PLC0415 - the same
 
     monkeypatch.chdir(tmp_path)
     scaler, frame = Scaler([32.1, 4.4] if kind == "standard" else [0.003, 0.05], [-3.1, 12.5], kind), Frame()
     (block,) = (block for block in blocks("python") if "scaler" in block)
     exec(block, {"numpy": np, "scaler": scaler, "frame": frame})  # noqa: S102 - the documentation's own
-    card = read(tmp_path / "my_model.h5")
+    card = read(ModelFiles.of(tmp_path / "my_model.h5"))
     assert card.columns is not None
     assert tuple(column.name for column in card.columns) == frame.columns
     assert card.scaling is not None

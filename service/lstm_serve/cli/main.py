@@ -169,6 +169,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from lstm_serve.explain import trace
     from lstm_serve.loading.load import resolve
     from lstm_serve.loading.sidecars import golden
+    from lstm_serve.model.files import ModelFiles
     from lstm_serve.scoring import inputs
 
     if arguments.step is not None and arguments.trace is None:
@@ -178,7 +179,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     path = resolve(Path(arguments.model))
     missed = None
     try:
-        model = golden.replay(model, path)
+        model = golden.replay(model, ModelFiles.of(path))
     except ModelError as error:
         missed = type(error)(f"{path}: {error}")
     if arguments.trace is None:

@@ -15,7 +15,7 @@ from lstm_serve.explain import hdf5_paths, numpy_program
 from lstm_serve.explain.describe import registry
 from lstm_serve.explain.describe.description import axes
 from lstm_serve.formats.text import shown
-from lstm_serve.loading.sidecars import card, golden
+from lstm_serve.model.files import ModelFiles, look_alikes
 from lstm_serve.model.model import INPUT, TOLERANCE, Model, Source
 
 WIDTH = 98
@@ -51,14 +51,14 @@ def loading(path: Path, told: Mapping[str, Any]) -> str:
 
 def _known(model: Model, path: Path, missed: ModelError | None) -> list[str]:
     origin, about = model.origin, model.about
-    beside = card.path_of(path)
+    files = ModelFiles.of(path)
     facts = [
         ("file", shown(str(path), 200)),
         ("format", origin.format),
         ("saved by", _saved_by(model)),
         ("sha256", origin.sha256),
         *([] if origin.told_sha256 is None else [("digest", f"{origin.digest}, with what the card or a file says")]),
-        ("card", f"{'' if beside.exists() else 'none: there is no file '}{shown(beside.name, 200)}"),
+        ("card", _beside(files, files.card)),
         ("name", f"{about.name}, version {about.version}"),
         *([] if about.description is None else [("about", shown(about.description, 1000))]),
         ("input", f"{axes((None, *model.input_shape))}, None being the batch; {_input(model)}"),
@@ -79,13 +79,22 @@ def _known(model: Model, path: Path, missed: ModelError | None) -> list[str]:
     return lines + _verified(model, path, missed)
 
 
+def _beside(files: ModelFiles, meant: Path) -> str:
+    """One of the files beside a model, or that it is not there, and what may have been meant as it."""
+    name = shown(meant.name, 200)
+    if meant.exists():
+        return name
+    others = ", ".join(shown(other.name, 200) for other in look_alikes(files, meant))
+    return f"none: there is no file {name}{others and f' (there is {others}, which is not read)'}"
+
+
 def _saved_by(model: Model) -> str:
     keras = model.origin.keras
     return "a Keras whose version the file does not tell" if keras is None else f"Keras {keras}"
 
 
 def _verified(model: Model, path: Path, missed: ModelError | None) -> list[str]:
-    origin, beside = model.origin, shown(golden.path_of(path).name, 200)
+    origin, beside = model.origin, shown(ModelFiles.of(path).golden.name, 200)
     if missed is not None:
         gave = "THIS MODEL DOES NOT GIVE WHAT KERAS GAVE"
         why = gave if isinstance(missed, WrongNumbers) else "ITS GOLDEN PREDICTIONS CANNOT BE READ"

@@ -21,11 +21,12 @@ from lstm_serve.loading.contents import Contents
 from lstm_serve.loading.files import checkpoint, detect, keras_v3, saved_model
 from lstm_serve.loading.sidecars import architecture_json as described_beside
 from lstm_serve.loading.sidecars import card as cards
-from lstm_serve.loading.sidecars import golden
+from lstm_serve.loading.sidecars import golden, misnamed
 from lstm_serve.loading.sidecars.architecture_json import Described
 from lstm_serve.loading.sidecars.card import Card
 from lstm_serve.loading.weights import infer_architecture
 from lstm_serve.loading.weights.infer_architecture import GIVE_ARCHITECTURE
+from lstm_serve.model.files import GOLDEN, ModelFiles
 from lstm_serve.model.model import Model, Origin
 
 
@@ -47,15 +48,16 @@ def load_model(  # noqa: PLR0913 - a keyword each
     """
     path = Path(path)
     try:
-        path = resolve(path)
+        files = ModelFiles.of(resolve(path))
+        misnamed.check(files)
         card = _told(
-            cards.read(path),
+            cards.read(files),
             recurrent_activation=recurrent_activation,
             output_activation=output_activation,
             return_sequences=return_sequences,
         )
-        model = _load(path, card, Budget(max_bytes))
-        return golden.replay(model, path) if replay else model
+        model = _load(files, card, Budget(max_bytes))
+        return golden.replay(model, files) if replay else model
     except ModelError as error:
         raise type(error)(printable(f"{path}: {error}")) from error
     except RecursionError:
@@ -76,7 +78,7 @@ def resolve(path: Path) -> Path:
             raise UnreadableFile("is a part of a SavedModel; name the folder that it is in")
         if path.name in keras_v3.PARTS and all((path.parent / name).is_file() for name in keras_v3.PARTS):
             raise UnreadableFile("is a part of a model that Keras saved as a folder; name the folder that it is in")
-        if path.name.endswith(golden.SUFFIX):
+        if path.name.endswith(GOLDEN):
             raise UnreadableFile("holds golden predictions, by its name; name the model that they are of")
     except OSError as error:
         raise UnreadableFile(f"cannot be read: {error.strerror or error}") from None
@@ -94,9 +96,9 @@ def _told(card: Card, **said: str | bool | None) -> Card:
     return card.model_copy(update=update)
 
 
-def _load(path: Path, card: Card, budget: Budget) -> Model:
+def _load(files: ModelFiles, card: Card, budget: Budget) -> Model:
     try:
-        sha256, contents = _read(path, budget)
+        sha256, contents = _read(files.model, budget)
     except FileNotFoundError:
         raise UnreadableFile("there is no such file") from None
     except PermissionError:
@@ -104,11 +106,11 @@ def _load(path: Path, card: Card, budget: Budget) -> Model:
         raise UnreadableFile(f"cannot be read by this process{user}") from None
     except OSError as error:
         raise UnreadableFile(f"cannot be read: {error.strerror or error}") from None
-    described = None if contents.config is not None else described_beside.read(card, path)
+    described = None if contents.config is not None else described_beside.read(card, files)
     wiring, arrays, keras, assumed = _wired(contents, card, described)
     assembled = assemble(wiring, arrays, keras, card.timesteps)
     origin = Origin(
-        file=printable(path.name),
+        file=printable(files.model.name),
         sha256=sha256,
         format=contents.format,
         keras=keras.text,
@@ -119,7 +121,9 @@ def _load(path: Path, card: Card, budget: Budget) -> Model:
         told_sha256=digest.of(sha256, card, described),
     )
     by_itself = described is None and contents.config is None  # then the architecture was made of what was said
-    return apply_card.model(assembled, origin, card, path, from_logits=None if by_itself else card.output_activation)
+    return apply_card.model(
+        assembled, origin, card, files.model, from_logits=None if by_itself else card.output_activation
+    )
 
 
 def _read(path: Path, budget: Budget) -> tuple[str, Contents]:

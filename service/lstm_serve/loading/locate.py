@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.loading.files import detect, keras_v3
-from lstm_serve.loading.sidecars import golden
+from lstm_serve.model.files import GOLDEN
 
 MAX_ENTRIES = 10_000
 
@@ -22,7 +22,7 @@ def model_in(folder: Path) -> Path:
     names = {entry.name for entry in entries}
     if "saved_model.pb" in names or keras_v3.is_folder(names):
         return folder.absolute()  # what "." is called, its card and golden predictions are
-    models = sorted(entry for entry in entries if not entry.name.endswith(golden.SUFFIX) and detect.is_model(entry))
+    models = sorted(entry for entry in entries if not entry.name.endswith(GOLDEN) and detect.is_model(entry))
     if len(models) > 1:
         listed = ", ".join(model.name for model in models[:10])
         raise UnreadableFile(f"is a folder with {len(models)} models ({listed[:200]}); name one of them")

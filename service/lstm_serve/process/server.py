@@ -24,7 +24,7 @@ import uvicorn
 from lstm_serve.errors import SettingsError
 from lstm_serve.formats import system_limits
 from lstm_serve.loading.load import resolve
-from lstm_serve.loading.sidecars.card import stem_of
+from lstm_serve.model.files import ModelFiles
 from lstm_serve.process.admin import Admin
 from lstm_serve.process.connection import Protocol
 from lstm_serve.process.event_loop import listen, new_loop
@@ -184,8 +184,7 @@ def welcome(settings: Settings, port: int) -> list[str]:
     """What to tell a person who has started the service: where its API is described, and a request to try."""
     host = ANY_HOST.get(settings.host, f"[{settings.host}]" if ":" in settings.host else settings.host)
     url = f"http{'s' * (settings.tls_certfile is not None)}://{host}:{port}"
-    model = resolve(settings.model)
-    example = model.with_name(f"{stem_of(model)}.example.json")
+    example = ModelFiles.of(resolve(settings.model)).example
     restricted = settings.api_keys is not None or settings.api_keys_file is not None
     key = " -H 'Authorization: Bearer KEY'" * restricted
     docs = " (it needs a key, unless --open-docs)" * (restricted and not settings.open_docs)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from lstm_serve.errors import Unsupported
 from lstm_serve.loading.load import load_model, resolve
-from lstm_serve.loading.sidecars import golden
+from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
 from lstm_serve.serving.memory_budget import Inflight
@@ -30,7 +30,7 @@ class Loaded(NamedTuple):
     model: Model
     load_seconds: float
     batch_seconds: float
-    golden: str  # the path of its golden predictions, be they there or not
+    files: ModelFiles
 
     @property
     def slow(self) -> bool:
@@ -49,8 +49,7 @@ def load(settings: Settings) -> Loaded:
             f"{settings.model.name}: computing {settings.max_batch_rows} rows needs more memory than there is; "
             "lower max_batch_rows"
         ) from None
-    beside = golden.path_of(resolve(settings.model))
-    return Loaded(model, time.perf_counter() - start, batch_seconds, str(beside))
+    return Loaded(model, time.perf_counter() - start, batch_seconds, ModelFiles.of(resolve(settings.model)))
 
 
 class Live:
@@ -103,10 +102,20 @@ class Live:
             loaded.batch_seconds * 1000,
             "on the event loop" if self.batcher.executor is None else "in a thread",
         )
+        card, golden = loaded.files.card, loaded.files.golden
+        if card.exists():
+            log.info("its card is %s", card)
+        else:
+            log.info("it has no card: there is no %s", card)
         for assumption in origin.assumed:
             log.warning("assumed: %s", assumption)
         if origin.verified:
-            log.info("it reproduces %d golden predictions to %.1e", origin.golden_rows, origin.golden_difference)
+            log.info(
+                "it reproduces %d golden predictions in %s to %.1e",
+                origin.golden_rows,
+                golden,
+                origin.golden_difference,
+            )
             if origin.rounding is not None:
                 log.warning(
                     "float32 is not enough for 1e-5 in this model: Keras' own answers are up to %.1e from those of "
@@ -118,7 +127,7 @@ class Live:
             log.warning(
                 "not verified: there are no golden predictions. Make them where Keras is: "
                 "y = model.predict(x); np.savez(%r, x=x, y=y)",
-                loaded.golden,
+                str(golden),
             )
 
     def start(self) -> None:

@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from lstm_serve.errors import ModelError, SettingsError, UnreadableFile
+from lstm_serve.model.files import around
 from lstm_serve.serving.aside import Aside
 from lstm_serve.serving.compatibility import expect_same
 from lstm_serve.serving.deployment import Live, Loaded, load
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 MAX_SECONDS = 30  # of what is read besides: more than keys in a pipe are waited for
 MAX_REASON = 1000
-MAX_FILES = 10_000
 
 Fingerprint = tuple[tuple[str, int, int, int, int, int], ...]
 
@@ -115,18 +114,12 @@ class Reloader:
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """What tells of a change of a model's files, symbolic links followed: of each its name, identity, size and times.
-
-    They are what begins as the model's own name does, all JSON beside it, where a card may name any as architecture,
-    and if the model is a folder what is in it.
-    """
-    first = path.name.partition(".")[0]
+    """What tells of a change of a model's files: of each its name, identity, size and times. Links are followed."""
     try:
-        beside = [file for file in path.parent.iterdir() if file.name.startswith(first) or file.suffix == ".json"]
-        within = list(islice(path.rglob("*"), MAX_FILES)) if path.is_dir() else []
+        files = around(path)
     except OSError:
         return ()
-    return tuple(sorted(found for file in beside + within if (found := _status(file)) is not None))
+    return tuple(sorted(found for file in files if (found := _status(file)) is not None))
 
 
 def _status(path: Path) -> tuple[str, int, int, int, int, int] | None:

@@ -7,7 +7,8 @@ from lstm_serve.errors import UnreadableFile
 from lstm_serve.formats.folder import opened
 from lstm_serve.formats.text import decode
 from lstm_serve.loading.config.options import KERAS_3, KerasVersion, check_nesting, parse
-from lstm_serve.loading.sidecars.card import Card, stem_of
+from lstm_serve.loading.sidecars.card import Card
+from lstm_serve.model.files import ModelFiles, look_alikes
 
 MAX_BYTES = 4 << 20
 
@@ -19,8 +20,8 @@ class Described(NamedTuple):
     keras: KerasVersion | None
 
 
-def read(card: Card, path: Path) -> Described | None:
-    """The architecture of the weights at `path`: what their card says, else `<stem>.json` where it is Keras' own."""
+def read(card: Card, files: ModelFiles) -> Described | None:
+    """The architecture of weights: what their card says, else `<stem>.json` where it is Keras' own."""
     given: Any = card.architecture
     if isinstance(given, str) and given.lstrip("\ufeff \t\r\n").startswith(("{", '"')):
         given = parse_model(given.encode(errors="surrogatepass"), "its card's architecture") or {}
@@ -34,13 +35,28 @@ def read(card: Card, path: Path) -> Described | None:
     if given is not None:
         if Path(given).name != given:
             raise UnreadableFile(f"its card names the architecture {given[:100]!r}: give a file beside it")
-        described = _read(path.with_name(given))
+        described = _read(files.model.with_name(given))
         if described is None:
             raise UnreadableFile(f"its architecture {given[:100]!r} is not there, or is no model's JSON")
         return described
-    stem = path.name.removesuffix(".weights.h5") if path.name.endswith(".weights.h5") else stem_of(path)
-    beside = path.with_name(f"{stem}.json")
-    return None if beside == path else _read(beside)
+    return None if files.architecture == files.model else _beside(files)
+
+
+def _beside(files: ModelFiles) -> Described | None:
+    for other in look_alikes(files, files.architecture):
+        if _is_architecture(other.path):
+            raise UnreadableFile(
+                f"there is {other.name}, an architecture that is not read under this name. Call it "
+                f"{files.architecture.name} if it is of these weights, or take it away"
+            )
+    return _read(files.architecture)
+
+
+def _is_architecture(path: Path) -> bool:
+    try:
+        return _read(path) is not None
+    except UnreadableFile:
+        return False
 
 
 def _read(path: Path) -> Described | None:

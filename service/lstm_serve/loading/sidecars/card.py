@@ -17,6 +17,7 @@ from lstm_serve.formats.folder import opened
 from lstm_serve.formats.text import without_mark
 from lstm_serve.loading.sidecars import scaling as scalings
 from lstm_serve.loading.sidecars.scaling import ScalingCard
+from lstm_serve.model.files import ModelFiles, stem_of
 from lstm_serve.model.model import Feature
 
 MAX_BYTES = 4 << 20
@@ -93,11 +94,6 @@ class Card(_Part):
         return self
 
 
-def stem_of(model: Path) -> str:
-    """What the files beside a model are called by: a file's name without extension; a folder's, which may have dots."""
-    return model.name if model.is_dir() else model.stem
-
-
 def called(model: Path) -> tuple[str, str]:
     """The name and the version of a model without a card: a numbered folder is a version, as for KServe."""
     folder = model.absolute() if model.is_dir() else model.absolute().parent
@@ -106,14 +102,20 @@ def called(model: Path) -> tuple[str, str]:
     return name or stem_of(model), version or "1"
 
 
-def path_of(model: Path) -> Path:
-    """Where the card of a model lies: x.h5 has x.card.json."""
-    return model.with_name(f"{stem_of(model)}.card.json")
-
-
-def read(model: Path) -> Card:
+def read(files: ModelFiles) -> Card:
     """The card beside a model; an empty one where there is none. Raises UnreadableFile with what is wrong."""
-    path = path_of(model)
+    return _read(files.card)
+
+
+def is_card(path: Path) -> bool:
+    """Whether a file of another name holds a card, and not an empty one."""
+    try:
+        return bool(_read(path).model_fields_set)
+    except UnreadableFile:
+        return False
+
+
+def _read(path: Path) -> Card:
     try:
         with opened(path) as file:
             data = file.read(MAX_BYTES + 1)

@@ -1,7 +1,6 @@
 """The golden predictions, `<stem>.golden.npz`: inputs `x` and what Keras answered, `y`. Replayed at load."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,10 @@ from lstm_serve.engine.operations.pointwise import Scaling
 from lstm_serve.errors import InvalidInput, UnreadableFile, WrongNumbers
 from lstm_serve.formats.folder import opened
 from lstm_serve.formats.npy import AnyArray, read_npz
-from lstm_serve.loading.sidecars.card import stem_of
 from lstm_serve.model import exact as exactly
+from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
 
-SUFFIX = ".golden.npz"
 # The 0 is of whoever counts a model's inputs and outputs; what else the file holds is not looked at.
 NAMES = ("x", "y", "x0", "y0")
 
@@ -29,18 +27,13 @@ NUDGES = 7
 Answers = npt.NDArray[np.floating[Any]]
 
 
-def path_of(model: Path) -> Path:
-    """Where the golden predictions of a model lie: x.h5 has x.golden.npz."""
-    return model.with_name(f"{stem_of(model)}{SUFFIX}")
-
-
-def replay(model: Model, path: Path) -> Model:
+def replay(model: Model, files: ModelFiles) -> Model:
     """The model, with the replay on record in its origin; unchanged where it has no golden predictions.
 
     They are what Keras answered: what the card does after the last layer is left out. Raises WrongNumbers, saying by
     how much, where the model misses one by more than its tolerance, and it is not float32 that is to blame.
     """
-    golden = path_of(path)
+    golden = files.golden
     try:
         with opened(golden) as file:
             arrays = read_npz(file, only=NAMES)

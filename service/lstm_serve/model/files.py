@@ -1,0 +1,96 @@
+"""What belongs to a model by its name: how its card, its golden predictions and its architecture are called."""
+
+import os
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Self
+
+CARD, GOLDEN, ARCHITECTURE = ".card.json", ".golden.npz", ".json"
+WEIGHTS = ".weights.h5"
+EXAMPLE = ".example.json"
+
+# What a model's file is called; a folder may be one too.
+MODELS = frozenset({".h5", ".hdf5", ".keras", ".npz", ".index"})
+MAX_ENTRIES = 10_000
+
+
+class ModelFiles(NamedTuple):
+    """A model's file or folder, and what lies beside it, be it there or not.
+
+    `architecture` is for weights alone; `example` is an input to try.
+    """
+
+    model: Path
+    card: Path
+    golden: Path
+    architecture: Path
+    example: Path
+
+    @classmethod
+    def of(cls, model: Path) -> Self:
+        """Those of a model. They are called by a file's name without extension, by a folder's, which may have dots."""
+        stem = stem_of(model)
+        bare = stem.removesuffix(".weights") if model.name.endswith(WEIGHTS) else stem
+        card, golden, example = (model.with_name(stem + suffix) for suffix in (CARD, GOLDEN, EXAMPLE))
+        return cls(model, card, golden, model.with_name(bare + ARCHITECTURE), example)
+
+
+class LookAlike(NamedTuple):
+    """A file that is not read, and whose name is nearly that of one beside a model.
+
+    `name` is as seen from the model's folder; `named_after` says whether the model's own name is in it.
+    """
+
+    path: Path
+    name: str
+    named_after: bool
+
+
+def stem_of(model: Path) -> str:
+    """What the files beside a model are called by."""
+    return model.name if model.is_dir() else model.stem
+
+
+def look_alikes(files: ModelFiles, meant: Path) -> list[LookAlike]:
+    """Files that may have been meant as `meant`, one of `files`, where that is not there; none of another model's.
+
+    They are its name in another case, the model's name with its extension or without .weights.h5 before the same
+    ending, and the ending alone; in the model itself too, where that is a folder.
+    """
+    if os.path.lexists(meant):
+        return []
+    model = files.model
+    ending = next(ending for ending in (CARD, GOLDEN, ARCHITECTURE) if meant.name.endswith(ending))
+    stems = {meant.name.removesuffix(ending), model.name, stem_of(model), model.name.removesuffix(WEIGHTS)}
+    named_after = {(stem + ending).casefold() for stem in stems}
+    beside, within = _entries(model.parent), _entries(model) if model.is_dir() else []
+    owned = {
+        path
+        for other in beside
+        if other != model and (other.suffix in MODELS or other.is_dir())
+        for path in ModelFiles.of(other)[1:]
+    }
+    found = []
+    for entry in sorted({*beside, *within} - owned - {*files}):
+        name = entry.name.casefold()
+        if name in named_after or name == ending[1:]:
+            found.append(LookAlike(entry, entry.relative_to(model.parent).as_posix(), name in named_after))
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(islice(folder.iterdir(), MAX_ENTRIES))
+    except OSError:
+        return []
+
+
+def around(path: Path) -> list[Path]:
+    """The files of which a change may be one of the model that `path` stands for; those in it, if it is a folder.
+
+    They are what begins as the model's own name does, and all JSON beside it, where a card may name any as
+    architecture. Raises OSError.
+    """
+    first = path.name.partition(".")[0]
+    beside = [file for file in path.parent.iterdir() if file.name.startswith(first) or file.suffix == ARCHITECTURE]
+    return beside + (list(islice(path.rglob("*"), MAX_ENTRIES)) if path.is_dir() else [])
