@@ -162,6 +162,19 @@ async def test_a_full_queue_is_a_429_at_once() -> None:
 
 
 @in_loop
+async def test_marks_in_the_names_make_no_rows(tmp_path: Path) -> None:
+    names = ["a [m/s2]", "b {[", "c [["]
+    app = app_of(beside(tmp_path, "binary", {"features": names}), max_queue_rows=4, max_rows=4)
+    step = dict.fromkeys(names, 0.5)
+    live = live_of(app)
+    steps, features = [size or 0 for size in live.model.input_shape]
+    body = many([[step] * steps])
+    async with started(app):
+        live.batcher.submit(live.model, np.zeros((3, steps, features), np.float32), time.monotonic() + PATIENCE)
+        assert (await call(app, "/predict/batch", body)).status == 200
+
+
+@in_loop
 async def test_bytes_in_flight_are_bounded_and_given_back() -> None:
     app = app_of(max_inflight_bytes=len(GOOD))
     live = live_of(app)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lstm_serve.errors import InvalidInput, Malformed, TooLarge
 from lstm_serve.model.model import Feature
+from lstm_serve.web.json_structure import count_marks, structure
 from lstm_serve.web.nested_lists import HEAVY, one_and_many
 
 One, Many = one_and_many(model_of(Echo(), (2, 3)), max_rows=4)
@@ -261,6 +262,42 @@ def test_a_large_body_by_name_is_no_heavy_one_and_others_are() -> None:
             many.parse(b'{"sequences":[' + filler * 90_000 + b"0]}")
     with pytest.raises(InvalidInput, match='the key "sequences" alone'):
         many.parse(json.dumps({str(k): 0 for k in range(90_000)}).encode())
+
+
+MARKED = ("a [m/s2], x", "b ]}", 'c {{[[,,"" \\')
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_marks_in_the_names_are_none_of_the_structure(*, ascii_only: bool) -> None:
+    about = replace(ECHO.about, features=tuple(Feature(name=name) for name in MARKED))
+    _, many = one_and_many(replace(ECHO, about=about), 4000)
+    step = dict.fromkeys(MARKED, 0.5)
+    good = json.dumps({"sequences": [[step, step]] * 3000}, ensure_ascii=ascii_only).encode()
+    assert len(good) > HEAVY
+    assert many.parse(good).rows == 3000
+    with pytest.raises(TooLarge):
+        many.parse(raw([[step, step]] * 4001))
+    # What would be much stays so, whatever the names have.
+    name = json.dumps(MARKED[2])
+    for filler in (f"{{{name}:[[],[],[],[],[],[],[]]}},", f"{{{name}:0}},{{}},{{}},{{}},{{}},", f"{name},", "[],"):
+        with pytest.raises((InvalidInput, TooLarge), match=r"got \d+ lists, "):
+            many.parse(b'{"sequences":[%s0]}' % (filler.encode() * 200_000))
+
+
+TEXTS_AND_MARKS = st.recursive(st.text('[]{},"\\a', max_size=4) | st.just(0), lambda v: st.lists(v) | st.dictionaries(
+    st.text('[]{},"\\a', max_size=4), v))  # fmt: skip
+
+
+@given(value=TEXTS_AND_MARKS, ascii_only=st.booleans())
+@settings(deadline=None)
+def test_what_is_counted_is_what_a_parser_finds(value: Any, *, ascii_only: bool) -> None:
+    def found(value: Any) -> list[int]:
+        inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        own = [isinstance(value, kind) for kind in (list, dict, str)]
+        return [sum(counts) for counts in zip(own, *map(found, inner), strict=True)]
+
+    text = json.dumps(value, ensure_ascii=ascii_only).encode()
+    assert count_marks(structure(text), '[{"') == count_marks(structure(text), ']}"') == found(value)
 
 
 STEPS = st.dictionaries(st.sampled_from([*NAMES, "other"]), NUMBER | JSON, max_size=4) | st.fixed_dictionaries(

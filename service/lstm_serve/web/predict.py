@@ -28,6 +28,7 @@ from lstm_serve.serving.memory_budget import Held
 from lstm_serve.serving.turns import Turn
 from lstm_serve.web.errors import JSON, Headers, respond
 from lstm_serve.web.inflate import GZIP_MAGIC
+from lstm_serve.web.json_structure import count_marks, structure
 from lstm_serve.web.nested_lists import NPY_GOES, Body
 from lstm_serve.web.read_body import inflated, read_body
 
@@ -166,7 +167,7 @@ def rows_at_a_glance(raw: bytes, headers: Mapping[bytes, bytes], model: Model) -
             return 1
         lists = lists * size + 1 if lists else 1
     # A time step is a list, or an object by names; one list or object more is around them all, and one in that.
-    return max(1, (raw.count(b"[") + raw.count(b"{") - 2) // lists)
+    return max(1, (sum(count_marks(structure(raw), "[{")) - 2) // lists)
 
 
 def media_type(headers: Mapping[bytes, bytes]) -> bytes:

@@ -223,7 +223,7 @@ def request_type(model: Model, max_rows: int) -> type[V1Request]:
     )
     made.forms = {key: body(f"V1{key.title()}", key, model, max_rows) for key in FORMS}
     for form in made.forms.values():  # each row may be an object of one name
-        form.most_objects, form.quotes = FEW + max_rows, 2
+        form.most_objects, form.texts = FEW + max_rows, 1
     return made
 
 
