@@ -95,13 +95,27 @@ def test_other_requests(alone: tuple[str, int], request_line: bytes, status: int
     assert asked(alone, request_line + b" HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 %d " % status)
 
 
-def test_who_only_connects_keeps_nobody_out_for_long(alone: tuple[str, int]) -> None:
+def test_half_requests_keep_nobody_out(alone: tuple[str, int]) -> None:
     with contextlib.ExitStack() as held:
-        for _ in range(MAX_CONNECTIONS):
-            held.enter_context(socket.create_connection(alone, PATIENCE))
-        first = held.enter_context(socket.create_connection(alone, PATIENCE))
-        first.sendall(b"x" * 20_000)
-        with contextlib.suppress(ConnectionError):
-            assert read_all(first) == b""
-    while not asked(alone, b"GET /livez HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 "):
-        pass
+        half = [held.enter_context(socket.create_connection(alone, PATIENCE)) for _ in range(2 * MAX_CONNECTIONS)]
+        for connection in half:
+            with contextlib.suppress(ConnectionError):  # it had to go meanwhile
+                connection.sendall(b"GET /li")
+        assert asked(alone, b"GET /livez HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        for longest in half[:MAX_CONNECTIONS]:
+            with contextlib.suppress(ConnectionError):
+                assert read_all(longest) == b""
+
+
+def test_too_long_a_head_is_not_read(alone: tuple[str, int]) -> None:
+    with contextlib.suppress(ConnectionError):
+        assert asked(alone, b"x" * 20_000) == b""
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "a..b"])
+@pytest.mark.parametrize("more", [{}, {"LSTMSERVE_ADMIN_PORT": "0"}])
+def test_a_host_that_is_no_name(host: str, more: dict[str, str]) -> None:
+    process = Process(MODEL, LSTMSERVE_HOST=host, **more)
+    assert process.ended() == 3
+    assert any(record["message"].startswith("cannot listen on ") for record in process.records)
+    assert "Traceback" not in process.errors + "".join(process.lines)

@@ -29,7 +29,7 @@ class Admin:
         """`metrics` gives a content type and what Prometheus scrapes; all are called in the listener's thread."""
         self._health = health
         self._metrics = metrics
-        self._open = 0
+        self._open: dict[asyncio.StreamWriter, None] = {}  # who came first is first
 
     def start(self, listener: socket.socket) -> None:
         """Answer on this socket, in a thread that ends with the process."""
@@ -40,18 +40,22 @@ class Admin:
         await server.serve_forever()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        if len(self._open) >= MAX_CONNECTIONS:
+            # Who has waited longest makes room: half requests keep nobody out.
+            longest = next(iter(self._open))
+            del self._open[longest]
+            longest.transport.abort()
+        self._open[writer] = None
         try:
-            if self._open <= MAX_CONNECTIONS:
-                async with asyncio.timeout(SECONDS):
-                    writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
-                    await writer.drain()
+            async with asyncio.timeout(SECONDS):
+                writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
+                await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # who asks so needs no answer
         except Exception:
             log.exception("a request to the admin port failed")
         finally:
-            self._open -= 1
+            self._open.pop(writer, None)
             writer.close()
 
     def _answer(self, head: bytes) -> bytes:

@@ -1,9 +1,12 @@
 """The event loop that the service runs in: uvloop's, or asyncio's own where there is none, as on Windows."""
 
 import asyncio
+import errno
 import importlib
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lstm_serve.process.handshakes import Handshake
@@ -23,7 +26,8 @@ def new_loop(live: Live) -> asyncio.AbstractEventLoop:
                 args = (lambda: Handshake(make, context, seconds, live.places, live.inflight), *args_left)
             if options.get("host") == "::":
                 options["sock"] = listen(options.pop("host"), options.pop("port"))
-            return await super().create_server(*args, **options)
+            with _host_names():
+                return await super().create_server(*args, **options)
 
     loop: asyncio.AbstractEventLoop = Loop()
     return loop
@@ -33,7 +37,17 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; `::` is every address there is: asyncio would leave out those of IPv4. Raises OSError."""
     both = host == "::" and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+    with _host_names():
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+
+
+@contextmanager
+def _host_names() -> Iterator[None]:
+    """Make an OSError, as of any host that is none, of what Python says where IDNA has no form of a name."""
+    try:
+        yield
+    except UnicodeError:
+        raise OSError(errno.EINVAL, "no host has such a name: a part of it is empty or over 63 characters") from None
 
 
 def _loop_class() -> Any:  # noqa: ANN401 - uvloop's is none of asyncio's
