@@ -63,8 +63,23 @@ def test_a_flag_wins_over_a_variable_and_none_is_no_flag() -> None:
         (MODEL | {"LSTMSERVE_ACCESS_LOG": "secret"}, {}, "^LSTMSERVE_ACCESS_LOG: .*valid boolean"),
         (MODEL | {"LSTMSERVE_PORT": "1"}, {"port": "secret"}, "^--port: .*valid integer"),
         *(
-            (MODEL | {"LSTMSERVE_CORS_ORIGINS": wrong}, {}, "^LSTMSERVE_CORS_ORIGINS: expected origins such as")
-            for wrong in ("", "secret", "https://secret/", "https://a,", "*,https://a", "https://*.a", "https://a b")
+            (
+                MODEL | {"LSTMSERVE_CORS_ORIGINS": wrong},
+                {},
+                "^LSTMSERVE_CORS_ORIGINS: expected origins as browsers send them, such as",
+            )
+            for wrong in (
+                "",
+                "secret",
+                "https://secret/",
+                "https://a,",
+                "*,https://a",
+                "https://*.a",
+                "https://a b",
+                "https://secret:443",
+                "http://secret:80",
+                "https://a/",
+            )
         ),
         (MODEL, {"max_queue_rows": "10"}, r"max_rows \(1024\) is over max_queue_rows \(10\)"),
     ],
@@ -121,7 +136,9 @@ def test_an_unknown_variable_ends_the_process_with_a_line_that_names_it(variable
 
 
 def test_origins() -> None:
-    for given in ("*", "https://a.example", "http://localhost:3000,tauri://localhost,http://[::1]:5000"):
+    with pytest.raises(SettingsError, match=r"a slash at the end, or the scheme's own port \(443 of https"):
+        read(MODEL | {"LSTMSERVE_CORS_ORIGINS": "https://a.example:443"}, {})
+    for given in ("*", "https://a.example", "http://localhost:443,https://a:80,tauri://localhost,http://[::1]:5000"):
         assert read(MODEL | {"LSTMSERVE_CORS_ORIGINS": given}, {}).cors_origins == given
     assert read(MODEL, {"cors_origins": " HTTPS://A.example , http://b"}).cors_origins == "https://a.example,http://b"
 

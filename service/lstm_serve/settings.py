@@ -27,13 +27,17 @@ Route = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~:/-]{1,200}$")]
 
 # What a browser sends as Origin: a scheme and a host, and a port that is not the scheme's own.
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/,*]+")
+OWN_PORT = re.compile(r"https://.*:443|http://.*:80")
 
 
 def _origins(given: str) -> str:
     origins = [origin.strip().lower() for origin in given.split(",")]
-    if origins != ["*"] and not all(map(ORIGIN.fullmatch, origins)):
+    if origins != ["*"] and not all(ORIGIN.fullmatch(origin) and not OWN_PORT.fullmatch(origin) for origin in origins):
         raise PydanticCustomError(
-            "origins", "expected origins such as https://a.example:8443, comma-separated and without a path, or * alone"
+            "origins",
+            "expected origins as browsers send them, such as https://a.example or https://a.example:8443, "
+            "comma-separated, without a path, a slash at the end, or the scheme's own port (443 of https, 80 of http), "
+            "or * alone",
         )
     return ",".join(origins)
 

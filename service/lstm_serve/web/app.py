@@ -35,6 +35,16 @@ What uvicorn's parser refuses by itself, before a request reaches the service, i
 
 # Of v2's binary tensors, in requests and answers.
 BINARY_LENGTH = "Inference-Header-Content-Length"
+# What the docs tell a client to send; a browser asks for each whether it may.
+SENT_BY_PAGES = [
+    "Authorization",
+    "Content-Encoding",
+    "Content-Type",
+    BINARY_LENGTH,
+    "traceparent",
+    "X-Request-Id",
+    "X-Request-Timeout-Ms",
+]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -102,7 +112,7 @@ def _middleware(live: Live, keys: Keys | None) -> list[Middleware]:
         CORSMiddleware,
         allow_origins=origins.split(","),
         allow_methods=["GET", "HEAD", "POST"],
-        allow_headers=["Authorization", "Content-Type", BINARY_LENGTH],
+        allow_headers=SENT_BY_PAGES,
         expose_headers=["X-Model-Sha256", "X-Request-Id", "Retry-After", BINARY_LENGTH],
     )
     return [cors, *within]
