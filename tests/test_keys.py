@@ -90,7 +90,25 @@ def test_with_another(closed: tuple[Process, httpx.Client, Path], authorization:
     response = client.post("/predict", content=GOOD, headers=[(b"authorization", authorization.encode("latin-1"))])
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-    assert "key" not in response.text.replace("<key>", "")
+    bearer_key = authorization.removeprefix("Bearer ") if re.fullmatch(r"Bearer [!-~]+", authorization) else None
+    said = "expected the header Authorization: Bearer <key>"
+    if bearer_key is not None:
+        said = "the key in the header Authorization is none of those that are valid here"
+        assert bearer_key not in response.text
+    assert response.json()["detail"] == said
+    assert FIRST not in response.text
+
+
+def test_who_has_no_key_is_not_told_which_model_is_served(closed: tuple[Process, httpx.Client, Path]) -> None:
+    _, client, _ = closed
+    served = "/v2/models/k215_model"
+    for headers in ({}, bearer(THIRD)):
+        assert client.get(f"{served}/ready", headers=headers).status_code == 200
+        for path in ("/v2/models/x/ready", "/v2/models/x/versions/1/ready", f"{served}/versions/7/ready"):
+            response = client.get(path, headers=headers)
+            assert (response.status_code, response.json()) == (404, {"error": "no such model is served here"})
+    said = client.get("/v2/models/x/ready", headers=bearer(FIRST)).json()["error"]
+    assert said == 'the model served here is "k215_model"'
 
 
 def test_refusals_are_counted_and_the_file_is_read_again(closed: tuple[Process, httpx.Client, Path]) -> None:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from starlette.requests import Request
+
 from lstm_serve.errors import SettingsError
 from lstm_serve.formats.polling import NOT_WAITING, readable
 from lstm_serve.formats.text import decode
@@ -64,6 +66,19 @@ class Keys:
 
     def _digest(self, key: bytes) -> bytes:
         return hashlib.blake2b(key, digest_size=32, key=self._secret).digest()
+
+
+def may_know(request: Request) -> bool:
+    """Whether a request on a path that needs no key may be told what is for callers alone."""
+    keys: Keys | None = request.app.state.keys
+    return keys is None or keys.admit(request.scope["state"]["headers"].get(b"authorization"))
+
+
+def refusal(authorization: bytes | None) -> str:
+    """Why a header Authorization, which may be missing, does not admit. It never holds the key."""
+    if authorization is None or BEARER.fullmatch(authorization) is None:
+        return "expected the header Authorization: Bearer <key>"
+    return "the key in the header Authorization is none of those that are valid here"
 
 
 def configured(settings: Settings) -> bool:

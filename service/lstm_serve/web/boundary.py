@@ -12,9 +12,9 @@ from lstm_serve.errors import ComputeFailed, LstmServeError, Unavailable
 from lstm_serve.serving.deployment import Live
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import logs
-from lstm_serve.web.api_keys import Keys, needs_key
+from lstm_serve.web.api_keys import Keys, needs_key, refusal
 from lstm_serve.web.docs import PATHS as DOCS
-from lstm_serve.web.errors import OF_HTTP, STATUSES, refuse, row_of
+from lstm_serve.web.errors import OF_HTTP, STATUSES, Status, refuse, row_of
 from lstm_serve.web.health import PATHS as HEALTH
 
 log = logging.getLogger(__name__)
@@ -68,10 +68,7 @@ class Boundary:
             status = CLIENT_LEFT
         except HTTPException as error:
             allow = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
-            known = OF_HTTP.get(error.status_code) or STATUSES.get(error.status_code)
-            row = known or row_of(self._told(error, request_id))
-            if methods := (error.headers or {}).get("Allow"):
-                row = row._replace(example=f"this path takes {methods}")
+            row = self._row(error, request_id)
             self.live.metrics.rejected.add(row.slug)
             await refuse(scope, answer, row, error, allow)
         except (Exception, asyncio.CancelledError) as error:
@@ -90,7 +87,16 @@ class Boundary:
     def _expect_key(self, path: str, authorization: bytes | None) -> None:
         if self.keys is not None and needs_key(path, self._open) and not self.keys.admit(authorization):
             wrong = "" if authorization is None else ' error="invalid_token"'
-            raise HTTPException(401, headers={"WWW-Authenticate": f"Bearer{wrong}"})
+            raise HTTPException(401, refusal(authorization), {"WWW-Authenticate": f"Bearer{wrong}"})
+
+    def _row(self, error: HTTPException, request_id: str) -> Status:
+        """The row of the table for an error of HTTP, with what there is to say of this one."""
+        known = OF_HTTP.get(error.status_code) or STATUSES.get(error.status_code)
+        row = known or row_of(self._told(error, request_id))
+        if error.status_code == 401:
+            return row._replace(example=error.detail)
+        methods = (error.headers or {}).get("Allow")
+        return row._replace(example=f"this path takes {methods}") if methods else row
 
     async def _refuse(self, scope: Scope, answer: Send, error: BaseException) -> None:
         told = self._told(error, scope["state"]["request_id"])

@@ -10,6 +10,7 @@ from pydantic import Field
 from starlette.requests import Request
 
 from lstm_serve.serving.deployment import Live
+from lstm_serve.web.api_keys import may_know
 from lstm_serve.web.openapi import problem_responses
 from lstm_serve.web.schemas import Schema
 
@@ -45,8 +46,7 @@ def router(live: Live) -> APIRouter:
         if "verbose" in request.query_params:
             content.checks = checks
             # What is wrong with a file is for those alone who may call, where that is restricted.
-            keys = request.app.state.keys
-            if keys is None or keys.admit(request.scope["state"]["headers"].get(b"authorization")):
+            if may_know(request):
                 content.refused = refused
         status = 200 if good else failed
         return JSONResponse(content.model_dump(exclude_none=True), status, {"cache-control": "no-store"})

@@ -7,15 +7,19 @@ from starlette.requests import Request
 from lstm_serve.errors import UnknownModel
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Live
+from lstm_serve.web.api_keys import may_know
+
+UNKNOWN = "no such model is served here"
 
 
 def served(live: Live, request: Request) -> Model:
     """The model that is served, once the path is known to mean it. Raises UnknownModel."""
     about, asked = live.model.about, request.path_params
     if asked.get("model_name", about.name) != about.name:
-        raise UnknownModel(f'the model served here is "{about.name}"')
+        raise UnknownModel(f'the model served here is "{about.name}"' if may_know(request) else UNKNOWN)
     if asked.get("model_version", about.version) != about.version:
-        raise UnknownModel(f'the version of "{about.name}" served here is {about.version}')
+        told = f'the version of "{about.name}" served here is {about.version}'
+        raise UnknownModel(told if may_know(request) else UNKNOWN)
     return live.model
 
 
