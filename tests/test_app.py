@@ -19,9 +19,10 @@ from test_http import GOOD, ROW, many, one
 
 from lstm_serve.errors import ModelError, WrongNumbers
 from lstm_serve.model.model import INPUT, Node, Source
-from lstm_serve.serving import deployment as live_module
+from lstm_serve.serving import deployment as deployment_module
 from lstm_serve.serving.batching import Job
-from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.deployment import Deployment, Served
+from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 from lstm_serve.web.boundary import Boundary
@@ -34,16 +35,22 @@ def app_of(model: Path = MODEL, **settings: Any) -> FastAPI:
     return create_app(Settings(model=model, **settings))
 
 
-def live_of(app: FastAPI) -> Live:
-    found: Live = app.state.live
+def deployment_of(app: FastAPI) -> Deployment:
+    found: Deployment = app.state.registry.get()
+    return found
+
+
+def state_of(app: FastAPI) -> ServingState:
+    found: ServingState = app.state.serving
     return found
 
 
 def with_echo(app: FastAPI) -> Echo:
     """Put a layer that can be told to fail before the model's own; it is given twice the input."""
-    layer, live = Echo(), live_of(app)
-    nodes = [Node(op, tuple(Source(k + 1, output) for k, output in inputs)) for op, inputs in live.model.nodes]
-    live.model = replace(live.model, nodes=(Node(layer, (Source(INPUT),)), *nodes))
+    layer, deployment = Echo(), deployment_of(app)
+    model = deployment.current.model
+    nodes = [Node(op, tuple(Source(k + 1, output) for k, output in inputs)) for op, inputs in model.nodes]
+    deployment.current = Served.of(replace(model, nodes=(Node(layer, (Source(INPUT),)), *nodes)))
     return layer
 
 
@@ -59,9 +66,9 @@ def row_of(number: float) -> bytes:
 
 def queued(app: FastAPI, *numbers: float) -> Job:
     """Rows that wait in the queue, without a request of their own."""
-    live = live_of(app)
+    deployment = deployment_of(app)
     x = np.array([[[number] * 15] * 20 for number in numbers], np.float32)
-    return live.batcher.submit(live.model, x, time.monotonic() + PATIENCE)
+    return deployment.queue.submit(deployment.current.model, x, time.monotonic() + PATIENCE)
 
 
 # Faults.
@@ -123,7 +130,7 @@ async def test_a_fault_after_half_an_answer_closes_the_connection() -> None:
         raise ZeroDivisionError
 
     app = app_of()
-    boundary: Any = Boundary(half, live_of(app))
+    boundary: Any = Boundary(half, state_of(app))
     with pytest.raises(ZeroDivisionError):
         await call(boundary, "/")
 
@@ -132,7 +139,7 @@ async def test_a_fault_after_half_an_answer_closes_the_connection() -> None:
 async def test_a_dead_batching_task_is_told_by_the_health_checks() -> None:
     app = app_of()
     async with started(app):
-        task = live_of(app).batcher._task
+        task = deployment_of(app).queue._task
         assert task is not None
         task.cancel()
         await asyncio.sleep(0)
@@ -166,36 +173,36 @@ async def test_marks_in_the_names_make_no_rows(tmp_path: Path) -> None:
     names = ["a [m/s2]", "b {[", "c [["]
     app = app_of(beside(tmp_path, "binary", {"features": names}), max_queue_rows=4, max_rows=4)
     step = dict.fromkeys(names, 0.5)
-    live = live_of(app)
-    steps, features = [size or 0 for size in live.model.input_shape]
+    deployment = deployment_of(app)
+    steps, features = [size or 0 for size in deployment.current.model.input_shape]
     body = many([[step] * steps])
     async with started(app):
-        live.batcher.submit(live.model, np.zeros((3, steps, features), np.float32), time.monotonic() + PATIENCE)
+        x = np.zeros((3, steps, features), np.float32)
+        deployment.queue.submit(deployment.current.model, x, time.monotonic() + PATIENCE)
         assert (await call(app, "/predict/batch", body)).status == 200
 
 
 @in_loop
 async def test_bytes_in_flight_are_bounded_and_given_back() -> None:
     app = app_of(max_inflight_bytes=len(GOOD))
-    live = live_of(app)
+    budget = state_of(app).budget
     async with started(app):
         for body, status in ((GOOD, 200), (GOOD + b" ", 429), (b"[]", 422), (b"", 400), (GOOD, 200)):
             answer = await call(app, "/predict", body)
             assert answer.status == status
-            assert live.inflight.bytes == 0
+            assert budget.bytes == 0
         assert (await call(app, "/predict", GOOD, headers={"content-type": "text/plain"})).status == 415
-        assert live.inflight.bytes == 0
+        assert budget.bytes == 0
 
 
 @in_loop
 async def test_stopping_refuses_and_says_so() -> None:
     app = app_of()
-    live = live_of(app)
     async with started(app):
-        live.draining = True
+        state_of(app).draining = True
         ready = await call(app, "/readyz", headers={})
         assert ready.status == 503
-        await live.close()
+        await deployment_of(app).close()
         answer = await call(app, "/predict", GOOD)
     assert (answer.status, answer.json["detail"]) == (503, "the service is stopping")
 
@@ -232,7 +239,7 @@ async def test_who_leaves_before_the_body_has_come_is_let_go() -> None:
         await app(
             {"type": "http", "method": "POST", "path": "/predict", "headers": [], "query_string": b""}, receive, send
         )
-    assert live_of(app).inflight.bytes == 0
+    assert state_of(app).budget.bytes == 0
 
 
 @in_loop
@@ -291,7 +298,7 @@ async def test_one_bad_run_of_several_fails_the_request_and_leaves_nothing_behin
     async with started(app):
         answer = await call(app, "/predict/batch", body)
         async with asyncio.timeout(PATIENCE):
-            while live_of(app).batcher.queued_rows:  # noqa: ASYNC110 - there is no event for it
+            while deployment_of(app).queue.queued_rows:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.001)
     assert answer.status == 500
     assert "never retrieved" not in caplog.text
@@ -299,14 +306,14 @@ async def test_one_bad_run_of_several_fails_the_request_and_leaves_nothing_behin
 
 @in_loop
 async def test_a_slow_model_is_computed_in_a_thread_with_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_module, "LONGEST_ON_THE_LOOP", 0.0)
+    monkeypatch.setattr(deployment_module, "LONGEST_ON_THE_LOOP", 0.0)
     threaded = app_of()
     monkeypatch.undo()
     answers = []
     for app in (threaded, app_of()):
         async with started(app):
             answers.append(await asyncio.gather(*(call(app, "/predict", row_of(k / 10)) for k in range(8))))
-    assert live_of(threaded).batcher.executor is not None
+    assert deployment_of(threaded).queue.executor is not None
     for a, b in zip(*answers, strict=True):
         assert np.allclose(a.json["probabilities"], b.json["probabilities"], rtol=0, atol=1e-6)
 
@@ -317,10 +324,10 @@ def test_a_model_of_free_length_is_computed_in_a_thread(
     stem: str,
     threaded: bool,  # noqa: FBT001 - a case
 ) -> None:
-    monkeypatch.setattr(live_module, "LONGEST_ON_THE_LOOP", float("inf"))  # however quick it is, or slow
-    live = live_of(app_of(SMALL / f"{stem}.h5"))
-    assert (None in live.model.input_shape) == threaded
-    assert (live.batcher.executor is not None) == threaded
+    monkeypatch.setattr(deployment_module, "LONGEST_ON_THE_LOOP", float("inf"))  # however quick it is, or slow
+    deployment = deployment_of(app_of(SMALL / f"{stem}.h5"))
+    assert (None in deployment.current.model.input_shape) == threaded
+    assert (deployment.queue.executor is not None) == threaded
 
 
 # Paths.
@@ -428,7 +435,7 @@ async def test_the_scaling_of_the_card_is_done_first(tmp_path: Path, form: str) 
     app = app_of(path)
     answers = await answers_of(app, x)
     assert np.allclose([a["values"] for a in answers], y, rtol=0, atol=1e-5)
-    assert live_of(app).model.origin.verified
+    assert deployment_of(app).current.model.origin.verified
 
 
 @pytest.mark.parametrize(

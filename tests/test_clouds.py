@@ -98,7 +98,7 @@ async def test_routes_that_are_there_already(health_route: str | None) -> None:
     settings = Settings(model=SMALL / "binary.h5", predict_route="/predict", health_route=health_route)
     app = create_app(settings)
     async with started(app):
-        steps = app.state.live.model.input_shape[0]
+        steps = app.state.registry.get().current.model.input_shape[0]
         answer = await call(app, "/predict", json.dumps({"instances": [[[0, 0, 0]] * steps]}).encode())
         assert (answer.status, len(answer.json["predictions"])) == (200, 1)
         wrong = await call(app, "/predict", b'{"sequence": 1}')

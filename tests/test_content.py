@@ -19,7 +19,7 @@ from serving import ASKER, PATIENCE, SMALL, Process, call, in_loop, started
 from test_http import GOOD, LIMIT, refused
 
 from lstm_serve.errors import LstmServeError, Malformed, TooLarge
-from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 from lstm_serve.web.inflate import inflate
@@ -114,14 +114,14 @@ def test_the_limit_is_of_what_is_inflated(client: httpx.Client) -> None:
 @in_loop
 async def test_the_bytes_in_flight_are_those_inflated_and_given_back() -> None:
     app = create_app(Settings(model=SMALL / "binary.h5", max_body_bytes=5000, max_inflight_bytes=4000))
-    live: Live = app.state.live
+    serving: ServingState = app.state.serving
     async with started(app):
         packed = gzip.compress(b" " * 4500)
         answer = await call(app, "/predict", packed, headers={"content-encoding": "gzip"})
         assert answer.status == 429
         answer = await call(app, "/predict", gzip.compress(b" " * 3500), headers={"content-encoding": "gzip"})
         assert answer.status == 400
-        assert live.inflight.bytes == 0
+        assert serving.budget.bytes == 0
 
 
 @given(st.binary(max_size=300), st.integers(0, 300), st.lists(st.integers(0, 300), max_size=6))

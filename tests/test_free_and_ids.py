@@ -27,7 +27,7 @@ def app_of(path: Path, **settings: Any) -> Any:
 @in_loop
 async def test_ids_are_answered_in_every_dialect(file: str) -> None:
     app = app_of(FEATURES / file)
-    model = app.state.live.model
+    model = app.state.registry.get().current.model
     with np.load(FEATURES / f"{file}.golden.npz") as golden:
         x, y = golden["x0"].astype(int).tolist(), golden["y0"]
     async with started(app):
@@ -48,7 +48,7 @@ async def test_ids_are_answered_in_every_dialect(file: str) -> None:
 @in_loop
 async def test_what_is_no_id_is_refused(bad: Any) -> None:
     app = app_of(FEATURES / "k224__emb_mz.h5")
-    model = app.state.live.model
+    model = app.state.registry.get().current.model
     row: list[Any] = [1] * 6
     row[2] = bad
     async with started(app):

@@ -98,7 +98,7 @@ async def test_counts_agree_with_what_was_sent(golden: Golden) -> None:
     reasons = {"malformed": 1, "invalid-input": 2, "too-large": 1, "deadline-passed": 1, "queue-full": 0}
     assert {reason: one_of(samples, "rejected_total", reason=reason) for reason in reasons} == reasons
     assert 0 < one_of(samples, "model_load_seconds") < 60
-    model = app.state.live.model
+    model = app.state.registry.get().current.model
     hashes = {"sha256": model.origin.sha256, "digest": model.origin.digest}
     info = {"name": "k215_model", "version": "1", **hashes, "keras": "2.1.5", "verified": "false"}
     assert one_of(samples, "model_info", **info) == 1
@@ -107,12 +107,13 @@ async def test_counts_agree_with_what_was_sent(golden: Golden) -> None:
 @in_loop
 async def test_the_queue_length_is_that_of_the_moment() -> None:
     app = create_app(Settings(model=ASKER / "k215_model.h5"))
-    live = app.state.live
+    serving, deployment = app.state.serving, app.state.registry.get()
     async with started(app):
-        job = live.batcher.submit(live.model, np.zeros((7, 20, 15), np.float32), time.monotonic() + PATIENCE)
-        assert one_of(parsed(prometheus.text(live.metrics).decode()), "queue_rows") == 7
+        model, until = deployment.current.model, time.monotonic() + PATIENCE
+        job = deployment.queue.submit(model, np.zeros((7, 20, 15), np.float32), until)
+        assert one_of(parsed(prometheus.text(serving.metrics).decode()), "queue_rows") == 7
         await job.future
-        assert one_of(parsed(prometheus.text(live.metrics).decode()), "queue_rows") == 0
+        assert one_of(parsed(prometheus.text(serving.metrics).decode()), "queue_rows") == 0
 
 
 def test_the_largest_batch_that_may_be_is_the_last_bound_of_its_histogram() -> None:

@@ -16,7 +16,7 @@ import pytest
 from serving import PATIENCE, ROOT, Process
 
 from lstm_serve.process import event_loop
-from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.state import ServingState
 
 # Before any line of the service: what Windows lacks is taken away, from child processes too.
 WITHOUT = """
@@ -134,7 +134,7 @@ def test_serve_stops_when_told(bare: str) -> None:
 
 def test_uvloop_is_taken_where_it_is() -> None:
     uvloop = pytest.importorskip("uvloop")
-    loop = event_loop.new_loop(cast("Live", None))
+    loop = event_loop.new_loop(cast("ServingState", None))
     try:
         assert isinstance(loop, uvloop.Loop)
     finally:

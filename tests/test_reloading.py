@@ -386,16 +386,16 @@ async def test_faults_on_the_way_leave_the_old_model(tmp_path_factory: pytest.Te
     """The file changes while it is read; or something nobody thought of goes wrong."""
     path = make(tmp_path_factory.mktemp("faults") / "model.h5")
     app = create_app(Settings(model=path))
-    live, reloader = app.state.live, app.state.reloader
-    old = live.model
+    deployment, reloader = app.state.registry.get(), app.state.reloader
+    old = deployment.current
 
     async def refused() -> str:
-        live.refused = None
+        deployment.refused = None
         reloader.ask()
         async with asyncio.timeout(PATIENCE):
-            while live.refused is None:  # noqa: ASYNC110 - an attribute, set by another task
+            while deployment.refused is None:  # noqa: ASYNC110 - an attribute, set by another task
                 await asyncio.sleep(0.01)
-        return str(live.refused)
+        return str(deployment.refused)
 
     with pytest.MonkeyPatch.context() as patch:
         async with started(app):
@@ -405,4 +405,4 @@ async def test_faults_on_the_way_leave_the_old_model(tmp_path_factory: pytest.Te
             patch.undo()
             patch.setattr(reload, "load", lambda _: 1 / 0)
             assert await refused() == "a fault of the service; the log has it"
-    assert live.model is old
+    assert deployment.current is old

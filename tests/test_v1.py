@@ -138,7 +138,7 @@ def test_status_and_metadata(client: httpx.Client) -> None:
 async def test_not_ready_while_stopping() -> None:
     app = create_app(Settings(model=SMALL / "binary.h5"))
     async with started(app):
-        app.state.live.draining = True
+        app.state.serving.draining = True
         answer = await call(app, "/v1/models/binary")
     assert (answer.status, answer.json["ready"]) == (503, False)
     assert answer.json["model_version_status"][0]["state"] == "UNLOADING"

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from serving import PATIENCE, SMALL, Process, call, in_loop, started
 
 from lstm_serve.errors import InvalidInput, LstmServeError
-from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 from lstm_serve.web.dialects.v2.codec import DTYPES, decode
@@ -473,9 +473,9 @@ def test_health_and_metadata(client: httpx.Client) -> None:
 @in_loop
 async def test_not_ready_while_stopping() -> None:
     app = create_app(Settings(model=SMALL / "binary.h5"))
-    live: Live = app.state.live
+    serving: ServingState = app.state.serving
     async with started(app):
-        live.draining = True
+        serving.draining = True
         for path, said in (
             ("/v2/health/ready", {"ready": False}),
             ("/v2/models/binary/ready", {"name": "binary", "ready": False}),

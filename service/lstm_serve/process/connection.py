@@ -15,9 +15,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from lstm_serve.process.handshakes import TLS_BYTES
 from lstm_serve.process.transport import Cycle, Flow, Lingering, wrong_framing
-from lstm_serve.serving.deployment import Live
 from lstm_serve.serving.memory_budget import Kept
 from lstm_serve.serving.places import State
+from lstm_serve.serving.state import ServingState
 from lstm_serve.telemetry import logs
 from lstm_serve.web.errors import STATUSES, error_body, of_another_dialect
 
@@ -45,7 +45,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         """As uvicorn makes it; the limits are the settings of the app's model."""
         super().__init__(*args, **kwargs)
-        self.live: Live = self.config.app.state.live  # type: ignore[union-attr]
+        self.serving: ServingState = self.config.app.state.serving  # type: ignore[union-attr]
         self._since = self._answered = self._taken = time.monotonic()
         self._unsent = 0  # the size of the answers that the client had not taken at `_taken`
         self._in_headers = True
@@ -56,7 +56,7 @@ class Protocol(HttpToolsProtocol):
         self._chunk = 0  # the size of what came last
         self._unread = 0  # what has come since a request or a part of a body: headers, trailers, sizes of chunks
         self._shared = 0  # the size of what that ended in, which may hold more headers
-        self._kept = Kept(self.live.inflight, self.end)
+        self._kept = Kept(self.serving.budget, self.end)
         self._goes_on = False  # whether the next request begins once the last answer is out
         self.raw: asyncio.Transport | None = None  # below TLS
 
@@ -65,7 +65,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(Lingering(transport, self._lingers))  # type: ignore[arg-type]
         self.flow = Flow(self.transport, self.pipeline)
         transport.set_write_buffer_limits(1 if self.raw is None else TICKETS)
-        if not self.live.places.enter(self):
+        if not self.serving.places.enter(self):
             self._refuse(503, "too many connections")
         if self.raw is not None:
             self._keep()
@@ -73,7 +73,7 @@ class Protocol(HttpToolsProtocol):
     @property
     def state(self) -> State | None:
         """What the connection waits for; None while requests on it are answered."""
-        if self.transport in self.live.lingering or self.transport.is_closing():
+        if self.transport in self.serving.lingering or self.transport.is_closing():
             return State.refused
         if self.flow.write_paused:
             return State.unread
@@ -113,11 +113,11 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
         super().connection_lost(exc)
-        self.live.places.leave(self)
+        self.serving.places.leave(self)
         while self.pipeline:  # they hold this, and would wait for the garbage collector
             self.pipeline.pop()[0].on_response = lambda: None
         self._kept.become(0)
-        self.live.lingering.discard(self.transport)
+        self.serving.lingering.discard(self.transport)
         self.transport.lost()  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
@@ -135,7 +135,7 @@ class Protocol(HttpToolsProtocol):
                 self.logger.warning("Invalid HTTP request received.")
             self.send_400_response("Invalid HTTP request received.")
             return
-        limit = self.live.settings.max_header_bytes
+        limit = self.serving.settings.max_header_bytes
         if self._unread > limit:
             self._refuse(431, f"the headers are over {limit} bytes")
         if self._kept.size or self.pipeline or (self._in_headers and self.headers):
@@ -175,7 +175,7 @@ class Protocol(HttpToolsProtocol):
         """Its headers are complete."""
         if self._deaf:
             return
-        if self._unread + self._shared > (limit := self.live.settings.max_header_bytes):
+        if self._unread + self._shared > (limit := self.serving.settings.max_header_bytes):
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > limit:
                 self._unread, self._deaf = size, True  # and `data_received` refuses it
@@ -183,7 +183,7 @@ class Protocol(HttpToolsProtocol):
         if (wrong := wrong_framing(self.parser.get_http_version(), self.headers)) is not None:
             self.send_400_response(wrong)
             return
-        if len(self.pipeline) >= min(MAX_PIPELINED, self.live.inflight.limit // (4 * WAITING_BYTES)):
+        if len(self.pipeline) >= min(MAX_PIPELINED, self.serving.budget.limit // (4 * WAITING_BYTES)):
             self._end_after(self.cycle)
             return
         self._before = self.cycle
@@ -195,7 +195,7 @@ class Protocol(HttpToolsProtocol):
         self._unread = 0
         self._since = time.monotonic()
         self.headers = NOWHERE
-        if self.live.draining:
+        if self.serving.draining:
             # Of the answers that wait the last one alone says close: after that nothing would be sent.
             if self.pipeline and self._before is not None and self._kept_alive:
                 self._before.keep_alive = True
@@ -280,7 +280,7 @@ class Protocol(HttpToolsProtocol):
 
     def sweep(self, now: float) -> None:
         """End what has waited too long; `now` in the time of `time.monotonic`."""
-        waited, settings = now - self._since, self.live.settings
+        waited, settings = now - self._since, self.serving.settings
         unsent = self._unsent_size()
         if unsent != self._unsent:
             self._unsent, self._taken = unsent, now
@@ -344,15 +344,15 @@ class Protocol(HttpToolsProtocol):
         """Answer below the app, in the form of the path's dialect, and close."""
         if self.transport.is_closing():
             return
-        self.live.metrics.rejected.add(STATUSES[status].slug)
+        self.serving.metrics.rejected.add(STATUSES[status].slug)
         state = self._end_current(status)
         if state is None:
             return
         request_id = state.get("request_id") or logs.request_id()
-        if not state and self.live.settings.access_log:
+        if not state and self.serving.settings.access_log:
             logs.log_request(request_id, "-", "-", status, time.monotonic() - self._since)
         path = self.scope["path"] if self.scope is not None and "path" in self.scope else "/"
-        kind, body = error_body(STATUSES[status], detail, plain=of_another_dialect(path, self.live.settings))
+        kind, body = error_body(STATUSES[status], detail, plain=of_another_dialect(path, self.serving.settings))
         head = [
             b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
             b"content-type: " + kind[1],
@@ -370,18 +370,18 @@ class Protocol(HttpToolsProtocol):
         It is closed altogether when the client has closed it, or is to be closed for the second time.
         """
         coming = self._deaf or (self.cycle is not None and not self._in_headers and self.cycle.more_body)
-        if not coming or self.transport in self.live.lingering or self.transport.is_closing():
+        if not coming or self.transport in self.serving.lingering or self.transport.is_closing():
             return False
         if not self.transport.can_write_eof():  # TLS
             return False
         self._deaf = True
         self.flow.resume_reading()
         self.connections.discard(self)  # it does not count any more
-        self.live.lingering.add(self.transport)
+        self.serving.lingering.add(self.transport)
         self.loop.call_later(LINGER_SECONDS, self._end_lingering)
         return True
 
     def _end_lingering(self) -> None:
-        if self.transport in self.live.lingering:
+        if self.transport in self.serving.lingering:
             self.connections.add(self)  # for `sweep`, should its last answer not be read
             self.transport.close()

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from lstm_serve.process.handshakes import Handshake
-from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.state import ServingState
 
 
-def new_loop(live: Live) -> asyncio.AbstractEventLoop:
+def new_loop(serving: ServingState) -> asyncio.AbstractEventLoop:
     """A loop in which a TLS handshake has a place, and may take as long as a request's headers."""
     base: Any = _loop_class()
 
@@ -22,8 +22,8 @@ def new_loop(live: Live) -> asyncio.AbstractEventLoop:
             """As asyncio has it."""
             if (context := options.pop("ssl", None)) is not None:
                 (make, *args_left) = args
-                seconds = live.settings.header_seconds
-                args = (lambda: Handshake(make, context, seconds, live.places, live.inflight), *args_left)
+                seconds = serving.settings.header_seconds
+                args = (lambda: Handshake(make, context, seconds, serving.places, serving.budget), *args_left)
             if options.get("host") == "::":
                 options["sock"] = listen(options.pop("host"), options.pop("port"))
             with _host_names():

@@ -28,7 +28,9 @@ from lstm_serve.model.files import ModelFiles
 from lstm_serve.process.admin import Admin
 from lstm_serve.process.connection import Protocol
 from lstm_serve.process.event_loop import listen, new_loop
-from lstm_serve.serving.deployment import Live
+from lstm_serve.serving import health
+from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import logs
 from lstm_serve.web.app import create_app
@@ -65,17 +67,18 @@ class Hangup:
 class Server(uvicorn.Server):
     """uvicorn's server, with its own way to stop."""
 
-    def __init__(self, config: uvicorn.Config, live: Live, hangup: Hangup) -> None:
-        """Stop by draining `live`."""
+    def __init__(self, config: uvicorn.Config, serving: ServingState, registry: Registry, hangup: Hangup) -> None:
+        """Say in `serving` that it is draining."""
         super().__init__(config)
-        self._live = live
+        self._serving = serving
+        self._registry = registry
         self._hangup = hangup
         self._signal = signal.SIGTERM
         self._drained_at: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn does, which logs why it cannot listen somewhere, and ends the process with status 3."""
-        if (port := self._live.settings.admin_port) is not None:
+        if (port := self._serving.settings.admin_port) is not None:
             self._start_admin(port)
         try:
             await super().startup(sockets)
@@ -85,19 +88,23 @@ class Server(uvicorn.Server):
             raise
         if self.servers and sys.stdout.isatty():
             port = self.servers[0].sockets[0].getsockname()[1]
-            for line in welcome(self._live.settings, port):
+            for line in welcome(self._serving.settings, port):
                 log.info(line)
 
     def _start_admin(self, port: int) -> None:
-        live, host = self._live, self.config.host
-        ready = {"/readyz": (lambda: {**live.checks(), **live.beats()}, 503), "/livez": (live.beats, 500)}
+        serving, registry, host = self._serving, self._registry, self.config.host
+
+        def live() -> dict[str, bool]:
+            return health.liveness_from_outside(serving, registry)
+
+        ready = {"/readyz": (lambda: {**health.readiness(serving, registry), **live()}, 503), "/livez": (live, 500)}
         try:
             listener = listen(host, port)
         except OSError as error:
             log.error("cannot listen on %s:%d: %s; --admin-port takes another", host, port, error.strerror)  # noqa: TRY400
             sys.exit(3)
-        live.beat = time.monotonic()
-        Admin(ready, lambda: _metrics(live)).start(listener)
+        serving.beat = time.monotonic()
+        Admin(ready, lambda: _metrics(serving)).start(listener)
         log.info("health and metrics on http://%s:%d", host, listener.getsockname()[1])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
@@ -105,9 +112,9 @@ class Server(uvicorn.Server):
 
         Nothing else: a handler interrupts any line, that of a log record too, and a second signal interrupts the first.
         """
-        if self._live.draining:
+        if self._serving.draining:
             os._exit(128 + sig)
-        self._live.draining = True
+        self._serving.draining = True
         self._signal = signal.Signals(sig)
 
     async def on_tick(self, counter: int) -> bool:
@@ -124,10 +131,10 @@ class Server(uvicorn.Server):
             if not self._hangup.of_terminal:
                 self._certificate_task = asyncio.create_task(asyncio.to_thread(self._read_certificate))
                 self.config.app.state.reloader.ask()  # type: ignore[union-attr]
-            elif not self._live.draining:
+            elif not self._serving.draining:
                 self.handle_exit(signal.SIGHUP, None)
-        if self._live.draining and self._drained_at is None:
-            seconds = self._live.settings.drain_seconds if self._signal == signal.SIGTERM else 0
+        if self._serving.draining and self._drained_at is None:
+            seconds = self._serving.settings.drain_seconds if self._signal == signal.SIGTERM else 0
             log.info("%s: stopping in %g s", self._signal.name, seconds)
             self._drained_at = time.monotonic() + seconds
         if self._drained_at is not None and time.monotonic() >= self._drained_at:
@@ -156,7 +163,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         sweeping.cancel()
         # uvloop waits, when it is closed, for whatever is open.
-        for transport in [*self._live.lingering, *(connection.transport for connection in self._connections)]:
+        for transport in [*self._serving.lingering, *(connection.transport for connection in self._connections)]:
             transport.abort()
         await asyncio.sleep(0)
 
@@ -166,7 +173,7 @@ class Server(uvicorn.Server):
             self._sweep()
 
     def _sweep(self) -> None:
-        self._live.beat = now = time.monotonic()
+        self._serving.beat = now = time.monotonic()
         for connection in self._connections:
             connection.sweep(now)
 
@@ -175,9 +182,9 @@ class Server(uvicorn.Server):
         return [connection for connection in self.server_state.connections if isinstance(connection, Protocol)]
 
 
-def _metrics(live: Live) -> tuple[str, bytes]:
+def _metrics(serving: ServingState) -> tuple[str, bytes]:
     exposition = import_module("lstm_serve.telemetry.prometheus")
-    return exposition.CONTENT_TYPE, exposition.text(live.metrics)
+    return exposition.CONTENT_TYPE, exposition.text(serving.metrics)
 
 
 def welcome(settings: Settings, port: int) -> list[str]:
@@ -210,8 +217,8 @@ def run(settings: Settings) -> None:
     connections, backlog = system_limits.allow_files(settings.max_connections)
     hangup = Hangup()
     app = create_app(settings)
-    app.state.live.places.limit = connections
-    lines.count = app.state.live.metrics.dropped_lines.add
+    app.state.serving.places.limit = connections
+    lines.count = app.state.serving.metrics.dropped_lines.add
     _collect_seldom()
     config = uvicorn.Config(
         app,
@@ -237,5 +244,5 @@ def run(settings: Settings) -> None:
         raise SettingsError(f"the TLS certificate or its key ({', '.join(names)}) cannot be used: {wrong}") from None
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-    with asyncio.Runner(loop_factory=lambda: new_loop(app.state.live)) as runner:
-        runner.run(Server(config, app.state.live, hangup).serve())
+    with asyncio.Runner(loop_factory=lambda: new_loop(app.state.serving)) as runner:
+        runner.run(Server(config, app.state.serving, app.state.registry, hangup).serve())

@@ -1,27 +1,20 @@
-"""The model being served now: loaded, warmed up, and with the queue in front of it."""
+"""One model being served: what answers now, the queue in front of it, and how another takes its place."""
 
-import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from lstm_serve.errors import Unsupported
 from lstm_serve.loading.load import load_model, resolve
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
-from lstm_serve.serving.memory_budget import Inflight
-from lstm_serve.serving.places import Places
-from lstm_serve.serving.turns import Turns
 from lstm_serve.serving.warmup import LONGEST_ON_THE_LOOP, warm_up
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
-
-# Without a sign of life for so long the event loop hangs.
-STALLED_SECONDS = 5.0
 
 
 class Loaded(NamedTuple):
@@ -52,43 +45,51 @@ def load(settings: Settings) -> Loaded:
     return Loaded(model, time.perf_counter() - start, batch_seconds, ModelFiles.of(resolve(settings.model)))
 
 
-class Live:
-    """The model, its queue, and whether the service is ready."""
+class Served(NamedTuple):
+    """What answers a request: taken once, so that it is decoded, computed and encoded by one model."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        """Load the model and warm it up. Raises ModelError."""
-        self.settings = settings
-        self.metrics = metrics
-        self.batcher = Batcher(
+    model: Model
+    digest: bytes  # that the answer says was asked
+
+    @classmethod
+    def of(cls, model: Model) -> Self:
+        """Answer with this model."""
+        return cls(model, model.origin.digest.encode())
+
+
+class Deployment:
+    """A model under its name, and its queue; the model may be replaced, the name and the queue stay."""
+
+    current: Served
+
+    def __init__(self, loaded: Loaded, settings: Settings, metrics: Metrics) -> None:
+        """Serve what was loaded, once it is started."""
+        self.name = loaded.model.about.name
+        self.queue = Batcher(
             max_batch_rows=settings.max_batch_rows, max_queue_rows=settings.max_queue_rows, observe=metrics.batch
         )
-        metrics.queued_rows.value = lambda: self.batcher.queued_rows
-        self.draining = False
-        self.beat = 0.0  # when the event loop last came around, in the time of `time.monotonic`
-        self.places = Places(settings.max_connections, metrics.ended.add)
-        self.inflight = Inflight(settings.max_inflight_bytes)
-        self.turns = Turns()
-        self.lingering: set[asyncio.Transport] = set()  # those of connections that were refused and are not closed yet
-        self.use(load(settings))
+        self.refused: str | None = None  # why the model's files, as they are now, are not served
+        self._path, self._metrics = settings.model, metrics
+        metrics.queued_rows.value = lambda: self.queue.queued_rows
+        self.activate(loaded)
 
-    def use(self, loaded: Loaded) -> None:
-        """Answer with this model from now on. A request that is under way keeps the one it was validated against."""
-        if loaded.slow and self.batcher.executor is None:
-            self.batcher.executor = ThreadPoolExecutor(1, "compute")
-        self.model = loaded.model
-        self.refused: str | None = None
-        self.metrics.loaded(loaded.model, loaded.load_seconds)
+    def activate(self, loaded: Loaded) -> None:
+        """Answer with this model from now on. A request that is under way keeps the one that it has taken."""
+        if loaded.slow and self.queue.executor is None:
+            self.queue.executor = ThreadPoolExecutor(1, "compute")
+        self.current = Served.of(loaded.model)
+        self.refused = None
+        self._metrics.loaded(loaded.model, loaded.load_seconds)
         self._announce(loaded)
 
-    def refuse(self, reason: str) -> None:
+    def record_rejection(self, reason: str) -> None:
         """Note why the model's files, as they are now, are not served."""
-        path = self.settings.model
-        self.refused = reason.replace(str(path), path.name) if path.name else reason
-        self.metrics.refused()
+        self.refused = reason.replace(str(self._path), self._path.name) if self._path.name else reason
+        self._metrics.refused()
         log.error("the model stays the one before: %s", reason)
 
     def _announce(self, loaded: Loaded) -> None:
-        model, origin = self.model, self.model.origin
+        model, origin = loaded.model, loaded.model.origin
         log.info(
             "loaded %s (%s, Keras %s): %s %s -> %s in %.2f s; %d rows take %.1f ms, computed %s",
             origin.file,
@@ -98,9 +99,9 @@ class Live:
             model.input_shape,
             model.output_shape,
             loaded.load_seconds,
-            self.settings.max_batch_rows,
+            self.queue.max_batch_rows,
             loaded.batch_seconds * 1000,
-            "on the event loop" if self.batcher.executor is None else "in a thread",
+            "on the event loop" if self.queue.executor is None else "in a thread",
         )
         card, golden = loaded.files.card, loaded.files.golden
         if card.exists():
@@ -132,23 +133,10 @@ class Live:
 
     def start(self) -> None:
         """Start the queue, in the running event loop."""
-        self.batcher.start()
+        self.queue.start()
 
     async def close(self) -> None:
         """Finish what is queued."""
-        await self.batcher.close()
-        if self.batcher.executor is not None:
-            self.batcher.executor.shutdown(wait=False)
-
-    def beats(self) -> dict[str, bool]:
-        """What liveness depends on, as another thread sees it."""
-        return {"batching": self.batcher.alive, "loop": time.monotonic() - self.beat < STALLED_SECONDS}
-
-    @property
-    def ready(self) -> bool:
-        """Whether every check is good."""
-        return all(self.checks().values())
-
-    def checks(self) -> dict[str, bool]:
-        """What readiness depends on, by name."""
-        return {"model": True, "batching": self.batcher.alive, "accepting": not self.draining}
+        await self.queue.close()
+        if self.queue.executor is not None:
+            self.queue.executor.shutdown(wait=False)

@@ -16,8 +16,9 @@ from lstm_serve.errors import ModelError, SettingsError, UnreadableFile
 from lstm_serve.model.files import around
 from lstm_serve.serving.aside import Aside
 from lstm_serve.serving.compatibility import expect_same
-from lstm_serve.serving.deployment import Live, Loaded, load
+from lstm_serve.serving.deployment import Deployment, Loaded, load
 from lstm_serve.serving.isolated_load import MAX_TRIAL_SECONDS, took_too_long, try_aside
+from lstm_serve.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +39,19 @@ class Rereadable(Protocol):
 
 
 class Reloader:
-    """Watches for a new model and puts it into `live`; what `others` read is read again with it."""
+    """Watches for a new model and has it activated; what `others` read is read again with it."""
 
-    def __init__(self, live: Live, seen: Fingerprint, others: Mapping[str, Rereadable] | None = None) -> None:
-        """`seen` is the fingerprint of the files from before `live` has loaded them, `others` are by what they read."""
-        self._live = live
+    def __init__(
+        self,
+        deployment: Deployment,
+        settings: Settings,
+        seen: Fingerprint,
+        others: Mapping[str, Rereadable] | None = None,
+    ) -> None:
+        """`seen` is the fingerprint of the files from before they were loaded, `others` are by what they read."""
+        self._deployment, self._settings = deployment, settings
         self._others = {what: (each, Aside()) for what, each in (others or {}).items()}
-        self._path = live.settings.model
+        self._path = settings.model
         self._tried = seen
         self._asked = asyncio.Event()
         self._reading = Aside()  # and each of the others has its own: where one hangs, another may not
@@ -56,7 +63,7 @@ class Reloader:
 
     async def watch(self) -> None:
         """Until cancelled: change the model when asked, or once a change of its files is the same for two polls."""
-        seconds = self._live.settings.reload_seconds or None
+        seconds = self._settings.reload_seconds or None
         before = self._tried
         while True:
             with contextlib.suppress(TimeoutError):
@@ -75,13 +82,13 @@ class Reloader:
         for what, (each, reading) in self._others.items():
             await self._reread(what, each, reading)
         try:
-            self._live.use(await self._load(now))
+            self._deployment.activate(await self._load(now))
             log.info("replaced: requests are answered by %s as it is now", self._path)
         except ModelError as error:
-            self._live.refuse(str(error)[:MAX_REASON])
+            self._deployment.record_rejection(str(error)[:MAX_REASON])
         except Exception:
             log.exception("a new model could not be loaded")
-            self._live.refuse("a fault of the service; the log has it")
+            self._deployment.record_rejection("a fault of the service; the log has it")
 
     async def _reread(self, what: str, each: Rereadable, reading: Aside) -> None:
         wrong = "%s stay as they were: %s"
@@ -101,15 +108,15 @@ class Reloader:
             return ()
 
     async def _load(self, now: Fingerprint) -> Loaded:
-        await try_aside(self._live.settings)
+        await try_aside(self._settings)
         try:
             # A thread of its own: what it has worked with is freed when it ends.
-            loaded = await self._reading.run(MAX_TRIAL_SECONDS, load, self._live.settings)
+            loaded = await self._reading.run(MAX_TRIAL_SECONDS, load, self._settings)
         except TimeoutError:
             raise took_too_long(self._path) from None
         if await self._fingerprint() != now:
             raise UnreadableFile(f"{self._path}: has changed while it was read")
-        expect_same(loaded.model, self._live.model)
+        expect_same(loaded.model, self._deployment.current.model)
         return loaded
 
 

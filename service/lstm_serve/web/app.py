@@ -13,8 +13,10 @@ from starlette.routing import Route
 
 from lstm_serve import __version__
 from lstm_serve.errors import SettingsError
-from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.deployment import Deployment, load
+from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.reload import Reloader, fingerprint
+from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry.metrics import Metrics
 from lstm_serve.web import docs, health
@@ -54,20 +56,22 @@ def create_app(settings: Settings) -> FastAPI:
     """
     keys = Keys(settings) if configured(settings) else None
     seen = fingerprint(settings.model)
-    live = Live(settings, Metrics())
-    reloader = Reloader(live, seen, {} if keys is None else {"the keys": keys})
+    serving = ServingState(settings, Metrics())
+    deployment = Deployment(load(settings), settings, serving.metrics)
+    registry, model = Registry(deployment), deployment.current.model
+    reloader = Reloader(deployment, settings, seen, {} if keys is None else {"the keys": keys})
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        live.start()
+        deployment.start()
         watching = asyncio.create_task(reloader.watch(), name="reloading")
         yield
         watching.cancel()
         await asyncio.wait([watching])
-        await live.close()
+        await deployment.close()
 
     app = FastAPI(
-        title=f"lstm-serve: {live.model.about.name}",
+        title=f"lstm-serve: {deployment.name}",
         description=DESCRIPTION,
         version=__version__,
         lifespan=lifespan,
@@ -75,19 +79,19 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_middleware(live, keys),
+        middleware=_middleware(serving, keys),
         exception_handlers={HTTPException: raise_again},
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it asks for each request what is set up
     )
-    app.state.live, app.state.keys, app.state.reloader = live, keys, reloader
+    app.state.serving, app.state.registry, app.state.keys, app.state.reloader = serving, registry, keys, reloader
     app.state.open_paths = open_paths(settings)
-    of_v1 = v1.request_type(live.model, settings.max_rows)
+    of_v1 = v1.request_type(model, settings.max_rows)
     # Tried in this order: what the settings give a path, and then literal paths before those that take any name.
     for routes in (
-        v1.router(live, of_v1),
-        native.router(live, of_v1),
-        v2.router(live),
-        health.router(live),
+        v1.router(serving, registry, of_v1),
+        native.router(serving, registry, of_v1),
+        v2.router(serving, registry),
+        health.router(serving, registry),
         docs.router(),
     ):
         answer_head(routes)
@@ -99,13 +103,13 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _middleware(live: Live, keys: Keys | None) -> list[Middleware]:
+def _middleware(serving: ServingState, keys: Keys | None) -> list[Middleware]:
     """What is around the routes, from the outside in.
 
     A browser asks first whether a page of another origin may call, by a preflight that has no key and goes to no route.
     """
-    within = [Middleware(Boundary, live=live, keys=keys), Middleware(KnownPaths)]
-    origins = live.settings.cors_origins
+    within = [Middleware(Boundary, serving=serving, keys=keys), Middleware(KnownPaths)]
+    origins = serving.settings.cors_origins
     if origins is None:
         return within
     cors = Middleware(

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lstm_serve.errors import ComputeFailed, LstmServeError, Unavailable
-from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import logs
 from lstm_serve.web.api_keys import Keys, needs_key, refusal
@@ -34,13 +34,13 @@ def open_paths(settings: Settings) -> frozenset[str]:
 class Boundary:
     """Plain ASGI, around the whole app: what enters gets an id, what leaves is counted and logged."""
 
-    def __init__(self, app: ASGIApp, live: Live, keys: Keys | None = None) -> None:
+    def __init__(self, app: ASGIApp, serving: ServingState, keys: Keys | None = None) -> None:
         """Callers need one of the `keys`, where there are any."""
         self.app = app
-        self.live = live
+        self.serving = serving
         self.keys = keys
-        self._open = open_paths(live.settings)
-        self._quiet = QUIET | {live.settings.health_route}
+        self._open = open_paths(serving.settings)
+        self._quiet = QUIET | {serving.settings.health_route}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; anything but HTTP passes through."""
@@ -69,7 +69,7 @@ class Boundary:
         except HTTPException as error:
             allow = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
             row = self._row(error, request_id)
-            self.live.metrics.rejected.add(row.slug)
+            self.serving.metrics.rejected.add(row.slug)
             await refuse(scope, answer, row, error, allow)
         except (Exception, asyncio.CancelledError) as error:
             # No name for `error` that outlives this block: with its traceback, which holds this frame and with it the
@@ -101,7 +101,7 @@ class Boundary:
     async def _refuse(self, scope: Scope, answer: Send, error: BaseException) -> None:
         told = self._told(error, scope["state"]["request_id"])
         row = row_of(told)
-        self.live.metrics.rejected.add(row.slug)
+        self.serving.metrics.rejected.add(row.slug)
         await refuse(scope, answer, row, told)
 
     def _told(self, error: BaseException, request_id: str) -> BaseException:
@@ -118,11 +118,11 @@ class Boundary:
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
         template = route.path if route is not None else "unmatched"
-        self.live.metrics.request(template, status, seconds)
+        self.serving.metrics.request(template, status, seconds)
         # The connection keeps its last request's scope: not with the rows.
         jobs = scope["state"].pop("jobs", ())
         # A client that asks wrong is news even there.
-        if self.live.settings.access_log and (scope["path"] not in self._quiet or 400 <= status < 500):
+        if self.serving.settings.access_log and (scope["path"] not in self._quiet or 400 <= status < 500):
             state, more = scope["state"], dict[str, object]()
             if (traceparent := state["headers"].get(b"traceparent")) is not None:
                 more["traceparent"] = traceparent.decode("latin-1")[:200]

@@ -9,7 +9,9 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 from starlette.requests import Request
 
-from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.health import liveness, readiness
+from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.state import ServingState
 from lstm_serve.web.api_keys import may_know
 from lstm_serve.web.openapi import problem_responses
 from lstm_serve.web.schemas import Schema
@@ -30,10 +32,10 @@ class Health(Schema):
     refused: str | None = Field(default=None, description="why the model's newest files are not what is served")
 
 
-def router(live: Live) -> APIRouter:
+def router(serving: ServingState, registry: Registry) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["health"])
-    more = live.settings.health_route
+    more = serving.settings.health_route
     failing: dict[str, Any] = {
         "description": "Not so",
         "model": Health,
@@ -53,17 +55,17 @@ def router(live: Live) -> APIRouter:
 
     async def livez(request: Request) -> JSONResponse:
         """Whether the process works: looks at nothing outside it."""
-        return answer({"batching": live.batcher.alive}, request, 500)
+        return answer(liveness(registry), request, 500)
 
     async def readyz(request: Request) -> JSONResponse:
         """Whether to send requests here: 503 as soon as the service is stopping."""
-        return answer(live.checks(), request, 503, live.refused)
+        return answer(readiness(serving, registry), request, 503, registry.get().refused)
 
     async def metrics() -> Response:
         """Everything Prometheus scrapes."""
         # Where others are answered meanwhile: the first time it takes 20 ms.
         exposition = await asyncio.to_thread(import_module, "lstm_serve.telemetry.prometheus")
-        return Response(exposition.text(live.metrics), media_type=exposition.CONTENT_TYPE)
+        return Response(exposition.text(serving.metrics), media_type=exposition.CONTENT_TYPE)
 
     ready = READY if more is None or more in PATHS else (*READY, more)
     for path, endpoint, failed in (("/livez", livez, 500), *((path, readyz, 503) for path in ready)):

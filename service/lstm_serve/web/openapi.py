@@ -84,7 +84,7 @@ def document(app: FastAPI) -> dict[str, Any]:
                 del operation["responses"]["422"]
     made["components"]["responses"] = every_response()
     if app.state.keys is not None:
-        settings = app.state.live.settings
+        settings = app.state.serving.settings
         made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, operation in operations:
             closed = needs_key(path, app.state.open_paths)

@@ -23,8 +23,10 @@ from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import Classes, counted, predicted_classes
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Job
-from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.memory_budget import Held
+from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
 from lstm_serve.web.errors import JSON, Headers, respond
 from lstm_serve.web.inflate import GZIP_MAGIC
@@ -47,11 +49,19 @@ class Decoded(Protocol):
         """Forget the values, once there are arrays: the request may wait long for its answer."""
 
 
+class PredictRequest(Request):
+    """A request, and what answers it: one model decodes, computes and encodes, whatever is activated meanwhile."""
+
+    def __init__(self, scope: Scope, receive: Receive, deployment: Deployment, served: Served) -> None:
+        """`served` is what the deployment had when the request was taken."""
+        super().__init__(scope, receive)
+        self.deployment, self.served = deployment, served
+
+
 class Answer(NamedTuple):
-    """The bytes of an answer, the model that gave it, and the headers that say what the bytes are."""
+    """The bytes of an answer, and the headers that say what the bytes are."""
 
     content: bytes
-    model: Model
     headers: Headers = [JSON]  # noqa: RUF012 - never changed
 
 
@@ -62,7 +72,7 @@ class Predicted(NamedTuple):
     classes: Classes
 
 
-Endpoint = Callable[[Decoded, Request], Awaitable[Answer]]
+Endpoint = Callable[[Decoded, PredictRequest], Awaitable[Answer]]
 
 MOST_PATHS = 1000
 
@@ -77,7 +87,7 @@ class PostRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what FastAPI calls with the request: all is done while the response is sent."""
-        response = Served(self)
+        response = PostResponse(self)
 
         async def handle(_: Request) -> Response:
             return response
@@ -86,30 +96,39 @@ class PostRoute(APIRoute):
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, decode, call, answer. What goes wrong is raised, and answered in `boundary`."""
-        live: Live = scope["app"].state.live
+        state, asked = scope["app"].state, scope["path_params"]
+        serving: ServingState = state.serving
+        registry: Registry = state.registry
+        deployment = registry.get(asked.get("model_name"), asked.get("model_version"))
+        served = deployment.current
         headers = scope["state"]["headers"]
-        batcher, settings = live.batcher, live.settings
-        batcher.check_room(1)
-        raw = await read_body(headers, receive, live)
+        queue, settings = deployment.queue, serving.settings
+        queue.check_room(1)
+        raw = await read_body(headers, receive, serving)
         scope["state"]["complete"] = time.monotonic()
-        held = scope["state"]["held"] = Held(live.inflight, len(raw))
-        turn = scope["state"]["turn"] = Turn(live.turns, settings.deadline_seconds)
+        held = scope["state"]["held"] = Held(serving.budget, len(raw))
+        turn = scope["state"]["turn"] = Turn(serving.turns, settings.deadline_seconds)
         try:
-            raw = await inflated(raw, headers, live, held, turn)
-            if batcher.queued_rows + settings.max_rows > batcher.max_queue_rows:
-                batcher.check_room(rows_at_a_glance(raw, headers, live.model))
-            body = self.decode(raw, headers, live)
+            raw = await inflated(raw, headers, serving, held, turn)
+            if queue.queued_rows + settings.max_rows > queue.max_queue_rows:
+                queue.check_room(rows_at_a_glance(raw, headers, served.model))
+            body = self.decode(raw, headers, served, settings.max_rows)
             del raw  # it may wait long for its answer
             if turn.begun:
                 await turn.pause()
-            answer = await cast("Endpoint", self.endpoint)(body, Request(scope, receive))
+            answer = await cast("Endpoint", self.endpoint)(body, PredictRequest(scope, receive, deployment, served))
         finally:
             turn.end()
             held.become(0)
-        digest = (b"x-model-sha256", answer.model.origin.digest.encode())
-        await respond(send, 200, answer.content, [*answer.headers, digest])
+        await respond(send, 200, answer.content, [*answer.headers, (b"x-model-sha256", served.digest)])
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:  # noqa: ARG002 - others need it
+    def decode(
+        self,
+        raw: bytes,
+        headers: Mapping[bytes, bytes],
+        served: Served,  # noqa: ARG002 - others need it
+        max_rows: int,  # noqa: ARG002 - the same
+    ) -> Decoded:
         """The body that the endpoint takes; a dialect that reads more than its type's JSON says so here."""
         expect_json(headers, raw)
         return self.body_type.parse(raw)
@@ -120,7 +139,7 @@ class PostRoute(APIRoute):
         return cast("type[Body]", get_annotations(cast("Endpoint", self.endpoint))["body"])
 
 
-class Served(Response):
+class PostResponse(Response):
     """What a handler returns: ASGI, as every response of Starlette's is, and the whole way of a POST."""
 
     def __init__(self, route: PostRoute) -> None:
@@ -203,28 +222,28 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
 
 
 async def predicted(
-    live: Live, model: Model, body: Decoded, request: Request, within: float | None = None
+    serving: ServingState, body: Decoded, request: PredictRequest, within: float | None = None
 ) -> list[Predicted]:
     """Compute a body's sequences: the one way from every dialect into the queue and back.
 
     Gives outputs (n, *output_shape), in order: more than one only where sequences are of different lengths. `within` is
     how many seconds the client gives it, in the dialect's own words, beside the header X-Request-Timeout-Ms.
     """
-    rows = body.rows
-    if rows > live.settings.max_rows:
-        raise TooLarge(f"the body has {rows} sequences; at most {live.settings.max_rows} are answered at once")
-    live.batcher.check_room(rows)
-    deadline = deadline_of(request, live.settings.deadline_seconds, within)
+    rows, queue, model = body.rows, request.deployment.queue, request.served.model
+    if rows > serving.settings.max_rows:
+        raise TooLarge(f"the body has {rows} sequences; at most {serving.settings.max_rows} are answered at once")
+    queue.check_room(rows)
+    deadline = deadline_of(request, serving.settings.deadline_seconds, within)
     state = request.scope["state"]
     arrays = await _arrays(body, model, state["turn"])
     state["held"].become(sum(x.nbytes for x in arrays))  # what was read is not needed any more
     if None in model.input_shape:
         for x in arrays:
-            _check_free(model, x, live.settings.max_timesteps)
-    jobs = [live.batcher.submit(model, x, deadline) for x in arrays]
+            _check_free(model, x, serving.settings.max_timesteps)
+    jobs = [queue.submit(model, x, deadline) for x in arrays]
     body.let_go()
     found = [Predicted(y, predicted_classes(model, y)) for y in await computed(jobs, request)]
-    live.metrics.answered([counted(model, part.classes) for part in found], jobs[0].queue_seconds, rows)
+    serving.metrics.answered([counted(model, part.classes) for part in found], jobs[0].queue_seconds, rows)
     return found
 
 

@@ -6,36 +6,36 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from lstm_serve.errors import TooLarge
-from lstm_serve.serving.deployment import Live
 from lstm_serve.serving.memory_budget import Held, Inflight, Upload
+from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
 from lstm_serve.web.inflate import inflate
 from lstm_serve.web.nested_lists import LARGE
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, live: Live) -> bytes:
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, serving: ServingState) -> bytes:
     """The body as it came; its bytes are in flight until the caller releases them.
 
     Raises TooLarge, QueueFull for too many bytes in flight, or ClientDisconnect.
     """
-    limit, declared = live.settings.max_body_bytes, headers.get(b"content-length")
+    limit, declared = serving.settings.max_body_bytes, headers.get(b"content-length")
     if declared is not None and int(declared) > limit:
         raise TooLarge(f"the body has {int(declared)} bytes; at most {limit} are read")
     raw, more = await _part(receive)
     if more:
-        raw = await _rest(raw, receive, live.inflight, limit)
+        raw = await _rest(raw, receive, serving.budget, limit)
     else:
         _expect_size(len(raw), limit)
-        live.inflight.hold(len(raw))
+        serving.budget.hold(len(raw))
     return raw
 
 
-async def inflated(raw: bytes, headers: Mapping[bytes, bytes], live: Live, held: Held, turn: Turn) -> bytes:
+async def inflated(raw: bytes, headers: Mapping[bytes, bytes], serving: ServingState, held: Held, turn: Turn) -> bytes:
     """What the body holds; its bytes are `held` now. One that is large has its turn then.
 
     Raises TooLarge, QueueFull for too many bytes in flight or large bodies, DeadlinePassed, UnknownType or Malformed.
     """
-    limit, encoding = live.settings.max_body_bytes, headers.get(b"content-encoding")
+    limit, encoding = serving.settings.max_body_bytes, headers.get(b"content-encoding")
     if encoding is None or not raw or (encoding := encoding.strip().lower()) == b"identity":
         if len(raw) > LARGE:
             await turn.begin()

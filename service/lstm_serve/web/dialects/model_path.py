@@ -6,21 +6,21 @@ from starlette.requests import Request
 
 from lstm_serve.errors import UnknownModel
 from lstm_serve.model.model import Model
-from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.registry import Registry
 from lstm_serve.web.api_keys import may_know
 
 UNKNOWN = "no such model is served here"
 
 
-def served(live: Live, request: Request) -> Model:
-    """The model that is served, once the path is known to mean it. Raises UnknownModel."""
-    about, asked = live.model.about, request.path_params
-    if asked.get("model_name", about.name) != about.name:
-        raise UnknownModel(f'the model served here is "{about.name}"' if may_know(request) else UNKNOWN)
-    if asked.get("model_version", about.version) != about.version:
-        told = f'the version of "{about.name}" served here is {about.version}'
-        raise UnknownModel(told if may_know(request) else UNKNOWN)
-    return live.model
+def model_of(registry: Registry, request: Request) -> Model:
+    """Return the model that the path means, as it is served now. Raises UnknownModel."""
+    asked = request.path_params
+    try:
+        return registry.get(asked.get("model_name"), asked.get("model_version")).current.model
+    except UnknownModel:
+        if may_know(request):
+            raise
+        raise UnknownModel(UNKNOWN) from None  # what it is called is for callers alone
 
 
 def parameters(model: Model, path: str) -> dict[str, Any]:

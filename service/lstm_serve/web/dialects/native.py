@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 from fastapi import APIRouter
-from starlette.requests import Request
 
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, Malformed, Problem, UnreadableFile
@@ -18,13 +17,15 @@ from lstm_serve.formats.npy import AnyArray, read_npy
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
-from lstm_serve.serving.deployment import Live
+from lstm_serve.serving.deployment import Served
+from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.state import ServingState
 from lstm_serve.web.dialects.v1 import routes as v1
 from lstm_serve.web.errors import JSON
 from lstm_serve.web.flattened_csv import Flattened, read_flattened, written
 from lstm_serve.web.nested_lists import Body, one_and_many
 from lstm_serve.web.openapi import problem_responses
-from lstm_serve.web.predict import Answer, Decoded, PostRoute, expect_json, media_type, predicted
+from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, expect_json, media_type, predicted
 from lstm_serve.web.schemas import ModelInfo, model_info, one_and_many_answers
 
 ERRORS = problem_responses(400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
@@ -64,12 +65,12 @@ class NpyBody:
 class BatchRoute(PostRoute):
     """A POST that takes several sequences as JSON, or as a .npy file."""
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, max_rows: int) -> Decoded:
         """The body, as its content type says."""
         if media_type(headers) != NPY:
-            return super().decode(raw, headers, live)
+            return super().decode(raw, headers, served, max_rows)
         try:
-            return NpyBody(read_npy(io.BytesIO(raw), "the body"), live.model)
+            return NpyBody(read_npy(io.BytesIO(raw), "the body"), served.model)
         except UnreadableFile as error:
             raise Malformed(str(error)) from None
 
@@ -77,13 +78,13 @@ class BatchRoute(PostRoute):
 class EitherRoute(BatchRoute):
     """A POST that takes one sequence or several, as CSV too, and v1's bodies: what SageMaker's clients send."""
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, max_rows: int) -> Decoded:
         """The body, as its content type or its first key says."""
         kind = media_type(headers)
         if kind == CSV:
-            return read_flattened(raw, live.model, live.settings.max_rows)
+            return read_flattened(raw, served.model, max_rows)
         if kind == NPY:
-            return super().decode(raw, headers, live)
+            return super().decode(raw, headers, served, max_rows)
         expect_json(headers, raw)
         one, many, of_v1 = cast("tuple[type[Body], type[Body], type[v1.V1Request]]", get_args(self.body_type))
         first = FIRST_KEY.match(without_mark(raw))
@@ -93,10 +94,15 @@ class EitherRoute(BatchRoute):
         return (many if key == b"sequences" else one).parse(raw)
 
 
-def router(live: Live, V1Request: type[v1.V1Request]) -> APIRouter:  # noqa: N803 - it is a class
+def router(
+    serving: ServingState,
+    registry: Registry,
+    V1Request: type[v1.V1Request],  # noqa: N803 - it is a class
+) -> APIRouter:
     """The routes, with request and response models that are the served model's own; `V1Request` is v1's."""
-    One, Many = one_and_many(live.model, live.settings.max_rows)  # noqa: N806 - they are classes
-    one_answer, many_answer = one_and_many_answers(live.model)
+    model = registry.get().current.model
+    One, Many = one_and_many(model, serving.settings.max_rows)  # noqa: N806 - they are classes
+    one_answer, many_answer = one_and_many_answers(model)
     json: dict[int | str, dict[str, Any]] = {**ERRORS, 200: {"headers": MODEL_HEADER}}
     npy: dict[int | str, dict[str, Any]] = {**ERRORS, 200: {"headers": MODEL_HEADER, "content": NPY_CONTENT}}
     takes_npy = {"requestBody": {"content": NPY_CONTENT}}
@@ -105,20 +111,20 @@ def router(live: Live, V1Request: type[v1.V1Request]) -> APIRouter:  # noqa: N80
     takes_any = {"requestBody": {"content": any_content}}
     routes = APIRouter(tags=["predict"])
 
-    async def predict(body: One, request: Request) -> Answer:  # type: ignore[valid-type]
-        return await answered(live, body, request)
+    async def predict(body: One, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+        return await answered(serving, body, request)
 
-    async def predict_batch(body: Many, request: Request) -> Answer:  # type: ignore[valid-type]
-        return await answered(live, body, request)
+    async def predict_batch(body: Many, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+        return await answered(serving, body, request)
 
-    async def invocations(body: One | Many | V1Request, request: Request) -> Answer:  # type: ignore[valid-type]
+    async def invocations(body: One | Many | V1Request, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
         decoded = cast("Body | NpyBody | Flattened | v1.Form", body)
         if isinstance(decoded, v1.Form):
-            return await v1.answered(live, live.model, decoded, request)
-        return await answered(live, decoded, request)
+            return await v1.answered(serving, decoded, request)
+        return await answered(serving, decoded, request)
 
     async def served_model() -> ModelInfo:
-        return model_info(live.model)
+        return model_info(registry.get().current.model)
 
     either = one_answer | many_answer | v1.Predictions | v1.Outputs
     for path, endpoint, route, answer, responses, extra, summary in (
@@ -126,7 +132,7 @@ def router(live: Live, V1Request: type[v1.V1Request]) -> APIRouter:  # noqa: N80
         ("/predict/batch", predict_batch, BatchRoute, many_answer, npy, takes_npy, "Answer several sequences"),
         ("/invocations", invocations, EitherRoute, either, of_any, takes_any, "Answer one or several"),
     ):
-        if path == live.settings.predict_route:
+        if path == serving.settings.predict_route:
             continue  # it is v1's alone then
         routes.add_api_route(
             path,
@@ -155,16 +161,16 @@ def joined(parts: list[Array]) -> Array:
     return np.concatenate(parts)
 
 
-async def answered(live: Live, body: Body | NpyBody | Flattened, request: Request) -> Answer:
+async def answered(serving: ServingState, body: Body | NpyBody | Flattened, request: PredictRequest) -> Answer:
     """Answer a body: as JSON, or where the client accepts it the model's output as a .npy file; CSV with CSV."""
-    model, accept = live.model, request.scope["state"]["headers"].get(b"accept", b"")
-    parts = await predicted(live, model, body, request)
+    model, accept = request.served.model, request.scope["state"]["headers"].get(b"accept", b"")
+    parts = await predicted(serving, body, request)
     if isinstance(body, Flattened) and NPY not in accept and JSON[1] not in accept:
-        return Answer(b"".join(written(part.y) for part in parts), model, [(b"content-type", CSV)])
+        return Answer(b"".join(written(part.y) for part in parts), [(b"content-type", CSV)])
     if body.many and NPY in accept:
         file = io.BytesIO()
         np.save(file, joined([y for y, _ in parts]), allow_pickle=False)
-        return Answer(file.getvalue(), model, [(b"content-type", NPY)])
+        return Answer(file.getvalue(), [(b"content-type", NPY)])
     found = [answer for part in parts for answer in answers(model, *part)]
     content = {"predictions": found} if body.many else found[0]
-    return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), model)
+    return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))

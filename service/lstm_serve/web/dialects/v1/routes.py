@@ -17,12 +17,15 @@ from starlette.requests import Request
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import InvalidInput, Problem
 from lstm_serve.model.model import Model
-from lstm_serve.serving.deployment import Live
-from lstm_serve.web.dialects.model_path import parameters, served
+from lstm_serve.serving.deployment import Served
+from lstm_serve.serving.health import is_ready
+from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.state import ServingState
+from lstm_serve.web.dialects.model_path import model_of, parameters
 from lstm_serve.web.dialects.v2.codec import INPUT, VALUES
 from lstm_serve.web.nested_lists import FEW, NATIVE, Body, body, elsewhere, json_of, sequence, zeros
 from lstm_serve.web.openapi import not_so, plain_responses
-from lstm_serve.web.predict import Answer, Decoded, PostRoute, predicted
+from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, predicted
 from lstm_serve.web.schemas import ModelNames, Schema
 
 ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
@@ -102,7 +105,13 @@ def _bare(value: Any, *where: str | int) -> Any:  # noqa: ANN401 - JSON is anyth
 class PredictRoute(PostRoute):
     """A POST that takes v1's requests, whatever their content type."""
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:  # noqa: ARG002 - others need it
+    def decode(
+        self,
+        raw: bytes,
+        headers: Mapping[bytes, bytes],  # noqa: ARG002 - others need it
+        served: Served,  # noqa: ARG002 - the same
+        max_rows: int,  # noqa: ARG002 - the same
+    ) -> Decoded:
         """The request."""
         return cast("type[V1Request]", self.body_type).parse(raw)
 
@@ -149,32 +158,37 @@ class Alive(Schema):
     docs: str = Field(description="where to read on")
 
 
-def router(live: Live, V1PredictRequest: type[V1Request]) -> APIRouter:  # noqa: N803 - it is a class
+def router(
+    serving: ServingState,
+    registry: Registry,
+    V1PredictRequest: type[V1Request],  # noqa: N803 - it is a class
+) -> APIRouter:
     """The routes. Those of a model are there with a version and without, and one more as the settings say."""
+    model = registry.get().current.model
     routes = APIRouter(route_class=PredictRoute, tags=["v1"])
     about = APIRouter(tags=["v1"])
 
-    async def predict(body: V1PredictRequest, request: Request) -> Answer:  # type: ignore[valid-type]
-        return await answered(live, served(live, request), cast("Form", body), request)
+    async def predict(body: V1PredictRequest, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+        return await answered(serving, cast("Form", body), request)
 
     async def status(request: Request) -> JSONResponse:
         """Whether the model answers, for the clients of TF-Serving and of KServe."""
-        model, ready = served(live, request), live.ready
+        model, ready = model_of(registry, request), is_ready(serving, registry)
         return JSONResponse(model_status(model, ready=ready).model_dump(), 200 if ready else 503)
 
     async def metadata(request: Request) -> dict[str, Any]:
         """The model's signature, in the words of TF-Serving."""
-        return model_signature(served(live, request))
+        return model_signature(model_of(registry, request))
 
     prefixes = ("/v1/models/{model_name}", "/v1/models/{model_name}/versions/{model_version}")
-    stopping = not_so(model_status(live.model, ready=False))
+    stopping = not_so(model_status(model, ready=False))
     for prefix in prefixes:
-        of_path = parameters(live.model, prefix)
+        of_path = parameters(model, prefix)
         about.add_api_route(
             prefix, status, response_model=ModelStatus, responses={**NOT_FOUND, **stopping}, openapi_extra=of_path
         )
         about.add_api_route(f"{prefix}/metadata", metadata, responses=NOT_FOUND, openapi_extra=of_path)
-    more = live.settings.predict_route
+    more = serving.settings.predict_route
     for path in (*(f"{prefix}:predict" for prefix in prefixes), *([] if more is None else [more])):
         routes.add_api_route(
             path,
@@ -183,13 +197,13 @@ def router(live: Live, V1PredictRequest: type[V1Request]) -> APIRouter:  # noqa:
             summary="Answer rows, or an array of them",
             response_model=Predictions | Outputs,
             responses=ERRORS,
-            openapi_extra=parameters(live.model, path),
+            openapi_extra=parameters(model, path),
         )
 
     @about.get("/v1/models")
     async def models() -> ModelNames:
         """The models that are served: one."""
-        return ModelNames(models=[live.model.about.name])
+        return ModelNames(models=[registry.get().name])
 
     @about.get("/", response_model=Alive, responses={307: {"description": "To the docs, where text/html is accepted"}})
     async def alive(request: Request) -> Response:
@@ -203,10 +217,10 @@ def router(live: Live, V1PredictRequest: type[V1Request]) -> APIRouter:  # noqa:
     return routes
 
 
-async def answered(live: Live, model: Model, form: Form, request: Request) -> Answer:
+async def answered(serving: ServingState, form: Form, request: PredictRequest) -> Answer:
     """Answer the model's output for each row, under the key that goes with the request's."""
-    rows = [row for y, _ in await predicted(live, model, form, request) for row in np.ascontiguousarray(y)]
-    return Answer(orjson.dumps({FORMS[form.key]: rows}, option=orjson.OPT_SERIALIZE_NUMPY), model)
+    rows = [row for y, _ in await predicted(serving, form, request) for row in np.ascontiguousarray(y)]
+    return Answer(orjson.dumps({FORMS[form.key]: rows}, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def request_type(model: Model, max_rows: int) -> type[V1Request]:

@@ -17,8 +17,11 @@ from starlette.requests import Request
 from lstm_serve import __version__
 from lstm_serve.engine.types import Shape
 from lstm_serve.model.model import Model
-from lstm_serve.serving.deployment import Live
-from lstm_serve.web.dialects.model_path import parameters, served
+from lstm_serve.serving.deployment import Served
+from lstm_serve.serving.health import is_ready, liveness
+from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.state import ServingState
+from lstm_serve.web.dialects.model_path import model_of, parameters
 from lstm_serve.web.dialects.v2.codec import (
     HEADER_LENGTH,
     INPUT,
@@ -31,7 +34,7 @@ from lstm_serve.web.dialects.v2.codec import (
     output_names,
 )
 from lstm_serve.web.openapi import not_so, plain_responses
-from lstm_serve.web.predict import Answer, Decoded, PostRoute, predicted
+from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, predicted
 from lstm_serve.web.schemas import ModelNames, Schema
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "parameters", "statistics"]
@@ -110,31 +113,31 @@ class IndexEntry(Schema):
 class InferRoute(PostRoute):
     """A POST that takes v2's requests, with binary tensors or without, whatever their content type."""
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], live: Live) -> Decoded:
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, max_rows: int) -> Decoded:
         """The request."""
-        return decode(live.model, raw, headers, live.settings.max_rows)
+        return decode(served.model, raw, headers, max_rows)
 
 
-def router(live: Live) -> APIRouter:
+def router(serving: ServingState, registry: Registry) -> APIRouter:
     """The routes; literal paths go before those that take any name."""
-    routes = _infer_routes(live)
-    routes.routes.extend([*_server_routes(live).routes, *_model_routes(live).routes])
+    routes = _infer_routes(serving, registry)
+    routes.routes.extend([*_server_routes(serving, registry).routes, *_model_routes(serving, registry).routes])
     return routes
 
 
-def _infer_routes(live: Live) -> APIRouter:
-    routes = APIRouter(route_class=InferRoute, tags=TAGS)
+def _infer_routes(serving: ServingState, registry: Registry) -> APIRouter:
+    routes, model = APIRouter(route_class=InferRoute, tags=TAGS), registry.get().current.model
 
-    async def infer(body: InferRequest, request: Request) -> Answer:
-        model, asked = served(live, request), cast("Infer", body)
-        (part,) = await predicted(live, model, asked, request, asked.head.timeout)
-        content, length = encode(model, *part, asked.head)
+    async def infer(body: InferRequest, request: PredictRequest) -> Answer:
+        asked = cast("Infer", body)
+        (part,) = await predicted(serving, asked, request, asked.head.timeout)
+        content, length = encode(request.served.model, *part, asked.head)
         if length is None:
-            return Answer(content, model)
-        return Answer(content, model, [(b"content-type", OCTETS), (HEADER_LENGTH, b"%d" % length)])
+            return Answer(content)
+        return Answer(content, [(b"content-type", OCTETS), (HEADER_LENGTH, b"%d" % length)])
 
     for prefix in PREFIXES:
-        named = parameters(live.model, prefix)["parameters"]
+        named = parameters(model, prefix)["parameters"]
         routes.add_api_route(
             f"{prefix}/infer",
             infer,
@@ -144,24 +147,26 @@ def _infer_routes(live: Live) -> APIRouter:
             responses={**ERRORS, 200: {"content": BINARY, "headers": {LENGTH_HEADER["name"]: LENGTH_HEADER}}},
             openapi_extra={
                 "parameters": [*named, {"in": "header", **LENGTH_HEADER}],
-                "requestBody": {"content": {"application/json": {"example": example(live.model)}, **BINARY}},
+                "requestBody": {"content": {"application/json": {"example": example(model)}, **BINARY}},
             },
         )
     return routes
 
 
-def _server_routes(live: Live) -> APIRouter:
+def _server_routes(serving: ServingState, registry: Registry) -> APIRouter:
     routes = APIRouter(tags=TAGS)
 
     @routes.get("/v2/health/live", response_model=ServerLive, responses=not_so(ServerLive(live=False)))
     async def server_live() -> JSONResponse:
         """Whether the process works."""
-        return JSONResponse({"live": live.batcher.alive}, 200 if live.batcher.alive else 503)
+        alive = all(liveness(registry).values())
+        return JSONResponse({"live": alive}, 200 if alive else 503)
 
     @routes.get("/v2/health/ready", response_model=ServerReady, responses=not_so(ServerReady(ready=False)))
     async def server_ready() -> JSONResponse:
         """Whether to send requests here."""
-        return JSONResponse({"ready": live.ready}, 200 if live.ready else 503)
+        good = is_ready(serving, registry)
+        return JSONResponse({"ready": good}, 200 if good else 503)
 
     @routes.get("/v2")
     @routes.get("/v2/", include_in_schema=False)
@@ -172,45 +177,46 @@ def _server_routes(live: Live) -> APIRouter:
     @routes.get("/v2/models")
     async def models() -> ModelNames:
         """The models that are served: one."""
-        return ModelNames(models=[live.model.about.name])
+        return ModelNames(models=[registry.get().name])
 
     @routes.get("/v2/models/stats")
     async def all_stats(request: Request) -> dict[str, Any]:
         """The statistics of each model that is served."""
-        return statistics(live, live.model, request)
+        return statistics(serving, registry.get().current.model, request)
 
     @routes.post("/v2/repository/index")
     async def index() -> list[IndexEntry]:
         """The models of the repository, as Triton has them; whatever the request's body asks, there is one."""
-        about, state = live.model.about, "READY" if live.ready else "UNAVAILABLE"
+        about = registry.get().current.model.about
+        state = "READY" if is_ready(serving, registry) else "UNAVAILABLE"
         return [IndexEntry(name=about.name, version=about.version, state=state, reason="")]
 
     return routes
 
 
-def _model_routes(live: Live) -> APIRouter:
-    routes = APIRouter(tags=TAGS)
+def _model_routes(serving: ServingState, registry: Registry) -> APIRouter:
+    routes, model = APIRouter(tags=TAGS), registry.get().current.model
 
     async def metadata(request: Request) -> ModelMetadata:
         """What the model takes and answers."""
-        return model_metadata(served(live, request))
+        return model_metadata(model_of(registry, request))
 
     async def ready(request: Request) -> JSONResponse:
         """Whether the model answers."""
-        model = served(live, request)
-        return JSONResponse({"name": model.about.name, "ready": live.ready}, 200 if live.ready else 503)
+        name, good = model_of(registry, request).about.name, is_ready(serving, registry)
+        return JSONResponse({"name": name, "ready": good}, 200 if good else 503)
 
     async def config(request: Request) -> dict[str, Any]:
         """The model, in the words of Triton's model configuration."""
-        return model_config(served(live, request), live.settings.max_rows)
+        return model_config(model_of(registry, request), serving.settings.max_rows)
 
     async def stats(request: Request) -> dict[str, Any]:
         """Counts and times since the start, in the words of Triton's statistics."""
-        return statistics(live, served(live, request), request)
+        return statistics(serving, model_of(registry, request), request)
 
-    not_ready = {**NOT_FOUND, **not_so(ModelReady(name=live.model.about.name, ready=False))}
+    not_ready = {**NOT_FOUND, **not_so(ModelReady(name=model.about.name, ready=False))}
     for prefix in PREFIXES:
-        named = parameters(live.model, prefix)
+        named = parameters(model, prefix)
         routes.add_api_route(prefix, metadata, responses=NOT_FOUND, openapi_extra=named)
         routes.add_api_route(
             f"{prefix}/ready", ready, response_model=ModelReady, responses=not_ready, openapi_extra=named
@@ -252,10 +258,10 @@ def model_config(model: Model, max_rows: int) -> dict[str, Any]:
     }
 
 
-def statistics(live: Live, model: Model, request: Request) -> dict[str, Any]:
+def statistics(serving: ServingState, model: Model, request: Request) -> dict[str, Any]:
     """What GET /v2/models/{name}/stats answers. What is not measured by itself, such as decoding, is 0."""
     answering = {route.path for route in request.app.routes if isinstance(route, PostRoute)}
-    metrics = live.metrics
+    metrics = serving.metrics
     batches = metrics.batch_rows
     measured = {
         "success": metrics.requests.total(lambda route, status: route in answering and status == 200),

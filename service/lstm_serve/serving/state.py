@@ -1,0 +1,24 @@
+"""What the connections and requests of a process share, whichever model they are for."""
+
+import asyncio
+
+from lstm_serve.serving.memory_budget import Inflight
+from lstm_serve.serving.places import Places
+from lstm_serve.serving.turns import Turns
+from lstm_serve.settings import Settings
+from lstm_serve.telemetry.metrics import Metrics
+
+
+class ServingState:
+    """The settings, what is counted, what is limited, and whether the process is stopping."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        """Nothing is read or answered yet."""
+        self.settings = settings
+        self.metrics = metrics
+        self.budget = Inflight(settings.max_inflight_bytes)
+        self.places = Places(settings.max_connections, metrics.ended.add)
+        self.turns = Turns()
+        self.draining = False
+        self.beat = 0.0  # when the event loop last came around, in the time of `time.monotonic`
+        self.lingering: set[asyncio.Transport] = set()  # those of connections that were refused and are not closed yet
