@@ -62,6 +62,8 @@ X = st.floats(-1e6, 1e6)
     [
         ({"mean": [-1.5], "scale": [-4]}, lambda x: (x + 1.5) / -4),
         ({"center": [2], "scale": [0.5]}, lambda x: (x - 2) / 0.5),
+        ({"mean": 1003.1, "scale": 30}, lambda x: (x - 1003.1) / 30),
+        ({"min": 10, "max": 30, "range": [-1, 1]}, lambda x: (x - 10) / 20 * 2 - 1),
         ({"min": [-1], "max": [3]}, lambda x: (x + 1) / 4),
         ({"min": [-1], "max": [3], "range": [-1, 1]}, lambda x: (x + 1) / 4 * 2 - 1),
         ({"min": [10], "max": [30], "range": [0.1, 0.9]}, lambda x: (x - 10) / 20 * 0.8 + 0.1),
@@ -155,7 +157,16 @@ def test_no_card(tmp_path: Path) -> None:
         ({"scaling": {"zzz": [1]}}, "scaling.zzz is not a field; the fields are mean, center, scale, min, max, range"),
         ({"output_scaling": {"std": [1]}}, "output_scaling.std is not a field; did you mean scale?"),
         ({"scaling": "robust"}, "scaling: expected an object with mean and scale"),
-        ({"scaling": {"mean": [1, "2"], "scale": [1, 2]}}, "scaling.mean.1: expected an object with mean and scale"),
+        ({"scaling": {"mean": [1, "2"], "scale": [1, 2]}}, "wrong: scaling.mean.1: expected a finite number"),
+        ('{"scaling": {"mean": [NaN, 1], "scale": [1, 1]}}', "wrong: scaling.mean.0: expected a finite number"),
+        (
+            '{"output_scaling": {"mean": -Infinity, "scale": 1}}',
+            "wrong: output_scaling.mean.0: expected a finite number",
+        ),
+        ({"scaling": {"mean": True, "scale": 1}}, "wrong: scaling.mean: expected a list of numbers"),
+        ({"scaling": {"min": 0, "max": 1, "range": 2}}, "wrong: scaling.range: expected a list of numbers"),
+        ({"scaling": {"mean": 1, "scale": [1, 2]}}, "scaling: the two lists of scaling are of different lengths"),
+        ('{"metadata": %s}' % ('{"a":' * 300 + "1" + "}" * 300), "the card: is nested too deeply"),
         ({"threshold": 1.5}, "threshold: expected a number above 0, and at most 1"),
         ({"classes": ["a", "b\x1b[31m"]}, "classes.1: holds control characters"),
         ({"architecture": 3}, "architecture: expected the name of a file"),
@@ -170,6 +181,17 @@ def test_what_is_wrong_is_said(tmp_path: Path, card: Any, said: str) -> None:
     with pytest.raises(ModelError, match=r"its card m\.card\.json is wrong") as caught:
         read(write(tmp_path, card))
     assert said in str(caught.value)
+
+
+def test_what_is_wrong_with_each_item_is_said_once(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        read(write(tmp_path, {"classes": [0, 1, 2], "scaling": {"mean": ["a", "b"], "scale": [1, 2]}}))
+    said = str(caught.value).partition("is wrong: ")[2]
+    assert said == 'classes.0: expected a text, such as "0"; scaling.mean.0: expected a finite number'
+
+
+def test_null_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    assert read(write(tmp_path, dict.fromkeys(Card.model_fields))).model_dump() == Card().model_dump()
 
 
 def test_a_card_too_large(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def softmax(y: Array) -> Array:
     [
         ({"mean": [1000, -3], "scale": [250, 0.5]}, lambda y: y * [250, 0.5] + [1000, -3]),
         ({"center": [1000], "scale": [250]}, lambda y: y * 250 + 1000),
+        ({"mean": 1000, "scale": 250.5}, lambda y: y * 250.5 + 1000),
         ({"min": [10, 0], "max": [30, 1], "range": [-1, 1]}, lambda y: (y + 1) / 2 * [20, 1] + [10, 0]),
     ],
 )

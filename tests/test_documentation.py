@@ -203,7 +203,9 @@ def test_card_example() -> None:
     from lstm_serve.loading.sidecars.card import Card  # noqa: PLC0415 - where it is used
 
     for example in blocks("json"):
-        assert Card.model_validate_json(example).classes is not None
+        card = Card.model_validate_json(example)
+        assert card.scaling is not None
+        assert (card.classes is None) != (card.output_scaling is None)
     table = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| .* \|$", TEXT, re.MULTILINE)
     named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
     assert set(Card.model_fields) <= named

@@ -57,6 +57,12 @@ def read_npy(source: BinaryIO, name: str = "the .npy file", limit: int = MAX_BYT
     return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran_order else "C")
 
 
+def member_names(source: BinaryIO) -> list[str]:
+    """The names of the arrays in a .npz file that was read."""
+    with zipfile.ZipFile(source) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
 def read_npz(source: BinaryIO, only: Collection[str] | None = None, limit: int = MAX_BYTES) -> dict[str, AnyArray]:
     """The arrays of a .npz file, by name, in the file's order; of the named ones alone, where some are named.
 

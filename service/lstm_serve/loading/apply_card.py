@@ -34,7 +34,9 @@ def model(assembled: Assembled, origin: Origin, card: Card, path: Path, from_log
         if takes_ids:
             raise UnreadableFile("its card scales the input, which is ids")
         if len(card.scaling.offset) != features:
-            raise UnreadableFile(f"its card scales {len(card.scaling.offset)} features, the model has {features}")
+            raise UnreadableFile(
+                f"its card scales {len(card.scaling.offset)} features, the model has {features}: give a number for each"
+            )
         first = Node(Scaling(name="scaling", keras_class="Scaling", **_arrays(card.scaling)), (Source(INPUT),))
         moved = (Node(op, tuple(Source(node + 1, output) for node, output in inputs)) for op, inputs in nodes)
         nodes = (first, *moved)

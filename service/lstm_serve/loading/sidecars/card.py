@@ -42,6 +42,10 @@ def _counted(version: object) -> object:
     return str(version) if type(version) is int else version
 
 
+def _or_empty(metadata: object) -> object:
+    return {} if metadata is None else metadata
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
@@ -73,7 +77,7 @@ class Card(_Part):
     recurrent_activation: Text | None = None
     output_activation: Text | None = None
     return_sequences: bool | None = None
-    metadata: dict[str, Any] = {}
+    metadata: Annotated[dict[str, Any], BeforeValidator(_or_empty)] = {}
 
     @property
     def columns(self) -> tuple[Feature, ...] | None:
@@ -133,8 +137,13 @@ def _read(path: Path) -> Card:
         return Card.model_validate_json(data)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        problems = dict.fromkeys(_in_words(problem["loc"], problem["type"], problem["msg"]) for problem in found)
-        raise UnreadableFile(f"its card {path.name} is wrong: {'; '.join(list(problems)[:5])}") from None
+        problems: dict[object, str] = {}  # the first of each kind, where the items of a list have it
+        for problem in found:
+            where, kind = problem["loc"], problem["type"]
+            list_of = tuple(part for part in where if not isinstance(part, int))
+            problems.setdefault((list_of, kind), _in_words(where, kind, problem["msg"]))
+        wrong = list(dict.fromkeys(problems.values()))[:5]
+        raise UnreadableFile(f"its card {path.name} is wrong: {'; '.join(wrong)}") from None
 
 
 def _expect_once(data: bytes, name: str) -> None:
@@ -157,6 +166,11 @@ def _expect_once(data: bytes, name: str) -> None:
 TEXT = "expected text, of at most 1000 characters"
 NAME = 'expected the name of an activation, such as "sigmoid"'
 SCALING = f"expected an object with {scalings.FORMS}, each a list of numbers"
+ITEMS = {
+    "classes": 'expected a text, such as "{}"',
+    "scaling": "expected a finite number",
+    "output_scaling": "expected a finite number",
+}
 EXPECTED = {
     "the card": 'expected an object, such as {"classes": ["good", "bad"]}',
     "name": "expected letters, digits, '.', '_' and '-', a letter or a digit first",
@@ -181,7 +195,9 @@ def _in_words(where: tuple[str | int, ...], kind: str, message: str) -> str:
     """What is wrong at a place of the card: ours where a validator of ours said it, else what was expected there."""
     field = str(where[0])[:100] if where else "the card"
     if kind == "json_invalid":
-        return f"{field}: is not valid JSON, {message.removeprefix('Invalid JSON: ')}"
+        deep = "recursion" in message
+        wrong = "nested too deeply" if deep else f"not valid JSON, {message.removeprefix('Invalid JSON: ')}"
+        return f"{field}: is {wrong}"
     if kind == "extra_forbidden" and len(where) == 1:
         return _unknown(field, Card.model_fields, SYNONYMS)
     if kind == "extra_forbidden" and field in {"scaling", "output_scaling"}:
@@ -194,7 +210,14 @@ def _in_words(where: tuple[str | int, ...], kind: str, message: str) -> str:
     if kind == "value_error" and not several:
         own = message.removeprefix("Value error, ")
         return f"{place}: {own}" if where else own
-    return f"{place}: {EXPECTED[field]}"
+    return f"{place}: {_expected(field, where)}"
+
+
+def _expected(field: str, where: tuple[str | int, ...]) -> str:
+    last = where[-1] if where else None
+    if isinstance(last, int) and field in ITEMS:
+        return ITEMS[field].format(last)
+    return "expected a list of numbers" if len(where) > 1 and field in ITEMS else EXPECTED[field]
 
 
 def _unknown(name: str, fields: Iterable[str], synonyms: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """The golden predictions, `<stem>.golden.npz`: inputs `x` and what Keras answered, `y`. Replayed at load."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,15 @@ import numpy.typing as npt
 from lstm_serve.engine.operations.pointwise import Scaling
 from lstm_serve.errors import InvalidInput, UnreadableFile, WrongNumbers
 from lstm_serve.formats.folder import opened
-from lstm_serve.formats.npy import AnyArray, read_npz
+from lstm_serve.formats.npy import NPY_MAGIC, AnyArray, member_names, read_npz
 from lstm_serve.model import exact as exactly
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
 
 # The 0 is of whoever counts a model's inputs and outputs; what else the file holds is not looked at.
 NAMES = ("x", "y", "x0", "y0")
+
+SAVEZ = "y = model.predict(x); np.savez(f, x=x, y=y)"
 
 # Where float32 is to blame, Keras is at most so many times as far from the exact answer as this is, and no farther than
 # so much.
@@ -35,24 +38,23 @@ def replay(model: Model, files: ModelFiles) -> Model:
     """
     golden = files.golden
     try:
-        with opened(golden) as file:
-            arrays = read_npz(file, only=NAMES)
+        x, y = _read(golden)
     except FileNotFoundError:
         return model
     except UnreadableFile as error:
         raise UnreadableFile(f"its golden predictions {golden.name} cannot be read: {error}") from None
     except OSError as error:
         raise UnreadableFile(f"its golden predictions {golden.name} cannot be read: {error.strerror}") from None
-    x, y = arrays.get("x", arrays.get("x0")), arrays.get("y", arrays.get("y0"))
-    if x is None or y is None:
-        raise UnreadableFile(f"its golden predictions {golden.name} should hold the arrays x and y, and do not")
     expected = y.astype(np.float64)
     try:
         came = model.as_in_keras.predict(x)
     except InvalidInput as error:
         raise WrongNumbers(f"the inputs in {golden.name} do not fit the model: {error}") from None
     if came.shape != expected.shape:
-        raise WrongNumbers(f"{golden.name} has answers of shape {expected.shape}, and the model gives {came.shape}")
+        raise WrongNumbers(
+            f"{golden.name} has answers of shape {expected.shape}, and the model gives {came.shape}: give y as "
+            "model.predict(x) returns it"
+        )
     differences = _rows(_differences(came, expected, expected))
     worst = float(differences.max())
     origin = replace(model.origin, golden_rows=len(x), golden_difference=worst)
@@ -61,8 +63,20 @@ def replay(model: Model, files: ModelFiles) -> Model:
         return replace(model, origin=origin)
     if not worst <= (1 + ALIKE) * MOST:  # no rounding that is let pass explains this row, so the others need no look
         missed = np.array([np.argmax(np.nan_to_num(differences, nan=np.inf))])
-    rounding = _rounding(model, x[missed], came[missed], expected[missed], missed, golden.name)
+    rounding = _rounding(model, x[missed], came[missed], expected[missed], missed, files)
     return replace(model, origin=replace(origin, rounding=rounding, tolerance=max(2 * rounding, worst)))
+
+
+def _read(golden: Path) -> tuple[AnyArray, AnyArray]:
+    with opened(golden) as file:
+        if file.peek(len(NPY_MAGIC)).startswith(NPY_MAGIC):
+            raise UnreadableFile(f"it is an .npy, of one array, where an .npz of x and y was expected: {SAVEZ}")
+        arrays = read_npz(file, only=NAMES)
+        x, y = arrays.get("x", arrays.get("x0")), arrays.get("y", arrays.get("y0"))
+        if x is None or y is None:
+            held = ", ".join(member_names(file))[:200] or "nothing"
+            raise UnreadableFile(f"it should hold the arrays x and y, and holds {held}: {SAVEZ}")
+    return x, y
 
 
 def _differences(these: Answers, those: Answers, scale: Answers) -> Answers:
@@ -78,7 +92,7 @@ def _rows(differences: Answers) -> Answers:
 
 
 def _rounding(  # noqa: PLR0913, PLR0917
-    model: Model, x: AnyArray, came: Answers, expected: Answers, numbers: npt.NDArray[np.intp], name: str
+    model: Model, x: AnyArray, came: Answers, expected: Answers, numbers: npt.NDArray[np.intp], files: ModelFiles
 ) -> float:
     """How far Keras' own float32 is from what float64 gives, where that is why the model misses these predictions.
 
@@ -98,15 +112,16 @@ def _rounding(  # noqa: PLR0913, PLR0917
     missed = np.nan_to_num(_rows(_differences(came, expected, expected)), nan=np.inf)
     row = int(np.argmax(np.where(unexplained, missed, -1) if unexplained.any() else missed))
     ours_there, keras_there = (ours[row], keras[row]) if unexplained[row] else (ours.max(), keras.max())
+    by = _differences(came, expected, expected)[row].max()
     said = (
-        f"it misses its golden predictions in {name} by up to {_differences(came, expected, expected)[row].max():.2g} "
-        f"(row {numbers[row]}); {model.origin.tolerance:g} is allowed. Computed in float64, its answers are up to "
-        f"{ours_there:.2g} from its own in float32, and {keras_there:.2g} from Keras'"
+        f"it misses its golden predictions in {files.golden.name} by up to {by:.2g} (row {numbers[row]}); "
+        f"{model.origin.tolerance:g} is allowed. Computed in float64, its answers are up to {ours_there:.2g} from its "
+        f"own in float32, and {keras_there:.2g} from Keras'"
     )
     if unexplained[row] or not keras_there <= ALIKE * ours_there:
         raise WrongNumbers(
             f"{said}: more than float32 explains. {_assumed(model)}Model, card and golden "
-            f"predictions do not belong together, or the file is damaged{_unscaled(model)}"
+            f"predictions do not belong together, or the file is damaged{_unscaled(model)}{_no_card(files)}"
         )
     if not (keras.max() <= MOST and ours.max() <= ALIKE * MOST):
         raise WrongNumbers(
@@ -120,6 +135,12 @@ def _assumed(model: Model) -> str:
     if not model.origin.assumed:
         return ""
     return f"What was said or assumed ({'; '.join(model.origin.assumed)[:500]}) is wrong. Or: "
+
+
+def _no_card(files: ModelFiles) -> str:
+    if files.card.exists():
+        return ""
+    return f". No card was found ({files.card.name}): if you scaled the data before training, that goes there"
 
 
 def _unscaled(model: Model) -> str:

@@ -3,10 +3,17 @@
 from typing import Annotated, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Numbers = Annotated[list[Number], Field(min_length=1)]
+
+
+def _listed(given: object) -> object:
+    return [given] if type(given) in {int, float} else given
+
+
+# A number stands for a list of it alone.
+Numbers = Annotated[list[Number], Field(min_length=1), BeforeValidator(_listed)]
 
 FORMS = (
     "mean and scale (as a StandardScaler has them), center and scale (a RobustScaler), or min and max (a "
