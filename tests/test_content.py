@@ -199,7 +199,7 @@ HUGE = npy(X).replace(b"'shape': (2, 20, 15), }", b"'shape': (99999999,), }")
         (npy(X[:0]), 422, "empty"),
         (npy(np.array(1.0)), 422, "(n, 20, 15)"),
         (npy(np.full_like(X, np.nan)), 422, "finite"),
-        (npy(np.full((1, 20, 15), 1e39)), 422, "finite"),
+        (npy(np.full((1, 20, 15), 1e39)), 422, "finite float32 numbers, got another at (0, 0, 0)"),
         (npy(np.zeros((1025, 20, 15), np.uint8)), 413, "1025 sequences"),
     ],
 )
@@ -217,6 +217,7 @@ def test_one_sequence_is_not_a_file(client: httpx.Client) -> None:
     ("body", "kind", "status", "hint"),
     [
         (b"own.json", "application/x-www-form-urlencoded", 415, "the name of a file begins with @"),
+        (b"\xff\xfe" + GOOD, "application/x-www-form-urlencoded", 400, "text in UTF-16; expected JSON in UTF-8"),
         (gzip.compress(GOOD), "application/x-www-form-urlencoded", 415, "Content-Encoding"),
         (npy(X), "application/octet-stream", 415, "goes to /predict/batch as application/x-npy"),
         (b"1,2", "text/csv", 415, "an array, which goes to /predict/batch as application/x-npy; /invocations takes"),
@@ -250,6 +251,8 @@ def test_invocations_takes_one_or_many(client: httpx.Client, golden: Golden) -> 
     response = client.post("/invocations", content=npy(x), headers={**NPY, **ACCEPT_NPY})
     assert np.load(io.BytesIO(response.content)).shape == (16, 5)
     refused(client.post("/invocations", json={}), 422)
+    for both in ({"instances": x.tolist(), **many}, {**many, "instances": x.tolist()}, {**one, "inputs": x.tolist()}):
+        refused(client.post("/invocations", json=both), 422)
     refused(client.post("/invocations", json={"sequences": []}), 422)
     refused(client.post("/invocations"), 400)
     assert client.get("/ping").status_code == 200
@@ -353,4 +356,4 @@ def test_ids_in_a_file() -> None:
         wanted = httpx.post(f"{process.url}{BATCH}", content=json.dumps({"sequences": [[*range(6)]]}), timeout=PATIENCE)
         beyond = httpx.post(f"{process.url}{BATCH}", content=npy(np.full((1, 6), 1.5)), headers=NPY, timeout=PATIENCE)
     assert response.json() == wanted.json()
-    assert "integers" in refused(beyond, 422)
+    assert "of integers from 0 to 8, got another number at (0, 0)" in refused(beyond, 422)

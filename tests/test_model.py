@@ -165,7 +165,7 @@ def test_a_series_has_an_answer_for_each_window() -> None:
         (np.zeros((9, 3)), {"stride": 0}, "expected a stride from 1 on, got 0"),
         (np.zeros((9, 4)), {}, r"expected the rows of a series, an array of shape \(N, 3\), got an array of shape"),
         (np.zeros((1, 9, 3)), {}, r"got an array of shape \(1, 9, 3\)"),
-        (np.full((9, 3), np.nan), {}, r"got nan at \(0, 0\)"),
+        (np.full((9, 3), np.nan), {}, r"got another at \(0, 0\)"),
         (np.zeros((0, 3)), {}, "empty"),
     ],
 )

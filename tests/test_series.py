@@ -187,6 +187,8 @@ def test_an_exported_index_without_a_name_is_left_out() -> None:
         ("alpha,beta,gamma\n1,2,1_000\n", NAMES, "column 'gamma' holds '1_000', which is no number"),
         ("1,2,3\n\n4,5,6\n", None, "line 2 is empty, and more rows come after it"),
         (" \n\n", None, "has no rows"),
+        ("1,2,3\n4,\u0665,6\n", None, "row 2 (line 2), column 2 holds '\u0665', which is no number"),
+        ("#TYPE System.Object\n1,2,3\n4,x,6\n", None, "row 2 (line 3), column 2 holds 'x'"),
         (f"1,2,{'3' * 140_000}\n", None, "is not CSV from line"),
     ],
 )
@@ -195,6 +197,11 @@ def test_what_is_wrong_with_a_csv_file_is_said(text: str, names: tuple[str, ...]
         csv_table.read(text.encode(), names, 3)
     assert expected in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_the_line_that_powershell_writes_before_a_header_is_left_out() -> None:
+    text = '#TYPE System.Management.Automation.PSCustomObject\r\n"gamma","beta","alpha"\r\n"3","2","1"\r\n'
+    assert csv_table.read(text.encode(), NAMES, 3).values.tolist() == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-Infinity", "1e39"])

@@ -182,6 +182,7 @@ REQUESTS: dict[str, tuple[Any, str]] = {
     "no object": ([ROW], 'either "instances" or "inputs"'),
     "neither": ({"sequences": [ROW]}, 'either "instances" or "inputs"; "sequences" goes to POST /predict/batch'),
     "a longer series": ({"instances": [ROW * 2]}, "lstm-serve predict slides windows over a longer series"),
+    "a native key too": ({"instances": [ROW], "sequences": [ROW]}, '"sequences" goes to POST /predict/batch'),
     "both": ({"instances": [ROW], "inputs": [ROW]}, 'either "instances" or "inputs"'),
     "another signature": ({"instances": [ROW], "signature_name": "predict"}, "#/signature_name"),
     "a signature of another type": ({"instances": [ROW], "signature_name": ["serving_default"]}, "#/signature_name"),
@@ -241,4 +242,12 @@ def test_another_model_version_or_verb_is_not_found(client: httpx.Client) -> Non
     for path in ("/v1/models/half", "/v1/models/half/metadata", f"{MODEL}/versions/2", f"{MODEL}/versions/2/metadata"):
         refused(client.get(path), 404)
     refused(client.get(PREDICT), 404)  # as if the model were called k215_model:predict
+    for path in ("", ":predict", "/metadata"):
+        ask = (
+            client.post(f"{MODEL}/labels/stable{path}", json=body)
+            if path == ":predict"
+            else client.get(f"{MODEL}/labels/stable{path}")
+        )
+        assert "no labels here: the path goes on from /v1/models/k215_model or" in refused(ask, 404)
+    assert '"k215_model"' in refused(client.get("/v1/models/half/labels/stable"), 404)
     refused(client.post(f"{MODEL}:classify", json=body), 405)

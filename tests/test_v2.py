@@ -266,6 +266,8 @@ def at(index: int, value: Any) -> dict[str, Any]:
 REQUESTS: dict[str, tuple[Any, str]] = {
     "no object": ([], "expected an object|valid dictionary"),
     "no inputs": ({}, "#/inputs"),
+    "native keys": ({"sequences": [1]}, '#/inputs: expected the key "inputs"; "sequences" goes to POST /predict/batch'),
+    "v1's key": ({"instances": [1]}, '"instances" goes to POST /v1/models/k215_model:predict'),
     "empty inputs": ({"inputs": []}, "expected one input, got 0"),
     "two inputs": ({"inputs": [GOOD, GOOD]}, "expected one input, got 2"),
     "inputs of another type": ({"inputs": {"x": 1}}, "#/inputs"),
@@ -338,6 +340,23 @@ def test_bad_request(client: httpx.Client, name: str) -> None:
     request, words = REQUESTS[name]
     found = refused(client.post(INFER, json=request))
     assert any(word in found for word in words.split("|")), found
+
+
+def test_an_axis_too_many_is_not_called_swapped(client: httpx.Client) -> None:
+    for shape in ([2, 20, 15, 1], [40, 15, 1]):
+        assert "swapped" not in refused(client.post(INFER, json={"inputs": [{**GOOD, "shape": shape}]}))
+
+
+def test_a_value_never_comes_back(client: httpx.Client) -> None:
+    x = np.full_like(X, 0.5, np.float64)
+    x[1, 19, 14] = -7.25e77
+    body, headers = binary(x, "FP64")
+    for response in (
+        client.post(INFER, content=body, headers=headers),
+        client.post(INFER, json={"inputs": [tensor(x, "FP64")]}),
+    ):
+        said = refused(response)
+        assert said.endswith("expected finite float32 numbers, got another at (1, 19, 14)")
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from lstm_serve.formats.units import Watch, mixed
 
 # The first row lies within so many characters, or it is no row.
 FIRST_ROW = 1 << 20
+# What Export-Csv of PowerShell 5 writes before the header, unless -NoTypeInformation.
+OF_POWERSHELL = re.compile(r"\A#TYPE [^\r\n]*")
 
 
 class Table(NamedTuple):
@@ -117,7 +120,7 @@ def _key(row: _Row, number: int, places: Sequence[int], by: Sequence[str]) -> tu
 
 def _text(data: bytes) -> str:
     try:
-        return decode(data)
+        return OF_POWERSHELL.sub("", decode(data))
     except UnicodeDecodeError:
         raise _invalid("is neither .npy, .npz, JSON nor CSV in UTF-8") from None
 
@@ -159,8 +162,8 @@ def _chain(first: _Row, rows: Iterator[_Row]) -> Iterator[_Row]:
 
 
 def _number(cell: str) -> float:
-    # Python's own 1_000 is nobody's number in a CSV file.
-    if "_" in cell:
+    # Python's own 1_000 is nobody's number in a CSV file; digits of other scripts no service takes either.
+    if "_" in cell or not cell.isascii():
         raise ValueError
     return float(cell)
 

@@ -259,15 +259,16 @@ class Model:
             raise InvalidInput([Problem((), f"expected {expects}, got an array of shape {given.shape}{hint}")])
         if 0 in given.shape:
             raise InvalidInput([Problem((), f"expected {expects}, got an empty array of shape {given.shape}")])
+        # Where a wrong value is, and not which: over HTTP what a client sends never comes back.
         finite = np.isfinite(given if given.dtype == np.float32 else _as_float32(given))
         if not finite.all():
             where = tuple(int(k) for k in np.argwhere(~finite)[0])
-            raise InvalidInput([Problem(where, f"expected finite float32 numbers, got {given[where]} at {where}")])
+            raise InvalidInput([Problem(where, f"expected finite float32 numbers, got another at {where}")])
         if self.id_limit is not None:
             good = (given >= 0) & (given < self.id_limit) & (given == np.floor(given))
             if not good.all():
                 where = tuple(int(k) for k in np.argwhere(~good)[0])
-                raise InvalidInput([Problem(where, f"expected {expects}, got {given[where]} at {where}")])
+                raise InvalidInput([Problem(where, f"expected {expects}, got another number at {where}")])
         return given
 
     def check_free(self, shape: tuple[int, ...]) -> None:
@@ -289,7 +290,8 @@ class Model:
         rank = len(self.input_shape)
         if len(shape) == rank and all(want in {None, got} for want, got in zip(self.input_shape, shape, strict=True)):
             return ": the batch axis is missing, give x[np.newaxis]"
-        if rank == 2 and len(shape) >= 2 and shape[-2] == self.input_shape[1] != shape[-1]:
+        swapped = rank == 2 and len(shape) in {2, 3} and shape[-2] == self.input_shape[1] != shape[-1]
+        if swapped and shape[-1] >= (self.input_shape[0] or 2):
             return ": are its last two axes swapped?"
         longer = rank == 2 and len(shape) == 3 and shape[2] == self.input_shape[1]
         if longer and self.input_shape[0] is not None and shape[1] > self.input_shape[0]:

@@ -288,7 +288,7 @@ def _not_json(raw: bytes, error: str) -> str:
     if raw.startswith(NPY_MAGIC):
         return f"the body is an array in .npy format, which {NPY_GOES}"
     if raw.startswith(UTF_16):
-        return "the body is text in UTF-16; expected JSON in UTF-8"
+        return "the body is text in UTF-16; expected JSON in UTF-8, in PowerShell -Encoding utf8"
     return f"the body is not JSON: {error[:200]}"
 
 

@@ -31,7 +31,7 @@ from lstm_serve.serving.turns import Turn
 from lstm_serve.web.errors import JSON, Headers, respond
 from lstm_serve.web.inflate import GZIP_MAGIC
 from lstm_serve.web.json_structure import count_marks, structure
-from lstm_serve.web.nested_lists import NPY_GOES, Body
+from lstm_serve.web.nested_lists import NPY_GOES, UTF_16, Body
 from lstm_serve.web.read_body import inflated, read_body
 
 
@@ -204,8 +204,8 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
     kind = media_type(headers)
     if kind in {b"application/json", b"text/json"} or (kind.startswith(b"application/") and kind.endswith(b"+json")):
         return
-    # curl's -d declares a form.
-    if kind == b"application/x-www-form-urlencoded" and without_mark(raw).lstrip().startswith((b"{", b"[")):
+    # curl's -d declares a form; it leaves the zeros of UTF-16 out.
+    if kind == b"application/x-www-form-urlencoded" and without_mark(raw).lstrip().startswith((b"{", b"[", *UTF_16)):
         return
     hint = ""
     if raw.startswith(GZIP_MAGIC):

@@ -4,7 +4,7 @@ Source: tensorflow_serving/g3doc/api_rest.md of tensorflow/serving.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, 
 from starlette.requests import Request
 
 from lstm_serve.engine.types import Array, Shape
-from lstm_serve.errors import InvalidInput, Problem
+from lstm_serve.errors import InvalidInput, Problem, UnknownModel
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.health import is_ready
@@ -59,7 +59,7 @@ class V1Request(BaseModel):
         given = [key for key in FORMS if key in parsed] if isinstance(parsed, dict) else []
         if len(given) > 1:  # what is null is as if it were not there
             given = [key for key in given if parsed[key] is not None]
-        if len(given) != 1:
+        if len(given) != 1 or not NATIVE.keys().isdisjoint(parsed):
             hint = elsewhere(parsed, NATIVE)
             raise InvalidInput([Problem((), f'expected an object with either "instances" or "inputs"{hint}')])
         if parsed.get("signature_name") not in (None, "", SIGNATURE):
@@ -213,7 +213,22 @@ def router(
             return RedirectResponse("docs", headers=headers)
         return JSONResponse(Alive(status="alive", docs="docs").model_dump(), headers=headers)
 
-    routes.routes.extend(about.routes)
+    routes.routes.extend([*about.routes, *_labels(live).routes])
+    return routes
+
+
+def _labels(live: Live) -> APIRouter:
+    """The paths of TF-Serving's labels of versions, of which there are none: each says what is there instead."""
+    routes = APIRouter()
+
+    async def labelled(request: Request) -> NoReturn:
+        about = served(live, request).about
+        paths = f"/v1/models/{about.name} or /v1/models/{about.name}/versions/{about.version}"
+        raise UnknownModel(f"versions have no labels here: the path goes on from {paths}")
+
+    # A label is whatever stands before the next slash: a verb after its colon is in it.
+    for path in (of_label := "/v1/models/{model_name}/labels/{label}", f"{of_label}/metadata"):
+        routes.add_api_route(path, labelled, methods=["GET", "POST"], include_in_schema=False, response_model=None)
     return routes
 
 

@@ -22,7 +22,7 @@ from lstm_serve.errors import InvalidInput, Malformed, Problem
 from lstm_serve.formats.npy import AnyArray
 from lstm_serve.model.answers import Classes
 from lstm_serve.model.model import Model
-from lstm_serve.web.nested_lists import FEW, HEAVY, MAX_PROBLEMS, ROOM, json_of
+from lstm_serve.web.nested_lists import FEW, HEAVY, MAX_PROBLEMS, NATIVE, ROOM, elsewhere, json_of
 from lstm_serve.web.schemas import Schema
 
 DTYPES: dict[str, str] = {
@@ -227,6 +227,9 @@ def _weigh(model: Model, json: bytes, max_rows: int) -> None:
 
 def _head(model: Model, json: bytes) -> tuple[Head, InputTensor]:
     parsed = json_of(json)
+    if isinstance(parsed, dict) and "inputs" not in parsed:
+        others = {**NATIVE, "instances": f"/v1/models/{model.about.name}:predict"}
+        _wrong(f'expected the key "inputs"{elsewhere(parsed, others)}', "inputs")
     inputs = parsed.get("inputs") if isinstance(parsed, dict) else None
     if isinstance(inputs, list) and len(inputs) != 1:
         _wrong(f"expected one input, got {len(inputs)}", "inputs")
