@@ -1,0 +1,81 @@
+"""A model that is replaced while a request is under way: what has taken the request goes on with it."""
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from serving import call, in_loop, started
+from test_reloading import make
+
+from lstm_serve.serving.deployment import Deployment, Loaded, load
+from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
+from lstm_serve.web.dialects import native
+from lstm_serve.web.dialects.v1 import routes as v1
+from lstm_serve.web.dialects.v2 import routes as v2
+
+ROWS = np.random.default_rng(5).random((2, 20, 15)).round(3)
+TENSOR = {"name": "x", "shape": [2, 20, 15], "datatype": "FP32", "data": ROWS.ravel().tolist()}
+
+DIALECTS: dict[str, tuple[ModuleType, dict[str, Any]]] = {
+    "/predict/batch": (native, {"sequences": ROWS.tolist()}),
+    "/v1/models/model:predict": (v1, {"instances": ROWS.tolist()}),
+    "/v2/models/model/infer": (v2, {"inputs": [TENSOR]}),
+}
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> tuple[Path, Loaded]:
+    """A model's file, and another model that may take its place."""
+    (other := tmp_path / "other").mkdir()
+    return make(tmp_path / "model.h5"), load(Settings(model=make(other / "model.h5", 3.0)))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["decoded", "computed"])
+@pytest.mark.parametrize("path", DIALECTS)
+def test_a_request_is_answered_by_the_model_that_it_was_decoded_for(
+    models: tuple[Path, Loaded], monkeypatch: pytest.MonkeyPatch, path: str, *, after: bool
+) -> None:
+    (first, other), (dialect, content) = models, DIALECTS[path]
+    compute: Callable[..., Awaitable[Any]] = dialect.predicted
+
+    @in_loop
+    async def test() -> None:
+        app = create_app(Settings(model=first))
+        deployment: Deployment = app.state.registry.get()
+
+        async def replaced(*args: Any) -> Any:
+            if not after:
+                deployment.activate(other)
+            parts = await compute(*args)
+            deployment.activate(other)
+            return parts
+
+        body = json.dumps(content).encode()
+        async with started(app):
+            before = await call(app, path, body)
+            with monkeypatch.context() as patch:
+                patch.setattr(dialect, "predicted", replaced)
+                during = await call(app, path, body)
+            afterwards = await call(app, path, body)
+        digest = "x-model-sha256"
+        assert (during.status, during.json, during.headers[digest]) == (200, before.json, before.headers[digest])
+        assert afterwards.json != before.json
+        assert afterwards.headers[digest] == other.model.origin.digest
+
+    test()
+
+
+@in_loop
+async def test_the_name_of_no_model_is_a_404_whatever_the_body(tmp_path: Path) -> None:
+    app = create_app(Settings(model=make(tmp_path / "model.h5")))
+    async with started(app):
+        for path in ("/v1/models/other:predict", "/v2/models/other/infer", "/v2/models/model/versions/2/infer"):
+            answer = await call(app, path, b"[")
+            assert answer.status == 404
+            assert "served here is" in answer.json["error"]
+            assert app.state.serving.budget.bytes == 0
