@@ -213,16 +213,16 @@ def router(
             return RedirectResponse("docs", headers=headers)
         return JSONResponse(Alive(status="alive", docs="docs").model_dump(), headers=headers)
 
-    routes.routes.extend([*about.routes, *_labels(live).routes])
+    routes.routes.extend([*about.routes, *_labels(registry).routes])
     return routes
 
 
-def _labels(live: Live) -> APIRouter:
+def _labels(registry: Registry) -> APIRouter:
     """The paths of TF-Serving's labels of versions, of which there are none: each says what is there instead."""
     routes = APIRouter()
 
     async def labelled(request: Request) -> NoReturn:
-        about = served(live, request).about
+        about = model_of(registry, request).about
         paths = f"/v1/models/{about.name} or /v1/models/{about.name}/versions/{about.version}"
         raise UnknownModel(f"versions have no labels here: the path goes on from {paths}")
 
