@@ -8,7 +8,8 @@ import numpy as np
 
 from lstm_serve.engine.operations.base import StatelessOperation
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape
-from lstm_serve.model.model import INPUT, About, Model, Node, Origin, Source
+from lstm_serve.model.graph import INPUT, Node, Source
+from lstm_serve.model.model import About, Model, Origin
 
 
 class Fault(Exception):

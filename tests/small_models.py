@@ -11,7 +11,8 @@ from lstm_serve.engine.operations.pointwise import Dense
 from lstm_serve.engine.operations.recurrent import LSTM
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import Array, Mask, Shape
-from lstm_serve.model.model import About, Model, Node, Origin, Source
+from lstm_serve.model.graph import Node, Source
+from lstm_serve.model.model import About, Model, Origin
 
 
 def numbers(*shape: int, seed: int = 0) -> Array:

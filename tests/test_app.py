@@ -18,7 +18,7 @@ from serving import ASKER, PATIENCE, SMALL, call, in_loop, started
 from test_http import GOOD, ROW, many, one
 
 from lstm_serve.errors import ModelError, WrongNumbers
-from lstm_serve.model.model import INPUT, Node, Source
+from lstm_serve.model.graph import INPUT, Node, Source
 from lstm_serve.serving import deployment as deployment_module
 from lstm_serve.serving.batching import Job
 from lstm_serve.serving.deployment import Deployment, Served

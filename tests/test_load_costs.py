@@ -2,15 +2,16 @@
 
 import json
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import h5py
 import pytest
-from kerasfiles import dense, functional, lstm, numbers, save, save_sequential, sequential
+from kerasfiles import Layers, dense, functional, lstm, numbers, save, save_sequential, sequential
 
 from lstm_serve import load_model
-from lstm_serve.errors import ModelError, UnreadableFile
+from lstm_serve.errors import ModelError, UnreadableFile, Unsupported
 
 Entry = dict[str, Any]
 
@@ -154,3 +155,44 @@ def test_a_version_that_no_terminal_can_show_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile, match="is not a version number") as refused:
         load_model(path)
     assert str(refused.value).isprintable()
+
+
+def wide(count: int, steps: int) -> Entry:
+    """A model of so many wide layers, all of them used at the end."""
+    names = [f"a{k}" for k in range(count)]
+    return functional(
+        [
+            ("InputLayer", {"name": "in", "batch_input_shape": [None, 4]}, []),
+            ("RepeatVector", {"name": "r", "n": steps}, ["in"]),
+            *[("Activation", {"name": name, "activation": "tanh"}, ["r"]) for name in names],
+            ("Add", {"name": "all"}, names),
+            ("GlobalMaxPooling1D", {"name": "top"}, ["all"]),
+        ]
+    )
+
+
+def test_layers_that_are_all_kept_until_the_end_are_bounded_together(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.h5", wide(40, 1 << 21), {})
+    with pytest.raises(Unsupported, match=r"one row needs 3\d{8} numbers in memory at once .* more than 67108864"):
+        load_model(path)
+
+
+def test_fewer_rows_are_computed_at_once_where_many_layers_are_kept(tmp_path: Path) -> None:
+    model = load_model(save(tmp_path / "m.h5", wide(20, 1 << 14), {}))
+    rows = model.rows_at_once((4,))
+    assert rows * 21 * (4 << 14) <= 1 << 22
+    assert model.predict(numbers(2 * rows + 1, 4)).shape == (2 * rows + 1, 4)
+
+
+def test_what_no_layer_needs_any_more_is_let_go_of(tmp_path: Path) -> None:
+    """Sixty layers one after the other take what two do, not sixty."""
+    layers: Layers = [("RepeatVector", {"n": 1 << 18}, []), *[("Activation", {"activation": "tanh"}, [])] * 60]
+    model = load_model(save_sequential(tmp_path / "m.h5", [*layers, ("GlobalMaxPooling1D", {}, [])], [4]))
+    x = numbers(1, 4)
+    tracemalloc.start()
+    try:
+        model.predict(x)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * (4 << 20)

@@ -13,7 +13,8 @@ from lstm_serve.engine.operations.pointwise import Dense, Identity
 from lstm_serve.engine.operations.recurrent import LSTM
 from lstm_serve.engine.operations.temporal import Conv1D, Embedding, Window
 from lstm_serve.errors import InvalidInput
-from lstm_serve.model.model import INPUT, About, Model, Node, Origin, Source
+from lstm_serve.model.graph import INPUT, Node, Source
+from lstm_serve.model.model import About, Model, Origin
 
 ORIGIN = Origin(file="m.h5", sha256="0", format="made", keras=None)
 

@@ -30,7 +30,8 @@ from lstm_serve import load_model
 from lstm_serve.engine.activations import SIGMOID
 from lstm_serve.engine.operations.pointwise import Activate, Unscaling
 from lstm_serve.errors import Incompatible, ModelError
-from lstm_serve.model.model import Feature, Node, Source
+from lstm_serve.model.graph import Node, Source
+from lstm_serve.model.model import Feature
 from lstm_serve.serving import isolated_load, reload
 from lstm_serve.serving.compatibility import expect_same
 from lstm_serve.serving.reload import fingerprint

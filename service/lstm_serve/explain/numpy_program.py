@@ -14,7 +14,9 @@ from lstm_serve.explain.describe import registry
 from lstm_serve.explain.describe.activations import numpy_of
 from lstm_serve.explain.describe.description import Words, axes
 from lstm_serve.formats.text import shown
-from lstm_serve.model.model import Model, Source, run
+from lstm_serve.model import graph
+from lstm_serve.model.graph import Source
+from lstm_serve.model.model import Model
 
 WIDTH = 98
 
@@ -118,7 +120,7 @@ def _function(activation: Activation, code: str | None) -> str:
 def _masked(model: Model) -> list[bool]:
     """For each layer whether its input comes with a mask: what the layers do with some input tells."""
     with np.errstate(all="ignore"):
-        _, masks = run(model.nodes, np.zeros((1, *_some_shape(model)), model.input_dtype))
+        _, masks = graph.run(model.nodes, np.zeros((1, *_some_shape(model)), model.input_dtype), model.last_uses)
     return [any(masks[k + 1][output] is not None for k, output in node.inputs) for node in model.nodes]
 
 

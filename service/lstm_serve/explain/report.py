@@ -16,7 +16,8 @@ from lstm_serve.explain.describe import registry
 from lstm_serve.explain.describe.description import axes
 from lstm_serve.formats.text import shown
 from lstm_serve.model.files import ModelFiles, look_alikes
-from lstm_serve.model.model import INPUT, TOLERANCE, Model, Source
+from lstm_serve.model.graph import INPUT, Source
+from lstm_serve.model.model import TOLERANCE, Model
 
 WIDTH = 98
 

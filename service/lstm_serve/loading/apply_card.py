@@ -16,7 +16,8 @@ from lstm_serve.loading.assembly import Assembled
 from lstm_serve.loading.sidecars import card as cards
 from lstm_serve.loading.sidecars.card import Card
 from lstm_serve.loading.sidecars.scaling import ScalingCard
-from lstm_serve.model.model import INPUT, About, Model, Node, Origin, Source
+from lstm_serve.model.graph import INPUT, Node, Source
+from lstm_serve.model.model import About, Model, Origin
 
 # What may be done to the numbers of a linear layer, from which a loss made probabilities: from_logits=True.
 FROM_LOGITS = ("softmax", "sigmoid")

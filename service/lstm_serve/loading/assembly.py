@@ -13,10 +13,14 @@ from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
 from lstm_serve.loading.config.architecture import Architecture
 from lstm_serve.loading.config.options import KerasVersion, Options, precision
 from lstm_serve.loading.layers.registry import MAX_ROW, RECURRENT, build
-from lstm_serve.model.model import TOLERANCE, Node, Source
+from lstm_serve.model import graph
+from lstm_serve.model.graph import Node, Source
+from lstm_serve.model.model import TOLERANCE
 
 # Models of a half-precision policy are computed in float32, and were not by Keras.
 HALF_TOLERANCE = 5e-3
+# Four of the largest outputs of a layer. Each is kept until the last layer that needs it.
+MAX_LIVE = 4 * MAX_ROW
 HALF = frozenset({"float16", "mixed_float16", "bfloat16", "mixed_bfloat16"})
 
 
@@ -54,6 +58,11 @@ def assemble(
             raise Unsupported(f"the Embedding {spec.name[:100]!r} is not the first layer; its ids must be the input")
         nodes.append(Node(layer, tuple(Source(k - 1) for k in call.inputs)))
         shapes += layer.output_shapes(inputs)
+    if (live := graph.live_floats(nodes, input_shape)) > MAX_LIVE:
+        raise Unsupported(
+            f"one row needs {live} numbers in memory at once between layers, more than {MAX_LIVE}: its widest layers "
+            "are too many, or used too late"
+        )
     return Assembled(tuple(nodes), input_shape, HALF_TOLERANCE if half else TOLERANCE, tuple(dict.fromkeys(assumed)))
 
 

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.types import Array, Mask
-from lstm_serve.model.model import Model, Node
+from lstm_serve.model.graph import Node
+from lstm_serve.model.model import Model
 
 AnyArray = npt.NDArray[Any]
 
@@ -19,10 +20,10 @@ def answers(model: Model, x: Array) -> npt.NDArray[np.float64]:
 
     As slow as it is exact: for the golden predictions alone. x is as `Model.checked` gives it.
     """
-    nodes = _changed(model, _wide).nodes
+    wide = _changed(model, _wide)
     rows = model.rows_at_once(x.shape[1:])
     with np.errstate(all="ignore"):
-        return np.concatenate([_run(nodes, x[start : start + rows]) for start in range(0, len(x), rows)])
+        return np.concatenate([_run(wide, x[start : start + rows]) for start in range(0, len(x), rows)])
 
 
 def nudged(model: Model, seed: int) -> Model:
@@ -36,16 +37,18 @@ def nudged(model: Model, seed: int) -> Model:
     return _changed(model, nudge)
 
 
-def _run(nodes: tuple[Node, ...], x: Array) -> Array:
+def _run(model: Model, x: Array) -> Array:
     values: list[tuple[Array, ...]] = [(_wide(x),)]
     masks: list[tuple[Mask, ...]] = [(None,)]
-    for operation, inputs in nodes:
+    for (operation, inputs), unneeded in zip(model.nodes, model.last_uses, strict=True):
         ys, given = operation(
             [values[node + 1][output] for node, output in inputs],
             [masks[node + 1][output] for node, output in inputs],
         )
         values.append(tuple(map(_wide, ys)))  # the card's scaling rounds to what Keras was given
         masks.append(given)
+        for node in unneeded:
+            values[node + 1] = ()
     return values[-1][0]
 
 

@@ -1,9 +1,9 @@
 """A model: layers in the order of their computation, and what is known of where it comes from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from lstm_serve.engine.operations.pointwise import Activate, Identity
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import Array, Mask, Shape
 from lstm_serve.errors import InvalidInput, Problem
+from lstm_serve.model import graph
+from lstm_serve.model.graph import INPUT, Node, Source
 from lstm_serve.model.windows import joined, units, windows
 
 # What the output is: a distribution over classes, one probability, several of which each is for itself, a distribution
@@ -27,27 +29,9 @@ THRESHOLD = 0.5
 # |ours - Keras| <= TOLERANCE * max(1, |Keras|)
 TOLERANCE = 1e-5
 
-# A forward pass takes at most so many rows, and at most so many floats in one layer's output. More rows are no faster.
+# A forward pass takes at most so many rows, and at most so many floats at once between layers. More rows are no faster.
 ROWS_AT_ONCE = 128
 FLOATS_AT_ONCE = 1 << 22
-
-
-# Where the model's own inputs come from, as the number of a node.
-INPUT = -1
-
-
-class Source(NamedTuple):
-    """Where a value comes from: an output of a node by the node's number, or of INPUT."""
-
-    node: int
-    output: int = 0
-
-
-class Node(NamedTuple):
-    """An operation, and where its inputs come from: nodes before it."""
-
-    operation: Operation
-    inputs: tuple[Source, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,37 +284,28 @@ class Model:
 
     def shapes_for(self, input_shape: Shape) -> list[Shape]:
         """The shapes of the input and of each node's output, for an input of this shape; all without the batch axis."""
-        shapes: list[tuple[Shape, ...]] = [(input_shape,)]
-        for operation, inputs in self.nodes:
-            shapes.append(operation.output_shapes([shapes[node + 1][output] for node, output in inputs]))
-        return [first for first, *_ in shapes]
+        return [first for first, *_ in graph.shapes(self.nodes, input_shape)]
 
     def rows_at_once(self, shape: tuple[int, ...]) -> int:
         """How many rows of this shape are computed in one pass, so that memory stays bounded."""
         if shape == self.input_shape:
             return self._rows_at_fixed_shape
-        return _rows(self.shapes_for(shape))
+        return self._rows(shape)
 
     @cached_property
     def _rows_at_fixed_shape(self) -> int:
-        return _rows(self.shapes_for(self.input_shape))
+        return self._rows(self.input_shape)
+
+    @cached_property
+    def last_uses(self) -> tuple[tuple[int, ...], ...]:
+        """Of whom each node is the last that needs them."""
+        return graph.last_uses(self.nodes)
+
+    def _rows(self, shape: Shape) -> int:
+        return max(1, min(ROWS_AT_ONCE, FLOATS_AT_ONCE // graph.live_floats(self.nodes, shape)))
 
     def _run(self, x: Array) -> Array:
-        return run(self.nodes, x)[0][-1][0]
-
-
-def run(nodes: Sequence[Node], x: Array) -> tuple[list[tuple[Array, ...]], list[tuple[Mask, ...]]]:
-    """Return what each node gives for x (b, ...), and its masks, after the input and its mask."""
-    values: list[tuple[Array, ...]] = [(x,)]
-    masks: list[tuple[Mask, ...]] = [(None,)]
-    for operation, inputs in nodes:
-        ys, given = operation(
-            [values[node + 1][output] for node, output in inputs],
-            [masks[node + 1][output] for node, output in inputs],
-        )
-        values.append(ys)
-        masks.append(given)
-    return values, masks
+        return graph.run(self.nodes, x, self.last_uses)[0][0]
 
 
 def _passes_on(layer: Operation) -> bool:
@@ -341,8 +316,3 @@ def _passes_on(layer: Operation) -> bool:
 def _as_float32(given: npt.NDArray[Any]) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):  # a NaN that signals is invalid
         return given.astype(np.float32)
-
-
-def _rows(shapes: Sequence[Shape]) -> int:
-    floats = max(int(np.prod([n or 1 for n in shape])) for shape in shapes)
-    return max(1, min(ROWS_AT_ONCE, FLOATS_AT_ONCE // floats))

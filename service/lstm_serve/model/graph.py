@@ -1,0 +1,77 @@
+"""How operations are wired, how they are run one after the other, and what is in memory meanwhile."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.types import Array, Mask, Shape
+
+# Where the model's own inputs come from, as the number of a node.
+INPUT = -1
+
+
+class Source(NamedTuple):
+    """Where a value comes from: an output of a node by the node's number, or of INPUT."""
+
+    node: int
+    output: int = 0
+
+
+class Node(NamedTuple):
+    """An operation, and where its inputs come from: nodes before it."""
+
+    operation: Operation
+    inputs: tuple[Source, ...]
+
+
+def shapes(nodes: Sequence[Node], input_shape: Shape) -> list[tuple[Shape, ...]]:
+    """The shapes of the input and of each node's outputs, all without the batch axis."""
+    found: list[tuple[Shape, ...]] = [(input_shape,)]
+    for operation, inputs in nodes:
+        found.append(operation.output_shapes([found[node + 1][output] for node, output in inputs]))
+    return found
+
+
+def last_uses(nodes: Sequence[Node]) -> tuple[tuple[int, ...], ...]:
+    """For each node the nodes, or INPUT, whose outputs nobody needs once it is computed. The last one's stay."""
+    last = {INPUT: INPUT} | {k: k for k in range(len(nodes) - 1)}
+    for k, (_, inputs) in enumerate(nodes):
+        last.update((source.node, k) for source in inputs)
+    done: list[list[int]] = [[] for _ in nodes]
+    for node, k in last.items():
+        if k != INPUT:
+            done[k].append(node)
+    return tuple(map(tuple, done))
+
+
+def live_floats(nodes: Sequence[Node], input_shape: Shape) -> int:
+    """The most numbers of one row that are in memory at once as inputs and outputs of nodes; a free axis is 1."""
+    sizes = [sum(math.prod(n or 1 for n in shape) for shape in each) for each in shapes(nodes, input_shape)]
+    most = live = sizes[0]
+    for size, done in zip(sizes[1:], last_uses(nodes), strict=True):
+        live += size
+        most = max(most, live)
+        live -= sum(sizes[node + 1] for node in done)
+    return most
+
+
+def run(
+    nodes: Sequence[Node], x: Array, done: Sequence[Sequence[int]]
+) -> tuple[tuple[Array, ...], list[tuple[Mask, ...]]]:
+    """Return the last node's outputs for x (b, ...), and the masks of the input and of each node's outputs.
+
+    `done` is what `last_uses` gives: an output is let go of where nobody needs it any more.
+    """
+    values: list[tuple[Array, ...]] = [(x,)]
+    masks: list[tuple[Mask, ...]] = [(None,)]
+    for (operation, inputs), unneeded in zip(nodes, done, strict=True):
+        ys, given = operation(
+            [values[node + 1][output] for node, output in inputs],
+            [masks[node + 1][output] for node, output in inputs],
+        )
+        values.append(ys)
+        masks.append(given)
+        for node in unneeded:
+            values[node + 1] = ()
+    return values[-1], masks
