@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from kerasfiles import GOLDEN, Array, Layers, save_sequential
+from kerasfiles import GOLDEN, Array, Layers, dense, lstm, save_sequential
 from serving import call, in_loop, started
 
 from lstm_serve import Model, load_model
 from lstm_serve.cli import main
-from lstm_serve.errors import UnreadableFile, WrongNumbers
+from lstm_serve.errors import ModelError, UnreadableFile, WrongNumbers
 from lstm_serve.model import exact
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
@@ -198,3 +198,48 @@ def test_a_link_to_nothing_is_no_golden_file(tmp_path: Path) -> None:
         UnreadableFile, match=r"m\.golden\.npz cannot be read: it is a link to a file that is not there"
     ):
         load_model(path)
+
+
+def packed(path: Path, **arrays: Array) -> Path:
+    np.savez_compressed(path.with_name(f"{path.stem}.golden.npz"), **arrays)
+    return path
+
+
+def free(path: Path) -> Path:
+    return save_sequential(path, [lstm(1, 1), dense(2, 1)], [None, 1])
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        ((1, 2_000_000, 1), (1, 2), r"are of 1 sequences and 2000000 time steps in all; at most 262144 are replayed"),
+        ((400_000, 5, 1), (400_000, 2), r"are of 400000 sequences and 2000000 time steps"),
+        ((50_000_000, 1, 1), (1, 2), r"has answers of shape \(1, 2\), and the model gives \(50000000, 2\)"),
+        ((4, 5, 1), (4, 3), r"has answers of shape \(4, 3\), and the model gives \(4, 2\)"),
+        ((90_000_000, 1, 1), (1, 2), r"cannot be read: the \.npz file unpacks to more than (6\d|7\d) MiB"),
+    ],
+)
+def test_a_small_file_of_much_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x: tuple[int, ...], y: tuple[int, ...], said: str
+) -> None:
+    path = packed(free(tmp_path / "m.h5"), x=np.zeros(x, np.uint8), y=np.zeros(y, np.uint8))
+    monkeypatch.setattr(Model, "predict", None)
+    with pytest.raises(ModelError, match=said):
+        load_model(path)
+
+
+def test_what_no_rounding_explains_is_computed_in_float64_for_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    answers = exact.answers
+
+    def counted(model: Model, x: Array) -> Array:
+        rows.append(len(x))
+        return answers(model, x)
+
+    monkeypatch.setattr(exact, "answers", counted)
+    path = packed(free(tmp_path / "m.h5"), x=np.zeros((2000, 5, 1), np.float32), y=np.zeros((2000, 2), np.float32))
+    with pytest.raises(WrongNumbers, match=r"misses its golden predictions .* more than float32 explains"):
+        load_model(path)
+    assert rows == [1]

@@ -234,15 +234,7 @@ class Model:
             given = np.asarray(x)
         except ValueError:
             raise InvalidInput([Problem((), f"expected {expects}, got rows of different lengths")]) from None
-        if given.dtype.kind not in "fiu":
-            raise InvalidInput([Problem((), f"expected numbers, got an array of {given.dtype}")])
-        if given.ndim != len(shape) or any(
-            want not in {None, got} for want, got in zip(shape, given.shape, strict=True)
-        ):
-            hint = self.hint(given.shape)
-            raise InvalidInput([Problem((), f"expected {expects}, got an array of shape {given.shape}{hint}")])
-        if 0 in given.shape:
-            raise InvalidInput([Problem((), f"expected {expects}, got an empty array of shape {given.shape}")])
+        self._check_shape(given, shape, expects)
         # Where a wrong value is, and not which: over HTTP what a client sends never comes back.
         finite = np.isfinite(given if given.dtype == np.float32 else _as_float32(given))
         if not finite.all():
@@ -254,6 +246,22 @@ class Model:
                 where = tuple(int(k) for k in np.argwhere(~good)[0])
                 raise InvalidInput([Problem(where, f"expected {expects}, got another number at {where}")])
         return given
+
+    def check_shape(self, x: npt.NDArray[Any]) -> None:
+        """Raise InvalidInput where the type or the shape of x does not fit, whatever its numbers are."""
+        self._check_shape(x, (None, *self.input_shape), self.expects)
+        self.check_free(x.shape[1:])
+
+    def _check_shape(self, given: npt.NDArray[Any], shape: Shape, expects: str) -> None:
+        if given.dtype.kind not in "fiu":
+            raise InvalidInput([Problem((), f"expected numbers, got an array of {given.dtype}")])
+        if given.ndim != len(shape) or any(
+            want not in {None, got} for want, got in zip(shape, given.shape, strict=True)
+        ):
+            hint = self.hint(given.shape)
+            raise InvalidInput([Problem((), f"expected {expects}, got an array of shape {given.shape}{hint}")])
+        if 0 in given.shape:
+            raise InvalidInput([Problem((), f"expected {expects}, got an empty array of shape {given.shape}")])
 
     def check_free(self, shape: tuple[int, ...]) -> None:
         """Raise InvalidInput where the free axes of a sequence are too short: a convolution would have no output."""

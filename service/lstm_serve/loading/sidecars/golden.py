@@ -1,16 +1,18 @@
 """The golden predictions, `<stem>.golden.npz`: inputs `x` and what Keras answered, `y`. Replayed at load."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.engine.operations.pointwise import Scaling
 from lstm_serve.errors import InvalidInput, UnreadableFile, WrongNumbers
+from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.folder import opened
-from lstm_serve.formats.npy import NPY_MAGIC, AnyArray, member_names, read_npz
+from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, AnyArray, member_names, read_npz
 from lstm_serve.model import exact as exactly
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
@@ -26,6 +28,8 @@ ALIKE = 4
 MOST = 1e-2
 # How far float32 is from the exact answer to one row is a matter of luck: the farthest of so many tells it.
 NUDGES = 7
+# Rows times time steps of a replay: each may cost the time of a step of its own, and some 32 rows are enough.
+MAX_STEPS = 1 << 18
 
 Answers = npt.NDArray[np.floating[Any]]
 
@@ -45,16 +49,12 @@ def replay(model: Model, files: ModelFiles) -> Model:
         raise UnreadableFile(f"its golden predictions {golden.name} cannot be read: {error}") from None
     except OSError as error:
         raise UnreadableFile(f"its golden predictions {golden.name} cannot be read: {error.strerror}") from None
-    expected = y.astype(np.float64)
     try:
+        _check_size(model.as_in_keras, x, y, golden.name)
         came = model.as_in_keras.predict(x)
     except InvalidInput as error:
         raise WrongNumbers(f"the inputs in {golden.name} do not fit the model: {error}") from None
-    if came.shape != expected.shape:
-        raise WrongNumbers(
-            f"{golden.name} has answers of shape {expected.shape}, and the model gives {came.shape}: give y as "
-            "model.predict(x) returns it"
-        )
+    expected = y.astype(np.float64)
     differences = _rows(_differences(came, expected, expected))
     worst = float(differences.max())
     origin = replace(model.origin, golden_rows=len(x), golden_difference=worst)
@@ -71,12 +71,37 @@ def _read(golden: Path) -> tuple[AnyArray, AnyArray]:
     with opened(golden) as file:
         if file.peek(len(NPY_MAGIC)).startswith(NPY_MAGIC):
             raise UnreadableFile(f"it is an .npy, of one array, where an .npz of x and y was expected: {SAVEZ}")
-        arrays = read_npz(file, only=NAMES)
+        arrays = read_npz(file, only=NAMES, limit=_limit(file))
         x, y = arrays.get("x", arrays.get("x0")), arrays.get("y", arrays.get("y0"))
         if x is None or y is None:
             held = ", ".join(member_names(file))[:200] or "nothing"
             raise UnreadableFile(f"it should hold the arrays x and y, and holds {held}: {SAVEZ}")
     return x, y
+
+
+def _limit(file: BinaryIO) -> int:
+    """What the arrays of a file may take: no more than one of its size ever holds."""
+    budget = Budget(MAX_BYTES)
+    budget.expect(min(file.seek(0, io.SEEK_END), MAX_BYTES))
+    file.seek(0)
+    return budget.left
+
+
+def _check_size(model: Model, x: AnyArray, y: AnyArray, name: str) -> None:
+    """Raise, before anything is computed, where x or y are not of the model's shapes, or too many."""
+    model.check_shape(x)
+    shapes = model.shapes_for(x.shape[1:])
+    if (gives := (len(x), *shapes[-1])) != y.shape:
+        raise WrongNumbers(
+            f"{name} has answers of shape {y.shape}, and the model gives {gives}: give y as "
+            "model.predict(x) returns it"
+        )
+    steps = len(x) * max((shape[0] or 1 for shape in shapes if len(shape) > 1), default=1)
+    if steps > MAX_STEPS:
+        raise UnreadableFile(
+            f"its golden predictions {name} are of {len(x)} sequences and {steps} time steps in all; at most "
+            f"{MAX_STEPS} are replayed. Some 32 sequences are enough: keep x[:32] and y[:32]"
+        )
 
 
 def _differences(these: Answers, those: Answers, scale: Answers) -> Answers:
