@@ -200,8 +200,8 @@ def test_a_link_to_nothing_is_no_golden_file(tmp_path: Path) -> None:
         load_model(path)
 
 
-def packed(path: Path, **arrays: Array) -> Path:
-    np.savez_compressed(path.with_name(f"{path.stem}.golden.npz"), **arrays)
+def packed(path: Path, x: Array, y: Array) -> Path:
+    np.savez_compressed(path.with_name(f"{path.stem}.golden.npz"), x=x, y=y)
     return path
 
 
