@@ -93,8 +93,7 @@ def _check_size(model: Model, x: AnyArray, y: AnyArray, name: str) -> None:
     shapes = model.shapes_for(x.shape[1:])
     if (gives := (len(x), *shapes[-1])) != y.shape:
         raise WrongNumbers(
-            f"{name} has answers of shape {y.shape}, and the model gives {gives}: give y as "
-            "model.predict(x) returns it"
+            f"{name} has answers of shape {y.shape}, and the model gives {gives}: give y as model.predict(x) returns it"
         )
     steps = len(x) * max((shape[0] or 1 for shape in shapes if len(shape) > 1), default=1)
     if steps > MAX_STEPS:
