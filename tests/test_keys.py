@@ -156,7 +156,7 @@ def test_keys_that_cannot_be() -> None:
 def test_key_files_that_cannot_be(tmp_path: Path) -> None:
     missing, binary = tmp_path / "missing", tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe\x00")
-    for path, words in ((missing, "No such file"), (tmp_path, "Is a directory"), (binary, "is not UTF-8 text")):
+    for path, words in ((missing, "No such file"), (tmp_path, "Is a directory"), (binary, "is text in UTF-16")):
         with pytest.raises(SettingsError, match=words):
             Keys(settings(api_keys_file=str(path)))
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lstm_serve.engine.activations import LINEAR
 from lstm_serve.engine.operations.pointwise import Scaling
 from lstm_serve.errors import ModelError, WrongNumbers
 from lstm_serve.explain import hdf5_paths, numpy_program
@@ -221,6 +222,8 @@ def _slips(model: Model) -> list[str]:
     own = [node.operation for node in model.nodes if not isinstance(node.operation, Scaling)]
     counted = [(layer, len(layer.weights)) for layer in own if layer.weights]
     slips = []
+    if model.last_activation is LINEAR and model.output_shape[-1:] != (1,) and not model.added:
+        slips.append("If the loss had from_logits=True, say output_activation in the card.")
     if counted:
         total = sum(count for _, count in counted)
         parts = ", ".join(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.errors import InvalidInput, Problem
-from lstm_serve.formats.text import decode
+from lstm_serve.formats.text import decode, is_text, not_utf8
 from lstm_serve.formats.units import Watch, mixed
 
 # The first row lies within so many characters, or it is no row.
@@ -122,7 +122,8 @@ def _text(data: bytes) -> str:
     try:
         return OF_POWERSHELL.sub("", decode(data))
     except UnicodeDecodeError:
-        raise _invalid("is neither .npy, .npz, JSON nor CSV in UTF-8") from None
+        wrong = not_utf8(data) if is_text(data) else "is neither .npy, .npz, JSON nor CSV in UTF-8"
+        raise _invalid(wrong) from None
 
 
 def _delimiter(text: str, features: Sequence[str] | None, width: int | None) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
@@ -74,6 +75,8 @@ def resolve(path: Path) -> Path:
             return locate.model_in(path)
         if path.exists() and not path.is_file():
             raise UnreadableFile("is no plain file")
+        if data := re.fullmatch(r"(.+)\.data-\d{5}-of-\d{5}", path.name):
+            raise UnreadableFile(f"is a part of a checkpoint; name {data[1]}.index, or {data[1]}")
         if path.name == "saved_model.pb":
             raise UnreadableFile("is a part of a SavedModel; name the folder that it is in")
         if path.name in keras_v3.PARTS and all((path.parent / name).is_file() for name in keras_v3.PARTS):

@@ -35,6 +35,22 @@ REFUSED = {
     **dict.fromkeys(("IntegerLookup", "Hashing", "Discretization", "CategoryEncoding"), BEFORE_THE_MODEL),
 }
 
+# What of Keras' own is not implemented either, and so of nobody's making: the layers of `keras.layers` 2 and 3.
+OF_KERAS = frozenset(
+    f"{name}{axes}D"
+    for name in (
+        *("Conv", "SeparableConv", "DepthwiseConv", "LocallyConnected", "ConvLSTM", "Cropping", "ZeroPadding"),
+        *("UpSampling", "MaxPooling", "AveragePooling", "GlobalMaxPooling", "GlobalAveragePooling", "SpatialDropout"),
+    )
+    for axes in "123"
+) | {
+    *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose", "UnitNormalization", "GroupNormalization"),
+    *("RMSNormalization", "SpectralNormalization", "EinsumDense", "MaxoutDense", "Highway", "GroupQueryAttention"),
+    *("Resizing", "CenterCrop", "RandomFlip", "RandomRotation", "RandomZoom", "RandomCrop", "RandomContrast"),
+    *("RandomTranslation", "RandomBrightness", "RandomHeight", "RandomWidth", "HashedCrossing", "MelSpectrogram"),
+    *("STFTSpectrogram", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "DenseFeatures"),
+}
+
 MODEL_FOR_EACH_STEP = (
     "a model for each time step is not supported. Where it is a Sequential without recurrent layers, put each of its "
     f"layers into a TimeDistributed instead, for k in inner.layers: x = TimeDistributed(k)(x), {REBUILD}"
@@ -73,6 +89,8 @@ def unsupported(class_name: str, name: str, known: Iterable[str]) -> Unsupported
     what = f"the layer {name[:100]!r} is of the class {class_name}, which is not supported"
     if class_name in REFUSED:
         return Unsupported(f"{what}: {REFUSED[class_name]}")
+    if class_name in OF_KERAS:
+        return Unsupported(f"{what}. {nearest(class_name, known)}")
     return Unsupported(
         f"{what}. {nearest(class_name, known)}. If it is of your own making and Keras' layers "
         f"compute the same, build the model with those, {REBUILD}"

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from lstm_serve.errors import SettingsError
 from lstm_serve.formats.polling import NOT_WAITING, readable
-from lstm_serve.formats.text import decode
+from lstm_serve.formats.text import decode, not_utf8
 from lstm_serve.settings import PREFIX, Settings
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def _keys(settings: Settings) -> list[bytes]:
     if settings.api_keys is not None:
         found += _checked(settings.api_keys.get_secret_value().split(","), f"{PREFIX}API_KEYS")
     if settings.api_keys_file is not None:
-        where = f"the file of {PREFIX}API_KEYS_FILE"
+        where = f"the file of {PREFIX}API_KEYS_FILE, {settings.api_keys_file},"
         try:
             content = _content(settings.api_keys_file)
         except TimeoutError:
@@ -103,7 +103,7 @@ def _keys(settings: Settings) -> list[bytes]:
         try:
             lines = decode(content).splitlines()
         except UnicodeDecodeError:
-            raise SettingsError(f"{where} is not UTF-8 text") from None
+            raise SettingsError(f"{where} {not_utf8(content)}") from None
         found += _checked(lines, where)
     return found
 

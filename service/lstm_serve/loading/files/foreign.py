@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lstm_serve.errors import ModelError, UnreadableFile, Unsupported
 from lstm_serve.formats.folder import opened
-from lstm_serve.formats.text import without_mark
+from lstm_serve.formats.text import UTF_16, not_utf8, without_mark
 
 # NumPy reads pickles as well as its own files. What is in them may be arrays or lists of numbers, nested anyhow.
 PICKLE = (
@@ -67,6 +67,8 @@ def refusal(head: bytes, file: BufferedReader) -> ModelError:
     for pattern, error in RECOGNIZED:
         if re.search(pattern, without_mark(head)):
             return error
+    if head.startswith(UTF_16):
+        return UnreadableFile(not_utf8(head))
     if _of_tensorflow_js(Path(str(file.name))):
         return Unsupported(TFJS)
     return UnreadableFile(

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.formats.folder import opened
-from lstm_serve.formats.text import decode
+from lstm_serve.formats.text import decode, not_utf8
 from lstm_serve.loading.config.options import KERAS_3, KerasVersion, check_nesting, parse
 from lstm_serve.loading.sidecars.card import Card
 from lstm_serve.model.files import ModelFiles, look_alikes
@@ -78,7 +78,7 @@ def parse_model(data: bytes, name: str) -> Any:  # noqa: ANN401 - JSON is anythi
     try:
         model = parse(decode(data), name)
     except UnicodeDecodeError:
-        raise UnreadableFile(f"{name} is not text in UTF-8") from None
+        raise UnreadableFile(f"{name} {not_utf8(data)}") from None
     if isinstance(model, str):  # json.dump(model.to_json())
         model = parse(model, name)
     return model if isinstance(model, dict) and "class_name" in model else None

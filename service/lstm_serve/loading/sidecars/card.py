@@ -1,6 +1,5 @@
 """The card, `<stem>.card.json`: what a person adds to a model that its file does not tell."""
 
-import codecs
 import contextlib
 import difflib
 import json
@@ -14,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.formats.folder import opened
-from lstm_serve.formats.text import without_mark
+from lstm_serve.formats.text import decode, not_utf8
 from lstm_serve.loading.sidecars import scaling as scalings
 from lstm_serve.loading.sidecars.scaling import ScalingCard
 from lstm_serve.model.files import ModelFiles, stem_of
@@ -129,12 +128,13 @@ def _read(path: Path) -> Card:
         raise UnreadableFile(f"its card {path.name} cannot be read: {error.strerror}") from None
     if len(data) > MAX_BYTES:
         raise UnreadableFile(f"its card {path.name} is larger than {MAX_BYTES >> 20} MiB")
-    data = without_mark(data)
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UnreadableFile(f"its card {path.name} is text in UTF-16; save it as UTF-8")
-    _expect_once(data, path.name)
     try:
-        return Card.model_validate_json(data)
+        text = decode(data)
+    except UnicodeDecodeError:
+        raise UnreadableFile(f"its card {path.name} {not_utf8(data)}") from None
+    _expect_once(text, path.name)
+    try:
+        return Card.model_validate_json(text)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         problems: dict[object, str] = {}  # the first of each kind, where the items of a list have it
@@ -146,7 +146,7 @@ def _read(path: Path) -> Card:
         raise UnreadableFile(f"its card {path.name} is wrong: {'; '.join(wrong)}") from None
 
 
-def _expect_once(data: bytes, name: str) -> None:
+def _expect_once(text: str, name: str) -> None:
     """Refuse a field that is there twice, of which Pydantic would take the last."""
     twice: list[str] = []
 
@@ -157,7 +157,7 @@ def _expect_once(data: bytes, name: str) -> None:
         return made
 
     with contextlib.suppress(ValueError, RecursionError):  # what is no JSON, Pydantic says
-        json.loads(data, object_pairs_hook=note)
+        json.loads(text, object_pairs_hook=note)
     if twice:
         raise UnreadableFile(f"its card {name} is wrong: {twice[0][:100]!a} is there twice")
 
