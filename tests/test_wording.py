@@ -63,3 +63,12 @@ def test_several_linear_outputs_may_be_logits(tmp_path: Path, units: int, card: 
     path = made(tmp_path, [lstm(), dense(units, activation="linear")], **card)
     text = report(load_model(path), path)
     assert text.count("If the loss had from_logits=True, say output_activation in the card.") == said
+
+
+def test_a_notebook_shows_a_model_and_hostile_names_stay_text(tmp_path: Path) -> None:
+    layers = [("LSTM", lstm()[1] | {"name": "<script>x</script>"}, lstm()[2]), dense(3, activation="softmax")]
+    html = load_model(made(tmp_path, layers, name="wear", version=3))._repr_html_()
+    assert "<p>wear, version 3: classes, (None, 5, 3) to (None, 3), not verified</p>" in html
+    assert "<td>LSTM</td>" in html
+    assert "&lt;script&gt;x&lt;/script&gt;" in html
+    assert "<script" not in html

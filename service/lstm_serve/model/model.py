@@ -15,7 +15,7 @@ from lstm_serve.engine.operations.pointwise import Activate, Identity
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import Array, Mask, Shape
 from lstm_serve.errors import InvalidInput, Problem
-from lstm_serve.model import graph
+from lstm_serve.model import graph, notebook
 from lstm_serve.model.graph import INPUT, Node, Source
 from lstm_serve.model.windows import joined, units, windows
 
@@ -138,6 +138,9 @@ class Model:
     def as_in_keras(self) -> "Model":
         """The model up to what Keras answered, without what the card does after that."""
         return replace(self, nodes=self.nodes[: len(self.nodes) - self.added], added=0)
+
+    def _repr_html_(self) -> str:
+        return notebook.html(self)
 
     @property
     def parameters(self) -> int:
