@@ -190,6 +190,16 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "required: COMMAND"),
         (["guess"], "invalid choice: 'guess'"),
+        ([TURBOFAN], "turbofan.h5' is no command; for a model: lstm-serve serve "),
+        (["m.h5"], "lstm-serve: error: 'm.h5' is no command; for a model: lstm-serve serve m.h5"),
+        (["serv"], "Did you mean serve?"),
+        (["predict", TURBOFAN, "--prot", "1"], "--prot is no flag of this command"),
+        (["predict", TURBOFAN, ENGINE, "--strid", "1"], "--strid is no flag of this command. Did you mean --stride?"),
+        (["inspect", TURBOFAN, "--xyzzy"], "--xyzzy is no flag of this command. --help lists them"),
+        (["inspect", TURBOFAN, "more"], "unrecognized arguments: more"),
+        (["serve", "m.h5", "--prot=1"], "--prot is no flag of this command. Did you mean --port?"),
+        (["serve", "--port", "m.h5"], "--port: expected a whole number; no model: "),
+        (["serve", "m.h5", "--api-keys", "secret"], "set LSTMSERVE_API_KEYS, or give --api-keys-file"),
         (["predict", TURBOFAN], "required: INPUT"),
         (["predict", TURBOFAN, ENGINE, "--stride", "0"], "'0' is not a whole number from 1 on"),
         (["predict", TURBOFAN, ENGINE, "--stride", "9" * 5000], "is not a whole number from 1 on"),
@@ -198,7 +208,22 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_wrong_usage_is_argparses_own(capsys: pytest.CaptureFixture[str], argv: list[str], expected: str) -> None:
-    assert expected in misuse(capsys, *argv)
+    said = misuse(capsys, *argv)
+    assert expected in said
+    assert "secret" not in said
+
+
+def test_the_most_memory_for_arrays_is_a_setting_of_each_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LSTMSERVE_MAX_MODEL_BYTES", "1000")
+    for argv in (["predict", TURBOFAN, EXAMPLE], ["inspect", TURBOFAN]):
+        status, out, err = run(capsys, *argv)
+        assert (status, out) == (3, "")
+        assert "1000" in err
+        assert run(capsys, *argv, "--max-model-bytes", "100000000")[0] == 0
+    monkeypatch.setenv("LSTMSERVE_MAX_MODEL_BYTES", "secret")
+    assert "LSTMSERVE_MAX_MODEL_BYTES: expected a whole number\n" in misuse(capsys, "inspect", TURBOFAN)
 
 
 def test_predict_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,16 +52,16 @@ def test_a_flag_wins_over_a_variable_and_none_is_no_flag() -> None:
         ({}, {}, "no model: .* LSTMSERVE_MODEL"),
         (MODEL | {"LSTMSERVE_PROT": "1"}, {}, "^LSTMSERVE_PROT is not a setting. Did you mean LSTMSERVE_PORT?"),
         (MODEL | {"LSTMSERVE_XYZZY": "1"}, {}, "^LSTMSERVE_XYZZY is not a setting. '"),
-        (MODEL | {"LSTMSERVE_PORT": "secret"}, {}, "^LSTMSERVE_PORT: .*valid integer"),
-        (MODEL | {"LSTMSERVE_PORT": "65536"}, {}, "^LSTMSERVE_PORT: .*less than or equal to 65535"),
-        (MODEL | {"LSTMSERVE_PORT": "-1"}, {}, "^LSTMSERVE_PORT: .*greater than or equal to 0"),
-        (MODEL | {"LSTMSERVE_HOST": ""}, {}, "^LSTMSERVE_HOST: .*at least 1 character"),
-        (MODEL | {"LSTMSERVE_MAX_ROWS": "0"}, {}, "^LSTMSERVE_MAX_ROWS: .*greater than 0"),
-        (MODEL | {"LSTMSERVE_MAX_BATCH_ROWS": "99999999"}, {}, "^LSTMSERVE_MAX_BATCH_ROWS: .*less than"),
-        (MODEL | {"LSTMSERVE_GRACE_SECONDS": "inf"}, {}, "^LSTMSERVE_GRACE_SECONDS: "),
-        (MODEL | {"LSTMSERVE_DEADLINE_SECONDS": "0"}, {}, "^LSTMSERVE_DEADLINE_SECONDS: .*greater than 0"),
-        (MODEL | {"LSTMSERVE_ACCESS_LOG": "secret"}, {}, "^LSTMSERVE_ACCESS_LOG: .*valid boolean"),
-        (MODEL | {"LSTMSERVE_PORT": "1"}, {"port": "secret"}, "^--port: .*valid integer"),
+        (MODEL | {"LSTMSERVE_PORT": "secret"}, {}, "^LSTMSERVE_PORT: expected a whole number$"),
+        (MODEL | {"LSTMSERVE_PORT": "65536"}, {}, "^LSTMSERVE_PORT: .*expected at most 65535$"),
+        (MODEL | {"LSTMSERVE_PORT": "-1"}, {}, "^LSTMSERVE_PORT: .*expected 0 or more$"),
+        (MODEL | {"LSTMSERVE_HOST": ""}, {}, "^LSTMSERVE_HOST: expected a text that is not empty$"),
+        (MODEL | {"LSTMSERVE_MAX_ROWS": "0"}, {}, "^LSTMSERVE_MAX_ROWS: expected more than 0$"),
+        (MODEL | {"LSTMSERVE_MAX_BATCH_ROWS": "99999999"}, {}, "^LSTMSERVE_MAX_BATCH_ROWS: expected at most 16384$"),
+        (MODEL | {"LSTMSERVE_GRACE_SECONDS": "inf"}, {}, "^LSTMSERVE_GRACE_SECONDS: expected a finite number$"),
+        (MODEL | {"LSTMSERVE_DEADLINE_SECONDS": "0"}, {}, "^LSTMSERVE_DEADLINE_SECONDS: expected more than 0$"),
+        (MODEL | {"LSTMSERVE_ACCESS_LOG": "secret"}, {}, "^LSTMSERVE_ACCESS_LOG: expected true or false$"),
+        (MODEL | {"LSTMSERVE_PORT": "1"}, {"port": "secret"}, "^--port: expected a whole number$"),
         *(
             (
                 MODEL | {"LSTMSERVE_CORS_ORIGINS": wrong},
@@ -81,6 +81,11 @@ def test_a_flag_wins_over_a_variable_and_none_is_no_flag() -> None:
                 "https://a/",
             )
         ),
+        (
+            {},
+            {"port": "secret.h5"},
+            "^--port: expected a whole number; no model: .* Has --port taken it for its value?",
+        ),
         (MODEL, {"max_queue_rows": "10"}, r"max_rows \(1024\) is over max_queue_rows \(10\)"),
     ],
 )
@@ -89,6 +94,23 @@ def test_a_slip_is_named_and_its_value_is_not(environ: dict[str, str], flags: di
         read(environ, flags)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_wrong_is_said_in_our_words() -> None:
+    for name in Settings.model_fields.keys() - {"model", "api_keys", "api_keys_file", "tls_certfile", "tls_keyfile"}:
+        for value in ("", "secret words", "-1", "nan", "9" * 30, "9" * 5000, "1.5"):
+            said = refusal({name: value})
+            ours = rf"--{name.replace('_', '-')}: expected |max_(rows|body_bytes) .*would never fit"
+            assert said is None or re.match(ours, said), said
+
+
+def refusal(flags: dict[str, Any]) -> str | None:
+    """What is said of a setting that is refused."""
+    try:
+        read(MODEL, flags)
+    except SettingsError as error:
+        return str(error)
+    return None
 
 
 @pytest.mark.parametrize("service", ["LSTMSERVE", "LSTMSERVE_MODEL", "LSTMSERVE_CANARY"])

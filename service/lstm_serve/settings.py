@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lstm_serve.errors import SettingsError
 from lstm_serve.limits import MAX_MODEL_BYTES
@@ -50,6 +50,19 @@ CLOUDS = {
     "AIP_HTTP_PORT": "port",
     "AIP_HEALTH_ROUTE": "health_route",
     "AIP_PREDICT_ROUTE": "predict_route",
+}
+
+# By Pydantic's types of errors, with what it says of each.
+WORDS = {
+    **dict.fromkeys(("int_parsing", "int_parsing_size", "int_from_float", "int_type"), "expected a whole number"),
+    "float_parsing": "expected a number",
+    "finite_number": "expected a finite number",
+    **dict.fromkeys(("bool_parsing", "bool_type"), "expected true or false"),
+    "greater_than": "expected more than {gt}",
+    "greater_than_equal": "expected {ge} or more",
+    "less_than_equal": "expected at most {le}",
+    "string_too_short": "expected a text that is not empty",
+    "string_pattern_mismatch": "expected a path: a / and then at most 200 letters, digits and ._~:/-",
 }
 
 
@@ -153,14 +166,17 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
             raise SettingsError(f"{variable} is not a setting.{meant} 'lstm-serve serve --help' lists them")
         given[name] = value
     given |= {name: value for name, value in flags.items() if value is not None}
-    if not given.get("model"):
-        raise SettingsError(f"no model: give a file that Keras saved, or set {PREFIX}MODEL")
+    no_model = "" if given.get("model") else f"no model: give a file that Keras saved, or set {PREFIX}MODEL"
     try:
-        settings = Settings.model_validate(given)
+        settings = Settings.model_validate({**given, "model": given.get("model") or "none"})
     except ValidationError as error:
         (problem, *_) = error.errors(include_url=False, include_input=False)
-        name = str(problem["loc"][0])
-        raise SettingsError(f"{_source(name, environ, flags)}: {problem['msg']}") from None
+        source = _source(str(problem["loc"][0]), environ, flags)
+        # serve --port model.h5
+        took = f"; {no_model}. Has {source} taken it for its value?" if no_model and source.startswith("--") else ""
+        raise SettingsError(f"{source}: {_in_words(problem)}{took}") from None
+    if no_model:
+        raise SettingsError(no_model)
     if settings.tls_keyfile is not None and settings.tls_certfile is None:
         raise SettingsError(f"{PREFIX}TLS_KEYFILE is of no use without {PREFIX}TLS_CERTFILE")
     if settings.max_rows > settings.max_queue_rows:
@@ -174,6 +190,29 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
             "such a body would never fit"
         )
     return settings
+
+
+def model_bytes(environ: Mapping[str, str]) -> int | None:
+    """LSTMSERVE_MAX_MODEL_BYTES, for commands that load a model and do not serve it. Raises SettingsError."""
+    variable = f"{PREFIX}MAX_MODEL_BYTES"
+    if variable not in environ:
+        return None
+    try:
+        return TypeAdapter[int](Bytes).validate_python(environ[variable])
+    except ValidationError as error:
+        (problem, *_) = error.errors(include_url=False, include_input=False)
+        raise SettingsError(f"{variable}: {_in_words(problem)}") from None
+
+
+def _in_words(problem: ErrorDetails) -> str:
+    """What was expected, in our words rather than in Pydantic's."""
+    if problem["type"] not in WORDS:
+        return problem["msg"]
+    bounds = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in problem.get("ctx", {}).items()
+    }
+    return WORDS[problem["type"]].format(**bounds)
 
 
 def _source(name: str, environ: Mapping[str, str], flags: Mapping[str, Any]) -> str:

@@ -4,9 +4,11 @@ Exit status: 0 good, 1 an input or an output that does not do, 2 wrong usage, 3 
 """
 
 import argparse
+import difflib
 import gc
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +32,8 @@ EXAMPLES = {
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
+NO_FLAG = "--api-keys"
+
 # What a shell reports for a process that SIGINT, or SIGPIPE, has ended.
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -46,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
-            arguments = _parser(given).parse_args(given)
+            arguments = _arguments(given)
             status: int = arguments.run(arguments)
         finally:
             sys.stdout.flush()
@@ -78,7 +82,7 @@ def _prepare(argv: Sequence[str]) -> None:
 
 
 def _serves(argv: Sequence[str]) -> bool:
-    return argv[:1] == ["serve"]
+    return [*argv[:1]] == ["serve"]
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -94,6 +98,31 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     _add_predict(commands.add_parser)
     _add_inspect(commands.add_parser)
     return parser
+
+
+def _arguments(given: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command. What is wrong with them is told with what may have been meant."""
+    parser = _parser(given)
+    first = given[0] if given else ""
+    if first and first not in EXAMPLES and not first.startswith("-"):
+        if Path(first).suffix or Path(first).exists():
+            parser.error(f"{first[:100]!r} is no command; for a model: lstm-serve serve {first[:100]}")
+        if near := difflib.get_close_matches(first, EXAMPLES, n=1):
+            parser.error(f"{first[:100]!r} is no command. Did you mean {near[0]}?")
+    arguments, unknown = parser.parse_known_args(given)
+    flags = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
+    if NO_FLAG in flags:
+        arguments.misused(
+            f"{NO_FLAG} is no flag, as everyone can list a command line: set LSTMSERVE_API_KEYS, or give {NO_FLAG}-file"
+        )
+    if flags:
+        known = re.findall(r"--[a-z][a-z-]+", arguments.shown())
+        near = difflib.get_close_matches(flags[0], known, n=1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        arguments.misused(f"{flags[0][:100]} is no flag of this command.{meant} --help lists them")
+    if unknown:
+        arguments.misused(f"unrecognized arguments: {' '.join(unknown)[:200]}")
+    return arguments
 
 
 def _add_serve(add_parser: AddParser, *, with_flags: bool) -> None:
@@ -137,7 +166,7 @@ def _add_predict(add_parser: AddParser) -> None:
         default=[],
         help="a column that names the unit a row is of, each a series of its own; several, where it takes several",
     )
-    command.set_defaults(run=_predict, misused=command.error)
+    command.set_defaults(run=_predict)
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -161,7 +190,7 @@ def _add_inspect(add_parser: AddParser) -> None:
     _add_model(command)
     command.add_argument("--trace", metavar="INPUT", help="show the values along the way for INPUT's first sequence")
     command.add_argument("--step", metavar="T", type=_positive, help="the time step that --trace shows (the last)")
-    command.set_defaults(run=_inspect, misused=command.error)
+    command.set_defaults(run=_inspect)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -212,13 +241,21 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         metavar="N",
         dest="max_bytes",
         type=_positive,
-        help=f"most memory for the model's arrays (default {MAX_MODEL_BYTES})",
+        help=f"most memory for the model's arrays (default LSTMSERVE_MAX_MODEL_BYTES, or {MAX_MODEL_BYTES})",
     )
 
 
 def _told(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the user says of the model, as load_model takes it."""
-    return {name: value for name in (*TOLD, "max_bytes") if (value := getattr(arguments, name)) is not None}
+    from lstm_serve import settings
+    from lstm_serve.errors import SettingsError
+
+    told = {name: value for name in (*TOLD, "max_bytes") if (value := getattr(arguments, name)) is not None}
+    try:
+        limit = settings.model_bytes(os.environ)
+    except SettingsError as error:
+        arguments.misused(str(error))
+    return told if limit is None else {"max_bytes": limit, **told}
 
 
 def _model(arguments: argparse.Namespace, *, replay: bool = True) -> "Model":
@@ -228,7 +265,7 @@ def _model(arguments: argparse.Namespace, *, replay: bool = True) -> "Model":
 
 
 def _command(add_parser: AddParser, name: str, purpose: str) -> argparse.ArgumentParser:
-    return add_parser(
+    command = add_parser(
         name,
         help=purpose,
         description=f"{purpose[0].upper()}{purpose[1:]}.",
@@ -236,6 +273,8 @@ def _command(add_parser: AddParser, name: str, purpose: str) -> argparse.Argumen
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    command.set_defaults(misused=command.error, shown=command.format_help)
+    return command
 
 
 def _positive(text: str) -> int:
