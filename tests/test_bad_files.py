@@ -22,6 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kerasfiles import GOLDEN
 
+from lstm_serve.errors import UnreadableFile
+from lstm_serve.formats import hdf5, zip_file
+from lstm_serve.formats.array_budget import Budget
+
 SECONDS = 10
 MIB = 400
 
@@ -198,3 +202,13 @@ def test_a_bomb_is_refused(child: Child, data: bytes) -> None:
 def test_numbers_of_the_good_file_come_through(child: Child) -> None:
     assert child.load(FILES[0].read_bytes()) == "loaded"
     assert np.load(FILES[0].with_name(f"{FILES[0].name}.golden.npz"))["y0"].size
+
+
+def test_a_lack_of_memory_is_not_called_damage() -> None:
+    said = "takes more memory than there is"
+    model = GOLDEN / "asker" / "k3_model.h5"
+    with model.open("rb") as file, pytest.raises(UnreadableFile, match=said), hdf5.opened(file, Budget()):
+        raise MemoryError
+    with model.with_suffix(".keras").open("rb") as file, pytest.raises(UnreadableFile, match=said):  # noqa: SIM117
+        with zip_file.opened(file):
+            raise MemoryError

@@ -308,6 +308,15 @@ LAYERS = {
         "must be the input",
         [5],
     ),
+    "an output of more axes than NumPy has": (
+        [("Reshape", {"target_shape": [1] * 70 + [15]}, []), ("Flatten", {}, [])],
+        "gives an output of 71 axes; at most 32 are supported",
+    ),
+    "an input of more axes than NumPy has": (
+        [("Flatten", {}, [])],
+        "the input has 70 axes; at most 32 are supported",
+        [1] * 70,
+    ),
     "an enormous output": ([("Flatten", {}, []), ("RepeatVector", {"n": 1 << 23}, [])], "numbers for one row"),
 }
 
@@ -317,6 +326,25 @@ def test_a_layer_that_is_not_supported_is_refused_by_name(tmp_path: Path, case: 
     layers, reason, *shape = case
     with pytest.raises(Unsupported, match=reason):
         one(tmp_path, layers, *shape)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (("LayerNormalization", {"epsilon": -1e-3, "scale": False, "center": False}, []), "an epsilon of -0.001"),
+        (
+            (
+                "BatchNormalization",
+                {"epsilon": 0.0, "scale": False, "center": False},
+                [np.zeros(3, np.float32), np.array([1, 0, 1], np.float32)],
+            ),
+            "divides by the root of 0 or less: epsilon is 0",
+        ),
+    ],
+)
+def test_an_epsilon_that_can_only_give_infinity_or_nan_is_refused(tmp_path: Path, layer: Any, said: str) -> None:
+    with pytest.raises(UnreadableFile, match=said):
+        one(tmp_path, [layer])
 
 
 def tensor(name: str) -> dict[str, Any]:

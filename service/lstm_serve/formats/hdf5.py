@@ -55,6 +55,11 @@ def opened(source: BinaryIO | io.BytesIO, budget: Budget) -> Iterator["Hdf5"]:
         raise
     except RecursionError:
         raise UnreadableFile("the HDF5 file is nested too deeply") from None
+    except MemoryError:
+        raise UnreadableFile(
+            "reading the HDF5 file takes more memory than there is, or than a file of its size may take. Load it into "
+            "Keras, and model.save('model.h5') it again, without compression"
+        ) from None
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UnreadableFile(

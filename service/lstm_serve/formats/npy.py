@@ -40,6 +40,8 @@ def read_npy(source: BinaryIO, name: str = "the .npy file", limit: int = MAX_BYT
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran_order, dtype = read_header(stream)
+    except MemoryError:
+        raise UnreadableFile(f"reading {name} takes more memory than there is") from None
     except Exception as error:  # noqa: BLE001 - its header is a Python literal: a tokenizer's error, an IndexError ...
         raise UnreadableFile(f"{name} is not a NumPy array, or is damaged: {str(error)[:100]}") from None
     if dtype.hasobject:

@@ -34,6 +34,8 @@ def opened(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
             yield archive
     except ModelError:
         raise
+    except MemoryError:
+        raise UnreadableFile("reading the zip takes more memory than there is") from None
     except Exception as error:
         reason = str(error)[:100] or type(error).__name__
         raise UnreadableFile(

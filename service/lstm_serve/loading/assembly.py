@@ -12,7 +12,7 @@ from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
 from lstm_serve.loading.config.architecture import Architecture
 from lstm_serve.loading.config.options import KerasVersion, Options, precision
-from lstm_serve.loading.layers.registry import MAX_ROW, RECURRENT, build
+from lstm_serve.loading.layers.registry import MAX_AXES, MAX_ROW, RECURRENT, build
 from lstm_serve.model import graph
 from lstm_serve.model.graph import Node, Source
 from lstm_serve.model.model import TOLERANCE
@@ -80,6 +80,8 @@ def _input_shape(architecture: Architecture, arrays: Sequence[Sequence[Array]], 
                 f"its card says timesteps = {timesteps}, the file says {shape[0] if shape else 'none'}"
             )
         shape = (timesteps, *shape[1:])
+    if len(shape) > MAX_AXES:
+        raise Unsupported(f"the input has {len(shape)} axes; at most {MAX_AXES} are supported")
     if math.prod(size or 1 for size in shape) > MAX_ROW:
         raise Unsupported(f"the input's shape is {str(shape)[:100]}, more than {MAX_ROW} numbers for one row")
     return shape

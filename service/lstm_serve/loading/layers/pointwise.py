@@ -154,13 +154,16 @@ def batch_normalization(options: Options, arrays: Sequence[Array], shapes: Seque
     given = {name: array.reshape(broadcast) for name, array in zip(names, checked, strict=True)}
     if (given["variance"] < 0).any():
         raise UnreadableFile(f"the {options} has a negative variance: the file is damaged")
+    epsilon = options.take("epsilon", float, 1e-3)
+    if not (given["variance"] + np.float32(epsilon) > 0).all():
+        raise UnreadableFile(f"the {options} divides by the root of 0 or less: epsilon is {epsilon:g}")
     return BatchNormalization(
         name=options.name,
         gamma=given.get("gamma"),
         beta=given.get("beta"),
         mean=given["mean"],
         variance=given["variance"],
-        epsilon=options.take("epsilon", float, 1e-3),
+        epsilon=epsilon,
     )
 
 
@@ -176,6 +179,8 @@ def layer_normalization(options: Options, arrays: Sequence[Array], shapes: Seque
     )
     given = dict(zip(names, expect(options, arrays, **dict.fromkeys(names, sizes)), strict=True))
     epsilon = options.take("epsilon", float, 1e-3)
+    if epsilon < 0:
+        raise UnreadableFile(f"the {options} has an epsilon of {epsilon:g}, which may divide by the root of 0 or less")
     return LayerNormalization(name=options.name, gamma=given.get("gamma"), beta=given.get("beta"), epsilon=epsilon)
 
 

@@ -19,6 +19,8 @@ Builder = Callable[[Options, Sequence[Array], Sequence[Shape]], Operation]
 
 # The floats of one row of one layer's output, and the steps that a convolution may reach.
 MAX_ROW = 1 << 24
+# The axes of one row. NumPy's arrays have 64 at most, and some operations add one or two.
+MAX_AXES = 32
 
 
 class Kind(NamedTuple):
@@ -46,6 +48,8 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     for size in shape:
         if size is not None and size < 1:
             raise UnreadableFile(f"the {options} would give an empty output for the input shape {shapes[0]}")
+    if len(shape) > MAX_AXES:
+        raise Unsupported(f"the {options} gives an output of {len(shape)} axes; at most {MAX_AXES} are supported")
     if math.prod(size or 1 for size in shape) > MAX_ROW:
         raise Unsupported(f"the {options} gives {shape}, more than {MAX_ROW} numbers for one row")
     return layer
