@@ -28,6 +28,7 @@ EXAMPLES = {
     "serve": "lstm-serve serve model.h5 --port 8081",
     "predict": "lstm-serve predict model.h5 series.csv",
     "inspect": "lstm-serve inspect model.h5 --trace series.csv --step 3",
+    "export": "lstm-serve export model.h5 --to keras -o model.keras --check",
 }
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -97,6 +98,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     _add_serve(commands.add_parser, with_flags=_serves(argv))
     _add_predict(commands.add_parser)
     _add_inspect(commands.add_parser)
+    _add_export(commands.add_parser)
     return parser
 
 
@@ -221,6 +223,15 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if missed is not None:
         raise missed
     return 0
+
+
+def _add_export(add_parser: AddParser) -> None:
+    from lstm_serve.cli import export
+
+    command = _command(add_parser, "export", "write the model for Keras 3, NumPy, C, ONNX or JavaScript")
+    _add_model(command)
+    export.add_arguments(command)
+    command.set_defaults(run=lambda arguments: export.run(arguments, _model(arguments)), misused=command.error)
 
 
 # Whose activation each is.
