@@ -1,0 +1,51 @@
+"""The command `export`: a model as a file or a folder for another world."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lstm_serve.model.model import Model
+
+# As lstm_serve.export.TARGETS has them, which brings in more than every start of the command needs.
+TARGETS = ("keras", "numpy", "c", "onnx", "js")
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare what `export` takes besides the model."""
+    command.add_argument("--to", metavar="TARGET", required=True, choices=TARGETS, help=f"one of {', '.join(TARGETS)}")
+    command.add_argument(
+        "-o", metavar="OUT", dest="out", help="the file (keras, onnx) or the folder (c, numpy, js) to write"
+    )
+    command.add_argument(
+        "--check", action="store_true", help="run the result against the golden predictions before it is written"
+    )
+    command.add_argument("--force", action="store_true", help="replace what is there")
+
+
+def run(arguments: argparse.Namespace, model: "Model") -> int:
+    """Write the model for the target; say what was written, and what --check found."""
+    from lstm_serve import export
+    from lstm_serve.errors import SettingsError
+    from lstm_serve.export.artifact import check_free, read_golden
+    from lstm_serve.loading.load import resolve
+
+    source = resolve(Path(arguments.model))
+    aim = export.target(arguments.to)
+    name = source.name if source.is_dir() else source.stem
+    path = Path(f"{name}{aim.suffix}" if arguments.out is None else arguments.out)
+    if path.exists() and path.samefile(source):
+        raise SettingsError(f"{str(path)[:200]} is the model itself; name another with -o")
+    check_free(path, folder=aim.is_folder, force=arguments.force)
+    golden = read_golden(source)
+    checked = export.export(model, arguments.to, path, golden=golden, force=arguments.force, check=arguments.check)
+    sys.stdout.write(f"wrote {path} for {aim.title}\n")
+    if checked is not None and checked.not_run is not None:
+        sys.stdout.write(f"not checked: {checked.not_run}\n")
+    elif checked is not None:
+        sys.stdout.write(
+            f"checked: {checked.rows} predictions, the largest difference is {checked.difference:.2g}, and "
+            f"{model.origin.tolerance:g} is allowed\n"
+        )
+    return 0

@@ -1,0 +1,199 @@
+"""What all targets share of what they write: its header, its golden predictions, and files that appear whole."""
+
+import io
+import os
+import re
+import secrets
+import shutil
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_serve import __version__
+from lstm_serve.engine.operations.pointwise import Normalization, Scaling
+from lstm_serve.engine.operations.temporal import Embedding, Masking
+from lstm_serve.errors import SettingsError, UnreadableFile
+from lstm_serve.formats.folder import opened
+from lstm_serve.formats.npy import read_npz
+from lstm_serve.loading.sidecars import golden as goldens
+from lstm_serve.model.model import Model
+
+# Of the golden predictions so many numbers go along at most; one row always does.
+MAX_GOLDEN_FLOATS = 1 << 16
+MADE_ROWS = 8
+FREE_TIMESTEPS = 12
+
+
+Numbers = npt.NDArray[Any]
+
+
+class Golden(NamedTuple):
+    """Inputs x (n, ...), the answers y expected, and in words whose they are."""
+
+    x: Numbers
+    y: npt.NDArray[np.float32]
+    whose: str
+
+
+def read_golden(path: Path) -> Golden | None:
+    """The golden predictions beside a model that `load_model` took; None where there are none."""
+    try:
+        with opened(goldens.path_of(path)) as file:
+            arrays = read_npz(file, only=goldens.NAMES)
+    except (FileNotFoundError, UnreadableFile):
+        return None
+    x, y = arrays.get("x", arrays.get("x0")), arrays.get("y", arrays.get("y0"))
+    return None if x is None or y is None else golden_of(x, y)
+
+
+def golden_of(x: Numbers, y: Numbers) -> Golden:
+    """As many of Keras' predictions as go along."""
+    rows = max(1, MAX_GOLDEN_FLOATS // max(1, x[0].size))
+    return Golden(x[:rows], y[:rows].astype(np.float32), "Keras' own predictions")
+
+
+def made_golden(model: Model) -> Golden:
+    """Inputs made for the model, some with masked steps where it has a mask, and this engine's answers."""
+    random = np.random.default_rng(0)
+    shape = tuple(FREE_TIMESTEPS if size is None else size for size in model.input_shape)
+    if model.id_limit is not None:
+        x: Numbers = random.integers(0, model.id_limit, (MADE_ROWS, *shape))
+        fill: float = 0
+    else:
+        x = random.standard_normal((MADE_ROWS, *shape))
+        first = model.nodes[0].operation
+        if isinstance(first, Scaling):
+            x = x * first.scale + first.offset
+        elif isinstance(first, Normalization):
+            x = x * np.sqrt(first.variance) + first.mean
+        fill = next((n.operation.mask_value for n in model.nodes if isinstance(n.operation, Masking)), 0)
+    if any(isinstance(node.operation, Masking | Embedding) for node in model.nodes) and x.ndim > 1:
+        steps = x.shape[1]
+        x[1, steps - steps // 3 :] = fill
+        x[2, : steps // 2] = fill
+        x[3, steps // 2] = fill
+    x = x.astype(model.input_dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        y = model.predict(x)
+    return Golden(x, y, "made for this model and answered by lstm-serve, for there are no predictions of Keras")
+
+
+def npz(**arrays: npt.NDArray[np.generic]) -> bytes:
+    """The arrays as an .npz file."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type] # its stub has no keyword arguments of arrays
+    return file.getvalue()
+
+
+def plain(text: str, width: int = 60) -> str:
+    """Text of a model, fit for a comment of any language and for any name: ASCII without what could end either."""
+    kept = "".join(char if re.match(r"[A-Za-z0-9 _.,:;()=+<>@%/-]", char) else _escaped(char) for char in text)
+    kept = kept.replace("//", "/_").replace("--", "-_")
+    return kept if len(kept) <= width else f"{kept[: width - 3]}..."
+
+
+def _escaped(char: str) -> str:
+    return f"<U+{ord(char):04X}>" if ord(char) > 126 else "_"
+
+
+def header(model: Model) -> list[str]:
+    """What stands above what is written: the model, where it comes from, what was assumed. Lines of 100 at most."""
+    origin, about = model.origin, model.about
+    keras = f"Keras {plain(origin.keras)}" if origin.keras else "a Keras whose version the file does not tell"
+    assumed = plain("; ".join(origin.assumed), 2000)
+    facts = [
+        f"{plain(about.name, 300)}, version {plain(about.version)}: exported by lstm-serve {__version__}.",
+        f"Source: {plain(origin.file, 300)}, {origin.format}, sha256 {origin.sha256}.",
+        f"Saved by: {keras}.",
+        f"Assumed: {assumed or 'nothing: the file says all that the numbers depend on'}.",
+        f"Verified: {_verified(model)}.",
+    ]
+    if about.description is not None:
+        facts.insert(1, plain(about.description, 1000))
+    if about.classes is not None:
+        facts.append(f"Classes: {plain(', '.join(about.classes), 2000)}.")
+    if about.features is not None:
+        facts.append(f"Features: {plain(', '.join(feature.name for feature in about.features), 2000)}.")
+    return [line for fact in facts for line in textwrap.wrap(fact, 100, break_on_hyphens=False)]
+
+
+def _verified(model: Model) -> str:
+    origin = model.origin
+    if not origin.verified:
+        return "no: there are no golden predictions of Keras beside it"
+    return f"yes: it reproduces {origin.golden_rows} predictions of Keras to {origin.golden_difference:.2g}"
+
+
+def check_free(path: Path, *, folder: bool, force: bool) -> None:
+    """Raise SettingsError where something at `path` is in the way."""
+    try:
+        if not path.exists() and not path.is_symlink():
+            return
+        if path.is_dir() != folder:
+            kind = ("a file", "a folder") if folder else ("a folder", "a file")
+            raise SettingsError(f"{_shown(path)} is {kind[0]}, and {kind[1]} is to be written; name another with -o")
+    except OSError as error:
+        raise _cannot(path, error) from None
+    if not force:
+        raise SettingsError(f"{_shown(path)} exists already; --force replaces what it is to hold")
+
+
+def write(path: Path, files: Mapping[str, bytes], *, folder: bool, force: bool) -> None:
+    """Write the files of a target: in the folder `path`, or `path` and what stands beside it. All or none.
+
+    All are written under other names first and renamed once all are whole, so that a full disk leaves what was there.
+    Raises SettingsError where something is in the way, or it cannot be written.
+    """
+    check_free(path, folder=folder, force=force)
+    places = {path / name if folder else path.with_name(path.name + name): data for name, data in files.items()}
+    try:
+        with _parts(path, new=folder and not path.exists()) as part:
+            for place, data in places.items():
+                part(place, data)
+    except OSError as error:
+        raise _cannot(path, error) from None
+
+
+@contextmanager
+def _parts(path: Path, *, new: bool) -> Iterator[Callable[[Path, bytes], None]]:
+    """A writer of files that take their places once all are whole; of a new folder, the folder does."""
+    beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part") if new else None
+    parts: dict[Path, Path] = {}
+    if beside is not None:
+        beside.mkdir()
+
+    def part(place: Path, data: bytes) -> None:
+        name = place.name if beside is not None else f".{place.name[:100]}.{secrets.token_hex(4)}.part"
+        at = (beside or place.parent) / name
+        parts[at] = place
+        with at.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    try:
+        yield part
+        if beside is not None:
+            beside.rename(path)
+        else:
+            for at, place in parts.items():
+                at.replace(place)
+    except BaseException:
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
+        for at in parts:
+            at.unlink(missing_ok=True)
+        raise
+
+
+def _cannot(path: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"{_shown(path)}: cannot be written: {error.strerror or error}")
+
+
+def _shown(path: Path) -> str:
+    return str(path)[:200]

@@ -1,0 +1,59 @@
+"""The models that each target is given: every golden file in the repository, and some made by hand."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from serving import ASKER, GOLDEN
+
+from lstm_serve import load_model
+from lstm_serve.errors import ModelError, Unsupported
+from lstm_serve.export import Golden, target
+from lstm_serve.export.artifact import write
+from lstm_serve.model.model import Model
+
+# The Python of an environment with Keras 3, as `make exports` makes it.
+KERAS_PYTHON = os.environ.get("EXPORTS_KERAS_PYTHON")
+
+
+def golden_models() -> Iterator[tuple[str, Model, Golden]]:
+    """Each model that has golden predictions, and these."""
+    pairs = [(path.with_name(path.name.removesuffix(".golden.npz")), path) for path in GOLDEN.rglob("*.golden.npz")]
+    askers = [*ASKER.glob("*_model.h5"), ASKER / "k3_model.keras"]
+    pairs += [(path, path.with_name(f"{path.name.split('_')[0]}_golden.npz")) for path in askers]
+    for path, beside in sorted(pairs):
+        try:
+            model = load_model(path, replay=False)
+        except ModelError:  # a few files are there for their refusal
+            continue
+        with np.load(beside) as arrays:
+            x, y = (arrays[name] if name in arrays else arrays[f"{name}0"] for name in "xy")
+        yield f"{path.parent.name}/{path.name}", model, Golden(x, y, "Keras")
+
+
+def written(to: str, folder: Path) -> Iterator[tuple[str, Path, Golden]]:
+    """Each golden model that the target takes, written."""
+    aim = target(to)
+    for name, model, golden in golden_models():
+        try:
+            files = aim.build(model, golden)
+        except Unsupported:
+            continue
+        path = folder / f"{name.replace('/', '-')}{aim.suffix}"
+        write(path, files, folder=aim.is_folder, force=False)
+        yield name, path, golden
+
+
+def difference(y: object, golden: Golden) -> float:
+    """The largest, relative above 1."""
+    assert not isinstance(y, str), y
+    return float((np.abs(np.asarray(y) - golden.y) / np.maximum(1, np.abs(golden.y))).max())
+
+
+def run(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lstm_serve", *argv], cwd=cwd, capture_output=True, text=True, check=False
+    )

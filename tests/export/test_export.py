@@ -1,0 +1,171 @@
+"""What holds for every target: nothing half written, nothing overwritten, no name that gets out of its place."""
+
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exporting import difference, golden_models, run
+from serving import ASKER, ROOT
+from small_models import classes, dense, lstm, model
+
+from lstm_serve import export
+from lstm_serve.cli.export import TARGETS as OFFERED
+from lstm_serve.engine.activations import ACTIVATIONS as ENGINE
+from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, SOFTMAX, relu
+from lstm_serve.engine.operations import OPERATIONS
+from lstm_serve.engine.types import Array
+from lstm_serve.errors import SettingsError, WrongNumbers
+from lstm_serve.export import TARGETS, made_golden, target
+from lstm_serve.export.operation import table_of
+from lstm_serve.model.model import About
+
+TURBOFAN = str(ROOT / "models" / "turbofan.h5")
+HOSTILE = ('int while;*/ #include "/etc/passwd" //', "a'b\"c`${d}\\", "x\ny\r\u2028z??/", "n" * 300, "长短期记忆", "*/")
+
+each_target = pytest.mark.parametrize("to", TARGETS)
+
+
+def test_the_command_offers_each_target() -> None:
+    assert tuple(TARGETS) == OFFERED
+
+
+@each_target
+def test_every_operation_and_activation_is_in_the_table(to: str) -> None:
+    aim = target(to)
+    assert list(aim.table) == list(OPERATIONS)
+    kinds = {activation.kind for activation in (*ENGINE.values(), HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3)}
+    assert set(aim.activations) == kinds | {relu(6.0).kind}
+
+
+def test_the_documentation_has_the_table() -> None:
+    table = table_of({name: target(name) for name in TARGETS}, OPERATIONS)
+    assert table in (ROOT / "docs" / "export.md").read_text("utf-8")
+
+
+@each_target
+def test_what_is_there_stays_without_force(to: str, tmp_path: Path) -> None:
+    aim = target(to)
+    out = tmp_path / f"m{aim.suffix}"
+    export.export(classes(), to, out)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(SettingsError, match="exists already; --force"):
+        export.export(classes((5, 3)), to, out)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    export.export(classes(), to, out, force=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@each_target
+def test_a_file_where_a_folder_is_to_be_and_the_other_way_round(to: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.touch() if target(to).is_folder else out.mkdir()
+    with pytest.raises(SettingsError, match="name another"):
+        export.export(classes(), to, out, force=True)
+
+
+@each_target
+def test_a_folder_that_is_not_there(to: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be written: No such file"):
+        export.export(classes(), to, tmp_path / "no" / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _small_disk() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+
+@each_target
+def test_a_full_disk_leaves_nothing(to: str, tmp_path: Path) -> None:
+    # A file of at most 4 KiB: all targets write more of this model.
+    command = [sys.executable, "-m", "lstm_serve", "export", TURBOFAN, "--to", to, "-o", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=_small_disk, check=False)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert done.stderr == "lstm-serve: out: cannot be written: File too large\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@each_target
+def test_the_result_is_run_before_it_is_written(to: str, tmp_path: Path) -> None:
+    wrong = made_golden(classes())
+    wrong = wrong._replace(y=wrong.y[:, ::-1])
+    out = tmp_path / "out"
+    if isinstance(_answers(to, tmp_path), str):
+        pytest.skip("the tool for it is not here")
+    with pytest.raises(WrongNumbers, match="nothing was written"):
+        export.export(classes(), to, out, golden=wrong, check=True)
+    assert not out.exists()
+
+
+def _answers(to: str, folder: Path) -> Array | str:
+    aim = target(to)
+    path = folder / f"there{aim.suffix}"
+    export.export(classes(), to, path)
+    return aim.run(path, made_golden(classes()).x)
+
+
+@each_target
+def test_hostile_names_stay_names(to: str, tmp_path: Path) -> None:
+    layers = [lstm(3, 5, name=HOSTILE[0], return_sequences=True), lstm(5, 4, name=HOSTILE[1])]
+    layers = [*layers, *(dense(4, 4, name=name) for name in HOSTILE[2:]), dense(4, 2, SOFTMAX, name=HOSTILE[0])]
+    about = About(name="m", description=HOSTILE[2], classes=(HOSTILE[0], HOSTILE[1]), metadata={})
+    made = model(layers, about=about)
+    made = replace(made, origin=replace(made.origin, file=HOSTILE[0], input_name=HOSTILE[1], assumed=HOSTILE))
+    golden = made_golden(made)
+    aim = target(to)
+    out = tmp_path / f"m{aim.suffix}"
+    export.export(made, to, out, golden=golden)
+    y = aim.run(out, golden.x)
+    if isinstance(y, str):
+        pytest.skip(y)
+    assert difference(y, golden) <= 1e-5
+
+
+@each_target
+def test_extreme_weights(to: str, tmp_path: Path) -> None:
+    extremes = np.array([1e-45, -1e-39, -0.0, 0.0, 1e38, -1e38, 3e-38, 1e-7], np.float32)
+    layer = dense(8, 8)
+    made = model([replace(layer, kernel=np.diag(extremes), bias=extremes[::-1] * 0), dense(8, 2)], (8,))
+    made = replace(made, nodes=made.nodes[:1])
+    golden = made_golden(made)
+    aim = target(to)
+    out = tmp_path / f"m{aim.suffix}"
+    export.export(made, to, out, golden=golden)
+    y = aim.run(out, golden.x)
+    if isinstance(y, str):
+        pytest.skip(y)
+    assert difference(y, golden) <= 1e-5
+
+
+@each_target
+def test_the_golden_files_it_takes(to: str, tmp_path: Path) -> None:
+    aim = target(to)
+    missed, count, why = {}, 0, ""
+    for name, made, golden in golden_models():
+        try:
+            files = aim.build(made, golden)
+        except export.Unsupported:
+            continue
+        out = tmp_path / f"{count}{aim.suffix}"
+        export.write(out, files, folder=aim.is_folder, force=False)
+        y = aim.run(out, golden.x)
+        shutil.rmtree(out) if aim.is_folder else out.unlink()
+        if isinstance(y, str):
+            pytest.skip(y)
+        count += 1
+        if not difference(y, golden) <= 1e-5:
+            missed[name] = difference(y, golden)
+    assert missed == {}, why
+    assert count >= 40
+
+
+def test_the_command(tmp_path: Path) -> None:
+    done = run("export", str(ASKER / "k215_model.h5"), "--to", "keras", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "wrote k215_model.keras for Keras 3\n", "")
+    done = run("export", "k215_model.keras", "--to", "keras", "--force", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "lstm-serve: k215_model.keras is the model itself; name another with -o\n"

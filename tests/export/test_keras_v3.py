@@ -1,0 +1,116 @@
+"""`.keras` files: what this package reads of them, and what Keras 3 does, where there is one."""
+
+import json
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exporting import KERAS_PYTHON, difference, golden_models, written
+from serving import ASKER
+from small_models import dense, lstm, model, numbers
+
+from lstm_serve import load_model
+from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, TANH
+from lstm_serve.engine.operations.pointwise import Activate, Scaling
+from lstm_serve.engine.operations.recurrent import SimpleRNN
+from lstm_serve.engine.operations.temporal import Masking
+from lstm_serve.engine.operations.wrappers import Bidirectional
+from lstm_serve.errors import Unsupported
+from lstm_serve.export import to_keras
+
+
+def test_read_back_by_this_package(tmp_path: Path) -> None:
+    count = 0
+    for name, path, golden in written("keras", tmp_path):
+        assert difference(load_model(path).predict(golden.x), golden) <= 1e-5, name
+        count += 1
+    assert count >= 60
+
+
+def test_the_gates_are_told_to_be_multiplied(tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    to_keras(load_model(ASKER / "k122_model.h5"), path)
+    with zipfile.ZipFile(path) as archive:
+        metadata = json.loads(archive.read("metadata.json"))
+    assert "is 1.2 times the source's" in metadata["description"]
+    lstms = [load_model(file).nodes[0].operation for file in (ASKER / "k122_model.h5", path)]
+    old, new = (np.split(each.weights["kernel"], 4, axis=1) for each in lstms)
+    for block, times in enumerate((1.2, 1.2, 1, 1.2)):  # i, f, c, o
+        np.testing.assert_allclose(new[block], old[block] * times, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        dense(3, 2, HARD_SIGMOID_KERAS_2),
+        Activate(name="a", activation=HARD_SIGMOID_KERAS_2),
+        SimpleRNN(
+            name="r",
+            kernel=numbers(3, 4),
+            recurrent_kernel=numbers(4, 4),
+            bias=numbers(4),
+            activation=HARD_SIGMOID_KERAS_2,
+        ),
+        lstm(3, 4, recurrent_activation=HARD_SIGMOID_KERAS_2),
+        Scaling(name="s", offset=np.array([1e3, 2.0, 3.0]), scale=np.array([1.0, 2.0, 3.0])),
+    ],
+)
+def test_the_old_hard_sigmoid_and_scaling(layer: object, tmp_path: Path) -> None:
+    made = model([layer])  # type: ignore[list-item] # each is an operation
+    to_keras(made, tmp_path / "m.keras")
+    x = np.random.default_rng(0).normal(0, 2, (5, 4, 3)).astype(np.float32)
+    np.testing.assert_allclose(load_model(tmp_path / "m.keras").predict(x), made.predict(x), atol=1e-4, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layers", "why"),
+    [
+        ([lstm(3, 4, activation=HARD_SIGMOID_KERAS_2)], "its activation is the hard_sigmoid of Keras 1 and 2"),
+        (
+            [
+                Masking(name="masking", mask_value=0),
+                Bidirectional(
+                    name="bi",
+                    forward=lstm(3, 4, return_sequences=True),
+                    backward=lstm(3, 4, return_sequences=True, go_backwards=True),
+                    merge_mode="sum",
+                ),
+            ],
+            "at masked steps its Keras held the last output",
+        ),
+    ],
+)
+def test_refused_by_name_and_nothing_written(layers: list[object], why: str, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=why) as refused:
+        to_keras(model(layers), tmp_path / "m.keras")  # type: ignore[arg-type]
+    assert layers[-1].name in str(refused.value)  # type: ignore[attr-defined]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_masked_bidirectional_that_nobody_sees_the_masked_steps_of(tmp_path: Path) -> None:
+    sequences = Bidirectional(
+        name="bi",
+        forward=lstm(3, 4, return_sequences=True, activation=TANH),
+        backward=lstm(3, 4, return_sequences=True, go_backwards=True),
+        merge_mode="sum",
+    )
+    to_keras(model([Masking(name="masking", mask_value=0), sequences, lstm(4, 2)]), tmp_path / "m.keras")
+
+
+@pytest.mark.skipif(KERAS_PYTHON is None, reason="needs Keras 3 in an environment of its own: make exports")
+def test_keras_3_opens_computes_and_trains(tmp_path: Path) -> None:
+    cases = list(written("keras", tmp_path))
+    listed = []
+    for k, (_, path, golden) in enumerate(cases):
+        np.save(tmp_path / f"{k}.x.npy", golden.x)
+        listed.append([str(path), str(tmp_path / f"{k}.x.npy"), str(tmp_path / f"{k}.y.npy")])
+    (tmp_path / "list.json").write_text(json.dumps(listed), "utf-8")
+    script = Path(__file__).with_name("keras_answers.py")
+    subprocess.run([str(KERAS_PYTHON), str(script), str(tmp_path / "list.json")], check=True, capture_output=True)
+    wrong = [path.read_text("utf-8") for path in tmp_path.glob("*.txt")]
+    assert wrong == []
+    missed = [name for k, (name, _, golden) in enumerate(cases) if difference(np.load(listed[k][2]), golden) > 1e-5]
+    assert missed == []
+    assert len(cases) >= 0.8 * sum(1 for _ in golden_models())
