@@ -1,0 +1,502 @@
+"""NumPy: the model as a Python program that reads its weights from an .npz and needs NumPy alone.
+
+Values are arrays (n, ...), masks bool (n, T), as in the engine, whose formulas the functions below repeat in short.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lstm_serve.engine.activations import Activation
+from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.engine.types import Array
+from lstm_serve.explain.describe.description import axes
+from lstm_serve.explain.describe.registry import class_of
+from lstm_serve.export.artifact import Golden, Numbers, header, npz, plain
+from lstm_serve.export.operation import Support, Target, Value, activation_of, walk, writer_of
+from lstm_serve.model.model import Model
+
+TITLE = "NumPy"
+
+# By kind: an expression in x, of float32, with the parameters by their names.
+ACTIVATIONS = {
+    "linear": "x",
+    "tanh": "np.tanh(x)",
+    "sigmoid": "1 / (1 + np.exp(-x))",
+    "relu": "np.maximum(x, 0)",
+    "softmax": "np.exp(s := x - x.max(-1, keepdims=True)) / np.exp(s).sum(-1, keepdims=True)",
+    "silu": "x / (1 + np.exp(-x))",
+    "hard_silu": "x * (np.clip(x + 3, 0, 6) / 6)",
+    "elu": "np.maximum(x, 0) + np.float32({alpha!r}) * np.expm1(np.minimum(x, 0))",
+    "celu": "np.maximum(x, 0) + np.float32({alpha!r}) * np.expm1(np.minimum(x, 0) / np.float32({alpha!r}))",
+    "leaky_relu": "np.maximum(x, 0) + np.float32({negative_slope!r}) * np.minimum(x, 0)",
+    "general_relu": (
+        "np.where(x < np.float32({threshold!r}), np.float32({negative_slope!r}) * (x - np.float32({threshold!r})), "
+        "np.minimum(x, np.float32({max_value!r})))"
+    ),
+    "relu6": "np.clip(x, 0, 6)",
+    "selu": "np.float32(1.05070098) * (np.maximum(x, 0) + np.float32(1.67326324) * np.expm1(np.minimum(x, 0)))",
+    "softplus": "np.logaddexp(x, np.float32(0))",
+    "softsign": "x / (1 + np.abs(x))",
+    "exponential": "np.exp(x)",
+    "gelu": "x * (1 + erf(x * np.float32(0.70710678))) / 2",
+    "mish": "x * np.tanh(np.logaddexp(x, np.float32(0)))",
+    "hard_tanh": "np.clip(x, -1, 1)",
+    "tanh_shrink": "x - np.tanh(x)",
+    "log_sigmoid": "-np.logaddexp(-x, np.float32(0))",
+    "log_softmax": "(s := x - x.max(-1, keepdims=True)) - np.log(np.exp(s).sum(-1, keepdims=True))",
+    "hard_sigmoid_keras_2": "np.clip(np.float32(0.2) * x + np.float32(0.5), 0, 1)",
+    "hard_sigmoid_keras_3": "np.clip(x + 3, 0, 6) / 6",
+}
+
+# What the program may call; only what it does call is written.
+FUNCTIONS = {
+    "erf": '''
+def erf(x):
+    """The error function to 1.5e-7: Abramowitz and Stegun, 7.1.26."""
+    t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
+    series = np.zeros_like(x)
+    for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series = (series + np.float32(factor)) * t
+    return np.copysign(1 - series * np.exp(-x * x), x)
+''',
+    "scan": '''
+def scan(step, widths, x, mask, sequences, backwards, zeros):
+    """Walk a step over x (n, T, features) from states of 0: the h of each step, or the last alone."""
+    if backwards:
+        x, mask = x[:, ::-1], None if mask is None else mask[:, ::-1]
+    states, hs = [np.zeros((len(x), width), np.float32) for width in widths], []
+    for t in range(x.shape[1]):
+        new = step(x[:, t], *states)
+        if mask is not None:  # a masked step changes no state
+            new = [np.where(mask[:, t, None], after, before) for after, before in zip(new, states)]
+        states = new
+        hs.append(np.where(mask[:, t, None], states[0], np.float32(0)) if zeros and mask is not None else states[0])
+    return np.stack(hs, axis=1) if sequences else hs[-1]
+''',
+    "lstm": """
+def lstm(activation, gate, kernel, recurrent_kernel, bias):
+    def step(x, h, c):
+        i, f, g, o = np.split(x @ kernel + h @ recurrent_kernel + bias, 4, axis=-1)
+        c = gate(f) * c + gate(i) * activation(g)
+        return gate(o) * activation(c), c
+
+    return step
+""",
+    "gru": """
+def gru(activation, gate, reset_after, kernel, recurrent_kernel, bias, recurrent_bias):
+    def step(x, h):
+        u = h.shape[-1]
+        a, b = x @ kernel + bias, h @ recurrent_kernel[:, : 2 * u] + recurrent_bias[: 2 * u]
+        z, r = gate(a[:, :u] + b[:, :u]), gate(a[:, u : 2 * u] + b[:, u:])
+        if reset_after:
+            g = activation(a[:, 2 * u :] + r * (h @ recurrent_kernel[:, 2 * u :] + recurrent_bias[2 * u :]))
+        else:
+            g = activation(a[:, 2 * u :] + (r * h) @ recurrent_kernel[:, 2 * u :])
+        return (z * h + (1 - z) * g,)
+
+    return step
+""",
+    "simple_rnn": """
+def simple_rnn(activation, kernel, recurrent_kernel, bias):
+    return lambda x, h: (activation(x @ kernel + h @ recurrent_kernel + bias),)
+""",
+    "taps": '''
+def taps(T, size, stride, dilation, padding):
+    """The number of windows, and for each position in the window: these windows, these steps."""
+    span = (size - 1) * dilation
+    n = -(((span if padding == "valid" else 0) - T) // stride)
+    before = {"valid": 0, "causal": span, "same": max((n - 1) * stride + span + 1 - T, 0) // 2}[padding]
+    places = [[(w, t) for w in range(n) if 0 <= (t := w * stride + k * dilation - before) < T] for k in range(size)]
+    return n, [(k, *map(list, zip(*pairs))) for k, pairs in enumerate(places) if pairs]
+''',
+    "conv1d": """
+def conv1d(x, kernel, bias, *window):
+    n, positions = taps(x.shape[1], len(kernel), *window)
+    y = np.zeros((len(x), n, kernel.shape[2]), np.float32)
+    for k, windows, steps in positions:
+        y[:, windows] += x[:, steps] @ kernel[k]
+    return y + bias
+""",
+    "pool": """
+def pool(x, average, *window):
+    n, positions = taps(x.shape[1], *window)
+    y = np.full((len(x), n, x.shape[2]), 0 if average else -np.inf, np.float32)
+    met = np.zeros((n, 1), np.float32)
+    for _, windows, steps in positions:
+        met[windows] += 1
+        y[:, windows] = y[:, windows] + x[:, steps] if average else np.maximum(y[:, windows], x[:, steps])
+    return y / met if average else y
+""",
+    "average": """
+def average(x, mask):
+    kept = mask[..., None].astype(np.float32)
+    return (x * kept).sum(1, keepdims=True) / kept.sum(1, keepdims=True)
+""",
+    "standardize": """
+def standardize(x, gamma, beta, epsilon):
+    y = x - x.mean(-1, keepdims=True)
+    return y / np.sqrt(np.square(y).mean(-1, keepdims=True) + np.float32(epsilon)) * gamma + beta
+""",
+    "each_step": """
+def each_step(x, layer):
+    y = layer(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]))
+    return y.reshape(*x.shape[:2], *y.shape[1:])
+""",
+    "masked": """
+def masked(x, mask, other):
+    return x if mask is None else np.where(mask[..., None], x, other)
+""",
+}
+NEEDS = {"conv1d": ["taps"], "pool": ["taps"]}
+
+
+@dataclass
+class _Program:
+    """Lines of `predict` as they come, the weights they use, and the functions they call."""
+
+    lines: list[str] = field(default_factory=list)
+    weights: list[Numbers] = field(default_factory=list)
+    functions: dict[str, str] = field(default_factory=dict)
+    count: int = 0
+
+    def write(self, op: Operation, xs: Sequence[Value]) -> Value:
+        """An operation, under a comment that says which."""
+        self.lines.append(f"# {class_of(op)} {plain(op.name)}")
+        written: Value = writer_of(TITLE, TABLE, op)(self, op, xs)
+        return written
+
+    def let(self, op: Operation, xs: Sequence[Value], code: str, mask: str | None = None) -> Value:
+        """A name for the operation's output, which `code` computes."""
+        self.count += 1
+        self.lines.append(f"y{self.count} = {code}")
+        return Value(f"y{self.count}", op.output_shapes([x.shape for x in xs])[0], mask)
+
+    def let_mask(self, code: str) -> str:
+        """A name for a mask."""
+        self.count += 1
+        self.lines.append(f"m{self.count} = {code}")
+        return f"m{self.count}"
+
+    def weight(self, array: Numbers | None) -> str:
+        """The place of an array; 0 stands for a bias that is not there."""
+        if array is None:
+            return "np.float32(0)"
+        self.weights.append(array)
+        return f"W[{len(self.weights) - 1}]"
+
+    def call(self, function: str) -> str:
+        """The name of a function, which is then written."""
+        for name in (*NEEDS.get(function, ()), function):
+            self.functions[name] = FUNCTIONS[name].strip()
+        return function
+
+    def activation(self, op: Operation, activation: Activation) -> str:
+        """The name of an activation's function."""
+        code = activation_of(TITLE, ACTIVATIONS, op, activation).format(**activation.parameters)
+        if "erf(" in code:
+            self.call("erf")
+        code = code.replace("float32(inf)", 'float32("inf")')
+        name = activation.kind
+        number = 2
+        while (made := f"def {name}(x):\n    return {code}") != self.functions.setdefault(name, made):
+            name, number = f"{activation.kind}_{number}", number + 1
+        return name
+
+
+def _identity(p: _Program, op: Operation, xs: Sequence[Value]) -> Value:
+    return xs[0]
+
+
+def _dense(p: _Program, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
+    sums = f"{xs[0].name} @ {p.weight(op.kernel)} + {p.weight(op.bias)}"
+    return p.let(op, xs, f"{p.activation(op, op.activation)}({sums})", xs[0].mask)
+
+
+def _activate(p: _Program, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, f"{p.activation(op, op.activation)}({xs[0].name})", xs[0].mask)
+
+
+def _prelu(p: _Program, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
+    x = xs[0].name
+    return p.let(op, xs, f"np.maximum({x}, 0) + {p.weight(op.alpha)} * np.minimum({x}, 0)", xs[0].mask)
+
+
+def _normalization(p: _Program, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
+    deviation: Array = np.maximum(np.sqrt(op.variance), np.float32(1e-7))
+    code = f"({xs[0].name} - {p.weight(op.mean)}) / {p.weight(deviation)}"
+    return p.let(op, xs, code, xs[0].mask if op.keeps_mask else None)
+
+
+def _rescaling(p: _Program, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
+    code = f"{xs[0].name} * {p.weight(op.scale)} + {p.weight(op.offset)}"
+    return p.let(op, xs, code, xs[0].mask if op.keeps_mask else None)
+
+
+def _batch_normalization(p: _Program, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
+    factor: Array = 1 / np.sqrt(op.variance + np.float32(op.epsilon)) * (1 if op.gamma is None else op.gamma)
+    offset = -op.mean * factor + (0 if op.beta is None else op.beta)
+    return p.let(op, xs, f"{xs[0].name} * {p.weight(factor)} + {p.weight(offset)}", xs[0].mask)
+
+
+def _layer_normalization(p: _Program, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
+    gamma = "np.float32(1)" if op.gamma is None else p.weight(op.gamma)
+    code = f"{p.call('standardize')}({xs[0].name}, {gamma}, {p.weight(op.beta)}, {op.epsilon!r})"
+    return p.let(op, xs, code, xs[0].mask)
+
+
+def _scaling(p: _Program, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
+    code = f"(({xs[0].name} - {p.weight(op.offset)}) / {p.weight(op.scale)}).astype(np.float32)"
+    return p.let(op, xs, code, xs[0].mask)
+
+
+def _merge(p: _Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
+    masks = [x.mask for x in xs if x.mask is not None]
+    newer = op.mask_rule is merging.MaskRule.ANY
+    mask = None
+    if masks and (len(masks) == len(xs) or not newer):
+        mask = p.let_mask((" | " if newer else " & ").join(masks))
+    join = f"np.{op.join.__name__}"
+    names = [x.name for x in xs]
+    if newer and masks and op.join is np.multiply:
+        names = [f"{p.call('masked')}({x.name}, {x.mask}, np.float32(1))" for x in xs]
+    elif newer and masks and op.join in {np.maximum, np.minimum}:
+        return _extreme(p, op, xs, mask)
+    code = names[0]
+    for name in names[1:]:
+        code = f"{join}({code}, {name})"
+    if op.mean:
+        code = f"{code} / np.float32({len(xs)})"
+    if newer and mask is not None and op.join is np.multiply:
+        code = f"{p.call('masked')}({code}, {mask}, np.float32(0))"
+    return p.let(op, xs, code, mask)
+
+
+def _extreme(p: _Program, op: merging.Merge, xs: Sequence[Value], mask: str | None) -> Value:
+    """At a masked step the other input stands for the masked one."""
+    masked, y, known = p.call("masked"), xs[0].name, xs[0].mask
+    for x in xs[1:]:
+        there = p.let(op, xs, f"{masked}({x.name}, {x.mask}, {y})").name
+        y = p.let(op, xs, f"np.{op.join.__name__}({masked}({y}, {known}, {there}), {there})").name
+        known = p.let_mask(f"{known} | {x.mask}") if known and x.mask else None
+    return p.let(op, xs, y, mask)
+
+
+def _concatenate(p: _Program, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
+    mask = None
+    if any(x.mask for x in xs):
+        masks = [x.mask or f"np.ones({x.name}.shape[:-1], bool)" for x in xs]
+        if op.axis == 1 and len(xs[0].shape) > 1:
+            mask = p.let_mask(f"np.concatenate([{', '.join(masks)}], axis=1)")
+        else:
+            mask = p.let_mask((" & " if op.mask_rule is merging.MaskRule.ALL else " | ").join(masks))
+    return p.let(op, xs, f"np.concatenate([{', '.join(x.name for x in xs)}], axis={op.axis})", mask)
+
+
+def _embedding(p: _Program, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
+    mask = p.let_mask(f"{xs[0].name} != 0") if op.mask_zero else None
+    return p.let(op, xs, f"{p.weight(op.embeddings)}[{xs[0].name}]", mask)
+
+
+def _masking(p: _Program, op: temporal.Masking, xs: Sequence[Value]) -> Value:
+    mask = p.let_mask(f"({xs[0].name} != np.float32({op.mask_value!r})).any(axis=-1)")
+    return p.let(op, xs, f"{xs[0].name} * {mask}[..., None]", mask)
+
+
+def _conv1d(p: _Program, op: temporal.Conv1D, xs: Sequence[Value]) -> Value:
+    window = f"{op.window.stride}, {op.window.dilation}, {op.window.padding!r}"
+    code = f"{p.call('conv1d')}({xs[0].name}, {p.weight(op.kernel)}, {p.weight(op.bias)}, {window})"
+    return p.let(op, xs, f"{p.activation(op, op.activation)}({code})")
+
+
+def _pooling(p: _Program, op: temporal.Pooling1D, xs: Sequence[Value]) -> Value:
+    window = f"{op.window.size}, {op.window.stride}, {op.window.dilation}, {op.window.padding!r}"
+    return p.let(op, xs, f"{p.call('pool')}({xs[0].name}, {op.average}, {window})")
+
+
+def _global_pooling(p: _Program, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
+    x = xs[0]
+    code = f"{x.name}.{'mean' if op.average else 'max'}(1, keepdims=True)"
+    if op.average and x.mask is not None:
+        code = f"{p.call('average')}({x.name}, {x.mask})"
+    return p.let(op, xs, code if op.keepdims else f"{code}[:, 0]")
+
+
+def _repeat_vector(p: _Program, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, f"np.repeat({xs[0].name}[:, None], {op.n}, axis=1)")
+
+
+def _reshape(p: _Program, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, f"{xs[0].name}.reshape(len({xs[0].name}), *{op.target})")
+
+
+def _permute(p: _Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, f"{xs[0].name}.transpose(0, *{op.dims})")
+
+
+def _lstm(p: _Program, op: recurrent.LSTM, xs: Sequence[Value]) -> Value:
+    functions = f"{p.activation(op, op.activation)}, {p.activation(op, op.recurrent_activation)}"
+    return _scan(p, op, xs, f"{p.call('lstm')}({functions}, {_cell(p, op)})", 2)
+
+
+def _gru(p: _Program, op: recurrent.GRU, xs: Sequence[Value]) -> Value:
+    bias = np.zeros((2, 3 * op.units), np.float32)
+    if op.bias is not None:
+        bias[: 2 if op.reset_after else 1] = op.bias
+    functions = f"{p.activation(op, op.activation)}, {p.activation(op, op.recurrent_activation)}, {op.reset_after}"
+    arrays = ", ".join(map(p.weight, (op.kernel, op.recurrent_kernel, bias[0], bias[1])))
+    return _scan(p, op, xs, f"{p.call('gru')}({functions}, {arrays})", 1)
+
+
+def _simple_rnn(p: _Program, op: recurrent.SimpleRNN, xs: Sequence[Value]) -> Value:
+    return _scan(p, op, xs, f"{p.call('simple_rnn')}({p.activation(op, op.activation)}, {_cell(p, op)})", 1)
+
+
+def _cell(p: _Program, op: Recurrent) -> str:
+    return ", ".join(map(p.weight, (op.kernel, op.recurrent_kernel, op.bias)))
+
+
+def _scan(p: _Program, op: Recurrent, xs: Sequence[Value], step: str, states: int) -> Value:
+    x, widths = xs[0], [op.units] * states
+    flags = f"{op.return_sequences}, {op.go_backwards}, {op.zero_output_for_mask}"
+    code = f"{p.call('scan')}({step}, {widths}, {x.name}, {x.mask}, {flags})"
+    return p.let(op, xs, code, x.mask if op.return_sequences else None)
+
+
+def _stacked(p: _Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
+    x = xs[0]
+    for layer in op.layers:
+        y = p.write(layer, [x])
+        turned = layer.go_backwards and x.mask is not None
+        x = y._replace(mask=p.let_mask(f"{x.mask}[:, ::-1]") if turned else x.mask)
+    return x._replace(mask=xs[0].mask if op.return_sequences else None)
+
+
+def _bidirectional(p: _Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
+    forward, backward = p.write(op.forward, xs), p.write(op.backward, xs)
+    there = f"{backward.name}[:, ::-1]" if op.forward.return_sequences else backward.name
+    code = {
+        "concat": f"np.concatenate([{forward.name}, {there}], axis=-1)",
+        "sum": f"{forward.name} + {there}",
+        "mul": f"{forward.name} * {there}",
+        "ave": f"({forward.name} + {there}) / np.float32(2)",
+    }[op.merge_mode]
+    return p.let(op, xs, code, forward.mask)
+
+
+def _time_distributed(p: _Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
+    inner = _Program(weights=p.weights, functions=p.functions, count=p.count + 1)
+    y = inner.write(op.layer, [Value("x", xs[0].shape[1:])])
+    p.count = inner.count
+    p.lines += [f"def layer{p.count}(x):", *(f"    {line}" for line in inner.lines), f"    return {y.name}"]
+    return p.let(op, xs, f"{p.call('each_step')}({xs[0].name}, layer{p.count})", xs[0].mask)
+
+
+TABLE: dict[type, Support] = {
+    pointwise.Identity: Support(_identity),
+    pointwise.Dense: Support(_dense),
+    pointwise.Activate: Support(_activate),
+    pointwise.PReLU: Support(_prelu),
+    pointwise.Normalization: Support(_normalization),
+    pointwise.Rescaling: Support(_rescaling),
+    pointwise.BatchNormalization: Support(_batch_normalization),
+    pointwise.LayerNormalization: Support(_layer_normalization),
+    pointwise.Scaling: Support(_scaling),
+    merging.Merge: Support(_merge),
+    merging.Concatenate: Support(_concatenate),
+    temporal.Embedding: Support(_embedding),
+    temporal.Masking: Support(_masking),
+    temporal.Conv1D: Support(_conv1d),
+    temporal.Pooling1D: Support(_pooling),
+    temporal.GlobalPooling1D: Support(_global_pooling),
+    temporal.RepeatVector: Support(_repeat_vector),
+    temporal.Reshape: Support(_reshape),
+    temporal.Permute: Support(_permute),
+    recurrent.LSTM: Support(_lstm),
+    recurrent.GRU: Support(_gru),
+    recurrent.SimpleRNN: Support(_simple_rnn),
+    wrappers.Stacked: Support(_stacked),
+    wrappers.Bidirectional: Support(_bidirectional),
+    wrappers.TimeDistributed: Support(_time_distributed),
+}
+
+PROGRAM = '''\
+{header}
+#
+# usage: python model.py            checks it against model.golden.npz: {whose}
+#        python model.py x.npy y.npy    answers x, {shape}
+# or:    from model import predict
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+CLASSES = {classes}
+with np.load(HERE / "model.npz") as file:
+    W = [file[f"w{{k}}"] for k in range({count})]
+
+
+{functions}
+
+
+def predict(x):
+    """x {shape} -> {output}."""
+    x = np.asarray(x, np.{dtype})
+    with np.errstate(all="ignore"):
+{lines}
+        return {last}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        np.save(sys.argv[2], predict(np.load(sys.argv[1])))
+    else:
+        golden = np.load(HERE / "model.golden.npz")
+        difference = np.abs(predict(golden["x"]) - golden["y"]) / np.maximum(1, np.abs(golden["y"]))
+        print(f"the largest difference is {{difference.max():.2g}}")
+        sys.exit(not difference.max() <= {tolerance!r})
+'''
+
+
+def build(model: Model, golden: Golden) -> dict[str, bytes]:
+    """The program, its weights, and the golden predictions."""
+    program = _Program()
+    last = walk(model, Value("x", model.input_shape), program.write)
+    text = PROGRAM.format(
+        header="\n".join(f"# {line}" for line in header(model)),
+        whose=golden.whose,
+        shape=axes(("n", *model.input_shape)),
+        output=axes(("n", *model.output_shape)),
+        classes=ascii(model.about.classes),
+        count=len(program.weights),
+        functions="\n\n\n".join(program.functions.values()),
+        dtype=np.dtype(model.input_dtype),
+        lines="\n".join(f"        {line}" for line in program.lines),
+        last=last.name,
+        tolerance=model.origin.tolerance,
+    )
+    return {
+        "model.py": text.encode("ascii"),
+        "model.npz": npz(**{f"w{k}": np.asarray(array) for k, array in enumerate(program.weights)}),
+        "model.golden.npz": npz(x=golden.x, y=golden.y),
+    }
+
+
+def run(path: Path, x: Numbers) -> Array | str:
+    """What the program answers, in a Python of its own."""
+    np.save(path / "x.npy", x)
+    command = [sys.executable, "-I", "model.py", "x.npy", "y.npy"]
+    subprocess.run(command, cwd=path, check=True, capture_output=True)  # noqa: S603 - our own program
+    y: Array = np.load(path / "y.npy")
+    return y
+
+
+TARGET = Target(TITLE, is_folder=True, suffix="-numpy", table=TABLE, activations=ACTIVATIONS, build=build, run=run)
