@@ -50,7 +50,7 @@ def written(to: str, folder: Path) -> Iterator[tuple[str, Path, Golden]]:
 def difference(y: object, golden: Golden) -> float:
     """The largest, relative above 1."""
     assert not isinstance(y, str), y
-    return float((np.abs(np.asarray(y) - golden.y) / np.maximum(1, np.abs(golden.y))).max())
+    return float((np.abs(np.reshape(np.asarray(y), golden.y.shape) - golden.y) / np.maximum(1, np.abs(golden.y))).max())
 
 
 def run(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -18,9 +18,11 @@ from lstm_serve.cli.export import TARGETS as OFFERED
 from lstm_serve.engine.activations import ACTIVATIONS as ENGINE
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, SOFTMAX, relu
 from lstm_serve.engine.operations import OPERATIONS
+from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import SettingsError, WrongNumbers
-from lstm_serve.export import TARGETS, made_golden, target
+from lstm_serve.errors import SettingsError, Unsupported, WrongNumbers
+from lstm_serve.export import TARGETS, target
+from lstm_serve.export.artifact import made_golden, write
 from lstm_serve.export.operation import table_of
 from lstm_serve.model.model import About
 
@@ -110,7 +112,7 @@ def _answers(to: str, folder: Path) -> Array | str:
 
 @each_target
 def test_hostile_names_stay_names(to: str, tmp_path: Path) -> None:
-    layers = [lstm(3, 5, name=HOSTILE[0], return_sequences=True), lstm(5, 4, name=HOSTILE[1])]
+    layers: list[Operation] = [lstm(3, 5, name=HOSTILE[0], return_sequences=True), lstm(5, 4, name=HOSTILE[1])]
     layers = [*layers, *(dense(4, 4, name=name) for name in HOSTILE[2:]), dense(4, 2, SOFTMAX, name=HOSTILE[0])]
     about = About(name="m", description=HOSTILE[2], classes=(HOSTILE[0], HOSTILE[1]), metadata={})
     made = model(layers, about=about)
@@ -144,14 +146,14 @@ def test_extreme_weights(to: str, tmp_path: Path) -> None:
 @each_target
 def test_the_golden_files_it_takes(to: str, tmp_path: Path) -> None:
     aim = target(to)
-    missed, count, why = {}, 0, ""
+    missed, count = {}, 0
     for name, made, golden in golden_models():
         try:
             files = aim.build(made, golden)
-        except export.Unsupported:
+        except Unsupported:
             continue
         out = tmp_path / f"{count}{aim.suffix}"
-        export.write(out, files, folder=aim.is_folder, force=False)
+        write(out, files, folder=aim.is_folder, force=False)
         y = aim.run(out, golden.x)
         shutil.rmtree(out) if aim.is_folder else out.unlink()
         if isinstance(y, str):
@@ -159,7 +161,7 @@ def test_the_golden_files_it_takes(to: str, tmp_path: Path) -> None:
         count += 1
         if not difference(y, golden) <= 1e-5:
             missed[name] = difference(y, golden)
-    assert missed == {}, why
+    assert missed == {}
     assert count >= 40
 
 

@@ -22,6 +22,9 @@ __all__ = ["TARGETS", "Checked", "Golden", "export", "to_c", "to_js", "to_keras"
 TARGETS = {
     "keras": "keras_v3",
     "numpy": "numpy_source",
+    "c": "c_source",
+    "onnx": "onnx",
+    "js": "js_source",
 }
 
 
@@ -70,6 +73,7 @@ def _checked(aim: Target, files: dict[str, bytes], model: Model, golden: Golden)
         y = aim.run(path, golden.x)
     if isinstance(y, str):
         return Checked(0, np.nan, y)
+    y = y.reshape(golden.y.shape)
     worst = float((np.abs(y - golden.y) / np.maximum(1, np.abs(golden.y))).max())
     if not worst <= model.origin.tolerance:
         raise WrongNumbers(

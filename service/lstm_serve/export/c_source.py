@@ -1,0 +1,528 @@
+"""C99: the model as two files for any compiler, its weights constant; no malloc, no files, no global state.
+
+Each operation becomes calls of the functions in `c_functions`, on arrays of fixed sizes. A model that only looks back,
+one step at a time up to its last recurrent layer, is written as `m_step`, and `m_predict` is a loop around it; another
+is written as a whole. Names in the source are numbers: nothing of the model but numbers and comments gets into it.
+"""
+
+import math
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lstm_serve.engine.activations import Activation
+from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.engine.types import Array, Shape
+from lstm_serve.errors import Unsupported
+from lstm_serve.explain.describe.registry import class_of
+from lstm_serve.export import c_files
+from lstm_serve.export.artifact import Golden, Numbers, plain
+from lstm_serve.export.c_functions import ACTIVATIONS, FUNCTIONS, NEEDS
+from lstm_serve.export.operation import Support, Target, Value, activation_of, refuse, writer_of
+from lstm_serve.model.model import INPUT, Model
+
+TITLE = "C99"
+
+
+@dataclass
+class Source:
+    """What is written: constants and functions of the file, and the lines of the function being written.
+
+    `state` is what `m_step` keeps, a size by its name; None in a function that keeps nothing. `ram` counts the bytes
+    that a function has on the stack, `adds` the multiplications with an addition.
+    """
+
+    constants: list[str] = field(default_factory=list)
+    functions: dict[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    state: dict[str, int] | None = None
+    count: int = 0
+    flash: int = 0
+    ram: int = 0
+    adds: int = 0
+
+    def write(self, op: Operation, xs: Sequence[Value]) -> Value:
+        """An operation, under a comment that says which."""
+        self.lines.append(f"/* {class_of(op)} {plain(op.name)} */")
+        written: Value = writer_of(TITLE, TABLE, op)(self, op, xs)
+        return written
+
+    def name(self, prefix: str) -> str:
+        """A name that nothing else has."""
+        self.count += 1
+        return f"{prefix}{self.count}"
+
+    def array(self, size: int, kind: str = "float") -> str:
+        """An array on the stack."""
+        name = self.name("m" if kind != "float" else "y")
+        self.lines.append(f"{kind} {name}[{size}];")
+        self.ram += size * (4 if kind == "float" else 1)
+        return name
+
+    def constant(self, array: Numbers | None, kind: str = "float") -> str:
+        """An array in flash, or NULL."""
+        if array is None:
+            return "NULL"
+        name = self.name("w")
+        suffix = "f" if kind == "float" else ""
+        numbers = [f"{number!s}{suffix}" for number in np.asarray(array).ravel()]
+        lines = [", ".join(numbers[k : k + 8]) for k in range(0, len(numbers), 8)]
+        body = ",\n    ".join(lines)
+        self.constants.append(f"static const {kind} {name}[{len(numbers)}] = {{\n    {body}}};\n")
+        self.flash += len(numbers) * (8 if kind == "double" else 4)
+        return name
+
+    def call(self, function: str, *arguments: object) -> None:
+        """A line that calls a function, which is then written."""
+        for name in (*NEEDS.get(function, ()), function):
+            self.functions.setdefault(name, FUNCTIONS[name].strip())
+        self.lines.append(f"{function}({', '.join(map(str, arguments))});")
+
+    def activation(self, op: Operation, activation: Activation) -> str:
+        """The name of an activation's function."""
+        parameters = dict(activation.parameters)
+        code = activation_of(TITLE, ACTIVATIONS, op, activation)
+        if activation.kind == "general_relu" and math.isinf(parameters["max_value"]):
+            code = "x < {threshold} ? {negative_slope} * (x - {threshold}) : x"
+        code = code.format(**{name: f"({np.float32(number)!s}f)" for name, number in parameters.items()})
+        for helper in ("clip", "softplus"):
+            if f"{helper}(" in code:
+                self.functions.setdefault(helper, FUNCTIONS[helper].strip())
+        if "\n" not in code:
+            code = (
+                f"\n    for (int k = 0; k < n; ++k) {{\n        const float x = v[k];\n        v[k] = {code};\n    }}\n"
+            )
+            argument = "v"
+        else:
+            argument = "x"
+        name, number = f"{activation.kind}_of", 2
+        while True:
+            made = f"static void {name}(int n, float *{argument})\n{{{code}}}"
+            if self.functions.setdefault(name, made) == made:
+                return name
+            name, number = f"{activation.kind}_of_{number}", number + 1
+
+
+def _sizes(op: Operation, xs: Sequence[Value]) -> tuple[int, int, int]:
+    """Of the first input, the sizes before the last and the last; and the output's size."""
+    shape = [size or 1 for size in xs[0].shape]
+    (output,) = op.output_shapes([x.shape for x in xs])
+    return math.prod(shape[:-1]), shape[-1] if shape else 1, math.prod(size or 1 for size in output)
+
+
+def _result(source: Source, op: Operation, xs: Sequence[Value], mask: str | None = None) -> Value:
+    """An array for the output."""
+    (output,) = op.output_shapes([x.shape for x in xs])
+    return Value(source.array(math.prod(size or 1 for size in output)), output, mask)
+
+
+def _identity(s: Source, op: Operation, xs: Sequence[Value]) -> Value:
+    return xs[0]
+
+
+def _dense(s: Source, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
+    y = _result(s, op, xs, xs[0].mask)
+    n, features, _ = _sizes(op, xs)
+    arrays = s.constant(op.kernel), s.constant(op.bias)
+    s.call("dense", n, features, op.kernel.shape[1], xs[0].name, *arrays, s.activation(op, op.activation), y.name)
+    s.adds += n * op.kernel.size
+    return y
+
+
+def _activate(s: Source, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
+    y = _result(s, op, xs, xs[0].mask)
+    s.call("activate", *_sizes(op, xs)[:2], xs[0].name, s.activation(op, op.activation), y.name)
+    return y
+
+
+def _spread(arrays: Sequence[Numbers | None], shape: Shape) -> tuple[int, int, list[Numbers | None]]:
+    """How often arrays of one size are met in an input, that size, and the arrays of it."""
+    sizes = [size or 1 for size in shape]
+    given = [array for array in arrays if array is not None]
+    each = all(array.ndim < 2 or math.prod(array.shape[:-1]) == 1 for array in given)
+    to = sizes[-1:] if each else sizes
+    spread = [
+        None if array is None else np.broadcast_to(array.reshape(array.shape[-1:]) if each else array, to)
+        for array in arrays
+    ]
+    return (math.prod(sizes[:-1]) if each else 1), math.prod(to), spread
+
+
+def _affine(s: Source, op: Operation, xs: Sequence[Value], arrays: Sequence[Array | None], *, keeps: bool) -> Value:
+    y = _result(s, op, xs, xs[0].mask if keeps else None)
+    n, features, spread = _spread(arrays, xs[0].shape)
+    s.call("affine", n, features, xs[0].name, *map(s.constant, spread), y.name)
+    return y
+
+
+def _normalization(s: Source, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
+    deviation: Array = np.maximum(np.sqrt(op.variance), np.float32(1e-7))
+    return _affine(s, op, xs, [op.mean, deviation, None, None], keeps=op.keeps_mask)
+
+
+def _rescaling(s: Source, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
+    return _affine(s, op, xs, [None, None, op.scale, op.offset], keeps=op.keeps_mask)
+
+
+def _batch_normalization(s: Source, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
+    factor: Array = 1 / np.sqrt(op.variance + np.float32(op.epsilon)) * (1 if op.gamma is None else op.gamma)
+    offset: Array = -op.mean * factor + (0 if op.beta is None else op.beta)
+    return _affine(s, op, xs, [None, None, factor, offset], keeps=True)
+
+
+def _scaling(s: Source, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
+    y = _result(s, op, xs, xs[0].mask)
+    n, features, (offset, scale) = _spread([op.offset, op.scale], xs[0].shape)
+    s.call("scaling", n, features, xs[0].name, s.constant(offset, "double"), s.constant(scale, "double"), y.name)
+    return y
+
+
+def _prelu(s: Source, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
+    y = _result(s, op, xs, xs[0].mask)
+    n, features, (alpha,) = _spread([op.alpha], xs[0].shape)
+    s.call("prelu", n, features, xs[0].name, s.constant(alpha), y.name)
+    return y
+
+
+def _layer_normalization(s: Source, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
+    y = _result(s, op, xs, xs[0].mask)
+    arrays = s.constant(op.gamma), s.constant(op.beta), f"{np.float32(op.epsilon)!s}f"
+    s.call("standardize", *_sizes(op, xs)[:2], xs[0].name, *arrays, y.name)
+    return y
+
+
+JOINS: dict[np.ufunc, str] = {
+    np.add: "{a} + {b}",
+    np.subtract: "{a} - {b}",
+    np.multiply: "{a} * {b}",
+    np.maximum: "{a} > {b} ? {a} : {b}",
+    np.minimum: "{a} < {b} ? {a} : {b}",
+}
+
+
+def _merge(s: Source, op: merging.Merge, xs: Sequence[Value]) -> Value:
+    masks = [x.mask for x in xs if x.mask is not None]
+    newer = op.mask_rule is merging.MaskRule.ANY
+    if newer and masks and op.join in {np.multiply, np.maximum, np.minimum}:
+        refuse(TITLE, op, "its inputs are masked, and this Keras leaves masked steps out of it")
+    if len({x.shape for x in xs}) > 1:
+        refuse(TITLE, op, "its inputs are of different shapes")
+    joined = bool(masks) and (len(masks) == len(xs) or not newer)
+    mask = _joined(s, op.mask_rule, masks, _sizes(op, xs)[0]) if joined else None
+    y = _result(s, op, xs, mask)
+    size = _sizes(op, xs)[2]
+    s.lines.append(f"for (int k = 0; k < {size}; ++k) {{")
+    s.lines.append(f"    float v = {xs[0].name}[k];")
+    s.lines += [f"    v = {JOINS[op.join].format(a='v', b=f'{x.name}[k]')};" for x in xs[1:]]
+    s.lines += [f"    {y.name}[k] = v{f' / {len(xs)}.0f' if op.mean else ''};", "}"]
+    return y
+
+
+def _joined(s: Source, rule: merging.MaskRule, masks: Sequence[str | None], steps: int) -> str | None:
+    first = masks[0]
+    for mask in masks[1:]:
+        if mask == first:
+            continue
+        joined = s.array(steps, "unsigned char")
+        s.call("join_masks", steps, int(rule is merging.MaskRule.ALL), first or "NULL", mask or "NULL", joined)
+        first = joined
+    return first
+
+
+def _concatenate(s: Source, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
+    masked = any(x.mask for x in xs)
+    if masked and op.axis == 1 and len(xs[0].shape) > 1:
+        refuse(TITLE, op, "it puts masked sequences one after the other")
+    mask = _joined(s, op.mask_rule, [x.mask for x in xs], _sizes(op, xs)[0]) if masked else None
+    y = _result(s, op, xs, mask)
+    outer = math.prod(size or 1 for size in xs[0].shape[: op.axis - 1])
+    widths = [math.prod(size or 1 for size in x.shape[op.axis - 1 :]) for x in xs]
+    for k, (x, width) in enumerate(zip(xs, widths, strict=True)):
+        s.call("place", outer, width, sum(widths), x.name, f"{y.name} + {sum(widths[:k])}")
+    return y
+
+
+def _embedding(s: Source, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
+    n = math.prod(size or 1 for size in xs[0].shape)
+    mask = s.array(n, "unsigned char") if op.mask_zero else None
+    y = _result(s, op, xs, mask)
+    s.call("embedding", n, op.embeddings.shape[1], xs[0].name, s.constant(op.embeddings), y.name, mask or "NULL")
+    return y
+
+
+def _masking(s: Source, op: temporal.Masking, xs: Sequence[Value]) -> Value:
+    n, features, _ = _sizes(op, xs)
+    y = _result(s, op, xs, s.array(n, "unsigned char"))
+    s.call("masking", n, features, xs[0].name, f"{np.float32(op.mask_value)!s}f", y.name, y.mask)
+    return y
+
+
+def _window(op: temporal.Conv1D | temporal.Pooling1D, xs: Sequence[Value]) -> tuple[int, int, int, int]:
+    """The input's steps and features, the number of windows, and the steps of padding before."""
+    (timesteps, features), window = _sizes(op, xs)[:2], op.window
+    n, span = window.count(timesteps) or 0, (window.size - 1) * window.dilation
+    same = max((n - 1) * window.stride + span + 1 - timesteps, 0) // 2
+    return timesteps, features, n, {"valid": 0, "causal": span, "same": same}[window.padding]
+
+
+def _conv1d(s: Source, op: temporal.Conv1D, xs: Sequence[Value]) -> Value:
+    y = _result(s, op, xs)
+    timesteps, features, n, before = _window(op, xs)
+    size, _, filters = op.kernel.shape
+    sizes = timesteps, features, size, filters, n, op.window.stride, op.window.dilation, before
+    arrays = s.constant(op.kernel), s.constant(op.bias), s.activation(op, op.activation)
+    s.call("conv1d", *sizes, xs[0].name, *arrays, y.name)
+    s.adds += n * op.kernel.size
+    return y
+
+
+def _pooling(s: Source, op: temporal.Pooling1D, xs: Sequence[Value]) -> Value:
+    y = _result(s, op, xs)
+    timesteps, features, n, before = _window(op, xs)
+    sizes = timesteps, features, op.window.size, n, op.window.stride, before
+    s.call("pool", *sizes, int(op.average), xs[0].name, y.name)
+    return y
+
+
+def _global_pooling(s: Source, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
+    y = _result(s, op, xs)
+    s.call("pool_all", *_sizes(op, xs)[:2], int(op.average), xs[0].name, xs[0].mask or "NULL", y.name)
+    return y
+
+
+def _repeat_vector(s: Source, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
+    y = _result(s, op, xs)
+    size = _sizes(op, xs)[1]
+    s.call("place", 1, size, size, xs[0].name, y.name)
+    s.lines[-1] = f"for (int k = 0; k < {op.n}; ++k) place(1, {size}, {size}, {xs[0].name}, {y.name} + k * {size});"
+    return y
+
+
+def _reshape(s: Source, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
+    return Value(xs[0].name, op.output_shapes([xs[0].shape])[0])
+
+
+def _permute(s: Source, op: temporal.Permute, xs: Sequence[Value]) -> Value:
+    y = _result(s, op, xs)
+    shape = [size or 1 for size in xs[0].shape]
+    places = np.arange(math.prod(shape)).reshape(shape).transpose([dim - 1 for dim in op.dims])
+    s.call("gather", places.size, s.constant(places, "int"), xs[0].name, y.name)
+    return y
+
+
+def _cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
+    """A recurrent layer: from a state of 0 where nothing is kept, or a step from the state kept."""
+    timesteps, features, _ = _sizes(op, xs)
+    x, units = xs[0], op.units
+    states = (2 if isinstance(op, recurrent.LSTM) else 1) * units
+    if s.state is None:
+        state = s.array(states)
+        s.call("start", states, "NULL", state)
+    else:
+        name = s.name("h")
+        s.state[name] = states
+        state = f"s->{name}"
+    y = _result(s, op, xs, x.mask if op.return_sequences else None)
+    arrays = [s.constant(op.kernel), s.constant(op.recurrent_kernel)]
+    act = s.activation(op, op.activation)
+    if isinstance(op, recurrent.GRU):
+        bias = op.bias if op.bias is None or op.reset_after else op.bias[np.newaxis]
+        arrays += [s.constant(None if bias is None else bias[0])]
+        arrays += [s.constant(bias[1] if bias is not None and op.reset_after else None), str(int(op.reset_after)), act]
+    else:
+        arrays += [s.constant(op.bias), act]
+    if not isinstance(op, recurrent.SimpleRNN):
+        arrays.append(s.activation(op, op.recurrent_activation))  # type: ignore[attr-defined] # an LSTM or a GRU
+    name, blocks = {recurrent.LSTM: ("lstm", 4), recurrent.GRU: ("gru", 6), recurrent.SimpleRNN: ("simple_rnn", 1)}[
+        type(op)
+    ]
+    flags = map(int, (op.return_sequences, op.go_backwards, op.zero_output_for_mask))
+    scratch = s.array(blocks * units)
+    s.call(name, timesteps, features, units, x.name, x.mask or "NULL", *arrays, state, y.name, *flags, scratch)
+    s.adds += timesteps * (op.kernel.size + op.recurrent_kernel.size)
+    if s.state is not None and not op.return_sequences:
+        return Value(state, (units,))
+    return y
+
+
+def _stacked(s: Source, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
+    x = xs[0]
+    for layer in op.layers:
+        y = s.write(layer, [x])
+        mask = x.mask
+        if layer.go_backwards and mask is not None:
+            steps = _sizes(op, xs)[0]
+            mask = s.array(steps, "unsigned char")
+            s.call("reverse_mask", steps, x.mask, mask)
+        x = y._replace(mask=mask)
+    return x._replace(mask=xs[0].mask if op.return_sequences else None)
+
+
+def _bidirectional(s: Source, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
+    forward, backward = s.write(op.forward, xs), s.write(op.backward, xs)
+    steps = _sizes(op, xs)[0] if op.forward.return_sequences else 1
+    widths = [part.shape[-1] or 0 for part in (forward, backward)]
+    there = backward.name
+    if op.forward.return_sequences:
+        there = s.array(steps * widths[1])
+        s.call("reverse", steps, widths[1], backward.name, there)
+    y = _result(s, op, xs, forward.mask)
+    if op.merge_mode == "concat":
+        s.call("place", steps, widths[0], sum(widths), forward.name, y.name)
+        s.call("place", steps, widths[1], sum(widths), there, f"{y.name} + {widths[0]}")
+        return y
+    code = {"sum": "{a} + {b}", "mul": "{a} * {b}", "ave": "({a} + {b}) / 2.0f"}[op.merge_mode]
+    code = code.format(a=f"{forward.name}[k]", b=f"{there}[k]")
+    s.lines.append(f"for (int k = 0; k < {steps * widths[0]}; ++k) {y.name}[k] = {code};")
+    return y
+
+
+def _time_distributed(s: Source, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
+    y = _result(s, op, xs, xs[0].mask)
+    timesteps = xs[0].shape[0] or 1
+    width, out = (math.prod(size or 1 for size in value.shape[1:]) for value in (xs[0], y))
+    outside, s.lines, adds = s.lines, [], s.adds
+    kind = "const int" if isinstance(op.layer, temporal.Embedding) else "const float"
+    step = s.name("x")
+    inner = s.write(op.layer, [Value(step, xs[0].shape[1:])])
+    s.call("place", 1, out, out, inner.name, f"{y.name} + t * {out}")
+    s.adds = adds + timesteps * (s.adds - adds)
+    block = [f"for (int t = 0; t < {timesteps}; ++t) {{", f"    {kind} *const {step} = {xs[0].name} + t * {width};"]
+    s.lines = [*outside, *block, *(f"    {line}" for line in s.lines), "}"]
+    return y
+
+
+TABLE: dict[type, Support] = {
+    pointwise.Identity: Support(_identity),
+    pointwise.Dense: Support(_dense),
+    pointwise.Activate: Support(_activate),
+    pointwise.PReLU: Support(_prelu),
+    pointwise.Normalization: Support(_normalization),
+    pointwise.Rescaling: Support(_rescaling),
+    pointwise.BatchNormalization: Support(_batch_normalization),
+    pointwise.LayerNormalization: Support(_layer_normalization),
+    pointwise.Scaling: Support(_scaling, "in double, from an input of float"),
+    merging.Merge: Support(
+        _merge, "inputs of one shape; no product, maximum or minimum of masked ones of Keras 3.4 on"
+    ),
+    merging.Concatenate: Support(_concatenate, "not of masked sequences one after the other"),
+    temporal.Embedding: Support(_embedding),
+    temporal.Masking: Support(_masking),
+    temporal.Conv1D: Support(_conv1d),
+    temporal.Pooling1D: Support(_pooling),
+    temporal.GlobalPooling1D: Support(_global_pooling),
+    temporal.RepeatVector: Support(_repeat_vector),
+    temporal.Reshape: Support(_reshape),
+    temporal.Permute: Support(_permute),
+    recurrent.LSTM: Support(_cell),
+    recurrent.GRU: Support(_cell),
+    recurrent.SimpleRNN: Support(_cell),
+    wrappers.Stacked: Support(_stacked),
+    wrappers.Bidirectional: Support(_bidirectional),
+    wrappers.TimeDistributed: Support(_time_distributed),
+}
+
+EACH_ROW = (
+    pointwise.Identity,
+    pointwise.Dense,
+    pointwise.Activate,
+    pointwise.LayerNormalization,
+    pointwise.Scaling,
+    temporal.Masking,
+    temporal.Embedding,
+    wrappers.TimeDistributed,
+)
+
+
+def _is_causal(op: Operation) -> bool:
+    """Whether an operation on a sequence gives each step's output at that step, or is a state after the last."""
+    if isinstance(op, Recurrent):
+        return not op.go_backwards and (op.return_sequences or not op.zero_output_for_mask)
+    if isinstance(op, wrappers.Stacked):
+        return all(map(_is_causal, op.layers))
+    if isinstance(op, merging.Concatenate):
+        return op.axis > 1
+    arrays: list[Array] = []
+    if isinstance(op, pointwise.PReLU):
+        arrays = [op.alpha]
+    elif isinstance(op, pointwise.Normalization | pointwise.BatchNormalization):
+        arrays = [op.mean]
+    elif not isinstance(op, (*EACH_ROW, merging.Merge, pointwise.Rescaling)):
+        return False
+    return all(array.ndim < 2 or math.prod(array.shape[:-1]) == 1 for array in arrays)
+
+
+@dataclass
+class Streamed:
+    """A model taken apart: the nodes that a step computes, by number, and where the rest begins."""
+
+    steps: list[int]
+    rest: list[int]
+
+
+def streamed(model: Model) -> Streamed | None:
+    """The model as steps and what follows them; None where an operation looks ahead or at the whole sequence."""
+    id_rows = isinstance(model.nodes[0].operation, temporal.Embedding)
+    if len(model.input_shape) != (1 if id_rows else 2):
+        return None
+    sequences, steps, rest = {INPUT}, [], []
+    for k, node in enumerate(model.nodes):
+        from_steps = {source.node in sequences for source in node.inputs}
+        if from_steps == {False}:
+            rest.append(k)
+            continue
+        if from_steps != {True} or not _is_causal(node.operation):
+            return None
+        steps.append(k)
+        if not isinstance(node.operation, Recurrent | wrappers.Stacked) or node.operation.return_sequences:
+            sequences.add(k)
+    last = len(model.nodes) - 1
+    # A sequence is seen by the steps alone; the last one may be the answer, a step's at a time.
+    return Streamed(steps, rest) if last in rest or last in steps else None
+
+
+def build(model: Model, golden: Golden) -> dict[str, bytes]:
+    """The header, the source, the golden predictions, and how to build them."""
+    apart = streamed(model)
+    if apart is None and None in model.input_shape:
+        raise Unsupported(
+            f"{TITLE} needs to know the number of time steps, as this model looks at all of them at once: say it in "
+            'its card, as "timesteps"'
+        )
+    return c_files.build(model, golden, apart.steps if apart else None, Source, _emit)
+
+
+Emit = Callable[[Source, Model, Sequence[int], dict[int, Value]], None]
+
+
+def _emit(source: Source, model: Model, nodes: Sequence[int], values: dict[int, Value]) -> None:
+    """Write these nodes; `values` has what they take from, and then what they give."""
+    for k in nodes:
+        node = model.nodes[k]
+        values[k] = source.write(node.operation, [values[given.node] for given in node.inputs])
+
+
+def run(path: Path, x: Numbers) -> Array | str:
+    """What the program answers to its golden predictions, built with the compiler at hand and both sanitizers."""
+    cc = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if cc is None:
+        return "there is no C compiler (cc) here"
+    flags = ["-std=c99", "-pedantic", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wvla"]
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command = [cc, *flags, *sanitizers, "m.c", "m_golden.c", "-lm", "-o", "m_golden"]
+    subprocess.run(command, cwd=path, check=True, capture_output=True)  # noqa: S603 - a compiler
+    done = subprocess.run([str(path / "m_golden"), "all"], check=False, capture_output=True, text=True)  # noqa: S603
+    if done.returncode not in {0, 1}:
+        raise RuntimeError(f"the program ended with {done.returncode}: {done.stderr[:500]}")
+    rows = [[float(number) for number in re.findall(r"\S+", line)] for line in done.stdout.splitlines()[:-1]]
+    return np.array(rows, np.float32)
+
+
+TARGET = Target(TITLE, is_folder=True, suffix="-c", table=TABLE, activations=ACTIVATIONS, build=build, run=run)
