@@ -1,0 +1,404 @@
+"""JavaScript: the model as one ES module without dependencies, for node and for a browser; it sums in double.
+
+A value is {d, s}: its numbers, a Float64Array, and its shape without the batch, for one sequence at a time; a mask is
+an array of a boolean a step, or null. Names in the source are numbers, and text of the model is JSON or a comment.
+"""
+
+import base64
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lstm_serve.engine.activations import Activation
+from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.engine.types import Array, Shape
+from lstm_serve.explain.describe.registry import class_of
+from lstm_serve.export.artifact import Golden, Numbers, header, plain
+from lstm_serve.export.js_functions import ACTIVATIONS, FUNCTIONS, NEEDS
+from lstm_serve.export.operation import Support, Target, Value, activation_of, refuse, scaled_by_card, walk, writer_of
+from lstm_serve.model.model import Model
+
+TITLE = "JavaScript"
+
+
+@dataclass
+class _Program:
+    """Lines of `predict` as they come, the weights one after the other, and the functions that are called."""
+
+    lines: list[str] = field(default_factory=list)
+    weights: list[Array] = field(default_factory=list)
+    functions: dict[str, str] = field(default_factory=dict)
+    count: int = 0
+
+    def write(self, op: Operation, xs: Sequence[Value]) -> Value:
+        """An operation, under a comment that says which."""
+        self.lines.append(f"// {class_of(op)} {plain(op.name)}")
+        written: Value = writer_of(TITLE, TABLE, op)(self, op, xs)
+        return written
+
+    def let(
+        self, op: Operation, xs: Sequence[Value], function: str, *arguments: object, mask: str | None = None
+    ) -> Value:
+        """A name for the operation's output, which a function computes of these arguments."""
+        shape = op.output_shapes([x.shape for x in xs])[0]
+        return Value(self.call(function, *arguments), shape, mask)
+
+    def call(self, function: str, *arguments: object) -> str:
+        """A name for what a function gives; the function is then written."""
+        for name in (*NEEDS.get(function, ()), function):
+            self.functions.setdefault(name, FUNCTIONS[name].strip())
+        self.count += 1
+        self.lines.append(f"const v{self.count} = {function}({', '.join(map(str, arguments))});")
+        return f"v{self.count}"
+
+    def weight(self, array: Numbers | None) -> str:
+        """The place of an array among the weights, or null."""
+        if array is None:
+            return "null"
+        start = sum(each.size for each in self.weights)
+        self.weights.append(np.asarray(array, np.float32))
+        return f"W.subarray({start}, {start + array.size})"
+
+    def activation(self, op: Operation, activation: Activation) -> str:
+        """An activation as an expression: a function that overwrites n numbers from a place on."""
+        code = activation_of(TITLE, ACTIVATIONS, op, activation)
+        if code.startswith("vector:"):
+            name = code.removeprefix("vector:")
+            self.functions.setdefault(name, FUNCTIONS[name].strip())
+            return name
+        for helper in ("erf", "clip", "softplus"):
+            if f"{helper}(" in code:
+                self.functions.setdefault(helper, FUNCTIONS[helper].strip())
+        self.functions.setdefault("each", FUNCTIONS["each"].strip())
+        numbers = {
+            name: "Infinity" if np.isinf(number) else repr(number) for name, number in activation.parameters.items()
+        }
+        return f"each((x) => {code.format(**numbers)})"
+
+
+def _identity(p: _Program, op: Operation, xs: Sequence[Value]) -> Value:
+    return xs[0]
+
+
+def _dense(p: _Program, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
+    arrays = p.weight(op.kernel), p.weight(op.bias), op.kernel.shape[1]
+    return p.let(op, xs, "dense", xs[0].name, *arrays, p.activation(op, op.activation), mask=xs[0].mask)
+
+
+def _activate(p: _Program, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "activate", xs[0].name, p.activation(op, op.activation), mask=xs[0].mask)
+
+
+def _affine(
+    p: _Program, op: Operation, xs: Sequence[Value], arrays: Sequence[Numbers | None], mask: str | None
+) -> Value:
+    """(x - minus) / over * times + plus, of arrays that are repeated over x."""
+    spread = (p.weight(None if array is None else _spread(array, xs[0].shape)) for array in arrays)
+    return p.let(op, xs, "affine", xs[0].name, *spread, mask=mask)
+
+
+def _spread(array: Numbers, shape: Shape) -> Numbers:
+    """An array that broadcasts against x, as one that is repeated over its numbers."""
+    if array.ndim < 2 or array.size == array.shape[-1]:
+        return np.broadcast_to(array.ravel() if array.ndim else array, (shape[-1] or 1,))
+    return np.broadcast_to(array, [size or 1 for size in shape])
+
+
+def _prelu(p: _Program, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "prelu", xs[0].name, p.weight(_spread(op.alpha, xs[0].shape)), mask=xs[0].mask)
+
+
+def _normalization(p: _Program, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
+    deviation = np.maximum(np.sqrt(op.variance), np.float32(1e-7))
+    return _affine(p, op, xs, [op.mean, deviation, None, None], xs[0].mask if op.keeps_mask else None)
+
+
+def _rescaling(p: _Program, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
+    return _affine(p, op, xs, [None, None, op.scale, op.offset], xs[0].mask if op.keeps_mask else None)
+
+
+def _batch_normalization(p: _Program, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
+    factor: Array = 1 / np.sqrt(op.variance + np.float32(op.epsilon)) * (1 if op.gamma is None else op.gamma)
+    offset = -op.mean * factor + (0 if op.beta is None else op.beta)
+    return _affine(p, op, xs, [None, None, factor, offset], xs[0].mask)
+
+
+def _layer_normalization(p: _Program, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
+    arrays = p.weight(op.gamma), p.weight(op.beta), repr(op.epsilon)
+    return p.let(op, xs, "standardize", xs[0].name, *arrays, mask=xs[0].mask)
+
+
+def _scaling(p: _Program, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "scaling", xs[0].name, op.offset.tolist(), op.scale.tolist(), mask=xs[0].mask)
+
+
+JOINS: dict[np.ufunc, str] = {
+    np.add: "a + b",
+    np.subtract: "a - b",
+    np.multiply: "a * b",
+    np.maximum: "Math.max(a, b)",
+    np.minimum: "Math.min(a, b)",
+}
+
+
+def _merge(p: _Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
+    masks = [x.mask for x in xs if x.mask is not None]
+    newer = op.mask_rule is merging.MaskRule.ANY
+    if newer and masks and op.join in {np.multiply, np.maximum, np.minimum}:
+        refuse(TITLE, op, "its inputs are masked, and this Keras leaves masked steps out of it")
+    if len({x.shape for x in xs}) > 1:
+        refuse(TITLE, op, "its inputs are of different shapes")
+    mask = _joined(p, op.mask_rule, masks) if masks and (len(masks) == len(xs) or not newer) else None
+    listed = ", ".join(x.name for x in xs)
+    return p.let(op, xs, "merge", f"[{listed}]", f"(a, b) => {JOINS[op.join]}", len(xs) if op.mean else 1, mask=mask)
+
+
+def _joined(p: _Program, rule: merging.MaskRule, masks: Sequence[str | None]) -> str:
+    listed = ", ".join(mask or "null" for mask in masks)
+    return p.call("joinMasks", f"[{listed}]", "true" if rule is merging.MaskRule.ALL else "false")
+
+
+def _concatenate(p: _Program, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
+    mask = None
+    if any(x.mask for x in xs):
+        if op.axis == 1 and len(xs[0].shape) > 1:
+            refuse(TITLE, op, "it puts masked sequences one after the other")
+        mask = _joined(p, op.mask_rule, [x.mask for x in xs])
+    return p.let(op, xs, "concatenate", f"[{', '.join(x.name for x in xs)}]", op.axis - 1, mask=mask)
+
+
+def _embedding(p: _Program, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
+    mask = p.call("notZero", xs[0].name) if op.mask_zero else None
+    return p.let(op, xs, "embedding", xs[0].name, p.weight(op.embeddings), op.embeddings.shape[1], mask=mask)
+
+
+def _masking(p: _Program, op: temporal.Masking, xs: Sequence[Value]) -> Value:
+    mask = p.call("notAll", xs[0].name, repr(float(np.float32(op.mask_value))))
+    return p.let(op, xs, "zeroed", xs[0].name, mask, mask=mask)
+
+
+def _conv1d(p: _Program, op: temporal.Conv1D, xs: Sequence[Value]) -> Value:
+    arrays = p.weight(op.kernel), p.weight(op.bias), op.kernel.shape[2]
+    return p.let(op, xs, "conv1d", xs[0].name, *arrays, _window(op.window), p.activation(op, op.activation))
+
+
+def _window(window: temporal.Window) -> str:
+    fields = {"size": window.size, "stride": window.stride, "dilation": window.dilation, "padding": window.padding}
+    return json.dumps(fields)
+
+
+def _pooling(p: _Program, op: temporal.Pooling1D, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "pool", xs[0].name, str(op.average).lower(), _window(op.window))
+
+
+def _global_pooling(p: _Program, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
+    flags = str(op.average).lower(), str(op.keepdims).lower()
+    return p.let(op, xs, "poolAll", xs[0].name, xs[0].mask or "null", *flags)
+
+
+def _repeat_vector(p: _Program, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "repeat", xs[0].name, op.n)
+
+
+def _reshape(p: _Program, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "reshape", xs[0].name, list(op.target))
+
+
+def _permute(p: _Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "permute", xs[0].name, [dim - 1 for dim in op.dims])
+
+
+def _recurrent(p: _Program, op: Recurrent, xs: Sequence[Value]) -> Value:
+    act = p.activation(op, op.activation)
+    arrays = [p.weight(op.kernel), p.weight(op.recurrent_kernel)]
+    step: tuple[object, ...]
+    if isinstance(op, recurrent.LSTM):
+        step = ("lstm", op.units, *arrays, p.weight(op.bias), act, p.activation(op, op.recurrent_activation))
+    elif isinstance(op, recurrent.GRU):
+        bias = np.zeros((2, 3 * op.units), np.float32)
+        if op.bias is not None:
+            bias[: op.bias.ndim] = op.bias
+        gate = p.activation(op, op.recurrent_activation)
+        step = ("gru", op.units, *arrays, p.weight(bias), act, gate, str(op.reset_after).lower())
+    else:
+        step = ("simpleRnn", op.units, *arrays, p.weight(op.bias), act)
+    flags = (str(flag).lower() for flag in (op.return_sequences, op.go_backwards, op.zero_output_for_mask))
+    states = 2 if isinstance(op, recurrent.LSTM) else 1
+    cell = p.call(str(step[0]), *step[1:])
+    arguments = xs[0].name, xs[0].mask or "null", cell, op.units, states, *flags
+    return p.let(op, xs, "scan", *arguments, mask=xs[0].mask if op.return_sequences else None)
+
+
+def _stacked(p: _Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
+    x = xs[0]
+    for layer in op.layers:
+        y = p.write(layer, [x])
+        turned = layer.go_backwards and x.mask is not None
+        x = y._replace(mask=p.call("reverseMask", x.mask) if turned else x.mask)
+    return x._replace(mask=xs[0].mask if op.return_sequences else None)
+
+
+def _bidirectional(p: _Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
+    forward, backward = p.write(op.forward, xs), p.write(op.backward, xs)
+    there = p.call("reverse", backward.name) if op.forward.return_sequences else backward.name
+    both = f"[{forward.name}, {there}]"
+    if op.merge_mode == "concat":
+        return p.let(op, xs, "concatenate", both, len(forward.shape) - 1, mask=forward.mask)
+    code = "a * b" if op.merge_mode == "mul" else "a + b"
+    return p.let(op, xs, "merge", both, f"(a, b) => {code}", 2 if op.merge_mode == "ave" else 1, mask=forward.mask)
+
+
+def _time_distributed(p: _Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
+    inner = _Program(weights=p.weights, functions=p.functions, count=p.count)
+    y = inner.write(op.layer, [Value("x", xs[0].shape[1:])])
+    p.count = inner.count
+    body = "\n".join([*(f"    {line}" for line in inner.lines), f"    return {y.name};"])
+    return p.let(op, xs, "eachStep", xs[0].name, f"(x) => {{\n{body}\n  }}", mask=xs[0].mask)
+
+
+TABLE: dict[type, Support] = {
+    pointwise.Identity: Support(_identity),
+    pointwise.Dense: Support(_dense),
+    pointwise.Activate: Support(_activate),
+    pointwise.PReLU: Support(_prelu),
+    pointwise.Normalization: Support(_normalization),
+    pointwise.Rescaling: Support(_rescaling),
+    pointwise.BatchNormalization: Support(_batch_normalization),
+    pointwise.LayerNormalization: Support(_layer_normalization),
+    pointwise.Scaling: Support(_scaling),
+    merging.Merge: Support(
+        _merge, "inputs of one shape; no product, maximum or minimum of masked ones of Keras 3.4 on"
+    ),
+    merging.Concatenate: Support(_concatenate, "not of masked sequences one after the other"),
+    temporal.Embedding: Support(_embedding),
+    temporal.Masking: Support(_masking),
+    temporal.Conv1D: Support(_conv1d),
+    temporal.Pooling1D: Support(_pooling),
+    temporal.GlobalPooling1D: Support(_global_pooling),
+    temporal.RepeatVector: Support(_repeat_vector),
+    temporal.Reshape: Support(_reshape),
+    temporal.Permute: Support(_permute),
+    recurrent.LSTM: Support(_recurrent),
+    recurrent.GRU: Support(_recurrent),
+    recurrent.SimpleRNN: Support(_recurrent),
+    wrappers.Stacked: Support(_stacked),
+    wrappers.Bidirectional: Support(_bidirectional),
+    wrappers.TimeDistributed: Support(_time_distributed),
+}
+
+MODULE = """\
+{header}
+//
+// import {{ predict }} from "./model.mjs";  // in node and in a browser
+
+export const CLASSES = {classes};
+export const FEATURES = {features};
+
+const W = (() => {{
+  const bytes = Uint8Array.from(atob("{weights}"), (char) => char.charCodeAt(0));
+  const view = new DataView(bytes.buffer);
+  return Float32Array.from({{ length: {count} }}, (_, k) => view.getFloat32(4 * k, true));
+}})();
+
+{functions}
+
+// One input, {shape}, as nested arrays or as a flat one, to {output}, nested likewise.
+export function predict(input) {{
+  const x = value(input, {sizes}, {narrow});
+{lines}
+  return nested({last}.d, {last}.s);
+}}
+"""
+
+TYPES = """\
+/** The labels of the outputs, where there are any. */
+export const CLASSES: string[] | null;
+/** The names of the input's columns, where there are any. */
+export const FEATURES: string[] | null;
+export type Nested = number[] | Nested[];
+/** One input, {shape}, as nested arrays or as a flat one, to {output}. */
+export function predict(input: Nested | ArrayLike<number>): Nested;
+"""
+
+CHECK = """\
+// node check.mjs: compare with the golden predictions ({whose}); node check.mjs X.json Y.json: answer others.
+import {{ readFileSync, writeFileSync }} from "node:fs";
+import {{ predict }} from "./model.mjs";
+
+const read = (path) => JSON.parse(readFileSync(path, "utf8"));
+if (process.argv.length > 3) {{
+  writeFileSync(process.argv[3], JSON.stringify(read(process.argv[2]).map(predict)));
+}} else {{
+  const golden = read(new URL("./model.golden.json", import.meta.url));
+  let worst = 0;
+  golden.x.forEach((x, k) => {{
+    const expected = golden.y[k].flat(Infinity);
+    predict(x).flat(Infinity).forEach((y, j) => {{
+      const difference = Math.abs(y - expected[j]) / Math.max(1, Math.abs(expected[j]));
+      if (!(difference <= worst)) worst = difference;
+    }});
+  }});
+  console.log(`the largest difference is ${{worst.toPrecision(2)}}`);
+  process.exitCode = worst <= {tolerance} ? 0 : 1;
+}}
+"""
+
+
+def build(model: Model, golden: Golden) -> dict[str, bytes]:
+    """The module with its weights in it, its types, the golden predictions, and a check of them."""
+    program = _Program()
+    last = walk(model, Value("x", model.input_shape), program.write)
+    weights = b"".join(array.astype("<f4").tobytes() for array in program.weights)
+    about = model.about
+    names = {"shape": _words(model.input_shape), "output": _words(model.output_shape)}
+    always = {name: FUNCTIONS[name].strip() for name in ("value", "nested")}
+    text = MODULE.format(
+        header="\n".join(f"// {line}" for line in header(model)),
+        classes=_text(about.classes),
+        features=_text(None if about.features is None else [feature.name for feature in about.features]),
+        weights=base64.b64encode(weights).decode("ascii"),
+        count=len(weights) // 4,
+        functions="\n\n".join((always | program.functions).values()),
+        sizes=json.dumps(model.input_shape),
+        narrow=str(not scaled_by_card(model)).lower(),
+        lines="\n".join(f"  {line}" for line in program.lines),
+        last=last.name,
+        **names,
+    )
+    predictions = {"x": golden.x.tolist(), "y": golden.y.astype(np.float64).tolist()}
+    return {
+        "model.mjs": text.encode("ascii"),
+        "model.d.mts": TYPES.format(**names).encode("ascii"),
+        "model.golden.json": json.dumps(predictions).encode("ascii"),
+        "check.mjs": CHECK.format(whose=golden.whose, tolerance=repr(model.origin.tolerance)).encode("ascii"),
+    }
+
+
+def _words(shape: Shape) -> str:
+    return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
+
+
+def _text(listed: Sequence[str] | None) -> str:
+    """Names as JSON, which is JavaScript once it is ASCII."""
+    return json.dumps(listed)
+
+
+def run(path: Path, x: Numbers) -> Array | str:
+    """What node answers with the module."""
+    node = shutil.which("node")
+    if node is None:
+        return "node is not installed here"
+    (path / "x.json").write_text(json.dumps(x.tolist()), "utf-8")
+    command = [node, "check.mjs", "x.json", "y.json"]
+    subprocess.run(command, cwd=path, check=True, capture_output=True)  # noqa: S603 - our own program
+    return np.array(json.loads((path / "y.json").read_text("utf-8")), np.float32)
+
+
+TARGET = Target(TITLE, is_folder=True, suffix="-js", table=TABLE, activations=ACTIVATIONS, build=build, run=run)
