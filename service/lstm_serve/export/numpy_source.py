@@ -473,8 +473,8 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
     text = PROGRAM.format(
         header="\n".join(f"# {line}" for line in header(model)),
         whose=golden.whose,
-        shape=axes(("n", *model.input_shape)),
-        output=axes(("n", *model.output_shape)),
+        shape=axes(model.input_shape).replace("(", "(n, ", 1),
+        output=axes(model.output_shape).replace("(", "(n, ", 1),
         classes=ascii(model.about.classes),
         count=len(program.weights),
         functions="\n\n\n".join(program.functions.values()),
