@@ -12,11 +12,12 @@ SERVE := $(VENV)/.serve
 CHECK := $(VENV)/.check
 CLIENTS := $(VENV)/.clients
 BENCH := $(VENV)/.bench
+EXPORTS := $(VENV)/.exports
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test clients chaos fuzz check format lint types coverage bench bench-engine lock rooms openapi \
-	release tagged dist image clean
+.PHONY: help serve test clients exports chaos fuzz check format lint types coverage bench bench-engine lock rooms \
+	openapi release tagged dist image clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,9 @@ chaos: $(CHECK) ## bad clients, overload, and restarts behind a proxy, for some 
 
 clients: $(CLIENTS) ## run the tests with Triton's and KServe's own clients, which are 400 MB
 	$(BIN)/python -m pytest tests/test_clients.py tests/test_documentation.py
+
+exports: $(CHECK) $(EXPORTS) ## run the exporters' tests with Keras 3, ONNX Runtime, and the C compiler and node at hand
+	EXPORTS_KERAS_PYTHON=$(CURDIR)/$(VENV)/keras/bin/python $(BIN)/python -m pytest tests/export
 
 check: lint types coverage ## what CI runs: format, lint, types, tests with coverage
 
@@ -122,4 +126,11 @@ $(CLIENTS): $(CHECK) requirements/clients.txt
 
 $(BENCH): $(SERVE)
 	$(BIN)/pip install --quiet onnx onnxruntime
+	@touch $@
+
+# Keras 3 in an environment of its own: nothing of the service may lean on it.
+$(EXPORTS): $(CHECK) pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[onnx]' onnxruntime
+	$(PYTHON) -m venv $(VENV)/keras
+	$(VENV)/keras/bin/pip install --quiet 'keras>=3.15' tensorflow-cpu
 	@touch $@
