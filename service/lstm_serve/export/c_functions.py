@@ -55,13 +55,18 @@ static float softplus(float x)
 }
 """,
     "product": """
-/* y (U) += x (F) @ w (F, columns), of w U columns from the first. */
-static void product(int F, int U, int columns, const float *x, const float *w, float *y)
+/* y (U) += x (F) @ w (F, columns), of w U columns from the first. Four rows at a time spare three stores of four. */
+static void product(int F, int U, int columns, const float *restrict x, const float *restrict w, float *restrict y)
 {
-    for (int f = 0; f < F; ++f) {
-        const float v = x[f];
-        for (int u = 0; u < U; ++u) y[u] += v * w[f * columns + u];
+    int f = 0;
+    for (; f + 4 <= F; f += 4) {
+        const float a = x[f], b = x[f + 1], c = x[f + 2], d = x[f + 3];
+        const float *const row = w + f * columns;
+        for (int u = 0; u < U; ++u)
+            y[u] = y[u] + a * row[u] + b * row[columns + u] + c * row[2 * columns + u] + d * row[3 * columns + u];
     }
+    for (; f < F; ++f)
+        for (int u = 0; u < U; ++u) y[u] += x[f] * w[f * columns + u];
 }
 """,
     "start": """

@@ -246,8 +246,8 @@ def _config(graph: _Graph, order: Sequence[str], start: str, output: Value, name
             "name": name,
             "trainable": True,
             "layers": layers,
-            "input_layers": [[start, 0, 0]],
-            "output_layers": [[last, number, 0]],
+            "input_layers": [start, 0, 0],
+            "output_layers": [last, number, 0],
         },
         "registered_name": None,
     }
