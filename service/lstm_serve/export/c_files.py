@@ -223,7 +223,9 @@ def build(
             if free or (len(model.input_shape) < 2 and not ids)
             else f"#define M_TIMESTEPS {model.input_shape[0]}\n",
             state=state,
-            what="The answer to a whole sequence" + (", for each of its rows." if sequence else "."),
+            what="The answer to a whole sequence"
+            + (", for each of its rows" if sequence else "")
+            + (f"; its ids are from 0 to {(model.id_limit or 1) - 1}, which is not checked." if ids else "."),
             window=window,
             out=out,
         ).encode("ascii"),

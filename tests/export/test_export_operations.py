@@ -1,0 +1,174 @@
+"""Each operation and each activation, made by hand, in each target that can be run here: against the engine."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from exporting import difference
+from small_models import dense, lstm, model, numbers
+
+from lstm_serve.engine.activations import (
+    ACTIVATIONS,
+    HARD_SIGMOID_KERAS_2,
+    HARD_SIGMOID_KERAS_3,
+    SIGMOID,
+    SOFTMAX,
+    TANH,
+    celu,
+    elu,
+    leaky_relu,
+    relu,
+)
+from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.types import Array
+from lstm_serve.errors import Unsupported
+from lstm_serve.export import TARGETS, target
+from lstm_serve.export.artifact import Golden, write
+from lstm_serve.model.model import INPUT, Model, Node, Source
+
+MASKING = temporal.Masking(name="masking", mask_value=-1)
+
+
+def gru(features: int, units: int, *, reset_after: bool = True, **options: Any) -> recurrent.GRU:
+    bias = numbers(2, 3 * units) if reset_after else numbers(3 * units)
+    arrays: dict[str, Any] = {
+        "kernel": numbers(features, 3 * units, seed=1),
+        "recurrent_kernel": numbers(units, 3 * units, seed=2),
+    }
+    gates = {"activation": TANH, "recurrent_activation": SIGMOID}
+    return recurrent.GRU(name="gru", bias=bias, reset_after=reset_after, **arrays, **{**gates, **options})
+
+
+def simple_rnn(features: int, units: int, **options: Any) -> recurrent.SimpleRNN:
+    arrays: dict[str, Any] = {
+        "kernel": numbers(features, units, seed=1),
+        "recurrent_kernel": numbers(units, units, seed=2),
+    }
+    return recurrent.SimpleRNN(name="rnn", bias=numbers(units), **arrays, **{"activation": TANH, **options})
+
+
+def positive(*shape: int) -> Array:
+    return np.abs(numbers(*shape)) + np.float32(0.1)
+
+
+def window(size: int, stride: int = 1, dilation: int = 1, padding: Any = "valid") -> temporal.Window:
+    return temporal.Window(size=size, stride=stride, dilation=dilation, padding=padding)
+
+
+def branches(join: Operation, *, masked: bool = False) -> Model:
+    """Two branches of a sequence, joined."""
+    nodes = [Node(lstm(3, 4, name="a", return_sequences=True), (Source(0),))]
+    nodes += [Node(gru(3, 4, return_sequences=True), (Source(0),)), Node(join, (Source(1), Source(2)))]
+    first = MASKING if masked else pointwise.Identity(name="nothing", keras_class="Dropout")
+    after = Node(simple_rnn(join.output_shapes([(6, 4)] * 2)[0][-1] or 0, 2), (Source(3),))
+    return replace(model([first], (6, 3)), nodes=(Node(first, (Source(INPUT),)), *nodes, after))
+
+
+def models() -> Iterator[tuple[str, Model]]:
+    arrays: dict[str, Any] = {"mean": numbers(1, 3), "variance": positive(1, 3)}
+    normal = pointwise.BatchNormalization(name="n", gamma=numbers(6, 1), beta=None, epsilon=1e-3,
+                                          mean=numbers(6, 1), variance=positive(6, 1))  # fmt: skip
+    single: list[Operation] = [
+        pointwise.Normalization(name="n", **arrays),
+        pointwise.BatchNormalization(name="n", gamma=None, beta=numbers(1, 3), epsilon=1e-3, **arrays),
+        normal,
+        pointwise.LayerNormalization(name="n", gamma=numbers(3), beta=None, epsilon=1e-3),
+        pointwise.Rescaling(name="r", scale=np.array(2, np.float32), offset=numbers(3)),
+        pointwise.PReLU(name="p", alpha=numbers(6, 3)),
+        pointwise.PReLU(name="p", alpha=numbers(1, 3)),
+        temporal.Permute(name="p", dims=(2, 1)),
+        temporal.Reshape(name="r", target=(9, 2)),
+        temporal.GlobalPooling1D(name="g", average=True, keepdims=True),
+        wrappers.TimeDistributed(name="t", layer=pointwise.PReLU(name="inner", alpha=numbers(3))),
+        wrappers.Stacked(name="s", layers=(lstm(3, 4, return_sequences=True, go_backwards=True), gru(4, 2))),
+    ]
+    yield from ((f"{k} {type(operation).__name__}", model([operation], (6, 3))) for k, operation in enumerate(single))
+    for padding, size in product(("valid", "same", "causal"), (2, 3)):
+        conv = temporal.Conv1D(name="c", kernel=numbers(size, 3, 4), bias=numbers(4), activation=relu(),
+                               window=window(size, 1 if size == 2 else 2, 2 if size == 2 else 1, padding))  # fmt: skip
+        yield f"Conv1D {padding} {size}", model([conv], (7, 3))
+    for average, padding in product((True, False), ("valid", "same")):
+        pooling = temporal.Pooling1D(name="p", window=window(3, 2, padding=padding), average=average)
+        yield f"Pooling1D {average} {padding}", model([pooling], (7, 3))
+    rows: list[Operation] = [dense(3, 4), temporal.RepeatVector(name="r", n=3), simple_rnn(4, 2, return_sequences=True)]
+    yield "RepeatVector", model(rows, (3,))
+    ids = temporal.Embedding(name="e", embeddings=numbers(9, 4), mask_zero=True)
+    yield "Embedding", model([ids, lstm(4, 3)], (6,))
+    for join, mean in ((np.add, True), (np.subtract, False), (np.multiply, False), (np.maximum, False)):
+        for rule, masked in product(merging.MaskRule, (False, True)):
+            merge = merging.Merge(name="m", join=join, mean=mean, mask_rule=rule)
+            yield f"Merge {join.__name__} {rule} {masked}", branches(merge, masked=masked)
+    yield "Concatenate", branches(merging.Concatenate(name="c", axis=2, mask_rule=merging.MaskRule.ALL), masked=True)
+    for cell, sequences, backwards, zeros in product((lstm, gru, simple_rnn), *[(False, True)] * 3):
+        flow = {"return_sequences": sequences, "go_backwards": backwards, "zero_output_for_mask": zeros}
+        yield f"masked {cell.__name__} {flow}", model([MASKING, cell(3, 4, **flow)], (6, 3))
+    yield "GRU before", model([MASKING, gru(3, 4, reset_after=False)], (6, 3))
+    for mode, sequences in product(("concat", "ave", "mul"), (False, True)):
+        forward, backward = (lstm(3, 4, return_sequences=sequences, go_backwards=back) for back in (False, True))
+        both = wrappers.Bidirectional(name="b", forward=forward, backward=backward, merge_mode=mode)  # type: ignore[arg-type]
+        yield f"Bidirectional {mode} {sequences}", model([both], (6, 3))
+        yield f"masked Bidirectional {mode} {sequences}", model([MASKING, both], (6, 3))
+    offset, scale = np.array([1500.0, 2.5, 0.1]), np.array([32.0, 0.7, 1e-3])
+    scaled = model([pointwise.Scaling(name="s", offset=offset, scale=scale), lstm(3, 4)], (6, 3))
+    yield "Scaling", replace(scaled, input_dtype=np.dtype(np.float64))
+
+
+def activations() -> Iterator[tuple[str, Model]]:
+    others = [elu(0.5), celu(0.5), leaky_relu(0.3), relu(2.0, 0.1, 0.5), relu(negative_slope=0.2)]
+    for used in {*ACTIVATIONS.values(), HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, *others}:
+        yield f"Dense {used.name} {used.formula}", model([dense(3, 5, used)], (6, 3))
+        if used is not HARD_SIGMOID_KERAS_2:
+            yield f"LSTM {used.name} {used.formula}", model([lstm(3, 4, activation=used)], (6, 3))
+        if used.name in {"hard_sigmoid", "softmax", "sigmoid"}:
+            yield f"GRU {used.kind}", model([gru(3, 4, recurrent_activation=used)], (6, 3))
+            yield f"LSTM gate {used.kind}", model([lstm(3, 4, recurrent_activation=used)], (6, 3))
+    yield "softmax of a sequence", model([pointwise.Activate(name="a", activation=SOFTMAX)], (6, 3))
+
+
+def inputs(made: Model) -> Any:
+    """Rows with masked steps of any pattern, in one all of them; a few values far out."""
+    random = np.random.default_rng(1)
+    shape: Any = made.input_shape
+    if made.id_limit is not None:
+        return random.integers(0, made.id_limit, (6, *shape)).astype(np.int32)
+    x = random.normal(0, 1.5, (6, *shape))
+    if isinstance(made.nodes[0].operation, pointwise.Scaling):
+        x = x * made.nodes[0].operation.scale + made.nodes[0].operation.offset
+    elif made.nodes[0].operation is MASKING:
+        x[random.random(x.shape[:2]) < 0.4] = -1
+        x[0], x[1, 0], x[2, -1] = -1, -1, -1
+    else:
+        x[-1] *= 20
+    return x.astype(made.input_dtype)
+
+
+@pytest.mark.parametrize("to", [name for name in TARGETS if name != "keras"])
+@pytest.mark.parametrize("made", [models, activations])
+def test_as_the_engine(to: str, made: Any, tmp_path: Path) -> None:
+    aim = target(to)
+    missed, refused, count = {}, [], 0
+    for k, (name, each) in enumerate(made()):
+        x = inputs(each)
+        golden = Golden(x, each.predict(x), "the engine's")
+        if not np.isfinite(golden.y).all():  # what no target has to overflow in the same way
+            continue
+        try:
+            files = aim.build(each, golden)
+        except Unsupported as error:
+            refused.append(str(error))
+            continue
+        path = tmp_path / f"{k}{aim.suffix}"
+        write(path, files, folder=aim.is_folder, force=False)
+        y = aim.run(path, x)
+        if isinstance(y, str):
+            pytest.skip(y)
+        count += 1
+        if not difference(y, golden) <= 1e-5:
+            missed[name] = difference(y, golden)
+    assert missed == {}
+    assert len(refused) < count / 2, refused
