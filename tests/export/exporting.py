@@ -1,5 +1,6 @@
 """The models that each target is given: every golden file in the repository, and some made by hand."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -7,16 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from serving import ASKER, GOLDEN
 
 from lstm_serve import load_model
 from lstm_serve.errors import ModelError, Unsupported
-from lstm_serve.export import Golden, target
+from lstm_serve.export import TARGETS, Golden, target
 from lstm_serve.export.artifact import write
 from lstm_serve.model.model import Model
 
 # The Python of an environment with Keras 3, as `make exports` makes it.
 KERAS_PYTHON = os.environ.get("EXPORTS_KERAS_PYTHON")
+
+# ONNX files are written with the package onnx, an extra.
+NEEDS_ONNX = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="needs the package onnx: make exports")
+EACH_TARGET = [pytest.param(name, marks=[NEEDS_ONNX] if name == "onnx" else []) for name in TARGETS]
 
 
 def golden_models() -> Iterator[tuple[str, Model, Golden]]:

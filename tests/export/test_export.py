@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporting import difference, golden_models, run
+from exporting import EACH_TARGET, difference, golden_models, run
 from serving import ASKER, ROOT
 from small_models import classes, dense, lstm, model
 
@@ -29,7 +29,7 @@ from lstm_serve.model.model import About
 TURBOFAN = str(ROOT / "models" / "turbofan.h5")
 HOSTILE = ('int while;*/ #include "/etc/passwd" //', "a'b\"c`${d}\\", "x\ny\r\u2028z??/", "n" * 300, "长短期记忆", "*/")
 
-each_target = pytest.mark.parametrize("to", TARGETS)
+each_target = pytest.mark.parametrize("to", EACH_TARGET)
 
 
 def test_the_command_offers_each_target() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exporting import difference
+from exporting import EACH_TARGET, difference
 from small_models import dense, lstm, model, numbers
 
 from lstm_serve.engine.activations import (
@@ -27,7 +27,7 @@ from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
-from lstm_serve.export import TARGETS, target
+from lstm_serve.export import target
 from lstm_serve.export.artifact import Golden, write
 from lstm_serve.model.model import INPUT, Model, Node, Source
 
@@ -147,7 +147,7 @@ def inputs(made: Model) -> Any:
     return x.astype(made.input_dtype)
 
 
-@pytest.mark.parametrize("to", [name for name in TARGETS if name != "keras"])
+@pytest.mark.parametrize("to", EACH_TARGET[1:])
 @pytest.mark.parametrize("made", [models, activations])
 def test_as_the_engine(to: str, made: Any, tmp_path: Path) -> None:
     aim = target(to)

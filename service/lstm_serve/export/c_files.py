@@ -1,7 +1,7 @@
 """The files around an exported model in C: m.h, m.c, m_golden.c, a Makefile, and what a Cortex-M needs to start."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,8 @@ from lstm_serve.export.operation import Value
 from lstm_serve.model.model import INPUT, Model
 
 if TYPE_CHECKING:
-    from lstm_serve.export.c_source import Emit, Source
+    from lstm_serve.export.c_source import Emit
+    from lstm_serve.export.c_writer import Source
 
 HEADER = """\
 /*
@@ -176,12 +177,11 @@ SECTIONS
 
 
 def build(
-    model: Model, golden: Golden, steps: Sequence[int] | None, new: Callable[[], "Source"], emit: "Emit"
+    model: Model, golden: Golden, steps: Sequence[int] | None, source: "Source", emit: "Emit"
 ) -> dict[str, bytes]:
     """All the files. `steps` are the nodes that `m_step` computes, None for a model written as a whole."""
     ids = isinstance(model.nodes[0].operation, Embedding)
     kind = "int" if ids else "float"
-    source = new()
     features = 1 if ids or not model.input_shape else model.input_shape[-1] or 1
     last = len(model.nodes) - 1
     if steps is None:

@@ -10,104 +10,22 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
-from lstm_serve.explain.describe.registry import class_of
 from lstm_serve.export import c_files
-from lstm_serve.export.artifact import Golden, Numbers, plain
-from lstm_serve.export.c_functions import ACTIVATIONS, FUNCTIONS, NEEDS
-from lstm_serve.export.operation import Support, Target, Value, activation_of, refuse, writer_of
-from lstm_serve.model.model import INPUT, Model
-
-TITLE = "C99"
-
-
-@dataclass
-class Source:
-    """What is written: constants and functions of the file, and the lines of the function being written.
-
-    `state` is what `m_step` keeps, a size by its name; None in a function that keeps nothing. `ram` counts the bytes
-    that a function has on the stack, `adds` the multiplications with an addition.
-    """
-
-    constants: list[str] = field(default_factory=list)
-    functions: dict[str, str] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
-    state: dict[str, int] | None = None
-    count: int = 0
-    flash: int = 0
-    ram: int = 0
-    adds: int = 0
-
-    def write(self, op: Operation, xs: Sequence[Value]) -> Value:
-        """An operation, under a comment that says which."""
-        self.lines.append(f"/* {class_of(op)} {plain(op.name)} */")
-        written: Value = writer_of(TITLE, TABLE, op)(self, op, xs)
-        return written
-
-    def name(self, prefix: str) -> str:
-        """A name that nothing else has."""
-        self.count += 1
-        return f"{prefix}{self.count}"
-
-    def array(self, size: int, kind: str = "float") -> str:
-        """An array on the stack."""
-        name = self.name("m" if kind != "float" else "y")
-        self.lines.append(f"{kind} {name}[{size}];")
-        self.ram += size * (4 if kind == "float" else 1)
-        return name
-
-    def constant(self, array: Numbers | None, kind: str = "float") -> str:
-        """An array in flash, or NULL."""
-        if array is None:
-            return "NULL"
-        name = self.name("w")
-        suffix = "f" if kind == "float" else ""
-        numbers = [f"{number!s}{suffix}" for number in np.asarray(array).ravel()]
-        lines = [", ".join(numbers[k : k + 8]) for k in range(0, len(numbers), 8)]
-        body = ",\n    ".join(lines)
-        self.constants.append(f"static const {kind} {name}[{len(numbers)}] = {{\n    {body}}};\n")
-        self.flash += len(numbers) * (8 if kind == "double" else 4)
-        return name
-
-    def call(self, function: str, *arguments: object) -> None:
-        """A line that calls a function, which is then written."""
-        for name in (*NEEDS.get(function, ()), function):
-            self.functions.setdefault(name, FUNCTIONS[name].strip())
-        self.lines.append(f"{function}({', '.join(map(str, arguments))});")
-
-    def activation(self, op: Operation, activation: Activation) -> str:
-        """The name of an activation's function."""
-        parameters = dict(activation.parameters)
-        code = activation_of(TITLE, ACTIVATIONS, op, activation)
-        if activation.kind == "general_relu" and math.isinf(parameters["max_value"]):
-            code = "x < {threshold} ? {negative_slope} * (x - {threshold}) : x"
-        code = code.format(**{name: f"({np.float32(number)!s}f)" for name, number in parameters.items()})
-        for helper in ("clip", "softplus"):
-            if f"{helper}(" in code:
-                self.functions.setdefault(helper, FUNCTIONS[helper].strip())
-        if "\n" not in code:
-            code = (
-                f"\n    for (int k = 0; k < n; ++k) {{\n        const float x = v[k];\n        v[k] = {code};\n    }}\n"
-            )
-            argument = "v"
-        else:
-            argument = "x"
-        name, number = f"{activation.kind}_of", 2
-        while True:
-            made = f"static void {name}(int n, float *{argument})\n{{{code}}}"
-            if self.functions.setdefault(name, made) == made:
-                return name
-            name, number = f"{activation.kind}_of_{number}", number + 1
+from lstm_serve.export.artifact import Golden, Numbers
+from lstm_serve.export.c_functions import ACTIVATIONS
+from lstm_serve.export.c_streaming import streamed
+from lstm_serve.export.c_writer import TITLE, Source
+from lstm_serve.export.operation import Support, Target, Value, refuse, writer_of
+from lstm_serve.model.model import Model
 
 
 def _sizes(op: Operation, xs: Sequence[Value]) -> tuple[int, int, int]:
@@ -429,64 +347,6 @@ TABLE: dict[type, Support] = {
     wrappers.TimeDistributed: Support(_time_distributed),
 }
 
-EACH_ROW = (
-    pointwise.Identity,
-    pointwise.Dense,
-    pointwise.Activate,
-    pointwise.LayerNormalization,
-    pointwise.Scaling,
-    temporal.Masking,
-    temporal.Embedding,
-    wrappers.TimeDistributed,
-)
-
-
-def _is_causal(op: Operation) -> bool:
-    """Whether an operation on a sequence gives each step's output at that step, or is a state after the last."""
-    if isinstance(op, Recurrent):
-        return not op.go_backwards and (op.return_sequences or not op.zero_output_for_mask)
-    if isinstance(op, wrappers.Stacked):
-        return all(map(_is_causal, op.layers))
-    if isinstance(op, merging.Concatenate):
-        return op.axis > 1
-    arrays: list[Array] = []
-    if isinstance(op, pointwise.PReLU):
-        arrays = [op.alpha]
-    elif isinstance(op, pointwise.Normalization | pointwise.BatchNormalization):
-        arrays = [op.mean]
-    elif not isinstance(op, (*EACH_ROW, merging.Merge, pointwise.Rescaling)):
-        return False
-    return all(array.ndim < 2 or math.prod(array.shape[:-1]) == 1 for array in arrays)
-
-
-@dataclass
-class Streamed:
-    """A model taken apart: the nodes that a step computes, by number, and where the rest begins."""
-
-    steps: list[int]
-    rest: list[int]
-
-
-def streamed(model: Model) -> Streamed | None:
-    """The model as steps and what follows them; None where an operation looks ahead or at the whole sequence."""
-    id_rows = isinstance(model.nodes[0].operation, temporal.Embedding)
-    if len(model.input_shape) != (1 if id_rows else 2):
-        return None
-    sequences, steps, rest = {INPUT}, [], []
-    for k, node in enumerate(model.nodes):
-        from_steps = {source.node in sequences for source in node.inputs}
-        if from_steps == {False}:
-            rest.append(k)
-            continue
-        if from_steps != {True} or not _is_causal(node.operation):
-            return None
-        steps.append(k)
-        if not isinstance(node.operation, Recurrent | wrappers.Stacked) or node.operation.return_sequences:
-            sequences.add(k)
-    last = len(model.nodes) - 1
-    # A sequence is seen by the steps alone; the last one may be the answer, a step's at a time.
-    return Streamed(steps, rest) if last in rest or last in steps else None
-
 
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The header, the source, the golden predictions, and how to build them."""
@@ -496,7 +356,12 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
             f"{TITLE} needs to know the number of time steps, as this model looks at all of them at once: say it in "
             'its card, as "timesteps"'
         )
-    return c_files.build(model, golden, apart.steps if apart else None, Source, _emit)
+    return c_files.build(model, golden, apart.steps if apart else None, Source(_write), _emit)
+
+
+def _write(source: Source, op: Operation, xs: Sequence[Value]) -> Value:
+    written: Value = writer_of(TITLE, TABLE, op)(source, op, xs)
+    return written
 
 
 Emit = Callable[[Source, Model, Sequence[int], dict[int, Value]], None]

@@ -1,0 +1,96 @@
+"""The C source being written: its constants, the functions that it calls, the lines of the function at hand."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lstm_serve.engine.activations import Activation
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.explain.describe.registry import class_of
+from lstm_serve.export.artifact import Numbers, plain
+from lstm_serve.export.c_functions import ACTIVATIONS, FUNCTIONS, NEEDS
+from lstm_serve.export.operation import Value, activation_of
+
+TITLE = "C99"
+
+
+@dataclass
+class Source:
+    """What is written: constants and functions of the file, and the lines of the function being written.
+
+    `state` is what `m_step` keeps, a size by its name; None in a function that keeps nothing. `ram` counts the bytes
+    that a function has on the stack, `adds` the multiplications with an addition.
+    """
+
+    write_operation: Callable[["Source", Operation, Sequence[Value]], Value]
+    constants: list[str] = field(default_factory=list)
+    functions: dict[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    state: dict[str, int] | None = None
+    count: int = 0
+    flash: int = 0
+    ram: int = 0
+    adds: int = 0
+
+    def write(self, op: Operation, xs: Sequence[Value]) -> Value:
+        """An operation, under a comment that says which."""
+        self.lines.append(f"/* {class_of(op)} {plain(op.name)} */")
+        written: Value = self.write_operation(self, op, xs)
+        return written
+
+    def name(self, prefix: str) -> str:
+        """A name that nothing else has."""
+        self.count += 1
+        return f"{prefix}{self.count}"
+
+    def array(self, size: int, kind: str = "float") -> str:
+        """An array on the stack."""
+        name = self.name("m" if kind != "float" else "y")
+        self.lines.append(f"{kind} {name}[{size}];")
+        self.ram += size * (4 if kind == "float" else 1)
+        return name
+
+    def constant(self, array: Numbers | None, kind: str = "float") -> str:
+        """An array in flash, or NULL."""
+        if array is None:
+            return "NULL"
+        name = self.name("w")
+        suffix = "f" if kind == "float" else ""
+        numbers = [f"{number!s}{suffix}" for number in np.asarray(array).ravel()]
+        lines = [", ".join(numbers[k : k + 8]) for k in range(0, len(numbers), 8)]
+        body = ",\n    ".join(lines)
+        self.constants.append(f"static const {kind} {name}[{len(numbers)}] = {{\n    {body}}};\n")
+        self.flash += len(numbers) * (8 if kind == "double" else 4)
+        return name
+
+    def call(self, function: str, *arguments: object) -> None:
+        """A line that calls a function, which is then written."""
+        for name in (*NEEDS.get(function, ()), function):
+            self.functions.setdefault(name, FUNCTIONS[name].strip())
+        self.lines.append(f"{function}({', '.join(map(str, arguments))});")
+
+    def activation(self, op: Operation, activation: Activation) -> str:
+        """The name of an activation's function."""
+        parameters = dict(activation.parameters)
+        code = activation_of(TITLE, ACTIVATIONS, op, activation)
+        if activation.kind == "general_relu" and math.isinf(parameters["max_value"]):
+            code = "x < {threshold} ? {negative_slope} * (x - {threshold}) : x"
+        code = code.format(**{name: f"({np.float32(number)!s}f)" for name, number in parameters.items()})
+        for helper in ("clip", "softplus"):
+            if f"{helper}(" in code:
+                self.functions.setdefault(helper, FUNCTIONS[helper].strip())
+        if "\n" not in code:
+            code = (
+                f"\n    for (int k = 0; k < n; ++k) {{\n        const float x = v[k];\n        v[k] = {code};\n    }}\n"
+            )
+            argument = "v"
+        else:
+            argument = "x"
+        name, number = f"{activation.kind}_of", 2
+        while True:
+            made = f"static void {name}(int n, float *{argument})\n{{{code}}}"
+            if self.functions.setdefault(name, made) == made:
+                return name
+            name, number = f"{activation.kind}_of_{number}", number + 1

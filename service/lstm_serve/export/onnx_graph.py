@@ -1,0 +1,130 @@
+"""The graph being written, and the activations, as operators and as the recurrent operators call them."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.export.artifact import Numbers
+from lstm_serve.export.operation import Value
+
+TITLE = "ONNX"
+
+
+@dataclass
+class Graph:
+    """The operators and constants as they come."""
+
+    write_operation: Callable[["Graph", Operation, Sequence[Value]], Value]
+    helper: Any
+    from_array: Callable[[Numbers, str], Any]
+    nodes: list[Any] = field(default_factory=list)
+    constants: list[Any] = field(default_factory=list)
+    count: int = 0
+
+    def write(self, op: Operation, xs: Sequence[Value]) -> Value:
+        """An operation's operators."""
+        written: Value = self.write_operation(self, op, xs)
+        return written
+
+    def name(self) -> str:
+        """A name that nothing else has."""
+        self.count += 1
+        return f"v{self.count}"
+
+    def constant(self, array: Numbers | float, dtype: type = np.float32) -> str:
+        """A tensor that is always the same."""
+        name = self.name()
+        self.constants.append(self.from_array(np.array(array, dtype, order="C"), name))
+        return name
+
+    def integers(self, *numbers: int) -> str:
+        """A tensor of these."""
+        return self.constant(np.array(numbers), np.int64)
+
+    def add(self, operator: str, *inputs: str, **attributes: object) -> str:
+        """An operator, and the name of its first output."""
+        name = self.name()
+        self.nodes.append(self.helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def result(self, op: Operation, xs: Sequence[Value], name: str, mask: str | None = None) -> Value:
+        """An operation's output."""
+        return Value(name, op.output_shapes([x.shape for x in xs])[0], mask)
+
+
+Write = Callable[[Graph, str, dict[str, float]], str]
+
+
+def _plain(operator: str, **attributes: float) -> Write:
+    return lambda g, x, _: g.add(operator, x, **attributes)
+
+
+def _clip(low: float, high: float) -> Write:
+    return lambda g, x, _: g.add("Clip", x, g.constant(low), g.constant(high))
+
+
+def times(g: Graph, x: str, y: str) -> str:
+    """The product, element by element."""
+    return g.add("Mul", x, y)
+
+
+def _general_relu(g: Graph, x: str, p: dict[str, float]) -> str:
+    leak = times(g, g.add("Sub", x, g.constant(p["threshold"])), g.constant(p["negative_slope"]))
+    top = x if math.isinf(p["max_value"]) else g.add("Min", x, g.constant(p["max_value"]))
+    return g.add("Where", g.add("Less", x, g.constant(p["threshold"])), leak, top)
+
+
+def _gelu(g: Graph, x: str, _: dict[str, float]) -> str:
+    erf = g.add("Erf", times(g, x, g.constant(math.sqrt(0.5))))
+    return times(g, times(g, x, g.add("Add", erf, g.constant(1))), g.constant(0.5))
+
+
+def _log_sigmoid(g: Graph, x: str, _: dict[str, float]) -> str:
+    return g.add("Neg", g.add("Softplus", g.add("Neg", x)))
+
+
+ACTIVATIONS: dict[str, Write] = {
+    "linear": lambda g, x, _: x,
+    "tanh": _plain("Tanh"),
+    "sigmoid": _plain("Sigmoid"),
+    "relu": _plain("Relu"),
+    "softmax": _plain("Softmax", axis=-1),
+    "silu": lambda g, x, _: times(g, x, g.add("Sigmoid", x)),
+    "hard_silu": lambda g, x, _: times(g, x, g.add("HardSigmoid", x, alpha=1 / 6, beta=0.5)),
+    "elu": lambda g, x, p: g.add("Elu", x, alpha=p["alpha"]),
+    "celu": lambda g, x, p: g.add("Celu", x, alpha=p["alpha"]),
+    "leaky_relu": lambda g, x, p: g.add("LeakyRelu", x, alpha=p["negative_slope"]),
+    "general_relu": _general_relu,
+    "relu6": _clip(0, 6),
+    "selu": _plain("Selu", alpha=1.67326324, gamma=1.05070098),
+    "softplus": _plain("Softplus"),
+    "softsign": _plain("Softsign"),
+    "exponential": _plain("Exp"),
+    "gelu": _gelu,
+    "mish": lambda g, x, _: times(g, x, g.add("Tanh", g.add("Softplus", x))),
+    "hard_tanh": _clip(-1, 1),
+    "tanh_shrink": lambda g, x, _: g.add("Sub", x, g.add("Tanh", x)),
+    "log_sigmoid": _log_sigmoid,
+    "log_softmax": _plain("LogSoftmax", axis=-1),
+    "hard_sigmoid_keras_2": _plain("HardSigmoid", alpha=0.2, beta=0.5),
+    "hard_sigmoid_keras_3": _plain("HardSigmoid", alpha=1 / 6, beta=0.5),
+}
+
+# What the recurrent operators call an activation, with its alpha and beta.
+FUSED: dict[str, Callable[[dict[str, float]], tuple[str, float, float]]] = {
+    "linear": lambda p: ("Affine", 1, 0),
+    "tanh": lambda p: ("Tanh", 0, 0),
+    "sigmoid": lambda p: ("Sigmoid", 0, 0),
+    "relu": lambda p: ("Relu", 0, 0),
+    "softsign": lambda p: ("Softsign", 0, 0),
+    "softplus": lambda p: ("Softplus", 0, 0),
+    "elu": lambda p: ("Elu", p["alpha"], 0),
+    "leaky_relu": lambda p: ("LeakyRelu", p["negative_slope"], 0),
+    "hard_sigmoid_keras_2": lambda p: ("HardSigmoid", 0.2, 0.5),
+    "hard_sigmoid_keras_3": lambda p: ("HardSigmoid", 1 / 6, 0.5),
+}
+TAKES = {"Affine": 2, "Elu": 1, "LeakyRelu": 1, "HardSigmoid": 2}  # of alpha and beta

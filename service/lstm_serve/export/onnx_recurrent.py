@@ -1,0 +1,177 @@
+"""Recurrent layers in ONNX: the fused operators LSTM, GRU and RNN.
+
+They can leave out steps at the end of a sequence alone, by `sequence_lens`. A masked step changes no state, so the
+steps that count are gathered in front first: the state after them is the same, and the outputs are put back.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lstm_serve.engine.operations import recurrent, wrappers
+from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.engine.types import Array
+from lstm_serve.export.onnx_graph import FUSED, TAKES, TITLE, Graph, times
+from lstm_serve.export.operation import Value, refuse
+
+
+def _blocks(array: Array, op: Recurrent) -> Array:
+    """(k, gates units) to (gates units, k), the gates in the order of ONNX: an LSTM's i, o, f, c; a GRU's z, r, h."""
+    if isinstance(op, recurrent.LSTM):
+        i, f, c, o = np.split(array, 4, axis=-1)
+        array = np.concatenate([i, o, f, c], axis=-1)
+    return array.T
+
+
+def _biases(op: Recurrent, columns: int) -> Array:
+    """The input's and the recurrent bias, one after the other."""
+    both = np.zeros((2, columns), np.float32)
+    if op.bias is not None:
+        both[: op.bias.ndim] = op.bias.reshape(-1, columns)
+    return np.concatenate([_blocks(bias, op) for bias in both])
+
+
+def _functions(op: Recurrent) -> dict[str, Any]:
+    """The activations of a direction, as attributes."""
+    used = [op.activation]
+    if isinstance(op, recurrent.LSTM):
+        used = [op.recurrent_activation, op.activation, op.activation]
+    elif isinstance(op, recurrent.GRU):
+        used = [op.recurrent_activation, op.activation]
+    found = []
+    for activation in used:
+        if activation.kind not in FUSED:
+            refuse(TITLE, op, f"ONNX's recurrent operators do not have its activation {activation.kind}")
+        found.append(FUSED[activation.kind](dict(activation.parameters)))
+    # Numbers are given in order to the functions that take any.
+    return {
+        "activations": [name for name, _, _ in found],
+        "activation_alpha": [float(alpha) for name, alpha, _ in found if TAKES.get(name, 0) >= 1],
+        "activation_beta": [float(beta) for name, _, beta in found if TAKES.get(name, 0) >= 2],
+    }
+
+
+def _fused(g: Graph, directions: Sequence[Recurrent], x: str, direction: str, lens: str = "") -> tuple[str, str]:
+    """The operator over x (T, n, features): every h (T, directions, n, units), and the last (directions, n, units)."""
+    first = directions[0]
+    arrays = [
+        np.stack([_blocks(op.kernel, op) for op in directions]),
+        np.stack([_blocks(op.recurrent_kernel, op) for op in directions]),
+        np.stack([_biases(op, op.kernel.shape[1]) for op in directions]),
+    ]
+    attributes: dict[str, Any] = {"hidden_size": first.units, "direction": direction}
+    for op in directions:
+        for key, listed in _functions(op).items():
+            attributes[key] = [*attributes.get(key, []), *listed]
+    if isinstance(first, recurrent.GRU):
+        attributes["linear_before_reset"] = int(first.reset_after)
+    operator = {recurrent.LSTM: "LSTM", recurrent.GRU: "GRU", recurrent.SimpleRNN: "RNN"}[type(first)]
+    attributes = {key: value for key, value in attributes.items() if value != []}
+    every, last = g.name(), g.name()
+    inputs = [x, *map(g.constant, arrays), *([lens] if lens else [])]
+    g.nodes.append(g.helper.make_node(operator, inputs, [every, last], **attributes))
+    return every, last
+
+
+def _reversed(g: Graph, x: str, axis: int = 1) -> str:
+    ends = (-1, np.iinfo(np.int64).min)
+    bounds = [g.integers(number) for number in (*ends, axis, -1)]
+    return g.add("Slice", x, *bounds)
+
+
+def write_recurrent(g: Graph, op: Recurrent, xs: Sequence[Value]) -> Value:
+    """A layer of one cell, in one direction."""
+    x = xs[0]
+    if x.mask is not None:
+        return _masked(g, op, x)
+    steps = g.add("Transpose", x.name, perm=[1, 0, 2])
+    every, last = _fused(g, [op], steps, "reverse" if op.go_backwards else "forward")
+    if not op.return_sequences:
+        return g.result(op, xs, g.add("Squeeze", last, g.integers(0)))
+    y = g.add("Transpose", g.add("Squeeze", every, g.integers(1)), perm=[1, 0, 2])
+    # Keras leaves the order in which the steps were taken, ONNX does not.
+    return g.result(op, xs, _reversed(g, y) if op.go_backwards else y)
+
+
+def _masked(g: Graph, op: Recurrent, x: Value) -> Value:
+    """The steps that count, gathered in front, and the outputs put back."""
+    mask, steps = str(x.mask), x.name
+    if op.go_backwards:
+        bits = g.add("Cast", mask, to=7)
+        mask, steps = g.add("Cast", _reversed(g, bits), to=9), _reversed(g, steps)
+    bits = g.add("Cast", mask, to=7)
+    counts = g.add("CumSum", bits, g.constant(np.array(1), np.int64))  # (n, T), of the steps up to each that count
+    length = g.add("ReduceSum", bits, g.integers(1), keepdims=1)
+    some = g.add("Cast", g.add("Greater", length, g.integers(0)), to=1)  # (n, 1), 0. where no step counts
+    # The place of each step in a stable order, those that count first.
+    total = g.add("Gather", g.add("Shape", mask), g.integers(1))
+    numbers = g.add(
+        "CumSum", g.add("Add", times(g, bits, g.integers(0)), g.integers(1)), g.constant(np.array(1), np.int64)
+    )
+    key = g.add("Where", mask, numbers, g.add("Add", numbers, total))
+    order = g.name()
+    unused = g.name()
+    g.nodes.append(g.helper.make_node("TopK", [key, total], [unused, order], axis=1, largest=0, sorted=1))
+    gathered = _take(g, steps, order, len(op.kernel))
+    lens = g.add("Cast", g.add("Squeeze", g.add("Max", length, g.integers(1)), g.integers(1)), to=6)
+    every, last = _fused(g, [op], g.add("Transpose", gathered, perm=[1, 0, 2]), "forward", lens)
+    if not op.return_sequences:
+        y = times(g, g.add("Squeeze", last, g.integers(0)), some)
+        if op.zero_output_for_mask:
+            y = times(g, y, g.add("Cast", g.add("Slice", bits, *map(g.integers, (-1, 2**31, 1))), to=1))
+        return Value(y, (op.units,))
+    y = g.add("Transpose", g.add("Squeeze", every, g.integers(1)), perm=[1, 0, 2])
+    # At each step, the output of the last step that counted; 0 before the first.
+    held = _take(g, y, g.add("Max", g.add("Sub", counts, g.integers(1)), g.integers(0)), op.units)
+    kept = bits if op.zero_output_for_mask else g.add("Greater", counts, g.integers(0))
+    y = times(g, held, g.add("Unsqueeze", g.add("Cast", kept, to=1), g.integers(2)))
+    return Value(y, (x.shape[0], op.units), x.mask)
+
+
+def _take(g: Graph, x: str, places: str, width: int) -> str:
+    """x (n, T, width) at places (n, T)."""
+    index = g.add("Tile", g.add("Unsqueeze", places, g.integers(2)), g.integers(1, 1, width))
+    return g.add("GatherElements", x, index, axis=1)
+
+
+def write_stacked(g: Graph, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
+    """One operator after another."""
+    x = xs[0]
+    for layer in op.layers:
+        mask = x.mask
+        y = g.write(layer, [x])
+        if layer.go_backwards and mask is not None:
+            mask = g.add("Cast", _reversed(g, g.add("Cast", mask, to=7)), to=9)
+        x = y._replace(mask=mask)
+    return x._replace(mask=xs[0].mask if op.return_sequences else None)
+
+
+def write_bidirectional(g: Graph, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
+    """One operator for both directions where they fit together and nothing is masked, or else one for each."""
+    forward, backward = op.forward, op.backward
+    sequences = forward.return_sequences
+    if xs[0].mask is None and _fit(forward, backward):
+        steps = g.add("Transpose", xs[0].name, perm=[1, 0, 2])
+        every, last = _fused(g, [forward, backward], steps, "bidirectional")  # type: ignore[list-item] # they are cells
+        both, axis = (every, 1) if sequences else (last, 0)
+        halves = [g.add("Gather", both, g.constant(np.array(k), np.int64), axis=axis) for k in (0, 1)]
+        if sequences:
+            halves = [g.add("Transpose", half, perm=[1, 0, 2]) for half in halves]
+        mask = None
+    else:
+        there, back = g.write(forward, xs), g.write(backward, xs)
+        halves = [there.name, _reversed(g, back.name) if sequences else back.name]
+        mask = there.mask
+    if op.merge_mode == "concat":
+        return g.result(op, xs, g.add("Concat", *halves, axis=-1), mask)
+    y = g.add("Mul" if op.merge_mode == "mul" else "Add", *halves)
+    return g.result(op, xs, g.add("Div", y, g.constant(2)) if op.merge_mode == "ave" else y, mask)
+
+
+def _fit(forward: Recurrent | wrappers.Stacked, backward: Recurrent | wrappers.Stacked) -> bool:
+    """Whether one operator can be both directions."""
+    if isinstance(forward, wrappers.Stacked) or isinstance(backward, wrappers.Stacked) or forward.go_backwards:
+        return False
+    same_class = type(forward) is type(backward) and forward.units == backward.units
+    return same_class and getattr(forward, "reset_after", None) == getattr(backward, "reset_after", None)
