@@ -97,6 +97,11 @@ def models() -> Iterator[tuple[str, Model]]:
         yield f"Pooling1D {average} {padding}", model([pooling], (7, 3))
     rows: list[Operation] = [dense(3, 4), temporal.RepeatVector(name="r", n=3), simple_rnn(4, 2, return_sequences=True)]
     yield "RepeatVector", model(rows, (3,))
+    pooled = temporal.GlobalPooling1D(name="g", average=True, keepdims=True)
+    squeezed = merging.Merge(name="m", join=np.multiply, mean=False, mask_rule=merging.MaskRule.ANY)
+    taken = (Node(lstm(3, 4, return_sequences=True), (Source(INPUT),)), Node(pooled, (Source(0),)))
+    made = model([pooled], (6, 3))
+    yield "Merge of two shapes", replace(made, nodes=(*taken, Node(squeezed, (Source(0), Source(1)))))
     ids = temporal.Embedding(name="e", embeddings=numbers(9, 4), mask_zero=True)
     yield "Embedding", model([ids, lstm(4, 3)], (6,))
     for join, mean in ((np.add, True), (np.subtract, False), (np.multiply, False), (np.maximum, False)):

@@ -130,8 +130,7 @@ def _merge(s: Source, op: merging.Merge, xs: Sequence[Value]) -> Value:
     newer = op.mask_rule is merging.MaskRule.ANY
     if newer and masks and op.join in {np.multiply, np.maximum, np.minimum}:
         refuse(TITLE, op, "its inputs are masked, and this Keras leaves masked steps out of it")
-    if len({x.shape for x in xs}) > 1:
-        refuse(TITLE, op, "its inputs are of different shapes")
+    xs = _of_one_shape(s, op, xs)
     joined = bool(masks) and (len(masks) == len(xs) or not newer)
     mask = _joined(s, op.mask_rule, masks, _sizes(op, xs)[0]) if joined else None
     y = _result(s, op, xs, mask)
@@ -141,6 +140,22 @@ def _merge(s: Source, op: merging.Merge, xs: Sequence[Value]) -> Value:
     s.lines += [f"    v = {JOINS[op.join].format(a='v', b=f'{x.name}[k]')};" for x in xs[1:]]
     s.lines += [f"    {y.name}[k] = v{f' / {len(xs)}.0f' if op.mean else ''};", "}"]
     return y
+
+
+def _of_one_shape(s: Source, op: merging.Merge, xs: Sequence[Value]) -> list[Value]:
+    """The inputs, those that are smaller repeated to the output's shape."""
+    (shape,) = op.output_shapes([x.shape for x in xs])
+    sizes, spread = [size or 1 for size in shape], []
+    for x in xs:
+        if x.shape == shape:
+            spread.append(x)
+            continue
+        own = [size or 1 for size in x.shape]
+        places = np.broadcast_to(np.arange(math.prod(own)).reshape(own), sizes)
+        y = s.array(places.size)
+        s.call("gather", places.size, s.constant(places, "int"), x.name, y)
+        spread.append(Value(y, shape, x.mask))
+    return spread
 
 
 def _joined(s: Source, rule: merging.MaskRule, masks: Sequence[str | None], steps: int) -> str | None:
@@ -327,9 +342,7 @@ TABLE: dict[type, Support] = {
     pointwise.BatchNormalization: Support(_batch_normalization),
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling, "in double, from an input of float"),
-    merging.Merge: Support(
-        _merge, "inputs of one shape; no product, maximum or minimum of masked ones of Keras 3.4 on"
-    ),
+    merging.Merge: Support(_merge, "no product, maximum or minimum of masked inputs of Keras 3.4 on"),
     merging.Concatenate: Support(_concatenate, "not of masked sequences one after the other"),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),

@@ -163,6 +163,11 @@ function merge(xs, join, count) {
   return { d, s: xs[0].s };
 }
 """,
+    "gather": """
+function gather(x, from, s) {
+  return { d: Float64Array.from(from, (k) => x.d[k]), s };
+}
+""",
     "joinMasks": """
 function joinMasks(masks, all) {
   const steps = masks.find((mask) => mask).length;

@@ -153,11 +153,26 @@ def _merge(p: _Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
     newer = op.mask_rule is merging.MaskRule.ANY
     if newer and masks and op.join in {np.multiply, np.maximum, np.minimum}:
         refuse(TITLE, op, "its inputs are masked, and this Keras leaves masked steps out of it")
-    if len({x.shape for x in xs}) > 1:
-        refuse(TITLE, op, "its inputs are of different shapes")
+    xs = _of_one_shape(p, op, xs)
     mask = _joined(p, op.mask_rule, masks) if masks and (len(masks) == len(xs) or not newer) else None
     listed = ", ".join(x.name for x in xs)
     return p.let(op, xs, "merge", f"[{listed}]", f"(a, b) => {JOINS[op.join]}", len(xs) if op.mean else 1, mask=mask)
+
+
+def _of_one_shape(p: _Program, op: merging.Merge, xs: Sequence[Value]) -> list[Value]:
+    """The inputs, those that are smaller repeated to the output's shape."""
+    (shape,) = op.output_shapes([x.shape for x in xs])
+    if any(x.shape != shape for x in xs) and any(None in x.shape for x in xs):
+        refuse(TITLE, op, "its inputs are of different shapes, and their number of time steps is not known")
+    spread = []
+    for x in xs:
+        own = [size or 1 for size in x.shape]
+        places = np.broadcast_to(np.arange(np.prod(own)).reshape(own), [size or 1 for size in shape])
+        same = x.shape == shape
+        spread.append(
+            x if same else Value(p.call("gather", x.name, places.ravel().tolist(), list(shape)), shape, x.mask)
+        )
+    return spread
 
 
 def _joined(p: _Program, rule: merging.MaskRule, masks: Sequence[str | None]) -> str:
@@ -273,9 +288,7 @@ TABLE: dict[type, Support] = {
     pointwise.BatchNormalization: Support(_batch_normalization),
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling),
-    merging.Merge: Support(
-        _merge, "inputs of one shape; no product, maximum or minimum of masked ones of Keras 3.4 on"
-    ),
+    merging.Merge: Support(_merge, "no product, maximum or minimum of masked inputs of Keras 3.4 on"),
     merging.Concatenate: Support(_concatenate, "not of masked sequences one after the other"),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),
