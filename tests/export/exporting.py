@@ -56,7 +56,7 @@ def written(to: str, folder: Path) -> Iterator[tuple[str, Path, Golden]]:
 def difference(y: object, golden: Golden) -> float:
     """The largest, relative above 1."""
     assert not isinstance(y, str), y
-    return float((np.abs(np.reshape(np.asarray(y), golden.y.shape) - golden.y) / np.maximum(1, np.abs(golden.y))).max())
+    return golden.worst(np.asarray(y))
 
 
 def run(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, model: "Model") -> int:
     if path.exists() and path.samefile(source):
         raise SettingsError(f"{str(path)[:200]} is the model itself; name another with -o")
     check_free(path, folder=aim.is_folder, force=arguments.force)
-    golden = read_golden(source)
+    golden = read_golden(source, model)
     checked = export.export(model, arguments.to, path, golden=golden, force=arguments.force, check=arguments.check)
     sys.stdout.write(f"wrote {path} for {aim.title}\n")
     if checked is not None and checked.not_run is not None:

@@ -73,8 +73,7 @@ def _checked(aim: Target, files: dict[str, bytes], model: Model, golden: Golden)
         y = aim.run(path, golden.x)
     if isinstance(y, str):
         return Checked(0, np.nan, y)
-    y = y.reshape(golden.y.shape)
-    worst = float((np.abs(y - golden.y) / np.maximum(1, np.abs(golden.y))).max())
+    worst = golden.worst(y)
     if not worst <= model.origin.tolerance:
         raise WrongNumbers(
             f"{aim.title} gives other answers than expected, by up to {worst:.2g}, where "

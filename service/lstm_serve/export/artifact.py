@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve import __version__
-from lstm_serve.engine.operations.pointwise import Normalization, Scaling
+from lstm_serve.engine.operations.pointwise import Normalization, Scaling, Unscaling
 from lstm_serve.engine.operations.temporal import Embedding, Masking
-from lstm_serve.errors import SettingsError, UnreadableFile
-from lstm_serve.formats.folder import opened
-from lstm_serve.formats.npy import read_npz
+from lstm_serve.engine.types import Array
+from lstm_serve.errors import SettingsError
 from lstm_serve.loading.sidecars import golden as goldens
 from lstm_serve.model.model import Model
 
@@ -33,28 +32,46 @@ Numbers = npt.NDArray[Any]
 
 
 class Golden(NamedTuple):
-    """Inputs x (n, ...), the answers y expected, and in words whose they are."""
+    """Inputs x (n, ...), the answers y expected, and in words whose they are.
+
+    A difference is relative to an answer above `unit`, 1 or what the card multiplies by; it broadcasts against y.
+    """
 
     x: Numbers
     y: npt.NDArray[np.float32]
     whose: str
+    unit: npt.NDArray[np.float32] = np.ones(1, np.float32)
+
+    def worst(self, came: Array) -> float:
+        """The largest difference between these answers and those that came."""
+        differences = np.abs(came.reshape(self.y.shape) - self.y) / np.maximum(self.unit, np.abs(self.y))
+        return float(differences.max())
 
 
-def read_golden(path: Path) -> Golden | None:
-    """The golden predictions beside a model that `load_model` took; None where there are none."""
-    try:
-        with opened(goldens.path_of(path)) as file:
-            arrays = read_npz(file, only=goldens.NAMES)
-    except (FileNotFoundError, UnreadableFile):
+def read_golden(path: Path, model: Model) -> Golden | None:
+    """As many of the golden predictions beside a model as go along; None where there are none.
+
+    They are what Keras answered; what the card does after that is done to them.
+    """
+    found = goldens.read(path)
+    if found is None:
         return None
-    x, y = arrays.get("x", arrays.get("x0")), arrays.get("y", arrays.get("y0"))
-    return None if x is None or y is None else golden_of(x, y)
+    rows = max(1, MAX_GOLDEN_FLOATS // max(1, found[0][0].size))
+    x, y = (array[:rows] for array in found)
+    y = y.astype(np.float32)
+    whose = "Keras' own predictions"
+    for node in model.nodes[len(model.nodes) - model.added :]:
+        (y,), _ = node.operation([y], [None])
+        whose = f"{whose}, after the card's {node.operation.name}"
+    return Golden(x, y, whose, _unit(model))
 
 
-def golden_of(x: Numbers, y: Numbers) -> Golden:
-    """As many of Keras' predictions as go along."""
-    rows = max(1, MAX_GOLDEN_FLOATS // max(1, x[0].size))
-    return Golden(x[:rows], y[:rows].astype(np.float32), "Keras' own predictions")
+def _unit(model: Model) -> npt.NDArray[np.float32]:
+    unit = np.ones(1, np.float32)
+    for operation, _ in model.nodes:
+        if isinstance(operation, Unscaling):
+            unit = np.maximum(unit, np.abs(operation.scale)).astype(np.float32)
+    return unit
 
 
 def made_golden(model: Model) -> Golden:
@@ -80,7 +97,9 @@ def made_golden(model: Model) -> Golden:
     x = x.astype(model.input_dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         y = model.predict(x)
-    return Golden(x, y, "made for this model and answered by lstm-serve, for there are no predictions of Keras")
+    return Golden(
+        x, y, "made for this model and answered by lstm-serve, for there are no predictions of Keras", _unit(model)
+    )
 
 
 def npz(**arrays: npt.NDArray[np.generic]) -> bytes:

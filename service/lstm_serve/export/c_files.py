@@ -78,6 +78,8 @@ static const {kind} golden_x[{rows}][{size}] = {{
 static const float golden_y[{rows}][{width}] = {{
 {y}
 }};
+/* Above this a difference is relative. */
+static const float unit[{width}] = {{{unit}}};
 
 int main(int argc, char **argv)
 {{
@@ -88,7 +90,8 @@ int main(int argc, char **argv)
         {call}
         for (int u = 0; u < {width}; ++u) {{
             const float expected = golden_y[k][u];
-            const float difference = fabsf(out[u] - expected) / (fabsf(expected) > 1.0f ? fabsf(expected) : 1.0f);
+            const float size = fabsf(expected) > unit[u] ? fabsf(expected) : unit[u];
+            const float difference = fabsf(out[u] - expected) / size;
             if (!(difference <= worst)) worst = difference;
             if (argc > 1) printf("%.9g ", (double)out[u]);
         }}
@@ -310,6 +313,7 @@ def _golden(  # noqa: PLR0913 - what the text is filled with
         width=math.prod(golden.y.shape[1:]),
         x=_numbers(golden.x if ids else golden.x.astype(np.float32), "" if ids else "f"),
         y=_numbers(golden.y.astype(np.float32), "f"),
+        unit=", ".join(f"{number!s}f" for number in np.broadcast_to(golden.unit, golden.y.shape[1:]).ravel()),
         call=f"m_predict({x}{f', {timesteps}' if free else ''}, {out});",
     )
 

@@ -106,6 +106,14 @@ static void scaling(int n, int F, const float *x, const double *offset, const do
         for (int f = 0; f < F; ++f) y[k * F + f] = (float)(((double)x[k * F + f] - offset[f]) / scale[f]);
 }
 """,
+    "unscaling": """
+/* In double, as what was done to the targets before training is undone. */
+static void unscaling(int n, int F, const float *x, const double *offset, const double *scale, float *y)
+{
+    for (int k = 0; k < n; ++k)
+        for (int f = 0; f < F; ++f) y[k * F + f] = (float)((double)x[k * F + f] * scale[f] + offset[f]);
+}
+""",
     "dense": """
 static void dense(int n, int F, int U, const float *x, const float *w, const float *b, void (*act)(int, float *),
                   float *y)

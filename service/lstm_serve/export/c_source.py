@@ -16,29 +16,16 @@ import numpy as np
 
 from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.export import c_files
 from lstm_serve.export.artifact import Golden, Numbers
 from lstm_serve.export.c_functions import ACTIVATIONS
+from lstm_serve.export.c_recurrent import write_bidirectional, write_cell, write_stacked
 from lstm_serve.export.c_streaming import streamed
-from lstm_serve.export.c_writer import TITLE, Source
+from lstm_serve.export.c_writer import TITLE, Source, result, sizes
 from lstm_serve.export.operation import Support, Target, Value, refuse, writer_of
 from lstm_serve.model.model import Model
-
-
-def _sizes(op: Operation, xs: Sequence[Value]) -> tuple[int, int, int]:
-    """Of the first input, the sizes before the last and the last; and the output's size."""
-    shape = [size or 1 for size in xs[0].shape]
-    (output,) = op.output_shapes([x.shape for x in xs])
-    return math.prod(shape[:-1]), shape[-1] if shape else 1, math.prod(size or 1 for size in output)
-
-
-def _result(source: Source, op: Operation, xs: Sequence[Value], mask: str | None = None) -> Value:
-    """An array for the output."""
-    (output,) = op.output_shapes([x.shape for x in xs])
-    return Value(source.array(math.prod(size or 1 for size in output)), output, mask)
 
 
 def _identity(s: Source, op: Operation, xs: Sequence[Value]) -> Value:
@@ -46,8 +33,8 @@ def _identity(s: Source, op: Operation, xs: Sequence[Value]) -> Value:
 
 
 def _dense(s: Source, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
-    y = _result(s, op, xs, xs[0].mask)
-    n, features, _ = _sizes(op, xs)
+    y = result(s, op, xs, xs[0].mask)
+    n, features, _ = sizes(op, xs)
     arrays = s.constant(op.kernel), s.constant(op.bias)
     s.call("dense", n, features, op.kernel.shape[1], xs[0].name, *arrays, s.activation(op, op.activation), y.name)
     s.adds += n * op.kernel.size
@@ -55,8 +42,8 @@ def _dense(s: Source, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
 
 
 def _activate(s: Source, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
-    y = _result(s, op, xs, xs[0].mask)
-    s.call("activate", *_sizes(op, xs)[:2], xs[0].name, s.activation(op, op.activation), y.name)
+    y = result(s, op, xs, xs[0].mask)
+    s.call("activate", *sizes(op, xs)[:2], xs[0].name, s.activation(op, op.activation), y.name)
     return y
 
 
@@ -74,7 +61,7 @@ def _spread(arrays: Sequence[Numbers | None], shape: Shape) -> tuple[int, int, l
 
 
 def _affine(s: Source, op: Operation, xs: Sequence[Value], arrays: Sequence[Array | None], *, keeps: bool) -> Value:
-    y = _result(s, op, xs, xs[0].mask if keeps else None)
+    y = result(s, op, xs, xs[0].mask if keeps else None)
     n, features, spread = _spread(arrays, xs[0].shape)
     s.call("affine", n, features, xs[0].name, *map(s.constant, spread), y.name)
     return y
@@ -96,23 +83,31 @@ def _batch_normalization(s: Source, op: pointwise.BatchNormalization, xs: Sequen
 
 
 def _scaling(s: Source, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
-    y = _result(s, op, xs, xs[0].mask)
+    return _in_double(s, op, xs, "scaling")
+
+
+def _unscaling(s: Source, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
+    return _in_double(s, op, xs, "unscaling")
+
+
+def _in_double(s: Source, op: pointwise.Scaling | pointwise.Unscaling, xs: Sequence[Value], function: str) -> Value:
+    y = result(s, op, xs, xs[0].mask)
     n, features, (offset, scale) = _spread([op.offset, op.scale], xs[0].shape)
-    s.call("scaling", n, features, xs[0].name, s.constant(offset, "double"), s.constant(scale, "double"), y.name)
+    s.call(function, n, features, xs[0].name, s.constant(offset, "double"), s.constant(scale, "double"), y.name)
     return y
 
 
 def _prelu(s: Source, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
-    y = _result(s, op, xs, xs[0].mask)
+    y = result(s, op, xs, xs[0].mask)
     n, features, (alpha,) = _spread([op.alpha], xs[0].shape)
     s.call("prelu", n, features, xs[0].name, s.constant(alpha), y.name)
     return y
 
 
 def _layer_normalization(s: Source, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
-    y = _result(s, op, xs, xs[0].mask)
+    y = result(s, op, xs, xs[0].mask)
     arrays = s.constant(op.gamma), s.constant(op.beta), f"{np.float32(op.epsilon)!s}f"
-    s.call("standardize", *_sizes(op, xs)[:2], xs[0].name, *arrays, y.name)
+    s.call("standardize", *sizes(op, xs)[:2], xs[0].name, *arrays, y.name)
     return y
 
 
@@ -132,9 +127,9 @@ def _merge(s: Source, op: merging.Merge, xs: Sequence[Value]) -> Value:
         refuse(TITLE, op, "its inputs are masked, and this Keras leaves masked steps out of it")
     xs = _of_one_shape(s, op, xs)
     joined = bool(masks) and (len(masks) == len(xs) or not newer)
-    mask = _joined(s, op.mask_rule, masks, _sizes(op, xs)[0]) if joined else None
-    y = _result(s, op, xs, mask)
-    size = _sizes(op, xs)[2]
+    mask = _joined(s, op.mask_rule, masks, sizes(op, xs)[0]) if joined else None
+    y = result(s, op, xs, mask)
+    size = sizes(op, xs)[2]
     s.lines.append(f"for (int k = 0; k < {size}; ++k) {{")
     s.lines.append(f"    float v = {xs[0].name}[k];")
     s.lines += [f"    v = {JOINS[op.join].format(a='v', b=f'{x.name}[k]')};" for x in xs[1:]]
@@ -173,8 +168,8 @@ def _concatenate(s: Source, op: merging.Concatenate, xs: Sequence[Value]) -> Val
     masked = any(x.mask for x in xs)
     if masked and op.axis == 1 and len(xs[0].shape) > 1:
         refuse(TITLE, op, "it puts masked sequences one after the other")
-    mask = _joined(s, op.mask_rule, [x.mask for x in xs], _sizes(op, xs)[0]) if masked else None
-    y = _result(s, op, xs, mask)
+    mask = _joined(s, op.mask_rule, [x.mask for x in xs], sizes(op, xs)[0]) if masked else None
+    y = result(s, op, xs, mask)
     outer = math.prod(size or 1 for size in xs[0].shape[: op.axis - 1])
     widths = [math.prod(size or 1 for size in x.shape[op.axis - 1 :]) for x in xs]
     for k, (x, width) in enumerate(zip(xs, widths, strict=True)):
@@ -185,28 +180,28 @@ def _concatenate(s: Source, op: merging.Concatenate, xs: Sequence[Value]) -> Val
 def _embedding(s: Source, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
     n = math.prod(size or 1 for size in xs[0].shape)
     mask = s.array(n, "unsigned char") if op.mask_zero else None
-    y = _result(s, op, xs, mask)
+    y = result(s, op, xs, mask)
     s.call("embedding", n, op.embeddings.shape[1], xs[0].name, s.constant(op.embeddings), y.name, mask or "NULL")
     return y
 
 
 def _masking(s: Source, op: temporal.Masking, xs: Sequence[Value]) -> Value:
-    n, features, _ = _sizes(op, xs)
-    y = _result(s, op, xs, s.array(n, "unsigned char"))
+    n, features, _ = sizes(op, xs)
+    y = result(s, op, xs, s.array(n, "unsigned char"))
     s.call("masking", n, features, xs[0].name, f"{np.float32(op.mask_value)!s}f", y.name, y.mask)
     return y
 
 
 def _window(op: temporal.Conv1D | temporal.Pooling1D, xs: Sequence[Value]) -> tuple[int, int, int, int]:
     """The input's steps and features, the number of windows, and the steps of padding before."""
-    (timesteps, features), window = _sizes(op, xs)[:2], op.window
+    (timesteps, features), window = sizes(op, xs)[:2], op.window
     n, span = window.count(timesteps) or 0, (window.size - 1) * window.dilation
     same = max((n - 1) * window.stride + span + 1 - timesteps, 0) // 2
     return timesteps, features, n, {"valid": 0, "causal": span, "same": same}[window.padding]
 
 
 def _conv1d(s: Source, op: temporal.Conv1D, xs: Sequence[Value]) -> Value:
-    y = _result(s, op, xs)
+    y = result(s, op, xs)
     timesteps, features, n, before = _window(op, xs)
     size, _, filters = op.kernel.shape
     sizes = timesteps, features, size, filters, n, op.window.stride, op.window.dilation, before
@@ -217,7 +212,7 @@ def _conv1d(s: Source, op: temporal.Conv1D, xs: Sequence[Value]) -> Value:
 
 
 def _pooling(s: Source, op: temporal.Pooling1D, xs: Sequence[Value]) -> Value:
-    y = _result(s, op, xs)
+    y = result(s, op, xs)
     timesteps, features, n, before = _window(op, xs)
     sizes = timesteps, features, op.window.size, n, op.window.stride, before
     s.call("pool", *sizes, int(op.average), xs[0].name, y.name)
@@ -225,14 +220,14 @@ def _pooling(s: Source, op: temporal.Pooling1D, xs: Sequence[Value]) -> Value:
 
 
 def _global_pooling(s: Source, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
-    y = _result(s, op, xs)
-    s.call("pool_all", *_sizes(op, xs)[:2], int(op.average), xs[0].name, xs[0].mask or "NULL", y.name)
+    y = result(s, op, xs)
+    s.call("pool_all", *sizes(op, xs)[:2], int(op.average), xs[0].name, xs[0].mask or "NULL", y.name)
     return y
 
 
 def _repeat_vector(s: Source, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
-    y = _result(s, op, xs)
-    size = _sizes(op, xs)[1]
+    y = result(s, op, xs)
+    size = sizes(op, xs)[1]
     s.call("place", 1, size, size, xs[0].name, y.name)
     s.lines[-1] = f"for (int k = 0; k < {op.n}; ++k) place(1, {size}, {size}, {xs[0].name}, {y.name} + k * {size});"
     return y
@@ -243,82 +238,15 @@ def _reshape(s: Source, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
 
 
 def _permute(s: Source, op: temporal.Permute, xs: Sequence[Value]) -> Value:
-    y = _result(s, op, xs)
+    y = result(s, op, xs)
     shape = [size or 1 for size in xs[0].shape]
     places = np.arange(math.prod(shape)).reshape(shape).transpose([dim - 1 for dim in op.dims])
     s.call("gather", places.size, s.constant(places, "int"), xs[0].name, y.name)
     return y
 
 
-def _cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
-    """A recurrent layer: from a state of 0 where nothing is kept, or a step from the state kept."""
-    timesteps, features, _ = _sizes(op, xs)
-    x, units = xs[0], op.units
-    states = (2 if isinstance(op, recurrent.LSTM) else 1) * units
-    if s.state is None:
-        state = s.array(states)
-        s.call("start", states, "NULL", state)
-    else:
-        name = s.name("h")
-        s.state[name] = states
-        state = f"s->{name}"
-    y = _result(s, op, xs, x.mask if op.return_sequences else None)
-    arrays = [s.constant(op.kernel), s.constant(op.recurrent_kernel)]
-    act = s.activation(op, op.activation)
-    if isinstance(op, recurrent.GRU):
-        bias = op.bias if op.bias is None or op.reset_after else op.bias[np.newaxis]
-        arrays += [s.constant(None if bias is None else bias[0])]
-        arrays += [s.constant(bias[1] if bias is not None and op.reset_after else None), str(int(op.reset_after)), act]
-    else:
-        arrays += [s.constant(op.bias), act]
-    if not isinstance(op, recurrent.SimpleRNN):
-        arrays.append(s.activation(op, op.recurrent_activation))  # type: ignore[attr-defined] # an LSTM or a GRU
-    name, blocks = {recurrent.LSTM: ("lstm", 4), recurrent.GRU: ("gru", 6), recurrent.SimpleRNN: ("simple_rnn", 1)}[
-        type(op)
-    ]
-    flags = map(int, (op.return_sequences, op.go_backwards, op.zero_output_for_mask))
-    scratch = s.array(blocks * units)
-    s.call(name, timesteps, features, units, x.name, x.mask or "NULL", *arrays, state, y.name, *flags, scratch)
-    s.adds += timesteps * (op.kernel.size + op.recurrent_kernel.size)
-    if s.state is not None and not op.return_sequences:
-        return Value(state, (units,))
-    return y
-
-
-def _stacked(s: Source, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
-    x = xs[0]
-    for layer in op.layers:
-        y = s.write(layer, [x])
-        mask = x.mask
-        if layer.go_backwards and mask is not None:
-            steps = _sizes(op, xs)[0]
-            mask = s.array(steps, "unsigned char")
-            s.call("reverse_mask", steps, x.mask, mask)
-        x = y._replace(mask=mask)
-    return x._replace(mask=xs[0].mask if op.return_sequences else None)
-
-
-def _bidirectional(s: Source, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
-    forward, backward = s.write(op.forward, xs), s.write(op.backward, xs)
-    steps = _sizes(op, xs)[0] if op.forward.return_sequences else 1
-    widths = [part.shape[-1] or 0 for part in (forward, backward)]
-    there = backward.name
-    if op.forward.return_sequences:
-        there = s.array(steps * widths[1])
-        s.call("reverse", steps, widths[1], backward.name, there)
-    y = _result(s, op, xs, forward.mask)
-    if op.merge_mode == "concat":
-        s.call("place", steps, widths[0], sum(widths), forward.name, y.name)
-        s.call("place", steps, widths[1], sum(widths), there, f"{y.name} + {widths[0]}")
-        return y
-    code = {"sum": "{a} + {b}", "mul": "{a} * {b}", "ave": "({a} + {b}) / 2.0f"}[op.merge_mode]
-    code = code.format(a=f"{forward.name}[k]", b=f"{there}[k]")
-    s.lines.append(f"for (int k = 0; k < {steps * widths[0]}; ++k) {y.name}[k] = {code};")
-    return y
-
-
 def _time_distributed(s: Source, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
-    y = _result(s, op, xs, xs[0].mask)
+    y = result(s, op, xs, xs[0].mask)
     timesteps = xs[0].shape[0] or 1
     width, out = (math.prod(size or 1 for size in value.shape[1:]) for value in (xs[0], y))
     outside, s.lines, adds = s.lines, [], s.adds
@@ -342,6 +270,7 @@ TABLE: dict[type, Support] = {
     pointwise.BatchNormalization: Support(_batch_normalization),
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling, "in double, from an input of float"),
+    pointwise.Unscaling: Support(_unscaling, "in double"),
     merging.Merge: Support(_merge, "no product, maximum or minimum of masked inputs of Keras 3.4 on"),
     merging.Concatenate: Support(_concatenate, "not of masked sequences one after the other"),
     temporal.Embedding: Support(_embedding),
@@ -352,11 +281,11 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
-    recurrent.LSTM: Support(_cell),
-    recurrent.GRU: Support(_cell),
-    recurrent.SimpleRNN: Support(_cell),
-    wrappers.Stacked: Support(_stacked),
-    wrappers.Bidirectional: Support(_bidirectional),
+    recurrent.LSTM: Support(write_cell),
+    recurrent.GRU: Support(write_cell),
+    recurrent.SimpleRNN: Support(write_cell),
+    wrappers.Stacked: Support(write_stacked),
+    wrappers.Bidirectional: Support(write_bidirectional),
     wrappers.TimeDistributed: Support(_time_distributed),
 }
 

@@ -15,6 +15,7 @@ EACH_ROW = (
     pointwise.Activate,
     pointwise.LayerNormalization,
     pointwise.Scaling,
+    pointwise.Unscaling,
     temporal.Masking,
     temporal.Embedding,
     wrappers.TimeDistributed,

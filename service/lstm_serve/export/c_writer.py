@@ -8,10 +8,9 @@ import numpy as np
 
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.explain.describe.registry import class_of
-from lstm_serve.export.artifact import Numbers, plain
+from lstm_serve.export.artifact import Numbers
 from lstm_serve.export.c_functions import ACTIVATIONS, FUNCTIONS, NEEDS
-from lstm_serve.export.operation import Value, activation_of
+from lstm_serve.export.operation import Value, activation_of, called
 
 TITLE = "C99"
 
@@ -36,7 +35,7 @@ class Source:
 
     def write(self, op: Operation, xs: Sequence[Value]) -> Value:
         """An operation, under a comment that says which."""
-        self.lines.append(f"/* {class_of(op)} {plain(op.name)} */")
+        self.lines.append(f"/* {called(op)} */")
         written: Value = self.write_operation(self, op, xs)
         return written
 
@@ -94,3 +93,16 @@ class Source:
             if self.functions.setdefault(name, made) == made:
                 return name
             name, number = f"{activation.kind}_of_{number}", number + 1
+
+
+def sizes(op: Operation, xs: Sequence[Value]) -> tuple[int, int, int]:
+    """Of the first input, the sizes before the last and the last; and the output's size."""
+    shape = [size or 1 for size in xs[0].shape]
+    (output,) = op.output_shapes([x.shape for x in xs])
+    return math.prod(shape[:-1]), shape[-1] if shape else 1, math.prod(size or 1 for size in output)
+
+
+def result(source: Source, op: Operation, xs: Sequence[Value], mask: str | None = None) -> Value:
+    """An array for the output."""
+    (output,) = op.output_shapes([x.shape for x in xs])
+    return Value(source.array(math.prod(size or 1 for size in output)), output, mask)

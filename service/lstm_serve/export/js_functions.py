@@ -140,6 +140,13 @@ function scaling(x, offset, scale) {
   return { d: x.d.map((v, k) => Math.fround((v - offset[k % F]) / scale[k % F])), s: x.s };
 }
 """,
+    "unscaling": """
+// In double, as what was done to the targets before training is undone.
+function unscaling(x, offset, scale) {
+  const F = offset.length;
+  return { d: x.d.map((v, k) => Math.fround(v * scale[k % F] + offset[k % F])), s: x.s };
+}
+""",
     "prelu": """
 function prelu(x, alpha) {
   return { d: x.d.map((v, k) => (v > 0 ? v : alpha[k % alpha.length] * v)), s: x.s };

@@ -9,95 +9,37 @@ import json
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
-from lstm_serve.explain.describe.registry import class_of
-from lstm_serve.export.artifact import Golden, Numbers, header, plain
-from lstm_serve.export.js_functions import ACTIVATIONS, FUNCTIONS, NEEDS
-from lstm_serve.export.operation import Support, Target, Value, activation_of, refuse, scaled_by_card, walk, writer_of
+from lstm_serve.export.artifact import Golden, Numbers, header
+from lstm_serve.export.js_functions import ACTIVATIONS, FUNCTIONS
+from lstm_serve.export.js_recurrent import write_bidirectional, write_recurrent, write_stacked
+from lstm_serve.export.js_templates import CHECK, MODULE, TYPES
+from lstm_serve.export.js_writer import TITLE, Program
+from lstm_serve.export.operation import Support, Target, Value, refuse, scaled_by_card, walk, writer_of
 from lstm_serve.model.model import Model
 
-TITLE = "JavaScript"
 
-
-@dataclass
-class _Program:
-    """Lines of `predict` as they come, the weights one after the other, and the functions that are called."""
-
-    lines: list[str] = field(default_factory=list)
-    weights: list[Array] = field(default_factory=list)
-    functions: dict[str, str] = field(default_factory=dict)
-    count: int = 0
-
-    def write(self, op: Operation, xs: Sequence[Value]) -> Value:
-        """An operation, under a comment that says which."""
-        self.lines.append(f"// {class_of(op)} {plain(op.name)}")
-        written: Value = writer_of(TITLE, TABLE, op)(self, op, xs)
-        return written
-
-    def let(
-        self, op: Operation, xs: Sequence[Value], function: str, *arguments: object, mask: str | None = None
-    ) -> Value:
-        """A name for the operation's output, which a function computes of these arguments."""
-        shape = op.output_shapes([x.shape for x in xs])[0]
-        return Value(self.call(function, *arguments), shape, mask)
-
-    def call(self, function: str, *arguments: object) -> str:
-        """A name for what a function gives; the function is then written."""
-        for name in (*NEEDS.get(function, ()), function):
-            self.functions.setdefault(name, FUNCTIONS[name].strip())
-        self.count += 1
-        self.lines.append(f"const v{self.count} = {function}({', '.join(map(str, arguments))});")
-        return f"v{self.count}"
-
-    def weight(self, array: Numbers | None) -> str:
-        """The place of an array among the weights, or null."""
-        if array is None:
-            return "null"
-        start = sum(each.size for each in self.weights)
-        self.weights.append(np.asarray(array, np.float32))
-        return f"W.subarray({start}, {start + array.size})"
-
-    def activation(self, op: Operation, activation: Activation) -> str:
-        """An activation as an expression: a function that overwrites n numbers from a place on."""
-        code = activation_of(TITLE, ACTIVATIONS, op, activation)
-        if code.startswith("vector:"):
-            name = code.removeprefix("vector:")
-            self.functions.setdefault(name, FUNCTIONS[name].strip())
-            return name
-        for helper in ("erf", "clip", "softplus"):
-            if f"{helper}(" in code:
-                self.functions.setdefault(helper, FUNCTIONS[helper].strip())
-        self.functions.setdefault("each", FUNCTIONS["each"].strip())
-        numbers = {
-            name: "Infinity" if np.isinf(number) else repr(number) for name, number in activation.parameters.items()
-        }
-        return f"each((x) => {code.format(**numbers)})"
-
-
-def _identity(p: _Program, op: Operation, xs: Sequence[Value]) -> Value:
+def _identity(p: Program, op: Operation, xs: Sequence[Value]) -> Value:
     return xs[0]
 
 
-def _dense(p: _Program, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
+def _dense(p: Program, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
     arrays = p.weight(op.kernel), p.weight(op.bias), op.kernel.shape[1]
     return p.let(op, xs, "dense", xs[0].name, *arrays, p.activation(op, op.activation), mask=xs[0].mask)
 
 
-def _activate(p: _Program, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
+def _activate(p: Program, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "activate", xs[0].name, p.activation(op, op.activation), mask=xs[0].mask)
 
 
 def _affine(
-    p: _Program, op: Operation, xs: Sequence[Value], arrays: Sequence[Numbers | None], mask: str | None
+    p: Program, op: Operation, xs: Sequence[Value], arrays: Sequence[Numbers | None], mask: str | None
 ) -> Value:
     """(x - minus) / over * times + plus, of arrays that are repeated over x."""
     spread = (p.weight(None if array is None else _spread(array, xs[0].shape)) for array in arrays)
@@ -111,32 +53,36 @@ def _spread(array: Numbers, shape: Shape) -> Numbers:
     return np.broadcast_to(array, [size or 1 for size in shape])
 
 
-def _prelu(p: _Program, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
+def _prelu(p: Program, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "prelu", xs[0].name, p.weight(_spread(op.alpha, xs[0].shape)), mask=xs[0].mask)
 
 
-def _normalization(p: _Program, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
+def _normalization(p: Program, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
     deviation = np.maximum(np.sqrt(op.variance), np.float32(1e-7))
     return _affine(p, op, xs, [op.mean, deviation, None, None], xs[0].mask if op.keeps_mask else None)
 
 
-def _rescaling(p: _Program, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
+def _rescaling(p: Program, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
     return _affine(p, op, xs, [None, None, op.scale, op.offset], xs[0].mask if op.keeps_mask else None)
 
 
-def _batch_normalization(p: _Program, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
+def _batch_normalization(p: Program, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
     factor: Array = 1 / np.sqrt(op.variance + np.float32(op.epsilon)) * (1 if op.gamma is None else op.gamma)
     offset = -op.mean * factor + (0 if op.beta is None else op.beta)
     return _affine(p, op, xs, [None, None, factor, offset], xs[0].mask)
 
 
-def _layer_normalization(p: _Program, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
+def _layer_normalization(p: Program, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
     arrays = p.weight(op.gamma), p.weight(op.beta), repr(op.epsilon)
     return p.let(op, xs, "standardize", xs[0].name, *arrays, mask=xs[0].mask)
 
 
-def _scaling(p: _Program, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
+def _scaling(p: Program, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "scaling", xs[0].name, op.offset.tolist(), op.scale.tolist(), mask=xs[0].mask)
+
+
+def _unscaling(p: Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "unscaling", xs[0].name, op.offset.tolist(), op.scale.tolist(), mask=xs[0].mask)
 
 
 JOINS: dict[np.ufunc, str] = {
@@ -148,7 +94,7 @@ JOINS: dict[np.ufunc, str] = {
 }
 
 
-def _merge(p: _Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
+def _merge(p: Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
     masks = [x.mask for x in xs if x.mask is not None]
     newer = op.mask_rule is merging.MaskRule.ANY
     if newer and masks and op.join in {np.multiply, np.maximum, np.minimum}:
@@ -159,7 +105,7 @@ def _merge(p: _Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "merge", f"[{listed}]", f"(a, b) => {JOINS[op.join]}", len(xs) if op.mean else 1, mask=mask)
 
 
-def _of_one_shape(p: _Program, op: merging.Merge, xs: Sequence[Value]) -> list[Value]:
+def _of_one_shape(p: Program, op: merging.Merge, xs: Sequence[Value]) -> list[Value]:
     """The inputs, those that are smaller repeated to the output's shape."""
     (shape,) = op.output_shapes([x.shape for x in xs])
     if any(x.shape != shape for x in xs) and any(None in x.shape for x in xs):
@@ -175,12 +121,12 @@ def _of_one_shape(p: _Program, op: merging.Merge, xs: Sequence[Value]) -> list[V
     return spread
 
 
-def _joined(p: _Program, rule: merging.MaskRule, masks: Sequence[str | None]) -> str:
+def _joined(p: Program, rule: merging.MaskRule, masks: Sequence[str | None]) -> str:
     listed = ", ".join(mask or "null" for mask in masks)
     return p.call("joinMasks", f"[{listed}]", "true" if rule is merging.MaskRule.ALL else "false")
 
 
-def _concatenate(p: _Program, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
+def _concatenate(p: Program, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
     mask = None
     if any(x.mask for x in xs):
         if op.axis == 1 and len(xs[0].shape) > 1:
@@ -189,17 +135,17 @@ def _concatenate(p: _Program, op: merging.Concatenate, xs: Sequence[Value]) -> V
     return p.let(op, xs, "concatenate", f"[{', '.join(x.name for x in xs)}]", op.axis - 1, mask=mask)
 
 
-def _embedding(p: _Program, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
+def _embedding(p: Program, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
     mask = p.call("notZero", xs[0].name) if op.mask_zero else None
     return p.let(op, xs, "embedding", xs[0].name, p.weight(op.embeddings), op.embeddings.shape[1], mask=mask)
 
 
-def _masking(p: _Program, op: temporal.Masking, xs: Sequence[Value]) -> Value:
+def _masking(p: Program, op: temporal.Masking, xs: Sequence[Value]) -> Value:
     mask = p.call("notAll", xs[0].name, repr(float(np.float32(op.mask_value))))
     return p.let(op, xs, "zeroed", xs[0].name, mask, mask=mask)
 
 
-def _conv1d(p: _Program, op: temporal.Conv1D, xs: Sequence[Value]) -> Value:
+def _conv1d(p: Program, op: temporal.Conv1D, xs: Sequence[Value]) -> Value:
     arrays = p.weight(op.kernel), p.weight(op.bias), op.kernel.shape[2]
     return p.let(op, xs, "conv1d", xs[0].name, *arrays, _window(op.window), p.activation(op, op.activation))
 
@@ -209,69 +155,29 @@ def _window(window: temporal.Window) -> str:
     return json.dumps(fields)
 
 
-def _pooling(p: _Program, op: temporal.Pooling1D, xs: Sequence[Value]) -> Value:
+def _pooling(p: Program, op: temporal.Pooling1D, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "pool", xs[0].name, str(op.average).lower(), _window(op.window))
 
 
-def _global_pooling(p: _Program, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
+def _global_pooling(p: Program, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
     flags = str(op.average).lower(), str(op.keepdims).lower()
     return p.let(op, xs, "poolAll", xs[0].name, xs[0].mask or "null", *flags)
 
 
-def _repeat_vector(p: _Program, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
+def _repeat_vector(p: Program, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "repeat", xs[0].name, op.n)
 
 
-def _reshape(p: _Program, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
+def _reshape(p: Program, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "reshape", xs[0].name, list(op.target))
 
 
-def _permute(p: _Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
+def _permute(p: Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "permute", xs[0].name, [dim - 1 for dim in op.dims])
 
 
-def _recurrent(p: _Program, op: Recurrent, xs: Sequence[Value]) -> Value:
-    act = p.activation(op, op.activation)
-    arrays = [p.weight(op.kernel), p.weight(op.recurrent_kernel)]
-    step: tuple[object, ...]
-    if isinstance(op, recurrent.LSTM):
-        step = ("lstm", op.units, *arrays, p.weight(op.bias), act, p.activation(op, op.recurrent_activation))
-    elif isinstance(op, recurrent.GRU):
-        bias = np.zeros((2, 3 * op.units), np.float32)
-        if op.bias is not None:
-            bias[: op.bias.ndim] = op.bias
-        gate = p.activation(op, op.recurrent_activation)
-        step = ("gru", op.units, *arrays, p.weight(bias), act, gate, str(op.reset_after).lower())
-    else:
-        step = ("simpleRnn", op.units, *arrays, p.weight(op.bias), act)
-    flags = (str(flag).lower() for flag in (op.return_sequences, op.go_backwards, op.zero_output_for_mask))
-    states = 2 if isinstance(op, recurrent.LSTM) else 1
-    cell = p.call(str(step[0]), *step[1:])
-    arguments = xs[0].name, xs[0].mask or "null", cell, op.units, states, *flags
-    return p.let(op, xs, "scan", *arguments, mask=xs[0].mask if op.return_sequences else None)
-
-
-def _stacked(p: _Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
-    x = xs[0]
-    for layer in op.layers:
-        y = p.write(layer, [x])
-        turned = layer.go_backwards and x.mask is not None
-        x = y._replace(mask=p.call("reverseMask", x.mask) if turned else x.mask)
-    return x._replace(mask=xs[0].mask if op.return_sequences else None)
-
-
-def _bidirectional(p: _Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
-    forward, backward = p.write(op.forward, xs), p.write(op.backward, xs)
-    there = p.call("reverse", backward.name) if op.forward.return_sequences else backward.name
-    both = f"[{forward.name}, {there}]"
-    if op.merge_mode == "concat":
-        return p.let(op, xs, "concatenate", both, len(forward.shape) - 1, mask=forward.mask)
-    code = "a * b" if op.merge_mode == "mul" else "a + b"
-    return p.let(op, xs, "merge", both, f"(a, b) => {code}", 2 if op.merge_mode == "ave" else 1, mask=forward.mask)
-
-
-def _time_distributed(p: _Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
-    inner = _Program(weights=p.weights, functions=p.functions, count=p.count)
+def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
+    inner = Program(p.write_operation, weights=p.weights, functions=p.functions, count=p.count)
     y = inner.write(op.layer, [Value("x", xs[0].shape[1:])])
     p.count = inner.count
     body = "\n".join([*(f"    {line}" for line in inner.lines), f"    return {y.name};"])
@@ -288,6 +194,7 @@ TABLE: dict[type, Support] = {
     pointwise.BatchNormalization: Support(_batch_normalization),
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling),
+    pointwise.Unscaling: Support(_unscaling),
     merging.Merge: Support(_merge, "no product, maximum or minimum of masked inputs of Keras 3.4 on"),
     merging.Concatenate: Support(_concatenate, "not of masked sequences one after the other"),
     temporal.Embedding: Support(_embedding),
@@ -298,75 +205,23 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
-    recurrent.LSTM: Support(_recurrent),
-    recurrent.GRU: Support(_recurrent),
-    recurrent.SimpleRNN: Support(_recurrent),
-    wrappers.Stacked: Support(_stacked),
-    wrappers.Bidirectional: Support(_bidirectional),
+    recurrent.LSTM: Support(write_recurrent),
+    recurrent.GRU: Support(write_recurrent),
+    recurrent.SimpleRNN: Support(write_recurrent),
+    wrappers.Stacked: Support(write_stacked),
+    wrappers.Bidirectional: Support(write_bidirectional),
     wrappers.TimeDistributed: Support(_time_distributed),
 }
 
-MODULE = """\
-{header}
-//
-// import {{ predict }} from "./model.mjs";  // in node and in a browser
 
-export const CLASSES = {classes};
-export const FEATURES = {features};
-
-const W = (() => {{
-  const bytes = Uint8Array.from(atob("{weights}"), (char) => char.charCodeAt(0));
-  const view = new DataView(bytes.buffer);
-  return Float32Array.from({{ length: {count} }}, (_, k) => view.getFloat32(4 * k, true));
-}})();
-
-{functions}
-
-// One input, {shape}, as nested arrays or as a flat one, to {output}, nested likewise.
-export function predict(input) {{
-  const x = value(input, {sizes}, {narrow});
-{lines}
-  return nested({last}.d, {last}.s);
-}}
-"""
-
-TYPES = """\
-/** The labels of the outputs, where there are any. */
-export const CLASSES: string[] | null;
-/** The names of the input's columns, where there are any. */
-export const FEATURES: string[] | null;
-export type Nested = number[] | Nested[];
-/** One input, {shape}, as nested arrays or as a flat one, to {output}. */
-export function predict(input: Nested | ArrayLike<number>): Nested;
-"""
-
-CHECK = """\
-// node check.mjs: compare with the golden predictions ({whose}); node check.mjs X.json Y.json: answer others.
-import {{ readFileSync, writeFileSync }} from "node:fs";
-import {{ predict }} from "./model.mjs";
-
-const read = (path) => JSON.parse(readFileSync(path, "utf8"));
-if (process.argv.length > 3) {{
-  writeFileSync(process.argv[3], JSON.stringify(read(process.argv[2]).map(predict)));
-}} else {{
-  const golden = read(new URL("./model.golden.json", import.meta.url));
-  let worst = 0;
-  golden.x.forEach((x, k) => {{
-    const expected = golden.y[k].flat(Infinity);
-    predict(x).flat(Infinity).forEach((y, j) => {{
-      const difference = Math.abs(y - expected[j]) / Math.max(1, Math.abs(expected[j]));
-      if (!(difference <= worst)) worst = difference;
-    }});
-  }});
-  console.log(`the largest difference is ${{worst.toPrecision(2)}}`);
-  process.exitCode = worst <= {tolerance} ? 0 : 1;
-}}
-"""
+def _write(p: Program, op: Operation, xs: Sequence[Value]) -> Value:
+    written: Value = writer_of(TITLE, TABLE, op)(p, op, xs)
+    return written
 
 
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The module with its weights in it, its types, the golden predictions, and a check of them."""
-    program = _Program()
+    program = Program(_write)
     last = walk(model, Value("x", model.input_shape), program.write)
     weights = b"".join(array.astype("<f4").tobytes() for array in program.weights)
     about = model.about
@@ -385,7 +240,8 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
         last=last.name,
         **names,
     )
-    predictions = {"x": golden.x.tolist(), "y": golden.y.astype(np.float64).tolist()}
+    unit = np.broadcast_to(golden.unit, golden.y.shape[1:]).ravel().tolist()  # above which a difference is relative
+    predictions = {"x": golden.x.tolist(), "y": golden.y.astype(np.float64).tolist(), "unit": unit}
     return {
         "model.mjs": text.encode("ascii"),
         "model.d.mts": TYPES.format(**names).encode("ascii"),

@@ -16,7 +16,6 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskRule
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
-from lstm_serve.explain.describe.registry import class_of
 from lstm_serve.export.operation import Support, Value, activation_of, refuse, writer_of
 
 TITLE = "Keras 3"
@@ -156,6 +155,10 @@ def _scaling(op: pointwise.Scaling, xs: Sequence[Value]) -> Layer:
     return Layer("Rescaling", {"scale": scale, "offset": offset, "dtype": "float64"})
 
 
+def _unscaling(op: pointwise.Unscaling, xs: Sequence[Value]) -> Layer:
+    return Layer("Rescaling", {"scale": op.scale.tolist(), "offset": op.offset.tolist(), "dtype": "float64"})
+
+
 def _batch_normalization(op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Layer:
     axes = _axes(op, op.mean, xs[0].shape) or [len(xs[0].shape)]
     if len(axes) != 1:
@@ -169,10 +172,19 @@ def _layer_normalization(op: pointwise.LayerNormalization, xs: Sequence[Value]) 
     return Layer("LayerNormalization", config, {"": list(op.weights.values())})
 
 
+JOINS: dict[np.ufunc, str] = {
+    np.add: "Add",
+    np.subtract: "Subtract",
+    np.multiply: "Multiply",
+    np.maximum: "Maximum",
+    np.minimum: "Minimum",
+}
+
+
 def _merge(op: merging.Merge, xs: Sequence[Value]) -> Layer:
     left_out = op.join in {np.multiply, np.maximum, np.minimum}
     _check_masks(op, op.mask_rule, xs, "leaves masked steps out of it" if left_out else None)
-    return Layer(class_of(op), {})
+    return Layer("Average" if op.mean else JOINS[op.join], {})
 
 
 def _concatenate(op: merging.Concatenate, xs: Sequence[Value]) -> Layer:
@@ -199,11 +211,13 @@ def _masking(op: temporal.Masking, xs: Sequence[Value]) -> Layer:
 
 def _pooling(op: temporal.Pooling1D, xs: Sequence[Value]) -> Layer:
     window = op.window
-    return Layer(class_of(op), {"pool_size": window.size, "strides": window.stride, "padding": window.padding})
+    kind = "AveragePooling1D" if op.average else "MaxPooling1D"
+    return Layer(kind, {"pool_size": window.size, "strides": window.stride, "padding": window.padding})
 
 
 def _global_pooling(op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Layer:
-    return Layer(class_of(op), {"keepdims": op.keepdims})
+    kind = "GlobalAveragePooling1D" if op.average else "GlobalMaxPooling1D"
+    return Layer(kind, {"keepdims": op.keepdims})
 
 
 def _repeat_vector(op: temporal.RepeatVector, xs: Sequence[Value]) -> Layer:
@@ -225,7 +239,7 @@ def _recurrent(op: Recurrent, xs: Sequence[Value]) -> Layer:
         "go_backwards": op.go_backwards,
         "zero_output_for_mask": op.zero_output_for_mask,
     }
-    return Layer(class_of(op), {**settings, **flow}, {"cell": arrays})
+    return Layer(type(op).__name__, {**settings, **flow}, {"cell": arrays})
 
 
 def _cell(op: Recurrent) -> tuple[dict[str, Any], list[Array]]:
@@ -311,6 +325,7 @@ TABLE: dict[type, Support] = {
     pointwise.BatchNormalization: Support(_batch_normalization),
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling, "as a Rescaling in float64"),
+    pointwise.Unscaling: Support(_unscaling, "as a Rescaling in float64"),
     merging.Merge: Support(_merge, NO_OLD_MASKS),
     merging.Concatenate: Support(_concatenate, NO_OLD_MASKS),
     temporal.Embedding: Support(_embedding),

@@ -29,6 +29,7 @@ from lstm_serve.engine.operations.pointwise import (
     PReLU,
     Rescaling,
     Scaling,
+    Unscaling,
 )
 from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
@@ -48,7 +49,10 @@ HARD_SIGMOID_NOTE = (
 
 # Masks: which are there, and who sees what is under them.
 
-POINTWISE = (Identity, Dense, Activate, PReLU, Normalization, Rescaling, BatchNormalization, LayerNormalization)
+POINTWISE = (
+    *(Identity, Dense, Activate, PReLU, Normalization, Rescaling, BatchNormalization, LayerNormalization),
+    *(Scaling, Unscaling),
+)
 THROUGH_TIME = (Recurrent, Stacked, Bidirectional)
 
 
@@ -65,7 +69,7 @@ def _mask(op: Operation, xs: Sequence[Value], name: str) -> str | None:
         return xs[0].mask if op.forward.return_sequences else None
     if isinstance(op, Recurrent | Stacked):
         return xs[0].mask if op.return_sequences else None
-    return xs[0].mask if isinstance(op, (*POINTWISE, Scaling, TimeDistributed)) else None
+    return xs[0].mask if isinstance(op, (*POINTWISE, TimeDistributed)) else None
 
 
 def _check_mask(model: Model, op: Operation, masked: bool) -> None:  # noqa: FBT001 - whether it is

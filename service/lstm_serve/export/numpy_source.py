@@ -17,10 +17,9 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
 from lstm_serve.explain.describe.description import axes
-from lstm_serve.explain.describe.registry import class_of
-from lstm_serve.export.artifact import Golden, Numbers, header, npz, plain
+from lstm_serve.export.artifact import Golden, Numbers, header, npz
 from lstm_serve.export.numpy_functions import ACTIVATIONS, FUNCTIONS, NEEDS
-from lstm_serve.export.operation import Support, Target, Value, activation_of, walk, writer_of
+from lstm_serve.export.operation import Support, Target, Value, activation_of, called, walk, writer_of
 from lstm_serve.model.model import Model
 
 TITLE = "NumPy"
@@ -37,7 +36,7 @@ class _Program:
 
     def write(self, op: Operation, xs: Sequence[Value]) -> Value:
         """An operation, under a comment that says which."""
-        self.lines.append(f"# {class_of(op)} {plain(op.name)}")
+        self.lines.append(f"# {called(op)}")
         written: Value = writer_of(TITLE, TABLE, op)(self, op, xs)
         return written
 
@@ -122,6 +121,11 @@ def _layer_normalization(p: _Program, op: pointwise.LayerNormalization, xs: Sequ
 
 def _scaling(p: _Program, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
     code = f"(({xs[0].name} - {p.weight(op.offset)}) / {p.weight(op.scale)}).astype(np.float32)"
+    return p.let(op, xs, code, xs[0].mask)
+
+
+def _unscaling(p: _Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
+    code = f"({xs[0].name} * {p.weight(op.scale)} + {p.weight(op.offset)}).astype(np.float32)"
     return p.let(op, xs, code, xs[0].mask)
 
 
@@ -277,6 +281,7 @@ TABLE: dict[type, Support] = {
     pointwise.BatchNormalization: Support(_batch_normalization),
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling),
+    pointwise.Unscaling: Support(_unscaling),
     merging.Merge: Support(_merge),
     merging.Concatenate: Support(_concatenate),
     temporal.Embedding: Support(_embedding),
@@ -329,7 +334,7 @@ if __name__ == "__main__":
         np.save(sys.argv[2], predict(np.load(sys.argv[1])))
     else:
         golden = np.load(HERE / "model.golden.npz")
-        difference = np.abs(predict(golden["x"]) - golden["y"]) / np.maximum(1, np.abs(golden["y"]))
+        difference = np.abs(predict(golden["x"]) - golden["y"]) / np.maximum({unit}, np.abs(golden["y"]))
         print(f"the largest difference is {{difference.max():.2g}}")
         sys.exit(not difference.max() <= {tolerance!r})
 '''
@@ -350,6 +355,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
         dtype=np.dtype(model.input_dtype),
         lines="\n".join(f"        {line}" for line in program.lines),
         last=last.name,
+        unit=golden.unit.tolist() if golden.unit.max() > 1 else 1,
         tolerance=model.origin.tolerance,
     )
     return {

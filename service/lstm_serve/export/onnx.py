@@ -80,6 +80,12 @@ def _scaling(g: Graph, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, y, xs[0].mask)
 
 
+def _unscaling(g: Graph, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
+    scaled = times(g, g.add("Cast", xs[0].name, to=11), g.constant(op.scale, np.float64))  # to double
+    y = g.add("Cast", g.add("Add", scaled, g.constant(op.offset, np.float64)), to=1)
+    return g.result(op, xs, y, xs[0].mask)
+
+
 OPERATORS: dict[np.ufunc, str] = {
     np.add: "Add",
     np.subtract: "Sub",
@@ -219,6 +225,7 @@ TABLE: dict[type, Support] = {
     pointwise.BatchNormalization: Support(_batch_normalization),
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling, "in double"),
+    pointwise.Unscaling: Support(_unscaling, "in double"),
     merging.Merge: Support(_merge, "no product, maximum or minimum of masked inputs of Keras 3.4 on"),
     merging.Concatenate: Support(_concatenate, "not of some inputs masked and others not"),
     temporal.Embedding: Support(_embedding),
@@ -282,13 +289,17 @@ def _properties(model: Model) -> dict[str, str]:
         "assumed": list(origin.assumed),
         "classes": list(about.classes or ()),
         "features": [feature.name for feature in about.features or ()],
-        "scaling": [
-            {"offset": op.offset.tolist(), "scale": op.scale.tolist()}
-            for op, _ in model.nodes
-            if isinstance(op, pointwise.Scaling)
-        ],
+        "scaling": _numbers_of(model, pointwise.Scaling),
+        "output_scaling": _numbers_of(model, pointwise.Unscaling),
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in properties.items()}
+
+
+def _numbers_of(
+    model: Model, kind: type[pointwise.Scaling] | type[pointwise.Unscaling]
+) -> list[dict[str, list[float]]]:
+    scalings = [op for op, _ in model.nodes if isinstance(op, kind)]
+    return [{"offset": op.offset.tolist(), "scale": op.scale.tolist()} for op in scalings]
 
 
 def run(path: Path, x: Numbers) -> Array | str:

@@ -9,7 +9,6 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Scaling
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
-from lstm_serve.explain.describe.registry import class_of
 from lstm_serve.export.artifact import Golden, Numbers, plain
 from lstm_serve.model.model import Model
 
@@ -47,10 +46,16 @@ class Target(NamedTuple):
     run: Callable[[Path, Numbers], Array | str]
 
 
+def called(operation: Operation) -> str:
+    """The class of an operation and its name, fit for a comment."""
+    return f"{plain(operation.keras_class or type(operation).__name__)} {plain(operation.name)}"
+
+
 def refuse(title: str, operation: Operation, why: str) -> NoReturn:
     """Raise Unsupported for an operation that the target cannot do, by its name and class."""
+    kind = operation.keras_class or type(operation).__name__
     raise Unsupported(
-        f"{title} cannot do the {class_of(operation)} layer {plain(operation.name)!r} as it is in this model: {why}"
+        f"{title} cannot do the {plain(kind)} layer {plain(operation.name)!r} as it is in this model: {why}"
     )
 
 

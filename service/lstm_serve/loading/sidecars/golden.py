@@ -42,7 +42,7 @@ def replay(model: Model, files: ModelFiles) -> Model:
     """
     golden = files.golden
     try:
-        x, y = _read(golden)
+        x, y = read(golden)
     except FileNotFoundError:
         return model
     except UnreadableFile as error:
@@ -67,7 +67,8 @@ def replay(model: Model, files: ModelFiles) -> Model:
     return replace(model, origin=replace(origin, rounding=rounding, tolerance=max(2 * rounding, worst)))
 
 
-def _read(golden: Path) -> tuple[AnyArray, AnyArray]:
+def read(golden: Path) -> tuple[AnyArray, AnyArray]:
+    """Return the inputs and Keras' answers in a file; raises FileNotFoundError, or UnreadableFile and why."""
     with opened(golden) as file:
         if file.peek(len(NPY_MAGIC)).startswith(NPY_MAGIC):
             raise UnreadableFile(f"it is an .npy, of one array, where an .npz of x and y was expected: {SAVEZ}")
