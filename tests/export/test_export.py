@@ -176,7 +176,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("to", [param for param in EACH_TARGET if param.values != ("keras",)])
 def test_what_the_card_does_after_the_last_layer(to: str, tmp_path: Path) -> None:
-    """The golden predictions are Keras' own; those that go along are in the targets' units, and so is the difference."""
+    """Keras' golden predictions go along in the targets' own units, and so is the difference."""
     shutil.copy(GOLDEN / "small/values.h5", tmp_path / "m.h5")
     shutil.copy(GOLDEN / "small/values.golden.npz", tmp_path / "m.golden.npz")
     card = {"output_scaling": {"mean": [2e6], "scale": [3e5]}}

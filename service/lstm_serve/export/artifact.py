@@ -20,6 +20,7 @@ from lstm_serve.engine.operations.temporal import Embedding, Masking
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import SettingsError
 from lstm_serve.loading.sidecars import golden as goldens
+from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
 
 # Of the golden predictions so many numbers go along at most; one row always does.
@@ -53,7 +54,7 @@ def read_golden(path: Path, model: Model) -> Golden | None:
 
     They are what Keras answered; what the card does after that is done to them.
     """
-    found = goldens.read(path)
+    found = goldens.read(ModelFiles.of(path).golden)
     if found is None:
         return None
     rows = max(1, MAX_GOLDEN_FLOATS // max(1, found[0][0].size))
