@@ -54,12 +54,12 @@ def read_golden(path: Path, model: Model) -> Golden | None:
 
     They are what Keras answered; what the card does after that is done to them.
     """
-    found = goldens.read(ModelFiles.of(path).golden)
-    if found is None:
+    try:
+        x, y = goldens.read(ModelFiles.of(path).golden)
+    except FileNotFoundError:
         return None
-    rows = max(1, MAX_GOLDEN_FLOATS // max(1, found[0][0].size))
-    x, y = (array[:rows] for array in found)
-    y = y.astype(np.float32)
+    rows = max(1, MAX_GOLDEN_FLOATS // max(1, x[0].size))
+    x, y = x[:rows], y[:rows].astype(np.float32)
     whose = "Keras' own predictions"
     for node in model.nodes[len(model.nodes) - model.added :]:
         (y,), _ = node.operation([y], [None])
