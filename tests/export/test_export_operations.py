@@ -29,7 +29,8 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
 from lstm_serve.export import target
 from lstm_serve.export.artifact import Golden, write
-from lstm_serve.model.model import INPUT, Model, Node, Source
+from lstm_serve.model.graph import INPUT, Node, Source
+from lstm_serve.model.model import Model
 
 MASKING = temporal.Masking(name="masking", mask_value=-1)
 

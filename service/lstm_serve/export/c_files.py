@@ -9,7 +9,8 @@ import numpy as np
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.export.artifact import Golden, Numbers, header
 from lstm_serve.export.operation import Value
-from lstm_serve.model.model import INPUT, Model
+from lstm_serve.model.graph import INPUT
+from lstm_serve.model.model import Model
 
 if TYPE_CHECKING:
     from lstm_serve.export.c_source import Emit

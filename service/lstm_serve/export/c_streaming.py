@@ -7,7 +7,8 @@ from lstm_serve.engine.operations import merging, pointwise, temporal, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
-from lstm_serve.model.model import INPUT, Model
+from lstm_serve.model.graph import INPUT
+from lstm_serve.model.model import Model
 
 EACH_ROW = (
     pointwise.Identity,
