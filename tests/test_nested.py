@@ -1,5 +1,6 @@
 """Models whose output is a model: what each Keras wrote, in each form, and wiring that no Keras writes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from kerasfiles import GOLDEN, dense, functional, lstm, save
 
 from lstm_serve import load_model
-from lstm_serve.errors import UnreadableFile
+from lstm_serve.errors import UnreadableFile, Unsupported
 
 FILES = sorted(
     file
@@ -58,3 +59,24 @@ def test_an_output_is_numbered_from_0_or_from_1(tmp_path: Path, call: int) -> No
 def test_a_call_of_the_output_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile, match="'head', call 2, which is not there"):
         load_model(save(tmp_path / "m.h5", head(2), {}))
+
+
+@pytest.mark.parametrize(
+    ("keras", "refused"), [("2.2.4", True), ("2.2.4-tf", True), ("1.2.2", True), ("2.15.0", False), ("3.15.0", False)]
+)
+def test_a_list_whose_order_no_version_tells_is_refused(tmp_path: Path, keras: str, *, refused: bool) -> None:
+    names = ("first", "second")
+    batch = [("BatchNormalization", {"name": name, "axis": -1, "epsilon": 1e-3}, ["x"]) for name in names]
+    batch[1][2][:] = ["first"]
+    inner = functional([("InputLayer", {"name": "x", "batch_input_shape": [None, 3]}, []), *batch])
+    inner["config"]["name"] = "inner"
+    outer = functional([("InputLayer", {"name": "in", "batch_input_shape": [None, 3]}, [])])
+    outer["config"]["layers"].append({**inner, "name": "inner", "inbound_nodes": [[["in", 0, 0, {}]]]})
+    outer["config"]["output_layers"] = [["inner", 1, 0]]
+    (tmp_path / "m.json").write_text(json.dumps({**outer, "keras_version": keras, "backend": "tensorflow"}))
+    np.savez(tmp_path / "m.npz", *[np.full(3, k + 1, np.float32) for k in range(8)])
+    if refused:
+        with pytest.raises(Unsupported, match=r"depends on the Keras that made it.*save_weights"):
+            load_model(tmp_path / "m.npz")
+    else:
+        assert load_model(tmp_path / "m.npz").predict(np.zeros((1, 3))).shape == (1, 3)

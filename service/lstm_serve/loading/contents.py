@@ -13,7 +13,8 @@ class Contents(NamedTuple):
 
     `assign` gives each layer of an architecture its arrays. `stack` is the layers that have weights, in order, by the
     names that the file gives them, None where it gives none; for weights whose architecture nothing tells. It is None
-    where the file does not tell the order. `notes` are for the record.
+    where the file does not tell the order. `notes` are for the record. `listed`: the arrays are in the order of
+    `get_weights()`.
     """
 
     format: str
@@ -22,3 +23,4 @@ class Contents(NamedTuple):
     assign: Callable[[Sequence[LayerSpec]], list[list[Array]]]
     stack: Sequence[tuple[str | None, Sequence[Array]]] | None
     notes: tuple[str, ...] = ()
+    listed: bool = False

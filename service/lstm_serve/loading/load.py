@@ -25,6 +25,7 @@ from lstm_serve.loading.sidecars import card as cards
 from lstm_serve.loading.sidecars import golden, misnamed
 from lstm_serve.loading.sidecars.architecture_json import Described
 from lstm_serve.loading.sidecars.card import Card
+from lstm_serve.loading.weights import assign as weights
 from lstm_serve.loading.weights import infer_architecture
 from lstm_serve.loading.weights.infer_architecture import GIVE_ARCHITECTURE
 from lstm_serve.model.files import GOLDEN, ModelFiles
@@ -163,6 +164,8 @@ def _wired(
     if told:
         raise UnreadableFile(f"the architecture says its {', '.join(told)} itself; leave it out, and out of its card")
     wiring = architecture.read(config, keras1_names.modern if keras.major == 1 else None)
+    if contents.listed:
+        weights.check_order(wiring.layers, keras)
     return wiring, contents.assign(wiring.layers), keras.with_wiring(wiring.build_input_shape), assumed
 
 

@@ -72,7 +72,7 @@ def _contents(
             break
     groups = infer_architecture.split(arrays) if layers is None else [(None, layer) for layer in layers if layer]
     assign = partial(weights.in_order, arrays=arrays)
-    return Contents(form, None, UNKNOWN, assign, groups, () if note is None else (note,))
+    return Contents(form, None, UNKNOWN, assign, groups, () if note is None else (note,), listed=True)
 
 
 def _all_equal(lists: Sequence[Sequence[Array]]) -> bool:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import UnreadableFile
+from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.architecture import LayerSpec
+from lstm_serve.loading.config.options import KerasVersion
 from lstm_serve.loading.layers.registry import NOT_TRAINED, RECURRENT, array_names, cells_of, layer_in
 
 Groups = Sequence[tuple[str, Sequence[Array]]]
@@ -49,6 +50,28 @@ def in_order(layers: Sequence[LayerSpec], arrays: Sequence[Array]) -> list[list[
         )
     rest = iter(arrays)
     return [[next(rest) for _ in range(count)] for count in counts]
+
+
+def check_order(layers: Sequence[LayerSpec], keras: KerasVersion) -> None:
+    """Refuse a list of arrays whose order is another in another Keras, where the version does not tell which it is.
+
+    Of a model inside the model, Keras by itself up to 2.3 lists last the arrays that are not trained (`weights` in
+    keras/engine/network.py); tf.keras 2 and Keras 3 list layer after layer. Equal shapes would be mixed in silence.
+    """
+    if keras.major >= 3 or (keras.major, keras.minor) >= (2, 4):
+        return
+    inside: dict[str, list[LayerSpec]] = {}
+    for layer in layers:
+        if len(layer.path) > 1:
+            inside.setdefault(layer.path[0], []).append(layer)
+    for name, members in inside.items():
+        slots = [fixed for fixed, _ in _slots(members)]
+        if slots != sorted(slots):
+            raise Unsupported(
+                f"the model {name[:100]!r} inside the model has arrays that are not trained, and where they stand in a "
+                "list depends on the Keras that made it. Save the whole model, model.save('m.h5'), or "
+                "model.save_weights('w.h5')"
+            )
 
 
 def by_class(layers: Sequence[LayerSpec], tree: Tree) -> list[list[Array]]:
@@ -148,11 +171,7 @@ def _tops(layers: Sequence[LayerSpec]) -> dict[str, list[int]]:
 def _split(layers: Sequence[LayerSpec], arrays: Sequence[Array]) -> list[list[Array]]:
     if len(layers) == 1:
         return [list(arrays)]
-    slots: list[tuple[bool, int]] = []
-    for k, layer in enumerate(layers):
-        fixed = layer.config.get("trainable") is False
-        names = array_names(layer.class_name, layer.config)
-        slots += [(fixed or name.rpartition("/")[2] in NOT_TRAINED, k) for name in names]
+    slots = _slots(layers)
     if len(slots) != len(arrays):
         raise UnreadableFile(
             f"the model {layers[0].path[0]!r} inside the model calls for {len(slots)} arrays, "
@@ -162,3 +181,13 @@ def _split(layers: Sequence[LayerSpec], arrays: Sequence[Array]) -> list[list[Ar
     for (_, k), array in zip(sorted(slots, key=lambda slot: slot[0]), arrays, strict=True):
         found[k].append(array)
     return found
+
+
+def _slots(layers: Sequence[LayerSpec]) -> list[tuple[bool, int]]:
+    """For each array, layer after layer, whether it is not trained, and the number of its layer."""
+    slots: list[tuple[bool, int]] = []
+    for k, layer in enumerate(layers):
+        fixed = layer.config.get("trainable") is False
+        names = array_names(layer.class_name, layer.config)
+        slots += [(fixed or name.rpartition("/")[2] in NOT_TRAINED, k) for name in names]
+    return slots
