@@ -110,6 +110,13 @@ def test_a_module_imports_its_own_room_and_those_to_the_left(module: str) -> Non
     assert faults(module, MODULES[module]) == []
 
 
+def test_the_rooms_are_those_on_the_map() -> None:
+    on_disk = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert {name for name in on_disk if not name.startswith(("_", "py.typed"))} == set(ROOMS)
+    said = " ".join((ROOT / "docs/architecture.md").read_text().split())
+    assert f"`{' < '.join(ROOMS)}`" in said
+
+
 def test_nothing_runs_in_a_circle_inside_a_room() -> None:
     order = tuple(TopologicalSorter(within_a_room(MODULES)).static_order())
     assert set(order) == set(MODULES)

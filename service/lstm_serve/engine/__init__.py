@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: a closed set of operations, and the scan through time. Knows no file, no Keras and no HTTP."""
+"""Arrays in, arrays out: a closed set of operations, and the scan through time. Knows no file and no HTTP."""

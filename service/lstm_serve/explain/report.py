@@ -1,6 +1,6 @@
 """What `inspect` prints of a model: what is known of it, its layers, its arrays, and how they lead to the answers.
 
-Plain text, at most about 100 columns wide, the same each time. What is to be said of a class of layers is in `words`.
+Plain text, at most about 100 columns wide, the same each time. What is to be said of a class of layers is in `describe`
 """
 
 import itertools

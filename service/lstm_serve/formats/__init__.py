@@ -1,1 +1,1 @@
-"""The bytes of files: HDF5, zip, .npy, protobuf, CSV. Refuses what is damaged or too large. Knows no Keras."""
+"""The bytes of files: HDF5, zip, .npy, protobuf, CSV, and what the system lets a process read. Knows no Keras."""

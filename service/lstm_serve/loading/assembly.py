@@ -11,7 +11,7 @@ from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
 from lstm_serve.loading.config.architecture import Architecture
-from lstm_serve.loading.config.options import KerasVersion, Options, precision
+from lstm_serve.loading.config.options import ACTIVATION_LAYERS, KerasVersion, Options, precision
 from lstm_serve.loading.layers.registry import MAX_AXES, MAX_ROW, RECURRENT, build
 from lstm_serve.model import graph
 from lstm_serve.model.graph import Node, Source
@@ -112,4 +112,10 @@ def _shape_from_weights(architecture: Architecture, arrays: Sequence[Sequence[Ar
 
 
 # Layers before which and after which the shape is the same.
-KEEP_SHAPE = frozenset({"Masking", "Activation", "Dropout", "SpatialDropout1D", "GaussianNoise", "BatchNormalization"})
+KEEP_SHAPE = frozenset(
+    {
+        *("Masking", "Activation", *ACTIVATION_LAYERS, "PReLU", "BatchNormalization", "LayerNormalization"),
+        *("Dropout", "Identity", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout"),
+        *("ActivityRegularization", "Rescaling"),
+    }
+)

@@ -1,4 +1,4 @@
-"""A model: layers in the order of their computation, and what is known of where it comes from."""
+"""A model: nodes in the order of their computation, and what is known of where it comes from."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -36,7 +36,7 @@ FLOATS_AT_ONCE = 1 << 22
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a model comes from. StatelessOperation data; the loaders fill it, the engine carries it.
+    """Where a model comes from. Plain data; the loaders fill it, the model carries it.
 
     `assumed` says in words what the file did not tell and its Keras version fixes. `golden_rows` counts the golden
     predictions that were replayed, `golden_difference` is the worst difference among them, scaled as in the tolerance.

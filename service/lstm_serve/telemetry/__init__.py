@@ -1,1 +1,1 @@
-"""The log and the metrics: what happened, in lines and in numbers. Knows no model and no HTTP."""
+"""The log and the metrics: what happened, in lines and in numbers. Knows no HTTP."""

@@ -1,4 +1,4 @@
-"""What is to be said of each class of layers: its arrays, its formulas, its lines of NumPy.
+"""What is to be said of each operation: its arrays, its formulas, its lines of NumPy.
 
 Formulas and NumPy lines are filled with the layer's own sizes. To add a class: a function, and a line in `TABLE`.
 """

@@ -34,7 +34,7 @@ class LayerSpec(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A layer, by its index, and what it is called on, as in the engine's Node: 0 is the model's input."""
+    """A layer, by its index, and what it is called on by number: 0 is the input, k the call k - 1."""
 
     layer: int
     inputs: tuple[int, ...]
