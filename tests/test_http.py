@@ -309,10 +309,14 @@ def test_other_methods_on_gets(client: httpx.Client, path: str) -> None:
 
 
 def get_paths() -> list[str]:
-    """Every path that takes GET, the files of the docs and those that the document leaves out too."""
+    """Every path that takes GET, the files of the docs and those that the document leaves out too.
+
+    Not v1's labels: they are 404 by any method.
+    """
     routes = create_app(Settings(model=ASKER / f"{NAMED}.h5")).routes
     found = [route.path for route in routes if isinstance(route, APIRoute) and "GET" in (route.methods or set())]
-    return [path.replace("{model_name}", NAMED).replace("{model_version}", "1") for path in found]
+    there = [path for path in found if "/labels/" not in path]
+    return [path.replace("{model_name}", NAMED).replace("{model_version}", "1") for path in there]
 
 
 @pytest.mark.parametrize("path", [*get_paths(), "/v1/models/another", "/v2/models/another/ready"])
