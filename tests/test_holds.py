@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import os
 import re
 import select
 import signal
@@ -320,6 +321,32 @@ def test_a_next_request_is_not_begun_before_the_last_answer_is_out() -> None:
         for _ in range(5):
             assert statuses(process.raw(LAST)) == [200]
             assert resident(status) < before + 60
+
+
+BUNDLE = request("/docs/swagger-ui-bundle.js")
+LONG_HEADS = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (k, b"a" * 90) for k in range(300))
+
+
+@pytest.mark.parametrize(
+    "sent", [BUNDLE * 5, GOOD * 60, LONG_HEADS, SLOW[:400_000]], ids=["docs", "posts", "heads", "body"]
+)
+def test_a_flood_at_once_takes_the_budget_and_little_more(sent: bytes) -> None:
+    with Process(MODEL, LSTMSERVE_MAX_INFLIGHT_BYTES=str(4 << 20)) as process, contextlib.ExitStack() as held:
+        httpx.get(f"{process.url}/docs/swagger-ui-bundle.js")
+        status = Path(f"/proc/{process.popen.pid}/status")
+        before = resident(status)
+        os.kill(process.popen.pid, signal.SIGSTOP)  # so that all of them are there in one turn of the loop
+        for _ in range(100):
+            connection = held.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.connect(("127.0.0.1", process.port))
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                connection.send(sent)
+        os.kill(process.popen.pid, signal.SIGCONT)
+        for _ in range(5):
+            assert statuses(process.raw(LAST)) == [200]
+            assert resident(status) < before + 30
 
 
 def test_who_sends_slowly_makes_room_for_the_others(limited: Process) -> None:

@@ -7,19 +7,18 @@ and `sweep`, called about once a second, ends what has waited too long: cheaper 
 import asyncio
 import time
 from collections import deque
-from http import HTTPStatus
 from typing import Any
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from lstm_serve.process.handshakes import TLS_BYTES
-from lstm_serve.process.transport import Cycle, Flow, Lingering, wrong_framing
+from lstm_serve.process.handshakes import tls_bytes
+from lstm_serve.process.transport import LINGER_SECONDS, Cycle, Flow, Lingering, drop, refusal, wrong_framing
 from lstm_serve.serving.memory_budget import Kept
 from lstm_serve.serving.places import State
 from lstm_serve.serving.state import ServingState
 from lstm_serve.telemetry import logs
-from lstm_serve.web.errors import STATUSES, error_body, of_another_dialect
+from lstm_serve.web.errors import STATUSES, of_another_dialect
 
 # Requests that wait on one connection while one is answered. After so many the connection is closed, which tells the
 # client that the rest was not looked at: 256 KiB can hold 10,000 of them.
@@ -27,12 +26,8 @@ MAX_PIPELINED = 100
 # About what a request that waits takes, and a header that has come.
 WAITING_BYTES, HEADER_BYTES = 6 << 10, 130
 TICKETS = 1 << 12  # what TLS has to send of its own, and sends with the first answer
-# How often it is asked whether an answer is out, where TLS tells nobody.
-LOOK_SECONDS = 0.05
-# How long a connection that was refused is kept for its client to read why.
-LINGER_SECONDS = 2.0
-# Where trailers are put: it keeps nothing.
-NOWHERE: Any = deque(maxlen=0)
+LOOK_SECONDS = 0.05  # how often it is asked whether an answer is out, where TLS tells nobody
+NOWHERE: Any = deque(maxlen=0)  # where trailers are put: it keeps nothing
 
 
 class Protocol(HttpToolsProtocol):
@@ -41,6 +36,8 @@ class Protocol(HttpToolsProtocol):
     Answers come in the order of the requests, refusals too: where earlier ones are still to be answered, a request that
     cannot be read ends the connection after the last of them.
     """
+
+    flow: Flow
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         """As uvicorn makes it; the limits are the settings of the app's model."""
@@ -59,11 +56,13 @@ class Protocol(HttpToolsProtocol):
         self._kept = Kept(self.serving.budget, self.end)
         self._goes_on = False  # whether the next request begins once the last answer is out
         self.raw: asyncio.Transport | None = None  # below TLS
+        self._most_read = self._most_written = 0  # at once, by TLS
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start a connection, or refuse it where there are too many."""
-        super().connection_made(Lingering(transport, self._lingers))  # type: ignore[arg-type]
-        self.flow = Flow(self.transport, self.pipeline)
+        self._out = Lingering(transport, self._lingers)
+        super().connection_made(self._out)  # type: ignore[arg-type]
+        self.flow = Flow(self.transport, self.pipeline, self._keep)
         transport.set_write_buffer_limits(1 if self.raw is None else TICKETS)
         if not self.serving.places.enter(self):
             self._refuse(503, "too many connections")
@@ -96,16 +95,32 @@ class Protocol(HttpToolsProtocol):
         if self.state in {State.headers, State.body}:
             self._refuse(503, "others need the room of a connection that waits")
         self.transport.abort()
+        self._forget()  # that it is lost comes to be known a turn of the loop later, when others have sent as much
+
+    def _forget(self) -> None:
+        """Let go of what has come."""
+        self._deaf = True
+        self.headers = NOWHERE
+        if self._in_headers:
+            self.scope = {}  # type: ignore[typeddict-item]
+        drop(self.pipeline)
+        if self.cycle is not None:
+            self.cycle.body = bytearray()
 
     def _unsent_size(self) -> int:
-        below = 0 if self.raw is None else self.raw.get_write_buffer_size()
-        return self.transport.get_write_buffer_size() + below
+        return sum(t.get_write_buffer_size() for t in (self.transport, self.raw) if t is not None)
 
     def _keep(self) -> None:
         """Count what the connection keeps."""
-        size = self._unsent_size() + (TLS_BYTES if self.raw is not None else 0)
+        if size := self._unsent_size():
+            size = max(size, self._out.written)
+        if self.raw is not None:
+            self._most_written = max(self._most_written, self._out.written)
+            size += tls_bytes(self._most_read, self._most_written)
         if self._in_headers and self.headers:
             size += 2 * self._unread + HEADER_BYTES * len(self.headers)
+        elif self.cycle is not None and self.flow.read_paused and not self.pipeline:
+            size += min(len(self.cycle.body), self.serving.budget.limit // 4)  # a larger one is refused by its size
         if self.pipeline:
             size += sum(WAITING_BYTES + len(cycle.body) for cycle, _ in self.pipeline)
         self._kept.become(size)
@@ -114,17 +129,18 @@ class Protocol(HttpToolsProtocol):
         """It is over."""
         super().connection_lost(exc)
         self.serving.places.leave(self)
-        while self.pipeline:  # they hold this, and would wait for the garbage collector
-            self.pipeline.pop()[0].on_response = lambda: None
-        self._kept.become(0)
+        self._forget()
+        self.flow.lost()
+        self._kept.close()
         self.serving.lingering.discard(self.transport)
-        self.transport.lost()  # type: ignore[attr-defined]
+        self._out.lost()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what comes beside bodies."""
         if self._deaf:
             return
         self._chunk = len(data)
+        self._most_read = max(self._most_read, len(data))
         self._unread += len(data)
         try:
             self._feed(data)
@@ -138,7 +154,7 @@ class Protocol(HttpToolsProtocol):
         limit = self.serving.settings.max_header_bytes
         if self._unread > limit:
             self._refuse(431, f"the headers are over {limit} bytes")
-        if self._kept.size or self.pipeline or (self._in_headers and self.headers):
+        if self._kept.size or self.pipeline or self.flow.read_paused or (self._in_headers and self.headers):
             self._keep()
 
     def _feed(self, data: bytes) -> None:
@@ -190,6 +206,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is self._before:
             return  # an Upgrade
+        self._kept.renew()
         self.cycle.__class__ = Cycle  # uvicorn makes it, and asks for none of ours; its task has not begun
         self._in_headers = False
         self._unread = 0
@@ -229,9 +246,11 @@ class Protocol(HttpToolsProtocol):
         if self.raw is not None and not self.flow.write_paused and self.raw.get_write_buffer_size():
             self.pause_writing()
             self._look_again()
-        if self.flow.write_paused:
-            self._goes_on = True
-        else:
+        elif self.raw is not None:
+            self._keep()
+        self._kept.renew()
+        self._goes_on = self.flow.write_paused
+        if not self._goes_on:
             self._go_on()
 
     def _go_on(self) -> None:
@@ -352,16 +371,7 @@ class Protocol(HttpToolsProtocol):
         if not state and self.serving.settings.access_log:
             logs.log_request(request_id, "-", "-", status, time.monotonic() - self._since)
         path = self.scope["path"] if self.scope is not None and "path" in self.scope else "/"
-        kind, body = error_body(STATUSES[status], detail, plain=of_another_dialect(path, self.serving.settings))
-        head = [
-            b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
-            b"content-type: " + kind[1],
-            b"content-length: %d" % len(body),
-            b"x-request-id: " + request_id.encode(),
-            b"connection: close",
-            *([b"retry-after: 1"] if status == 503 else []),
-        ]
-        self.transport.write(b"\r\n".join([*head, b"", body]))
+        self.transport.write(refusal(status, detail, request_id, plain=of_another_dialect(path, self.serving.settings)))
         self.transport.close()
 
     def _lingers(self) -> bool:
@@ -375,6 +385,8 @@ class Protocol(HttpToolsProtocol):
         if not self.transport.can_write_eof():  # TLS
             return False
         self._deaf = True
+        if self.cycle is not None:
+            self.cycle.body = bytearray()
         self.flow.resume_reading()
         self.connections.discard(self)  # it does not count any more
         self.serving.lingering.add(self.transport)

@@ -9,7 +9,16 @@ from typing import Any
 from lstm_serve.serving.memory_budget import Inflight, Kept
 from lstm_serve.serving.places import Places, State
 
-TLS_BYTES = 40 << 10  # what OpenSSL and the loop keep for a connection
+TLS_BYTES = 40 << 10  # what OpenSSL and the loop keep for a connection at least
+HANDSHAKE_BYTES = 60 << 10  # and until its handshake is over
+
+
+def tls_bytes(most_read: int, most_written: int) -> int:
+    """About what they keep for one that has read and written as much at once: OpenSSL's buffers grow by a third more.
+
+    They never shrink (https://docs.openssl.org/3.0/man3/BUF_MEM_new/).
+    """
+    return TLS_BYTES + (most_read + most_written) * 4 // 3
 
 
 class Handshake(asyncio.Protocol):
@@ -34,7 +43,7 @@ class Handshake(asyncio.Protocol):
             self.end()
             return
         transport.set_write_buffer_limits(1)
-        self._kept.become(TLS_BYTES)
+        self._kept.become(HANDSHAKE_BYTES)
         self._task = asyncio.get_running_loop().create_task(self._shake())
 
     def data_received(self, data: bytes) -> None:
@@ -52,7 +61,7 @@ class Handshake(asyncio.Protocol):
 
     def _let_go(self) -> None:
         self._places.leave(self)
-        self._kept.become(0)
+        self._kept.close()
 
     def _feed(self) -> None:
         """Hand on what came before TLS was there to take it."""

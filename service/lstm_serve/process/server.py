@@ -28,6 +28,7 @@ from lstm_serve.model.files import ModelFiles
 from lstm_serve.process.admin import Admin
 from lstm_serve.process.connection import Protocol
 from lstm_serve.process.event_loop import listen, new_loop
+from lstm_serve.process.free_memory import trim
 from lstm_serve.serving import health
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
@@ -43,6 +44,7 @@ ALLOCATIONS_A_COLLECTION = 50_000  # a request of 1,024 sequences makes as many
 # Where a listener on all addresses is reached from its own machine.
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 COLLECT_TICKS = 600  # a minute: some milliseconds, since what was loaded is left out
+TRIM_BYTES = 8 << 20  # freed by connections
 
 
 class Hangup:
@@ -126,6 +128,7 @@ class Server(uvicorn.Server):
             self._sweep()
         if counter % COLLECT_TICKS == 0:
             gc.collect()
+            trim()
         if self._hangup.came:
             self._hangup.came = False
             if not self._hangup.of_terminal:
@@ -176,6 +179,10 @@ class Server(uvicorn.Server):
         self._serving.beat = now = time.monotonic()
         for connection in self._connections:
             connection.sweep(now)
+        budget = self._serving.budget
+        if budget.freed > TRIM_BYTES:
+            budget.freed = 0
+            trim()
 
     @property
     def _connections(self) -> list[Protocol]:

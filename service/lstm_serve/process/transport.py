@@ -3,11 +3,17 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn._types import ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from lstm_serve.web.errors import STATUSES, error_body
+
+# How long a connection that was refused is kept for its client to read why.
+LINGER_SECONDS = 2.0
 
 
 class Lingering:
@@ -17,7 +23,13 @@ class Lingering:
         """Everything but `close` is the transport's own; `lingers` says, at the end, which way to close."""
         self._transport = transport
         self._lingers: Callable[[], bool] | None = lingers
-        self.write, self.is_closing = transport.write, transport.is_closing  # hot: not by way of __getattr__
+        self._write, self.is_closing = transport.write, transport.is_closing  # hot: not by way of __getattr__
+        self.written = 0  # bytes of what was written last, all of which is kept until the last of them is out
+
+    def write(self, data: bytes) -> None:
+        """Send it."""
+        self.written = len(data)
+        self._write(data)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
         return getattr(self._transport, name)
@@ -34,21 +46,30 @@ class Lingering:
         self._lingers = None
 
 
+def _nothing() -> None:
+    pass
+
+
 class Flow(FlowControl):
     """uvicorn's, which reads on only when no request waits for its turn.
 
     uvicorn reads on with each answer, and each time up to 256 KiB more into the last request's body.
     """
 
-    def __init__(self, transport: asyncio.Transport, pipeline: deque[Any]) -> None:
-        """`pipeline` holds the requests that wait."""
+    def __init__(self, transport: asyncio.Transport, pipeline: deque[Any], taken: Callable[[], None]) -> None:
+        """`pipeline` holds the requests that wait; `taken` is told that what has come is taken, and more may come."""
         super().__init__(transport)
-        self._pipeline = pipeline
+        self._pipeline, self._taken = pipeline, taken
 
     def resume_reading(self) -> None:
         """Read on, unless a request waits, or an answer is not taken."""
-        if not self._pipeline and not self.write_paused:
+        if self.read_paused and not self._pipeline and not self.write_paused:
             super().resume_reading()
+            self._taken()
+
+    def lost(self) -> None:
+        """Let go of the protocol, as the transport does."""
+        self._taken = _nothing
 
 
 class Cycle(RequestResponseCycle):
@@ -93,6 +114,12 @@ class Cycle(RequestResponseCycle):
         return True
 
 
+def drop(pipeline: deque[Any]) -> None:
+    """Let go of requests that wait: they hold the protocol, and would wait for the garbage collector."""
+    while pipeline:
+        pipeline.pop()[0].on_response = _nothing
+
+
 def wrong_framing(version: str, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """What RFC 9112 has refused: proxies may see other requests in it than this one."""
     if version not in {"1.0", "1.1"}:
@@ -108,3 +135,17 @@ def wrong_framing(version: str, headers: Iterable[tuple[bytes, bytes]]) -> str |
     if hosts > 1 or (not hosts and version == "1.1"):
         return "Expected the header Host once."
     return None
+
+
+def refusal(status: int, detail: str, request_id: str, *, plain: bool) -> bytes:
+    """An answer from below the app, after which the connection is closed."""
+    kind, body = error_body(STATUSES[status], detail, plain=plain)
+    head = [
+        b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
+        b"content-type: " + kind[1],
+        b"content-length: %d" % len(body),
+        b"x-request-id: " + request_id.encode(),
+        b"connection: close",
+        *([b"retry-after: 1"] if status == 503 else []),
+    ]
+    return b"\r\n".join([*head, b"", body])

@@ -24,6 +24,7 @@ class Inflight:
         """Nothing is in flight yet."""
         self.limit = limit
         self.bytes = 0
+        self.freed = 0  # of connections that are ended, in all
         self.uploads: dict[Upload | Kept, None] = {}  # what can be given up, the oldest first
 
     def hold(self, size: int) -> None:
@@ -85,10 +86,27 @@ class Kept:
             if self not in self._inflight.uploads:
                 self.become(0)
 
+    def close(self) -> None:
+        """Let go of the bytes, and of the connection: it holds this, and would wait for the garbage collector."""
+        self._inflight.freed += self.size
+        self.become(0)
+        self._end = _nothing
+
+    def renew(self) -> None:
+        """Be the last to make room: who asks and takes the answers may keep some for as long as it does."""
+        if self.size:
+            self._inflight.uploads.pop(self, None)
+            self._inflight.uploads[self] = None
+
     def give_up(self) -> None:
         """Let go of the bytes, and end the connection."""
+        self._inflight.freed += self.size
         self.become(0)
         self._end()
+
+
+def _nothing() -> None:
+    pass
 
 
 class Upload(AbstractAsyncContextManager["Upload"]):
