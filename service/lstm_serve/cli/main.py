@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lstm_serve import __version__
 from lstm_serve.errors import LstmServeError, ModelError
+from lstm_serve.formats.text import printable
 from lstm_serve.limits import MAX_MODEL_BYTES
 
 if TYPE_CHECKING:
@@ -302,5 +303,4 @@ def _noted(sequences: "Sequences") -> "Sequences":
 
 
 def _say(message: str) -> None:
-    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
-    sys.stderr.write(f"lstm-serve: {text}\n")
+    sys.stderr.write(f"lstm-serve: {printable(message)}\n")

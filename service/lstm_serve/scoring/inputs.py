@@ -15,6 +15,7 @@ import orjson
 from lstm_serve.errors import InvalidInput, Problem, UnreadableFile
 from lstm_serve.formats import csv_table
 from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
+from lstm_serve.formats.text import without_mark
 from lstm_serve.model.model import Model
 from lstm_serve.model.windows import AnyArray, last_rows, units, windows
 
@@ -89,8 +90,8 @@ def _decoded(data: bytes, model: Model, by: tuple[str, ...]) -> csv_table.Table:
         except UnreadableFile as error:
             raise _invalid(str(error)) from None
         return csv_table.Table(array, names)
-    if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}:
-        return csv_table.Table(_json(data.removeprefix(b"\xef\xbb\xbf"), model), names)
+    if without_mark(data).lstrip()[:1] in {b"{", b"["}:
+        return csv_table.Table(_json(without_mark(data), model), names)
     if len(model.input_shape) > 2:
         raise _invalid(f"is no .npy, .npz or JSON file, and no other holds what this model takes, {model.expects}")
     return csv_table.read(data, names, model.input_shape[-1] if model.id_limit is None else None, by)

@@ -166,7 +166,9 @@ class KnownPaths:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request whose path is known, or let the router search."""
-        key = (scope.get("root_path", ""), scope["path"]) if scope.get("method") == "POST" else ("", "")
+        if scope.get("method") != "POST":
+            return await self._app(scope, receive, send)
+        key = scope.get("root_path", ""), scope["path"]
         if (known := self._known.get(key)) is not None:
             scope["route"], scope["path_params"] = known
             return await known[0].serve(scope, receive, send)
