@@ -96,18 +96,17 @@ class PostRoute(APIRoute):
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, decode, call, answer. What goes wrong is raised, and answered in `boundary`."""
-        state, asked = scope["app"].state, scope["path_params"]
-        serving: ServingState = state.serving
-        registry: Registry = state.registry
+        of_app, state, asked = scope["app"].state, scope["state"], scope["path_params"]
+        serving: ServingState = of_app.serving
+        registry: Registry = of_app.registry
         deployment = registry.get(asked.get("model_name"), asked.get("model_version"))
-        served = deployment.current
-        headers = scope["state"]["headers"]
+        served, headers = deployment.current, state["headers"]
         queue, settings = deployment.queue, serving.settings
         queue.check_room(1)
         raw = await read_body(headers, receive, serving)
-        scope["state"]["complete"] = time.monotonic()
-        held = scope["state"]["held"] = Held(serving.budget, len(raw))
-        turn = scope["state"]["turn"] = Turn(serving.turns, settings.deadline_seconds)
+        state["complete"] = time.monotonic()
+        held = state["held"] = Held(serving.budget, len(raw))
+        turn = state["turn"] = Turn(serving.turns, settings.deadline_seconds)
         try:
             raw = await inflated(raw, headers, serving, held, turn)
             if queue.queued_rows + settings.max_rows > queue.max_queue_rows:
