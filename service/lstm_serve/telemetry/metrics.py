@@ -13,8 +13,8 @@ LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 ROWS = tuple(1 << power for power in range(15))  # to the largest that max_batch_rows may be
 
 
-class Series:
-    """The counts of one histogram."""
+class Buckets:
+    """The counts of one histogram, for one set of its labels' values."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -39,21 +39,21 @@ class Histogram:
     """A histogram with labels."""
 
     def __init__(self, name: str, text: str, bounds: Sequence[float], labels: Sequence[str] = ()) -> None:
-        """A series without labels is there, at zero, from the start."""
+        """The one without labels is there, at zero, from the start."""
         self.name, self.text, self.labels, self._bounds = name, text, labels, bounds
-        self.by_labels: dict[tuple[str | int, ...], Series] = {} if labels else {(): Series(bounds)}
+        self.by_labels: dict[tuple[str | int, ...], Buckets] = {} if labels else {(): Buckets(bounds)}
 
-    def series(self, *labels: str | int) -> Series:
-        """The series of these label values, made where it is new."""
+    def buckets(self, *labels: str | int) -> Buckets:
+        """The buckets of these label values, made where it is new."""
         found = self.by_labels.get(labels)
         if found is None:
-            found = self.by_labels[labels] = Series(self._bounds)
+            found = self.by_labels[labels] = Buckets(self._bounds)
         return found
 
     def total(self, counts: Callable[..., bool]) -> tuple[int, float]:
-        """How many values there were, and their sum, in the series whose labels count."""
-        chosen = [series for labels, series in self.by_labels.items() if counts(*labels)]
-        return sum(series.count for series in chosen), sum(series.total for series in chosen)
+        """How many values there were, and their sum, in the buckets whose labels count."""
+        chosen = [buckets for labels, buckets in self.by_labels.items() if counts(*labels)]
+        return sum(buckets.count for buckets in chosen), sum(buckets.total for buckets in chosen)
 
 
 class Tally:
@@ -97,7 +97,7 @@ class Metrics:
         batch_rows = Histogram("lstmserve_batch_rows", "Sequences in one forward pass", ROWS)
         queue = Histogram("lstmserve_queue_duration_seconds", "Time a request waited for its batch", LATENCY)
         compute = Histogram("lstmserve_compute_duration_seconds", "Time of one forward pass", LATENCY)
-        self.batch_rows, self.queue, self.compute = batch_rows.series(), queue.series(), compute.series()
+        self.batch_rows, self.queue, self.compute = batch_rows.buckets(), queue.buckets(), compute.buckets()
         self.rows = Tally("lstmserve_rows", "Sequences answered")
         self.queued_rows = Gauge("lstmserve_queue_rows", "Sequences waiting now")
         self.rejected = Tally("lstmserve_rejected", "Requests that were refused, by reason", "reason")
@@ -124,7 +124,7 @@ class Metrics:
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one request; `route` is a path template, so that there are few of them."""
-        self.requests.series(route, status).observe(seconds)
+        self.requests.buckets(route, status).observe(seconds)
 
     def answered(self, classes: Iterable[Iterable[int]], queue_seconds: float, rows: int) -> None:
         """Count the answers of one request; `classes` are the predicted ones, none for plain values."""

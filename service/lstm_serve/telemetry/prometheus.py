@@ -29,12 +29,12 @@ class Ours(Collector):
     def collect(self) -> Iterator[Metric]:
         """Each metric, as it is now."""
         for histogram in self._metrics.histograms:
-            buckets = HistogramMetricFamily(histogram.name, histogram.text, labels=histogram.labels)
-            for labels, series in list(histogram.by_labels.items()):
-                bounds = (*map(str, map(float, series.bounds)), "+Inf")
-                cumulated = list(zip(bounds, accumulate(series.counts), strict=True))
-                buckets.add_metric([str(label) for label in labels], cumulated, series.total)
-            yield buckets
+            family = HistogramMetricFamily(histogram.name, histogram.text, labels=histogram.labels)
+            for labels, buckets in list(histogram.by_labels.items()):
+                bounds = (*map(str, map(float, buckets.bounds)), "+Inf")
+                cumulated = list(zip(bounds, accumulate(buckets.counts), strict=True))
+                family.add_metric([str(label) for label in labels], cumulated, buckets.total)
+            yield family
         for tally in self._metrics.tallies:
             counter = CounterMetricFamily(tally.name, tally.text, labels=tally.labels)
             for label, count in list(tally.counts.items()):
