@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def _listed(given: object) -> object:
@@ -66,8 +67,9 @@ class ScalingCard(BaseModel):
             raise ValueError("the two lists of scaling are of different lengths")
         if any(low > high for low, high in zip(self.min or [], self.max or [], strict=True)) or 0 in self.divisor:
             raise ValueError("no scale may be 0, and no max may be under its min")
-        if not np.isfinite([*self.divisor, *self.offset]).all():
-            raise ValueError("the numbers of scaling are too large")
+        offset, divisor = np.abs(self.offset), np.abs(self.divisor)
+        if not (offset <= FLOAT32_MAX).all() or not ((divisor >= 1 / FLOAT32_MAX) & (divisor <= FLOAT32_MAX)).all():
+            raise ValueError("the numbers of scaling leave the range of float32, in which the model computes")
         return self
 
     @property

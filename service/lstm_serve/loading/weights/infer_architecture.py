@@ -159,8 +159,8 @@ def _ask(keras: KerasVersion, said: Said, *, gate: bool, dense: Sequence[dict[st
         )
     if missing:
         raise MissingFact(
-            f"the file holds weights alone, and no file tells {'; nor '.join(missing)}. The card may say it "
-            f"too, as {' and '.join(fields)}. {GIVE_ARCHITECTURE}"
+            f"the file holds weights alone, and no file tells {'; nor '.join(missing)}. The card and "
+            f"load_model take it too, as {' and '.join(fields)}. {GIVE_ARCHITECTURE}"
         )
 
 
