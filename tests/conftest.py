@@ -2,21 +2,19 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import settings
-from serving import ASKER, PATIENCE, Process
+from serving import ASKER, PATIENCE, Golden, Process, load_golden
+
+# They assert, and are no modules of tests.
+pytest.register_assert_rewrite("apps", "kinds", "native_requests", "open_inference", "scraping")
 
 # A deadline is a wall clock's, which says nothing on a shared machine. CI tries the same examples each time; whoever
 # runs the tests elsewhere, and `make fuzz`, look for new ones.
 settings.register_profile("here", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("here")
-
-Golden = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +35,3 @@ def client(service: Process) -> Iterator[httpx.Client]:
 def golden() -> Golden:
     """Inputs (16, 20, 15) and what Keras 2.1.5 answers to them (16, 5)."""
     return load_golden(ASKER / "k215_golden.npz")
-
-
-def load_golden(path: Path) -> Golden:
-    with np.load(path) as arrays:
-        return arrays["x0"], arrays["y0"]

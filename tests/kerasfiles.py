@@ -1,14 +1,14 @@
 """Small Keras files, made without Keras: for what no real file at hand has."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
-
-GOLDEN = Path(__file__).parent / "golden"
+from serving import ASKER
 
 Array = npt.NDArray[Any]
 Layers = list[tuple[str, dict[str, Any], list[Array]]]
@@ -95,4 +95,17 @@ def save_embedding(path: Path, rows: int, **storage: Any) -> Path:
         group.attrs["weight_names"] = np.array([b"embeddings:0"])
         table = group.create_dataset("embeddings:0", (rows, 300), "f4", **storage)
         table[-1] = 0.5
+    return path
+
+
+def scaled_copy(path: Path, factor: float = 1.0, source: Path = ASKER / "k215_model.h5") -> Path:
+    """A copy of a model whose output layer's kernel is multiplied, put there in one step as `mv` does."""
+    made = path.with_suffix(".new")
+    shutil.copy(source, made)
+    with h5py.File(made, "r+") as file:
+        kernels: list[h5py.Dataset] = []
+        file["model_weights"].visititems(lambda name, item: kernels.append(item) if name.endswith("kernel:0") else None)
+        dense = min(kernels, key=lambda kernel: kernel.shape[-1])
+        dense[...] = dense[()] * np.float32(factor)
+    made.replace(path)
     return path

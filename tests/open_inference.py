@@ -1,14 +1,19 @@
-"""What the Open Inference Protocol says that a server answers, as JSON Schema.
+"""Requests of the Open Inference Protocol, and what it says that a server answers, as JSON Schema.
 
 From specification/protocol/open_inference_rest.yaml of kserve/open-inference-protocol, which is OpenAPI 3.0, put into
 JSON Schema's own words; and from the prose beside it, which says more of a few fields. A tensor whose data comes after
 the JSON, as the binary extension has it, has its size in place of `data`.
 """
 
+import json
 from typing import Any
 
+import numpy.typing as npt
 from jsonschema_rs import Draft202012Validator
 
+from lstm_serve.web.dialects.v2.codec import DTYPES
+
+AnyArray = npt.NDArray[Any]
 STRING: dict[str, Any] = {"type": "string"}
 SIZES = {"type": "array", "items": {"type": "integer"}}
 # A name of the prose's table of tensor data types.
@@ -78,3 +83,17 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 def check(name: str, answer: Any) -> None:
     """Raise where an answer is not what the protocol says."""
     Draft202012Validator(SCHEMAS[name]).validate(answer)
+
+
+def tensor(x: AnyArray, datatype: str = "FP32", **extra: Any) -> dict[str, Any]:
+    return {"name": "any", "shape": list(x.shape), "datatype": datatype, "data": x.tolist(), **extra}
+
+
+def binary(
+    x: AnyArray, datatype: str = "FP32", *, tail: bytes | None = None, length: str | None = None, **request: Any
+) -> tuple[bytes, dict[str, str]]:
+    """The body of a request with a binary tensor, and its headers."""
+    raw = x.astype(DTYPES[datatype]).tobytes() if tail is None else tail
+    given = {"name": "x", "shape": list(x.shape), "datatype": datatype, "parameters": {"binary_data_size": len(raw)}}
+    head = json.dumps({"inputs": [given], **request}).encode()
+    return head + raw, {"inference-header-content-length": str(len(head)) if length is None else length}

@@ -16,18 +16,27 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Self
 
+import numpy as np
+import numpy.typing as npt
 from fastapi import FastAPI
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 ASKER = GOLDEN / "asker"
 SMALL = GOLDEN / "small"
+# Inputs, and what Keras answers to them.
+Golden = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 # How the service is started.
 COMMAND = [sys.executable, "-m", "lstm_serve", "serve"]
 # What takes so long hangs. A busy machine may take minutes: what is waited for is the process, not the clock.
 PATIENCE = 600.0
 RUNNING = re.compile(r"running on https?://\S+:(\d+)")
+
+
+def load_golden(path: Path) -> Golden:
+    with np.load(path) as arrays:
+        return arrays["x0"], arrays["y0"]
 
 
 def environment(**variables: str) -> dict[str, str]:

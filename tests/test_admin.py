@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
+from native_requests import GOOD
 from serving import ASKER, PATIENCE, Process, read_all
-from test_http import GOOD
 
 from lstm_serve.process.admin import MAX_CONNECTIONS, Admin
 

@@ -1,6 +1,5 @@
 """What is answered by the kind of the model, the same in every dialect and on the command line."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -8,30 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 from jsonschema_rs import Draft202012Validator
-from kerasfiles import Array, Layers, dense, lstm, numbers, save_sequential
-from serving import Answered, call, in_loop, started
-from test_metrics import one_of, scraped
-from test_v2 import binary, tensor
+from kerasfiles import Array, Layers, dense, lstm
+from kinds import BINARY, LABELS, NAMES, STEPS, TAGGER, X, json_of, lines_of, made
+from open_inference import binary, tensor
+from scraping import one_of, scraped
+from serving import call, in_loop, started
 
 from lstm_serve import Model, load_model
 from lstm_serve.cli import main
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
-
-STEPS = lstm(return_sequences=True)
-TAGGER: Layers = [STEPS, ("TimeDistributed", {"layer": {"class_name": "Dense", "config": dense(3)[1]}}, dense(3)[2])]
-LABELS: Layers = [lstm(), dense(3, activation="sigmoid")]
-BINARY: Layers = [lstm(), dense(1, activation="sigmoid")]
-NAMES = ["a", "b", "c"]
-X = numbers(6, 5, 3) * 4
-
-
-def made(folder: Path, layers: Layers, **card: Any) -> Path:
-    """The file of a model of five steps of three features, with a card."""
-    path = save_sequential(folder / "m.h5", layers)
-    (folder / "m.card.json").write_text(json.dumps(card))
-    return path
 
 
 def expected(model: Model, x: Array = X, threshold: float = 0.5) -> list[dict[str, Any]]:
@@ -58,11 +44,6 @@ def same(came: Any, wanted: Any) -> bool:
     if isinstance(wanted, float):
         return bool(abs(came - wanted) <= 1e-6)
     return bool(came == wanted)
-
-
-def json_of(answer: Answered) -> Any:
-    assert answer.status == 200, answer.body
-    return answer.json
 
 
 @pytest.mark.parametrize(
@@ -165,12 +146,6 @@ async def test_the_threshold_of_a_binary_model(tmp_path_factory: pytest.TempPath
         assert [each["predicted_class"] for each in found] == over
         assert 1 in over or threshold == 0.5
         assert all(each["label"] == ["no", "yes"][each["predicted_class"]] for each in found)
-
-
-def lines_of(path: Path, folder: Path) -> list[list[str]]:
-    np.save(folder / "x.npy", X)
-    assert main.main(["predict", str(path), str(folder / "x.npy"), "-o", str(folder / "y.csv")]) == 0
-    return list(csv.reader((folder / "y.csv").read_text().splitlines()))
 
 
 @pytest.mark.parametrize("kind", ["labels", "steps"])

@@ -5,70 +5,26 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import load_golden
-from echo import Echo
+from apps import app_of, deployment_of, queued, row_of, state_of, with_echo
 from fastapi import FastAPI
-from serving import ASKER, PATIENCE, SMALL, call, in_loop, started
-from test_http import GOOD, ROW, many, one
+from native_requests import GOOD, ROW, many, one
+from serving import ASKER, PATIENCE, SMALL, call, in_loop, load_golden, started
 
 from lstm_serve.errors import ModelError, WrongNumbers
-from lstm_serve.model.graph import INPUT, Node, Source
 from lstm_serve.serving import deployment as deployment_module
-from lstm_serve.serving.batching import Job
-from lstm_serve.serving.deployment import Deployment, Served
-from lstm_serve.serving.state import ServingState
-from lstm_serve.settings import Settings
-from lstm_serve.web.app import create_app
 from lstm_serve.web.boundary import Boundary
 from lstm_serve.web.dialects import native
-
-MODEL = ASKER / "k215_model.h5"
-
-
-def app_of(model: Path = MODEL, **settings: Any) -> FastAPI:
-    return create_app(Settings(model=model, **settings))
-
-
-def deployment_of(app: FastAPI) -> Deployment:
-    found: Deployment = app.state.registry.get()
-    return found
-
-
-def state_of(app: FastAPI) -> ServingState:
-    found: ServingState = app.state.serving
-    return found
-
-
-def with_echo(app: FastAPI) -> Echo:
-    """Put a layer that can be told to fail before the model's own; it is given twice the input."""
-    layer, deployment = Echo(), deployment_of(app)
-    model = deployment.current.model
-    nodes = [Node(op, tuple(Source(k + 1, output) for k, output in inputs)) for op, inputs in model.nodes]
-    deployment.current = Served.of(replace(model, nodes=(Node(layer, (Source(INPUT),)), *nodes)))
-    return layer
 
 
 def infer(**parameters: int) -> bytes:
     data = np.ravel(ROW).tolist()
     tensor = {"name": "x", "shape": [1, 20, 15], "datatype": "FP32", "data": data}
     return json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
-
-
-def row_of(number: float) -> bytes:
-    return one([[number] * 15] * 20)
-
-
-def queued(app: FastAPI, *numbers: float) -> Job:
-    """Rows that wait in the queue, without a request of their own."""
-    deployment = deployment_of(app)
-    x = np.array([[[number] * 15] * 20 for number in numbers], np.float32)
-    return deployment.queue.submit(deployment.current.model, x, time.monotonic() + PATIENCE)
 
 
 # Faults.

@@ -6,7 +6,6 @@ Never anything else that is raised, never more than a few seconds or 400 MB, and
 import copy
 import io
 import json
-import os
 import select
 import struct
 import subprocess
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kerasfiles import GOLDEN
+from serving import GOLDEN
 
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.formats import hdf5, zip_file
@@ -52,7 +51,6 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         )
 
     def load(self, data: bytes) -> str:

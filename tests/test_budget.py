@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kerasfiles import GOLDEN, save_embedding
-from serving import PATIENCE
+from kerasfiles import save_embedding
+from serving import GOLDEN, PATIENCE
 
 from lstm_serve import load_model
 from lstm_serve.errors import UnreadableFile

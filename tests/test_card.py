@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from serving import ASKER
 
 from lstm_serve import load_model
 from lstm_serve.errors import ModelError, WrongNumbers
 from lstm_serve.loading.sidecars import card as cards
 from lstm_serve.loading.sidecars.card import Card
 from lstm_serve.model.files import ModelFiles
-
-GOLDEN = Path(__file__).parent / "golden" / "asker"
 
 
 def read(model: Path) -> Card:
@@ -210,8 +209,8 @@ def test_a_card_that_is_a_folder(tmp_path: Path) -> None:
 
 def test_scaling_goes_before_the_first_layer_and_is_replayed(tmp_path: Path) -> None:
     model = tmp_path / "m.h5"
-    model.write_bytes((GOLDEN / "k215_model.h5").read_bytes())
-    with np.load(GOLDEN / "k215_golden.npz") as golden:
+    model.write_bytes((ASKER / "k215_model.h5").read_bytes())
+    with np.load(ASKER / "k215_golden.npz") as golden:
         scaled, y = golden["x0"].astype(np.float64), golden["y0"]
     mean, scale = np.linspace(1000, 9000, 15), np.linspace(3, 40, 15)
     write(tmp_path, {"scaling": {"mean": mean.tolist(), "scale": scale.tolist()}})

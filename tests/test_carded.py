@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from kerasfiles import Array, Layers, dense, lstm, sequential
+from kinds import BINARY, LABELS, NAMES, STEPS, X, json_of, lines_of, made
+from open_inference import tensor
+from scraping import one_of, scraped
 from serving import ASKER, call, in_loop, started
-from test_answers import BINARY, LABELS, NAMES, STEPS, X, json_of, lines_of, made
-from test_metrics import one_of, scraped
-from test_v2 import tensor
 
 from lstm_serve import load_model
 from lstm_serve.cli import main

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_files as tf
+from serving import GOLDEN
 
 from lstm_serve import load_model
 from lstm_serve.engine.types import Array
@@ -14,11 +15,11 @@ from lstm_serve.loading.config import architecture
 from lstm_serve.loading.contents import Contents
 from lstm_serve.loading.files import checkpoint, saved_model
 
-GOLDEN = Path(__file__).parent / "golden" / "savedmodel"
+SAVED = GOLDEN / "savedmodel"
 
 
 # One model has two inputs, and so no architecture.
-FOLDERS = sorted(path.parent for path in GOLDEN.glob("tf*/saved_model.pb") if "nested_shared" not in str(path))
+FOLDERS = sorted(path.parent for path in SAVED.glob("tf*/saved_model.pb") if "nested_shared" not in str(path))
 
 Stack = Sequence[tuple[str | None, Sequence[Array]]]
 
@@ -37,28 +38,28 @@ def test_by_order_the_layers_get_what_they_get_by_name(folder: Path) -> None:
 
 
 def test_save_weights_with_the_json_beside() -> None:
-    model = load_model(GOLDEN / "tf21__func_ck" / "ck")
+    model = load_model(SAVED / "tf21__func_ck" / "ck")
     assert model.origin.file == "ck.index"
     assert model.origin.format == "TensorFlow checkpoint"
     assert model.origin.keras == "2.3.0-tf"
-    with np.load(GOLDEN / "tf21__func_ck.golden.npz") as golden:
+    with np.load(SAVED / "tf21__func_ck.golden.npz") as golden:
         np.testing.assert_allclose(model.predict(golden["x"]), golden["y"], atol=1e-5, rtol=0)
-    assert load_model(GOLDEN / "tf21__func_ck").origin == model.origin
-    assert load_model(GOLDEN / "tf21__func_ck" / "ck.index").origin == model.origin
+    assert load_model(SAVED / "tf21__func_ck").origin == model.origin
+    assert load_model(SAVED / "tf21__func_ck" / "ck.index").origin == model.origin
 
 
 def test_weights_alone_are_refused_until_a_person_says_what_they_do_not(tmp_path: Path) -> None:
-    shutil.copytree(GOLDEN / "tf215__hard" / "variables", tmp_path / "ck")
+    shutil.copytree(SAVED / "tf215__hard" / "variables", tmp_path / "ck")
     with pytest.raises(MissingFact, match="output_activation"):
         load_model(tmp_path / "ck", recurrent_activation="hard_sigmoid_keras_2")
     model = load_model(tmp_path / "ck", recurrent_activation="hard_sigmoid_keras_2", output_activation="softmax")
-    with np.load(GOLDEN / "tf215__hard.golden.npz") as golden:
+    with np.load(SAVED / "tf215__hard.golden.npz") as golden:
         np.testing.assert_allclose(model.predict(golden["x"]), golden["y"], atol=1e-5, rtol=0)
 
 
 def test_with_a_layer_of_no_weights_only_the_json_helps(tmp_path: Path) -> None:
-    assert read(GOLDEN / "tf21__func_ck" / "ck").stack is None
-    for part in (GOLDEN / "tf21__func_ck").glob("ck.[di]*"):
+    assert read(SAVED / "tf21__func_ck" / "ck").stack is None
+    for part in (SAVED / "tf21__func_ck").glob("ck.[di]*"):
         shutil.copy(part, tmp_path)
     with pytest.raises(MissingFact, match=r"to_json\(\)"):
         load_model(tmp_path / "ck")
@@ -160,4 +161,4 @@ def test_a_checkpoint_of_tensorflow_1_is_refused(tmp_path: Path) -> None:
 def test_more_layers_than_are_read_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "MAX_LAYERS", 3)
     with pytest.raises(UnreadableFile, match="at most 3 are read"):
-        read(GOLDEN / "tf21__func_ck" / "ck")
+        read(SAVED / "tf21__func_ck" / "ck")

@@ -11,16 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import PATIENCE
+from serving import GOLDEN, PATIENCE, ROOT
 
 import lstm_serve
 from lstm_serve.cli.main import BLAS_THREADS, main
 
-ROOT = Path(__file__).parent.parent
 TURBOFAN = str(ROOT / "models" / "turbofan.h5")
 ENGINE = str(ROOT / "models" / "turbofan.engine.csv")
 EXAMPLE = str(ROOT / "models" / "turbofan.example.json")
-ASKER = str(ROOT / "tests" / "golden" / "asker" / "k215_model.h5")
+ASKER = str(GOLDEN / "asker" / "k215_model.h5")
 
 
 @pytest.fixture(autouse=True)
@@ -302,22 +301,21 @@ def test_inspect_and_trace(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_form_finds_its_card_and_golden_predictions(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, form: str
 ) -> None:
-    golden = ROOT / "tests" / "golden"
     stem, given = "model", tmp_path / "m" / "model.keras"
     given.parent.mkdir()
     if form == "saved model":
         stem = given.name
-        shutil.copytree(golden / "savedmodel" / "tf2.0__c_gru_ra0", given)
-        predictions = golden / "savedmodel" / "tf2.0__c_gru_ra0.golden.npz"
+        shutil.copytree(GOLDEN / "savedmodel" / "tf2.0__c_gru_ra0", given)
+        predictions = GOLDEN / "savedmodel" / "tf2.0__c_gru_ra0.golden.npz"
     elif form == "checkpoint":
         stem = "ck"
-        for file in (golden / "savedmodel" / "tf21__func_ck").iterdir():
+        for file in (GOLDEN / "savedmodel" / "tf21__func_ck").iterdir():
             shutil.copy(file, given.parent)
         given = given.with_name("ck")
-        predictions = golden / "savedmodel" / "tf21__func_ck.golden.npz"
+        predictions = GOLDEN / "savedmodel" / "tf21__func_ck.golden.npz"
     else:
-        shutil.copy(golden / "keras3" / "shapes.keras", given)
-        predictions = golden / "keras3" / "shapes.golden.npz"
+        shutil.copy(GOLDEN / "keras3" / "shapes.keras", given)
+        predictions = GOLDEN / "keras3" / "shapes.golden.npz"
     folder = given.parent
     shutil.copy(predictions, folder / f"{stem}.golden.npz")
     (folder / f"{stem}.card.json").write_text('{"description": "its card"}', "utf-8")
@@ -329,7 +327,7 @@ def test_every_form_finds_its_card_and_golden_predictions(
 
 
 def test_weights_alone_take_what_is_said_of_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    weights = str(ROOT / "tests" / "golden" / "asker" / "k215_weights.h5")
+    weights = str(GOLDEN / "asker" / "k215_weights.h5")
     shutil.copy(weights, tmp_path / "w.h5")
     weights = str(tmp_path / "w.h5")
     np.save(tmp_path / "x.npy", np.load(ASKER.replace("model.h5", "golden.npz"))["x0"])

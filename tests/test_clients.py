@@ -13,8 +13,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import Golden
-from serving import Process
+from serving import Golden, Process
 
 NAME = "k215_model"
 # By the native names, and by those in the file; without outputs all are answered.

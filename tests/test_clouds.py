@@ -1,19 +1,16 @@
 """Settings and routes in the words of clouds."""
 
 import json
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from conftest import Golden
-from serving import ASKER, PATIENCE, SMALL, Process, call, in_loop, started
+from serving import ASKER, PATIENCE, ROOT, SMALL, Golden, Process, call, in_loop, started
 
 from lstm_serve.errors import SettingsError
 from lstm_serve.settings import Settings, read
 from lstm_serve.web.app import create_app
 
-ROOT = Path(__file__).parents[1]
 MODEL = {"LSTMSERVE_MODEL": "m.h5"}
 # As Vertex AI has them where nothing is said, for an endpoint and a deployed model.
 VERTEX = {

@@ -12,11 +12,10 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import Golden
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import ASKER, PATIENCE, SMALL, Process, call, in_loop, started
-from test_http import GOOD, LIMIT, refused
+from native_requests import GOOD, LIMIT, refused
+from serving import ASKER, PATIENCE, SMALL, Golden, Process, call, in_loop, started
 
 from lstm_serve.errors import LstmServeError, Malformed, TooLarge
 from lstm_serve.serving.state import ServingState

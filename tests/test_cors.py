@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from native_requests import GOOD
 from serving import ASKER, PATIENCE, Process
-from test_http import GOOD
 
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from serving import PATIENCE
+from serving import PATIENCE, ROOT
 
 from lstm_serve import load_model
 from lstm_serve.engine.activations import ACTIVATIONS
@@ -24,7 +24,6 @@ from lstm_serve.settings import Settings
 from lstm_serve.telemetry import prometheus
 from lstm_serve.telemetry.metrics import Metrics
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "models/README.md"]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 ELSEWHERE = ("git", "make", "docker", "pip", "cd")

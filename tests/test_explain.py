@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from serving import ASKER, GOLDEN, ROOT
 from small_models import dense, lstm, model, numbers
 
 from lstm_serve import Model, load_model
@@ -48,10 +49,7 @@ from lstm_serve.model.model import Origin
 from lstm_serve.scoring.inputs import Part, Sequences
 from lstm_serve.web.schemas import model_info
 
-ROOT = Path(__file__).parent.parent
 TURBOFAN = ROOT / "models" / "turbofan.h5"
-GOLDEN = ROOT / "tests" / "golden"
-ASKER = GOLDEN / "asker"
 M_H5 = Path("m.h5")
 Doubles = NDArray[np.float64]
 Predict = Callable[[Any], Array]

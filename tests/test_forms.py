@@ -18,8 +18,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from kerasfiles import GOLDEN, dense, lstm, numbers, save, save_sequential, sequential
-from serving import PATIENCE
+from kerasfiles import dense, lstm, numbers, save, save_sequential, sequential
+from serving import GOLDEN, PATIENCE
 
 from lstm_serve import load_model
 from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported, WrongNumbers
@@ -472,7 +472,7 @@ def lines_for(path: Path) -> list[str]:
 def run(line: str, path: Path) -> None:
     """As somebody would paste it, into a Python of its own."""
     program = f"FILE = {str(path)!r}\n{line}"
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", program], env=environ, check=True, timeout=PATIENCE)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from kerasfiles import GOLDEN, Array, Layers, dense, lstm, save_sequential
-from serving import call, in_loop, started
+from kerasfiles import Array, Layers, dense, lstm, save_sequential
+from serving import GOLDEN, call, in_loop, started
 
 from lstm_serve import Model, load_model
 from lstm_serve.cli import main

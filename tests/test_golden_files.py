@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_answers import BINARY, X, made
+from kinds import BINARY, X, made
 
 from lstm_serve import load_model
 from lstm_serve.errors import ModelError, UnreadableFile, WrongNumbers

@@ -3,31 +3,19 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from conftest import Golden, load_golden
 from fastapi.routing import APIRoute
-from serving import ASKER, PATIENCE, SMALL, Process
+from native_requests import GOOD, LIMIT, MARK, ROW, many, one, refused
+from serving import ASKER, PATIENCE, SMALL, Golden, Process, load_golden
 
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 
-LIMIT = 2 << 20
-MARK = "zyxwvut"  # in what is sent; must not come back
 JSON = {"content-type": "application/json"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
-ROW = [[round(0.01 * (t + f), 2) for f in range(15)] for t in range(20)]
-
-
-def one(value: Any) -> bytes:
-    return json.dumps({"sequence": value}).encode()
-
-
-def many(value: Any) -> bytes:
-    return json.dumps({"sequences": value}).encode()
 
 
 def with_number(text: str) -> bytes:
@@ -35,29 +23,6 @@ def with_number(text: str) -> bytes:
     row = [list(step) for step in ROW]
     row[3][14] = 1234.5
     return one(row).replace(b"1234.5", text.encode())
-
-
-GOOD = one(ROW)
-
-
-def refused(response: httpx.Response, status: int, slug: str = "", pointers: list[str] | None = None) -> str:
-    """Check an error of the native paths: its form, its size, that it echoes nothing. Gives all of its words."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    assert response.headers["x-request-id"]
-    assert len(response.content) <= 4096
-    assert MARK not in response.text
-    body = response.json()
-    assert body["status"] == status
-    assert body["type"] == f"urn:lstm-serve:{slug}" if slug else body["type"].startswith("urn:lstm-serve:")
-    assert body["title"]
-    assert body["detail"]
-    problems = body.get("errors", [])
-    assert (status == 422) == bool(problems)
-    assert len(problems) <= 10
-    if pointers is not None:
-        assert [problem["pointer"] for problem in problems] == pointers
-    return " ".join([body["detail"], *(problem["detail"] for problem in problems)])
 
 
 # What is answered.

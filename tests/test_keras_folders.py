@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Golden
-from kerasfiles import GOLDEN
-from serving import in_loop
+from serving import GOLDEN, Golden, in_loop
 
 from lstm_serve import load_model
 from lstm_serve.errors import ModelError, UnreadableFile, WrongNumbers

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from kerasfiles import GOLDEN
+from serving import GOLDEN
 
 from lstm_serve import load_model
 from lstm_serve.errors import ModelError, UnreadableFile, Unsupported

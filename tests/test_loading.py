@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kerasfiles import GOLDEN, dense, functional, lstm, numbers, save, save_sequential, sequential
+from kerasfiles import dense, functional, lstm, numbers, save, save_sequential, sequential
+from serving import GOLDEN
 
 from lstm_serve import load_model
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, SIGMOID

@@ -17,9 +17,9 @@ from typing import Any
 
 import httpx
 import pytest
+from apps import app_of, queued, row_of, with_echo
+from native_requests import MARK, many, one
 from serving import ASKER, COMMAND, PATIENCE, ROOT, Process, call, environment, in_loop, started
-from test_app import app_of, queued, row_of, with_echo
-from test_http import MARK, many, one
 
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import logs

@@ -10,38 +10,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import Golden
 from echo import Echo, model_of
-from fastapi import FastAPI
-from prometheus_client.parser import text_string_to_metric_families
+from native_requests import GOOD, many, one
 from pydantic import ValidationError
-from serving import ASKER, PATIENCE, call, in_loop, started
-from test_http import GOOD, many, one
+from scraping import one_of, parsed, scraped
+from serving import ASKER, PATIENCE, Golden, call, in_loop, started
 
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import prometheus
 from lstm_serve.telemetry.metrics import ROWS, Metrics
 from lstm_serve.web.app import create_app
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def parsed(text: str) -> Samples:
-    return {
-        (sample.name.removeprefix("lstmserve_"), frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-async def scraped(app: FastAPI) -> Samples:
-    answer = await call(app, "/metrics")
-    assert answer.headers["content-type"].startswith("text/plain; version=")
-    return parsed(answer.body.decode())
-
-
-def one_of(samples: Samples, name: str, /, **labels: str) -> float:
-    return samples.get((name, frozenset(labels.items())), 0.0)
 
 
 @in_loop

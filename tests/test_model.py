@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kerasfiles import GOLDEN, numbers
+from kerasfiles import numbers
+from serving import GOLDEN
 
 from lstm_serve import load_model
 from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activation

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kerasfiles import dense, lstm
-from serving import ASKER, in_loop, started
-from test_answers import made
+from kinds import made
+from serving import ASKER, GOLDEN, in_loop, started
 
 from lstm_serve import load_model
 from lstm_serve.cli import main
@@ -57,7 +57,7 @@ def test_what_another_model_owns_is_no_look_alike(tmp_path: Path) -> None:
 
 def test_a_card_in_the_folder_that_is_the_model(tmp_path: Path) -> None:
     folder = tmp_path / "wear"
-    shutil.copytree(Path(__file__).parent / "golden" / "savedmodel" / "tf215__hard", folder)
+    shutil.copytree(GOLDEN / "savedmodel" / "tf215__hard", folder)
     for name in ("card.json", "wear.card.json"):
         (folder / name).write_text('{"description": "its card"}')
         with pytest.raises(UnreadableFile, match=rf"there is wear/{name}, a card .* Call it wear\.card\.json"):

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kerasfiles import GOLDEN, dense, functional, lstm, save
+from kerasfiles import dense, functional, lstm, save
+from serving import GOLDEN
 
 from lstm_serve import load_model
 from lstm_serve.errors import UnreadableFile, Unsupported

@@ -21,10 +21,9 @@ import h5py
 import httpx
 import numpy as np
 import pytest
-from conftest import Golden
-from kerasfiles import save_embedding
+from kerasfiles import save_embedding, scaled_copy
 from load import asking, questions
-from serving import ASKER, COMMAND, PATIENCE, ROOT, SMALL, Process, environment, in_loop, started
+from serving import ASKER, COMMAND, PATIENCE, ROOT, SMALL, Golden, Process, environment, in_loop, started
 
 from lstm_serve import load_model
 from lstm_serve.engine.activations import SIGMOID
@@ -37,19 +36,6 @@ from lstm_serve.serving.compatibility import expect_same
 from lstm_serve.serving.reload import fingerprint
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
-
-
-def make(path: Path, factor: float = 1.0, source: Path = ASKER / "k215_model.h5") -> Path:
-    """A copy of a model whose output layer's kernel is multiplied, put there in one step as `mv` does."""
-    made = path.with_suffix(".new")
-    shutil.copy(source, made)
-    with h5py.File(made, "r+") as file:
-        kernels: list[h5py.Dataset] = []
-        file["model_weights"].visititems(lambda name, item: kernels.append(item) if name.endswith("kernel:0") else None)
-        dense = min(kernels, key=lambda kernel: kernel.shape[-1])
-        dense[...] = dense[()] * np.float32(factor)
-    made.replace(path)
-    return path
 
 
 def put(path: Path, data: bytes) -> None:
@@ -108,7 +94,7 @@ def damaged(path: Path) -> dict[str, bytes]:
 
 
 def test_good_and_broken_files_in_turn(tmp_path: Path) -> None:
-    path = make(tmp_path / "model.h5")
+    path = scaled_copy(tmp_path / "model.h5")
     first, files = load_model(path).origin.sha256, damaged(path)
     with Process(path) as process, Served(process) as served:
         assert not any("curl" in line for line in process.lines)
@@ -122,7 +108,7 @@ def test_good_and_broken_files_in_turn(tmp_path: Path) -> None:
             assert served.sha256 == first
             assert served.metric("lstmserve_model_reload_successful") == 0
             assert any(record["level"] == "error" and str(path) in record["message"] for record in process.records)
-        second = load_model(make(path, 0.5)).origin.sha256
+        second = load_model(scaled_copy(path, 0.5)).origin.sha256
         assert "refused" not in served.reload()
         assert served.sha256 == second != first
         assert served.metric("lstmserve_model_reload_successful") == 1
@@ -140,12 +126,12 @@ def test_good_and_broken_files_in_turn(tmp_path: Path) -> None:
 
 
 def test_card_and_golden_predictions_belong_to_it(tmp_path: Path, golden: Golden) -> None:
-    path, (x, y) = make(tmp_path / "model.h5"), golden
+    path, (x, y) = scaled_copy(tmp_path / "model.h5"), golden
     card, replayed = tmp_path / "model.card.json", tmp_path / "model.golden.npz"
     card.write_text(json.dumps({"classes": list("abcde")}))
     np.savez(replayed, x=x, y=y)
     with Process(path) as process, Served(process) as served:
-        make(path, 0.5)
+        scaled_copy(path, 0.5)
         assert "misses its golden predictions" in served.reload()["refused"]
         moved = replayed.rename(tmp_path / "moved.npz")
         assert "is verified, and the new one is not: it has no golden" in served.reload()["refused"]
@@ -209,7 +195,7 @@ def test_polling_follows_the_links_of_a_mounted_volume(tmp_path: Path) -> None:
     """A ConfigMap or Secret is a link to a folder that is changed in one step."""
     for number, factor in (("1", 1.0), ("2", 0.5)):
         (tmp_path / number).mkdir()
-        make(tmp_path / number / "model.h5", factor)
+        scaled_copy(tmp_path / number / "model.h5", factor)
     (tmp_path / "..data").symlink_to("1")
     (tmp_path / "model.h5").symlink_to("..data/model.h5")
     path = tmp_path / "model.h5"
@@ -273,7 +259,7 @@ async def test_under_load_every_answer_is_of_one_of_the_two_models(
     x = np.random.default_rng(1).normal(size=(300, 20, 15)).astype(np.float32)
     y, files = {}, []
     for factor in (1.0, 0.5):
-        model = load_model(make(path, factor))
+        model = load_model(scaled_copy(path, factor))
         y[model.origin.sha256] = model.predict(x)
         files.append(path.read_bytes())
     assert len(y) == 2
@@ -291,7 +277,7 @@ async def test_under_load_every_answer_is_of_one_of_the_two_models(
 
 def test_a_closed_terminal_ends_the_service(tmp_path: Path) -> None:
     """A terminal that is closed sends SIGHUP too, and then nobody wants to find the port taken."""
-    path = make(tmp_path / "model.h5")
+    path = scaled_copy(tmp_path / "model.h5")
     terminal, its_end = os.openpty()
     process = subprocess.Popen(
         COMMAND,
@@ -385,7 +371,7 @@ def test_limits_of_the_process_that_reads_aside(limit: str, does: str) -> None:
 @in_loop
 async def test_faults_on_the_way_leave_the_old_model(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The file changes while it is read; or something nobody thought of goes wrong."""
-    path = make(tmp_path_factory.mktemp("faults") / "model.h5")
+    path = scaled_copy(tmp_path_factory.mktemp("faults") / "model.h5")
     app = create_app(Settings(model=path))
     deployment, reloader = app.state.registry.get(), app.state.reloader
     old = deployment.current

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kerasfiles import scaled_copy
 from serving import call, in_loop, started
-from test_reloading import make
 
 from lstm_serve.serving.deployment import Deployment, Loaded, load
 from lstm_serve.settings import Settings
@@ -32,7 +32,7 @@ DIALECTS: dict[str, tuple[ModuleType, dict[str, Any]]] = {
 def models(tmp_path: Path) -> tuple[Path, Loaded]:
     """A model's file, and another model that may take its place."""
     (other := tmp_path / "other").mkdir()
-    return make(tmp_path / "model.h5"), load(Settings(model=make(other / "model.h5", 3.0)))
+    return scaled_copy(tmp_path / "model.h5"), load(Settings(model=scaled_copy(other / "model.h5", 3.0)))
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["decoded", "computed"])
@@ -72,7 +72,7 @@ def test_a_request_is_answered_by_the_model_that_it_was_decoded_for(
 
 @in_loop
 async def test_the_name_of_no_model_is_a_404_whatever_the_body(tmp_path: Path) -> None:
-    app = create_app(Settings(model=make(tmp_path / "model.h5")))
+    app = create_app(Settings(model=scaled_copy(tmp_path / "model.h5")))
     async with started(app):
         for path in ("/v1/models/other:predict", "/v2/models/other/infer", "/v2/models/model/versions/2/infer"):
             answer = await call(app, path, b"[")

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import tensorflow_files as tf
+from serving import GOLDEN
 
 from lstm_serve import load_model
 from lstm_serve.engine.types import Array
@@ -19,8 +20,9 @@ from lstm_serve.loading.config import architecture
 from lstm_serve.loading.contents import Contents
 from lstm_serve.loading.files import saved_model
 
-GOLDEN = Path(__file__).parent / "golden" / "savedmodel"
-FOLDERS = sorted(path.parent.name for path in GOLDEN.glob("tf*/saved_model.pb"))
+SAVED = GOLDEN / "savedmodel"
+
+FOLDERS = sorted(path.parent.name for path in SAVED.glob("tf*/saved_model.pb"))
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def copied(name: str, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(GOLDEN / name, tmp_path / "model"))
+    return Path(shutil.copytree(SAVED / name, tmp_path / "model"))
 
 
 def read(path: Path) -> Contents:
@@ -44,8 +46,8 @@ def arrays_of(contents: Contents) -> dict[tuple[str, ...], list[Array]]:
 
 @pytest.mark.parametrize("name", [name for name in FOLDERS if name != "tf215__hard"])
 def test_the_arrays_are_those_of_get_weights_in_its_order(name: str) -> None:
-    model = read(GOLDEN / name)
-    with np.load(GOLDEN / f"{name}.golden.npz") as golden:
+    model = read(SAVED / name)
+    with np.load(SAVED / f"{name}.golden.npz") as golden:
         came = [hashlib.sha256(array.tobytes()).hexdigest() for layer in arrays_of(model).values() for array in layer]
         assert came == golden["w_sha256"].tolist()
     listed = {layer["config"]["name"] for layer in model.config["config"]["layers"]}
@@ -62,27 +64,27 @@ def test_the_arrays_are_those_of_get_weights_in_its_order(name: str) -> None:
     ],
 )
 def test_a_folder_says_who_wrote_it(name: str, tensorflow: str, keras: str, class_name: str) -> None:
-    model = read(GOLDEN / name)
+    model = read(SAVED / name)
     assert model.format == f"SavedModel of TensorFlow {tensorflow}"
     assert model.keras.text == keras
     assert model.config["class_name"] == class_name
 
 
 def test_tuples_and_shapes_are_plain_lists() -> None:
-    model = read(GOLDEN / "tf215__hard")
+    model = read(SAVED / "tf215__hard")
     assert model.config["config"]["layers"][0]["config"]["batch_input_shape"] == [None, 20, 15]
     assert "__tuple__" not in json.dumps(model.config)
 
 
 def test_a_bidirectional_has_its_forward_arrays_first() -> None:
-    model = read(GOLDEN / "tf2.5__i_mask_bi_seq_nt")
+    model = read(SAVED / "tf2.5__i_mask_bi_seq_nt")
     assert arrays_of(model)["masking_1",] == []
     shapes = [array.shape for array in arrays_of(model)["bidirectional_3",]]
     assert shapes == [(3, 15), (5, 15), (2, 15)] * 2
 
 
 def test_a_nested_model_is_laid_open() -> None:
-    model = read(GOLDEN / "tf2.15__k_nested_shared_nt")
+    model = read(SAVED / "tf2.15__k_nested_shared_nt")
     assert {path: len(arrays) for path, arrays in arrays_of(model).items()} == {
         ("input_1",): 0,
         ("input_2",): 0,
@@ -121,15 +123,15 @@ def test_an_exported_model_is_refused_without_its_json(tmp_path: Path) -> None:
 
 def test_an_exported_model_with_its_json_beside(tmp_path: Path) -> None:
     folder = copied("k3.15__small_export", tmp_path)
-    shutil.copy(GOLDEN / "k3.15__small_export.json", tmp_path / "model.json")
+    shutil.copy(SAVED / "k3.15__small_export.json", tmp_path / "model.json")
     model = load_model(folder)
     assert model.origin.format == "SavedModel of TensorFlow 2.21.0"
-    with np.load(GOLDEN / "k3.15__small_export.golden.npz") as golden:
+    with np.load(SAVED / "k3.15__small_export.golden.npz") as golden:
         np.testing.assert_allclose(model.predict(golden["x0"]), golden["y0"], atol=1e-5, rtol=0)
 
 
 def test_a_module_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    shutil.copytree(GOLDEN / "special__tf2.1_three_shards_ck", tmp_path / "variables")
+    shutil.copytree(SAVED / "special__tf2.1_three_shards_ck", tmp_path / "variables")
     for part in (tmp_path / "variables").iterdir():
         part.rename(part.with_name(part.name.replace("dev", "variables")))
     (tmp_path / "saved_model.pb").write_bytes(tf.saved_model("2.1.4"))
@@ -140,9 +142,9 @@ def test_a_module_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_tensorflow_1_exported_the_json_beside(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(tf.saved_model("1.15.0") * 3)
     (tmp_path / "assets").mkdir()
-    shutil.copy(GOLDEN / "tf21__func_ck" / "ck.json", tmp_path / "assets" / "saved_model.json")
+    shutil.copy(SAVED / "tf21__func_ck" / "ck.json", tmp_path / "assets" / "saved_model.json")
     (tmp_path / "variables").mkdir()
-    for part in (GOLDEN / "tf21__func_ck").glob("ck.*"):
+    for part in (SAVED / "tf21__func_ck").glob("ck.*"):
         shutil.copy(part, tmp_path / "variables" / f"variables{part.name.removeprefix('ck')}")
     contents = read(tmp_path)
     assert contents.format == "SavedModel of TensorFlow 1.15.0"
@@ -181,7 +183,7 @@ def test_a_description_that_is_no_model_of_layers_is_refused(
 
 
 def test_metadata_of_another_save_is_refused(folder: Path) -> None:
-    shutil.copy(GOLDEN / "tf2.15__l_stateful_nt" / "keras_metadata.pb", folder)
+    shutil.copy(SAVED / "tf2.15__l_stateful_nt" / "keras_metadata.pb", folder)
     with pytest.raises(UnreadableFile, match=r"does not belong to saved_model\.pb.*empty folder"):
         read(folder)
 
@@ -189,7 +191,7 @@ def test_metadata_of_another_save_is_refused(folder: Path) -> None:
 def test_metadata_beside_an_older_file_that_has_its_own_is_ignored(tmp_path: Path) -> None:
     folder = copied("tf2.4__k_names_nt", tmp_path)
     intact = read(folder)
-    shutil.copy(GOLDEN / "tf2.15__l_stateful_nt" / "keras_metadata.pb", folder)
+    shutil.copy(SAVED / "tf2.15__l_stateful_nt" / "keras_metadata.pb", folder)
     assert read(folder).config == intact.config
 
 
@@ -227,7 +229,7 @@ def test_a_description_of_megabytes_is_refused(folder: Path) -> None:
 
 def test_weights_of_another_save_are_refused(folder: Path) -> None:
     shutil.rmtree(folder / "variables")
-    shutil.copytree(GOLDEN / "tf2.15__l_stateful_nt" / "variables", folder / "variables")
+    shutil.copytree(SAVED / "tf2.15__l_stateful_nt" / "variables", folder / "variables")
     with pytest.raises(UnreadableFile, match="not of one save"):
         read(folder)
 
@@ -264,15 +266,15 @@ SERVED = [name for name in FOLDERS if name not in {"tf2.15__k_nested_shared_nt",
 
 @pytest.mark.parametrize("name", SERVED)
 def test_answers_what_the_keras_that_saved_it_answered(name: str) -> None:
-    model = load_model(GOLDEN / name, replay=False)
-    with np.load(GOLDEN / f"{name}.golden.npz") as golden:
+    model = load_model(SAVED / name, replay=False)
+    with np.load(SAVED / f"{name}.golden.npz") as golden:
         x, y = (golden[key if key in golden else f"{key}0"] for key in ("x", "y"))
     np.testing.assert_allclose(model.predict(x), y, atol=1e-5, rtol=1e-5)
 
 
 def test_a_folder_is_called_by_its_whole_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "best-0.95"
-    shutil.copytree(GOLDEN / "tf2.4__k_names_nt", folder)
+    shutil.copytree(SAVED / "tf2.4__k_names_nt", folder)
     (tmp_path / "best-0.95.card.json").write_text('{"description": "the better one"}')
     (tmp_path / "best-0.card.json").write_text('{"description": "another"}')
     for given in (folder, f"{folder}/"):
@@ -284,8 +286,8 @@ def test_a_folder_is_called_by_its_whole_name(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_folder_of_versions_gives_the_highest(tmp_path: Path) -> None:
-    shutil.copytree(GOLDEN / "tf2.4__k_names_nt", tmp_path / "2")
-    shutil.copytree(GOLDEN / "tf215__hard", tmp_path / "10")
+    shutil.copytree(SAVED / "tf2.4__k_names_nt", tmp_path / "2")
+    shutil.copytree(SAVED / "tf215__hard", tmp_path / "10")
     assert load_model(tmp_path).origin.file == "10"
 
 
@@ -294,7 +296,7 @@ def test_a_folder_of_versions_gives_the_highest(tmp_path: Path) -> None:
 )
 def test_refuses_by_name_what_it_cannot_serve(name: str, said: str) -> None:
     with pytest.raises(Unsupported, match=said):
-        load_model(GOLDEN / name)
+        load_model(SAVED / name)
 
 
 def test_the_sha256_is_of_all_files_that_were_read(tmp_path: Path) -> None:
@@ -310,7 +312,7 @@ def test_the_sha256_is_of_all_files_that_were_read(tmp_path: Path) -> None:
 def test_the_golden_predictions_lie_beside_the_folder(tmp_path: Path) -> None:
     folder = copied("tf215__hard", tmp_path)
     assert not load_model(folder).origin.verified
-    shutil.copy(GOLDEN / "tf215__hard.golden.npz", tmp_path / "model.golden.npz")
+    shutil.copy(SAVED / "tf215__hard.golden.npz", tmp_path / "model.golden.npz")
     assert load_model(folder).origin.verified
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from native_requests import GOOD, many
 from serving import ASKER, PATIENCE, ROOT, SMALL, Process, read_all
-from test_http import GOOD, many
 
 from lstm_serve.process.server import welcome
 from lstm_serve.settings import Settings

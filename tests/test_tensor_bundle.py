@@ -6,13 +6,15 @@ import pytest
 import tensorflow_files as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from serving import GOLDEN
 
 from lstm_serve.errors import ModelError, UnreadableFile, Unsupported
 from lstm_serve.formats.array_budget import FILE_FACTOR, Budget
 from lstm_serve.formats.folder import Folder
 from lstm_serve.formats.tensor_bundle import Bundle
 
-GOLDEN = Path(__file__).parent / "golden" / "savedmodel"
+SAVED = GOLDEN / "savedmodel"
+
 
 ONE = np.arange(6, dtype="<f4").tobytes()
 
@@ -27,7 +29,7 @@ def made(tmp_path: Path, entries: dict[bytes, bytes], data: bytes = ONE, shards:
 
 
 def test_a_checkpoint_of_tensorflow() -> None:
-    bundle = opened(GOLDEN / "tf21__func_ck" / "ck")
+    bundle = opened(SAVED / "tf21__func_ck" / "ck")
     kernel = bundle.array("layer_with_weights-2/kernel/.ATTRIBUTES/VARIABLE_VALUE")
     assert kernel.shape == (11, 4)
     assert kernel.dtype == np.float32
@@ -39,14 +41,14 @@ def test_a_checkpoint_of_tensorflow() -> None:
 
 def test_three_data_files_of_which_one_is_empty() -> None:
     # TensorFlow 2.1 wrote a file a device. What another save has left beside them is not theirs.
-    bundle = opened(GOLDEN / "special__tf2.1_three_shards_ck" / "dev")
+    bundle = opened(SAVED / "special__tf2.1_three_shards_ck" / "dev")
     assert bundle.shards == 3
     assert bundle.entry("v/.ATTRIBUTES/VARIABLE_VALUE").shard == 1
     assert bundle.array("w/.ATTRIBUTES/VARIABLE_VALUE").shape == (2,)
 
 
 def test_slices_are_refused_by_name() -> None:
-    bundle = opened(GOLDEN / "special__sliced_ck" / "sl")
+    bundle = opened(SAVED / "special__sliced_ck" / "sl")
     with pytest.raises(Unsupported, match="'k' is a variable in slices"):
         bundle.array("k")
 

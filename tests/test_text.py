@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kerasfiles import GOLDEN, numbers
+from kerasfiles import numbers
+from serving import GOLDEN
 
 from lstm_serve import load_model
 from lstm_serve.formats.text import decode

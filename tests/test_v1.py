@@ -7,9 +7,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import Golden
 from jsonschema_rs import Draft202012Validator
-from serving import PATIENCE, SMALL, Process, call, in_loop, started
+from serving import GOLDEN, PATIENCE, SMALL, Golden, Process, call, in_loop, started
 
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
@@ -166,7 +165,7 @@ async def test_metadata_of_ids_and_of_raw_values(tmp_path: Path) -> None:
         dtype: str = given["dtype"]
         return dtype
 
-    ids = Path(__file__).parent / "golden/features/k3__emb_bi.h5"
+    ids = GOLDEN / "features/k3__emb_bi.h5"
     assert dtype_of((await call(create_app(Settings(model=ids)), "/v1/models/k3__emb_bi/metadata")).json) == "DT_INT32"
     (tmp_path / "m.h5").write_bytes((SMALL / "binary.h5").read_bytes())
     (tmp_path / "m.card.json").write_text('{"scaling": {"mean": [0, 0, 0], "scale": [1, 1, 1]}, "version": "7"}')

@@ -10,14 +10,13 @@ from typing import Any
 
 import httpx
 import numpy as np
-import numpy.typing as npt
 import open_inference
 import pytest
-from conftest import Golden
 from echo import Echo, model_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving import PATIENCE, SMALL, Process, call, in_loop, started
+from open_inference import AnyArray, binary, tensor
+from serving import GOLDEN, PATIENCE, SMALL, Golden, Process, call, in_loop, started
 
 from lstm_serve.errors import InvalidInput, LstmServeError
 from lstm_serve.serving.state import ServingState
@@ -25,25 +24,9 @@ from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 from lstm_serve.web.dialects.v2.codec import DTYPES, decode
 
-AnyArray = npt.NDArray[Any]
-
 MODEL = "/v2/models/k215_model"
 INFER = f"{MODEL}/infer"
 ECHO = model_of(Echo())
-
-
-def tensor(x: AnyArray, datatype: str = "FP32", **extra: Any) -> dict[str, Any]:
-    return {"name": "any", "shape": list(x.shape), "datatype": datatype, "data": x.tolist(), **extra}
-
-
-def binary(
-    x: AnyArray, datatype: str = "FP32", *, tail: bytes | None = None, length: str | None = None, **request: Any
-) -> tuple[bytes, dict[str, str]]:
-    """The body of a request with a binary tensor, and its headers."""
-    raw = x.astype(DTYPES[datatype]).tobytes() if tail is None else tail
-    given = {"name": "x", "shape": list(x.shape), "datatype": datatype, "parameters": {"binary_data_size": len(raw)}}
-    head = json.dumps({"inputs": [given], **request}).encode()
-    return head + raw, {"inference-header-content-length": str(len(head)) if length is None else length}
 
 
 def parted(response: httpx.Response) -> dict[str, AnyArray]:
@@ -510,7 +493,7 @@ async def test_not_ready_while_stopping() -> None:
 
 @in_loop
 async def test_statistics_count_what_was_done(golden: Golden) -> None:
-    app = create_app(Settings(model=Path(__file__).parent / "golden/asker/k215_model.h5", max_batch_rows=8))
+    app = create_app(Settings(model=GOLDEN / "asker/k215_model.h5", max_batch_rows=8))
     request = json.dumps({"inputs": [tensor(golden[0])]}).encode()
     async with started(app):
         for body, status in ((request, 200), (request, 200), (b"{}", 400)):
@@ -559,7 +542,7 @@ def test_each_kind_of_model(small: tuple[str, httpx.Client]) -> None:
         assert outputs["predicted_class"].tolist() == (y[:, 0] >= 0.5).astype(int).tolist()
 
 
-FEATURES = Path(__file__).parent / "golden/features"
+FEATURES = GOLDEN / "features"
 
 
 @in_loop

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from kerasfiles import dense, lstm, save_sequential
-from test_answers import LABELS, made
+from kinds import LABELS, made
 
 from lstm_serve import load_model
 from lstm_serve.cli import main
