@@ -1,15 +1,16 @@
 """`.keras` files: what this package reads of them, and what Keras 3 does, where there is one."""
 
 import json
+import shutil
 import subprocess
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from exporting import EVERY, KERAS_PYTHON, difference, golden_models, written
-from serving import ASKER
-from small_models import dense, lstm, model, numbers
+from exporting import EVERY, KERAS_PYTHON, difference, golden_models, run, written
+from serving import ASKER, GOLDEN
+from small_models import classes, dense, lstm, model, numbers
 
 from lstm_serve import load_model
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, TANH
@@ -27,6 +28,42 @@ def test_read_back_by_this_package(tmp_path: Path) -> None:
         assert difference(load_model(path).predict(golden.x), golden) <= 1e-5, name
         count += 1
     assert count >= 60 // EVERY["keras"]
+
+
+def test_what_is_written_is_verified_by_the_golden_predictions_beside_it(tmp_path: Path) -> None:
+    shutil.copy(GOLDEN / "small/values.h5", tmp_path / "m.h5")
+    shutil.copy(GOLDEN / "small/values.golden.npz", tmp_path / "m.golden.npz")
+    before = (tmp_path / "m.golden.npz").read_bytes()
+    (tmp_path / "n.golden.npz").write_bytes(b"of another model")
+    assert run("export", "m.h5", "--to", "keras", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "m.golden.npz").read_bytes() == before  # they are its own already
+    done = run("export", "m.h5", "--to", "keras", "-o", "n.keras", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "lstm-serve: n.golden.npz exists already; --force replaces what it is to hold\n",
+    )
+    assert not (tmp_path / "n.keras").exists()
+    assert run("export", "m.h5", "--to", "keras", "-o", "n.keras", "--force", cwd=tmp_path).returncode == 0
+    for name in ("m.keras", "n.keras"):
+        assert load_model(tmp_path / name).origin.verified
+
+
+def test_predictions_that_are_not_those_of_keras_verify_nothing(tmp_path: Path) -> None:
+    to_keras(classes(), tmp_path / "m.keras")
+    assert {path.name for path in tmp_path.iterdir()} == {"m.keras", "m.keras.made.npz"}
+    assert not load_model(tmp_path / "m.keras").origin.verified
+
+
+def test_a_card_that_would_scale_twice(tmp_path: Path) -> None:
+    shutil.copy(GOLDEN / "small/values.h5", tmp_path / "m.h5")
+    (tmp_path / "m.card.json").write_text(json.dumps({"output_scaling": {"mean": [2e6], "scale": [3e5]}}), "utf-8")
+    done = run("export", "m.h5", "--to", "keras", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "m.card.json would be read as the card of what is written" in done.stderr
+    assert run("export", "m.h5", "--to", "keras", "-o", "n.keras", cwd=tmp_path).returncode == 0
+    with np.load(GOLDEN / "small/values.golden.npz") as arrays:
+        y, scaled = arrays["y"], load_model(tmp_path / "n.keras").predict(arrays["x"])
+    np.testing.assert_allclose(scaled, y * 3e5 + 2e6, rtol=1e-6)
 
 
 def test_the_gates_are_told_to_be_multiplied(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_serve.errors import WrongNumbers
-from lstm_serve.export.artifact import Golden, made_golden, write
+from lstm_serve.export.artifact import Golden, already_beside, check_card, made_golden, write
 from lstm_serve.export.operation import Target
+from lstm_serve.model.files import GOLDEN, MODELS
 from lstm_serve.model.model import Model
 
 __all__ = ["TARGETS", "Checked", "Golden", "export", "to_c", "to_js", "to_keras", "to_numpy", "to_onnx"]
@@ -58,10 +59,15 @@ def export(  # noqa: PLR0913 - each by its name
     Raises Unsupported, by name, for what the target cannot do; SettingsError where it cannot be written.
     """
     aim = target(to)
+    path = Path(path)
+    if aim.suffix in MODELS:
+        check_card(path, model)
     golden = golden or made_golden(model)
     files = aim.build(model, golden)
     checked = _checked(aim, files, model, golden) if check else None
-    write(Path(path), files, folder=aim.is_folder, force=force)
+    if already_beside(path, golden):
+        files.pop(f"{{stem}}{GOLDEN}", None)
+    write(path, files, folder=aim.is_folder, force=force)
     return checked
 
 

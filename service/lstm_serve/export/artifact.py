@@ -18,7 +18,7 @@ from lstm_serve import __version__
 from lstm_serve.engine.operations.pointwise import Normalization, Scaling, Unscaling
 from lstm_serve.engine.operations.temporal import Embedding, Masking
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import SettingsError
+from lstm_serve.errors import ModelError, SettingsError
 from lstm_serve.loading.sidecars import golden as goldens
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
@@ -27,7 +27,7 @@ from lstm_serve.model.model import Model
 MAX_GOLDEN_FLOATS = 1 << 16
 MADE_ROWS = 8
 FREE_TIMESTEPS = 12
-
+MADE = "made for this model and answered by lstm-serve, for there are no predictions of Keras"
 
 Numbers = npt.NDArray[Any]
 
@@ -42,6 +42,11 @@ class Golden(NamedTuple):
     y: npt.NDArray[np.float32]
     whose: str
     unit: npt.NDArray[np.float32] = np.ones(1, np.float32)
+
+    @property
+    def made(self) -> bool:
+        """Whether they are not Keras' own."""
+        return self.whose == MADE
 
     def worst(self, came: Array) -> float:
         """The largest difference between these answers and those that came."""
@@ -98,9 +103,27 @@ def made_golden(model: Model) -> Golden:
     x = x.astype(model.input_dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         y = model.predict(x)
-    return Golden(
-        x, y, "made for this model and answered by lstm-serve, for there are no predictions of Keras", _unit(model)
-    )
+    return Golden(x, y, MADE, _unit(model))
+
+
+def already_beside(path: Path, golden: Golden) -> bool:
+    """Whether the file of golden predictions of a model at `path` begins with these, such as that of its source."""
+    try:
+        x, y = goldens.read(ModelFiles.of(path).golden)
+    except (OSError, ModelError):
+        return False
+    rows = len(golden.x)
+    return np.array_equal(x[:rows], golden.x) and np.array_equal(y[:rows].astype(np.float32), golden.y)
+
+
+def check_card(path: Path, model: Model) -> None:
+    """Raise SettingsError where a card at hand would do to a model at `path` what is in it already."""
+    card = ModelFiles.of(path).card
+    if card.exists() and (scaled_by_card(model) or model.added):
+        raise SettingsError(
+            f"{_shown(card)} would be read as the card of what is written, and what it does to the numbers is part of "
+            "that already; name another with -o"
+        )
 
 
 def npz(**arrays: npt.NDArray[np.generic]) -> bytes:
@@ -119,6 +142,11 @@ def plain(text: str, width: int = 60) -> str:
 
 def _escaped(char: str) -> str:
     return f"<U+{ord(char):04X}>" if ord(char) > 126 else "_"
+
+
+def scaled_by_card(model: Model) -> bool:
+    """Whether the card scales the input, which is then float64."""
+    return any(isinstance(node.operation, Scaling) for node in model.nodes)
 
 
 def header(model: Model) -> list[str]:
@@ -164,13 +192,19 @@ def check_free(path: Path, *, folder: bool, force: bool) -> None:
 
 
 def write(path: Path, files: Mapping[str, bytes], *, folder: bool, force: bool) -> None:
-    """Write the files of a target: in the folder `path`, or `path` and what stands beside it. All or none.
+    """Write the files of a target: in the folder `path`, or as `path` and beside it. All or none.
+
+    What is beside it is called after it: {name} and {stem} stand for its name, with and without extension.
 
     All are written under other names first and renamed once all are whole, so that a full disk leaves what was there.
     Raises SettingsError where something is in the way, or it cannot be written.
     """
     check_free(path, folder=folder, force=force)
-    places = {path / name if folder else path.with_name(path.name + name): data for name, data in files.items()}
+    names = {"name": path.name, "stem": path.stem}
+    places = {path / name if folder else path.with_name(name.format(**names)): data for name, data in files.items()}
+    for place in {*places} - {path}:
+        if not folder:
+            check_free(place, folder=False, force=force)
     try:
         with _parts(path, new=folder and not path.exists()) as part:
             for place, data in places.items():

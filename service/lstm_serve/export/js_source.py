@@ -16,12 +16,12 @@ import numpy as np
 from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Shape
-from lstm_serve.export.artifact import Golden, Numbers, header
+from lstm_serve.export.artifact import Golden, Numbers, header, scaled_by_card
 from lstm_serve.export.js_functions import ACTIVATIONS, FUNCTIONS
 from lstm_serve.export.js_recurrent import write_bidirectional, write_recurrent, write_stacked
 from lstm_serve.export.js_templates import CHECK, MODULE, TYPES
 from lstm_serve.export.js_writer import TITLE, Program
-from lstm_serve.export.operation import Support, Target, Value, refuse, scaled_by_card, walk, writer_of
+from lstm_serve.export.operation import Support, Target, Value, refuse, walk, writer_of
 from lstm_serve.model.model import Model
 
 

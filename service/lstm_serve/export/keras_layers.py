@@ -16,6 +16,7 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskRule
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
+from lstm_serve.export.artifact import Numbers
 from lstm_serve.export.operation import Support, Value, activation_of, refuse, writer_of
 
 TITLE = "Keras 3"
@@ -147,16 +148,21 @@ def _normalization(op: pointwise.Normalization, xs: Sequence[Value]) -> Layer:
 
 
 def _rescaling(op: pointwise.Rescaling, xs: Sequence[Value]) -> Layer:
-    return Layer("Rescaling", {"scale": op.scale.tolist(), "offset": op.offset.tolist()})
+    return _rescaled(op.scale, op.offset)
 
 
 def _scaling(op: pointwise.Scaling, xs: Sequence[Value]) -> Layer:
-    scale, offset = (1 / op.scale).tolist(), (-op.offset / op.scale).tolist()
-    return Layer("Rescaling", {"scale": scale, "offset": offset, "dtype": "float64"})
+    return _rescaled(1 / op.scale, -op.offset / op.scale, "float64")
 
 
 def _unscaling(op: pointwise.Unscaling, xs: Sequence[Value]) -> Layer:
-    return Layer("Rescaling", {"scale": op.scale.tolist(), "offset": op.offset.tolist(), "dtype": "float64"})
+    return _rescaled(op.scale, op.offset, "float64")
+
+
+def _rescaled(scale: Numbers, offset: Numbers, dtype: str = "float32") -> Layer:
+    """A Rescaling; one number for all is a number, not a list of one."""
+    scale, offset = (array.reshape(()) if array.size == 1 else array for array in (scale, offset))
+    return Layer("Rescaling", {"scale": scale.tolist(), "offset": offset.tolist(), "dtype": dtype})
 
 
 def _batch_normalization(op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Layer:

@@ -35,9 +35,10 @@ from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Ma
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
-from lstm_serve.export.artifact import Golden, Numbers, header, npz, plain
+from lstm_serve.export.artifact import Golden, Numbers, header, npz, plain, scaled_by_card
 from lstm_serve.export.keras_layers import ACTIVATIONS, RATIO, TABLE, TITLE, Layer, layer_of, numbered
-from lstm_serve.export.operation import Target, Value, refuse, scaled_by_card, walk
+from lstm_serve.export.operation import Target, Value, refuse, walk
+from lstm_serve.model.files import GOLDEN
 from lstm_serve.model.model import Model
 
 VERSION = "3.15.1"  # whose functions and format these are
@@ -218,7 +219,8 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
             "model.weights.h5": _weights(graph, order),
         }.items():
             archive.writestr(zipfile.ZipInfo(name), data)  # of a date of its own, the same each time
-    return {"": file.getvalue(), ".golden.npz": npz(x=golden.x, y=golden.y)}
+    beside = "{name}.made.npz" if golden.made else f"{{stem}}{GOLDEN}"  # as this package looks for Keras' own
+    return {"{name}": file.getvalue(), beside: npz(x=golden.x, y=golden.y)}
 
 
 def _activations(op: Operation) -> set[Activation]:

@@ -16,10 +16,10 @@ from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
-from lstm_serve.export.artifact import Golden, Numbers, header, npz
+from lstm_serve.export.artifact import Golden, Numbers, header, npz, scaled_by_card
 from lstm_serve.export.onnx_graph import ACTIVATIONS, TITLE, Graph, times
 from lstm_serve.export.onnx_recurrent import write_bidirectional, write_recurrent, write_stacked
-from lstm_serve.export.operation import Support, Target, Value, activation_of, refuse, scaled_by_card, walk, writer_of
+from lstm_serve.export.operation import Support, Target, Value, activation_of, refuse, walk, writer_of
 from lstm_serve.model.model import Model
 
 OPSET, IR = 17, 8
@@ -272,7 +272,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
     written.doc_string = "\n".join(header(model))
     helper.set_model_props(written, _properties(model))
     onnx.checker.check_model(written, full_check=True)
-    return {"": written.SerializeToString(), ".golden.npz": npz(x=golden.x, y=golden.y)}
+    return {"{name}": written.SerializeToString(), "{name}.golden.npz": npz(x=golden.x, y=golden.y)}
 
 
 def _sizes(shape: Sequence[int | None]) -> list[int | str]:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.pointwise import Scaling
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.export.artifact import Golden, Numbers, plain
@@ -33,7 +32,7 @@ class Support(NamedTuple):
 class Target(NamedTuple):
     """A target: what it is called, what is written, and how.
 
-    `build` gives the files: by their names in the folder, or, of a file, by what is appended to its name. `run` answers
+    `build` gives the files by their names, in the folder or as `artifact.write` has them. `run` answers
     x with what `build` wrote at a path, or says why it cannot be run here.
     """
 
@@ -97,8 +96,3 @@ def table_of(targets: Mapping[str, Target], operations: Sequence[type]) -> str:
     return "\n".join(
         [*(f"| {' | '.join(row)} |" for row in rows), "", *(f"{n}. {note}" for note, n in notes.items()), ""]
     )
-
-
-def scaled_by_card(model: Model) -> bool:
-    """Whether the card scales the input, which is then float64."""
-    return any(isinstance(node.operation, Scaling) for node in model.nodes)
