@@ -30,14 +30,14 @@ test: $(CHECK) ## run all tests
 
 fuzz: $(CHECK) ## fuzz requests, connections, model files and folders, FUZZ_SECONDS (600) each; installs atheris
 	$(BIN)/pip install --quiet --editable '.[fuzz]'
-	cd tests && for target in requests connections models folders; do \
-		PYTHONPATH=../service ../$(BIN)/python fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
+	cd tests/fuzz && for target in requests connections models folders; do \
+		PYTHONPATH=../helpers ../../$(BIN)/python fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
 
 chaos: $(CHECK) ## bad clients, overload, and restarts behind a proxy, for some minutes: prints figures
-	cd tests && PYTHONPATH=../service ../$(BIN)/python chaos.py
+	PYTHONPATH=tests/helpers $(BIN)/python tests/blackbox/chaos.py
 
 clients: $(CLIENTS) ## run the tests with Triton's and KServe's own clients, which are 400 MB
-	$(BIN)/python -m pytest tests/test_clients.py tests/test_documentation.py
+	$(BIN)/python -m pytest tests/blackbox/test_clients.py tests/blackbox/test_documentation.py
 
 exports: $(CHECK) $(EXPORTS) ## run the exporters' tests with Keras 3, ONNX Runtime, and the C compiler and node at hand
 	EXPORTS_KERAS_PYTHON=$(CURDIR)/$(VENV)/keras/bin/python $(BIN)/python -m pytest tests/export
@@ -74,7 +74,7 @@ rooms: ## how many lines each room has, and its largest modules
 	@cd service/lstm_serve && find . -name '*.py' -exec wc -l {} + | sort -rn | sed -n '2,9p'
 
 openapi: $(CHECK) ## write docs/openapi.json anew: the document of the default model
-	$(BIN)/python tests/openapi_document.py
+	$(BIN)/python tests/helpers/openapi_document.py
 
 lock: $(VENV)/bin/python ## write the lock files anew, with the newest versions that pyproject.toml allows
 	$(BIN)/pip install --quiet uv

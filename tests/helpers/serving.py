@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from fastapi import FastAPI
 
-ROOT = Path(__file__).parents[1]
-GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
 ASKER = GOLDEN / "asker"
 SMALL = GOLDEN / "small"
 # Inputs, and what Keras answers to them.

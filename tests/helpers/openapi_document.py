@@ -6,7 +6,7 @@ from pathlib import Path
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WRITTEN = ROOT / "docs/openapi.json"
 
 
