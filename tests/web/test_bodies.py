@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from lstm_serve.errors import InvalidInput, Malformed, TooLarge
 from lstm_serve.model.model import Feature
+from lstm_serve.web.body_types import one_and_many
 from lstm_serve.web.json_structure import count_marks, structure
-from lstm_serve.web.nested_lists import HEAVY, one_and_many
+from lstm_serve.web.nested_lists import HEAVY
 
 One, Many = one_and_many(model_of(Echo(), (2, 3)), max_rows=4)
 _, Free = one_and_many(model_of(Echo(), (None, 3)), max_rows=4)

@@ -5,7 +5,7 @@ import io
 import re
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,9 @@ from lstm_serve.formats.units import Watch, mixed
 FIRST_ROW = 1 << 20
 # What Export-Csv of PowerShell 5 writes before the header, unless -NoTypeInformation.
 OF_POWERSHELL = re.compile(r"\A#TYPE [^\r\n]*")
+
+
+Shown = Callable[[str], str]
 
 
 class Table(NamedTuple):
@@ -55,12 +58,18 @@ class _Header(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read(data: bytes, features: Sequence[str] | None, width: int | None, by: Sequence[str] = ()) -> Table:
+def read(
+    data: bytes,
+    features: Sequence[str] | None,
+    width: int | None,
+    by: Sequence[str] = (),
+    shown: Shown = str,
+) -> Table:
     """The columns of the features, in their order: float64 (rows, width); and those of `by`, the keys, as text.
 
     `features` are the names that the columns should have, `width` how many there should be; None where it is free.
     A header is a first row with a cell that is no number, or any where there are keys. Raises InvalidInput with the
-    row and the column.
+    row and the column, in which `shown` says how what stands in the file is shown.
     """
     text = _text(data)
     rows = _rows(text, _delimiter(text, (*(features or ()), *by) or None, None if by else width))
@@ -70,8 +79,9 @@ def read(data: bytes, features: Sequence[str] | None, width: int | None, by: Seq
     keys_at: list[int] = []
     watches: dict[int, Watch] = {}
     if by or _is_header(first.cells, features, width):
-        picked, keys_at, left_out, notes = _from_header(first, features, width, by)
-        names: tuple[str, ...] | None = tuple(first.cells[k].strip() for k in picked)
+        picked, keys_at, left_out, notes = _from_header(first, features, width, by, shown)
+        say = shown if features is None else str
+        names: tuple[str, ...] | None = tuple(say(first.cells[k].strip()) for k in picked)
         watches = {} if by else {k: Watch(first.cells[k].strip()) for k in left_out}
         ahead = None
     else:
@@ -93,12 +103,12 @@ def read(data: bytes, features: Sequence[str] | None, width: int | None, by: Seq
             values.extend(map(_number, cells))
         except ValueError:
             k = next(k for k, cell in enumerate(cells) if not _is_number(cell))
-            came = f"{cells[k][:40]!r}, which is no number" if cells[k].strip() else "nothing"
+            came = f"{shown(repr(cells[k][:40]))}, which is no number" if cells[k].strip() else "nothing"
             hint = ": write it with a point" if _has_decimal_comma(cells[k]) else ""
             place = Table(np.empty(0), names, lines=lines).place(number - 1, k if names else picked[k])
             raise _invalid(f"{place} holds {came}{hint}") from None
         if keys_at:
-            keys.append(_key(row, number, keys_at, by))
+            keys.append(_key(row, number, keys_at, by, shown))
         for k, watch in watches.items():
             watch.see(row.cells[k].strip())
     if not number:
@@ -107,12 +117,12 @@ def read(data: bytes, features: Sequence[str] | None, width: int | None, by: Seq
     return Table(table, names, notes, lines, keys if by else None, mixed([*watches.values()]))
 
 
-def _key(row: _Row, number: int, places: Sequence[int], by: Sequence[str]) -> tuple[str, ...]:
+def _key(row: _Row, number: int, places: Sequence[int], by: Sequence[str], shown: Shown) -> tuple[str, ...]:
     """The cells that name a row's unit. The same text is kept once."""
     key = tuple(sys.intern(row.cells[k].strip()) for k in places)
     if not all(key):
         raise _invalid(
-            f"row {number} (line {row.line}), column {by[key.index('')][:60]!r} holds nothing, "
+            f"row {number} (line {row.line}), column {shown(repr(by[key.index('')][:60]))} holds nothing, "
             "and the rows are told apart by it"
         )
     return key
@@ -192,39 +202,43 @@ def _is_header(cells: Sequence[str], features: Sequence[str] | None, width: int 
     return {*features} <= {*names}
 
 
-def _from_header(first: _Row, features: Sequence[str] | None, width: int | None, by: Sequence[str]) -> _Header:
+def _from_header(
+    first: _Row, features: Sequence[str] | None, width: int | None, by: Sequence[str], shown: Shown
+) -> _Header:
     """Where the columns are in a header, and what to say of it."""
     header = [cell.strip() for cell in first.cells]
-    _expect(by, header, "which --by names", first)
+    _expect(by, header, "which --by names", first, (shown, shown))
     keys = [header.index(name) for name in by]
     if features is None:
         rest = [k for k in range(len(header)) if k not in keys]
         if width is not None and len(rest) != width:
-            besides = f" besides {_listed(by)}" if by else ""
+            besides = f" besides {shown(_listed(by))}" if by else ""
             raise _invalid(
                 f"has {_count(len(rest))}{besides}, and the model takes {width}{_apart(first)}. "
                 "Name the features in the model's card, and they are found by the header"
             )
         note = f"the model's card does not name its columns, so the {_count(len(rest))} are taken in their order"
         return _Header(rest, keys, [], (note,))
-    _expect(features, header, "which the model needs", first)
+    _expect(features, header, "which the model needs", first, (str, shown))
     left_out = [k for k, name in enumerate(header) if name not in features and k not in keys]
     names = [header[k] for k in left_out]
     notes = (f"left out the {_columns(names)}, no feature of the model",) if names else ()
     return _Header([header.index(name) for name in features], keys, left_out, notes)
 
 
-def _expect(names: Sequence[str], header: Sequence[str], why: str, first: _Row) -> None:
-    """Raise InvalidInput unless the header has each name once."""
+def _expect(names: Sequence[str], header: Sequence[str], why: str, first: _Row, shown: tuple[Shown, Shown]) -> None:
+    """Raise InvalidInput unless the header has each name once; `shown` is for the names, and for the header."""
+    of_names, of_header = shown
     missing = [name for name in names if name not in header]
     if missing:
+        near = _in_other_case(missing, header) if of_header is str else ""
         raise _invalid(
-            f"lacks the {_columns(missing)}, {why}{_apart(first)}. "
-            f"Its header has {_count(len(header))}: {_listed(header)}{_in_other_case(missing, header)}"
+            f"lacks the {_columns(missing, of_names)}, {why}{_apart(first)}. "
+            f"Its header has {_count(len(header))}: {of_header(_listed(header))}{near}"
         )
     twice = [name for name in names if header.count(name) > 1]
     if twice:
-        raise _invalid(f"has the {_columns(twice)} more than once")
+        raise _invalid(f"has the {_columns(twice, of_names)} more than once")
 
 
 def _in_other_case(missing: Sequence[str], header: Sequence[str]) -> str:
@@ -244,8 +258,8 @@ def _count(columns: int) -> str:
     return f"{columns} column{'s' if columns != 1 else ''}"
 
 
-def _columns(names: Sequence[str]) -> str:
-    return f"column{'s' if len(names) > 1 else ''} {_listed(names)}"
+def _columns(names: Sequence[str], shown: Shown = str) -> str:
+    return f"column{'s' if len(names) > 1 else ''} {shown(_listed(names))}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -172,11 +172,7 @@ class Model:
         window has no answer. Where the time axis is free, a series is one sequence. Raises InvalidInput where rows do
         not fit.
         """
-        if not self.input_shape or (len(self.input_shape) == 1 and self.id_limit is None):
-            raise InvalidInput([Problem((), "the model has no time axis, so nothing is a series to it: use predict")])
-        timesteps, *features = self.input_shape
-        sizes = ", ".join(["N", *map(str, features)])
-        given = self._numbers(rows, (None, *features), f"the rows of a series, an array of shape ({sizes})")
+        given, timesteps = self.checked_rows(rows), self.input_shape[0]
         if stride < 1 or (timesteps is None and stride > 1):
             allowed = "from 1 on" if timesteps is not None else "of 1, as a series is one sequence to this model"
             raise InvalidInput([Problem((), f"expected a stride {allowed}, got {stride}")])
@@ -230,6 +226,19 @@ class Model:
         given = self._numbers(x, (None, *self.input_shape), self.expects)
         self.check_free(given.shape[1:])
         return given.astype(self.input_dtype)
+
+    def checked_rows(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
+        """The rows of a series (N, *features) as an array of whatever type, or InvalidInput."""
+        if not self.has_time_axis:
+            raise InvalidInput([Problem((), "the model has no time axis, so nothing is a series to it: use predict")])
+        features = self.input_shape[1:]
+        sizes = ", ".join(["N", *map(str, features)])
+        return self._numbers(rows, (None, *features), f"the rows of a series, an array of shape ({sizes})")
+
+    @property
+    def has_time_axis(self) -> bool:
+        """Whether the input's first axis is time."""
+        return len(self.input_shape) > 1 or (len(self.input_shape) == 1 and self.id_limit is not None)
 
     def _numbers(self, x: npt.ArrayLike, shape: Shape, expects: str) -> npt.NDArray[Any]:
         """x as an array of this shape, None being any size, of numbers that the model takes; or InvalidInput."""

@@ -75,10 +75,31 @@ def _bytes(source: str) -> bytes:
     return data
 
 
-def _decoded(data: bytes, model: Model, by: tuple[str, ...]) -> csv_table.Table:
+def read_csv(data: bytes, model: Model, stride: int, by: Sequence[str]) -> Sequences:
+    """The windows of the series in a CSV file, as `read` has them, for whom nothing of it may be repeated in an error.
+
+    The arrays are float32 where the model takes that. Raises InvalidInput.
+    """
+    by = tuple(dict.fromkeys(by))
+    table = csv_table.read(data, _names(model), model.input_shape[-1] if model.id_limit is None else None, by, _unseen)
+    if model.input_dtype == np.float32:
+        with np.errstate(over="ignore"):
+            table = table._replace(values=table.values.astype(np.float32))
+    return _sequences(table, model, stride, by, _unseen)
+
+
+def _unseen(_: str) -> str:
+    return "..."
+
+
+def _names(model: Model) -> tuple[str, ...] | None:
     # A card's feature is a column, but of a model of ids it is what all columns are.
     features = model.about.features if model.id_limit is None else None
-    names = None if features is None else tuple(feature.name for feature in features)
+    return None if features is None else tuple(feature.name for feature in features)
+
+
+def _decoded(data: bytes, model: Model, by: tuple[str, ...]) -> csv_table.Table:
+    names = _names(model)
     if b"'|O'" in data[:128]:
         raise _invalid(
             "holds Python objects, and reading those could run any code. "
@@ -139,7 +160,9 @@ def _odd(array: AnyArray) -> str:
     return "null" if None in array.ravel().tolist() else "objects"
 
 
-def _sequences(table: csv_table.Table, model: Model, stride: int, by: tuple[str, ...]) -> Sequences:
+def _sequences(
+    table: csv_table.Table, model: Model, stride: int, by: tuple[str, ...], shown: csv_table.Shown = str
+) -> Sequences:
     array = table.values
     timesteps, *rest = model.input_shape
     if array.dtype.kind not in "fiu":
@@ -156,9 +179,9 @@ def _sequences(table: csv_table.Table, model: Model, stride: int, by: tuple[str,
         raise _invalid(f"holds an array of shape {array.shape}, where {wanted} was expected{hint}")
     if 0 in array.shape:
         raise _invalid(f"holds an empty array, of shape {array.shape}")
-    _refuse(table, model.id_limit)
+    _refuse(table, model.id_limit, shown)
     if array.ndim == len(model.input_shape) and rest:
-        return _units(table, timesteps, stride, by) if by else _series(table, timesteps, stride)
+        return _units(table, timesteps, stride, by, shown) if by else _series(table, timesteps, stride)
     if stride != 1:
         raise _invalid(f"is no series to be cut into windows, so a stride of {stride} means nothing")
     if by:
@@ -179,7 +202,9 @@ def _series(table: csv_table.Table, timesteps: int | None, stride: int) -> Seque
     return Sequences((part,), "row", (), table.notes, table.mixed if len(rows) != timesteps else None)
 
 
-def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple[str, ...]) -> Sequences:
+def _units(
+    table: csv_table.Table, timesteps: int | None, stride: int, by: tuple[str, ...], shown: csv_table.Shown
+) -> Sequences:
     if table.keys is None:
         raise _invalid("has no columns with names; --by takes those of a CSV file")
     if timesteps is None and stride != 1:
@@ -195,7 +220,7 @@ def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple
         last = places[last_rows(len(places), timesteps, stride)] + 1
         parts.append(Part(windows(rows, timesteps, stride), last.tolist(), key))
     if not parts:
-        raise _invalid(f"has for no {', '.join(by)} the {timesteps} rows that the model needs for an answer")
+        raise _invalid(f"has for no {shown(', '.join(by))} the {timesteps} rows that the model needs for an answer")
     notes = table.notes
     if short:
         more = "" if len(short) <= 10 else f" and {len(short) - 10} more"
@@ -207,7 +232,7 @@ def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple
     return Sequences(tuple(parts), "row", by, notes)
 
 
-def _refuse(table: csv_table.Table, id_limit: int | None) -> None:
+def _refuse(table: csv_table.Table, id_limit: int | None, shown: csv_table.Shown) -> None:
     """Raise InvalidInput with the place of the first value that is no finite float32, or no id."""
     array = table.values
     with np.errstate(over="ignore"):
@@ -225,7 +250,7 @@ def _refuse(table: csv_table.Table, id_limit: int | None) -> None:
         where = f"sequence {place[0] + 1}, {csv_table.Table(array[place[0]], table.names).place(*place[1:])}"
     else:
         where = f"place {', '.join(str(k + 1) for k in place)}"
-    raise _invalid(f"{where} holds {array[place]}, and {expected} was expected")
+    raise _invalid(f"{where} holds {shown(str(array[place]))}, and {expected} was expected")
 
 
 def _invalid(detail: str) -> InvalidInput:

@@ -23,6 +23,7 @@ from lstm_serve.web import docs, health
 from lstm_serve.web.api_keys import Keys, configured
 from lstm_serve.web.boundary import Boundary, open_paths
 from lstm_serve.web.dialects import native
+from lstm_serve.web.dialects.series import stateless
 from lstm_serve.web.dialects.v1 import routes as v1
 from lstm_serve.web.dialects.v2 import routes as v2
 from lstm_serve.web.methods import answer_head, raise_again
@@ -90,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
     for routes in (
         v1.router(serving, registry, of_v1),
         native.router(serving, registry, of_v1),
+        stateless.router(serving, registry),
         v2.router(serving, registry),
         health.router(serving, registry),
         docs.router(),

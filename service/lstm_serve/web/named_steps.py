@@ -24,10 +24,11 @@ def in_order(value: Any, names: Names, depth: int) -> Any:  # noqa: ANN401 - JSO
     return value
 
 
-def first_twice(raw: bytes, value: Any, names: Names, depth: int) -> Where | None:  # noqa: ANN401 - JSON is anything
+def first_twice(raw: bytes, value: Any, names: Names, depth: int, keys: int) -> Where | None:  # noqa: ANN401 - JSON is anything
     """Where in `value` a name is there twice, which its parser does not tell; () beside it, None where none is.
 
-    `value` is all under the one key of the body `raw`: lists of numbers, and objects with these names alone.
+    `value` is lists of numbers, and objects with these names alone, under one of so many keys of the body `raw`; under
+    the others there are numbers.
     """
     rows: Iterable[Any] = (value,)
     for _ in range(depth):
@@ -35,7 +36,7 @@ def first_twice(raw: bytes, value: Any, names: Names, depth: int) -> Where | Non
     size, objects = len(names), sum(type(row) is dict for row in rows)
     # A text has two quotes, or more where quotes are in it: with so few, there is none that was not parsed.
     quotes = raw.count(b'"')
-    if quotes == 2 * (1 + size * objects):
+    if quotes == 2 * (keys + size * objects):
         return None
     found = OBJECT.findall(raw)
     if len(found) == objects:
@@ -43,7 +44,7 @@ def first_twice(raw: bytes, value: Any, names: Names, depth: int) -> Where | Non
             if row.count(b'"') > 2 * size and len(TEXT.findall(row)) > size:
                 places = (where for where, row in _rows(value, depth, ()) if type(row) is dict)
                 return next(islice(places, k, None))
-        if quotes == 2 + sum(row.count(b'"') for row in found):
+        if quotes == 2 * keys + sum(row.count(b'"') for row in found):
             return None
     return ()
 

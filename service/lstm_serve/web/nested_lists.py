@@ -9,21 +9,20 @@ answered between two of them.
 import gc
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import groupby, islice
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, ValidationError, WithJsonSchema, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
 from lstm_serve.formats.npy import NPY_MAGIC
 from lstm_serve.formats.text import without_mark
-from lstm_serve.model.model import Model
 from lstm_serve.web.body_faults import AXES, FLOAT32_MAX, Axis, Names, Where, kind_of, walk
 from lstm_serve.web.json_structure import count_marks, structure
 from lstm_serve.web.named_steps import first_twice, in_order
@@ -31,9 +30,6 @@ from lstm_serve.web.named_steps import first_twice, in_order
 MAX_PROBLEMS = 10
 MAX_LOOKED_AT = 2048  # lists, and ids, in the search for them: some milliseconds
 LARGE = 1 << 16  # bytes of a body
-# About so many numbers are validated and converted at once, in 2 ms; where lengths are free, so many sequences.
-SLICE = 1 << 14
-SLICE_OF_FREE = 16
 # Bytes from which on a body is weighed before it is parsed: with ROOM times more than a good one has of anything, of
 # objects and texts FEW, it is not.
 HEAVY = 1 << 18
@@ -42,18 +38,21 @@ FEW = 50
 # What a text in UTF-16 begins with, as PowerShell 5 writes it too.
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
-NATIVE = {"sequence": "/predict", "sequences": "/predict/batch"}
 NPY_GOES = "goes to /predict/batch as application/x-npy"
 
 
 class Body(BaseModel):
-    """A request body of the native dialect: one key, and under it sequences for one model."""
+    """A request body of the native dialect: under one key sequences for one model, or rows of a series of its.
+
+    Its other fields, where it has any, are whole numbers beside them, or lists of those.
+    """
 
     model_config = ConfigDict(extra="forbid")
     key: ClassVar[str]
     others: ClassVar[Mapping[str, str]] = {}  # keys of other paths, and those paths
     many: ClassVar[bool]
-    shape: ClassVar[Shape]  # of one sequence
+    noun: ClassVar[str] = "sequences"  # what there are many of
+    shape: ClassVar[Shape]  # of one
     id_limit: ClassVar[int | None]  # what each number is under, where they are ids
     names: ClassVar[Names | None] = None  # of the features, by which a time step may be an object
     max_rows: ClassVar[int]
@@ -79,40 +78,48 @@ class Body(BaseModel):
         What is more than a slice `arrays` validates. Of a key that is there twice the parsed body has the last alone:
         `raw` shows it, where that matters.
         """
-        # `bytes.count` would look at every byte.
-        once = raw.rfind(b'"') == raw.find(b'"', raw.find(b'"') + 1)
         # Pydantic would make an error of each surplus key, and convert every surplus sequence first.
-        if isinstance(parsed, dict) and len(parsed) == 1 and cls.key in parsed:
-            value = parsed[cls.key]
+        if isinstance(parsed, dict) and cls.key in parsed and parsed.keys() <= cls.model_fields.keys():
+            value, keys = parsed[cls.key], len(parsed)
+            # `bytes.count` would look at every byte.
+            once = raw.rfind(b'"') == raw.find(b'"', raw.find(b'"') + 1) if keys == 1 else raw.count(b'"') == 2 * keys
             if cls.many and isinstance(value, list) and len(value) > cls.max_rows:
                 rows = len(value)
                 del parsed, value
-                raise TooLarge(f"the body has {rows} sequences; at most {cls.max_rows} are answered at once")
+                raise TooLarge(f"the body has {rows} {cls.noun}; at most {cls.max_rows} are answered at once")
             if cls.many and isinstance(value, list) and len(value) > cls.slice_rows:
-                cls._valid({cls.key: value[:1]}, parsed)  # what is bad from the start is not kept until its turn
+                # What is bad from the start is not kept until its turn.
+                cls._valid({**parsed, cls.key: value[:1]}, parsed)
                 made = cls.model_construct(**parsed)
                 if not once:
                     made.__dict__["raw"] = raw
                 return made
             made = cls._valid(parsed, parsed)
             if not once:
-                cls._expect_once(value, raw)
+                cls._expect_once(value, raw, keys)
                 made.__dict__["given"] = parsed
             return made
         raise cls._wrong(parsed) or cls._twice()
 
     @classmethod
     def _twice(cls) -> InvalidInput:
-        return InvalidInput([Problem((), f'expected the key "{cls.key}" once')])
+        return InvalidInput([Problem((), f"expected {cls._keys()} once")])
 
     @classmethod
-    def _expect_once(cls, value: Any, raw: bytes) -> None:  # noqa: ANN401 - JSON is anything
-        """Raise InvalidInput where, beside the valid `value`, a key or a name is there twice."""
-        where = first_twice(raw, value, cls.names or (), cls._depth())
+    def _expect_once(cls, value: Any, raw: bytes, keys: int) -> None:  # noqa: ANN401 - JSON is anything
+        """Raise InvalidInput where, beside the valid `value`, one of so many keys or a name is there twice."""
+        where = first_twice(raw, value, cls.names or (), cls._depth(), keys)
         if where:
             raise InvalidInput([Problem((cls.key, *where), "expected each name once")])
         if where is not None:
             raise cls._twice()
+
+    @classmethod
+    def _keys(cls) -> str:
+        """The key in words, or all where there are several."""
+        return (
+            f'the key "{cls.key}"' if len(cls.model_fields) == 1 else f"each of the keys {', '.join(cls.model_fields)}"
+        )
 
     @classmethod
     def _depth(cls) -> int:
@@ -128,9 +135,11 @@ class Body(BaseModel):
             where = _first(error)
         if cls.names is not None:
             try:
-                return cls.model_validate({cls.key: in_order(some[cls.key], cls.names, cls._depth())})
+                return cls.model_validate({**some, cls.key: in_order(some[cls.key], cls.names, cls._depth())})
             except ValidationError as error:
                 where = _first(error)
+        if where[0] != cls.key:
+            raise InvalidInput([Problem(where, f"expected {cls.model_fields[str(where[0])].description}")])
         # The walk says it better. Where it would be long, it begins at what Pydantic has found.
         if cls.many and len(where) > 1:
             where = (where[0], int(where[1]) + start, *where[2:])
@@ -161,7 +170,7 @@ class Body(BaseModel):
             raise Malformed("the body is not JSON: not every list and object in it is closed")
         came = f"got {lists} lists, {numbers} numbers, {objects} objects and {texts} texts"
         if cls.many and texts <= few and objects <= cls.most_objects:
-            raise TooLarge(f"at most {cls.max_rows} sequences are answered at once; {came}")
+            raise TooLarge(f"at most {cls.max_rows} {cls.noun} are answered at once; {came}")
         raise InvalidInput(
             [Problem((), f'expected the key "{cls.key}" alone and lists of numbers of its shape; {came}')]
         )
@@ -174,8 +183,9 @@ class Body(BaseModel):
         if cls.key not in parsed:
             yield Problem((), f'expected the key "{cls.key}"{elsewhere(parsed, cls.others)}')
             return
-        if len(parsed) > 1:
-            yield Problem((), f'expected the key "{cls.key}" alone, got {len(parsed) - 1} more')
+        if surplus := len(parsed.keys() - cls.model_fields.keys()):
+            alone = f"{cls._keys()} alone" if len(cls.model_fields) == 1 else f"the keys {', '.join(cls.model_fields)}"
+            yield Problem((), f"expected {alone}, got {surplus} more")
         yield from walk(parsed[cls.key], cls._axes(), (cls.key,), cls.id_limit, cls.names, start)
 
     @classmethod
@@ -193,7 +203,9 @@ class Body(BaseModel):
     @classmethod
     def _axes(cls) -> list[Axis]:
         names = AXES if len(cls.shape) == len(AXES) else ("items",) * len(cls.shape)
-        return [(None, "sequences")] * cls.many + [*zip(cls.shape, names, strict=True)]
+        if cls.noun == "rows" and len(cls.shape) == 1:
+            names = AXES[1:]
+        return [(None, cls.noun)] * cls.many + [*zip(cls.shape, names, strict=True)]
 
     @property
     def rows(self) -> int:
@@ -215,7 +227,7 @@ class Body(BaseModel):
             for run in [list(g) for _, g in groupby(part, len)] if free else [part]:
                 yield self._array(run, dtype, start)
         if self.raw:
-            self._expect_once(value, self.raw)
+            self._expect_once(value, self.raw, len(self.model_fields_set))
 
     def let_go(self) -> None:
         """Forget the lists, once there are arrays, a tenth of their size: the request may wait long for its answer."""
@@ -292,72 +304,3 @@ def _not_json(raw: bytes, error: str) -> str:
     if raw.startswith(UTF_16):
         return "the body is text in UTF-16; expected JSON in UTF-8, in PowerShell -Encoding utf8"
     return f"the body is not JSON: {error[:200]}"
-
-
-def one_and_many(model: Model, max_rows: int) -> tuple[type[Body], type[Body]]:
-    """The bodies of POST /predict and of POST /predict/batch, with at most `max_rows` sequences, for this model."""
-    features = model.about.features
-    names = None if features is None or model.id_limit is not None else tuple(feature.name for feature in features)
-    one = body("PredictRequest", "sequence", model, None, names)
-    one.__doc__ = "One sequence: a list of time steps, each a list of the features' values."
-    many = body("PredictBatchRequest", "sequences", model, max_rows, names)
-    many.__doc__ = "Several sequences."
-    of_v1, of_v2 = (f"/{v}/models/{model.about.name}" for v in ("v1", "v2"))
-    others = {**NATIVE, "instances": f"{of_v1}:predict", "inputs": f"{of_v1}:predict or {of_v2}/infer"}
-    one.others = many.others = others
-    return one, many
-
-
-def body(name: str, key: str, model: Model, max_rows: int | None, names: Names | None = None) -> type[Body]:
-    """The type of a body with at most `max_rows` sequences for this model under its key; with one, where it is None.
-
-    Where there are `names` of the features, a time step may be an object by them.
-    """
-    shape = model.input_shape
-    one: Any = sequence(shape, model.id_limit, names)
-    many = Annotated[list[one], Field(min_length=1, max_length=max_rows), FailFast()]
-    example = zeros(shape if max_rows is None else (1, *shape))
-    field: Any = (one if max_rows is None else many, Field(description=_described(model), examples=[example]))
-    made = create_model(name, __base__=Body, **{key: field})
-    made.key, made.shape, made.id_limit = key, shape, model.id_limit
-    made.many, made.max_rows = max_rows is not None, max_rows or 1
-    sizes = [math.inf if size is None else size for size in shape]
-    made.most_lists = made.max_rows * sum(math.prod(sizes[:axis]) for axis in range(len(sizes))) + made.many
-    made.most_numbers = made.max_rows * math.prod(sizes)
-    if names is not None:
-        made.names, made.texts = names, len(names)
-        made.most_objects = FEW + made.max_rows * math.prod(sizes[:-1])
-    whole = [size for size in shape if size is not None]
-    made.slice_rows = SLICE_OF_FREE if len(whole) < len(shape) else max(1, SLICE // math.prod(whole))
-    return made
-
-
-def zeros(shape: Sequence[int | None]) -> Any:  # noqa: ANN401 - nested as the shape
-    """For OpenAPI: an example of this shape, where a free axis is 1."""
-    return np.zeros([size or 1 for size in shape], int).tolist()
-
-
-def sequence(shape: Shape, id_limit: int | None = None, names: Names | None = None) -> Any:  # noqa: ANN401 - a type
-    """The type of numbers, or of ids under a limit, nested as the shape.
-
-    What is on the last axis is a list; where there are `names`, the document says that it may be an object too.
-    """
-    # The bounds are for whoever reads the document; `arrays` holds the values to them, all at once.
-    bounds = {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
-    item: Any = Annotated[float, Strict(), Field(allow_inf_nan=False), WithJsonSchema(bounds)]
-    if id_limit is not None:
-        item = Annotated[int, Strict(), Field(ge=0, lt=id_limit)]
-    for axis, size in reversed([*enumerate(shape)]):
-        limits = Field(min_length=1) if size is None else Field(min_length=size, max_length=size)
-        item = Annotated[list[item], limits, FailFast()]
-        if names is not None and axis == len(shape) - 1:
-            row = {"type": "array", "items": bounds, "minItems": size, "maxItems": size}
-            by_name = {"type": "object", "properties": dict.fromkeys(names, bounds), "required": list(names)}
-            item = Annotated[item, WithJsonSchema({"anyOf": [row, {**by_name, "additionalProperties": False}]})]
-    return item
-
-
-def _described(model: Model) -> str:
-    names = "" if model.about.features is None else f": {', '.join(f.name for f in model.about.features)}"
-    what = "numbers" if model.id_limit is None else f"ids, integers from 0 to {model.id_limit - 1}"
-    return f"{' x '.join('any' if n is None else str(n) for n in model.input_shape)} {what}, time first{names}"

@@ -225,32 +225,48 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
 async def predicted(
     serving: ServingState, body: Decoded, request: PredictRequest, within: float | None = None
 ) -> list[Predicted]:
-    """Compute a body's sequences: the one way from every dialect into the queue and back.
+    """Compute a body's sequences: the way from every dialect into the queue and back.
 
     Gives outputs (n, *output_shape), in order: more than one only where sequences are of different lengths. `within` is
     how many seconds the client gives it, in the dialect's own words, beside the header X-Request-Timeout-Ms.
     """
-    rows, queue, model = body.rows, request.deployment.queue, request.served.model
+    rows = body.rows
     if rows > serving.settings.max_rows:
         raise TooLarge(f"the body has {rows} sequences; at most {serving.settings.max_rows} are answered at once")
-    queue.check_room(rows)
+    request.deployment.queue.check_room(rows)
     deadline = deadline_of(request, serving.settings.deadline_seconds, within)
-    state = request.scope["state"]
-    arrays = await _arrays(body, model, state["turn"])
-    state["held"].become(sum(x.nbytes for x in arrays))  # what was read is not needed any more
+    arrays = await converted(body, request)
+    body.let_go()
+    return await computed_classes(serving, arrays, request, deadline)
+
+
+async def computed_classes(
+    serving: ServingState, arrays: Sequence[Array], request: PredictRequest, deadline: float
+) -> list[Predicted]:
+    """Compute arrays of sequences (n, *input_shape), a job each; they may be views that overlap."""
+    model, queue = request.served.model, request.deployment.queue
+    request.scope["state"]["held"].become(sum(map(_bytes_of, arrays)))  # what was read is not needed any more
     if None in model.input_shape:
         for x in arrays:
             _check_free(model, x, serving.settings.max_timesteps)
     jobs = [queue.submit(model, x, deadline) for x in arrays]
-    body.let_go()
+    rows = sum(map(len, arrays))
     found = [Predicted(y, predicted_classes(model, y)) for y in await computed(jobs, request)]
     serving.metrics.answered([counted(model, part.classes) for part in found], jobs[0].queue_seconds, rows)
     return found
 
 
-async def _arrays(body: Decoded, model: Model, turn: Turn) -> list[Array]:
-    """The sequences, in order; where they are of one shape, one array."""
-    arrays = []
+def _bytes_of(x: Array) -> int:
+    """What it takes in memory: windows that overlap, what they are cut from."""
+    if x.flags.c_contiguous:
+        return x.nbytes
+    low, high = np.lib.array_utils.byte_bounds(x)
+    return min(x.nbytes, high - low)
+
+
+async def converted(body: Decoded, request: PredictRequest) -> list[Array]:
+    """The sequences, in order; where they are of one shape, one array. A turn that was begun ends with it."""
+    model, turn, arrays = request.served.model, request.scope["state"]["turn"], []
     for x in body.arrays(model.input_dtype):
         arrays.append(x)
         if turn.begun:

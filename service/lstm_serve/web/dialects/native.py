@@ -20,10 +20,11 @@ from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
+from lstm_serve.web.body_types import one_and_many
 from lstm_serve.web.dialects.v1 import routes as v1
 from lstm_serve.web.errors import JSON
 from lstm_serve.web.flattened_csv import Flattened, read_flattened, written
-from lstm_serve.web.nested_lists import Body, one_and_many
+from lstm_serve.web.nested_lists import Body
 from lstm_serve.web.openapi import problem_responses
 from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, expect_json, media_type, predicted
 from lstm_serve.web.schemas import ModelInfo, model_info, one_and_many_answers
@@ -62,6 +63,14 @@ class NpyBody:
         del self.x
 
 
+def npy_of(raw: bytes) -> AnyArray:
+    """The array of a body in .npy format. Raises Malformed."""
+    try:
+        return read_npy(io.BytesIO(raw), "the body")
+    except UnreadableFile as error:
+        raise Malformed(str(error)) from None
+
+
 class BatchRoute(PostRoute):
     """A POST that takes several sequences as JSON, or as a .npy file."""
 
@@ -69,10 +78,7 @@ class BatchRoute(PostRoute):
         """The body, as its content type says."""
         if media_type(headers) != NPY:
             return super().decode(raw, headers, served, max_rows)
-        try:
-            return NpyBody(read_npy(io.BytesIO(raw), "the body"), served.model)
-        except UnreadableFile as error:
-            raise Malformed(str(error)) from None
+        return NpyBody(npy_of(raw), served.model)
 
 
 class EitherRoute(BatchRoute):

@@ -21,9 +21,10 @@ from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.health import is_ready
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
+from lstm_serve.web.body_types import NATIVE, body, sequence, zeros
 from lstm_serve.web.dialects.model_path import model_of, parameters
 from lstm_serve.web.dialects.v2.codec import INPUT, VALUES
-from lstm_serve.web.nested_lists import FEW, NATIVE, Body, body, elsewhere, json_of, sequence, zeros
+from lstm_serve.web.nested_lists import FEW, Body, elsewhere, json_of
 from lstm_serve.web.openapi import not_so, plain_responses
 from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, predicted
 from lstm_serve.web.schemas import ModelNames, Schema

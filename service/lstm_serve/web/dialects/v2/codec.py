@@ -22,7 +22,8 @@ from lstm_serve.errors import InvalidInput, Malformed, Problem
 from lstm_serve.formats.npy import AnyArray
 from lstm_serve.model.answers import Classes
 from lstm_serve.model.model import Model
-from lstm_serve.web.nested_lists import FEW, HEAVY, MAX_PROBLEMS, NATIVE, ROOM, elsewhere, json_of
+from lstm_serve.web.body_types import NATIVE
+from lstm_serve.web.nested_lists import FEW, HEAVY, MAX_PROBLEMS, ROOM, elsewhere, json_of
 from lstm_serve.web.schemas import Schema
 
 DTYPES: dict[str, str] = {

@@ -1,0 +1,221 @@
+"""POST /predict/series: a longer series in one request, an answer for each of its windows. Nothing of it is kept."""
+
+import asyncio
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, NoReturn, cast
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from fastapi import APIRouter
+from pydantic import Field, create_model
+
+from lstm_serve.engine.types import Array
+from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
+from lstm_serve.formats.npy import AnyArray
+from lstm_serve.model.answers import answers
+from lstm_serve.model.model import Model
+from lstm_serve.model.windows import last_rows, windows
+from lstm_serve.scoring.inputs import Part, Sequences, read_csv
+from lstm_serve.serving.deployment import Served
+from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.state import ServingState
+from lstm_serve.serving.turns import Turn
+from lstm_serve.web.body_types import Whole, rows_of_series
+from lstm_serve.web.dialects.native import CSV, ERRORS, MODEL_HEADER, NPY, NPY_CONTENT, joined, npy_of
+from lstm_serve.web.nested_lists import Body
+from lstm_serve.web.predict import (
+    Answer,
+    Decoded,
+    PostRoute,
+    PredictRequest,
+    computed_classes,
+    converted,
+    deadline_of,
+    media_type,
+)
+from lstm_serve.web.schemas import ANSWERS
+
+LARGEST_STRIDE = 1 << 31
+CSV_CONTENT = {CSV.decode(): {"schema": {"type": "string", "description": "with a header, a line for each row"}}}
+STRIDE = {"name": "stride", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": "as in the body"}
+BY = {
+    "name": "by",
+    "in": "query",
+    "schema": {"type": "array", "items": {"type": "string"}},
+    "description": "of CSV, the columns that name the unit a row is of: each is a series of its own",
+}
+
+
+@dataclass(eq=False)
+class RowsOfFile:
+    """The rows of one series as an array in NumPy's .npy format."""
+
+    x: AnyArray
+    model: Model
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self.x) if self.x.ndim else 1
+
+    def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
+        """The array, once it is known to fit."""
+        return [self.model.checked_rows(self.x).astype(dtype, copy=False)]
+
+    def let_go(self) -> None:
+        """Forget the file's array."""
+        del self.x
+
+
+@dataclass(eq=False)
+class CsvText:
+    """A CSV file, not yet looked at: the query says which of its columns are keys."""
+
+    raw: bytes
+    rows = 1
+
+    def arrays(self, dtype: npt.DTypeLike) -> Iterator[Array]:
+        """None: `read_csv` reads it."""
+        raise NotImplementedError
+
+    def let_go(self) -> None:
+        """Forget the text."""
+        del self.raw
+
+
+class SeriesRoute(PostRoute):
+    """A POST that takes the rows of a series as JSON, as a .npy file, or as CSV."""
+
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, max_rows: int) -> Decoded:
+        """The body, as its content type says."""
+        kind = media_type(headers)
+        if kind == NPY:
+            return RowsOfFile(npy_of(raw), served.model)
+        if kind != CSV:
+            return super().decode(raw, headers, served, max_rows)
+        if not raw.strip():
+            raise Malformed("the body is empty; expected CSV")
+        return CsvText(raw)
+
+
+def router(serving: ServingState, registry: Registry) -> APIRouter:
+    """The route, with request and response models that are the served model's own."""
+    model = registry.get().current.model
+    routes = APIRouter(tags=["series"], route_class=SeriesRoute)
+    if not model.has_time_axis:
+        return routes
+    Series = _request_type(model, serving.settings.max_body_bytes)  # noqa: N806 - it is a class
+    one: Any = ANSWERS[model.kind]
+    answer = create_model(
+        "SeriesAnswer",
+        __doc__="An answer for each window, and the number of its last row, from 1.",
+        rows=(list[int], Field(description="where each window ends: of CSV with several units, in the file")),
+        predictions=(list[one], Field(description="in the order of the rows")),
+        keys=(list[dict[str, str]] | None, Field(default=None, description="of CSV with `by`, whose each is")),
+        notes=(list[str] | None, Field(default=None, description="of CSV, what was done to read it, if anything")),
+    )
+
+    @routes.post(
+        "/predict/series",
+        summary="Answer each window of a series",
+        response_model=answer,
+        responses={**ERRORS, 200: {"headers": MODEL_HEADER, "content": NPY_CONTENT}},
+        openapi_extra={"requestBody": {"content": {**NPY_CONTENT, **CSV_CONTENT}}, "parameters": [STRIDE, BY]},
+    )
+    async def predict_series(body: Series, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+        decoded = cast("Body | RowsOfFile | CsvText", body)
+        return await _answered(serving, decoded, request)
+
+    return routes
+
+
+def _request_type(model: Model, max_bytes: int) -> type[Body]:
+    timesteps, *features = model.input_shape
+    # A row takes two bytes a number at least.
+    most = max_bytes // (2 * max(1, int(np.prod([size or 1 for size in features]))))
+    free = timesteps is None
+    told = "1: to this model a series is one sequence" if free else "a whole number from 1 on"
+    stride = Annotated[Whole, Field(ge=1, le=1 if free else LARGEST_STRIDE)]
+    field = Field(default=1, description=f"{told}, rows from one window to the next")
+    made = rows_of_series("PredictSeriesRequest", "series", model, most, {"stride": (stride, field)}, timesteps or 1)
+    made.__doc__ = "The rows of one series, in the order of time."
+    return made
+
+
+async def _answered(serving: ServingState, body: Body | RowsOfFile | CsvText, request: PredictRequest) -> Answer:
+    """Answer each window: as JSON, or where the client accepts it the model's output as a .npy file."""
+    model, most = request.served.model, serving.settings.max_rows
+    deadline = deadline_of(request, serving.settings.deadline_seconds, None)
+    stride, by = _asked(body, request)
+    if isinstance(body, CsvText):
+        # Of 2 MB, 150 ms on the loop; in a thread others wait for no more than Python's switch interval.
+        turn: Turn = request.scope["state"]["turn"]
+        read = partial(read_csv, body.raw, model, stride, by)
+        sequences = await asyncio.to_thread(read) if turn.begun else read()
+        turn.end()
+        count = sum(len(part.x) for part in sequences.parts)
+    else:
+        count = _count(body.rows, model, stride)
+    if count > most:
+        overlap = "" if model.input_shape[0] is None else f" that overlap by {model.input_shape[0] - 1} rows"
+        raise TooLarge(f"the series has {count} windows; at most {most} are answered at once: send parts{overlap}")
+    request.deployment.queue.check_room(count)
+    if not isinstance(body, CsvText):
+        (rows,) = await converted(body, request)
+        timesteps = model.input_shape[0]
+        last = last_rows(len(rows), timesteps, stride)
+        sequences = Sequences((Part(windows(rows, timesteps, stride), [place + 1 for place in last]),), "row")
+        del rows
+    body.let_go()
+    arrays = [part.x.astype(model.input_dtype, copy=False) for part in sequences.parts]
+    found = await computed_classes(serving, arrays, request, deadline)
+    if NPY in request.scope["state"]["headers"].get(b"accept", b""):
+        file = io.BytesIO()
+        np.save(file, joined([y for y, _ in found]), allow_pickle=False)
+        return Answer(file.getvalue(), [(b"content-type", NPY)])
+    content: dict[str, Any] = {
+        "rows": [number for part in sequences.parts for number in part.numbers],
+        "predictions": [answer for part in found for answer in answers(model, *part)],
+    }
+    if by:
+        content["keys"] = [
+            dict(zip(by, part.key, strict=True)) for part in sequences.parts for _ in range(len(part.numbers))
+        ]
+    if notes := [*sequences.notes, *([] if sequences.mixed is None else [sequences.mixed])]:
+        content["notes"] = notes
+    return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def _asked(body: Body | RowsOfFile | CsvText, request: PredictRequest) -> tuple[int, tuple[str, ...]]:
+    """The stride and the key columns that a request asks for."""
+    by = tuple(dict.fromkeys(request.query_params.getlist("by")))
+    if by and not isinstance(body, CsvText):
+        _wrong("the query `by` names columns of a CSV file, and the body is none")
+    given = request.query_params.get("stride")
+    if isinstance(body, Body) and "stride" in body.model_fields_set:
+        if given is not None:
+            _wrong("the stride is there twice, in the query and in the body")
+        return int(cast("Any", body).stride), by
+    if given is None:
+        return 1, by
+    if not (given.isascii() and given.isdecimal() and 0 < int(given[:15]) <= LARGEST_STRIDE):
+        _wrong("expected as the query `stride` a whole number from 1 on")
+    return int(given), by
+
+
+def _count(rows: int, model: Model, stride: int) -> int:
+    """How many windows so many rows have."""
+    timesteps = model.input_shape[0]
+    if timesteps is None and stride != 1:
+        _wrong("expected a stride of 1, as a series is one sequence to this model")
+    if timesteps is not None and rows < timesteps:
+        _wrong(f"the series has {rows} rows, and the model needs {timesteps} for an answer")
+    return len(last_rows(rows, timesteps, stride))
+
+
+def _wrong(detail: str) -> NoReturn:
+    raise InvalidInput([Problem((), detail)])
