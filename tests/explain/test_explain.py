@@ -593,7 +593,7 @@ def test_a_cell_that_no_one_knows_is_no_silence() -> None:
 
     class Stranger(Recurrent):
         buffers = SimpleRNN.buffers
-        step = SimpleRNN.step
+        bind = SimpleRNN.bind
 
     options: dict[str, Any] = {
         "name": "s",

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import ASKER, GOLDEN
+from golden_models import golden_models
 
-from lstm_serve import load_model
-from lstm_serve.errors import ModelError, Unsupported
+from lstm_serve.errors import Unsupported
 from lstm_serve.export import TARGETS, Golden, target
 from lstm_serve.export.artifact import write
-from lstm_serve.model.model import Model
 
 # The Python of an environment with Keras 3, as `make exports` makes it.
 KERAS_PYTHON = os.environ.get("EXPORTS_KERAS_PYTHON")
@@ -27,21 +25,6 @@ EVERY = dict.fromkeys(TARGETS, 1) if KERAS_PYTHON else {"keras": 12, "numpy": 40
 # ONNX files are written with the package onnx, an extra.
 NEEDS_ONNX = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="needs the package onnx: make exports")
 EACH_TARGET = [pytest.param(name, marks=[NEEDS_ONNX] if name == "onnx" else []) for name in TARGETS]
-
-
-def golden_models(every: int = 1) -> Iterator[tuple[str, Model, Golden]]:
-    """Each so-manieth model that has golden predictions, and these."""
-    pairs = [(path.with_name(path.name.removesuffix(".golden.npz")), path) for path in GOLDEN.rglob("*.golden.npz")]
-    askers = [*ASKER.glob("*_model.h5"), ASKER / "k3_model.keras"]
-    pairs += [(path, path.with_name(f"{path.name.split('_')[0]}_golden.npz")) for path in askers]
-    for path, beside in sorted(pairs)[::every]:
-        try:
-            model = load_model(path, replay=False)
-        except ModelError:  # a few files are there for their refusal
-            continue
-        with np.load(beside) as arrays:
-            x, y = (arrays[name] if name in arrays else arrays[f"{name}0"] for name in "xy")
-        yield f"{path.parent.name}/{path.name}", model, Golden(x, y, "Keras")
 
 
 def written(to: str, folder: Path) -> Iterator[tuple[str, Path, Golden]]:

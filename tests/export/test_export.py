@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporting import EACH_TARGET, EVERY, difference, golden_models, run
+from exporting import EACH_TARGET, EVERY, difference, run
+from golden_models import golden_models
 from serving import ASKER, GOLDEN, ROOT
 from small_models import classes, dense, lstm, model
 

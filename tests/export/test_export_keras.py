@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporting import EVERY, KERAS_PYTHON, difference, golden_models, run, written
+from exporting import EVERY, KERAS_PYTHON, difference, run, written
+from golden_models import golden_models
 from serving import ASKER, GOLDEN
 from small_models import classes, dense, lstm, model, numbers
 

@@ -13,15 +13,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.types import Array, Mask, Outputs, Shape
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape, State
 
 # Steps whose operands are laid out at once: memory grows with the batch, never with the length of a sequence.
 BLOCK = 32
+# Beyond so many rows what it takes to make a workspace is a small part of a step.
+KEPT_ROWS = 64
 
 Allocate = Callable[[Sequence[tuple[int, ...]], np.dtype[Any]], list[Array]]  # arrays, of whatever content
 
@@ -43,7 +45,7 @@ def _scratch(shapes: Sequence[tuple[int, ...]], dtype: np.dtype[Any]) -> list[Ar
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class BoundCell:
     """One step of a cell, bound to the buffers of a scan.
 
     `sums(a)` computes the sums z from the operand a = [h; x; 1], (units + features + 1, b). `update(before, h)` makes
@@ -77,9 +79,12 @@ class Recurrent(ABC):
     go_backwards: bool = False
     zero_output_for_mask: bool = False
 
+    # The states, h first.
+    carried: ClassVar[tuple[str, ...]] = ("h",)
+
     @cached_property
     def kept(self) -> threading.local:
-        """For `_alone`: each thread's `workspace` for one row."""
+        """Each thread's workspaces: for `_alone` that of one `row`, for `_several` that of some `rows`."""
         return threading.local()
 
     @property
@@ -105,11 +110,25 @@ class Recurrent(ABC):
 
     @abstractmethod
     def buffers(self, batch: int) -> list[tuple[int, ...]]:
-        """The shapes of the arrays that `step` works in."""
+        """The shapes of the arrays that the cell works in."""
 
     @abstractmethod
-    def step(self, buffers: Sequence[Array]) -> Step:
-        """A step, bound to these buffers."""
+    def bind(self, buffers: Sequence[Array]) -> BoundCell:
+        """The cell, bound to these buffers."""
+
+    @property
+    def not_causal(self) -> str | None:
+        """It has a step where it goes forward."""
+        return "reads the sequence from its end" if self.go_backwards else None
+
+    def start(self, n: int) -> State:
+        """The states that are `carried`, zeros (n, units) each."""
+        return tuple(np.zeros((n, self.units), self.kernel.dtype) for _ in self.carried)
+
+    def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
+        """x (n, features) -> h (n, units), as the last h of a sequence that ends here."""
+        after = advance(self, xs[0], state)
+        return after[:1], after
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, T, features) -> (b, T, units) with the mask, or the last h, (b, units)."""
@@ -140,16 +159,16 @@ def scan(layer: Recurrent, x: Array, mask: Mask, record: dict[str, list[Array]] 
         mask = None if mask is None else mask[:, ::-1]
     y = np.empty((b, timesteps, u), layer.kernel.dtype) if layer.return_sequences else None
     block = min(BLOCK, timesteps)
-    operands, steps, hs, step = _alone(layer, block) if b == 1 else _workspace(layer, block, b, _scratch)
-    advance = _plain(step) if mask is None and record is None else _observed(step, mask, record)
-    for state in (operands[0, :u], *step.states):
+    operands, steps, hs, cell = _alone(layer, block) if b == 1 else _workspace(layer, block, b, _scratch)
+    walk = _plain(cell) if mask is None and record is None else _observed(cell, mask, record)
+    for state in (operands[0, :u], *cell.states):
         state[:] = 0
     n = 0
     for start in range(0, timesteps, block):
         operands[0, :u] = operands[n, :u]
         n = min(block, timesteps - start)
         operands[:n, u:-1] = x[:, start : start + n].transpose(1, 2, 0)
-        advance(steps[:n], hs, start)
+        walk(steps[:n], hs, start)
         if y is not None:
             y[:, start : start + n] = operands[1 : n + 1, :u].transpose(2, 0, 1)
     zeroed = mask if layer.zero_output_for_mask else None
@@ -163,8 +182,25 @@ def scan(layer: Recurrent, x: Array, mask: Mask, record: dict[str, list[Array]] 
     return last, None
 
 
+def advance(layer: Recurrent, x: Array, state: State) -> State:
+    """Walk a layer's cell one step further: x (n, features) and its states, h first, each (n, units), to those after.
+
+    They are new arrays each time.
+    """
+    n, u = x.shape[0], layer.units
+    operands, steps, hs, cell = _alone(layer, 1) if n == 1 else _several(layer, n)
+    h, *others = state
+    operands[0, :u] = h.T
+    operands[0, u:-1] = x.T
+    for own, given in zip(cell.states, others, strict=True):
+        own.reshape(u, n)[:] = given.T
+    cell.sums(steps[0])
+    cell.update(hs[0], hs[1])
+    return tuple(np.array(own.reshape(u, n).T, order="C") for own in (hs[1], *cell.states))
+
+
 class Workspace(NamedTuple):
-    """What a scan works in: `operands`, (steps + 1, units + features + 1, b), and a step bound to its buffers.
+    """What a scan works in: `operands`, (steps + 1, units + features + 1, b), and a cell bound to its buffers.
 
     operands[t] is [h_(t-1); x_t; 1]: a step writes its h straight into the next step's operand. `steps` is the same
     without the batch axis of one row alone, and `hs` the h in each.
@@ -173,7 +209,7 @@ class Workspace(NamedTuple):
     operands: Array
     steps: Array
     hs: Sequence[Array]
-    step: Step
+    cell: BoundCell
 
 
 def _workspace(layer: Recurrent, block: int, b: int, allocate: Allocate) -> Workspace:
@@ -182,15 +218,25 @@ def _workspace(layer: Recurrent, block: int, b: int, allocate: Allocate) -> Work
     operands, *buffers = allocate(shapes, layer.kernel.dtype)
     operands[:, -1] = 1
     steps = _without_batch(operands)
-    step = layer.step([_without_batch(buffer) for buffer in buffers])
-    return Workspace(operands, steps, list(steps[:, : layer.units]), step)
+    cell = layer.bind([_without_batch(buffer) for buffer in buffers])
+    return Workspace(operands, steps, list(steps[:, : layer.units]), cell)
 
 
 def _alone(layer: Recurrent, block: int) -> Workspace:
-    """One for one row, which this thread keeps: to make it takes a tenth of the time of 20 steps."""
-    kept: Workspace | None = getattr(layer.kept, "workspace", None)
-    if kept is None or len(kept.operands) != block + 1:
-        kept = layer.kept.workspace = _workspace(layer, block, 1, _empty)
+    """One for one row and at least so many steps, which this thread keeps: to make it takes the time of two steps."""
+    kept: Workspace | None = getattr(layer.kept, "row", None)
+    if kept is None or len(kept.operands) <= block:
+        kept = layer.kept.row = _workspace(layer, block, 1, _empty)
+    return kept
+
+
+def _several(layer: Recurrent, b: int) -> Workspace:
+    """One for one step of b rows, which this thread keeps for the next step of as many, unless they are many."""
+    if b > KEPT_ROWS:
+        return _workspace(layer, 1, b, _scratch)
+    kept: Workspace | None = getattr(layer.kept, "rows", None)
+    if kept is None or kept.operands.shape[-1] != b:
+        kept = layer.kept.rows = _workspace(layer, 1, b, _empty)
     return kept
 
 
@@ -203,36 +249,36 @@ def _without_batch(array: Array) -> Array:
     return array[..., 0] if array.shape[-1] == 1 else array
 
 
-Advance = Callable[[Array, Sequence[Array], int], None]  # over some steps: operands, the h before each and after, start
+Walk = Callable[[Array, Sequence[Array], int], None]  # over some steps: operands, the h before each and after, start
 
 
-def _plain(step: Step) -> Advance:
+def _plain(cell: BoundCell) -> Walk:
     """The usual case: nothing but the steps."""
-    sums, update = step.sums, step.update
+    sums, update = cell.sums, cell.update
 
-    def advance(operands: Array, hs: Sequence[Array], _: int) -> None:
+    def walk(operands: Array, hs: Sequence[Array], _: int) -> None:
         for t, operand in enumerate(operands):
             sums(operand)
             update(hs[t], hs[t + 1])
 
-    return advance
+    return walk
 
 
-def _observed(step: Step, mask: Mask, record: dict[str, list[Array]] | None) -> Advance:
+def _observed(cell: BoundCell, mask: Mask, record: dict[str, list[Array]] | None) -> Walk:
     """The steps with a mask, which holds the states where it is False, or with a record of what each computed."""
 
-    def advance(operands: Array, hs: Sequence[Array], start: int) -> None:
+    def walk(operands: Array, hs: Sequence[Array], start: int) -> None:
         for t, operand in enumerate(operands):
-            step.sums(operand)
+            cell.sums(operand)
             # z is the sums of an LSTM, and a gate of a GRU.
-            z = {"sums" if "z" in step.parts else "z": step.z().copy()} if record is not None else {}
-            before = [hs[t], *(state.copy() for state in step.states)]
-            step.update(hs[t], hs[t + 1])
+            z = {"sums" if "z" in cell.parts else "z": cell.z().copy()} if record is not None else {}
+            before = [hs[t], *(state.copy() for state in cell.states)]
+            cell.update(hs[t], hs[t + 1])
             if mask is not None:
-                for old, new in zip(before, (hs[t + 1], *step.states), strict=True):
+                for old, new in zip(before, (hs[t + 1], *cell.states), strict=True):
                     np.copyto(new, old, where=~mask[:, start + t])
             if record is not None:
-                for name, part in {**z, **step.parts, "h": hs[t + 1]}.items():
+                for name, part in {**z, **cell.parts, "h": hs[t + 1]}.items():
                     record.setdefault(name, []).append(part.copy())
 
-    return advance
+    return walk

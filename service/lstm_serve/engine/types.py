@@ -8,5 +8,7 @@ Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_] | None
 # Without the batch axis; None is a free axis.
 Shape = tuple[int | None, ...]
+# What is carried from one time step to the next, each array (n, ...): n series are taken apart and joined along it.
+State = tuple[Array, ...]
 # What an operation gives: its outputs, and the mask of each.
 Outputs = tuple[tuple[Array, ...], tuple[Mask, ...]]

@@ -1,6 +1,6 @@
 """The same model in float64, which says how far float32 is from the exact answer: its own, and Keras'."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.types import Array, Mask
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.types import Array, Mask, Outputs
+from lstm_serve.model import graph
 from lstm_serve.model.graph import Node
 from lstm_serve.model.model import Model
 
@@ -38,18 +40,12 @@ def nudged(model: Model, seed: int) -> Model:
 
 
 def _run(model: Model, x: Array) -> Array:
-    values: list[tuple[Array, ...]] = [(_wide(x),)]
-    masks: list[tuple[Mask, ...]] = [(None,)]
-    for (operation, inputs), unneeded in zip(model.nodes, model.last_uses, strict=True):
-        ys, given = operation(
-            [values[node + 1][output] for node, output in inputs],
-            [masks[node + 1][output] for node, output in inputs],
-        )
-        values.append(tuple(map(_wide, ys)))  # the card's scaling rounds to what Keras was given
-        masks.append(given)
-        for node in unneeded:
-            values[node + 1] = ()
-    return values[-1][0]
+    return graph.run(model.nodes, _wide(x), model.last_uses, _computed)[0][0]
+
+
+def _computed(operation: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
+    ys, given = operation(xs, masks)
+    return tuple(map(_wide, ys)), given  # the card's scaling rounds to what Keras was given
 
 
 def _wide(array: AnyArray) -> AnyArray:

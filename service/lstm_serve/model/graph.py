@@ -1,11 +1,11 @@
 """How operations are wired, how they are run one after the other, and what is in memory meanwhile."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.types import Array, Mask, Shape
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 
 # Where the model's own inputs come from, as the number of a node.
 INPUT = -1
@@ -56,17 +56,27 @@ def live_floats(nodes: Sequence[Node], input_shape: Shape) -> int:
     return most
 
 
+Compute = Callable[[Operation, Sequence[Array], Sequence[Mask]], Outputs]
+
+
+def call(operation: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
+    """What a node computes: what its operation does."""
+    return operation(xs, masks)
+
+
 def run(
-    nodes: Sequence[Node], x: Array, done: Sequence[Sequence[int]]
+    nodes: Sequence[Node], x: Array, done: Sequence[Sequence[int]], compute: Compute = call
 ) -> tuple[tuple[Array, ...], list[tuple[Mask, ...]]]:
     """Return the last node's outputs for x (b, ...), and the masks of the input and of each node's outputs.
 
-    `done` is what `last_uses` gives: an output is let go of where nobody needs it any more.
+    `done` is what `last_uses` gives: an output is let go of where nobody needs it any more. `compute` stands between
+    the nodes and their operations, for whoever looks at what is computed or changes it.
     """
     values: list[tuple[Array, ...]] = [(x,)]
     masks: list[tuple[Mask, ...]] = [(None,)]
     for (operation, inputs), unneeded in zip(nodes, done, strict=True):
-        ys, given = operation(
+        ys, given = compute(
+            operation,
             [values[node + 1][output] for node, output in inputs],
             [masks[node + 1][output] for node, output in inputs],
         )

@@ -1,6 +1,6 @@
 """A model: nodes in the order of their computation, and what is known of where it comes from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -13,10 +13,11 @@ from lstm_serve.engine.blas import one_thread
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Activate, Identity
 from lstm_serve.engine.operations.temporal import Embedding
-from lstm_serve.engine.types import Array, Mask, Shape
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 from lstm_serve.errors import InvalidInput, Problem
-from lstm_serve.model import graph, notebook
+from lstm_serve.model import graph, notebook, stepping
 from lstm_serve.model.graph import INPUT, Node, Source
+from lstm_serve.model.stepping import Stepper
 from lstm_serve.model.windows import joined, units, windows
 
 # What the output is: a distribution over classes, one probability, several of which each is for itself, a distribution
@@ -196,19 +197,22 @@ class Model:
 
         Every recurrent step's gates and states, a Dense layer's `sums`, and each layer's `output`.
         """
-        values: list[tuple[Array, ...]] = [(self.checked(x),)]
-        masks: list[tuple[Mask, ...]] = [(None,)]
+        given = self.checked(x)
         traced: list[dict[str, Array]] = []
+
+        def compute(operation: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
+            steps = operation.trace(xs, masks)
+            ys, masks_out = operation(xs, masks)
+            traced.append({**steps, "output": ys[0]})
+            return ys, masks_out
+
         with one_thread(), np.errstate(all="ignore"):
-            for operation, inputs in self.nodes:
-                xs = [values[node + 1][output] for node, output in inputs]
-                ms = [masks[node + 1][output] for node, output in inputs]
-                steps = operation.trace(xs, ms)
-                ys, given = operation(xs, ms)
-                traced.append({**steps, "output": ys[0]})
-                values.append(ys)
-                masks.append(given)
+            graph.run(self.nodes, given, self.last_uses, compute)
         return traced
+
+    def stepper(self) -> Stepper | None:
+        """The model one row of a sequence at a time, or None where its operations need the sequence as a whole."""
+        return stepping.stepper(self.nodes, self.input_shape)
 
     def forward(self, x: Array) -> Array:
         """As `predict`, for x of `input_dtype` that is known to fit, in as many threads as BLAS has.

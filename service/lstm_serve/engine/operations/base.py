@@ -2,14 +2,23 @@
 
 Each is a frozen record of arrays and options, and a function of its inputs.
 `operation(xs, masks) -> (ys, masks)`: arrays (b, ...) in and out, masks bool (b, T) or None. It never writes into xs.
+
+An operation on a sequence is causal where it gives one output for each time step, which depends on that step and those
+before it. It has `step(xs, state) -> (ys, state)` beside its call, for one time step of n series: xs and ys (n, ...),
+without the time axis and without a mask, and the state that `start(n)` begins with. To step through a sequence gives
+what the call gives; where only the last output is returned, each step gives that of the sequence up to it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.types import Array, Mask, Outputs, Shape
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape, State
+
+# What a layer says that does not say itself whether it is causal. None of the engine's own does.
+NO_STEP = "has no step"
 
 
 class Operation(Protocol):
@@ -40,6 +49,16 @@ class Operation(Protocol):
     def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
         """What is computed on the way to the output, by name, from the same functions."""
 
+    @property
+    def not_causal(self) -> str | None:
+        """Why there is no step on a sequence, as the end of a sentence about the layer; None where there is one."""
+
+    def start(self, n: int) -> State:
+        """The state of n series before their first step."""
+
+    def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
+        """The outputs of one time step, and the state after it. It writes into neither xs nor state."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StatelessOperation:
@@ -66,6 +85,20 @@ class StatelessOperation:
         """Nothing by default."""
         return {}
 
+    @property
+    def not_causal(self) -> str | None:
+        """Not unless a layer says so: a sequence is computed as a whole."""
+        return NO_STEP
+
+    def start(self, n: int) -> State:
+        """Nothing is carried by default."""
+        del n
+        return ()
+
+    def step(self: Operation, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
+        """By default the call: a causal layer without a state sees a time step as it sees a row."""
+        return self(xs, (None,) * len(xs))[0], state
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class KernelOperation(StatelessOperation):
@@ -84,3 +117,9 @@ class KernelOperation(StatelessOperation):
     def last_activation(self) -> Activation | None:
         """The layer's own."""
         return self.activation
+
+
+def across_steps(*arrays: Array | None) -> str | None:
+    """Why there is no step where arrays that broadcast against a sequence are not the same at each of its steps."""
+    same = all(math.prod(array.shape[:-1]) == 1 for array in arrays if array is not None)
+    return None if same else "has numbers of its own for each time step"

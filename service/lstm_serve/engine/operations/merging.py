@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.engine.operations.base import StatelessOperation
-from lstm_serve.engine.types import Array, Mask, Outputs, Shape
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape, State
 
 
 class MaskRule(Enum):
@@ -33,6 +33,8 @@ class Merge(StatelessOperation):
     maximum or a minimum leaves masked steps out.
     Source: base_merge.py and multiply.py in keras/src/layers/merging of 3.3 and 3.15.
     """
+
+    not_causal = None
 
     join: np.ufunc
     mean: bool
@@ -85,6 +87,15 @@ class Concatenate(StatelessOperation):
 
     axis: int
     mask_rule: MaskRule
+
+    @property
+    def not_causal(self) -> str | None:
+        """It has a step where the axis is not time."""
+        return "joins sequences along time" if self.axis == 1 else None
+
+    def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
+        """All (n, ...) -> (n, ...)."""
+        return (np.concatenate(xs, axis=self.axis - 1),), state
 
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """The inputs' sizes along the axis, added up; of the other axes what is known of any."""

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations.base import KernelOperation, StatelessOperation
-from lstm_serve.engine.types import Array, Mask, Outputs, Shape
+from lstm_serve.engine.operations.base import KernelOperation, StatelessOperation, across_steps
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape, State
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -19,6 +19,8 @@ class Identity(StatelessOperation):
     Keras scales by 1 / (1 - rate) while training, so nothing is left to rescale here.
     """
 
+    not_causal = None
+
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """The input."""
         return (xs[0],), (masks[0],)
@@ -27,6 +29,8 @@ class Identity(StatelessOperation):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dense(KernelOperation):
     """activation(x @ kernel + bias), over the last axis: kernel (features, units), bias (units,) or None."""
+
+    not_causal = None
 
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """(..., features) -> (..., units)."""
@@ -52,6 +56,8 @@ class Dense(KernelOperation):
 class Activate(StatelessOperation):
     """An activation as a layer of its own."""
 
+    not_causal = None
+
     activation: Activation
 
     @property
@@ -75,6 +81,15 @@ class PReLU(StatelessOperation):
         """The slopes."""
         return {"alpha": self.alpha}
 
+    @property
+    def not_causal(self) -> str | None:
+        """It has a step where its arrays are of the last axis alone."""
+        return across_steps(self.alpha)
+
+    def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
+        """x (n, ...) -> the same shape: without the time axis that its arrays may have."""
+        return (self(xs, (None,))[0][0].reshape(xs[0].shape),), state
+
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, ...) -> the same shape."""
         return (np.maximum(xs[0], 0) + self.alpha * np.minimum(xs[0], 0),), (masks[0],)
@@ -97,6 +112,15 @@ class Normalization(StatelessOperation):
         """Mean and variance."""
         return {"mean": self.mean, "variance": self.variance}
 
+    @property
+    def not_causal(self) -> str | None:
+        """It has a step where its arrays are of the last axis alone."""
+        return across_steps(self.mean)
+
+    def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
+        """x (n, ...) -> the same shape: without the time axis that its arrays may have."""
+        return (self(xs, (None,))[0][0].reshape(xs[0].shape),), state
+
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x standardised, of x's shape. Keras 3 passes the mask on, tf.keras drops it."""
         y = xs[0] - self.mean
@@ -112,6 +136,8 @@ class Normalization(StatelessOperation):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Rescaling(StatelessOperation):
     """x * scale + offset, numbers or arrays that broadcast against x."""
+
+    not_causal = None
 
     scale: Array
     offset: Array
@@ -147,6 +173,15 @@ class BatchNormalization(StatelessOperation):
         }
         return {name: array for name, array in named.items() if array is not None}
 
+    @property
+    def not_causal(self) -> str | None:
+        """It has a step where its arrays are of the last axis alone."""
+        return across_steps(self.mean)
+
+    def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
+        """x (n, ...) -> the same shape: without the time axis that its arrays may have."""
+        return (self(xs, (None,))[0][0].reshape(xs[0].shape),), state
+
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, ...) -> the same shape."""
         factor: Array = np.reciprocal(np.sqrt(self.variance + np.float32(self.epsilon)))
@@ -159,6 +194,8 @@ class BatchNormalization(StatelessOperation):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LayerNormalization(StatelessOperation):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, over the last axis; gamma, beta (features,) or None."""
+
+    not_causal = None
 
     gamma: Array | None
     beta: Array | None
@@ -188,6 +225,8 @@ class Scaling(StatelessOperation):
     In float64, as scikit-learn does it, and then to the float32 that Keras was given.
     """
 
+    not_causal = None
+
     offset: npt.NDArray[np.float64]
     scale: npt.NDArray[np.float64]
 
@@ -203,6 +242,8 @@ class Unscaling(StatelessOperation):
 
     offset and scale: float64, one for each number of the last axis, or one for all. In float64, as Scaling is.
     """
+
+    not_causal = None
 
     offset: npt.NDArray[np.float64]
     scale: npt.NDArray[np.float64]

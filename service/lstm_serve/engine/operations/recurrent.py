@@ -6,11 +6,12 @@ A step is `z = [h, x, 1] @ [recurrent_kernel; kernel; bias]`, one matrix product
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
 from lstm_serve.engine.activations import SIGMOID, TANH, Activation
-from lstm_serve.engine.recurrence import Recurrent, Step
+from lstm_serve.engine.recurrence import BoundCell, Recurrent
 from lstm_serve.engine.types import Array
 
 # An array, not a number, which NumPy would make into one at each call.
@@ -29,6 +30,8 @@ class LSTM(Recurrent):
     """
 
     recurrent_activation: Activation
+
+    carried: ClassVar[tuple[str, ...]] = ("h", "c")
 
     @property
     def _fused(self) -> bool:
@@ -50,7 +53,7 @@ class LSTM(Recurrent):
         u = self.units
         return [(5 * u, batch), (2 * u, batch), (u, batch)]
 
-    def step(self, buffers: Sequence[Array]) -> Step:
+    def bind(self, buffers: Sequence[Array]) -> BoundCell:
         """The formulas above, on units-major arrays (units, b)."""
         u, fused = self.units, self._fused
         gate, activation = _units_major(self.recurrent_activation, u), _units_major(self.activation, u)
@@ -83,7 +86,7 @@ class LSTM(Recurrent):
             return np.concatenate([i * scale, f * scale, g, o * scale])
 
         parts = {"i": i, "f": f, "c~": g, "o": o, "c": c}
-        return Step(_product(self._packed, z), update_fused if fused else update, (c,), keras_z, parts)
+        return BoundCell(_product(self._packed, z), update_fused if fused else update, (c,), keras_z, parts)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -132,7 +135,7 @@ class GRU(Recurrent):
         """The sums, and r * h."""
         return [(4 * self.units, batch), (self.units, batch)]
 
-    def step(self, buffers: Sequence[Array]) -> Step:
+    def bind(self, buffers: Sequence[Array]) -> BoundCell:
         """The formulas above, on units-major arrays (units, b)."""
         u = self.units
         gate, activation = _units_major(self.recurrent_activation, u), _units_major(self.activation, u)
@@ -158,7 +161,7 @@ class GRU(Recurrent):
             return s[: 3 * u] if reset_after else np.concatenate([z, r, candidate])
 
         # With reset_after the third block of the sums is h @ U + d, without it x @ W + b.
-        return Step(_product(self._packed, s), update, (), keras_z, {"z": z, "r": r, "h~": candidate})
+        return BoundCell(_product(self._packed, s), update, (), keras_z, {"z": z, "r": r, "h~": candidate})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -179,7 +182,7 @@ class SimpleRNN(Recurrent):
         """The sum."""
         return [(self.units, batch)]
 
-    def step(self, buffers: Sequence[Array]) -> Step:
+    def bind(self, buffers: Sequence[Array]) -> BoundCell:
         """The formula above, on units-major arrays (units, b)."""
         (z,) = buffers
         activation = _units_major(self.activation, self.units)
@@ -188,7 +191,7 @@ class SimpleRNN(Recurrent):
             np.copyto(h, z)
             activation(h)
 
-        return Step(_product(self._packed, z), update, (), lambda: z, {})
+        return BoundCell(_product(self._packed, z), update, (), lambda: z, {})
 
 
 def _units_major(activation: Activation, units: int) -> Callable[[Array], Array]:

@@ -8,9 +8,15 @@ from typing import Literal
 import numpy as np
 
 from lstm_serve.engine.operations.base import KernelOperation, StatelessOperation
-from lstm_serve.engine.types import Array, Mask, Outputs, Shape
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape, State
 
 Padding = Literal["valid", "same", "causal"]
+
+# Why there is no step.
+MASKS = "masks time steps"
+WHOLE = "takes a sequence as a whole"
+# A causal convolution carries the rows that it reaches back to, where these are not too many.
+REACH = 4096
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,6 +31,11 @@ class Embedding(StatelessOperation):
         """The table."""
         return {"embeddings": self.embeddings}
 
+    @property
+    def not_causal(self) -> str | None:
+        """It has a step where it masks nothing."""
+        return MASKS if self.mask_zero else None
+
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """(T,) -> (T, output_dim)."""
         return ((*shapes[0], self.embeddings.shape[1]),)
@@ -37,6 +48,8 @@ class Embedding(StatelessOperation):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Masking(StatelessOperation):
     """Masks the steps at which every feature is `mask_value`, and sets them to 0."""
+
+    not_causal = MASKS
 
     mask_value: float
 
@@ -58,17 +71,22 @@ class Window:
     dilation: int = 1
     padding: Padding = "valid"
 
+    @property
+    def span(self) -> int:
+        """How many steps a window reaches from its first step to its last."""
+        return (self.size - 1) * self.dilation
+
     def count(self, timesteps: int | None) -> int | None:
         """The number of windows in so many steps; it may be 0 or less where they do not suffice."""
         if timesteps is None:
             return None
-        span = (self.size - 1) * self.dilation if self.padding == "valid" else 0
+        span = self.span if self.padding == "valid" else 0
         return -((span - timesteps) // self.stride)
 
     def taps(self, timesteps: int) -> Iterator[tuple[int, slice, slice]]:
         """For each position in the window that falls on a step in any: the position, these windows, these steps."""
         n = self.count(timesteps) or 0
-        span = (self.size - 1) * self.dilation
+        span = self.span
         before = {
             "valid": 0,
             "causal": span,
@@ -91,6 +109,28 @@ class Conv1D(KernelOperation):
 
     window: Window
 
+    @property
+    def not_causal(self) -> str | None:
+        """It has a step where each window ends at the step that it is for."""
+        if self.window.stride != 1:
+            return "leaves time steps out"
+        if self.window.span > REACH:
+            return f"reaches more than {REACH} time steps back"
+        return None if self.window.padding == "causal" or self.window.span == 0 else "has windows that look ahead"
+
+    def start(self, n: int) -> State:
+        """The rows of the padding before the first step, (n, span, features)."""
+        return (np.zeros((n, self.window.span, self.kernel.shape[1]), self.kernel.dtype),)
+
+    def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
+        """x (n, features) -> (n, filters). The state is the rows before it that a window reaches back to."""
+        rows = np.concatenate([state[0], xs[0][:, np.newaxis]], axis=1)
+        taken = rows[:, :: self.window.dilation].reshape(len(rows), -1)
+        y: Array = taken @ self.kernel.reshape(-1, self.kernel.shape[2])
+        if self.bias is not None:
+            y += self.bias
+        return (self.activation.apply(y),), (rows[:, 1:],)
+
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """(T, features) -> (windows, filters)."""
         return ((self.window.count(shapes[0][0]), self.kernel.shape[2]),)
@@ -110,6 +150,8 @@ class Conv1D(KernelOperation):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pooling1D(StatelessOperation):
     """The maximum or the average of each window in time; padding is no part of either."""
+
+    not_causal = "looks at steps that are still to come"
 
     window: Window
     average: bool
@@ -138,6 +180,8 @@ class Pooling1D(StatelessOperation):
 class GlobalPooling1D(StatelessOperation):
     """The maximum or the average over all time; the average leaves masked steps out, the maximum does not."""
 
+    not_causal = WHOLE
+
     average: bool
     keepdims: bool
 
@@ -163,6 +207,8 @@ class GlobalPooling1D(StatelessOperation):
 class RepeatVector(StatelessOperation):
     """A row, `n` times over."""
 
+    not_causal = WHOLE
+
     n: int
 
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
@@ -177,6 +223,8 @@ class RepeatVector(StatelessOperation):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Reshape(StatelessOperation):
     """The same numbers in another shape, in which one size may be -1 for what is left. Flatten is Reshape to (-1,)."""
+
+    not_causal = WHOLE
 
     target: tuple[int, ...]
 
@@ -195,6 +243,8 @@ class Reshape(StatelessOperation):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Permute(StatelessOperation):
     """The axes in another order; `dims` count from 1, the batch axis stays in front."""
+
+    not_causal = WHOLE
 
     dims: tuple[int, ...]
 

@@ -9,7 +9,7 @@ import numpy as np
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation, StatelessOperation
 from lstm_serve.engine.recurrence import Recurrent
-from lstm_serve.engine.types import Array, Mask, Outputs, Shape
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape, State
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,6 +50,24 @@ class Stacked:
             (shape,) = layer.output_shapes([shape])
         return (shape,)
 
+    @property
+    def not_causal(self) -> str | None:
+        """What the first of its layers says that has no step."""
+        return next((why for layer in self.layers if (why := layer.not_causal)), None)
+
+    def start(self, n: int) -> State:
+        """The layers' states, one after the other."""
+        return tuple(array for layer in self.layers for array in layer.start(n))
+
+    def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
+        """x (n, features) -> (n, units)."""
+        ys: tuple[Array, ...] = tuple(xs)
+        after: State = ()
+        for layer in self.layers:
+            ys, made = layer.step(ys, state[len(after) : len(after) + len(layer.carried)])
+            after += made
+        return ys, after
+
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, T, features) -> (b, T, units) with the mask, or the last h, (b, units)."""
         x, mask = xs[0], masks[0]
@@ -72,17 +90,17 @@ class Stacked:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Bidirectional:
+class Bidirectional(StatelessOperation):
     """A recurrent layer in each direction of time, and their outputs merged.
 
     The output of `backward` is turned round before the merge where it is a sequence, so that equal times meet.
     """
 
-    name: str
+    not_causal = "reads the sequence from its end as well"
+
     forward: Recurrent | Stacked
     backward: Recurrent | Stacked
     merge_mode: Literal["concat", "sum", "mul", "ave"]
-    keras_class: str = ""
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -92,11 +110,6 @@ class Bidirectional:
             for direction, layer in (("forward", self.forward), ("backward", self.backward))
             for name, array in layer.weights.items()
         }
-
-    @property
-    def last_activation(self) -> Activation | None:
-        """None, as of its layers."""
-        return None
 
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """Forward's, twice as wide where the two are concatenated."""
@@ -132,6 +145,8 @@ class Bidirectional:
 class TimeDistributed(StatelessOperation):
     """A layer applied to each time step by itself: time joins the batch, and leaves it again. The mask passes on."""
 
+    not_causal = None
+
     layer: Operation
 
     @property
@@ -148,6 +163,10 @@ class TimeDistributed(StatelessOperation):
         """(T, ...) -> (T, ...)."""
         timesteps, *shape = shapes[0]
         return ((timesteps, *self.layer.output_shapes([tuple(shape)])[0]),)
+
+    def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
+        """x (n, ...) -> (n, ...): the layer's call."""
+        return self.layer(xs, (None,))[0], state
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, T, ...) -> (b, T, ...)."""

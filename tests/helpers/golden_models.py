@@ -1,0 +1,26 @@
+"""Every model in the repository that has golden predictions, and these."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from serving import ASKER, GOLDEN
+
+from lstm_serve import load_model
+from lstm_serve.errors import ModelError
+from lstm_serve.export import Golden
+from lstm_serve.model.model import Model
+
+
+def golden_models(every: int = 1) -> Iterator[tuple[str, Model, Golden]]:
+    """Each so-manieth model that has golden predictions, and these."""
+    pairs = [(path.with_name(path.name.removesuffix(".golden.npz")), path) for path in GOLDEN.rglob("*.golden.npz")]
+    askers = [*ASKER.glob("*_model.h5"), ASKER / "k3_model.keras"]
+    pairs += [(path, path.with_name(f"{path.name.split('_')[0]}_golden.npz")) for path in askers]
+    for path, beside in sorted(pairs)[::every]:
+        try:
+            model = load_model(path, replay=False)
+        except ModelError:  # a few files are there for their refusal
+            continue
+        with np.load(beside) as arrays:
+            x, y = (arrays[name] if name in arrays else arrays[f"{name}0"] for name in "xy")
+        yield f"{path.parent.name}/{path.name}", model, Golden(x, y, "Keras")
