@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from lstm_serve.loading.load import load_model
     from lstm_serve.model.model import Model
+    from lstm_serve.scoring.evaluate import evaluate
 
 __all__ = [
     "InvalidInput",
@@ -32,11 +33,12 @@ __all__ = [
     "Unsupported",
     "WrongNumbers",
     "__version__",
+    "evaluate",
     "load_model",
 ]
 __version__ = "0.2.0"
 
-_HOMES = {"Model": "model.model", "load_model": "loading.load"}
+_HOMES = {"Model": "model.model", "evaluate": "scoring.evaluate", "load_model": "loading.load"}
 
 
 def __getattr__(name: str) -> object:

@@ -28,6 +28,7 @@ AddParser = Callable[..., argparse.ArgumentParser]
 EXAMPLES = {
     "serve": "lstm-serve serve model.h5 --port 8081",
     "predict": "lstm-serve predict model.h5 series.csv",
+    "evaluate": "lstm-serve evaluate model.h5 labelled.csv --label state --by unit",
     "inspect": "lstm-serve inspect model.h5 --trace series.csv --step 3",
     "export": "lstm-serve export model.h5 --to keras -o model.keras --check",
 }
@@ -98,6 +99,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_serve(commands.add_parser, with_flags=_serves(argv))
     _add_predict(commands.add_parser)
+    _add_evaluate(commands.add_parser)
     _add_inspect(commands.add_parser)
     _add_export(commands.add_parser)
     return parser
@@ -186,6 +188,19 @@ def _predict(arguments: argparse.Namespace) -> int:
     else:
         outputs.write(model, sequences, arguments.out)
     return 0
+
+
+def _add_evaluate(add_parser: AddParser) -> None:
+    from lstm_serve.cli import evaluate
+
+    command = _command(add_parser, "evaluate", "say how good a model's answers are, or where two models differ")
+    _add_model(command)
+    evaluate.add_arguments(command)
+    command.set_defaults(
+        run=lambda arguments: evaluate.run(
+            arguments, lambda path: _model(argparse.Namespace(**{**vars(arguments), "model": path})), _say
+        )
+    )
 
 
 def _add_inspect(add_parser: AddParser) -> None:

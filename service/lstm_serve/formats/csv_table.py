@@ -2,8 +2,8 @@
 
 import csv
 import io
+import math
 import re
-import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.errors import InvalidInput, Problem
-from lstm_serve.formats.text import decode, is_text, not_utf8
+from lstm_serve.formats.text import decode, is_text, not_utf8, without_mark
 from lstm_serve.formats.units import Watch, mixed
 
 # The first row lies within so many characters, or it is no row.
 FIRST_ROW = 1 << 20
 # What Export-Csv of PowerShell 5 writes before the header, unless -NoTypeInformation.
-OF_POWERSHELL = re.compile(r"\A#TYPE [^\r\n]*")
+OF_POWERSHELL = re.compile(rb"\A#TYPE [^\r\n]*")
 
 
 Shown = Callable[[str], str]
@@ -28,7 +28,8 @@ class Table(NamedTuple):
     """values (rows, columns), the columns' names where there are any, and what a person should know of the reading.
 
     `lines` has for each row the number of its line, where it came from one, and `keys` its cells in the key columns.
-    `mixed` is what to say where windows slide over the rows of what may be several units.
+    `mixed` is what to say where windows slide over the rows of what may be several units. `truth` (rows, columns) is
+    what is right for each row, where columns hold it; NaN where a cell is empty.
     """
 
     values: npt.NDArray[Any]
@@ -37,11 +38,23 @@ class Table(NamedTuple):
     lines: Sequence[int] | None = None
     keys: Sequence[tuple[str, ...]] | None = None
     mixed: str | None = None
+    truth: npt.NDArray[np.float64] | None = None
 
     def place(self, row: int, column: int) -> str:
         """Where a value is, as a person counts."""
         line = "" if self.lines is None else f" (line {self.lines[row]})"
         return f"row {row + 1}{line}, column {column + 1 if self.names is None else repr(self.names[column][:60])}"
+
+
+class Named(NamedTuple):
+    """Columns beside the features, by name: those that tell units apart, and those that hold what is right for a row.
+
+    `number` makes a number of a cell of the latter, or raises ValueError.
+    """
+
+    by: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    number: Callable[[str], float] = float
 
 
 class _Row(NamedTuple):
@@ -50,10 +63,11 @@ class _Row(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """Where in a header the columns are: those of the features, in their order, the keys', and those left out."""
+    """Where in a header the columns are: those of the features, in their order, the keys', the labels', the others."""
 
     features: list[int]
     keys: list[int]
+    labels: list[int]
     left_out: list[int]
     notes: tuple[str, ...]
 
@@ -62,27 +76,28 @@ def read(
     data: bytes,
     features: Sequence[str] | None,
     width: int | None,
-    by: Sequence[str] = (),
+    named: Named = Named(),  # noqa: B008 - it is immutable
     shown: Shown = str,
 ) -> Table:
-    """The columns of the features, in their order: float64 (rows, width); and those of `by`, the keys, as text.
+    """The columns of the features, in their order: float64 (rows, width); the keys, as text; the labels, as numbers.
 
     `features` are the names that the columns should have, `width` how many there should be; None where it is free.
-    A header is a first row with a cell that is no number, or any where there are keys. Raises InvalidInput with the
+    A header is a first row with a cell that is no number, or any where columns are named. Raises InvalidInput with the
     row and the column, in which `shown` says how what stands in the file is shown.
     """
-    text = _text(data)
-    rows = _rows(text, _delimiter(text, (*(features or ()), *by) or None, None if by else width))
+    text, besides = _text(data), (*named.by, *named.labels)
+    rows = _rows(text, _delimiter(text, (*(features or ()), *besides) or None, None if besides else width))
     first = next(rows, None)
     if first is None:
         raise _invalid("has no rows")
     keys_at: list[int] = []
+    labels_at: list[int] = []
     watches: dict[int, Watch] = {}
-    if by or _is_header(first.cells, features, width):
-        picked, keys_at, left_out, notes = _from_header(first, features, width, by, shown)
+    if besides or _is_header(first.cells, features, width):
+        picked, keys_at, labels_at, left_out, notes = _from_header(first, features, width, named, shown)
         say = shown if features is None else str
         names: tuple[str, ...] | None = tuple(say(first.cells[k].strip()) for k in picked)
-        watches = {} if by else {k: Watch(first.cells[k].strip()) for k in left_out}
+        watches = {} if named.by else {k: Watch(first.cells[k].strip()) for k in left_out}
         ahead = None
     else:
         picked, notes, ahead = list(range(len(first.cells))), (), first
@@ -92,15 +107,15 @@ def read(
                 "With a header, further columns are left out"
             )
         names = None if features is None else tuple(features)
-    values, lines, keys, count = array("d"), array("q"), [], len(first.cells)
-    number = 0
+    values, lines, truth, keys, count = array("d"), array("q"), array("d"), [], len(first.cells)
+    number, known = 0, dict[tuple[str, ...], tuple[str, ...]]()  # each key once
     for number, row in enumerate(rows if ahead is None else _chain(ahead, rows), start=1):
         if len(row.cells) != count:
             raise _invalid(f"row {number} (line {row.line}) has {len(row.cells)} cells, and the first has {count}")
         cells = [row.cells[k] for k in picked]
         lines.append(row.line)
         try:
-            values.extend(map(_number, cells))
+            values.extend(map(to_number, cells))
         except ValueError:
             k = next(k for k, cell in enumerate(cells) if not _is_number(cell))
             came = f"{shown(repr(cells[k][:40]))}, which is no number" if cells[k].strip() else "nothing"
@@ -108,18 +123,21 @@ def read(
             place = Table(np.empty(0), names, lines=lines).place(number - 1, k if names else picked[k])
             raise _invalid(f"{place} holds {came}{hint}") from None
         if keys_at:
-            keys.append(_key(row, number, keys_at, by, shown))
+            key = _key(row, number, keys_at, named.by, shown)
+            keys.append(known.setdefault(key, key))
+        truth.extend(_truth(row, number, labels_at, named))
         for k, watch in watches.items():
             watch.see(row.cells[k].strip())
     if not number:
         raise _invalid("has a header and no rows under it")
     table = np.frombuffer(values).reshape(number, len(picked))
-    return Table(table, names, notes, lines, keys if by else None, mixed([*watches.values()]))
+    right = np.frombuffer(truth).reshape(number, len(labels_at)) if labels_at else None
+    return Table(table, names, notes, lines, keys if named.by else None, mixed([*watches.values()]), right)
 
 
 def _key(row: _Row, number: int, places: Sequence[int], by: Sequence[str], shown: Shown) -> tuple[str, ...]:
-    """The cells that name a row's unit. The same text is kept once."""
-    key = tuple(sys.intern(row.cells[k].strip()) for k in places)
+    """The cells that name a row's unit."""
+    key = tuple(row.cells[k].strip() for k in places)
     if not all(key):
         raise _invalid(
             f"row {number} (line {row.line}), column {shown(repr(by[key.index('')][:60]))} holds nothing, "
@@ -128,15 +146,28 @@ def _key(row: _Row, number: int, places: Sequence[int], by: Sequence[str], shown
     return key
 
 
-def _text(data: bytes) -> str:
+def _truth(row: _Row, number: int, places: Sequence[int], named: Named) -> list[float]:
+    """What is right for a row, as numbers; NaN where a cell is empty."""
+    cells = [row.cells[k].strip() for k in places]
     try:
-        return OF_POWERSHELL.sub("", decode(data))
+        return [named.number(cell) if cell else math.nan for cell in cells]
+    except ValueError:
+        k = next(k for k, cell in enumerate(cells) if cell and not _is_number(cell))
+        place = f"row {number} (line {row.line}), column {named.labels[k][:60]!r}"
+        raise _invalid(f"{place} holds {cells[k][:40]!r}, which is no number") from None
+
+
+def _text(data: bytes) -> bytes:
+    """The bytes of a text in UTF-8: as `str`, and read as one, they are up to six times as many at once."""
+    try:
+        decode(data)
+        return OF_POWERSHELL.sub(b"", without_mark(data))
     except UnicodeDecodeError:
         wrong = not_utf8(data) if is_text(data) else "is neither .npy, .npz, JSON nor CSV in UTF-8"
         raise _invalid(wrong) from None
 
 
-def _delimiter(text: str, features: Sequence[str] | None, width: int | None) -> str:
+def _delimiter(text: bytes, features: Sequence[str] | None, width: int | None) -> str:
     """Comma, semicolon or tab: the one that finds the features in the first row, or else enough or most cells there."""
 
     def fit(mark: str) -> tuple[bool, bool, int]:
@@ -150,9 +181,11 @@ def _delimiter(text: str, features: Sequence[str] | None, width: int | None) -> 
     return max(",;\t", key=fit)
 
 
-def _rows(text: str, delimiter: str) -> Iterator[_Row]:
+def _rows(text: bytes, delimiter: str) -> Iterator[_Row]:
     """The rows, each with the number of its line. Empty ones may come before the first and after the last."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    # Where a beginning is cut inside a character, that is left out.
+    lines = io.TextIOWrapper(io.BytesIO(text), "utf-8", "ignore", newline="")
+    reader = csv.reader(lines, delimiter=delimiter)
     started, empty = False, 0
     try:
         for cells in reader:
@@ -172,7 +205,8 @@ def _chain(first: _Row, rows: Iterator[_Row]) -> Iterator[_Row]:
     yield from rows
 
 
-def _number(cell: str) -> float:
+def to_number(cell: str) -> float:
+    """The number that a cell holds. Raises ValueError."""
     # Python's own 1_000 is nobody's number in a CSV file; digits of other scripts no service takes either.
     if "_" in cell or not cell.isascii():
         raise ValueError
@@ -181,7 +215,7 @@ def _number(cell: str) -> float:
 
 def _is_number(cell: str) -> bool:
     try:
-        _number(cell)
+        to_number(cell)
     except ValueError:
         return False
     return True
@@ -202,28 +236,27 @@ def _is_header(cells: Sequence[str], features: Sequence[str] | None, width: int 
     return {*features} <= {*names}
 
 
-def _from_header(
-    first: _Row, features: Sequence[str] | None, width: int | None, by: Sequence[str], shown: Shown
-) -> _Header:
+def _from_header(first: _Row, features: Sequence[str] | None, width: int | None, named: Named, shown: Shown) -> _Header:
     """Where the columns are in a header, and what to say of it."""
     header = [cell.strip() for cell in first.cells]
-    _expect(by, header, "which --by names", first, (shown, shown))
-    keys = [header.index(name) for name in by]
+    _expect(named.by, header, "which --by names", first, (shown, shown))
+    _expect(named.labels, header, "which --label names", first, (shown, shown))
+    keys, labels = [header.index(name) for name in named.by], [header.index(name) for name in named.labels]
     if features is None:
-        rest = [k for k in range(len(header)) if k not in keys]
+        rest = [k for k in range(len(header)) if k not in {*keys, *labels}]
         if width is not None and len(rest) != width:
-            besides = f" besides {shown(_listed(by))}" if by else ""
+            besides = f" besides {shown(_listed([*named.by, *named.labels]))}" if keys or labels else ""
             raise _invalid(
                 f"has {_count(len(rest))}{besides}, and the model takes {width}{_apart(first)}. "
                 "Name the features in the model's card, and they are found by the header"
             )
         note = f"the model's card does not name its columns, so the {_count(len(rest))} are taken in their order"
-        return _Header(rest, keys, [], (note,))
+        return _Header(rest, keys, labels, [], (note,))
     _expect(features, header, "which the model needs", first, (str, shown))
-    left_out = [k for k, name in enumerate(header) if name not in features and k not in keys]
+    left_out = [k for k, name in enumerate(header) if name not in features and k not in {*keys, *labels}]
     names = [header[k] for k in left_out]
     notes = (f"left out the {_columns(names)}, no feature of the model",) if names else ()
-    return _Header([header.index(name) for name in features], keys, left_out, notes)
+    return _Header([header.index(name) for name in features], keys, labels, left_out, notes)
 
 
 def _expect(names: Sequence[str], header: Sequence[str], why: str, first: _Row, shown: tuple[Shown, Shown]) -> None:

@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lstm_serve.engine.types import Array
 from lstm_serve.model.model import Model
@@ -50,13 +51,18 @@ def predicted_classes(model: Model, y: Array) -> Classes:
     """What is predicted for each row of y (n, *output_shape); nothing at all for plain values."""
     if model.kind == "values":
         return []
-    if model.kind == "labels":
-        return [np.flatnonzero(row).tolist() for row in y >= model.about.threshold]
-    if model.kind == "binary":
-        classes: list[int] = (y[:, 0] >= model.about.threshold).astype(int).tolist()
-        return classes
-    found: Classes = y.argmax(axis=-1).tolist()
-    return found
+    found = chosen(model, y)
+    classes: Classes = [np.flatnonzero(row).tolist() for row in found] if model.kind == "labels" else found.tolist()
+    return classes
+
+
+def chosen(model: Model, y: Array) -> npt.NDArray[np.int64]:
+    """The class of each row of y (..., classes), an index; of several labels for each whether it is predicted."""
+    if model.kind in {"binary", "labels"}:
+        over: npt.NDArray[np.int64] = (y >= model.about.threshold).astype(np.int64)
+        return over[:, 0] if model.kind == "binary" else over
+    index: npt.NDArray[np.int64] = y.argmax(axis=-1)
+    return index
 
 
 def counted(model: Model, predicted: Classes) -> Iterable[int]:

@@ -5,15 +5,17 @@ A series longer than the model's timesteps becomes windows: views of it, never c
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
 from lstm_serve.errors import InvalidInput, Problem, UnreadableFile
 from lstm_serve.formats import csv_table
+from lstm_serve.formats.csv_table import Named
 from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.model import Model
@@ -21,11 +23,15 @@ from lstm_serve.model.windows import AnyArray, last_rows, units, windows
 
 
 class Part(NamedTuple):
-    """x (n, *input_shape), numbers from 1 that a person knows each by, and the key of the unit that they are of."""
+    """x (n, *input_shape), numbers from 1 that a person knows each by, and the key of the unit that they are of.
+
+    `truth` is what is right for each, where that is known: (n, T, columns), of each row of a sequence, as it is read.
+    """
 
     x: AnyArray
     numbers: Sequence[int]
     key: tuple[str, ...] = ()
+    truth: AnyArray | None = None
 
 
 class Sequences(NamedTuple):
@@ -51,15 +57,22 @@ def read(source: str, model: Model, stride: int = 1, by: Sequence[str] = ()) -> 
     Raises InvalidInput, with the source and what was expected and came.
     """
     by = tuple(dict.fromkeys(by))
+    with named(source):
+        return sequences(decoded(content(source), model, Named(by)), model, stride, by)
+
+
+@contextmanager
+def named(source: str) -> Iterator[None]:
+    """Say in what is wrong with an input which it is."""
     try:
-        table = _decoded(_bytes(source), model, by)
-        return _sequences(table, model, stride, by)
+        yield
     except InvalidInput as error:
         name = "standard input" if source == "-" else source
         raise InvalidInput([Problem((), f"{name[:200]}: {error}")]) from None
 
 
-def _bytes(source: str) -> bytes:
+def content(source: str) -> bytes:
+    """The bytes of a file, or of standard input. Raises InvalidInput."""
     try:
         if source == "-":
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -81,11 +94,11 @@ def read_csv(data: bytes, model: Model, stride: int, by: Sequence[str]) -> Seque
     The arrays are float32 where the model takes that. Raises InvalidInput.
     """
     by = tuple(dict.fromkeys(by))
-    table = csv_table.read(data, _names(model), model.input_shape[-1] if model.id_limit is None else None, by, _unseen)
+    table = csv_table.read(data, _names(model), _width(model), Named(by), _unseen)
     if model.input_dtype == np.float32:
         with np.errstate(over="ignore"):
             table = table._replace(values=table.values.astype(np.float32))
-    return _sequences(table, model, stride, by, _unseen)
+    return sequences(table, model, stride, by, _unseen)
 
 
 def _unseen(_: str) -> str:
@@ -98,7 +111,12 @@ def _names(model: Model) -> tuple[str, ...] | None:
     return None if features is None else tuple(feature.name for feature in features)
 
 
-def _decoded(data: bytes, model: Model, by: tuple[str, ...]) -> csv_table.Table:
+def _width(model: Model) -> int | None:
+    return model.input_shape[-1] if model.id_limit is None else None
+
+
+def decoded(data: bytes, model: Model, columns: Named) -> csv_table.Table:
+    """What a file holds, whichever form it has; with the named columns, where it is CSV. Raises InvalidInput."""
     names = _names(model)
     if b"'|O'" in data[:128]:
         raise _invalid(
@@ -115,7 +133,7 @@ def _decoded(data: bytes, model: Model, by: tuple[str, ...]) -> csv_table.Table:
         return csv_table.Table(_json(without_mark(data), model), names)
     if len(model.input_shape) > 2:
         raise _invalid(f"is no .npy, .npz or JSON file, and no other holds what this model takes, {model.expects}")
-    return csv_table.read(data, names, model.input_shape[-1] if model.id_limit is None else None, by)
+    return csv_table.read(data, names, _width(model), columns)
 
 
 def _one(arrays: dict[str, AnyArray]) -> AnyArray:
@@ -160,9 +178,10 @@ def _odd(array: AnyArray) -> str:
     return "null" if None in array.ravel().tolist() else "objects"
 
 
-def _sequences(
-    table: csv_table.Table, model: Model, stride: int, by: tuple[str, ...], shown: csv_table.Shown = str
+def sequences(
+    table: csv_table.Table, model: Model, stride: int = 1, by: tuple[str, ...] = (), shown: csv_table.Shown = str
 ) -> Sequences:
+    """The sequences that a table is, or is cut into, each with what is right for it. Raises InvalidInput."""
     array = table.values
     timesteps, *rest = model.input_shape
     if array.dtype.kind not in "fiu":
@@ -187,7 +206,8 @@ def _sequences(
     if by:
         raise _invalid("is no series to be cut into windows, so --by means nothing")
     x = array if array.ndim == len(model.input_shape) + 1 else array[np.newaxis]
-    return Sequences((Part(x, range(1, len(x) + 1)),), "sequence", notes=table.notes)
+    truth = None if table.truth is None else table.truth[:, np.newaxis]
+    return Sequences((Part(x, range(1, len(x) + 1), truth=truth),), "sequence", notes=table.notes)
 
 
 def _series(table: csv_table.Table, timesteps: int | None, stride: int) -> Sequences:
@@ -197,7 +217,8 @@ def _series(table: csv_table.Table, timesteps: int | None, stride: int) -> Seque
     if timesteps is not None and len(rows) < timesteps:
         raise _invalid(f"has {len(rows)} rows, and the model needs {timesteps} for an answer")
     last = last_rows(len(rows), timesteps, stride)
-    part = Part(windows(rows, timesteps, stride), range(last.start + 1, last.stop + 1, stride))
+    truth = None if table.truth is None else windows(table.truth, timesteps, stride)
+    part = Part(windows(rows, timesteps, stride), range(last.start + 1, last.stop + 1, stride), truth=truth)
     # A single window slides over nothing.
     return Sequences((part,), "row", (), table.notes, table.mixed if len(rows) != timesteps else None)
 
@@ -216,9 +237,10 @@ def _units(
             continue
         # Where the rows stand together, they are a view.
         together = places[-1] - places[0] == len(places) - 1
-        rows = table.values[places[0] : places[-1] + 1] if together else table.values[places]
+        of_unit: Any = slice(places[0], places[-1] + 1) if together else places
+        truth = None if table.truth is None else windows(table.truth[of_unit], timesteps, stride)
         last = places[last_rows(len(places), timesteps, stride)] + 1
-        parts.append(Part(windows(rows, timesteps, stride), last.tolist(), key))
+        parts.append(Part(windows(table.values[of_unit], timesteps, stride), last.tolist(), key, truth))
     if not parts:
         raise _invalid(f"has for no {shown(', '.join(by))} the {timesteps} rows that the model needs for an answer")
     notes = table.notes

@@ -101,6 +101,12 @@ def write(model: Model, sequences: Sequences, path: str) -> None:
         WRITERS[Path(path).suffix](model, sequences, predictions(model, sequences, progress=True), file)
 
 
+def write_report(report: dict[str, Any], path: str) -> None:
+    """Write a report as JSON, whole or not at all. Raises SettingsError where it cannot be written."""
+    with _appearing(Path(path)) as file:
+        file.write(orjson.dumps(report, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2) + b"\n")
+
+
 @contextmanager
 def _appearing(path: Path) -> Iterator[BinaryIO]:
     """A file beside `path` that takes its place once it is whole, and is gone where that fails."""

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, NotFinite, Problem
 from lstm_serve.model.model import Model
-from lstm_serve.model.windows import joined
+from lstm_serve.model.windows import Piece, joined
 from lstm_serve.scoring.inputs import Sequences
 
 # A chunk is at most so many sequences, and at most so many numbers in them.
@@ -22,11 +22,15 @@ PATIENCE = 1.0
 
 
 class Chunk(NamedTuple):
-    """A part of the outputs, y (n, *output_shape), the numbers of what they answer, and the keys of their units."""
+    """A part of the outputs, y (n, *output_shape), the numbers of what they answer, and the keys of their units.
+
+    `pieces` says of which sequences of which parts.
+    """
 
     numbers: Sequence[int]
     y: Array
     keys: Sequence[tuple[str, ...]]
+    pieces: Sequence[Piece]
 
 
 def predictions(model: Model, sequences: Sequences, *, progress: bool) -> Iterator[Chunk]:
@@ -57,5 +61,5 @@ def predictions(model: Model, sequences: Sequences, *, progress: bool) -> Iterat
             if not finite.all():
                 number = numbers[int(np.argmin(finite))]
                 raise NotFinite(f"the answer for {noun} {number} is not finite: the model overflows on that input")
-            yield Chunk(numbers, y, keys)
+            yield Chunk(numbers, y, keys, pieces)
             bar.update(len(y))

@@ -1,0 +1,53 @@
+"""The command `evaluate`: how good a model's answers are, or those of two."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lstm_serve.model.model import Model
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare what `evaluate` takes besides the model."""
+    command.usage = "lstm-serve evaluate MODEL [NEW] LABELLED --label COLUMN [flags]"
+    command.add_argument("new", metavar="NEW", nargs="?", help="another model, to be held against the first")
+    command.add_argument(
+        "labelled", metavar="LABELLED", help="a CSV file with a column that says what is right, or a .npz with x and y"
+    )
+    command.add_argument(
+        "--label",
+        metavar="COLUMN",
+        action="append",
+        default=[],
+        help="the column that says what is right after a row; several, where the model answers several numbers",
+    )
+    command.add_argument(
+        "--by", metavar="COLUMN", action="append", default=[], help="a column that names the unit a row is of"
+    )
+    command.add_argument("-o", metavar="OUT.json", dest="out", help="write all figures to a .json file besides")
+
+
+def run(arguments: argparse.Namespace, load: Callable[[str], "Model"], say: Callable[[str], None]) -> int:
+    """Write the figures as tables, and to a file where one is named; `say` takes what was done to read the input."""
+    from lstm_serve.scoring import evaluate, evaluation_text, labelled, outputs
+
+    if arguments.out is not None and not arguments.out.endswith(".json"):
+        arguments.misused(f"-o {arguments.out[:100]!r} should end in .json")
+    if arguments.new is not None and arguments.labelled == "-":
+        arguments.misused("standard input can be read once, for one model: name a file")
+    model, *new = (load(path) for path in (arguments.model, arguments.new) if path is not None)
+    given, *of_new = (labelled.read(arguments.labelled, one, arguments.label, arguments.by) for one in (model, *new))
+    for note in dict.fromkeys(note for one in (given, *of_new) for note in (*one.notes, one.mixed) if note is not None):
+        say(note)
+    if new:
+        report = evaluate.compare(model, new[0], given, of_new[0])
+        text = evaluation_text.of_two(report)
+    else:
+        report = evaluate.judge(model, given)
+        text = evaluation_text.of_one(report)
+    if arguments.out is not None:
+        outputs.write_report(report, arguments.out)
+    sys.stdout.write(text)
+    return 0

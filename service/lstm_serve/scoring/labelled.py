@@ -1,0 +1,174 @@
+"""Inputs with what is right for each: columns of a CSV file, or the y of a .npz file, made into numbers of one form.
+
+That is float64 (n, ..., L): of the kinds `classes`, `steps` and `binary` the index of the class, L = 1; of `labels` a 0
+or a 1 for each class; of `values` the target for each. NaN is what nobody knows.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_serve.errors import InvalidInput, Problem, UnreadableFile
+from lstm_serve.formats import csv_table
+from lstm_serve.formats.npy import ZIP_MAGIC, read_npz
+from lstm_serve.model.model import Model
+from lstm_serve.scoring import inputs
+from lstm_serve.scoring.inputs import Part, Sequences
+
+Truth = npt.NDArray[np.float64]
+
+# The kinds whose answer is one class, in each row or at each step.
+ONE_OF_CLASSES = frozenset({"classes", "binary", "steps"})
+
+
+def read(source: str, model: Model, label: Sequence[str], by: Sequence[str] = ()) -> Sequences:
+    """The sequences of a CSV file whose columns `label` say what is right, or of a .npz file with x and y.
+
+    A window's label is that of its last row; where the model answers each step, each row's counts. Raises InvalidInput.
+    """
+    label, by = tuple(dict.fromkeys(label)), tuple(dict.fromkeys(by))
+    with inputs.named(source):
+        data = inputs.content(source)
+        if data.startswith(ZIP_MAGIC):
+            if label or by:
+                raise _invalid("is a .npz file, whose y says what is right: leave --label and --by out")
+            return _of_arrays(data, model)
+        _expect_columns(model, label)
+        cells = _Cells(model)
+        table = inputs.decoded(data, model, csv_table.Named(by, label, cells.number))
+        if table.truth is None:
+            raise _invalid(
+                "has no columns with names, and --label takes those of a CSV file; or give a .npz with x and y"
+            )
+        truth = table.truth if model.kind == "values" else cells.classes(table, label)
+        found = inputs.sequences(table._replace(truth=truth), model, 1, by)
+        return found._replace(parts=tuple(_as_answered(part, model) for part in found.parts))
+
+
+def _of_arrays(data: bytes, model: Model) -> Sequences:
+    try:
+        arrays = read_npz(io.BytesIO(data))
+    except UnreadableFile as error:
+        raise _invalid(str(error)) from None
+    if not {"x", "y"} <= arrays.keys():
+        raise _invalid(
+            f"should hold x and y, as model.evaluate(x, y) takes them; it has {', '.join(arrays)[:200] or 'none'}"
+        )
+    return of_arrays(model, arrays["x"], arrays["y"])
+
+
+def of_arrays(model: Model, x: npt.ArrayLike, y: npt.ArrayLike) -> Sequences:
+    """x (n, *input_shape), and for each what is right: an index, a one-hot row, or targets. Raises InvalidInput."""
+    given = model.checked(x)
+    truth = _truth(model, np.asarray(y), (len(given), *model.shapes_for(given.shape[1:])[-1]))
+    return Sequences((Part(given, range(1, len(given) + 1), truth=truth),), "sequence")
+
+
+def _truth(model: Model, y: npt.NDArray[Any], shape: tuple[int | None, ...]) -> Truth:
+    """Return y in the one form, for an output of this shape."""
+    if y.dtype.kind not in "fiub":
+        raise _invalid(f"has a y of {y.dtype}, where numbers were expected")
+    if model.kind not in ONE_OF_CLASSES:
+        if y.shape == shape[:-1] and shape[-1] == 1:
+            y = y[..., np.newaxis]
+        if y.shape != shape:
+            raise _invalid(f"has a y of shape {y.shape}, and the model answers {shape}")
+        if model.kind == "labels":
+            _expect_indices(y, 2)
+        return y.astype(np.float64)
+    if y.shape == shape[:-1]:
+        y = y[..., np.newaxis]
+    if y.shape == (*shape[:-1], 1):
+        _expect_indices(y, _count(model))
+        return y.astype(np.float64)
+    if y.shape != shape:
+        raise _invalid(f"has a y of shape {y.shape}; expected indices, {shape[:-1]}, or one-hot, {shape}")
+    if not ((y == 0) | (y == 1)).all() or not (y.sum(axis=-1) == 1).all():
+        raise _invalid(f"has a y of shape {y.shape} that is no one-hot: a 1 in each row, else 0, was expected")
+    index: Truth = y.argmax(axis=-1).astype(np.float64)
+    return index[..., np.newaxis]
+
+
+def _expect_indices(y: npt.NDArray[Any], count: int) -> None:
+    wrong = ~(np.isnan(y) | ((y >= 0) & (y < count) & (y == np.floor(y))))
+    if wrong.any():
+        place = np.argwhere(wrong)[0]
+        where = ", ".join(map(str, place))
+        raise _invalid(f"has {y[tuple(place)]} at {where} of y, where an integer from 0 to {count - 1} was expected")
+
+
+def _count(model: Model) -> int:
+    """How many values a label may have: that of a class, or of labels of which each is true or not."""
+    return model.output_shape[-1] or 0 if model.kind in {"classes", "steps"} else 2
+
+
+def _expect_columns(model: Model, label: Sequence[str]) -> None:
+    """Raise InvalidInput unless there is a column for each number of the truth, and a row of the table has it."""
+    count = 1 if model.kind in ONE_OF_CLASSES else model.output_shape[-1] if model.output_shape else None
+    if len(model.output_shape) > 2:
+        raise _invalid(f"is no .npz with x and y, and no other holds what is right for outputs of {model.output_shape}")
+    if not label:
+        raise _invalid("is to be held against what is right: name the column that says it with --label")
+    if len(label) != count:
+        each = "a 0 or a 1 for each class, in their order" if model.kind == "labels" else f"{count} of a row"
+        raise _invalid(f"is given {len(label)} --label columns, and the model's answers take {count}: {each}")
+
+
+def _as_answered(part: Part, model: Model) -> Part:
+    """The part, its truth (n, T, L) cut to what is answered: each step, or after the last."""
+    truth = part.truth
+    assert truth is not None  # noqa: S101 - the table had it
+    shape = model.shapes_for(part.x.shape[1:])[-1]
+    if len(shape) == 1:
+        return part._replace(truth=truth[:, -1])
+    if truth.shape[1] != shape[0]:
+        raise _invalid(f"says what is right for {truth.shape[1]} steps, and the model answers {shape[0]}: give a .npz")
+    return part
+
+
+class _Cells:
+    """The labels of a CSV file: names of classes, or all of them indices. Which, only the whole file tells."""
+
+    def __init__(self, model: Model) -> None:
+        """No cell has been read yet."""
+        self.number = csv_table.to_number if model.kind == "values" else self._code
+        self._names = model.about.classes if model.kind in ONE_OF_CLASSES else None
+        self._count = _count(model)
+        self._codes: dict[str, int] = {}
+
+    def _code(self, cell: str) -> float:
+        return self._codes.setdefault(cell, len(self._codes))
+
+    def classes(self, table: csv_table.Table, columns: Sequence[str]) -> Truth:
+        """The index of each label of a table that was read with `number`. Raises InvalidInput at the first unknown."""
+        codes, names = table.truth, self._names or ()
+        assert codes is not None  # noqa: S101 - it was read
+        by_name = [names.index(cell) if cell in names else None for cell in self._codes]
+        by_index = [self._index(cell) for cell in self._codes]
+        # All of one form: the one that fits more of them, so that a slip is what is told.
+        indices = min(by_name, by_index, key=lambda found: found.count(None))
+        wrong = np.isin(codes, [k for k, index in enumerate(indices) if index is None])
+        if wrong.any():
+            row, column = (int(k) for k in np.argwhere(wrong)[0])
+            cell = [*self._codes][int(codes[row, column])]
+            known = f"an index from 0 to {self._count - 1}"
+            if names:
+                known = f"one of the classes, {'; '.join(names)[:300]}, or in all rows {known}"
+            where = csv_table.Table(np.empty(0), tuple(columns), lines=table.lines).place(row, column)
+            raise _invalid(f"{where} holds {cell[:60]!r}, where {known} was expected")
+        made = np.array([*indices, np.nan], np.float64)
+        return made[np.where(np.isnan(codes), len(indices), codes).astype(np.int64)]
+
+    def _index(self, cell: str) -> int | None:
+        try:
+            value = csv_table.to_number(cell)
+        except ValueError:
+            return None
+        return int(value) if value in range(self._count) else None
+
+
+def _invalid(detail: str) -> InvalidInput:
+    return InvalidInput([Problem((), detail)])
