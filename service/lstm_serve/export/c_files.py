@@ -8,6 +8,7 @@ import numpy as np
 
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.export.artifact import Golden, Numbers, header
+from lstm_serve.export.library import filled, text
 from lstm_serve.export.operation import Value
 from lstm_serve.model.graph import INPUT
 from lstm_serve.model.model import Model
@@ -15,169 +16,6 @@ from lstm_serve.model.model import Model
 if TYPE_CHECKING:
     from lstm_serve.export.c_source import Emit
     from lstm_serve.export.c_writer import Source
-
-HEADER = """\
-/*
-{head}
- *
- * {bytes}
- * Nothing here allocates, reads a file or keeps a state of its own. Needs libm: expf, tanhf and their kin.
- */
-#ifndef M_H
-#define M_H
-
-#define M_FEATURES {features}
-#define M_OUTPUTS {outputs}
-{timesteps}
-{state}
-/* {what} */
-void m_predict({window}, {out});
-
-#endif
-"""
-
-STATE = """
-/* What is kept of one series: make as many as you like. */
-typedef struct {{
-{fields}
-}} m_state;
-
-/* Begin a series. */
-void m_reset(m_state *s);
-
-/* Take one row of it. */
-void m_step(m_state *s, const {kind} row[M_FEATURES]);
-
-/* The answer to the rows so far. */
-void m_output(const m_state *s, float out[M_OUTPUTS]);
-"""
-
-SOURCE = """\
-/*
-{head}
- */
-#include "m.h"
-
-#include <math.h>
-#include <stddef.h>
-
-{functions}
-
-{constants}
-{body}"""
-
-GOLDEN = """\
-/* {rows} golden predictions: {whose}. Exit status 0 where all are met to {tolerance}; with an argument, all answers. */
-#include "m.h"
-
-#include <math.h>
-#include <stdio.h>
-
-static const {kind} golden_x[{rows}][{size}] = {{
-{x}
-}};
-static const float golden_y[{rows}][{width}] = {{
-{y}
-}};
-/* Above this a difference is relative. */
-static const float unit[{width}] = {{{unit}}};
-
-int main(int argc, char **argv)
-{{
-    static float out[{width}];
-    float worst = 0.0f;
-    (void)argv;
-    for (int k = 0; k < {rows}; ++k) {{
-        {call}
-        for (int u = 0; u < {width}; ++u) {{
-            const float expected = golden_y[k][u];
-            const float size = fabsf(expected) > unit[u] ? fabsf(expected) : unit[u];
-            const float difference = fabsf(out[u] - expected) / size;
-            if (!(difference <= worst)) worst = difference;
-            if (argc > 1) printf("%.9g ", (double)out[u]);
-        }}
-        if (argc > 1) printf("\\n");
-    }}
-    printf("the largest difference is %.2g\\n", (double)worst);
-    return !(worst <= {tolerance}f);
-}}
-"""
-
-MAKEFILE = """\
-# make check: build for this machine and compare with the golden predictions
-# make cortex-m: build for a Cortex-M4F, and tell its bytes; needs gcc-arm-none-eabi
-# make qemu: run that in qemu-system-arm
-CFLAGS ?= -O2
-WARNINGS = -std=c99 -pedantic -Wall -Wextra -Wconversion
-ARM = arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16 -Os -ffunction-sections
-.PHONY: check cortex-m qemu clean
-
-check: m_golden
-\t./m_golden
-
-m_golden: m.c m_golden.c m.h
-\t$(CC) $(CFLAGS) $(WARNINGS) m.c m_golden.c -lm -o $@
-
-cortex-m: m_golden.elf
-\tarm-none-eabi-size m.o m_golden.elf
-
-m_golden.elf: m.c m_golden.c m_cortex.c m.h m.ld
-\t$(ARM) $(WARNINGS) -c m.c -o m.o
-\t$(ARM) m.o m_golden.c m_cortex.c -Wl,--gc-sections -T m.ld --specs=rdimon.specs -nostartfiles -lm -o $@
-
-qemu: m_golden.elf
-\tqemu-system-arm -M mps2-an386 -nographic -semihosting -kernel m_golden.elf
-
-clean:
-\trm -f m_golden m_golden.elf m.o
-"""
-
-CORTEX = """\
-/* The start of a Cortex-M4F program with semihosting: its vectors, its FPU switched on, and main. */
-#include <stdlib.h>
-
-extern unsigned stack_top, __bss_start__, __bss_end__;
-extern void initialise_monitor_handles(void);
-extern int main(int argc, char **argv);
-
-void _init(void) {}
-void _fini(void) {}
-
-void reset(void);
-
-void reset(void)
-{
-    static char *arguments[] = {"m", 0};
-    *(volatile unsigned *)0xE000ED88u |= 0xFu << 20;
-    __asm volatile("dsb; isb");
-    for (unsigned *word = &__bss_start__; word < &__bss_end__; ++word) *word = 0;
-    initialise_monitor_handles();
-    exit(main(1, arguments));
-}
-
-static void stop(void)
-{
-    exit(99);
-}
-
-__attribute__((section(".vectors"), used)) static void *const vectors[] = {
-    &stack_top, (void *)reset, (void *)stop, (void *)stop, (void *)stop, (void *)stop, (void *)stop};
-"""
-
-# The memory of Arm's MPS2 board, which qemu has: 4 MB of code and 4 MB of data.
-LINKER = """\
-MEMORY { CODE (rx) : ORIGIN = 0x00000000, LENGTH = 4M  DATA (rwx) : ORIGIN = 0x20000000, LENGTH = 4M }
-ENTRY(reset)
-SECTIONS
-{
-    .text : { KEEP(*(.vectors)) *(.text*) *(.init) *(.fini) *(.rodata*) } > CODE
-    .exidx : { *(.ARM.exidx*) *(.ARM.extab*) } > CODE
-    .init_array : { *(.init_array*) *(.fini_array*) } > CODE
-    .data : { *(.data*) } > DATA
-    .bss : { __bss_start__ = .; *(.bss*) *(COMMON) __bss_end__ = .; end = .; __end__ = .; } > DATA
-    stack_top = ORIGIN(DATA) + LENGTH(DATA);
-}
-"""
 
 
 def build(
@@ -216,9 +54,10 @@ def build(
         f"Multiplications with an addition: {adds:,} {'a sequence' if steps is None else 'a row'}."
     )
     head = "\n".join(f" * {line}" for line in header(model))
-    state = "" if fields is None else STATE.format(kind=kind, fields=_fields(fields))
+    state = "" if fields is None else filled("m_state.h", kind=kind, fields=_fields(fields))
     return {
-        "m.h": HEADER.format(
+        "m.h": filled(
+            "m.h",
             head=head,
             bytes=facts,
             features=features,
@@ -233,16 +72,15 @@ def build(
             window=window,
             out=out,
         ).encode("ascii"),
-        "m.c": SOURCE.format(
+        "m.c": filled(
+            "m.c",
             head=head,
             functions="\n\n".join(source.functions.values()),
             constants="\n".join(source.constants),
             body=body.lstrip("\n"),
         ).encode("ascii"),
         "m_golden.c": _golden(model, golden, kind, features, free=free, ids=ids, sequence=sequence).encode("ascii"),
-        "m_cortex.c": CORTEX.encode("ascii"),
-        "m.ld": LINKER.encode("ascii"),
-        "Makefile": MAKEFILE.encode("ascii"),
+        **{name: text(name).encode("ascii") for name in ("m_cortex.c", "m.ld", "Makefile")},
     }
 
 
@@ -305,7 +143,8 @@ def _golden(  # noqa: PLR0913 - what the text is filled with
     flat = len(model.input_shape) < 2
     x = "golden_x[k]" if flat else f"(const {kind}(*){_dims(golden.x.shape[2:])})golden_x[k]"
     out = "(float(*)[M_OUTPUTS])out" if sequence else "out"
-    return GOLDEN.format(
+    return filled(
+        "m_golden.c",
         rows=rows,
         whose=golden.whose,
         tolerance=f"{model.origin.tolerance:g}",

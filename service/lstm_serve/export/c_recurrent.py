@@ -8,6 +8,7 @@ from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.export.c_writer import Source, result, sizes
 from lstm_serve.export.operation import Value
+from lstm_serve.export.operation import write_stacked as stacked
 
 
 def write_cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
@@ -47,16 +48,14 @@ def write_cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
 
 def write_stacked(s: Source, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
     """Layers one above the other."""
-    x = xs[0]
-    for layer in op.layers:
-        y = s.write(layer, [x])
-        mask = x.mask
-        if layer.go_backwards and mask is not None:
-            steps = sizes(op, xs)[0]
-            mask = s.array(steps, "unsigned char")
-            s.call("reverse_mask", steps, x.mask, mask)
-        x = y._replace(mask=mask)
-    return x._replace(mask=xs[0].mask if op.return_sequences else None)
+
+    def turn(mask: str) -> str:
+        steps = sizes(op, xs)[0]
+        turned = s.array(steps, "unsigned char")
+        s.call("reverse_mask", steps, mask, turned)
+        return turned
+
+    return stacked(s.write, turn, op, xs)
 
 
 def write_bidirectional(s: Source, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:

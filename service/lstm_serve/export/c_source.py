@@ -1,8 +1,9 @@
 """C99: the model as two files for any compiler, its weights constant; no malloc, no files, no global state.
 
-Each operation becomes calls of the functions in `c_functions`, on arrays of fixed sizes. A model that only looks back,
-one step at a time up to its last recurrent layer, is written as `m_step`, and `m_predict` is a loop around it; another
-is written as a whole. Names in the source are numbers: nothing of the model but numbers and comments gets into it.
+Each operation becomes calls of the functions in `code/functions.c`, on arrays of fixed sizes. A model that only looks
+back, one step at a time up to its last recurrent layer, is written as `m_step`, and `m_predict` is a loop around it;
+another is written as a whole. Names in the source are numbers: nothing of the model but numbers and comments gets into
+it.
 """
 
 import math
@@ -20,11 +21,21 @@ from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.export import c_files
 from lstm_serve.export.artifact import Golden, Numbers
-from lstm_serve.export.c_functions import ACTIVATIONS
+from lstm_serve.export.c_activations import ACTIVATIONS
 from lstm_serve.export.c_recurrent import write_bidirectional, write_cell, write_stacked
 from lstm_serve.export.c_streaming import streamed
 from lstm_serve.export.c_writer import TITLE, Source, result, sizes
-from lstm_serve.export.operation import Support, Target, Value, refuse, writer_of
+from lstm_serve.export.operation import (
+    Support,
+    Target,
+    Value,
+    deviation,
+    factor_and_offset,
+    masks_to_merge,
+    refuse,
+    refuse_left_out,
+    writer_of,
+)
 from lstm_serve.model.model import Model
 
 
@@ -68,8 +79,7 @@ def _affine(s: Source, op: Operation, xs: Sequence[Value], arrays: Sequence[Arra
 
 
 def _normalization(s: Source, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
-    deviation: Array = np.maximum(np.sqrt(op.variance), np.float32(1e-7))
-    return _affine(s, op, xs, [op.mean, deviation, None, None], keeps=op.keeps_mask)
+    return _affine(s, op, xs, [op.mean, deviation(op), None, None], keeps=op.keeps_mask)
 
 
 def _rescaling(s: Source, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
@@ -77,9 +87,7 @@ def _rescaling(s: Source, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value
 
 
 def _batch_normalization(s: Source, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
-    factor: Array = 1 / np.sqrt(op.variance + np.float32(op.epsilon)) * (1 if op.gamma is None else op.gamma)
-    offset: Array = -op.mean * factor + (0 if op.beta is None else op.beta)
-    return _affine(s, op, xs, [None, None, factor, offset], keeps=True)
+    return _affine(s, op, xs, [None, None, *factor_and_offset(op)], keeps=True)
 
 
 def _scaling(s: Source, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
@@ -121,13 +129,10 @@ JOINS: dict[np.ufunc, str] = {
 
 
 def _merge(s: Source, op: merging.Merge, xs: Sequence[Value]) -> Value:
-    masks = [x.mask for x in xs if x.mask is not None]
-    newer = op.mask_rule is merging.MaskRule.ANY
-    if newer and masks and op.join in {np.multiply, np.maximum, np.minimum}:
-        refuse(TITLE, op, "its inputs are masked, and this Keras leaves masked steps out of it")
+    refuse_left_out(TITLE, op, xs)
+    masks = masks_to_merge(op, xs)
     xs = _of_one_shape(s, op, xs)
-    joined = bool(masks) and (len(masks) == len(xs) or not newer)
-    mask = _joined(s, op.mask_rule, masks, sizes(op, xs)[0]) if joined else None
+    mask = _joined(s, op.mask_rule, masks, sizes(op, xs)[0]) if masks else None
     y = result(s, op, xs, mask)
     size = sizes(op, xs)[2]
     s.lines.append(f"for (int k = 0; k < {size}; ++k) {{")
@@ -228,8 +233,7 @@ def _global_pooling(s: Source, op: temporal.GlobalPooling1D, xs: Sequence[Value]
 def _repeat_vector(s: Source, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     size = sizes(op, xs)[1]
-    s.call("place", 1, size, size, xs[0].name, y.name)
-    s.lines[-1] = f"for (int k = 0; k < {op.n}; ++k) place(1, {size}, {size}, {xs[0].name}, {y.name} + k * {size});"
+    s.line(f"for (int k = 0; k < {op.n}; ++k) place(1, {size}, {size}, {xs[0].name}, {y.name} + k * {size});")
     return y
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.c_functions import ACTIVATIONS, FUNCTIONS, NEEDS
+from lstm_serve.export.c_activations import ACTIVATIONS
+from lstm_serve.export.library import add_called, functions
 from lstm_serve.export.operation import Value, activation_of, called
 
 TITLE = "C99"
@@ -66,9 +67,12 @@ class Source:
 
     def call(self, function: str, *arguments: object) -> None:
         """A line that calls a function, which is then written."""
-        for name in (*NEEDS.get(function, ()), function):
-            self.functions.setdefault(name, FUNCTIONS[name].strip())
-        self.lines.append(f"{function}({', '.join(map(str, arguments))});")
+        self.line(f"{function}({', '.join(map(str, arguments))});")
+
+    def line(self, code: str) -> None:
+        """A line, and the functions that it calls."""
+        add_called(code, functions("functions.c"), self.functions)
+        self.lines.append(code)
 
     def activation(self, op: Operation, activation: Activation) -> str:
         """The name of an activation's function."""
@@ -77,9 +81,7 @@ class Source:
         if activation.kind == "general_relu" and math.isinf(parameters["max_value"]):
             code = "x < {threshold} ? {negative_slope} * (x - {threshold}) : x"
         code = code.format(**{name: f"({np.float32(number)!s}f)" for name, number in parameters.items()})
-        for helper in ("clip", "softplus"):
-            if f"{helper}(" in code:
-                self.functions.setdefault(helper, FUNCTIONS[helper].strip())
+        add_called(code, functions("functions.c"), self.functions)
         if "\n" not in code:
             code = (
                 f"\n    for (int k = 0; k < n; ++k) {{\n        const float x = v[k];\n        v[k] = {code};\n    }}\n"

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.export.js_writer import Program
-from lstm_serve.export.operation import Value
+from lstm_serve.export.operation import Value, both_biases
+from lstm_serve.export.operation import write_stacked as stacked
 
 
 def write_recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
@@ -18,11 +17,8 @@ def write_recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
     if isinstance(op, recurrent.LSTM):
         step = ("lstm", op.units, *arrays, p.weight(op.bias), act, p.activation(op, op.recurrent_activation))
     elif isinstance(op, recurrent.GRU):
-        bias = np.zeros((2, 3 * op.units), np.float32)
-        if op.bias is not None:
-            bias[: op.bias.ndim] = op.bias
         gate = p.activation(op, op.recurrent_activation)
-        step = ("gru", op.units, *arrays, p.weight(bias), act, gate, str(op.reset_after).lower())
+        step = ("gru", op.units, *arrays, p.weight(both_biases(op)), act, gate, str(op.reset_after).lower())
     else:
         step = ("simpleRnn", op.units, *arrays, p.weight(op.bias), act)
     flags = (str(flag).lower() for flag in (op.return_sequences, op.go_backwards, op.zero_output_for_mask))
@@ -34,12 +30,7 @@ def write_recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
 
 def write_stacked(p: Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
     """Layers one above the other."""
-    x = xs[0]
-    for layer in op.layers:
-        y = p.write(layer, [x])
-        turned = layer.go_backwards and x.mask is not None
-        x = y._replace(mask=p.call("reverseMask", x.mask) if turned else x.mask)
-    return x._replace(mask=xs[0].mask if op.return_sequences else None)
+    return stacked(p.write, lambda mask: p.call("reverseMask", mask), op, xs)
 
 
 def write_bidirectional(p: Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:

@@ -17,11 +17,22 @@ from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.export.artifact import Golden, Numbers, header, scaled_by_card
-from lstm_serve.export.js_functions import ACTIVATIONS, FUNCTIONS
+from lstm_serve.export.js_activations import ACTIVATIONS
 from lstm_serve.export.js_recurrent import write_bidirectional, write_recurrent, write_stacked
-from lstm_serve.export.js_templates import CHECK, MODULE, TYPES
 from lstm_serve.export.js_writer import TITLE, Program
-from lstm_serve.export.operation import Support, Target, Value, refuse, walk, writer_of
+from lstm_serve.export.library import filled, functions
+from lstm_serve.export.operation import (
+    Support,
+    Target,
+    Value,
+    deviation,
+    factor_and_offset,
+    masks_to_merge,
+    refuse,
+    refuse_left_out,
+    walk,
+    writer_of,
+)
 from lstm_serve.model.model import Model
 
 
@@ -58,8 +69,7 @@ def _prelu(p: Program, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
 
 
 def _normalization(p: Program, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
-    deviation = np.maximum(np.sqrt(op.variance), np.float32(1e-7))
-    return _affine(p, op, xs, [op.mean, deviation, None, None], xs[0].mask if op.keeps_mask else None)
+    return _affine(p, op, xs, [op.mean, deviation(op), None, None], xs[0].mask if op.keeps_mask else None)
 
 
 def _rescaling(p: Program, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
@@ -67,9 +77,7 @@ def _rescaling(p: Program, op: pointwise.Rescaling, xs: Sequence[Value]) -> Valu
 
 
 def _batch_normalization(p: Program, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
-    factor: Array = 1 / np.sqrt(op.variance + np.float32(op.epsilon)) * (1 if op.gamma is None else op.gamma)
-    offset = -op.mean * factor + (0 if op.beta is None else op.beta)
-    return _affine(p, op, xs, [None, None, factor, offset], xs[0].mask)
+    return _affine(p, op, xs, [None, None, *factor_and_offset(op)], xs[0].mask)
 
 
 def _layer_normalization(p: Program, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
@@ -95,12 +103,10 @@ JOINS: dict[np.ufunc, str] = {
 
 
 def _merge(p: Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
-    masks = [x.mask for x in xs if x.mask is not None]
-    newer = op.mask_rule is merging.MaskRule.ANY
-    if newer and masks and op.join in {np.multiply, np.maximum, np.minimum}:
-        refuse(TITLE, op, "its inputs are masked, and this Keras leaves masked steps out of it")
+    refuse_left_out(TITLE, op, xs)
+    masks = masks_to_merge(op, xs)
     xs = _of_one_shape(p, op, xs)
-    mask = _joined(p, op.mask_rule, masks) if masks and (len(masks) == len(xs) or not newer) else None
+    mask = _joined(p, op.mask_rule, masks) if masks else None
     listed = ", ".join(x.name for x in xs)
     return p.let(op, xs, "merge", f"[{listed}]", f"(a, b) => {JOINS[op.join]}", len(xs) if op.mean else 1, mask=mask)
 
@@ -226,8 +232,9 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
     weights = b"".join(array.astype("<f4").tobytes() for array in program.weights)
     about = model.about
     names = {"shape": _words(model.input_shape), "output": _words(model.output_shape)}
-    always = {name: FUNCTIONS[name].strip() for name in ("value", "nested")}
-    text = MODULE.format(
+    always = {name: functions("functions.mjs")[name] for name in ("value", "nested")}
+    text = filled(
+        "model.mjs",
         header="\n".join(f"// {line}" for line in header(model)),
         classes=_text(about.classes),
         features=_text(None if about.features is None else [feature.name for feature in about.features]),
@@ -244,9 +251,9 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
     predictions = {"x": golden.x.tolist(), "y": golden.y.astype(np.float64).tolist(), "unit": unit}
     return {
         "model.mjs": text.encode("ascii"),
-        "model.d.mts": TYPES.format(**names).encode("ascii"),
+        "model.d.mts": filled("model.d.mts", **names).encode("ascii"),
         "model.golden.json": json.dumps(predictions).encode("ascii"),
-        "check.mjs": CHECK.format(whose=golden.whose, tolerance=repr(model.origin.tolerance)).encode("ascii"),
+        "check.mjs": filled("check.mjs", whose=golden.whose, tolerance=repr(model.origin.tolerance)).encode("ascii"),
     }
 
 

@@ -9,7 +9,8 @@ from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.js_functions import ACTIVATIONS, FUNCTIONS, NEEDS
+from lstm_serve.export.js_activations import ACTIVATIONS
+from lstm_serve.export.library import add_called, functions
 from lstm_serve.export.operation import Value, activation_of, called
 
 TITLE = "JavaScript"
@@ -40,10 +41,10 @@ class Program:
 
     def call(self, function: str, *arguments: object) -> str:
         """A name for what a function gives; the function is then written."""
-        for name in (*NEEDS.get(function, ()), function):
-            self.functions.setdefault(name, FUNCTIONS[name].strip())
+        code = f"{function}({', '.join(map(str, arguments))})"
+        add_called(code, functions("functions.mjs"), self.functions)
         self.count += 1
-        self.lines.append(f"const v{self.count} = {function}({', '.join(map(str, arguments))});")
+        self.lines.append(f"const v{self.count} = {code};")
         return f"v{self.count}"
 
     def weight(self, array: Numbers | None) -> str:
@@ -58,14 +59,12 @@ class Program:
         """An activation as an expression: a function that overwrites n numbers from a place on."""
         code = activation_of(TITLE, ACTIVATIONS, op, activation)
         if code.startswith("vector:"):
-            name = code.removeprefix("vector:")
-            self.functions.setdefault(name, FUNCTIONS[name].strip())
-            return name
-        for helper in ("erf", "clip", "softplus"):
-            if f"{helper}(" in code:
-                self.functions.setdefault(helper, FUNCTIONS[helper].strip())
-        self.functions.setdefault("each", FUNCTIONS["each"].strip())
+            written = code.removeprefix("vector:")
+            add_called(f"{written}()", functions("functions.mjs"), self.functions)
+            return written
         numbers = {
             name: "Infinity" if np.isinf(number) else repr(number) for name, number in activation.parameters.items()
         }
-        return f"each((x) => {code.format(**numbers)})"
+        written = f"each((x) => {code.format(**numbers)})"
+        add_called(written, functions("functions.mjs"), self.functions)
+        return written

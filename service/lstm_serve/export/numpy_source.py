@@ -18,8 +18,23 @@ from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
 from lstm_serve.explain.describe.description import axes
 from lstm_serve.export.artifact import Golden, Numbers, header, npz
-from lstm_serve.export.numpy_functions import ACTIVATIONS, FUNCTIONS, NEEDS
-from lstm_serve.export.operation import Support, Target, Value, activation_of, called, walk, writer_of
+from lstm_serve.export.library import add_called, filled, functions
+from lstm_serve.export.numpy_activations import ACTIVATIONS
+from lstm_serve.export.operation import (
+    Support,
+    Target,
+    Value,
+    activation_of,
+    both_biases,
+    called,
+    deviation,
+    factor_and_offset,
+    leaves_steps_out,
+    masks_to_merge,
+    walk,
+    write_stacked,
+    writer_of,
+)
 from lstm_serve.model.model import Model
 
 TITLE = "NumPy"
@@ -61,15 +76,13 @@ class _Program:
 
     def call(self, function: str) -> str:
         """The name of a function, which is then written."""
-        for name in (*NEEDS.get(function, ()), function):
-            self.functions[name] = FUNCTIONS[name].strip()
+        add_called(f"{function}()", functions("functions.py.txt"), self.functions)
         return function
 
     def activation(self, op: Operation, activation: Activation) -> str:
         """The name of an activation's function."""
         code = activation_of(TITLE, ACTIVATIONS, op, activation).format(**activation.parameters)
-        if "erf(" in code:
-            self.call("erf")
+        add_called(code, functions("functions.py.txt"), self.functions)
         code = code.replace("float32(inf)", 'float32("inf")')
         name = activation.kind
         number = 2
@@ -97,8 +110,7 @@ def _prelu(p: _Program, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
 
 
 def _normalization(p: _Program, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
-    deviation: Array = np.maximum(np.sqrt(op.variance), np.float32(1e-7))
-    code = f"({xs[0].name} - {p.weight(op.mean)}) / {p.weight(deviation)}"
+    code = f"({xs[0].name} - {p.weight(op.mean)}) / {p.weight(deviation(op))}"
     return p.let(op, xs, code, xs[0].mask if op.keeps_mask else None)
 
 
@@ -108,8 +120,7 @@ def _rescaling(p: _Program, op: pointwise.Rescaling, xs: Sequence[Value]) -> Val
 
 
 def _batch_normalization(p: _Program, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
-    factor: Array = 1 / np.sqrt(op.variance + np.float32(op.epsilon)) * (1 if op.gamma is None else op.gamma)
-    offset = -op.mean * factor + (0 if op.beta is None else op.beta)
+    factor, offset = factor_and_offset(op)
     return p.let(op, xs, f"{xs[0].name} * {p.weight(factor)} + {p.weight(offset)}", xs[0].mask)
 
 
@@ -129,24 +140,25 @@ def _unscaling(p: _Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Val
     return p.let(op, xs, code, xs[0].mask)
 
 
+AND_OR = {merging.MaskRule.ALL: " & ", merging.MaskRule.ANY: " | "}
+
+
 def _merge(p: _Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
-    masks = [x.mask for x in xs if x.mask is not None]
-    newer = op.mask_rule is merging.MaskRule.ANY
-    mask = None
-    if masks and (len(masks) == len(xs) or not newer):
-        mask = p.let_mask((" | " if newer else " & ").join(masks))
+    masks = masks_to_merge(op, xs)
+    mask = p.let_mask(AND_OR[op.mask_rule].join(masks)) if masks else None
     join = f"np.{op.join.__name__}"
     names = [x.name for x in xs]
-    if newer and masks and op.join is np.multiply:
+    left_out = leaves_steps_out(op, xs)
+    if left_out and op.join is np.multiply:
         names = [f"{p.call('masked')}({x.name}, {x.mask}, np.float32(1))" for x in xs]
-    elif newer and masks and op.join in {np.maximum, np.minimum}:
+    elif left_out:
         return _extreme(p, op, xs, mask)
     code = names[0]
     for name in names[1:]:
         code = f"{join}({code}, {name})"
     if op.mean:
         code = f"{code} / np.float32({len(xs)})"
-    if newer and mask is not None and op.join is np.multiply:
+    if left_out and mask is not None:
         code = f"{p.call('masked')}({code}, {mask}, np.float32(0))"
     return p.let(op, xs, code, mask)
 
@@ -168,7 +180,7 @@ def _concatenate(p: _Program, op: merging.Concatenate, xs: Sequence[Value]) -> V
         if op.axis == 1 and len(xs[0].shape) > 1:
             mask = p.let_mask(f"np.concatenate([{', '.join(masks)}], axis=1)")
         else:
-            mask = p.let_mask((" & " if op.mask_rule is merging.MaskRule.ALL else " | ").join(masks))
+            mask = p.let_mask(AND_OR[op.mask_rule].join(masks))
     return p.let(op, xs, f"np.concatenate([{', '.join(x.name for x in xs)}], axis={op.axis})", mask)
 
 
@@ -219,11 +231,8 @@ def _lstm(p: _Program, op: recurrent.LSTM, xs: Sequence[Value]) -> Value:
 
 
 def _gru(p: _Program, op: recurrent.GRU, xs: Sequence[Value]) -> Value:
-    bias = np.zeros((2, 3 * op.units), np.float32)
-    if op.bias is not None:
-        bias[: 2 if op.reset_after else 1] = op.bias
     functions = f"{p.activation(op, op.activation)}, {p.activation(op, op.recurrent_activation)}, {op.reset_after}"
-    arrays = ", ".join(map(p.weight, (op.kernel, op.recurrent_kernel, bias[0], bias[1])))
+    arrays = ", ".join(map(p.weight, (op.kernel, op.recurrent_kernel, *both_biases(op))))
     return _scan(p, op, xs, f"{p.call('gru')}({functions}, {arrays})", 1)
 
 
@@ -243,12 +252,7 @@ def _scan(p: _Program, op: Recurrent, xs: Sequence[Value], step: str, states: in
 
 
 def _stacked(p: _Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
-    x = xs[0]
-    for layer in op.layers:
-        y = p.write(layer, [x])
-        turned = layer.go_backwards and x.mask is not None
-        x = y._replace(mask=p.let_mask(f"{x.mask}[:, ::-1]") if turned else x.mask)
-    return x._replace(mask=xs[0].mask if op.return_sequences else None)
+    return write_stacked(p.write, lambda mask: p.let_mask(f"{mask}[:, ::-1]"), op, xs)
 
 
 def _bidirectional(p: _Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
@@ -300,51 +304,13 @@ TABLE: dict[type, Support] = {
     wrappers.TimeDistributed: Support(_time_distributed),
 }
 
-PROGRAM = '''\
-{header}
-#
-# usage: python model.py            checks it against model.golden.npz: {whose}
-#        python model.py x.npy y.npy    answers x, {shape}
-# or:    from model import predict
-
-import sys
-from pathlib import Path
-
-import numpy as np
-
-HERE = Path(__file__).parent
-CLASSES = {classes}
-with np.load(HERE / "model.npz") as file:
-    W = [file[f"w{{k}}"] for k in range({count})]
-
-
-{functions}
-
-
-def predict(x):
-    """x {shape} -> {output}."""
-    x = np.asarray(x, np.{dtype})
-    with np.errstate(all="ignore"):
-{lines}
-        return {last}
-
-
-if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        np.save(sys.argv[2], predict(np.load(sys.argv[1])))
-    else:
-        golden = np.load(HERE / "model.golden.npz")
-        difference = np.abs(predict(golden["x"]) - golden["y"]) / np.maximum({unit}, np.abs(golden["y"]))
-        print(f"the largest difference is {{difference.max():.2g}}")
-        sys.exit(not difference.max() <= {tolerance!r})
-'''
-
 
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The program, its weights, and the golden predictions."""
     program = _Program()
     last = walk(model, Value("x", model.input_shape), program.write)
-    text = PROGRAM.format(
+    text = filled(
+        "model.py.txt",
         header="\n".join(f"# {line}" for line in header(model)),
         whose=golden.whose,
         shape=axes(model.input_shape).replace("(", "(n, ", 1),
@@ -356,7 +322,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
         lines="\n".join(f"        {line}" for line in program.lines),
         last=last.name,
         unit=golden.unit.tolist() if golden.unit.max() > 1 else 1,
-        tolerance=model.origin.tolerance,
+        tolerance=repr(model.origin.tolerance),
     )
     return {
         "model.py": text.encode("ascii"),

@@ -19,7 +19,19 @@ from lstm_serve.errors import Unsupported
 from lstm_serve.export.artifact import Golden, Numbers, header, npz, scaled_by_card
 from lstm_serve.export.onnx_graph import ACTIVATIONS, TITLE, Graph, times
 from lstm_serve.export.onnx_recurrent import write_bidirectional, write_recurrent, write_stacked
-from lstm_serve.export.operation import Support, Target, Value, activation_of, refuse, walk, writer_of
+from lstm_serve.export.operation import (
+    Support,
+    Target,
+    Value,
+    activation_of,
+    deviation,
+    factor_and_offset,
+    masks_to_merge,
+    refuse,
+    refuse_left_out,
+    walk,
+    writer_of,
+)
 from lstm_serve.model.model import Model
 
 OPSET, IR = 17, 8
@@ -49,8 +61,7 @@ def _prelu(g: Graph, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
 
 
 def _normalization(g: Graph, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
-    deviation = np.maximum(np.sqrt(op.variance), np.float32(1e-7))
-    y = g.add("Div", g.add("Sub", xs[0].name, g.constant(op.mean)), g.constant(deviation))
+    y = g.add("Div", g.add("Sub", xs[0].name, g.constant(op.mean)), g.constant(deviation(op)))
     return g.result(op, xs, y, xs[0].mask if op.keeps_mask else None)
 
 
@@ -60,8 +71,7 @@ def _rescaling(g: Graph, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
 
 
 def _batch_normalization(g: Graph, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
-    factor: Array = 1 / np.sqrt(op.variance + np.float32(op.epsilon)) * (1 if op.gamma is None else op.gamma)
-    offset = -op.mean * factor + (0 if op.beta is None else op.beta)
+    factor, offset = factor_and_offset(op)
     y = g.add("Add", times(g, xs[0].name, g.constant(factor)), g.constant(offset))
     return g.result(op, xs, y, xs[0].mask)
 
@@ -96,17 +106,14 @@ OPERATORS: dict[np.ufunc, str] = {
 
 
 def _merge(g: Graph, op: merging.Merge, xs: Sequence[Value]) -> Value:
-    masks = [x.mask for x in xs if x.mask is not None]
-    newer = op.mask_rule is merging.MaskRule.ANY
-    if newer and masks and op.join in {np.multiply, np.maximum, np.minimum}:
-        refuse(TITLE, op, "its inputs are masked, and this Keras leaves masked steps out of it")
+    refuse_left_out(TITLE, op, xs)
+    masks = masks_to_merge(op, xs)
     y = xs[0].name
     for x in xs[1:]:
         y = g.add(OPERATORS[op.join], y, x.name)
     if op.mean:
         y = g.add("Div", y, g.constant(len(xs)))
-    joined = bool(masks) and (len(masks) == len(xs) or not newer)
-    return g.result(op, xs, y, _joined(g, op.mask_rule, masks) if joined else None)
+    return g.result(op, xs, y, _joined(g, op.mask_rule, masks) if masks else None)
 
 
 def _joined(g: Graph, rule: merging.MaskRule, masks: Sequence[str]) -> str:

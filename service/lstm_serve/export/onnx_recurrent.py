@@ -13,7 +13,8 @@ from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
 from lstm_serve.export.onnx_graph import FUSED, TAKES, TITLE, Graph, times
-from lstm_serve.export.operation import Value, refuse
+from lstm_serve.export.operation import Value, both_biases, refuse
+from lstm_serve.export.operation import write_stacked as stacked
 
 
 def _blocks(array: Array, op: Recurrent) -> Array:
@@ -22,14 +23,6 @@ def _blocks(array: Array, op: Recurrent) -> Array:
         i, f, c, o = np.split(array, 4, axis=-1)
         array = np.concatenate([i, o, f, c], axis=-1)
     return array.T
-
-
-def _biases(op: Recurrent, columns: int) -> Array:
-    """The input's and the recurrent bias, one after the other."""
-    both = np.zeros((2, columns), np.float32)
-    if op.bias is not None:
-        both[: op.bias.ndim] = op.bias.reshape(-1, columns)
-    return np.concatenate([_blocks(bias, op) for bias in both])
 
 
 def _functions(op: Recurrent) -> dict[str, Any]:
@@ -58,7 +51,7 @@ def _fused(g: Graph, directions: Sequence[Recurrent], x: str, direction: str, le
     arrays = [
         np.stack([_blocks(op.kernel, op) for op in directions]),
         np.stack([_blocks(op.recurrent_kernel, op) for op in directions]),
-        np.stack([_biases(op, op.kernel.shape[1]) for op in directions]),
+        np.stack([np.concatenate([_blocks(bias, op) for bias in both_biases(op)]) for op in directions]),
     ]
     attributes: dict[str, Any] = {"hidden_size": first.units, "direction": direction}
     for op in directions:
@@ -80,6 +73,10 @@ def _reversed(g: Graph, x: str, axis: int = 1) -> str:
     return g.add("Slice", x, *bounds)
 
 
+def _reversed_mask(g: Graph, mask: str) -> str:
+    return g.add("Cast", _reversed(g, g.add("Cast", mask, to=7)), to=9)
+
+
 def write_recurrent(g: Graph, op: Recurrent, xs: Sequence[Value]) -> Value:
     """A layer of one cell, in one direction."""
     x = xs[0]
@@ -98,8 +95,7 @@ def _masked(g: Graph, op: Recurrent, x: Value) -> Value:
     """The steps that count, gathered in front, and the outputs put back."""
     mask, steps = str(x.mask), x.name
     if op.go_backwards:
-        bits = g.add("Cast", mask, to=7)
-        mask, steps = g.add("Cast", _reversed(g, bits), to=9), _reversed(g, steps)
+        mask, steps = _reversed_mask(g, mask), _reversed(g, steps)
     bits = g.add("Cast", mask, to=7)
     counts = g.add("CumSum", bits, g.constant(np.array(1), np.int64))  # (n, T), of the steps up to each that count
     length = g.add("ReduceSum", bits, g.integers(1), keepdims=1)
@@ -137,14 +133,7 @@ def _take(g: Graph, x: str, places: str, width: int) -> str:
 
 def write_stacked(g: Graph, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
     """One operator after another."""
-    x = xs[0]
-    for layer in op.layers:
-        mask = x.mask
-        y = g.write(layer, [x])
-        if layer.go_backwards and mask is not None:
-            mask = g.add("Cast", _reversed(g, g.add("Cast", mask, to=7)), to=9)
-        x = y._replace(mask=mask)
-    return x._replace(mask=xs[0].mask if op.return_sequences else None)
+    return stacked(g.write, lambda mask: _reversed_mask(g, mask), op, xs)
 
 
 def write_bidirectional(g: Graph, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:

@@ -4,8 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
+import numpy as np
+
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.merging import MaskRule, Merge
+from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization
+from lstm_serve.engine.operations.wrappers import Stacked
+from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.export.artifact import Golden, Numbers, plain
@@ -80,6 +86,57 @@ def walk(model: Model, given: Value, write: Callable[[Operation, Sequence[Value]
     for node in model.nodes:
         values.append(write(node.operation, [values[source.node + 1] for source in node.inputs]))
     return values[-1]
+
+
+# What several targets compute of an operation before they write it.
+
+
+def deviation(op: Normalization) -> Array:
+    """What a Normalization divides by, as Keras does."""
+    return np.maximum(np.sqrt(op.variance), np.float32(1e-7))
+
+
+def factor_and_offset(op: BatchNormalization) -> tuple[Array, Array]:
+    """A BatchNormalization as one product and one sum."""
+    factor: Array = 1 / np.sqrt(op.variance + np.float32(op.epsilon)) * (1 if op.gamma is None else op.gamma)
+    return factor, -op.mean * factor + (0 if op.beta is None else op.beta)
+
+
+def both_biases(op: Recurrent) -> Array:
+    """The bias of the input's product and that of the recurrent one, (2, columns), 0 where there is none."""
+    biases = np.zeros((2, op.kernel.shape[1]), np.float32)
+    if op.bias is not None:
+        biases[: op.bias.ndim] = op.bias
+    return biases
+
+
+def masks_to_merge(op: Merge, xs: Sequence[Value]) -> list[str]:
+    """The masks that a Merge's own is joined of; none where it has none."""
+    masks = [x.mask for x in xs if x.mask is not None]
+    return masks if len(masks) == len(xs) or op.mask_rule is MaskRule.ALL else []
+
+
+def leaves_steps_out(op: Merge, xs: Sequence[Value]) -> bool:
+    """Whether what is masked in an input is left out of the result, as Keras does from 3.4 on."""
+    masked = op.mask_rule is MaskRule.ANY and any(x.mask is not None for x in xs)
+    return masked and op.join in {np.multiply, np.maximum, np.minimum}
+
+
+def refuse_left_out(title: str, op: Merge, xs: Sequence[Value]) -> None:
+    """Refuse a Merge that leaves masked steps out."""
+    if leaves_steps_out(op, xs):
+        refuse(title, op, "its inputs are masked, and this Keras leaves masked steps out of it")
+
+
+def write_stacked(
+    write: Callable[[Operation, Sequence[Value]], Value], turn: Callable[[str], str], op: Stacked, xs: Sequence[Value]
+) -> Value:
+    """Write recurrent layers one above the other; `turn` turns a mask round."""
+    x = xs[0]
+    for layer in op.layers:
+        y = write(layer, [x])
+        x = y._replace(mask=turn(x.mask) if layer.go_backwards and x.mask is not None else x.mask)
+    return x._replace(mask=xs[0].mask if op.return_sequences else None)
 
 
 def table_of(targets: Mapping[str, Target], operations: Sequence[type]) -> str:

@@ -1,38 +1,3 @@
-"""The JavaScript functions that an exported model may call; only those that it does call are written.
-
-An activation is a function (d, start, n) that overwrites n numbers of d.
-"""
-
-# By kind: an expression in x, or a function of FUNCTIONS that works on a whole vector.
-ACTIVATIONS = {
-    "linear": "x",
-    "tanh": "Math.tanh(x)",
-    "sigmoid": "1 / (1 + Math.exp(-x))",
-    "relu": "Math.max(x, 0)",
-    "softmax": "vector:softmax",
-    "silu": "x / (1 + Math.exp(-x))",
-    "hard_silu": "x * (clip(x + 3, 0, 6) / 6)",
-    "elu": "x > 0 ? x : {alpha} * Math.expm1(x)",
-    "celu": "x > 0 ? x : {alpha} * Math.expm1(x / {alpha})",
-    "leaky_relu": "x > 0 ? x : {negative_slope} * x",
-    "general_relu": "x < {threshold} ? {negative_slope} * (x - {threshold}) : Math.min(x, {max_value})",
-    "relu6": "clip(x, 0, 6)",
-    "selu": "1.0507009873554805 * (x > 0 ? x : 1.6732632423543772 * Math.expm1(x))",
-    "softplus": "softplus(x)",
-    "softsign": "x / (1 + Math.abs(x))",
-    "exponential": "Math.exp(x)",
-    "gelu": "x * (1 + erf(x * Math.SQRT1_2)) / 2",
-    "mish": "x * Math.tanh(softplus(x))",
-    "hard_tanh": "clip(x, -1, 1)",
-    "tanh_shrink": "x - Math.tanh(x)",
-    "log_sigmoid": "-softplus(-x)",
-    "log_softmax": "vector:logSoftmax",
-    "hard_sigmoid_keras_2": "clip(0.2 * x + 0.5, 0, 1)",
-    "hard_sigmoid_keras_3": "clip(x + 3, 0, 6) / 6",
-}
-
-FUNCTIONS = {
-    "value": """
 function value(input, sizes, narrow) {
   const flat = Array.isArray(input) ? input.flat(Infinity) : input;
   const d = Float64Array.from(flat, narrow ? Math.fround : (x) => x);
@@ -43,32 +8,27 @@ function value(input, sizes, narrow) {
     throw new RangeError(`expected finite numbers of the shape ${JSON.stringify(sizes)}, got ${d.length}`);
   return { d, s };
 }
-""",
-    "nested": """
+
 function nested(d, s) {
   if (s.length < 2) return Array.from(d);
   const size = d.length / s[0];
   return Array.from({ length: s[0] }, (_, k) => nested(d.subarray(k * size, (k + 1) * size), s.slice(1)));
 }
-""",
-    "each": """
+
 function each(f) {
   return (d, start, n) => {
     for (let k = start; k < start + n; k++) d[k] = f(d[k]);
   };
 }
-""",
-    "clip": """
+
 function clip(x, low, high) {
   return Math.min(Math.max(x, low), high);
 }
-""",
-    "softplus": """
+
 function softplus(x) {
   return Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
 }
-""",
-    "erf": """
+
 // To 1.5e-7: Abramowitz and Stegun, 7.1.26.
 function erf(x) {
   const t = 1 / (1 + 0.3275911 * Math.abs(x));
@@ -77,8 +37,7 @@ function erf(x) {
     series = (series + factor) * t;
   return Math.sign(x) * (1 - series * Math.exp(-x * x));
 }
-""",
-    "softmax": """
+
 function softmax(d, start, n) {
   const part = d.subarray(start, start + n);
   const largest = part.reduce((a, b) => Math.max(a, b));
@@ -86,16 +45,14 @@ function softmax(d, start, n) {
   for (let k = 0; k < n; k++) sum += part[k] = Math.exp(part[k] - largest);
   for (let k = 0; k < n; k++) part[k] /= sum;
 }
-""",
-    "logSoftmax": """
+
 function logSoftmax(d, start, n) {
   const part = d.subarray(start, start + n);
   const largest = part.reduce((a, b) => Math.max(a, b));
   const sum = part.reduce((total, x) => total + Math.exp(x - largest), 0);
   for (let k = 0; k < n; k++) part[k] -= largest + Math.log(sum);
 }
-""",
-    "product": """
+
 // y (U) += x (F) @ w (F, columns), of w U columns from `from` on.
 function product(x, at, F, w, columns, from, U, y, to) {
   for (let f = 0; f < F; f++) {
@@ -103,8 +60,7 @@ function product(x, at, F, w, columns, from, U, y, to) {
     for (let u = 0; u < U; u++) y[to + u] += v * w[row + u];
   }
 }
-""",
-    "dense": """
+
 function dense(x, w, b, U, act) {
   const F = w.length / U, n = x.d.length / F, d = new Float64Array(n * U);
   for (let k = 0; k < n; k++) {
@@ -114,15 +70,13 @@ function dense(x, w, b, U, act) {
   }
   return { d, s: [...x.s.slice(0, -1), U] };
 }
-""",
-    "activate": """
+
 function activate(x, act) {
   const d = x.d.slice(), F = x.s[x.s.length - 1];
   for (let k = 0; k < d.length; k += F) act(d, k, F);
   return { d, s: x.s };
 }
-""",
-    "affine": """
+
 function affine(x, minus, over, times, plus) {
   const d = x.d.map((v, k) => {
     if (minus) v -= minus[k % minus.length];
@@ -132,27 +86,23 @@ function affine(x, minus, over, times, plus) {
   });
   return { d, s: x.s };
 }
-""",
-    "scaling": """
+
 // In double, and then to float, as it was done to the data before training.
 function scaling(x, offset, scale) {
   const F = offset.length;
   return { d: x.d.map((v, k) => Math.fround((v - offset[k % F]) / scale[k % F])), s: x.s };
 }
-""",
-    "unscaling": """
+
 // In double, as what was done to the targets before training is undone.
 function unscaling(x, offset, scale) {
   const F = offset.length;
   return { d: x.d.map((v, k) => Math.fround(v * scale[k % F] + offset[k % F])), s: x.s };
 }
-""",
-    "prelu": """
+
 function prelu(x, alpha) {
   return { d: x.d.map((v, k) => (v > 0 ? v : alpha[k % alpha.length] * v)), s: x.s };
 }
-""",
-    "standardize": """
+
 function standardize(x, gamma, beta, epsilon) {
   const d = x.d.slice(), F = x.s[x.s.length - 1];
   for (let k = 0; k < d.length; k += F) {
@@ -163,26 +113,22 @@ function standardize(x, gamma, beta, epsilon) {
   }
   return { d, s: x.s };
 }
-""",
-    "merge": """
+
 function merge(xs, join, count) {
   const d = xs[0].d.map((v, k) => xs.slice(1).reduce((a, x) => join(a, x.d[k]), v) / count);
   return { d, s: xs[0].s };
 }
-""",
-    "gather": """
+
 function gather(x, from, s) {
   return { d: Float64Array.from(from, (k) => x.d[k]), s };
 }
-""",
-    "joinMasks": """
+
 function joinMasks(masks, all) {
   const steps = masks.find((mask) => mask).length;
   const filled = masks.map((mask) => mask ?? Array(steps).fill(true));
   return Array.from({ length: steps }, (_, t) => (all ? filled.every((m) => m[t]) : filled.some((m) => m[t])));
 }
-""",
-    "concatenate": """
+
 function concatenate(xs, axis) {
   const s = xs[0].s.slice();
   s[axis] = xs.reduce((sum, x) => sum + x.s[axis], 0);
@@ -196,8 +142,7 @@ function concatenate(xs, axis) {
     }
   return { d, s };
 }
-""",
-    "embedding": """
+
 function embedding(x, table, U) {
   const d = new Float64Array(x.d.length * U);
   x.d.forEach((id, k) => {
@@ -206,32 +151,27 @@ function embedding(x, table, U) {
   });
   return { d, s: [...x.s, U] };
 }
-""",
-    "notZero": """
+
 function notZero(x) {
   return Array.from(x.d, (id) => id !== 0);
 }
-""",
-    "notAll": """
+
 function notAll(x, value) {
   const F = x.s[1];
   return Array.from({ length: x.s[0] }, (_, t) => x.d.subarray(t * F, (t + 1) * F).some((v) => v !== value));
 }
-""",
-    "zeroed": """
+
 function zeroed(x, mask) {
   return { d: x.d.map((v, k) => (mask[Math.floor(k / x.s[1])] ? v : 0)), s: x.s };
 }
-""",
-    "windows": """
+
 function windows(T, { size, stride, dilation, padding }) {
   const span = (size - 1) * dilation;
   const n = Math.ceil((T - (padding === "valid" ? span : 0)) / stride);
   const same = Math.floor(Math.max((n - 1) * stride + span + 1 - T, 0) / 2);
   return [n, { valid: 0, causal: span, same }[padding]];
 }
-""",
-    "conv1d": """
+
 function conv1d(x, w, b, U, window, act) {
   const [T, F] = x.s, [n, before] = windows(T, window), d = new Float64Array(n * U);
   for (let k = 0; k < n; k++) {
@@ -244,8 +184,7 @@ function conv1d(x, w, b, U, window, act) {
   }
   return { d, s: [n, U] };
 }
-""",
-    "pool": """
+
 function pool(x, average, window) {
   const [T, F] = x.s, [n, before] = windows(T, window), d = new Float64Array(n * F);
   for (let k = 0; k < n; k++)
@@ -261,8 +200,7 @@ function pool(x, average, window) {
     }
   return { d, s: [n, F] };
 }
-""",
-    "poolAll": """
+
 function poolAll(x, mask, average, keepdims) {
   const [T, F] = x.s, d = new Float64Array(F).fill(average ? 0 : -Infinity);
   let met = 0;
@@ -273,21 +211,18 @@ function poolAll(x, mask, average, keepdims) {
   }
   return { d: average ? d.map((v) => v / met) : d, s: keepdims ? [1, F] : [F] };
 }
-""",
-    "repeat": """
+
 function repeat(x, n) {
   const d = new Float64Array(n * x.d.length);
   for (let k = 0; k < n; k++) d.set(x.d, k * x.d.length);
   return { d, s: [n, ...x.s] };
 }
-""",
-    "reshape": """
+
 function reshape(x, target) {
   const known = target.reduce((product, size) => (size === -1 ? product : product * size), 1);
   return { d: x.d, s: target.map((size) => (size === -1 ? x.d.length / known : size)) };
 }
-""",
-    "permute": """
+
 function permute(x, order) {
   const s = order.map((axis) => x.s[axis]), strides = x.s.map((_, k) => x.s.slice(k + 1).reduce((a, b) => a * b, 1));
   const d = x.d.map((_, k) => {
@@ -300,20 +235,17 @@ function permute(x, order) {
   });
   return { d, s };
 }
-""",
-    "reverse": """
+
 function reverse(x) {
   const [T, F] = x.s, d = new Float64Array(T * F);
   for (let t = 0; t < T; t++) d.set(x.d.subarray((T - 1 - t) * F, (T - t) * F), t * F);
   return { d, s: x.s };
 }
-""",
-    "reverseMask": """
+
 function reverseMask(mask) {
   return mask.slice().reverse();
 }
-""",
-    "eachStep": """
+
 function eachStep(x, layer) {
   const size = x.d.length / x.s[0];
   const row = (t) => ({ d: x.d.slice(t * size, (t + 1) * size), s: x.s.slice(1) });
@@ -322,8 +254,7 @@ function eachStep(x, layer) {
   ys.forEach((y, t) => d.set(y.d, t * y.d.length));
   return { d, s: [ys.length, ...ys[0].s] };
 }
-""",
-    "scan": """
+
 // The h of each step from states of 0, or the last one's alone. A masked step changes no state.
 function scan(x, mask, step, U, states, sequences, backwards, zeros) {
   const [T, F] = x.s, h = Array.from({ length: states }, () => new Float64Array(U));
@@ -336,8 +267,7 @@ function scan(x, mask, step, U, states, sequences, backwards, zeros) {
   }
   return { d, s: sequences ? [T, U] : [U] };
 }
-""",
-    "lstm": """
+
 // The columns are i, f, c, o.
 function lstm(U, w, r, b, act, gate) {
   const z = new Float64Array(4 * U), squashed = new Float64Array(U);
@@ -355,8 +285,7 @@ function lstm(U, w, r, b, act, gate) {
     for (let u = 0; u < U; u++) h[u] = z[3 * U + u] * squashed[u];
   };
 }
-""",
-    "gru": """
+
 // The columns are z, r, h; b is the input's bias and then the recurrent one.
 function gru(U, w, r, b, act, gate, resetAfter) {
   const z = new Float64Array(3 * U), a = new Float64Array(3 * U), reset = new Float64Array(U);
@@ -377,8 +306,7 @@ function gru(U, w, r, b, act, gate, resetAfter) {
     for (let u = 0; u < U; u++) h[u] = z[u] * h[u] + (1 - z[u]) * z[2 * U + u];
   };
 }
-""",
-    "simpleRnn": """
+
 function simpleRnn(U, w, r, b, act) {
   const z = new Float64Array(U);
   return (x, at, F, h) => {
@@ -390,8 +318,3 @@ function simpleRnn(U, w, r, b, act) {
     h.set(z);
   };
 }
-""",
-}
-
-NEEDS = {"dense": ("product",), "conv1d": ("product", "windows"), "pool": ("windows",)}
-NEEDS |= dict.fromkeys(("lstm", "gru", "simpleRnn"), ("product",))

@@ -1,60 +1,13 @@
-"""The C functions that an exported model may call; only those that it does call are written, each static.
-
-Sizes are given as constants, so that a compiler can make each call its own. `mask` is 1 where a step counts, or NULL.
-"""
-
-# By kind: an expression in x; {alpha} and its kin are filled in. The last three work on a whole vector.
-ACTIVATIONS = {
-    "linear": "x",
-    "tanh": "tanhf(x)",
-    "sigmoid": "1.0f / (1.0f + expf(-x))",
-    "relu": "x > 0.0f ? x : 0.0f",
-    "silu": "x / (1.0f + expf(-x))",
-    "hard_silu": "x * (clip(x + 3.0f, 0.0f, 6.0f) / 6.0f)",
-    "elu": "x > 0.0f ? x : {alpha} * expm1f(x)",
-    "celu": "x > 0.0f ? x : {alpha} * expm1f(x / {alpha})",
-    "leaky_relu": "x > 0.0f ? x : {negative_slope} * x",
-    "general_relu": "x < {threshold} ? {negative_slope} * (x - {threshold}) : (x < {max_value} ? x : {max_value})",
-    "relu6": "clip(x, 0.0f, 6.0f)",
-    "selu": "1.05070098f * (x > 0.0f ? x : 1.67326324f * expm1f(x))",
-    "softplus": "softplus(x)",
-    "softsign": "x / (1.0f + fabsf(x))",
-    "exponential": "expf(x)",
-    "gelu": "0.5f * x * (1.0f + erff(0.70710678f * x))",
-    "mish": "x * tanhf(softplus(x))",
-    "hard_tanh": "clip(x, -1.0f, 1.0f)",
-    "tanh_shrink": "x - tanhf(x)",
-    "log_sigmoid": "-softplus(-x)",
-    "hard_sigmoid_keras_2": "clip(0.2f * x + 0.5f, 0.0f, 1.0f)",
-    "hard_sigmoid_keras_3": "clip(x + 3.0f, 0.0f, 6.0f) / 6.0f",
-    "softmax": """
-    float largest = x[0], sum = 0.0f;
-    for (int k = 1; k < n; ++k) largest = x[k] > largest ? x[k] : largest;
-    for (int k = 0; k < n; ++k) sum += x[k] = expf(x[k] - largest);
-    for (int k = 0; k < n; ++k) x[k] /= sum;
-""",
-    "log_softmax": """
-    float largest = x[0], sum = 0.0f;
-    for (int k = 1; k < n; ++k) largest = x[k] > largest ? x[k] : largest;
-    for (int k = 0; k < n; ++k) sum += expf(x[k] - largest);
-    for (int k = 0; k < n; ++k) x[k] -= largest + logf(sum);
-""",
-}
-
-FUNCTIONS = {
-    "clip": """
 static float clip(float x, float low, float high)
 {
     return x < low ? low : x > high ? high : x;
 }
-""",
-    "softplus": """
+
 static float softplus(float x)
 {
     return (x > 0.0f ? x : 0.0f) + log1pf(expf(-fabsf(x)));
 }
-""",
-    "product": """
+
 /* y (U) += x (F) @ w (F, columns), of w U columns from the first. Four rows at a time spare three stores of four. */
 static void product(int F, int U, int columns, const float *restrict x, const float *restrict w, float *restrict y)
 {
@@ -68,21 +21,18 @@ static void product(int F, int U, int columns, const float *restrict x, const fl
     for (; f < F; ++f)
         for (int u = 0; u < U; ++u) y[u] += x[f] * w[f * columns + u];
 }
-""",
-    "start": """
+
 /* y (n) = b (n), or 0. */
 static void start(int n, const float *b, float *y)
 {
     for (int k = 0; k < n; ++k) y[k] = b ? b[k] : 0.0f;
 }
-""",
-    "copy": """
+
 static void copy(int n, const float *x, float *y)
 {
     for (int k = 0; k < n; ++k) y[k] = x[k];
 }
-""",
-    "affine": """
+
 /* y (n, F) = (x - minus) / over * times + plus, each of these (F) or NULL. */
 static void affine(int n, int F, const float *x, const float *minus, const float *over, const float *times,
                    const float *plus, float *y)
@@ -97,24 +47,21 @@ static void affine(int n, int F, const float *x, const float *minus, const float
             y[k * F + f] = v;
         }
 }
-""",
-    "scaling": """
+
 /* In double, as it was done to the data before training. */
 static void scaling(int n, int F, const float *x, const double *offset, const double *scale, float *y)
 {
     for (int k = 0; k < n; ++k)
         for (int f = 0; f < F; ++f) y[k * F + f] = (float)(((double)x[k * F + f] - offset[f]) / scale[f]);
 }
-""",
-    "unscaling": """
+
 /* In double, as what was done to the targets before training is undone. */
 static void unscaling(int n, int F, const float *x, const double *offset, const double *scale, float *y)
 {
     for (int k = 0; k < n; ++k)
         for (int f = 0; f < F; ++f) y[k * F + f] = (float)((double)x[k * F + f] * scale[f] + offset[f]);
 }
-""",
-    "dense": """
+
 static void dense(int n, int F, int U, const float *x, const float *w, const float *b, void (*act)(int, float *),
                   float *y)
 {
@@ -124,22 +71,19 @@ static void dense(int n, int F, int U, const float *x, const float *w, const flo
         act(U, y + k * U);
     }
 }
-""",
-    "activate": """
+
 static void activate(int n, int F, const float *x, void (*act)(int, float *), float *y)
 {
     copy(n * F, x, y);
     for (int k = 0; k < n; ++k) act(F, y + k * F);
 }
-""",
-    "prelu": """
+
 static void prelu(int n, int F, const float *x, const float *alpha, float *y)
 {
     for (int k = 0; k < n; ++k)
         for (int f = 0; f < F; ++f) y[k * F + f] = x[k * F + f] > 0.0f ? x[k * F + f] : alpha[f] * x[k * F + f];
 }
-""",
-    "standardize": """
+
 static void standardize(int n, int F, const float *x, const float *gamma, const float *beta, float epsilon, float *y)
 {
     for (int k = 0; k < n; ++k) {
@@ -152,8 +96,7 @@ static void standardize(int n, int F, const float *x, const float *gamma, const 
             y[k * F + f] = (x[k * F + f] - mean) / deviation * (gamma ? gamma[f] : 1.0f) + (beta ? beta[f] : 0.0f);
     }
 }
-""",
-    "embedding": """
+
 static void embedding(int n, int U, const int *ids, const float *table, float *y, unsigned char *mask)
 {
     for (int k = 0; k < n; ++k) {
@@ -161,8 +104,7 @@ static void embedding(int n, int U, const int *ids, const float *table, float *y
         if (mask) mask[k] = ids[k] != 0;
     }
 }
-""",
-    "masking": """
+
 static void masking(int n, int F, const float *x, float value, float *y, unsigned char *mask)
 {
     for (int k = 0; k < n; ++k) {
@@ -171,8 +113,7 @@ static void masking(int n, int F, const float *x, float value, float *y, unsigne
         for (int f = 0; f < F; ++f) y[k * F + f] = mask[k] ? x[k * F + f] : 0.0f;
     }
 }
-""",
-    "conv1d": """
+
 static void conv1d(int T, int F, int size, int U, int n, int stride, int dilation, int before, const float *x,
                    const float *w, const float *b, void (*act)(int, float *), float *y)
 {
@@ -185,8 +126,7 @@ static void conv1d(int T, int F, int size, int U, int n, int stride, int dilatio
         act(U, y + k * U);
     }
 }
-""",
-    "pool": """
+
 static void pool(int T, int F, int size, int n, int stride, int before, int average, const float *x, float *y)
 {
     for (int k = 0; k < n; ++k)
@@ -202,8 +142,7 @@ static void pool(int T, int F, int size, int n, int stride, int before, int aver
             y[k * F + f] = average ? v / (float)met : v;
         }
 }
-""",
-    "pool_all": """
+
 static void pool_all(int T, int F, int average, const float *x, const unsigned char *mask, float *y)
 {
     for (int f = 0; f < F; ++f) {
@@ -217,34 +156,29 @@ static void pool_all(int T, int F, int average, const float *x, const unsigned c
         y[f] = average ? v / (float)met : v;
     }
 }
-""",
-    "gather": """
+
 static void gather(int n, const int *from, const float *x, float *y)
 {
     for (int k = 0; k < n; ++k) y[k] = x[from[k]];
 }
-""",
-    "place": """
+
 /* x (n, F) into columns of y (n, columns). */
 static void place(int n, int F, int columns, const float *x, float *y)
 {
     for (int k = 0; k < n; ++k) copy(F, x + k * F, y + k * columns);
 }
-""",
-    "reverse": """
+
 /* y (T, F): the steps of x (T, F), last first. */
 static void reverse(int T, int F, const float *x, float *y)
 {
     for (int t = 0; t < T; ++t) copy(F, x + (T - 1 - t) * F, y + t * F);
 }
-""",
-    "reverse_mask": """
+
 static void reverse_mask(int T, const unsigned char *mask, unsigned char *reversed)
 {
     for (int t = 0; t < T; ++t) reversed[t] = mask[T - 1 - t];
 }
-""",
-    "join_masks": """
+
 static void join_masks(int T, int all, const unsigned char *a, const unsigned char *b, unsigned char *joined)
 {
     for (int t = 0; t < T; ++t) {
@@ -252,15 +186,13 @@ static void join_masks(int T, int all, const unsigned char *a, const unsigned ch
         joined[t] = all ? left && right : left || right;
     }
 }
-""",
-    "keep": """
+
 /* A step's output: h, or 0 where it is masked and the layer gives that. */
 static void keep(int U, int zero, const float *h, float *y)
 {
     for (int u = 0; u < U; ++u) y[u] = zero ? 0.0f : h[u];
 }
-""",
-    "lstm": """
+
 /* s is h (U), c (U): the state, kept from call to call. The columns of w, r, b and z are i, f, c, o. */
 static void lstm(int T, int F, int U, const float *x, const unsigned char *mask, const float *w, const float *r,
                  const float *b, void (*act)(int, float *), void (*gate)(int, float *), float *s, float *y,
@@ -284,8 +216,7 @@ static void lstm(int T, int F, int U, const float *x, const unsigned char *mask,
         if (sequences || k == T - 1) keep(U, zeros && mask && !mask[t], h, sequences ? y + k * U : y);
     }
 }
-""",
-    "gru": """
+
 /* s is h (U). The columns of w, r and b are z, r, h; b2 is the bias of the recurrent product. z is (6 U). */
 static void gru(int T, int F, int U, const float *x, const unsigned char *mask, const float *w, const float *r,
                 const float *b, const float *b2, int reset_after, void (*act)(int, float *),
@@ -314,8 +245,7 @@ static void gru(int T, int F, int U, const float *x, const unsigned char *mask, 
         if (sequences || k == T - 1) keep(U, zeros && mask && !mask[t], h, sequences ? y + k * U : y);
     }
 }
-""",
-    "simple_rnn": """
+
 /* s is h (U). */
 static void simple_rnn(int T, int F, int U, const float *x, const unsigned char *mask, const float *w, const float *r,
                        const float *b, void (*act)(int, float *), float *s, float *y, int sequences, int backwards,
@@ -332,18 +262,4 @@ static void simple_rnn(int T, int F, int U, const float *x, const unsigned char 
         }
         if (sequences || k == T - 1) keep(U, zeros && mask && !mask[t], s, sequences ? y + k * U : y);
     }
-}
-""",
-}
-
-NEEDS = {
-    "dense": ("start", "product"),
-    "activate": ("copy",),
-    "embedding": ("copy",),
-    "conv1d": ("start", "product"),
-    "place": ("copy",),
-    "reverse": ("copy",),
-    "lstm": ("start", "product", "keep"),
-    "gru": ("start", "product", "keep"),
-    "simple_rnn": ("start", "product", "copy", "keep"),
 }

@@ -1,0 +1,12 @@
+/*
+$head
+ */
+#include "m.h"
+
+#include <math.h>
+#include <stddef.h>
+
+$functions
+
+$constants
+$body

@@ -1,0 +1,17 @@
+/*
+$head
+ *
+ * $bytes
+ * Nothing here allocates, reads a file or keeps a state of its own. Needs libm: expf, tanhf and their kin.
+ */
+#ifndef M_H
+#define M_H
+
+#define M_FEATURES $features
+#define M_OUTPUTS $outputs
+$timesteps
+$state
+/* $what */
+void m_predict($window, $out);
+
+#endif

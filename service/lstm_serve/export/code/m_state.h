@@ -1,0 +1,14 @@
+
+/* What is kept of one series: make as many as you like. */
+typedef struct {
+$fields
+} m_state;
+
+/* Begin a series. */
+void m_reset(m_state *s);
+
+/* Take one row of it. */
+void m_step(m_state *s, const $kind row[M_FEATURES]);
+
+/* The answer to the rows so far. */
+void m_output(const m_state *s, float out[M_OUTPUTS]);
