@@ -63,24 +63,26 @@ def look_alikes(files: ModelFiles, meant: Path) -> list[LookAlike]:
     ending = next(ending for ending in (CARD, GOLDEN, ARCHITECTURE) if meant.name.endswith(ending))
     stems = {meant.name.removesuffix(ending), model.name, stem_of(model), model.name.removesuffix(WEIGHTS)}
     named_after = {(stem + ending).casefold() for stem in stems}
-    beside, within = _entries(model.parent), _entries(model) if model.is_dir() else []
-    owned = {
-        path
-        for other in beside
-        if other != model and (other.suffix in MODELS or other.is_dir())
-        for path in ModelFiles.of(other)[1:]
-    }
-    found = []
-    for entry in sorted({*beside, *within} - owned - {*files}):
-        name = entry.name.casefold()
-        if name in named_after or name == ending[1:]:
-            found.append(LookAlike(entry, entry.relative_to(model.parent).as_posix(), name in named_after))
-    return found
+    near = {
+        folder / name
+        for folder in (model.parent, model)
+        for name in _names(folder)
+        if name.casefold() in named_after or name.casefold() == ending[1:]
+    } - {*files}
+    if near:  # rare, and whose they are takes a look at every file there
+        beside = (model.with_name(name) for name in _names(model.parent) if name != model.name)
+        owners = (path for path in beside if path.suffix in MODELS or path.is_dir())
+        near -= {path for owner in owners for path in ModelFiles.of(owner)[1:]}
+    return [
+        LookAlike(path, path.relative_to(model.parent).as_posix(), path.name.casefold() in named_after)
+        for path in sorted(near)
+    ]
 
 
-def _entries(folder: Path) -> list[Path]:
+def _names(folder: Path) -> list[str]:
+    """What is in a folder; nothing in what is none."""
     try:
-        return list(islice(folder.iterdir(), MAX_ENTRIES))
+        return os.listdir(folder)[:MAX_ENTRIES]  # noqa: PTH208 - a Path for each is most of the time
     except OSError:
         return []
 
