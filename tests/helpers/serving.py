@@ -98,21 +98,19 @@ class Process:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        """The first line of log that the pattern finds; it is waited for."""
-        found: re.Match[str] | None = None
-
-        def there() -> bool:
-            nonlocal found
-            found = next((m for line in self.lines if (m := re.search(pattern, line))), None)
-            return found is not None or (self.popen.poll() is not None and not self._readers[0].is_alive())
-
-        end = time.monotonic() + PATIENCE
+    def wait_for(self, pattern: str, nth: int = 1) -> re.Match[str]:
+        """The nth line of log that the pattern finds; it is waited for."""
+        end, read, found = time.monotonic() + PATIENCE, 0, list[re.Match[str]]()
         with self._changed:
-            while not there() and time.monotonic() < end:
+            while True:
+                found += (match for line in self.lines[read:] if (match := re.search(pattern, line)))
+                read = len(self.lines)
+                if len(found) >= nth:
+                    return found[nth - 1]
+                ended = self.popen.poll() is not None and not self._readers[0].is_alive()
+                assert not ended, f"no line with {pattern!r} in {self.lines}; {self.errors}"
+                assert time.monotonic() < end, f"no line with {pattern!r} in {self.lines}"
                 self._changed.wait(0.05)
-        assert found is not None, f"no line with {pattern!r} in {self.lines}; {self.errors}"
-        return found
 
     def signal(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)

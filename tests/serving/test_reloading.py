@@ -12,7 +12,6 @@ import sys
 import termios
 import time
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -48,7 +47,7 @@ class Served:
     """A service whose model is about to change, and how its reloads end."""
 
     def __init__(self, process: Process) -> None:
-        self.process = process
+        self.process, self.ended = process, 0
         self.client = httpx.Client(base_url=process.url, timeout=PATIENCE)
 
     def __enter__(self) -> Self:
@@ -65,17 +64,15 @@ class Served:
     def reloads(self) -> tuple[float, float]:
         return tuple(self.metric(f'lstmserve_model_reloads_total{{outcome="{o}"}}') for o in ("served", "refused"))  # type: ignore[return-value]
 
-    def wait(self, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < end, self.process.lines[-3:]
-            time.sleep(0.02)
+    def wait(self) -> None:
+        """Until the log says how the next reload ended."""
+        self.ended += 1
+        self.process.wait_for("replaced: requests|the model stays the one before", self.ended)
 
     def reload(self) -> dict[str, Any]:
         """SIGHUP, and what /readyz?verbose says once it is dealt with."""
-        before = sum(self.reloads)
         self.process.signal(signal.SIGHUP)
-        self.wait(lambda: sum(self.reloads) == before + 1)
+        self.wait()
         response = self.client.get("/readyz?verbose")
         assert response.status_code == 200
         return dict(response.json())
@@ -204,10 +201,11 @@ def test_polling_follows_the_links_of_a_mounted_volume(tmp_path: Path) -> None:
         assert served.sha256 == first
         (tmp_path / "..new").symlink_to("2")
         (tmp_path / "..new").replace(tmp_path / "..data")
-        served.wait(lambda: served.sha256 == second)
+        served.wait()
+        assert served.sha256 == second
         put(tmp_path / "2" / "model.h5", b"broken")
-        served.wait(lambda: served.reloads == (2.0, 1.0))
-        time.sleep(0.3)  # several polls
+        served.wait()
+        time.sleep(0.3)  # several polls, of which none may read it again
         assert served.reloads == (2.0, 1.0)
         assert served.sha256 == second
 
@@ -265,7 +263,7 @@ async def test_under_load_every_answer_is_of_one_of_the_two_models(
     assert len(y) == 2
     broken = list(damaged(path).values())
     with Process(path, LSTMSERVE_ACCESS_LOG="false") as process, Served(process) as served:
-        async with asking(process.port, questions(x, y, (1, 1, 3, 300)), 3) as tally:
+        async with asking(process.port, questions(x, y, (1, 1, 3, 300)), 3, pause=0.01) as tally:
             for data in (files[0], broken[0], files[1], broken[1], files[0]):
                 put(path, data)
                 await asyncio.to_thread(served.reload)
