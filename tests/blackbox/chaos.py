@@ -321,9 +321,7 @@ HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 @contextlib.contextmanager
 def haproxy(folder: Path, backends: Sequence[int]) -> Iterator[int]:
     """The proxy of deploy/, with these ports as its replicas; gives its port. Its figures are the file's own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     text = (ROOT / "deploy" / "haproxy.cfg").read_text()
     text = re.sub(r"bind .*:8080", f"bind 127.0.0.1:{port}", text)
     text = text.replace("check port 8081 ", "check ")
@@ -349,14 +347,20 @@ def haproxy(folder: Path, backends: Sequence[int]) -> Iterator[int]:
 
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in found:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in found]
+    """Ports that no client is given meanwhile: below those that the system takes for connections."""
+    found = list[int]()
+    for port in random.sample(range(20_000, 32_000), 1000):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
-async def rolling_restart(folder: Path, rounds: int = 1, clients: int = 8, drain: str = "5") -> tuple[Tally, list[int]]:
+async def rolling_restart(
+    folder: Path, rounds: int = 1, clients: int = 8, drain: str = "5", pause: float = 0.0
+) -> tuple[Tally, list[int]]:
     """Three replicas behind the proxy, each stopped and started anew under load. Gives tally and exit statuses."""
     ports = free_ports(3)
 
@@ -368,7 +372,7 @@ async def rolling_restart(folder: Path, rounds: int = 1, clients: int = 8, drain
     ended = []
     try:
         with haproxy(folder, ports) as port:
-            async with asking(port, golden_questions(), clients) as tally:
+            async with asking(port, golden_questions(), clients, pause) as tally:
                 await asyncio.sleep(0.5)
                 for _ in range(rounds):
                     for k, backend in enumerate(ports):

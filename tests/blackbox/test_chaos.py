@@ -44,7 +44,7 @@ async def test_stopping_under_load_loses_nothing_that_was_read(drain: str) -> No
 def test_a_rolling_restart_behind_the_proxy_fails_nothing(tmp_path: Path) -> None:
     @in_loop
     async def run() -> None:
-        tally, ended = await rolling_restart(tmp_path, clients=4, drain="1.5")
+        tally, ended = await rolling_restart(tmp_path, clients=4, drain="1.5", pause=0.02)
         assert not tally.wrong
         assert tally.good > 0
         assert ended == [0, 0, 0]

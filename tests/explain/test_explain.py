@@ -40,6 +40,7 @@ from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDi
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.errors import SettingsError, UnreadableFile, WrongNumbers
+from lstm_serve.explain import numpy_program
 from lstm_serve.explain.describe.activations import numpy_of
 from lstm_serve.explain.describe.registry import TABLE, of
 from lstm_serve.explain.report import head, loading, report
@@ -276,7 +277,8 @@ def answered_by_keras(path: Path) -> list[tuple[NDArray[Any], Array]]:
 def test_all_models_that_are_a_chain_have_a_program() -> None:
     reasons = {}
     for path in golden_models():
-        found = re.search(r"no short form in NumPy: (.*?)\. `inspect", unwrapped(report(load_model(path), path)))
+        lines = numpy_program.lines(load_model(path, replay=False), path, {}, "load_model()")
+        found = re.search(r"no short form in NumPy: (.*?)\. `inspect", unwrapped("\n".join(lines)))
         if found is not None:
             reasons[path.name] = found[1]
     assert len(reasons) < len(golden_models()) / 3

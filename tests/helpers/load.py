@@ -160,6 +160,7 @@ async def keep_asking(
     tally: Tally,
     until: Callable[[], bool],
     offset: int = 0,
+    pause: float = 0.0,
 ) -> None:
     """One client: a question after the other, on one connection, as long as the service keeps it."""
     async with Connection(port) as connection:
@@ -176,15 +177,19 @@ async def keep_asking(
                 await asyncio.sleep(0.01)
             else:
                 tally.note(reply, question.judge(reply))
+                await asyncio.sleep(pause)
 
 
 @contextlib.asynccontextmanager
-async def asking(port: int, asked: Sequence[Question], clients: int) -> AsyncIterator[Tally]:
-    """So many clients that ask while the block runs; its tally is complete after it."""
+async def asking(port: int, asked: Sequence[Question], clients: int, pause: float = 0.0) -> AsyncIterator[Tally]:
+    """So many clients that ask while the block runs, each with a pause in seconds after an answer.
+
+    Its tally is complete after it.
+    """
     tally, stop = Tally(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
-            group.create_task(keep_asking(port, asked, tally, stop.is_set, number))
+            group.create_task(keep_asking(port, asked, tally, stop.is_set, number, pause))
         try:
             yield tally
         finally:

@@ -1,5 +1,6 @@
 """A bad body at the size limit costs no more than twice the processor time of a good one."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,21 +65,24 @@ def test_a_bad_body_costs_no_more_than_twice_a_good_one(capsys: pytest.CaptureFi
         httpx.Client(base_url=process.url, timeout=PATIENCE) as client,
     ):
 
-        def cost(body: bytes, status: int) -> float:
+        def cost(body: bytes, status: int, enough: float = 0.0) -> float:
+            """The least of the samples, of which one that is `enough` ends it: what else runs only adds to them."""
             assert 0.85 * LIMIT < len(body) <= LIMIT
-            samples = []
+            least = math.inf
             for _ in range(SAMPLES):
                 start = seconds_of(process)
                 answers = [client.post("/predict/batch", content=body) for _ in range(REQUESTS)]
-                samples.append(seconds_of(process) - start)
+                least = min(least, seconds_of(process) - start)
                 assert {answer.status_code for answer in answers} == {status}
                 if status != 200:
                     assert all(len(answer.content) <= 4096 for answer in answers)
                     assert all(len(answer.json().get("errors", [])) <= 10 for answer in answers)
-            return min(samples)  # what else runs on the machine only adds to it
+                if least <= enough:
+                    break
+            return least
 
         good = [cost(FULL, 200)]
-        bad = {name: cost(body, 422) for name, body in ALL_BAD.items()}
+        bad = {name: cost(body, 422, enough=good[0]) for name, body in ALL_BAD.items()}
         good.append(cost(FULL, 200))
     ratios = {name: round(seconds / statistics.mean(good), 2) for name, seconds in bad.items()}
     with capsys.disabled():
