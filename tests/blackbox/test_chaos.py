@@ -55,7 +55,7 @@ def test_a_rolling_restart_behind_the_proxy_fails_nothing(tmp_path: Path) -> Non
 @in_loop
 async def test_overload_is_refused_and_passes() -> None:
     with Process(
-        MODEL, LSTMSERVE_ACCESS_LOG="false", LSTMSERVE_MAX_QUEUE_ROWS="512", LSTMSERVE_MAX_ROWS="512"
+        MODEL, LSTMSERVE_ACCESS_LOG="false", LSTMSERVE_MAX_QUEUE_ROWS="1024", LSTMSERVE_MAX_ROWS="1024"
     ) as process:
         found = await overload(process, 0.3)
         after = await settled(process, found["before"].files)
