@@ -58,15 +58,20 @@ _, Long = one_and_many(model_of(Echo(), (20, 15)), max_rows=300)
 _, LongFree = one_and_many(model_of(Echo(), (None, 15)), max_rows=300)
 
 
+LONG = [[[float(k)] * 15 for _ in range(20)] for k in range(300)]
+
+
+@pytest.mark.parametrize("many", [Long, LongFree])
+def test_many_sequences_come_in_their_order(many: Any) -> None:
+    assert many.parse(raw(LONG)).rows == 300
+    assert np.array_equal(np.concatenate([*many.parse(raw(LONG)).arrays(np.float32)]), np.array(LONG, np.float32))
+
+
 @pytest.mark.parametrize("many", [Long, LongFree])
 @pytest.mark.parametrize("row", [0, 53, 54, 130, 299])
 @pytest.mark.parametrize("value", [None, 1e39, [], True])
 def test_the_first_fault_of_many_sequences_is_told(many: Any, row: int, value: Any) -> None:
-    x = [[[float(k)] * 15 for _ in range(20)] for k in range(300)]
-    (good,) = {array.shape[1:] for array in many.parse(raw(x)).arrays(np.float32)}
-    assert good == (20, 15)
-    assert sum(len(array) for array in many.parse(raw(x)).arrays(np.float32)) == many.parse(raw(x)).rows == 300
-    x[row][19][14] = value
+    x = [*LONG[:row], [*LONG[row][:19], [float(row)] * 14 + [value]], *LONG[row + 1 :]]
     with pytest.raises(InvalidInput) as caught:
         list(many.parse(raw(x)).arrays(np.float32))
     assert [problem.where for problem in caught.value.problems] == [("sequences", row, 19, 14)]
@@ -320,6 +325,15 @@ def test_steps_by_name_are_finite_float32_or_refused_with_reasons(value: Any) ->
         assert np.isfinite(x).all()
 
 
+_, Sliced = named((2, 3), 10_000)
+
+
+def test_a_body_of_several_slices_is_whole() -> None:
+    assert Sliced.slice_rows < 5000
+    body = b'{"sequences":[%s]}' % b",".join([json.dumps([STEP, STEP]).encode()] * 10_000)
+    assert sum(map(len, Sliced.parse(body).arrays(np.float32))) == 10_000
+
+
 @pytest.mark.parametrize(
     ("step", "where", "said"),
     [
@@ -335,13 +349,9 @@ def test_steps_by_name_are_finite_float32_or_refused_with_reasons(value: Any) ->
 def test_in_a_body_of_several_slices_a_wrong_step_is_found_too(
     at: int, step: bytes, where: tuple[Any, ...], said: str
 ) -> None:
-    _, many = named((2, 3), 10_000)
-    good = json.dumps([STEP, STEP]).encode()
-    rows = [good] * 10_000
-    assert many.slice_rows < 5000
-    assert sum(map(len, many.parse(b'{"sequences":[%s]}' % b",".join(rows)).arrays(np.float32))) == 10_000
+    rows = [json.dumps([STEP, STEP]).encode()] * 10_000
     rows[at] = b"[%s,%s]" % (json.dumps(STEP).encode(), step)
     with pytest.raises(InvalidInput) as caught:
-        [*many.parse(b'{"sequences":[%s]}' % b",".join(rows)).arrays(np.float32)]
+        [*Sliced.parse(b'{"sequences":[%s]}' % b",".join(rows)).arrays(np.float32)]
     assert caught.value.problems[0].where == ("sequences", at, 1, *where)
     assert caught.value.problems[0].detail.startswith(said)
