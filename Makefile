@@ -4,8 +4,8 @@ FUZZ_SECONDS ?= 600
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/lstm_serve/__init__.py)
 IMAGE ?= lstm-serve
 PLATFORMS ?= linux/amd64,linux/arm64
-# Half of the time is waiting: two modules at once.
-PYTEST := pytest -n 2 --dist loadfile
+# Half of the time is waiting, so more at once than two cores take; who is done takes of what another has left.
+PYTEST := pytest -n 4 --dist worksteal
 VENV := .venv
 BIN := $(VENV)/bin
 SERVE := $(VENV)/.serve
@@ -14,6 +14,8 @@ CLIENTS := $(VENV)/.clients
 BENCH := $(VENV)/.bench
 EXPORTS := $(VENV)/.exports
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start Python some two hundred times, and without its cache each would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test clients exports chaos fuzz check format lint types coverage bench bench-engine lock rooms \

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from hypothesis import settings
+
+# Before NumPy comes: the workers share the cores, and threads of BLAS that wait for each other take them for nothing.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from serving import ASKER, PATIENCE, Golden, Process, load_golden
 
 # They assert, and are no modules of tests.
