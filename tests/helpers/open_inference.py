@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 from jsonschema_rs import Draft202012Validator
 
-from lstm_serve.web.dialects.v2.codec import DTYPES
+from lstm_serve.web.dialects.v2.tensors import DTYPES
 
 AnyArray = npt.NDArray[Any]
 STRING: dict[str, Any] = {"type": "string"}

@@ -22,7 +22,8 @@ from lstm_serve.errors import InvalidInput, LstmServeError
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
-from lstm_serve.web.dialects.v2.codec import DTYPES, decode
+from lstm_serve.web.dialects.v2.codec import decode
+from lstm_serve.web.dialects.v2.tensors import DTYPES
 
 MODEL = "/v2/models/k215_model"
 INFER = f"{MODEL}/infer"

@@ -25,6 +25,7 @@ from lstm_serve.web.boundary import Boundary, open_paths
 from lstm_serve.web.dialects import native
 from lstm_serve.web.dialects.series import stateless
 from lstm_serve.web.dialects.v1 import routes as v1
+from lstm_serve.web.dialects.v1.codec import request_type
 from lstm_serve.web.dialects.v2 import routes as v2
 from lstm_serve.web.methods import answer_head, raise_again
 from lstm_serve.web.openapi import document
@@ -86,7 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.serving, app.state.registry, app.state.keys, app.state.reloader = serving, registry, keys, reloader
     app.state.open_paths = open_paths(settings)
-    of_v1 = v1.request_type(model, settings.max_rows)
+    of_v1 = request_type(model, settings.max_rows)
     # Tried in this order: what the settings give a path, and then literal paths before those that take any name.
     for routes in (
         v1.router(serving, registry, of_v1),

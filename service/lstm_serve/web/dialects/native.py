@@ -21,7 +21,10 @@ from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.body_types import one_and_many
-from lstm_serve.web.dialects.v1 import routes as v1
+from lstm_serve.web.dialects.v1 import codec as v1
+from lstm_serve.web.dialects.v1.codec import Form
+from lstm_serve.web.dialects.v1.routes import predict_form
+from lstm_serve.web.dialects.v1.schemas import Outputs, Predictions
 from lstm_serve.web.errors import JSON
 from lstm_serve.web.flattened_csv import Flattened, read_flattened, written
 from lstm_serve.web.nested_lists import Body
@@ -118,21 +121,21 @@ def router(
     routes = APIRouter(tags=["predict"])
 
     async def predict(body: One, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
-        return await answered(serving, body, request)
+        return await predict_body(serving, body, request)
 
     async def predict_batch(body: Many, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
-        return await answered(serving, body, request)
+        return await predict_body(serving, body, request)
 
     async def invocations(body: One | Many | V1Request, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
-        decoded = cast("Body | NpyBody | Flattened | v1.Form", body)
-        if isinstance(decoded, v1.Form):
-            return await v1.answered(serving, decoded, request)
-        return await answered(serving, decoded, request)
+        decoded = cast("Body | NpyBody | Flattened | Form", body)
+        if isinstance(decoded, Form):
+            return await predict_form(serving, decoded, request)
+        return await predict_body(serving, decoded, request)
 
     async def served_model() -> ModelInfo:
         return model_info(registry.get().current.model)
 
-    either = one_answer | many_answer | v1.Predictions | v1.Outputs
+    either = one_answer | many_answer | Predictions | Outputs
     for path, endpoint, route, answer, responses, extra, summary in (
         ("/predict", predict, PostRoute, one_answer, json, None, "Answer one sequence"),
         ("/predict/batch", predict_batch, BatchRoute, many_answer, npy, takes_npy, "Answer several sequences"),
@@ -167,7 +170,7 @@ def joined(parts: list[Array]) -> Array:
     return np.concatenate(parts)
 
 
-async def answered(serving: ServingState, body: Body | NpyBody | Flattened, request: PredictRequest) -> Answer:
+async def predict_body(serving: ServingState, body: Body | NpyBody | Flattened, request: PredictRequest) -> Answer:
     """Answer a body: as JSON, or where the client accepts it the model's output as a .npy file; CSV with CSV."""
     model, accept = request.served.model, request.scope["state"]["headers"].get(b"accept", b"")
     parts = await predicted(serving, body, request)

@@ -1,22 +1,18 @@
-"""The Open Inference Protocol v2, which KServe, Triton, MLServer and OpenVINO speak, and what tritonclient asks beside.
+"""The routes of v2, and what tritonclient asks beside.
 
 Protocol: inference_rest.md of kserve/open-inference-protocol; extension_model_configuration.md,
 extension_statistics.md and extension_model_repository.md of triton-inference-server/server.
 """
 
-import math
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, cast
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from pydantic import Field
 from starlette.requests import Request
 
 from lstm_serve import __version__
-from lstm_serve.engine.types import Shape
-from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.health import is_ready, liveness
 from lstm_serve.serving.registry import Registry
@@ -24,90 +20,48 @@ from lstm_serve.serving.state import ServingState
 from lstm_serve.web.dialects.model_path import model_of, parameters
 from lstm_serve.web.dialects.v2.codec import (
     HEADER_LENGTH,
-    INPUT,
     Infer,
-    InferAnswer,
-    InferRequest,
     decode,
     encode,
-    input_datatype,
-    output_names,
+)
+from lstm_serve.web.dialects.v2.metadata import example, model_config, model_metadata, statistics
+from lstm_serve.web.dialects.v2.schemas import (
+    IndexEntry,
+    InferAnswer,
+    InferRequest,
+    ModelMetadata,
+    ModelReady,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
 )
 from lstm_serve.web.openapi import not_so, plain_responses
 from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, predicted
-from lstm_serve.web.schemas import ModelNames, Schema
+from lstm_serve.web.schemas import ModelNames
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "parameters", "statistics"]
+
 TAGS: list[str | Enum] = ["open inference v2"]
+
 PREFIXES = ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}")
+
 OCTETS = b"application/octet-stream"
 
 ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
+
 NOT_FOUND = plain_responses(404, 500)
+
 BINARY = {
     OCTETS.decode(): {
         "schema": {"type": "string", "format": "binary", "description": "the JSON, and the binary tensors after it"}
     }
 }
+
 LENGTH_HEADER = {
     "name": "Inference-Header-Content-Length",
     "description": "the length of the JSON, where binary tensors follow it",
     "schema": {"type": "integer", "minimum": 0},
 }
-
-
-class ServerLive(Schema):
-    """Whether the process works."""
-
-    live: bool
-
-
-class ServerReady(Schema):
-    """Whether to send requests here."""
-
-    ready: bool
-
-
-class ServerMetadata(Schema):
-    """What this is."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class ModelReady(Schema):
-    """Whether the model answers."""
-
-    name: str
-    ready: bool
-
-
-class TensorMetadata(Schema):
-    """An input or an output."""
-
-    name: str
-    datatype: str
-    shape: list[int] = Field(description="the number of sequences first; -1 is any size")
-
-
-class ModelMetadata(Schema):
-    """What the model takes and answers."""
-
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-
-
-class IndexEntry(Schema):
-    """A model of the repository, as Triton has it."""
-
-    name: str
-    version: str
-    state: str
-    reason: str
 
 
 class InferRoute(PostRoute):
@@ -224,80 +178,3 @@ def _model_routes(serving: ServingState, registry: Registry) -> APIRouter:
         routes.add_api_route(f"{prefix}/config", config, responses=NOT_FOUND, openapi_extra=named)
         routes.add_api_route(f"{prefix}/stats", stats, responses=NOT_FOUND, openapi_extra=named)
     return routes
-
-
-def model_metadata(model: Model) -> ModelMetadata:
-    """What GET /v2/models/{name} answers."""
-    rows: Shape = (None,)
-    return ModelMetadata(
-        name=model.about.name,
-        versions=[model.about.version],
-        platform="keras",
-        inputs=[TensorMetadata(name=INPUT, datatype=input_datatype(model), shape=_sizes(rows + model.input_shape))],
-        outputs=[
-            TensorMetadata(name=name, datatype=datatype, shape=_sizes(rows + shape))
-            for name, datatype, shape in _outputs(model)
-        ],
-    )
-
-
-def model_config(model: Model, max_rows: int) -> dict[str, Any]:
-    """What GET /v2/models/{name}/config answers: dims are without the batch axis there."""
-    return {
-        "name": model.about.name,
-        "platform": "keras",
-        "backend": "lstm-serve",
-        "version_policy": {"specific": {"versions": [int(model.about.version)]}},
-        "max_batch_size": max_rows,
-        "input": [{"name": INPUT, "data_type": f"TYPE_{input_datatype(model)}", "dims": _sizes(model.input_shape)}],
-        "output": [
-            {"name": name, "data_type": f"TYPE_{datatype}", "dims": _sizes(shape)}
-            for name, datatype, shape in _outputs(model)
-        ],
-        "dynamic_batching": {},
-    }
-
-
-def statistics(serving: ServingState, model: Model, request: Request) -> dict[str, Any]:
-    """What GET /v2/models/{name}/stats answers. What is not measured by itself, such as decoding, is 0."""
-    answering = {route.path for route in request.app.routes if isinstance(route, PostRoute)}
-    metrics = serving.metrics
-    batches = metrics.batch_rows
-    measured = {
-        "success": metrics.requests.total(lambda route, status: route in answering and status == 200),
-        "fail": metrics.requests.total(lambda route, status: route in answering and status != 200),
-        "queue": (metrics.queue.count, metrics.queue.total),
-        "compute_infer": (metrics.compute.count, metrics.compute.total),
-        **dict.fromkeys(("compute_input", "compute_output", "cache_hit", "cache_miss"), (0, 0.0)),
-    }
-    stats = {
-        "name": model.about.name,
-        "version": model.about.version,
-        "inference_count": round(batches.total),
-        "execution_count": batches.count,
-        "inference_stats": {
-            name: {"count": count, "ns": round(seconds * 1e9)} for name, (count, seconds) in measured.items()
-        },
-        "batch_stats": [],
-    }
-    return {"model_stats": [stats]}
-
-
-def example(model: Model) -> dict[str, Any]:
-    """For OpenAPI: a request of one sequence of zeros."""
-    shape = [1, *(1 if size is None else size for size in model.input_shape)]
-    data = [0] * math.prod(shape)
-    return {"inputs": [{"name": INPUT, "shape": shape, "datatype": input_datatype(model), "data": data}]}
-
-
-def _outputs(model: Model) -> list[tuple[str, str, Shape]]:
-    """Name, datatype, and shape without the batch axis."""
-    class_shape = model.output_shape[:-1]  # a class for each step, or one
-    return [
-        (name, "INT64" if is_class else "FP32", class_shape if is_class else model.output_shape)
-        for name, is_class in output_names(model).items()
-    ]
-
-
-def _sizes(shape: Shape) -> list[int]:
-    return [-1 if size is None else size for size in shape]

@@ -1,0 +1,88 @@
+"""What v1 answers, as OpenAPI tells it, and what it tells of the model."""
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from lstm_serve.engine.types import Shape
+from lstm_serve.model.model import Model
+from lstm_serve.web.dialects.v1.codec import SIGNATURE
+from lstm_serve.web.dialects.v2.tensors import INPUT, VALUES
+from lstm_serve.web.schemas import Schema
+
+TENSORFLOW_TYPES = {"float32": "DT_FLOAT", "float64": "DT_DOUBLE", "int32": "DT_INT32"}
+
+
+class Predictions(Schema):
+    """The answer to `instances`."""
+
+    predictions: list[Any] = Field(description="the model's output for each row")
+
+
+class Outputs(Schema):
+    """The answer to `inputs`."""
+
+    outputs: list[Any] = Field(description="the model's output")
+
+
+class VersionError(Schema):
+    """Why a version is not available; it always is."""
+
+    error_code: str
+    error_message: str
+
+
+class VersionStatus(Schema):
+    """The status of a version."""
+
+    version: str
+    state: str
+    status: VersionError
+
+
+class ModelStatus(Schema):
+    """The status of the model: `name` and `ready` for KServe's clients, the rest for TF-Serving's."""
+
+    name: str
+    ready: bool
+    model_version_status: list[VersionStatus]
+
+
+class Alive(Schema):
+    """That the process works, as KServe's v1 asks for it."""
+
+    status: str
+    docs: str = Field(description="where to read on")
+
+
+def model_status(model: Model, *, ready: bool) -> ModelStatus:
+    """What GET /v1/models/{name} answers."""
+    state = "AVAILABLE" if ready else "UNLOADING"
+    good = VersionError(error_code="OK", error_message="")
+    version = VersionStatus(version=model.about.version, state=state, status=good)
+    return ModelStatus(name=model.about.name, ready=ready, model_version_status=[version])
+
+
+def model_signature(model: Model) -> dict[str, Any]:
+    """What GET /v1/models/{name}/metadata answers. The tensors have the file's own names where these are known."""
+    given = model.origin.input_name or INPUT
+    answered = model.origin.output_name or VALUES[model.kind]
+    signature = {
+        "inputs": {given: _tensor(f"{SIGNATURE}_{given}:0", np.dtype(model.input_dtype).name, model.input_shape)},
+        "outputs": {answered: _tensor("StatefulPartitionedCall:0", "float32", model.output_shape)},
+        "method_name": "tensorflow/serving/predict",
+    }
+    return {
+        "model_spec": {"name": model.about.name, "signature_name": "", "version": model.about.version},
+        "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
+    }
+
+
+def _tensor(name: str, dtype: str, shape: Shape) -> dict[str, Any]:
+    sizes = ("-1", *("-1" if size is None else str(size) for size in shape))
+    return {
+        "dtype": TENSORFLOW_TYPES[dtype],
+        "tensor_shape": {"dim": [{"size": size, "name": ""} for size in sizes], "unknown_rank": False},
+        "name": name,
+    }

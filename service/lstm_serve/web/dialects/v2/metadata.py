@@ -1,0 +1,94 @@
+"""What v2 and Triton's extensions tell of the model: its metadata, its configuration, its statistics."""
+
+import math
+from typing import Any
+
+from starlette.requests import Request
+
+from lstm_serve.engine.types import Shape
+from lstm_serve.model.model import Model
+from lstm_serve.serving.state import ServingState
+from lstm_serve.web.dialects.v2.schemas import ModelMetadata, TensorMetadata
+from lstm_serve.web.dialects.v2.tensors import (
+    INPUT,
+    input_datatype,
+    output_names,
+)
+from lstm_serve.web.predict import PostRoute
+
+
+def model_metadata(model: Model) -> ModelMetadata:
+    """What GET /v2/models/{name} answers."""
+    rows: Shape = (None,)
+    return ModelMetadata(
+        name=model.about.name,
+        versions=[model.about.version],
+        platform="keras",
+        inputs=[TensorMetadata(name=INPUT, datatype=input_datatype(model), shape=_sizes(rows + model.input_shape))],
+        outputs=[
+            TensorMetadata(name=name, datatype=datatype, shape=_sizes(rows + shape))
+            for name, datatype, shape in _outputs(model)
+        ],
+    )
+
+
+def model_config(model: Model, max_rows: int) -> dict[str, Any]:
+    """What GET /v2/models/{name}/config answers: dims are without the batch axis there."""
+    return {
+        "name": model.about.name,
+        "platform": "keras",
+        "backend": "lstm-serve",
+        "version_policy": {"specific": {"versions": [int(model.about.version)]}},
+        "max_batch_size": max_rows,
+        "input": [{"name": INPUT, "data_type": f"TYPE_{input_datatype(model)}", "dims": _sizes(model.input_shape)}],
+        "output": [
+            {"name": name, "data_type": f"TYPE_{datatype}", "dims": _sizes(shape)}
+            for name, datatype, shape in _outputs(model)
+        ],
+        "dynamic_batching": {},
+    }
+
+
+def statistics(serving: ServingState, model: Model, request: Request) -> dict[str, Any]:
+    """What GET /v2/models/{name}/stats answers. What is not measured by itself, such as decoding, is 0."""
+    answering = {route.path for route in request.app.routes if isinstance(route, PostRoute)}
+    metrics = serving.metrics
+    batches = metrics.batch_rows
+    measured = {
+        "success": metrics.requests.total(lambda route, status: route in answering and status == 200),
+        "fail": metrics.requests.total(lambda route, status: route in answering and status != 200),
+        "queue": (metrics.queue.count, metrics.queue.total),
+        "compute_infer": (metrics.compute.count, metrics.compute.total),
+        **dict.fromkeys(("compute_input", "compute_output", "cache_hit", "cache_miss"), (0, 0.0)),
+    }
+    stats = {
+        "name": model.about.name,
+        "version": model.about.version,
+        "inference_count": round(batches.total),
+        "execution_count": batches.count,
+        "inference_stats": {
+            name: {"count": count, "ns": round(seconds * 1e9)} for name, (count, seconds) in measured.items()
+        },
+        "batch_stats": [],
+    }
+    return {"model_stats": [stats]}
+
+
+def example(model: Model) -> dict[str, Any]:
+    """For OpenAPI: a request of one sequence of zeros."""
+    shape = [1, *(1 if size is None else size for size in model.input_shape)]
+    data = [0] * math.prod(shape)
+    return {"inputs": [{"name": INPUT, "shape": shape, "datatype": input_datatype(model), "data": data}]}
+
+
+def _outputs(model: Model) -> list[tuple[str, str, Shape]]:
+    """Name, datatype, and shape without the batch axis."""
+    class_shape = model.output_shape[:-1]  # a class for each step, or one
+    return [
+        (name, "INT64" if is_class else "FP32", class_shape if is_class else model.output_shape)
+        for name, is_class in output_names(model).items()
+    ]
+
+
+def _sizes(shape: Shape) -> list[int]:
+    return [-1 if size is None else size for size in shape]

@@ -1,0 +1,119 @@
+"""A tensor of v2, from JSON or from the bytes after it to an array, and what tensors are called."""
+
+import math
+from itertools import chain
+from typing import Any, NoReturn
+
+import numpy as np
+
+from lstm_serve.errors import InvalidInput, Malformed, Problem
+from lstm_serve.formats.npy import AnyArray
+from lstm_serve.model.model import Model
+from lstm_serve.web.dialects.v2.schemas import InputTensor
+
+DTYPES: dict[str, str] = {
+    "BOOL": "?",
+    "UINT8": "u1",
+    "UINT16": "<u2",
+    "UINT32": "<u4",
+    "UINT64": "<u8",
+    "INT8": "i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "FP16": "<f2",
+    "FP32": "<f4",
+    "FP64": "<f8",
+}
+# The upper half of a float32, which NumPy has no name for.
+BF16, UPPER_HALF = "BF16", "<u2"
+
+# The native name of the input; any other single name is taken as well.
+INPUT = "sequences"
+CLASS = "predicted_class"
+VALUES = {
+    "classes": "probabilities",
+    "binary": "probability",
+    "labels": "probabilities",
+    "steps": "probabilities",
+    "values": "values",
+}
+
+# Where the input is, in a request.
+TENSOR = ("inputs", 0)
+
+
+def output_names(model: Model) -> dict[str, bool]:
+    """The native names of the outputs, and whether each is the predicted class; of several labels there is none."""
+    values = {VALUES[model.kind]: False}
+    return values if model.kind in {"labels", "values"} else {**values, CLASS: True}
+
+
+def input_datatype(model: Model) -> str:
+    """The datatype that the model's input is best sent as."""
+    return next(name for name, code in DTYPES.items() if np.dtype(code) == model.input_dtype)
+
+
+def from_bytes(tensor: InputTensor, raw: bytes, start: int) -> AnyArray:
+    """The tensor whose data are the bytes from `start` on. Raises InvalidInput or Malformed."""
+    dtype, count = np.dtype(DTYPES.get(tensor.datatype, UPPER_HALF)), math.prod(tensor.shape)
+    size = tensor.parameters.get("binary_data_size")
+    if size is None:
+        wrong("expected data, or binary_data_size among the parameters", *TENSOR)
+    if type(size) is not int or size != count * dtype.itemsize:
+        wrong(
+            f"expected {count * dtype.itemsize} bytes for this shape of {tensor.datatype}",
+            *TENSOR,
+            "parameters",
+            "binary_data_size",
+        )
+    if len(raw) - start != size:
+        raise Malformed(
+            f"binary_data_size is {size}, and {len(raw) - start} bytes follow the JSON; the header "
+            "Inference-Header-Content-Length says where it ends"
+        )
+    x = np.frombuffer(raw, dtype, count, start)
+    if tensor.datatype == BF16:
+        x = (x.astype("<u4") << 16).view("<f4")
+    return x.reshape(tensor.shape)
+
+
+# What JSON's values may be, by the kind of the datatype.
+TYPES: dict[str, tuple[set[type], str]] = {
+    "b": ({bool}, "true or false"),
+    "u": ({int}, "a whole number"),
+    "i": ({int}, "a whole number"),
+    "f": ({int, float}, "a number"),
+}
+
+
+def from_json(tensor: InputTensor, data: list[Any]) -> AnyArray:
+    """The tensor whose data are a list, flat or nested as its shape. Raises InvalidInput."""
+    if "binary_data_size" in tensor.parameters:
+        wrong("expected either data or binary_data_size, got both", *TENSOR)
+    if tensor.datatype == BF16:
+        wrong("BF16 has no form in JSON: send it as binary data, or the numbers as FP32", *TENSOR, "datatype")
+    shape, dtype = tensor.shape, np.dtype(DTYPES[tensor.datatype])
+    flat = data
+    if flat and type(flat[0]) is list:
+        for depth, size in enumerate(shape):
+            rows = flat if depth else [flat]
+            if not all(type(row) is list and len(row) == size for row in rows):
+                wrong(f"expected the data flat, or nested as the shape {tuple(shape)}", *TENSOR, "data")
+            flat = list(chain.from_iterable(rows))
+    if len(flat) != math.prod(shape):
+        wrong(f"expected {math.prod(shape)} values for this shape, got {len(flat)}", *TENSOR, "data")
+    good, wanted = TYPES[dtype.kind]
+    if not good.issuperset(map(type, flat)):
+        index = next(k for k, value in enumerate(flat) if type(value) not in good)
+        wrong(f"expected {wanted}, as {tensor.datatype} says", *TENSOR, "data", index)
+    try:
+        with np.errstate(over="ignore"):
+            return np.array(flat, dtype).reshape(shape)
+    except OverflowError:
+        wrong(f"expected numbers within the range of {tensor.datatype}", *TENSOR, "data")
+
+
+def wrong(detail: str, *where: str | int) -> NoReturn:
+    """Raise InvalidInput of one problem."""
+    raise InvalidInput([Problem(where, detail)])
