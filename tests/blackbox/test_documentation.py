@@ -18,7 +18,7 @@ from serving import PATIENCE, ROOT
 
 from lstm_serve import load_model
 from lstm_serve.engine.activations import ACTIVATIONS
-from lstm_serve.loading.config.options import UNAMBIGUOUS
+from lstm_serve.loading.config.activations import UNAMBIGUOUS
 from lstm_serve.loading.layers.registry import TABLE
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import prometheus

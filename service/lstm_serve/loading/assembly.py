@@ -11,7 +11,8 @@ from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
 from lstm_serve.loading.config.architecture import Architecture
-from lstm_serve.loading.config.options import ACTIVATION_LAYERS, KerasVersion, Options, precision
+from lstm_serve.loading.config.keras_version import KerasVersion
+from lstm_serve.loading.config.options import ACTIVATION_LAYERS, Options, precision
 from lstm_serve.loading.layers.registry import MAX_AXES, MAX_ROW, RECURRENT, build
 from lstm_serve.model import graph
 from lstm_serve.model.graph import Node, Source

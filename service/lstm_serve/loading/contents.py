@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from lstm_serve.engine.types import Array
 from lstm_serve.loading.config.architecture import LayerSpec
-from lstm_serve.loading.config.options import KerasVersion
+from lstm_serve.loading.config.keras_version import KerasVersion
 
 
 class Contents(NamedTuple):

@@ -17,7 +17,7 @@ from lstm_serve.loading import apply_card, digest, locate
 from lstm_serve.loading.assembly import assemble
 from lstm_serve.loading.config import architecture, keras1_names
 from lstm_serve.loading.config.architecture import Architecture
-from lstm_serve.loading.config.options import KerasVersion
+from lstm_serve.loading.config.keras_version import KerasVersion
 from lstm_serve.loading.contents import Contents
 from lstm_serve.loading.files import checkpoint, detect, keras_v3, saved_model
 from lstm_serve.loading.sidecars import architecture_json as described_beside

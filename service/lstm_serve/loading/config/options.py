@@ -1,114 +1,26 @@
-"""Keras' JSON: parsed with bounds, its version, and a layer's options, none of which is ever ignored unseen."""
+"""A layer's options, none of which is ever ignored unseen."""
 
-import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from lstm_serve.engine.activations import (
-    ACTIVATIONS,
-    HARD_SIGMOID_KERAS_2,
-    HARD_SIGMOID_KERAS_3,
     SOFTMAX,
     Activation,
     elu,
     leaky_relu,
     relu,
 )
-from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
-from lstm_serve.loading.refusals import QUANTIZED, nearest
+from lstm_serve.errors import UnreadableFile, Unsupported
+from lstm_serve.loading.config.activations import named_activation
+from lstm_serve.loading.config.keras_version import KerasVersion
+from lstm_serve.loading.refusals import QUANTIZED
 
 T = TypeVar("T")
 
 MAX_LAYERS = 1000
-# Of objects and lists in each other: a layer in a wrapper in a model takes six, and each model around it three.
-MAX_NESTING = 100
 # Of any axis, and of any option that is an integer.
 MAX_SIZE = 1 << 24
-
-
-def parse(text: str, what: str) -> Any:  # noqa: ANN401 - JSON is anything
-    """Parse JSON, with a bound on its nesting. `what` names the text in an error.
-
-    NaN and Infinity are let through, as Keras writes them for MaxNorm(inf): `Options.take` refuses them by name where a
-    number depends on them.
-    """
-    try:
-        parsed = json.loads(text)
-    except RecursionError:
-        raise UnreadableFile(f"{what} is nested too deeply") from None
-    except ValueError as error:
-        raise UnreadableFile(f"{what} is not valid JSON: {error}") from None
-    check_nesting(parsed, what)
-    return parsed
-
-
-def check_nesting(value: Any, what: str) -> None:  # noqa: ANN401 - JSON is anything
-    """Refuse JSON that is nested deeper than any model, whatever this Python's own limit is."""
-    level = [value]
-    for _ in range(MAX_NESTING):
-        inner = (list(item.values()) if isinstance(item, dict) else item for item in level)
-        level = [item for items in inner if isinstance(items, list) for item in items if isinstance(item, dict | list)]
-        if not level:
-            return
-    raise UnreadableFile(f"{what} is nested too deeply: more than {MAX_NESTING} lists and objects in each other")
-
-
-@dataclass(frozen=True, slots=True)
-class KerasVersion:
-    """The Keras that saved a file; `text` is as in the file, such as "2.2.4-tf".
-
-    `build_input_shape` says whether a Sequential's config has that key, which tells TensorFlow 2.1 from 2.2; None in
-    a functional model, which cannot tell. `theano` says that the file's backend was Theano.
-    """
-
-    text: str | None
-    major: int
-    minor: int
-    tf: bool
-    build_input_shape: bool | None = None
-    theano: bool = False
-
-    @classmethod
-    def parse(cls, text: str | None) -> "KerasVersion":
-        """Of `keras_version`; None, as Keras 1.0 wrote it, is 1.0."""
-        if text is None:
-            return cls(None, 1, 0, tf=False)
-        match = re.match(r"(\d{1,4})\.(\d{1,4})", text)
-        if match is None or len(text) > 100 or not text.isprintable():
-            raise UnreadableFile(f"keras_version {text[:40]!a} is not a version number")
-        major, minor = int(match[1]), int(match[2])
-        # From 2.4 on the number is TensorFlow's own, without a suffix.
-        return cls(text, major, minor, tf=text.endswith("-tf") or (2, 4) <= (major, minor) < (3, 0))
-
-    def with_backend(self, backend: str | None) -> "KerasVersion":
-        """The same version with what the file says of its backend."""
-        return replace(self, theano=backend == "theano")
-
-    def with_wiring(self, build_input_shape: bool | None) -> "KerasVersion":  # noqa: FBT001 - as the field
-        """The same version with what the model's config says of it, unless the file's form says it for certain."""
-        return self if self.build_input_shape is not None else replace(self, build_input_shape=build_input_shape)
-
-    @property
-    def known(self) -> bool:
-        """Whether the file tells it."""
-        return self.major > 0
-
-    @property
-    def default_gate(self) -> str | None:
-        """What `recurrent_activation` is where nobody says it; None where this version does not tell that."""
-        if self.text == "2.2.4-tf":  # TensorFlow 1.13 to 2.1, and 2.0 changed it
-            return None
-        # Keras 2.3.0 changed it, and tf.keras with TensorFlow 2.
-        return "sigmoid" if (self.major, self.minor) >= (2, 3) else "hard_sigmoid" if self.known else None
-
-
-# Of weights that came without a version, as a list of arrays does.
-UNKNOWN = KerasVersion(None, 0, 0, tf=False)
-# Of a Keras 3 that does not say which, as its JSON does not: any since 3.4 computes the same.
-KERAS_3 = KerasVersion("3", 3, 4, tf=False)
 
 
 def precision(dtype: Any, where: str) -> str | None:  # noqa: ANN401 - JSON is anything
@@ -312,24 +224,3 @@ ACTIVATION_LAYERS: dict[str, Callable[[Options], Activation]] = {
     "ELU": lambda options: elu(options.take("alpha", float, 1.0)),
     "Softmax": _softmax,
 }
-
-
-def named_activation(name: str, keras: KerasVersion, where: str) -> Activation:
-    """The activation that `name` means in that Keras. `where` begins the refusal of an unknown one."""
-    if name == "hard_sigmoid":
-        if not keras.known:
-            raise MissingFact(
-                f"{where} 'hard_sigmoid', which is one function in Keras 1 and 2 and another in Keras 3, and no file "
-                "tells the version. Say hard_sigmoid_keras_2 or hard_sigmoid_keras_3"
-            )
-        return HARD_SIGMOID_KERAS_3 if keras.major >= 3 else HARD_SIGMOID_KERAS_2
-    if name in UNAMBIGUOUS:
-        return UNAMBIGUOUS[name]
-    if name not in ACTIVATIONS:
-        known = ("hard_sigmoid", *UNAMBIGUOUS, *ACTIVATIONS)
-        raise Unsupported(f"{where} {name[:40]!r}, which is not a supported activation. {nearest(name, known)}")
-    return ACTIVATIONS[name]
-
-
-# What a person may say; no Keras writes these.
-UNAMBIGUOUS = {"hard_sigmoid_keras_2": HARD_SIGMOID_KERAS_2, "hard_sigmoid_keras_3": HARD_SIGMOID_KERAS_3}

@@ -15,7 +15,8 @@ from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.formats.folder import Folder
 from lstm_serve.formats.protobuf import Message
 from lstm_serve.formats.tensor_bundle import Bundle
-from lstm_serve.loading.config.options import MAX_LAYERS, UNKNOWN
+from lstm_serve.loading.config.keras_version import UNKNOWN
+from lstm_serve.loading.config.options import MAX_LAYERS
 from lstm_serve.loading.contents import Contents
 from lstm_serve.loading.refusals import MODEL_FOR_EACH_STEP
 from lstm_serve.loading.weights import assign as weights

@@ -10,7 +10,7 @@ from lstm_serve.errors import LstmServeError, MissingFact, ModelError, Unreadabl
 from lstm_serve.formats import hdf5, tensor_bundle, zip_file
 from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.text import decode
-from lstm_serve.loading.config.options import parse
+from lstm_serve.loading.config.strict_json import parse
 from lstm_serve.loading.contents import Contents
 from lstm_serve.loading.files import foreign, hdf5_legacy, keras_v3, weight_lists
 from lstm_serve.loading.sidecars.architecture_json import parse_model

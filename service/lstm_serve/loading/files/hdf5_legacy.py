@@ -7,7 +7,8 @@ import h5py
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.formats.hdf5 import Hdf5
-from lstm_serve.loading.config.options import KerasVersion, parse
+from lstm_serve.loading.config.keras_version import KerasVersion
+from lstm_serve.loading.config.strict_json import parse
 
 
 class Legacy(NamedTuple):

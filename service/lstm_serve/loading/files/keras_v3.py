@@ -13,7 +13,8 @@ from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.folder import Folder
 from lstm_serve.formats.hdf5 import Hdf5
 from lstm_serve.formats.text import decode
-from lstm_serve.loading.config.options import UNKNOWN, KerasVersion, parse
+from lstm_serve.loading.config.keras_version import UNKNOWN, KerasVersion
+from lstm_serve.loading.config.strict_json import parse
 from lstm_serve.loading.contents import Contents
 from lstm_serve.loading.weights import assign
 

@@ -17,7 +17,9 @@ from lstm_serve.formats.protobuf import Message
 from lstm_serve.formats.tensor_bundle import Bundle
 from lstm_serve.formats.text import decode
 from lstm_serve.loading.config.architecture import LayerSpec
-from lstm_serve.loading.config.options import MODELS, UNKNOWN, KerasVersion, parse
+from lstm_serve.loading.config.keras_version import UNKNOWN, KerasVersion
+from lstm_serve.loading.config.options import MODELS
+from lstm_serve.loading.config.strict_json import parse
 from lstm_serve.loading.contents import Contents
 from lstm_serve.loading.files import checkpoint
 from lstm_serve.loading.refusals import OTHER_MODEL

@@ -13,7 +13,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.npy import HoldsObjects, read_npz
-from lstm_serve.loading.config.options import UNKNOWN
+from lstm_serve.loading.config.keras_version import UNKNOWN
 from lstm_serve.loading.contents import Contents
 from lstm_serve.loading.files.foreign import PICKLE
 from lstm_serve.loading.weights import assign as weights

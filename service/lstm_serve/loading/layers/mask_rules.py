@@ -1,7 +1,8 @@
 """What the masks did in the Keras that saved a file, where versions differ."""
 
 from lstm_serve.engine.operations.merging import MaskRule
-from lstm_serve.loading.config.options import KerasVersion, Options
+from lstm_serve.loading.config.keras_version import KerasVersion
+from lstm_serve.loading.config.options import Options
 
 
 def rule_of_merging(keras: KerasVersion) -> MaskRule:

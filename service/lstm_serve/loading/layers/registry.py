@@ -11,7 +11,7 @@ from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, MODELS, Options
-from lstm_serve.loading.layers import mask_rules, pointwise
+from lstm_serve.loading.layers import mask_rules, merging, pointwise, temporal
 from lstm_serve.loading.layers.recurrent import CELLS, recurrent, rnn
 from lstm_serve.loading.refusals import MODEL_FOR_EACH_STEP, OPERATION, unsupported
 
@@ -192,17 +192,17 @@ TABLE: dict[str, Kind] = {
     "Bidirectional": Kind(_bidirectional),
     "TimeDistributed": Kind(_time_distributed),
     "Dense": Kind(pointwise.dense, ("kernel", "bias?use_bias")),
-    "Conv1D": Kind(pointwise.conv1d, ("kernel", "bias?use_bias")),
-    "Embedding": Kind(pointwise.embedding, ("embeddings",)),
-    "Masking": Kind(pointwise.masking),
-    "MaxPooling1D": Kind(pointwise.pooling),
-    "AveragePooling1D": Kind(pointwise.pooling),
-    "GlobalMaxPooling1D": Kind(pointwise.global_pooling),
-    "GlobalAveragePooling1D": Kind(pointwise.global_pooling),
-    "Flatten": Kind(pointwise.reshape),
-    "Reshape": Kind(pointwise.reshape),
-    "Permute": Kind(pointwise.permute),
-    "RepeatVector": Kind(pointwise.repeat_vector),
+    "Conv1D": Kind(temporal.conv1d, ("kernel", "bias?use_bias")),
+    "Embedding": Kind(temporal.embedding, ("embeddings",)),
+    "Masking": Kind(temporal.masking),
+    "MaxPooling1D": Kind(temporal.pooling),
+    "AveragePooling1D": Kind(temporal.pooling),
+    "GlobalMaxPooling1D": Kind(temporal.global_pooling),
+    "GlobalAveragePooling1D": Kind(temporal.global_pooling),
+    "Flatten": Kind(temporal.reshape),
+    "Reshape": Kind(temporal.reshape),
+    "Permute": Kind(temporal.permute),
+    "RepeatVector": Kind(temporal.repeat_vector),
     **dict.fromkeys(
         # The last two are TensorFlow 1's and 2.0's names of it.
         ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2"),
@@ -214,8 +214,8 @@ TABLE: dict[str, Kind] = {
     "PReLU": Kind(pointwise.prelu, ("alpha",)),
     "Activation": Kind(pointwise.activation),
     **dict.fromkeys(ACTIVATION_LAYERS, Kind(pointwise.activation_layer)),
-    "Concatenate": Kind(pointwise.concatenate),
-    **dict.fromkeys(pointwise.JOINS, Kind(pointwise.merge)),
+    "Concatenate": Kind(merging.concatenate),
+    **dict.fromkeys(merging.JOINS, Kind(merging.merge)),
     # Nothing is left of these at inference.
     "Dropout": Kind(pointwise.identity),
     "Identity": Kind(pointwise.identity),
@@ -226,6 +226,6 @@ TABLE: dict[str, Kind] = {
     "ActivityRegularization": Kind(pointwise.identity),
 }
 RECURRENT = frozenset({*CELLS, "RNN"})
-MERGING = frozenset({*pointwise.JOINS, "Concatenate"})
+MERGING = frozenset({*merging.JOINS, "Concatenate"})
 # What works on more than one time step, or makes or joins masks.
 NOT_EACH_STEP = RECURRENT | MERGING | {"Masking", "Embedding", "TimeDistributed", "Bidirectional"}

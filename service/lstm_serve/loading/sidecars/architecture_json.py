@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.formats.folder import opened
 from lstm_serve.formats.text import decode, not_utf8
-from lstm_serve.loading.config.options import KERAS_3, KerasVersion, check_nesting, parse
+from lstm_serve.loading.config.keras_version import KERAS_3, KerasVersion
+from lstm_serve.loading.config.strict_json import check_nesting, parse
 from lstm_serve.loading.sidecars.card import Card
 from lstm_serve.model.files import ModelFiles, look_alikes
 

@@ -10,7 +10,7 @@ from typing import Any
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.architecture import LayerSpec
-from lstm_serve.loading.config.options import KerasVersion
+from lstm_serve.loading.config.keras_version import KerasVersion
 from lstm_serve.loading.layers.registry import NOT_TRAINED, RECURRENT, array_names, cells_of, layer_in
 
 Groups = Sequence[tuple[str, Sequence[Array]]]

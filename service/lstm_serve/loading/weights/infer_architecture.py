@@ -11,7 +11,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import MissingFact
 from lstm_serve.loading.config import architecture
 from lstm_serve.loading.config.architecture import Architecture
-from lstm_serve.loading.config.options import KerasVersion
+from lstm_serve.loading.config.keras_version import KerasVersion
 from lstm_serve.loading.layers.registry import TABLE
 from lstm_serve.loading.refusals import REFUSED
 from lstm_serve.loading.weights.assign import snake_case
