@@ -29,6 +29,8 @@ from lstm_serve.process.admin import Admin
 from lstm_serve.process.connection import Protocol
 from lstm_serve.process.event_loop import listen, new_loop
 from lstm_serve.process.free_memory import trim
+from lstm_serve.process.signals import Hangup
+from lstm_serve.process.tuning import collect_seldom
 from lstm_serve.serving import health
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
@@ -40,30 +42,10 @@ log = logging.getLogger(__name__)
 
 # After the socket is closed: so long requests that are on their way on open connections are still read.
 LAST_READ_SECONDS = 0.1
-ALLOCATIONS_A_COLLECTION = 50_000  # a request of 1,024 sequences makes as many
 # Where a listener on all addresses is reached from its own machine.
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 COLLECT_TICKS = 600  # a minute: some milliseconds, since what was loaded is left out
 TRIM_BYTES = 8 << 20  # freed by connections
-
-
-class Hangup:
-    """Whether SIGHUP has come: from a person, who wants the model read again, or from a terminal that was closed."""
-
-    def __init__(self) -> None:
-        """Take note from now on: by default the signal would end the process."""
-        self.came = False
-        self._on_terminal = sys.stdout.isatty()
-        if hasattr(signal, "SIGHUP"):  # Windows has none
-            signal.signal(signal.SIGHUP, self._note)
-
-    def _note(self, _signal: int, _frame: FrameType | None) -> None:
-        self.came = True
-
-    @property
-    def of_terminal(self) -> bool:
-        """Whether there was a terminal and is none any more."""
-        return self._on_terminal and not os.isatty(sys.stdout.fileno())
 
 
 class Server(uvicorn.Server):
@@ -206,18 +188,6 @@ def welcome(settings: Settings, port: int) -> list[str]:
     return [f"the API, to read and to try: {url}/docs{docs}", f"a first request: curl{key} {try_it}"]
 
 
-def _collect_seldom() -> None:
-    """Leave what is loaded by now out of the garbage collections, and collect less often than at each 700 new lists.
-
-    A body of 20 x 15 numbers is 21 lists, and 64 of them are alive at once; one of 256 sequences is 5,400, and as many
-    once it is validated. With Python's own threshold a tenth of the processor's time went into looking them over.
-    Requests leave no cycles; should one, it is gone within a minute.
-    """
-    gc.freeze()
-    gc.set_threshold(ALLOCATIONS_A_COLLECTION)
-    gc.enable()
-
-
 def run(settings: Settings) -> None:
     """Serve until a signal comes. Raises ModelError or SettingsError before anything is bound."""
     lines = logs.configure()
@@ -226,7 +196,7 @@ def run(settings: Settings) -> None:
     app = create_app(settings)
     app.state.serving.places.limit = connections
     lines.count = app.state.serving.metrics.dropped_lines.add
-    _collect_seldom()
+    collect_seldom()
     config = uvicorn.Config(
         app,
         host=settings.host,

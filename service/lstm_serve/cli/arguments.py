@@ -1,0 +1,99 @@
+"""What the commands share: how one is declared, the arguments that say a model, and what is told on the way."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lstm_serve.formats.text import printable
+from lstm_serve.limits import MAX_MODEL_BYTES
+
+if TYPE_CHECKING:
+    from lstm_serve import Model
+    from lstm_serve.scoring.inputs import Sequences
+
+AddParser = Callable[..., argparse.ArgumentParser]
+
+EXAMPLES = {
+    "serve": "lstm-serve serve model.h5 --port 8081",
+    "predict": "lstm-serve predict model.h5 series.csv",
+    "evaluate": "lstm-serve evaluate model.h5 labelled.csv --label state --by unit",
+    "inspect": "lstm-serve inspect model.h5 --trace series.csv --step 3",
+    "export": "lstm-serve export model.h5 --to keras -o model.keras --check",
+}
+
+# Whose activation each is.
+TOLD = {"recurrent_activation": "the gates'", "output_activation": "the output's"}
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    """Declare what says a model, and what no file of weights tells."""
+    command.add_argument("model", metavar="MODEL", help="a file that Keras saved, or the folder with it")
+    for name, whose in TOLD.items():
+        command.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar="NAME",
+            help=f"{whose} activation, where a file of weights does not tell it",
+        )
+
+    command.add_argument(
+        "--max-model-bytes",
+        metavar="N",
+        dest="max_bytes",
+        type=positive,
+        help=f"most memory for the model's arrays (default LSTMSERVE_MAX_MODEL_BYTES, or {MAX_MODEL_BYTES})",
+    )
+
+
+def load_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the user says of the model, as load_model takes it."""
+    from lstm_serve import settings
+    from lstm_serve.errors import SettingsError
+
+    told = {name: value for name in (*TOLD, "max_bytes") if (value := getattr(arguments, name)) is not None}
+    try:
+        limit = settings.model_bytes(os.environ)
+    except SettingsError as error:
+        arguments.misused(str(error))
+    return told if limit is None else {"max_bytes": limit, **told}
+
+
+def model_of(arguments: argparse.Namespace, *, replay: bool = True) -> "Model":
+    """Return the model that the arguments say, loaded."""
+    from lstm_serve import load_model
+
+    return load_model(arguments.model, replay=replay, **load_options(arguments))
+
+
+def add_command(add_parser: AddParser, name: str, purpose: str) -> argparse.ArgumentParser:
+    """Return the parser of a new command, which says by `misused` what is wrong, and by `shown` its help."""
+    command = add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog=f"example:\n  {EXAMPLES[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(misused=command.error, shown=command.format_help)
+    return command
+
+
+def positive(text: str) -> int:
+    """Return the number that an argument says, from 1 on."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:15]) < 1 << 45):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def with_notes_said(sequences: "Sequences") -> "Sequences":
+    """The sequences, once what was done to read them has been said."""
+    for note in sequences.notes:
+        say(note)
+    return sequences
+
+
+def say(message: str) -> None:
+    """Tell the user something beside the output."""
+    sys.stderr.write(f"lstm-serve: {printable(message)}\n")

@@ -1,0 +1,56 @@
+"""The command `inspect`: a model, told to a person."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lstm_serve.cli.arguments import (
+    AddParser,
+    add_command,
+    add_model,
+    load_options,
+    model_of,
+    positive,
+    with_notes_said,
+)
+from lstm_serve.errors import ModelError
+
+
+def add(add_parser: AddParser) -> None:
+    """Declare the command."""
+    command = add_command(add_parser, "inspect", "say what a model is, and how its arrays lead to its answers")
+    add_model(command)
+    command.add_argument("--trace", metavar="INPUT", help="show the values along the way for INPUT's first sequence")
+    command.add_argument("--step", metavar="T", type=positive, help="the time step that --trace shows (the last)")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Tell what the model is, and where it misses its golden predictions raise that. Gives the exit status."""
+    from lstm_serve.explain import report as explain
+    from lstm_serve.explain import trace
+    from lstm_serve.loading.load import resolve
+    from lstm_serve.loading.sidecars import golden
+    from lstm_serve.model.files import ModelFiles
+    from lstm_serve.scoring import inputs
+
+    if arguments.step is not None and arguments.trace is None:
+        arguments.misused("--step needs --trace")
+    told = load_options(arguments)
+    model = model_of(arguments, replay=False)
+    path = resolve(Path(arguments.model))
+    missed = None
+    try:
+        model = golden.replay(model, ModelFiles.of(path))
+    except ModelError as error:
+        missed = type(error)(f"{path}: {error}")
+    if arguments.trace is None:
+        report = explain.report(model, path, missed, told)
+    else:
+        sequences = with_notes_said(inputs.read(arguments.trace, model))
+        report = explain.head(model, path, missed) + "\n"
+        report += trace.report(model, sequences, arguments.step, loading=explain.loading(path, told))
+    sys.stdout.write(report)
+    if missed is not None:
+        raise missed
+    return 0

@@ -1,0 +1,44 @@
+"""The command `predict`: a file of inputs, answered without a server."""
+
+import argparse
+import sys
+
+from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of, positive, say, with_notes_said
+
+
+def add(add_parser: AddParser) -> None:
+    """Declare the command."""
+    command = add_command(add_parser, "predict", "answer a file: CSV, JSON, .npy or .npz")
+    add_model(command)
+    command.add_argument(
+        "input", metavar="INPUT", help="a series, one row a time step, or ready sequences; - is standard input"
+    )
+    command.add_argument("-o", metavar="OUT", dest="out", help="write to a .npy, .csv or .json file, not a table")
+    command.add_argument(
+        "--stride", metavar="N", type=positive, default=1, help="rows from one window of a series to the next (1)"
+    )
+    command.add_argument(
+        "--by",
+        metavar="COLUMN",
+        action="append",
+        default=[],
+        help="a column that names the unit a row is of, each a series of its own; several, where it takes several",
+    )
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Answer the file. Gives the exit status."""
+    from lstm_serve.scoring import inputs, outputs
+
+    if arguments.out is not None and not outputs.writes(arguments.out):
+        arguments.misused(f"-o {arguments.out[:100]!r} should end in {', '.join(outputs.WRITERS)}")
+    model = model_of(arguments)
+    sequences = with_notes_said(inputs.read(arguments.input, model, arguments.stride, arguments.by))
+    if sequences.mixed is not None:
+        say(sequences.mixed)
+    if arguments.out is None:
+        outputs.show(model, sequences, sys.stdout)
+    else:
+        outputs.write(model, sequences, arguments.out)
+    return 0
