@@ -223,7 +223,7 @@ def test_keras_3_has_its_own_hard_sigmoid() -> None:
 
 def golden_models() -> list[Path]:
     """One file of each kind of model, of the newest Keras that is there; and of a few others by Keras 1 and 2."""
-    refused = {"encdec_state.h5", "func2.h5", "stateful.h5"}
+    refused = {"encdec_state.h5", "func2.h5"}
     features = sorted((GOLDEN / "features").glob("*.h5"))
     newest = {kind: path for path in features if (kind := path.name.partition("__")[2]) not in refused}
     return [

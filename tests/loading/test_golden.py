@@ -65,7 +65,7 @@ def recorded() -> list[tuple[Path, Path]]:
     """Models that a real Keras saved, of every layer, with their golden predictions."""
     files = [*sorted(GOLDEN.glob("features/k3__*.h5")), *sorted(GOLDEN.glob("keras3/*.h5"))]
     beside = [(file, file.with_name(f"{name}.golden.npz")) for file in files for name in (file.name, file.stem)]
-    refused = ("k3__encdec_state", "k3__func2", "k3__stateful")
+    refused = ("k3__encdec_state", "k3__func2")
     return [(file, golden) for file, golden in beside if golden.exists() and file.stem not in refused]
 
 

@@ -25,7 +25,6 @@ CASES = sorted(
 REFUSED = {
     "encdec_state": "return_state|initial_state",
     "func2": "2 inputs",
-    "stateful": "stateful",
 }
 
 
@@ -238,7 +237,6 @@ LAYERS = {
     "a class like no other": ([("Zzz", {}, [])], r"not supported\. All that are read: docs/supported-models.md"),
     "text": ([("TextVectorization", {}, [])], r"it takes text: .*m\.layers\[1:\]"),
     "an activation with a slip of the pen": ([lstm(activation="tahn")], "Most like it: tanh"),
-    "a way out of stateful": ([lstm(stateful=True)], r"stateful=False, .*set_weights"),
     "a model for each step": (
         [("TimeDistributed", {"layer": sequential([dense(), ("BatchNormalization", {}, [])])}, [numbers(3)])],
         "holds a Sequential: a model for each time step",
@@ -268,7 +266,6 @@ LAYERS = {
         "holds a C, where a cell of",
     ),
     "an option without a meaning here": ([lstm(projection=3)], "projection"),
-    "stateful": ([lstm(stateful=True)], "stateful"),
     "time_major": ([lstm(time_major=True)], "time_major"),
     "an unknown activation": ([lstm(activation="my_tanh")], "my_tanh"),
     "an activation of another kind": ([lstm(activation=3)], "not the name of an activation"),

@@ -56,9 +56,7 @@ MODEL_FOR_EACH_STEP = (
     f"layers into a TimeDistributed instead, for k in inner.layers: x = TimeDistributed(k)(x), {REBUILD}"
 )
 
-STATEFUL = (
-    f"no state is kept between requests. Where each sequence starts anew, build it with stateful=False, {REBUILD}"
-)
+STATEFUL = "stateful, and every sequence starts from states of 0, as in Keras after reset_states()"
 OTHER_MODEL = (
     "supported are Sequential and functional models, not classes of one's own. Where its call() is made of Keras' "
     "layers, i = keras.Input(shape); keras.Model(i, m.call(i)).save('m.h5') saves a functional one"

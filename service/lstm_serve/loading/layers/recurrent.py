@@ -26,7 +26,8 @@ class Flow(TypedDict):
 
 
 def _flow(options: Options) -> Flow:
-    options.refuse_unless("stateful", expected=False, why=STATEFUL)
+    if options.take("stateful", bool, default=False):
+        options.assume(STATEFUL)
     options.refuse_unless("time_major", expected=False, why="time is expected on the second axis")
     # The states have no reader: a graph that uses one is refused where it is read.
     options.ignore("return_state", "num_constants", "input_dim", "input_length")
