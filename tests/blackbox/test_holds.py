@@ -282,7 +282,7 @@ def test_too_many_connections(hasty: Process) -> None:
 
 
 def ended(process: Process) -> Counter[str]:
-    """How many connections were ended to make room, by what they waited for."""
+    """How many connections were ended, by what they waited for."""
     text = httpx.get(f"{process.url}/metrics").text
     found = re.findall(r'^lstmserve_connections_ended_total\{state="(\w+)"\} (\S+)$', text, re.MULTILINE)
     return Counter({state: int(float(count)) for state, count in found})
@@ -347,6 +347,7 @@ def test_a_flood_at_once_takes_the_budget_and_little_more(sent: bytes) -> None:
         for _ in range(5):
             assert statuses(process.raw(LAST)) == [200]
             assert resident(status) < before + 30
+        assert ended(process).total() + counted(process, "queue-full") > 0
 
 
 def test_who_sends_slowly_makes_room_for_the_others(limited: Process) -> None:

@@ -53,7 +53,7 @@ class Protocol(HttpToolsProtocol):
         self._chunk = 0  # the size of what came last
         self._unread = 0  # what has come since a request or a part of a body: headers, trailers, sizes of chunks
         self._shared = 0  # the size of what that ended in, which may hold more headers
-        self._kept = Kept(self.serving.budget, self.end)
+        self._kept = Kept(self.serving.budget, lambda: self.serving.places.end(self))
         self._goes_on = False  # whether the next request begins once the last answer is out
         self.raw: asyncio.Transport | None = None  # below TLS
         self._most_read = self._most_written = 0  # at once, by TLS
@@ -304,7 +304,7 @@ class Protocol(HttpToolsProtocol):
         if unsent != self._unsent:
             self._unsent, self._taken = unsent, now
         if unsent and now - self._taken > settings.body_seconds:
-            self.transport.abort()  # an answer of which nothing is taken, which closing would wait for
+            self.serving.places.end(self)  # an answer of which nothing is taken, which closing would wait for
         elif self._deaf:
             return  # it ends with the answers that are still to come
         elif self._in_headers:

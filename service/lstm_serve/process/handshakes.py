@@ -32,7 +32,7 @@ class Handshake(asyncio.Protocol):
         """It may take so many seconds."""
         self._make, self._context, self._seconds, self._places = make, context, seconds, places
         self._came: list[bytes] = []
-        self._kept = Kept(inflight, self.end)
+        self._kept = Kept(inflight, lambda: places.end(self))
         self.since = time.monotonic()
         self.transport: asyncio.Transport
 
@@ -83,7 +83,7 @@ class Handshake(asyncio.Protocol):
             loop.call_soon(self._feed)  # after start_tls has its protocol connected, before more is read
             transport = await shaking
         except (OSError, EOFError):  # a timeout is one, and what is no TLS
-            self.end()
+            self._places.end(self)
             return
         self._let_go()
         if transport is None or transport.is_closing():

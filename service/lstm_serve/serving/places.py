@@ -45,7 +45,7 @@ class Places:
     """The places that there are. Handshakes take one, and who was refused, until it is closed."""
 
     def __init__(self, limit: int, count: Callable[[str], None]) -> None:
-        """`count` is told what who goes has waited for."""
+        """`count` is told what who goes has waited for; `busy`, where requests on it are answered."""
         self.limit, self._count = limit, count
         self.guests: set[Guest] = set()
         self._order: list[tuple[bool, int, float, Guest]] = []  # who goes, the first one last
@@ -63,15 +63,21 @@ class Places:
         """Its place is free."""
         self.guests.discard(guest)
 
+    def end(self, guest: Guest) -> None:
+        """Close it, and count what it waited for, unless that is done already."""
+        if guest in self.guests:
+            self.guests.discard(guest)
+            state = guest.state
+            self._count("busy" if state is None else State(state).name)
+            guest.end()
+
     def _end_one(self, newcomer: Guest) -> bool:
         for _ in range(2):
             while self._order:
                 _, state, since, guest = self._order.pop()
                 # What it does now may be something else.
                 if guest in self.guests and guest.state == state and guest.since == since:
-                    self.guests.discard(guest)
-                    self._count(State(state).name)
-                    guest.end()
+                    self.end(guest)
                     return True
             if not self._look(newcomer):
                 return False
