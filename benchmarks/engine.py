@@ -1,5 +1,8 @@
 """The engine alone, one thread: against ONNX Runtime's fused LSTM where that is installed, and the machine's sgemm.
 
+Where there is gcc, against the exported C too, with -O3 -march=native, a row at a time; and against a trial of rows in
+tiles, tiles.c, with -ffast-math besides, without which expf and tanhf are computed one by one.
+
 usage: OPENBLAS_NUM_THREADS=1 python benchmarks/engine.py
 """
 
@@ -13,6 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import compiled
 import numpy as np
 
 from lstm_serve import load_model
@@ -21,6 +25,7 @@ from lstm_serve.model.model import Model
 BATCHES = (1, 8, 32, 64, 128, 256, 1024)
 ROUNDS = 7
 SECONDS = 0.15  # of each round
+TILES = (4, 8)
 
 
 def main() -> None:
@@ -31,19 +36,24 @@ def main() -> None:
     other = onnx_session(model)
     if other is not None:
         engines["onnx"] = other
+    with tempfile.TemporaryDirectory() as folder:
+        if compiled.available():
+            engines["C"] = compiled.exported(model, Path(folder))
+            for rows in TILES:
+                engines[f"tiles of {rows}"] = compiled.tiled(model, Path(folder), rows, "-ffast-math")
     for engine in engines.values():
         if np.abs(engine(golden["x"]) - golden["y"]).max() > 1e-5:
             raise SystemExit("an engine gives wrong answers")
     peak = sgemm_peak()
     print(f"sgemm, best of several sizes: {peak / 1e9:.1f} GFLOP/s on one thread")
-    print(f"{'batch':>6} {'ours ms':>9} {'us/row':>8} {'of peak':>8} {'onnx ms':>9} {'ours/onnx':>9}")
+    print(f"{'batch':>6} {'ours ms':>9} {'us/row':>8} {'of peak':>8}", *(f"{name:>16}" for name in [*engines][1:]))
     for batch in BATCHES:
         x = np.tile(golden["x"], (batch // 32 + 1, 1, 1))[:batch]
         times = alternate({name: partial(engine, x) for name, engine in engines.items()})
-        ours, theirs = times["ours"], times.get("onnx", float("nan"))
+        ours = times.pop("ours")
         share = flops(model) * batch / ours / peak
         row = f"{batch:6d} {ours * 1e3:9.3f} {ours / batch * 1e6:8.1f} {share:8.0%}"
-        print(f"{row} {theirs * 1e3:9.3f} {ours / theirs:9.2f}")
+        print(row, *(f"{theirs * 1e3:9.3f} x {theirs / ours:4.2f}" for theirs in times.values()))
     long = np.random.default_rng(0).standard_normal((8, 2000, 15)).astype(np.float32)
     lstm = model.nodes[1].operation
     times = alternate({str(t): partial(lstm, [long[:, :t]], [None]) for t in (200, 2000)})
