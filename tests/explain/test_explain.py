@@ -46,7 +46,7 @@ from lstm_serve.explain.describe.registry import TABLE, of
 from lstm_serve.explain.report import head, loading, report
 from lstm_serve.explain.trace import report as trace
 from lstm_serve.model.graph import INPUT, Node, Source
-from lstm_serve.model.model import Origin
+from lstm_serve.model.metadata import Origin
 from lstm_serve.scoring.inputs import Part, Sequences
 from lstm_serve.web.schemas import model_info
 

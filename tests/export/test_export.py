@@ -27,7 +27,7 @@ from lstm_serve.errors import SettingsError, Unsupported, WrongNumbers
 from lstm_serve.export import TARGETS, target
 from lstm_serve.export.artifact import made_golden, read_golden, write
 from lstm_serve.export.operation import table_of
-from lstm_serve.model.model import About
+from lstm_serve.model.metadata import About
 
 TURBOFAN = str(ROOT / "models" / "turbofan.h5")
 HOSTILE = ('int while;*/ #include "/etc/passwd" //', "a'b\"c`${d}\\", "x\ny\r\u2028z??/", "n" * 300, "长短期记忆", "*/")
@@ -123,7 +123,8 @@ def test_hostile_names_stay_names(to: str, tmp_path: Path) -> None:
     layers = [*layers, *(dense(4, 4, name=name) for name in HOSTILE[2:]), dense(4, 2, SOFTMAX, name=HOSTILE[0])]
     about = About(name="m", description=HOSTILE[2], classes=(HOSTILE[0], HOSTILE[1]), metadata={})
     made = model(layers, about=about)
-    made = replace(made, origin=replace(made.origin, file=HOSTILE[0], input_name=HOSTILE[1], assumed=HOSTILE))
+    made = replace(made, origin=replace(made.origin, file=HOSTILE[0], assumed=HOSTILE))
+    made = replace(made, inputs=(made.inputs[0]._replace(name=HOSTILE[1]),))
     golden = made_golden(made)
     aim = target(to)
     out = tmp_path / f"m{aim.suffix}"

@@ -121,7 +121,7 @@ def models() -> Iterator[tuple[str, Model]]:
         yield f"masked Bidirectional {mode} {sequences}", model([MASKING, both], (6, 3))
     offset, scale = np.array([1500.0, 2.5, 0.1]), np.array([32.0, 0.7, 1e-3])
     scaled = model([pointwise.Scaling(name="s", offset=offset, scale=scale), lstm(3, 4)], (6, 3))
-    yield "Scaling", replace(scaled, input_dtype=np.dtype(np.float64))
+    yield "Scaling", replace(scaled, inputs=(scaled.inputs[0]._replace(dtype=np.dtype(np.float64)),))
     yield "Unscaling", model([lstm(3, 4), pointwise.Unscaling(name="u", offset=offset[:1], scale=scale[:1])], (6, 3))
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from lstm_serve.engine.operations.base import StatelessOperation
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape
-from lstm_serve.model.graph import INPUT, Node, Source
-from lstm_serve.model.model import About, Model, Origin
+from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
+from lstm_serve.model.metadata import About, Origin
+from lstm_serve.model.model import Model
 
 
 class Fault(Exception):
@@ -51,8 +52,7 @@ def model_of(layer: Echo, input_shape: Shape = (2,)) -> Model:
     """The layer as a model of kind `values`."""
     return Model(
         nodes=(Node(layer, (Source(INPUT),)),),
-        input_shape=input_shape,
-        input_dtype=np.dtype(np.float32),
+        inputs=(TensorSpec(None, input_shape, np.dtype(np.float32)),),
         origin=Origin(file="echo", sha256="0" * 64, format="none", keras=None),
         about=About(name="echo"),
     )

@@ -11,8 +11,9 @@ from lstm_serve.engine.operations.pointwise import Dense
 from lstm_serve.engine.operations.recurrent import LSTM
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import Array, Mask, Shape
-from lstm_serve.model.graph import Node, Source
-from lstm_serve.model.model import About, Model, Origin
+from lstm_serve.model.graph import Node, Source, TensorSpec
+from lstm_serve.model.metadata import About, Origin
+from lstm_serve.model.model import Model
 
 
 def numbers(*shape: int, seed: int = 0) -> Array:
@@ -53,8 +54,7 @@ def model(
 ) -> Model:
     return Model(
         nodes=tuple(Node(layer, (Source(k - 1),)) for k, layer in enumerate(layers)),
-        input_shape=input_shape,
-        input_dtype=np.dtype(np.int32 if isinstance(layers[0], Embedding) else np.float32),
+        inputs=(TensorSpec(None, input_shape, np.dtype(np.int32 if isinstance(layers[0], Embedding) else np.float32)),),
         origin=Origin(file="model.h5", sha256="0" * 64, format="whole-model HDF5", keras=keras),
         about=about or About(name="model"),
     )

@@ -72,7 +72,7 @@ def test_answers_what_keras_answered_for_the_asked_for_model(name: str) -> None:
         <= 1e-5
     )
     assert (model.kind, model.input_shape, model.output_shape) == ("classes", (20, 15), (5,))
-    assert (model.origin.input_name, model.origin.output_name) in {
+    assert (model.inputs[0].name, model.outputs[0].name) in {
         ("lstm_1_input", "dense_1"),
         ("lstm_input", "dense"),
         ("input_layer", "dense"),

@@ -14,8 +14,9 @@ from lstm_serve.engine.operations.pointwise import Dense, Identity
 from lstm_serve.engine.operations.recurrent import LSTM
 from lstm_serve.engine.operations.temporal import Conv1D, Embedding, Window
 from lstm_serve.errors import InvalidInput
-from lstm_serve.model.graph import INPUT, Node, Source
-from lstm_serve.model.model import About, Model, Origin
+from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
+from lstm_serve.model.metadata import About, Origin
+from lstm_serve.model.model import Model
 
 ORIGIN = Origin(file="m.h5", sha256="0", format="made", keras=None)
 
@@ -38,7 +39,7 @@ def dense(units: int = 2, activation: Activation = SOFTMAX) -> Dense:
 
 def model(*layers: Any, shape: tuple[int | None, ...] = (5, 3), dtype: Any = np.float32) -> Model:
     nodes = tuple(Node(layer, (Source(k - 1),)) for k, layer in enumerate(layers))
-    return Model(nodes=nodes, input_shape=shape, input_dtype=dtype, origin=ORIGIN, about=About(name="m"))
+    return Model(nodes=nodes, inputs=(TensorSpec(None, shape, np.dtype(dtype)),), origin=ORIGIN, about=About(name="m"))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,9 @@ def test_one_layer_called_twice_is_counted_once() -> None:
     shared = Dense(name="d", kernel=numbers(3, 3), bias=None, activation=TANH)
     join = Merge(name="add", join=np.add, mean=False, mask_rule=MaskRule.ALL)
     nodes = (Node(shared, (Source(INPUT),)), Node(shared, (Source(0),)), Node(join, (Source(0), Source(1))))
-    made = Model(nodes=nodes, input_shape=(3,), input_dtype=np.float32, origin=ORIGIN, about=About(name="m"))
+    made = Model(
+        nodes=nodes, inputs=(TensorSpec(None, (3,), np.dtype(np.float32)),), origin=ORIGIN, about=About(name="m")
+    )
     assert made.parameters == 9
     x = numbers(2, 3)
     first = np.tanh(x @ shared.kernel)

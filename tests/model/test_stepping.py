@@ -18,8 +18,9 @@ from lstm_serve.engine.operations.pointwise import Scaling, Unscaling
 from lstm_serve.engine.operations.temporal import Conv1D, Embedding, GlobalPooling1D, RepeatVector, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional
 from lstm_serve.engine.types import Array, State
-from lstm_serve.model.graph import INPUT, Node, Source
-from lstm_serve.model.model import About, Model
+from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
+from lstm_serve.model.metadata import About
+from lstm_serve.model.model import Model
 from lstm_serve.model.stepping import Stepper
 
 
@@ -79,7 +80,7 @@ def branches() -> Model:
         Node(Unscaling(offset=np.array([5.0]), scale=np.array([3.0]), **names), (Source(6),)),
     )
     made = model([dense(1, 1)], (7, 3), About(name="m"))
-    return replace(made, nodes=nodes, input_dtype=np.dtype(np.float64))
+    return replace(made, nodes=nodes, inputs=(TensorSpec(None, (7, 3), np.dtype(np.float64)),))
 
 
 WINDOW = Window(size=3, dilation=2, padding="causal")

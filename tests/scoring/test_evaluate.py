@@ -24,7 +24,8 @@ from lstm_serve.engine.operations.pointwise import Unscaling
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.errors import InvalidInput, SettingsError
 from lstm_serve.formats import csv_table
-from lstm_serve.model.model import About, Feature, Model
+from lstm_serve.model.metadata import About, Feature
+from lstm_serve.model.model import Model
 from lstm_serve.scoring import evaluate, figures, inputs, labelled
 
 # scikit-learn says of float32's probabilities, made float64, that they do not add up to one.

@@ -18,7 +18,8 @@ from small_models import classes, dense, lstm, model, numbers
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.errors import InvalidInput
 from lstm_serve.formats import csv_table
-from lstm_serve.model.model import About, Feature, Model
+from lstm_serve.model.metadata import About, Feature
+from lstm_serve.model.model import Model
 from lstm_serve.scoring import inputs
 
 Numbers = NDArray[Any]
@@ -519,5 +520,8 @@ def test_other_columns_that_are_left_out_are_no_unit(tmp_path: Path, keys: list[
 
 def test_where_no_window_slides_nothing_is_mixed(tmp_path: Path) -> None:
     keys = [(name,) for name in ("1", "2") for _ in range(5)]
-    assert mixed(tmp_path, table_of(keys, ["unit"]), replace(NAMED, input_shape=(10, 3))) == ""
+    assert (
+        mixed(tmp_path, table_of(keys, ["unit"]), replace(NAMED, inputs=(NAMED.inputs[0]._replace(shape=(10, 3)),)))
+        == ""
+    )
     assert units(tmp_path, table_of(keys, ["unit"]), NAMED, by=["unit"]).mixed is None

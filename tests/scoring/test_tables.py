@@ -12,7 +12,8 @@ from lstm_serve.engine.activations import SIGMOID
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, NotFinite, SettingsError
 from lstm_serve.model.answers import answers
-from lstm_serve.model.model import About, Model
+from lstm_serve.model.metadata import About
+from lstm_serve.model.model import Model
 from lstm_serve.scoring import outputs, predict
 from lstm_serve.scoring.inputs import Part, Sequences
 from lstm_serve.scoring.predict import predictions as predicted

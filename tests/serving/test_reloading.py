@@ -29,7 +29,7 @@ from lstm_serve.engine.activations import SIGMOID
 from lstm_serve.engine.operations.pointwise import Activate, Unscaling
 from lstm_serve.errors import Incompatible, ModelError
 from lstm_serve.model.graph import Node, Source
-from lstm_serve.model.model import Feature
+from lstm_serve.model.metadata import Feature
 from lstm_serve.serving import isolated_load, reload
 from lstm_serve.serving.compatibility import expect_same
 from lstm_serve.serving.reload import fingerprint
@@ -178,7 +178,7 @@ def test_what_must_stay() -> None:
                 expect_same(new, before)
     for new, words in (
         (replace(old, about=replace(old.about, name="other")), "name"),
-        (replace(old, input_dtype=np.dtype(np.float64)), "input type"),
+        (replace(old, inputs=(old.inputs[0]._replace(dtype=np.dtype(np.float64)),)), "input type"),
     ):
         with pytest.raises(Incompatible, match=f"its {words}"):
             expect_same(new, old)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_serve.errors import InvalidInput, Malformed, TooLarge
-from lstm_serve.model.model import Feature
+from lstm_serve.model.metadata import Feature
 from lstm_serve.web.body_types import one_and_many
 from lstm_serve.web.json_structure import count_marks, structure
 from lstm_serve.web.nested_lists import HEAVY

@@ -120,7 +120,7 @@ def _function(activation: Activation, code: str | None) -> str:
 def _masked(model: Model) -> list[bool]:
     """For each layer whether its input comes with a mask: what the layers do with some input tells."""
     with np.errstate(all="ignore"):
-        _, masks = graph.run(model.nodes, np.zeros((1, *_some_shape(model)), model.input_dtype), model.last_uses)
+        _, masks = graph.run(model.nodes, [np.zeros((1, *_some_shape(model)), model.input_dtype)], model.last_uses)
     return [any(masks[k + 1][output] is not None for k, output in node.inputs) for node in model.nodes]
 
 

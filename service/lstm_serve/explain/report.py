@@ -18,7 +18,8 @@ from lstm_serve.explain.describe.description import axes
 from lstm_serve.formats.text import shown
 from lstm_serve.model.files import ModelFiles, look_alikes
 from lstm_serve.model.graph import INPUT, Source
-from lstm_serve.model.model import TOLERANCE, Model
+from lstm_serve.model.metadata import TOLERANCE
+from lstm_serve.model.model import Model
 
 WIDTH = 98
 

@@ -197,7 +197,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The file, and its golden predictions beside it."""
     dtype = "float64" if scaled_by_card(model) else np.dtype(model.input_dtype).name
     graph = _Graph(model)
-    start = graph.free_name(model.origin.input_name or "sequences")
+    start = graph.free_name(model.inputs[0].name or "sequences")
     graph.layers[start] = Layer(
         "InputLayer", {"batch_shape": [None, *model.input_shape], "dtype": dtype, "name": start}
     )

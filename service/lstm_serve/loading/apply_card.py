@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,9 @@ from lstm_serve.loading.assembly import Assembled
 from lstm_serve.loading.sidecars import card as cards
 from lstm_serve.loading.sidecars.card import Card
 from lstm_serve.loading.sidecars.scaling import ScalingCard
-from lstm_serve.model.graph import INPUT, Node, Source
-from lstm_serve.model.model import About, Model, Origin
+from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
+from lstm_serve.model.metadata import About, Origin
+from lstm_serve.model.model import Model
 
 # What may be done to the numbers of a linear layer, from which a loss made probabilities: from_logits=True.
 FROM_LOGITS = ("softmax", "sigmoid")
@@ -53,10 +55,11 @@ def model(assembled: Assembled, origin: Origin, card: Card, path: Path, from_log
     )
     if about.features is not None and len(about.features) != features:
         raise UnreadableFile(f"its card names {len(about.features)} features, the model has {features}")
+    dtype: np.dtype[Any] = np.dtype(np.int32 if takes_ids else np.float32 if card.scaling is None else np.float64)
     made = Model(
         nodes=nodes,
-        input_shape=input_shape,
-        input_dtype=np.dtype(np.int32 if takes_ids else np.float32 if card.scaling is None else np.float64),
+        inputs=(TensorSpec(assembled.input_name, input_shape, dtype),),
+        output_names=(assembled.output_name,),
         origin=origin,
         about=about,
     )

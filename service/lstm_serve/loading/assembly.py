@@ -16,7 +16,7 @@ from lstm_serve.loading.config.options import ACTIVATION_LAYERS, Options, precis
 from lstm_serve.loading.layers.registry import MAX_AXES, MAX_ROW, RECURRENT, build
 from lstm_serve.model import graph
 from lstm_serve.model.graph import Node, Source
-from lstm_serve.model.model import TOLERANCE
+from lstm_serve.model.metadata import TOLERANCE
 
 # Models of a half-precision policy are computed in float32, and were not by Keras.
 HALF_TOLERANCE = 5e-3
@@ -26,10 +26,12 @@ HALF = frozenset({"float16", "mixed_float16", "bfloat16", "mixed_bfloat16"})
 
 
 class Assembled(NamedTuple):
-    """The nodes, what they take, how close they come, and what was assumed, in words."""
+    """The nodes, what they take, how input and output are called, how close they come, what was assumed, in words."""
 
     nodes: tuple[Node, ...]
     input_shape: Shape
+    input_name: str
+    output_name: str
     tolerance: float
     assumed: tuple[str, ...]
 
@@ -59,12 +61,19 @@ def assemble(
             raise Unsupported(f"the Embedding {spec.name[:100]!r} is not the first layer; its ids must be the input")
         nodes.append(Node(layer, tuple(Source(k - 1) for k in call.inputs)))
         shapes += layer.output_shapes(inputs)
-    if (live := graph.live_floats(nodes, input_shape)) > MAX_LIVE:
+    if (live := graph.live_floats(nodes, [input_shape])) > MAX_LIVE:
         raise Unsupported(
             f"one row needs {live} numbers in memory at once between layers, more than {MAX_LIVE}: its widest layers "
             "are too many, or used too late"
         )
-    return Assembled(tuple(nodes), input_shape, HALF_TOLERANCE if half else TOLERANCE, tuple(dict.fromkeys(assumed)))
+    return Assembled(
+        nodes=tuple(nodes),
+        input_shape=input_shape,
+        input_name=architecture.input_name,
+        output_name=architecture.output_name,
+        tolerance=HALF_TOLERANCE if half else TOLERANCE,
+        assumed=tuple(dict.fromkeys(assumed)),
+    )
 
 
 def _input_shape(architecture: Architecture, arrays: Sequence[Sequence[Array]], timesteps: int | None) -> Shape:

@@ -29,7 +29,8 @@ from lstm_serve.loading.weights import assign as weights
 from lstm_serve.loading.weights import infer_architecture
 from lstm_serve.loading.weights.infer_architecture import GIVE_ARCHITECTURE
 from lstm_serve.model.files import GOLDEN, ModelFiles
-from lstm_serve.model.model import Model, Origin
+from lstm_serve.model.metadata import Origin
+from lstm_serve.model.model import Model
 
 
 def load_model(  # noqa: PLR0913 - a keyword each
@@ -119,8 +120,6 @@ def _load(files: ModelFiles, card: Card, budget: Budget) -> Model:
         format=contents.format,
         keras=keras.text,
         assumed=(*contents.notes, *assumed, *assembled.assumed),
-        input_name=wiring.input_name,
-        output_name=wiring.output_name,
         tolerance=assembled.tolerance,
         told_sha256=digest.of(sha256, card, described),
     )

@@ -40,7 +40,7 @@ def nudged(model: Model, seed: int) -> Model:
 
 
 def _run(model: Model, x: Array) -> Array:
-    return graph.run(model.nodes, _wide(x), model.last_uses, _computed)[0][0]
+    return graph.run(model.nodes, [_wide(x)], model.last_uses, _computed)[0][0]
 
 
 def _computed(operation: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:

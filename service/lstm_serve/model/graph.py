@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape
@@ -11,8 +13,19 @@ from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 INPUT = -1
 
 
+class TensorSpec(NamedTuple):
+    """What a model takes or answers: its name in the file, where that tells it, its shape and its dtype.
+
+    The shape is without the batch axis, a free axis is None.
+    """
+
+    name: str | None
+    shape: Shape
+    dtype: np.dtype[Any]
+
+
 class Source(NamedTuple):
-    """Where a value comes from: an output of a node by the node's number, or of INPUT."""
+    """Where a value comes from: an output of a node by the node's number, or one of the inputs, of INPUT."""
 
     node: int
     output: int = 0
@@ -25,9 +38,9 @@ class Node(NamedTuple):
     inputs: tuple[Source, ...]
 
 
-def shapes(nodes: Sequence[Node], input_shape: Shape) -> list[tuple[Shape, ...]]:
-    """The shapes of the input and of each node's outputs, all without the batch axis."""
-    found: list[tuple[Shape, ...]] = [(input_shape,)]
+def shapes(nodes: Sequence[Node], given: Sequence[Shape]) -> list[tuple[Shape, ...]]:
+    """The shapes of the inputs, which are given, and of each node's outputs, all without the batch axis."""
+    found: list[tuple[Shape, ...]] = [tuple(given)]
     for operation, inputs in nodes:
         found.append(operation.output_shapes([found[node + 1][output] for node, output in inputs]))
     return found
@@ -45,9 +58,9 @@ def last_uses(nodes: Sequence[Node]) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, done))
 
 
-def live_floats(nodes: Sequence[Node], input_shape: Shape) -> int:
+def live_floats(nodes: Sequence[Node], given: Sequence[Shape]) -> int:
     """The most numbers of one row that are in memory at once as inputs and outputs of nodes; a free axis is 1."""
-    sizes = [sum(math.prod(n or 1 for n in shape) for shape in each) for each in shapes(nodes, input_shape)]
+    sizes = [sum(math.prod(n or 1 for n in shape) for shape in each) for each in shapes(nodes, given)]
     most = live = sizes[0]
     for size, done in zip(sizes[1:], last_uses(nodes), strict=True):
         live += size
@@ -65,15 +78,15 @@ def call(operation: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Ou
 
 
 def run(
-    nodes: Sequence[Node], x: Array, done: Sequence[Sequence[int]], compute: Compute = call
+    nodes: Sequence[Node], xs: Sequence[Array], done: Sequence[Sequence[int]], compute: Compute = call
 ) -> tuple[tuple[Array, ...], list[tuple[Mask, ...]]]:
-    """Return the last node's outputs for x (b, ...), and the masks of the input and of each node's outputs.
+    """Return the last node's outputs for the inputs (b, ...), and the masks of the inputs and of each node's outputs.
 
     `done` is what `last_uses` gives: an output is let go of where nobody needs it any more. `compute` stands between
     the nodes and their operations, for whoever looks at what is computed or changes it.
     """
-    values: list[tuple[Array, ...]] = [(x,)]
-    masks: list[tuple[Mask, ...]] = [(None,)]
+    values: list[tuple[Array, ...]] = [tuple(xs)]
+    masks: list[tuple[Mask, ...]] = [(None,) * len(xs)]
     for (operation, inputs), unneeded in zip(nodes, done, strict=True):
         ys, given = compute(
             operation,

@@ -1,7 +1,7 @@
 """A model: nodes in the order of their computation, and what is known of where it comes from."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 from lstm_serve.errors import InvalidInput, Problem
 from lstm_serve.model import graph, notebook, stepping
-from lstm_serve.model.graph import INPUT, Node, Source
+from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
+from lstm_serve.model.metadata import About, Origin
 from lstm_serve.model.stepping import Stepper
 from lstm_serve.model.windows import joined, units, windows
 
@@ -24,88 +25,41 @@ from lstm_serve.model.windows import joined, units, windows
 # at each step, or plain values.
 Kind = Literal["classes", "binary", "labels", "steps", "values"]
 
-# At this probability and above a class is predicted that is not one of several, unless the card says another.
-THRESHOLD = 0.5
-
-# |ours - Keras| <= TOLERANCE * max(1, |Keras|)
-TOLERANCE = 1e-5
-
 # A forward pass takes at most so many rows, and at most so many floats at once between layers. More rows are no faster.
 ROWS_AT_ONCE = 128
 FLOATS_AT_ONCE = 1 << 22
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Where a model comes from. Plain data; the loaders fill it, the model carries it.
-
-    `assumed` says in words what the file did not tell and its Keras version fixes. `golden_rows` counts the golden
-    predictions that were replayed, `golden_difference` is the worst difference among them, scaled as in the tolerance.
-    `input_name` and `output_name` are what Keras calls the model's input and output. `rounding` is how far the golden
-    predictions, which are Keras' own, are from what float64 gives, where that is why they are held to less.
-    `told_sha256` is of the model together with what was said besides it that its numbers depend on, if anything was.
-    """
-
-    file: str
-    sha256: str
-    format: str
-    keras: str | None
-    assumed: tuple[str, ...] = ()
-    input_name: str | None = None
-    output_name: str | None = None
-    tolerance: float = TOLERANCE
-    golden_rows: int = 0
-    golden_difference: float | None = None
-    rounding: float | None = None
-    told_sha256: str | None = None
-
-    @property
-    def digest(self) -> str:
-        """The sha256 of all that the numbers depend on: the model's own, unless its card or a file beside it counts."""
-        return self.told_sha256 or self.sha256
-
-    @property
-    def verified(self) -> bool:
-        """Whether the model has reproduced what Keras answered."""
-        return self.golden_rows > 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feature:
-    """An input column: its name, and its unit where it has one."""
-
-    name: str
-    unit: str | None = None
-    description: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What a person says of the model: its name, its labels, its columns, and from which probability on it says yes."""
-
-    name: str
-    version: str = "1"
-    description: str | None = None
-    classes: tuple[str, ...] | None = None
-    features: tuple[Feature, ...] | None = None
-    threshold: float = THRESHOLD
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Model:
-    """An immutable model with one input and one output. Safe to use from several threads.
+    """An immutable model. Safe to use from several threads.
 
-    `input_shape` is without the batch axis, a free axis is None; `input_dtype` is float32, or float64 where the card's
-    scaling comes first, or int32 where an Embedding does. The last `added` nodes are the card's, none of them Keras'.
+    `inputs` and `outputs` say what it takes and answers, in the file's order; there is one of each for now. An input's
+    dtype is float32, or float64 where the card's scaling comes first, or int32 where an Embedding does; an output's is
+    float32. The last `added` nodes are the card's, none of them Keras'.
     """
 
     nodes: tuple[Node, ...]
-    input_shape: Shape
-    input_dtype: npt.DTypeLike
+    inputs: tuple[TensorSpec, ...]
     origin: Origin
     about: About
+    output_names: tuple[str | None, ...] = (None,)
     added: int = 0
+
+    @property
+    def input_shape(self) -> Shape:
+        """That of the one input, without the batch axis; a free axis is None."""
+        return self.inputs[0].shape
+
+    @property
+    def input_dtype(self) -> np.dtype[Any]:
+        """That of the one input."""
+        return self.inputs[0].dtype
+
+    @cached_property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the last node answers."""
+        return tuple(TensorSpec(name, self.output_shape, np.dtype(np.float32)) for name in self.output_names)
 
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:
@@ -207,12 +161,12 @@ class Model:
             return ys, masks_out
 
         with one_thread(), np.errstate(all="ignore"):
-            graph.run(self.nodes, given, self.last_uses, compute)
+            graph.run(self.nodes, [given], self.last_uses, compute)
         return traced
 
     def stepper(self) -> Stepper | None:
         """The model one row of a sequence at a time, or None where its operations need the sequence as a whole."""
-        return stepping.stepper(self.nodes, self.input_shape)
+        return stepping.stepper(self.nodes, [spec.shape for spec in self.inputs])
 
     def forward(self, x: Array) -> Array:
         """As `predict`, for x of `input_dtype` that is known to fit, in as many threads as BLAS has.
@@ -308,7 +262,7 @@ class Model:
 
     def shapes_for(self, input_shape: Shape) -> list[Shape]:
         """The shapes of the input and of each node's output, for an input of this shape; all without the batch axis."""
-        return [first for first, *_ in graph.shapes(self.nodes, input_shape)]
+        return [first for first, *_ in graph.shapes(self.nodes, [input_shape])]
 
     def rows_at_once(self, shape: tuple[int, ...]) -> int:
         """How many rows of this shape are computed in one pass, so that memory stays bounded."""
@@ -326,10 +280,10 @@ class Model:
         return graph.last_uses(self.nodes)
 
     def _rows(self, shape: Shape) -> int:
-        return max(1, min(ROWS_AT_ONCE, FLOATS_AT_ONCE // graph.live_floats(self.nodes, shape)))
+        return max(1, min(ROWS_AT_ONCE, FLOATS_AT_ONCE // graph.live_floats(self.nodes, [shape])))
 
     def _run(self, x: Array) -> Array:
-        return graph.run(self.nodes, x, self.last_uses)[0][0]
+        return graph.run(self.nodes, (x,), self.last_uses)[0][0]
 
 
 def _passes_on(layer: Operation) -> bool:

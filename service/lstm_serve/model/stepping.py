@@ -74,12 +74,15 @@ class Stepper:
         return values[-1], after
 
 
-def stepper(nodes: Sequence[Node], input_shape: Shape) -> Stepper | None:
+def stepper(nodes: Sequence[Node], given: Sequence[Shape]) -> Stepper | None:
     """The steps of a model on rows of a sequence (T, ...), or None where it has to see a sequence as a whole.
 
-    That is where an operation on a sequence is not causal, or one is on a sequence and on what is computed of another.
+    That is where an operation on a sequence is not causal, or one is on a sequence and on what is computed of another;
+    and where there are several inputs, of which not each is a sequence.
     """
-    shapes = graph.shapes(nodes, input_shape)
+    if len(given) > 1:
+        return None
+    shapes = graph.shapes(nodes, given)
     over_time = {INPUT}
     has_step = []
     for k, (operation, inputs) in enumerate(nodes):

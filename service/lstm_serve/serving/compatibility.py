@@ -3,7 +3,8 @@
 from lstm_serve.engine.activations import SIGMOID, SOFTMAX
 from lstm_serve.engine.operations.pointwise import Unscaling
 from lstm_serve.errors import Incompatible
-from lstm_serve.model.model import About, Model
+from lstm_serve.model.metadata import About
+from lstm_serve.model.model import Model
 
 
 def expect_same(new: Model, old: Model) -> None:

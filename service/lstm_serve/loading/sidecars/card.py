@@ -17,7 +17,7 @@ from lstm_serve.formats.text import decode, not_utf8
 from lstm_serve.loading.sidecars import scaling as scalings
 from lstm_serve.loading.sidecars.scaling import ScalingCard
 from lstm_serve.model.files import ModelFiles, stem_of
-from lstm_serve.model.model import Feature
+from lstm_serve.model.metadata import Feature
 
 MAX_BYTES = 4 << 20
 

@@ -66,8 +66,8 @@ def model_status(model: Model, *, ready: bool) -> ModelStatus:
 
 def model_signature(model: Model) -> dict[str, Any]:
     """What GET /v1/models/{name}/metadata answers. The tensors have the file's own names where these are known."""
-    given = model.origin.input_name or INPUT
-    answered = model.origin.output_name or VALUES[model.kind]
+    given = model.inputs[0].name or INPUT
+    answered = model.outputs[0].name or VALUES[model.kind]
     signature = {
         "inputs": {given: _tensor(f"{SIGNATURE}_{given}:0", np.dtype(model.input_dtype).name, model.input_shape)},
         "outputs": {answered: _tensor("StatefulPartitionedCall:0", "float32", model.output_shape)},

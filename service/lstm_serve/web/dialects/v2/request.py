@@ -87,8 +87,8 @@ def _outputs(model: Model, request: InferRequest) -> list[Output]:
     known, binary = output_names(model), request.parameters.get("binary_data_output") is True
     if not request.outputs:
         return [Output(name, is_class, binary) for name, is_class in known.items()]
-    if model.origin.output_name is not None:
-        known = {model.origin.output_name: False, **known}
+    if (name := model.outputs[0].name) is not None:
+        known = {name: False, **known}
     wanted: dict[str, Output] = {}
     for index, output in enumerate(request.outputs):
         if output.name not in known or output.name in wanted:
