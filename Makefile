@@ -41,7 +41,7 @@ chaos: $(CHECK) ## bad clients, overload, and restarts behind a proxy, for some 
 clients: $(CLIENTS) ## run the tests with Triton's and KServe's own clients, which are 400 MB
 	$(BIN)/python -m pytest tests/blackbox/test_clients.py tests/blackbox/test_documentation.py
 
-exports: $(CHECK) $(EXPORTS) ## run the exporters' tests with Keras 3, ONNX Runtime, and the C compiler and node at hand
+exports: $(CHECK) $(EXPORTS) ## run the exporters' tests with Keras 3, ONNX Runtime, and the C compiler, node and Chromium at hand
 	EXPORTS_KERAS_PYTHON=$(CURDIR)/$(VENV)/keras/bin/python $(BIN)/python -m pytest tests/export
 
 check: lint types coverage ## what CI runs: format, lint, types, tests with coverage

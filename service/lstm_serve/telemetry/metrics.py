@@ -102,7 +102,9 @@ class Metrics:
         self.queued_rows = Gauge("lstmserve_queue_rows", "Sequences waiting now")
         self.rejected = Tally("lstmserve_rejected", "Requests that were refused, by reason", "reason")
         self.ended = Tally(
-            "lstmserve_connections_ended", "Connections that were ended, to make room or since it took too long, by what they waited for", "state"
+            "lstmserve_connections_ended",
+            "Connections that were ended, to make room or since it took too long, by what they waited for",
+            "state",
         )
         self.predicted = Tally(
             "lstmserve_predictions", "Answers by predicted class: drift at a glance", "predicted_class"
