@@ -17,7 +17,6 @@ class KerasVersion:
     text: str | None
     major: int
     minor: int
-    tf: bool
     build_input_shape: bool | None = None
     theano: bool = False
 
@@ -25,13 +24,11 @@ class KerasVersion:
     def parse(cls, text: str | None) -> "KerasVersion":
         """Of `keras_version`; None, as Keras 1.0 wrote it, is 1.0."""
         if text is None:
-            return cls(None, 1, 0, tf=False)
+            return cls(None, 1, 0)
         match = re.match(r"(\d{1,4})\.(\d{1,4})", text)
         if match is None or len(text) > 100 or not text.isprintable():
             raise UnreadableFile(f"keras_version {text[:40]!a} is not a version number")
-        major, minor = int(match[1]), int(match[2])
-        # From 2.4 on the number is TensorFlow's own, without a suffix.
-        return cls(text, major, minor, tf=text.endswith("-tf") or (2, 4) <= (major, minor) < (3, 0))
+        return cls(text, int(match[1]), int(match[2]))
 
     def with_backend(self, backend: str | None) -> "KerasVersion":
         """The same version with what the file says of its backend."""
@@ -56,6 +53,6 @@ class KerasVersion:
 
 
 # Of weights that came without a version, as a list of arrays does.
-UNKNOWN = KerasVersion(None, 0, 0, tf=False)
+UNKNOWN = KerasVersion(None, 0, 0)
 # Of a Keras 3 that does not say which, as its JSON does not: any since 3.4 computes the same.
-KERAS_3 = KerasVersion("3", 3, 4, tf=False)
+KERAS_3 = KerasVersion("3", 3, 4)
