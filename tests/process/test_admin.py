@@ -11,6 +11,7 @@ from native_requests import GOOD
 from serving import ASKER, PATIENCE, Process, read_all
 
 from lstm_serve.process.admin import MAX_CONNECTIONS, Admin
+from lstm_serve.web.health import READY
 
 MODEL = ASKER / "k215_model.h5"
 
@@ -44,7 +45,8 @@ def test_it_tells_of_the_drain() -> None:
         url = admin_url(process)
         process.signal(signal.SIGTERM)
         process.wait_for("stopping in 60 s")
-        assert httpx.get(f"{url}/readyz").status_code == 503
+        for path in READY:
+            assert httpx.get(f"{url}{path}").status_code == 503
         assert httpx.get(f"{url}/livez").status_code == 200
         process.signal(signal.SIGTERM)
         assert process.ended() == 128 + signal.SIGTERM

@@ -37,6 +37,7 @@ from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import logs
 from lstm_serve.web.app import create_app
+from lstm_serve.web.health import READY
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +82,17 @@ class Server(uvicorn.Server):
         def live() -> dict[str, bool]:
             return health.liveness_from_outside(serving, registry)
 
-        ready = {"/readyz": (lambda: {**health.readiness(serving, registry), **live()}, 503), "/livez": (live, 500)}
+        def ready() -> dict[str, bool]:
+            return {**health.readiness(serving, registry), **live()}
+
+        checks = {**dict.fromkeys(READY, (ready, 503)), "/livez": (live, 500)}
         try:
             listener = listen(host, port)
         except OSError as error:
             log.error("cannot listen on %s:%d: %s; --admin-port takes another", host, port, error.strerror)  # noqa: TRY400
             sys.exit(3)
         serving.beat = time.monotonic()
-        Admin(ready, lambda: _metrics(serving)).start(listener)
+        Admin(checks, lambda: _metrics(serving)).start(listener)
         log.info("health and metrics on http://%s:%d", host, listener.getsockname()[1])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
