@@ -11,7 +11,7 @@ from small_models import classes, dense, model, numbers
 from threadpoolctl import OpenBLASController, ThreadpoolController, threadpool_limits
 
 from lstm_serve.engine.blas import one_thread
-from lstm_serve.engine.operations.base import StatelessOperation
+from lstm_serve.engine.operations.base import BaseOperation
 from lstm_serve.engine.types import Array, Mask, Outputs
 
 SHARED = [
@@ -38,7 +38,7 @@ def _two_threads() -> Iterator[None]:
     OpenBLASController.clear_controlling_thread()
 
 
-class Counting(StatelessOperation):
+class Counting(BaseOperation):
     """A layer that notes how many threads BLAS has while it computes."""
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_models import run
 
 from lstm_serve.engine.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH
-from lstm_serve.engine.operations.base import Operation, StatelessOperation
+from lstm_serve.engine.operations.base import BaseOperation, Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import (
     Activate,
@@ -325,7 +325,7 @@ def test_one_layer_for_each_step_sees_each_step_alone() -> None:
 
 
 def test_a_plain_layer_has_nothing() -> None:
-    plain = StatelessOperation(name="p")
+    plain = BaseOperation(name="p")
     assert (plain.weights, plain.last_activation, plain.trace([X], [None])) == ({}, None, {})
     assert plain.output_shapes([(6, 3)])[0] == (6, 3)
 

@@ -31,7 +31,7 @@ from lstm_serve.engine.activations import (
     relu,
 )
 from lstm_serve.engine.operations import OPERATIONS
-from lstm_serve.engine.operations.base import Operation, StatelessOperation
+from lstm_serve.engine.operations.base import BaseOperation, Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import Activate, Identity, Normalization, PReLU, Rescaling, Scaling
 from lstm_serve.engine.operations.recurrent import GRU, SimpleRNN
@@ -339,7 +339,7 @@ TWO_GATES = Bidirectional(
 )
 
 
-class Doubled(StatelessOperation):
+class Doubled(BaseOperation):
     """A class that no table knows."""
 
     @property
@@ -702,7 +702,7 @@ def test_the_trace_of_both_directions_is_of_one_time() -> None:
     )
 
 
-class Last(StatelessOperation):
+class Last(BaseOperation):
     """A layer that shortens a sequence to its last two steps."""
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lstm_serve.engine.operations.base import StatelessOperation
+from lstm_serve.engine.operations.base import BaseOperation
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
 from lstm_serve.model.metadata import About, Origin
@@ -18,7 +18,7 @@ class Fault(Exception):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Echo(StatelessOperation):
+class Echo(BaseOperation):
     """Answers twice its input; raises for a row that begins with a number in `fail`, NaN for one in `nan`.
 
     For a row that begins with a number in `seconds` it takes so long.

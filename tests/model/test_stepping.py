@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_models import dense, lstm, model, numbers
 
 from lstm_serve.engine.activations import RELU, SOFTMAX
-from lstm_serve.engine.operations.base import Operation, StatelessOperation
+from lstm_serve.engine.operations.base import BaseOperation, Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskRule
 from lstm_serve.engine.operations.pointwise import Scaling, Unscaling
 from lstm_serve.engine.operations.temporal import Conv1D, Embedding, GlobalPooling1D, RepeatVector, Window
@@ -156,7 +156,7 @@ def test_the_state_alone_is_that_of_a_step() -> None:
         [GlobalPooling1D(name="mean", average=True, keepdims=False)],
         [lstm(3, 4, go_backwards=True)],
         [Bidirectional(name="bi", forward=lstm(3, 2), backward=lstm(3, 2, go_backwards=True), merge_mode="sum")],
-        [StatelessOperation(name="stranger")],
+        [BaseOperation(name="stranger")],
     ],
     ids=lambda layers: type(layers[0]).__name__,
 )

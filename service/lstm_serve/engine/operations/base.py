@@ -61,8 +61,8 @@ class Operation(Protocol):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class StatelessOperation:
-    """A layer without weights that keeps the shape and passes the mask on: overridden where a layer differs."""
+class BaseOperation:
+    """What an operation is unless it says otherwise: no weights, the shape of its input, nothing traced, no step."""
 
     name: str
     keras_class: str = ""
@@ -101,7 +101,7 @@ class StatelessOperation:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class KernelOperation(StatelessOperation):
+class KernelOperation(BaseOperation):
     """A layer that makes a product with its kernel, adds its bias, (units,) or None, and applies its activation."""
 
     kernel: Array

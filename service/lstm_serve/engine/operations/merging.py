@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.engine.operations.base import StatelessOperation
+from lstm_serve.engine.operations.base import BaseOperation
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape, State
 
 
@@ -25,7 +25,7 @@ class MaskRule(Enum):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Merge(StatelessOperation):
+class Merge(BaseOperation):
     """Several inputs of one shape, or of shapes that broadcast, joined one by one.
 
     Divided by their number at the end where `mean` is set. The `mask_rule` is ALL in Keras 1 and 2 and up to 3.3, ANY
@@ -82,7 +82,7 @@ def _broadcast_size(sizes: Sequence[int | None]) -> int | None:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Concatenate(StatelessOperation):
+class Concatenate(BaseOperation):
     """Several inputs, one after the other along `axis`, which counts the batch axis. `mask_rule` as in Merge."""
 
     axis: int

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations.base import KernelOperation, StatelessOperation, across_steps
+from lstm_serve.engine.operations.base import BaseOperation, KernelOperation, across_steps
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape, State
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Identity(StatelessOperation):
+class Identity(BaseOperation):
     """A layer that does nothing at inference: Dropout and its kin.
 
     Keras scales by 1 / (1 - rate) while training, so nothing is left to rescale here.
@@ -53,7 +53,7 @@ class Dense(KernelOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Activate(StatelessOperation):
+class Activate(BaseOperation):
     """An activation as a layer of its own."""
 
     not_causal = None
@@ -71,7 +71,7 @@ class Activate(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PReLU(StatelessOperation):
+class PReLU(BaseOperation):
     """x, and alpha * x below 0, with alpha of a shape that broadcasts against x."""
 
     alpha: Array
@@ -96,7 +96,7 @@ class PReLU(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Normalization(StatelessOperation):
+class Normalization(BaseOperation):
     """(x - mean) / max(sqrt(variance), 1e-7), with mean and variance of a shape that broadcasts against x.
 
     Not folded into the next kernel: on raw readings in the thousands that cancels, and moved a probability by 1.8e-5.
@@ -134,7 +134,7 @@ class Normalization(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Rescaling(StatelessOperation):
+class Rescaling(BaseOperation):
     """x * scale + offset, numbers or arrays that broadcast against x."""
 
     not_causal = None
@@ -149,7 +149,7 @@ class Rescaling(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class BatchNormalization(StatelessOperation):
+class BatchNormalization(BaseOperation):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, with the moving mean and variance that training left.
 
     The arrays broadcast against x; gamma and beta are None where the layer has none. Reckoned as Keras does it, x times
@@ -192,7 +192,7 @@ class BatchNormalization(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class LayerNormalization(StatelessOperation):
+class LayerNormalization(BaseOperation):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, over the last axis; gamma, beta (features,) or None."""
 
     not_causal = None
@@ -219,7 +219,7 @@ class LayerNormalization(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Scaling(StatelessOperation):
+class Scaling(BaseOperation):
     """(x - offset) / scale, from the card: what was done to the data before training. offset and scale: float64 (F,).
 
     In float64, as scikit-learn does it, and then to the float32 that Keras was given.
@@ -237,7 +237,7 @@ class Scaling(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Unscaling(StatelessOperation):
+class Unscaling(BaseOperation):
     """x * scale + offset, from the card: what was done to the targets before training, undone.
 
     offset and scale: float64, one for each number of the last axis, or one for all. In float64, as Scaling is.

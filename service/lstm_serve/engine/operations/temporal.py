@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from lstm_serve.engine.operations.base import KernelOperation, StatelessOperation
+from lstm_serve.engine.operations.base import BaseOperation, KernelOperation
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape, State
 
 Padding = Literal["valid", "same", "causal"]
@@ -20,7 +20,7 @@ REACH = 4096
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Embedding(StatelessOperation):
+class Embedding(BaseOperation):
     """A row of `embeddings` (input_dim, output_dim) for each id. `mask_zero` masks id 0, which is still looked up."""
 
     embeddings: Array
@@ -46,7 +46,7 @@ class Embedding(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Masking(StatelessOperation):
+class Masking(BaseOperation):
     """Masks the steps at which every feature is `mask_value`, and sets them to 0."""
 
     not_causal = MASKS
@@ -148,7 +148,7 @@ class Conv1D(KernelOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Pooling1D(StatelessOperation):
+class Pooling1D(BaseOperation):
     """The maximum or the average of each window in time; padding is no part of either."""
 
     not_causal = "looks at steps that are still to come"
@@ -177,7 +177,7 @@ class Pooling1D(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class GlobalPooling1D(StatelessOperation):
+class GlobalPooling1D(BaseOperation):
     """The maximum or the average over all time; the average leaves masked steps out, the maximum does not."""
 
     not_causal = WHOLE
@@ -204,7 +204,7 @@ class GlobalPooling1D(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class RepeatVector(StatelessOperation):
+class RepeatVector(BaseOperation):
     """A row, `n` times over."""
 
     not_causal = WHOLE
@@ -221,7 +221,7 @@ class RepeatVector(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Reshape(StatelessOperation):
+class Reshape(BaseOperation):
     """The same numbers in another shape, in which one size may be -1 for what is left. Flatten is Reshape to (-1,)."""
 
     not_causal = WHOLE
@@ -241,7 +241,7 @@ class Reshape(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Permute(StatelessOperation):
+class Permute(BaseOperation):
     """The axes in another order; `dims` count from 1, the batch axis stays in front."""
 
     not_causal = WHOLE

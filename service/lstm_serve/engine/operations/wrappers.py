@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations.base import Operation, StatelessOperation
+from lstm_serve.engine.operations.base import BaseOperation, Operation
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape, State
 
@@ -90,7 +90,7 @@ class Stacked:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Bidirectional(StatelessOperation):
+class Bidirectional(BaseOperation):
     """A recurrent layer in each direction of time, and their outputs merged.
 
     The output of `backward` is turned round before the merge where it is a sequence, so that equal times meet.
@@ -142,7 +142,7 @@ class Bidirectional(StatelessOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TimeDistributed(StatelessOperation):
+class TimeDistributed(BaseOperation):
     """A layer applied to each time step by itself: time joins the batch, and leaves it again. The mask passes on."""
 
     not_causal = None
