@@ -11,7 +11,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from exporting import KERAS_PYTHON, golden_models
+from exporting import KERAS_PYTHON
+from golden_models import golden_models
 
 from lstm_serve.errors import Unsupported
 from lstm_serve.export import target
