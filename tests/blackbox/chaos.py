@@ -309,7 +309,8 @@ async def stopped_under_load(clients: int = 8, drain: str = "0") -> tuple[Tally,
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
                 group.create_task(client(number))
-            await asyncio.sleep(0.3)
+            while tally.good < 10 * clients and not tally.wrong:  # noqa: ASYNC110 - a count has no event
+                await asyncio.sleep(0.01)
             process.signal(signal.SIGTERM)
         process.ended()
     return tally, process, answered

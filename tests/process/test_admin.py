@@ -114,8 +114,7 @@ def test_too_long_a_head_is_not_read(alone: tuple[str, int]) -> None:
         assert asked(alone, b"x" * 20_000) == b""
 
 
-@pytest.mark.parametrize("host", ["a" * 64, "a..b"])
-@pytest.mark.parametrize("more", [{}, {"LSTMSERVE_ADMIN_PORT": "0"}])
+@pytest.mark.parametrize(("host", "more"), [("a" * 64, {}), ("a..b", {"LSTMSERVE_ADMIN_PORT": "0"})])
 def test_a_host_that_is_no_name(host: str, more: dict[str, str]) -> None:
     process = Process(MODEL, LSTMSERVE_HOST=host, **more)
     assert process.ended() == 3
