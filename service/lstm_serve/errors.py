@@ -13,10 +13,15 @@ LstmServeError
 │   ├── TooLarge         a body over a limit
 │   ├── UnknownType      a content type or encoding that is not understood
 │   ├── TooSlow          a body that took too long to come
-│   └── UnknownModel     a name or version that is not the model's
+│   ├── UnknownModel     a name or version that is not the model's
+│   ├── UnknownSeries    a series that is not there, or another caller's
+│   ├── SeriesConflict   rows that do not follow those of their series
+│   └── NoWindow         a series of a model whose windows have no length
 ├── InvalidInput         input that does not fit the model
 └── NoAnswer             good input that gets no answer
     ├── QueueFull        too much is waiting already
+    │   ├── SeriesFull   there are as many series as may be
+    │   └── SeriesBusy   too many requests of one series are waiting
     ├── DeadlinePassed   its time ran out before it was computed
     ├── Unavailable      starting, stopping, or the batching task is dead
     └── ComputeFailed    the forward pass raised
@@ -83,6 +88,27 @@ class UnknownModel(RequestError):
     """A model, or a version of it, that is not served here."""
 
 
+class UnknownSeries(RequestError):
+    """A series that is not there, or another caller's."""
+
+    def __init__(self) -> None:
+        """Say no more than that."""
+        super().__init__("there is no such series")
+
+
+class SeriesConflict(RequestError):
+    """Rows that do not follow those of their series: which number was expected, and which came, where it has any."""
+
+    def __init__(self, detail: str, expected: int | None = None, got: int | None = None) -> None:
+        """Keep the numbers; the message has none of the rows' values."""
+        self.expected, self.got = expected, got
+        super().__init__(detail)
+
+
+class NoWindow(RequestError):
+    """A series of a model whose windows have no length."""
+
+
 class Problem(NamedTuple):
     """One thing that is wrong with an input: where, and what was expected and came."""
 
@@ -105,6 +131,14 @@ class NoAnswer(LstmServeError):
 
 class QueueFull(NoAnswer):
     """Too much is waiting or being read already."""
+
+
+class SeriesFull(QueueFull):
+    """There are as many series as may be."""
+
+
+class SeriesBusy(QueueFull):
+    """Too many requests of one series are waiting."""
 
 
 class DeadlinePassed(NoAnswer):

@@ -93,6 +93,10 @@ class Settings(BaseModel):
     max_batch_rows: Annotated[Count, Field(le=1 << 14, description="most sequences in a forward pass")] = 128
     max_timesteps: Annotated[Count, Field(description="longest sequence, where the model's length is free")] = 10_000
     max_queue_rows: Annotated[Count, Field(description="most sequences waiting; more are refused with 429")] = 4096
+    series_max: Annotated[Count, Field(description="most series of rows that are kept")] = 10_000
+    series_ttl_seconds: Annotated[
+        Seconds, Field(gt=0, description="how long a series is kept to which no rows come")
+    ] = 3600.0
     max_connections: Annotated[
         Count, Field(description="most connections at once; for more, who waits longest goes")
     ] = 1000

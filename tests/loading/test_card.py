@@ -42,6 +42,7 @@ def test_every_field(tmp_path: Path) -> None:
         "recurrent_activation": "sigmoid",
         "output_activation": "softmax",
         "return_sequences": False,
+        "series": {"seq": "counter", "gap": "reset"},
         "metadata": {"anything": [1, {}]},
     }
     card = read(write(tmp_path, fields))
@@ -50,6 +51,7 @@ def test_every_field(tmp_path: Path) -> None:
     assert [(column.name, column.unit) for column in card.columns] == [("speed", None), ("load", "kN")]
     assert card.scaling is not None
     assert (card.scaling.offset, card.scaling.divisor) == ([1, 2.5], [3, 4])
+    assert (card.series.seq, card.series.gap) == ("counter", "reset")
     assert fields.keys() == Card.model_fields.keys()
 
 
@@ -190,6 +192,23 @@ def test_what_is_wrong_with_each_item_is_said_once(tmp_path: Path) -> None:
         read(write(tmp_path, {"classes": [0, 1, 2], "scaling": {"mean": ["a", "b"], "scale": [1, 2]}}))
     said = str(caught.value).partition("is wrong: ")[2]
     assert said == 'classes.0: expected a text, such as "0"; scaling.mean.0: expected a finite number'
+
+
+@pytest.mark.parametrize(
+    ("series", "said"),
+    [
+        ({"gap": "fill"}, 'series.gap: expected an object with seq, "counter" or "time", and gap'),
+        ({"gaps": "last"}, "series.gaps is not a field; did you mean gap?"),
+        (
+            {"seq": "time", "gap": "last"},
+            "series: of rows that are numbered by time nothing tells a gap: leave gap out",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_rules_of_series(tmp_path: Path, series: object, said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        read(write(tmp_path, {"series": series}))
+    assert said in str(caught.value)
 
 
 def test_null_is_as_if_it_were_not_there(tmp_path: Path) -> None:

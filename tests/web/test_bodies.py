@@ -34,7 +34,7 @@ def test_a_good_body_of_any_rank(shape: tuple[int, ...], rows: int) -> None:
     _, many = one_and_many(model_of(Echo(), shape), max_rows=4)
     x = np.arange(rows * math.prod(shape)).reshape(rows, *shape) / 7
     body = many.parse(raw(x.tolist()))
-    assert body.rows == rows
+    assert body.size == rows
     (came,) = body.arrays(np.float32)
     assert came.dtype == np.float32
     assert np.array_equal(came, x.astype(np.float32))
@@ -63,7 +63,7 @@ LONG = [[[float(k)] * 15 for _ in range(20)] for k in range(300)]
 
 @pytest.mark.parametrize("many", [Long, LongFree])
 def test_many_sequences_come_in_their_order(many: Any) -> None:
-    assert many.parse(raw(LONG)).rows == 300
+    assert many.parse(raw(LONG)).size == 300
     assert np.array_equal(np.concatenate([*many.parse(raw(LONG)).arrays(np.float32)]), np.array(LONG, np.float32))
 
 
@@ -260,7 +260,7 @@ def test_without_names_in_the_card_a_step_is_a_list() -> None:
 def test_a_large_body_by_name_is_no_heavy_one_and_others_are() -> None:
     _, many = named((2, 3), 4000)
     assert len(raw([[STEP, STEP]] * 4000)) > HEAVY
-    assert many.parse(raw([[STEP, STEP]] * 4000)).rows == 4000
+    assert many.parse(raw([[STEP, STEP]] * 4000)).size == 4000
     with pytest.raises(TooLarge):
         many.parse(raw([[STEP, STEP]] * 4001))
     for filler in (b"{},", b'{"a":1},', b'"",', b'{"a":{"b":1}},'):
@@ -280,7 +280,7 @@ def test_marks_in_the_names_are_none_of_the_structure(*, ascii_only: bool) -> No
     step = dict.fromkeys(MARKED, 0.5)
     good = json.dumps({"sequences": [[step, step]] * 3000}, ensure_ascii=ascii_only).encode()
     assert len(good) > HEAVY
-    assert many.parse(good).rows == 3000
+    assert many.parse(good).size == 3000
     with pytest.raises(TooLarge):
         many.parse(raw([[step, step]] * 4001))
     # What would be much stays so, whatever the names have.

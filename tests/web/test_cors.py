@@ -42,7 +42,7 @@ def test_a_preflight_needs_no_key_and_no_route(pages: httpx.Client, path: str) -
     )
     response = preflight(pages, path, headers=asked)
     assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, ORIGIN)
-    assert words(response, "access-control-allow-methods") == {"get", "head", "post"}
+    assert words(response, "access-control-allow-methods") == {"delete", "get", "head", "post"}
     assert words(response, "access-control-allow-headers") >= set(asked.split(", "))
     assert "access-control-allow-credentials" not in response.headers
     assert preflight(pages, path, headers="x-other").status_code == 400

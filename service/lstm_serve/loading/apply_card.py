@@ -18,7 +18,7 @@ from lstm_serve.loading.sidecars import card as cards
 from lstm_serve.loading.sidecars.card import Card
 from lstm_serve.loading.sidecars.scaling import ScalingCard
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
-from lstm_serve.model.metadata import About, Origin
+from lstm_serve.model.metadata import About, Origin, SeriesRules
 from lstm_serve.model.model import Model
 
 # What may be done to the numbers of a linear layer, from which a loss made probabilities: from_logits=True.
@@ -50,6 +50,7 @@ def model(assembled: Assembled, origin: Origin, card: Card, path: Path, from_log
         description=card.description,
         classes=None if card.classes is None else tuple(card.classes),
         features=card.columns,
+        series=SeriesRules(card.series.seq, card.series.gap),
         metadata=card.metadata,
         **({} if card.threshold is None else {"threshold": card.threshold}),
     )

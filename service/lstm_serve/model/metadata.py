@@ -1,7 +1,7 @@
 """What is known of a model besides what it computes: where it comes from, and what a person says of it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 # At this probability and above a class is predicted that is not one of several, unless the card says another.
 THRESHOLD = 0.5
@@ -52,6 +52,17 @@ class Feature:
     description: str | None = None
 
 
+class SeriesRules(NamedTuple):
+    """What numbers of rows mean, and what becomes of a series in which some are missing.
+
+    `seq` is a counter, or a time of which nothing tells whether one is missing. At a `gap` rows are refused, the series
+    begins anew, or the last row stands for each that is missing.
+    """
+
+    seq: Literal["counter", "time"] = "counter"
+    gap: Literal["refuse", "reset", "last"] = "refuse"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
     """What a person says of the model: its name, its labels, its columns, and from which probability on it says yes."""
@@ -62,4 +73,5 @@ class About:
     classes: tuple[str, ...] | None = None
     features: tuple[Feature, ...] | None = None
     threshold: float = THRESHOLD
+    series: SeriesRules = field(default_factory=SeriesRules)
     metadata: dict[str, Any] = field(default_factory=dict)

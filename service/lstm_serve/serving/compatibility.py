@@ -28,6 +28,7 @@ def expect_same(new: Model, old: Model) -> None:
         ("output scaling", _unscaled(new), _unscaled(old)),
         ("output as probabilities", _probable(new), _probable(old)),
         ("classes", about.classes, about.classes if before.classes is None else before.classes),
+        ("meaning of seq", about.series.seq, before.series.seq),
         ("features", _names(about), _names(about) if before.features is None else _names(before)),
     ):
         if came != expected:

@@ -10,6 +10,9 @@ from lstm_serve.loading.load import load_model, resolve
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
+from lstm_serve.serving.series.lines import Lines
+from lstm_serve.serving.series.memory import MemoryStore
+from lstm_serve.serving.series.store import Store
 from lstm_serve.serving.warmup import LONGEST_ON_THE_LOOP, warm_up
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry.metrics import Metrics
@@ -70,6 +73,13 @@ class Deployment:
         )
         self.refused: str | None = None  # why the model's files, as they are now, are not served
         self._path, self._metrics = settings.model, metrics
+        self.lines = Lines()
+        timesteps = loaded.model.input_shape[0] if loaded.model.has_time_axis else None
+        self.series: Store | None = None  # where no length of a window is told, there are none
+        if timesteps is not None:
+            expired = metrics.series_expired.add
+            self.series = store = MemoryStore(timesteps, settings.series_max, settings.series_ttl_seconds, expired)
+            metrics.series.value = store.count
         metrics.queued_rows.value = lambda: self.queue.queued_rows
         self.activate(loaded)
 
@@ -137,6 +147,8 @@ class Deployment:
 
     async def close(self) -> None:
         """Finish what is queued."""
+        if self.series is not None and (lost := self.series.count()):
+            log.warning("%d series of rows end with the process", lost)
         await self.queue.close()
         if self.queue.executor is not None:
             self.queue.executor.shutdown(wait=False)

@@ -120,9 +120,26 @@ class Metrics:
             "lstmserve_model_reload_successful", "1, or 0 while the model's files are not what is served"
         )
         self.dropped_lines = Tally("lstmserve_log_lines_dropped", "Lines of the log that nobody took in time")
+        self.series = Gauge("lstmserve_series", "Series of rows that are kept now")
+        self.series_rows = Tally("lstmserve_series_rows", "Rows appended to series")
+        self.series_duplicates = Tally("lstmserve_series_duplicates", "Rows that came again and were there already")
+        self.series_refused = Tally(
+            "lstmserve_series_refused", "Requests to a series that were refused, by reason", "reason"
+        )
+        self.series_expired = Tally("lstmserve_series_expired", "Series that were idle for too long")
         self.histograms = (self.requests, batch_rows, queue, compute)
-        self.tallies = (self.rows, self.rejected, self.ended, self.predicted, self.reloads, self.dropped_lines)
-        self.gauges = (self.queued_rows, self.model, self.load, self.reload_good)
+        of_series = (self.series_rows, self.series_duplicates, self.series_refused, self.series_expired)
+        self.tallies = (
+            self.rows,
+            self.rejected,
+            self.ended,
+            self.predicted,
+            self.reloads,
+            self.dropped_lines,
+            *of_series,
+        )
+
+        self.gauges = (self.queued_rows, self.model, self.load, self.reload_good, self.series)
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one request; `route` is a path template, so that there are few of them."""

@@ -23,6 +23,7 @@ from lstm_serve.web import docs, health
 from lstm_serve.web.api_keys import Keys, configured
 from lstm_serve.web.boundary import Boundary, open_paths
 from lstm_serve.web.dialects import native
+from lstm_serve.web.dialects.series import routes as series
 from lstm_serve.web.dialects.series import stateless
 from lstm_serve.web.dialects.v1 import routes as v1
 from lstm_serve.web.dialects.v1.codec import request_type
@@ -93,6 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
         v1.router(serving, registry, of_v1),
         native.router(serving, registry, of_v1),
         stateless.router(serving, registry),
+        series.router(serving, registry),
         v2.router(serving, registry),
         health.router(serving, registry),
         docs.router(),
@@ -118,7 +120,7 @@ def _middleware(serving: ServingState, keys: Keys | None) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=origins.split(","),
-        allow_methods=["GET", "HEAD", "POST"],
+        allow_methods=["DELETE", "GET", "HEAD", "POST"],
         allow_headers=SENT_BY_PAGES,
         expose_headers=["X-Model-Sha256", "X-Request-Id", "Retry-After", BINARY_LENGTH],
     )

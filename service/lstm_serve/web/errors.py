@@ -14,11 +14,16 @@ from lstm_serve.errors import (
     LstmServeError,
     Malformed,
     NotFinite,
+    NoWindow,
     QueueFull,
+    SeriesBusy,
+    SeriesConflict,
+    SeriesFull,
     TooLarge,
     TooSlow,
     Unavailable,
     UnknownModel,
+    UnknownSeries,
     UnknownType,
 )
 from lstm_serve.settings import Settings
@@ -47,9 +52,19 @@ TABLE: dict[type[BaseException], Status] = {
     TooSlow: Status(408, "Request timeout", "too-slow", "the body did not come within 30 seconds"),
     TooLarge: Status(413, "Body too large", "too-large", "the body is over the limit of 2097152 bytes"),
     UnknownType: Status(415, "Unsupported media type", "unknown-type", "expected content-type application/json"),
+    UnknownSeries: Status(404, "Not found", "unknown-series", "there is no such series"),
     UnknownModel: Status(404, "Not found", "unknown-model", 'the model served here is "turbofan"'),
+    NoWindow: Status(
+        409,
+        "No window",
+        "no-window",
+        "the model's length is free: its card's timesteps says how many rows a window has",
+    ),
+    SeriesConflict: Status(409, "Rows do not follow", "series-conflict", "2 rows are missing before these"),
     InvalidInput: Status(422, "Invalid input", "invalid-input", "expected a list of 20 time steps, got 19"),
     QueueFull: Status(429, "Too many requests", "queue-full", "4096 rows are waiting; at most 4096 may"),
+    SeriesFull: Status(429, "Too many series", "series-full", "10000 series are kept; at most so many are"),
+    SeriesBusy: Status(429, "Too many requests", "series-busy", "8 requests of this series are waiting"),
     Unavailable: Status(503, "Service unavailable", "unavailable", "the service is stopping"),
     DeadlinePassed: Status(504, "Deadline passed", "deadline-passed", "the deadline passed while the request waited"),
     NotFinite: Status(500, "Output not finite", "not-finite", "the model answered NaN or infinity"),
@@ -94,6 +109,8 @@ def problem(status: Status, detail: str, error: BaseException | None = None, req
         content["errors"] = [
             {"detail": found.detail[:MAX_DETAIL], "pointer": pointer(found.where)} for found in error.problems
         ]
+    if isinstance(error, SeriesConflict) and error.expected is not None:
+        content |= {"expected": error.expected, "got": error.got}
     if status.code == 500:
         content["request_id"] = request_id
     return orjson.dumps(content)

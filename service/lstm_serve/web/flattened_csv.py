@@ -30,7 +30,7 @@ class Flattened:
     many: ClassVar[bool] = True
 
     @property
-    def rows(self) -> int:
+    def size(self) -> int:
         """How many sequences there are."""
         return len(self.lines)
 

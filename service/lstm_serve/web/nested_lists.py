@@ -208,7 +208,7 @@ class Body(BaseModel):
         return [(None, cls.noun)] * cls.many + [*zip(cls.shape, names, strict=True)]
 
     @property
-    def rows(self) -> int:
+    def size(self) -> int:
         """How many sequences there are."""
         return len(getattr(self, self.key)) if self.many else 1
 

@@ -25,6 +25,11 @@ def problem_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: _problem_response(STATUSES[code]) for code in codes}
 
 
+def example_of(row: Status) -> dict[str, Any]:
+    """For OpenAPI: one error of the native paths, by its row of the table, where several have its code."""
+    return _problem_response(row)
+
+
 def every_response() -> dict[str, dict[str, Any]]:
     """For OpenAPI: every row of the table by the last part of its type; some are answered at any path, or at none."""
     return {row.slug: _problem_response(row) for row in (*OF_HTTP.values(), *TABLE.values())}

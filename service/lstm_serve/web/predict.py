@@ -39,7 +39,7 @@ class Decoded(Protocol):
     """A body, in whichever dialect: its rows are counted before they are converted."""
 
     @property
-    def rows(self) -> int:
+    def size(self) -> int:
         """How many sequences there are."""
 
     def arrays(self, dtype: npt.DTypeLike) -> Iterable[Array]:
@@ -167,9 +167,13 @@ class KnownPaths:
         """Serve a request whose path is known, or let the router search."""
         if scope.get("method") != "POST":
             return await self._app(scope, receive, send)
-        key = scope.get("root_path", ""), scope["path"]
+        # Of the paths of series, of which there are many, one stands for all.
+        parts = scope["path"].split("/", 4)
+        series = parts[2] if len(parts) == 4 and parts[1] == "series" and parts[3] == "rows" else None
+        key = scope.get("root_path", ""), scope["path"] if series is None else "/series/{series}/rows"
         if (known := self._known.get(key)) is not None:
-            scope["route"], scope["path_params"] = known
+            scope["route"], found = known
+            scope["path_params"] = found if series is None else {"series": series}
             return await known[0].serve(scope, receive, send)
         await self._app(scope, receive, send)
         if isinstance(route := scope.get("route"), PostRoute) and len(self._known) < MOST_PATHS:
@@ -230,7 +234,7 @@ async def predicted(
     Gives outputs (n, *output_shape), in order: more than one only where sequences are of different lengths. `within` is
     how many seconds the client gives it, in the dialect's own words, beside the header X-Request-Timeout-Ms.
     """
-    rows = body.rows
+    rows = body.size
     if rows > serving.settings.max_rows:
         raise TooLarge(f"the body has {rows} sequences; at most {serving.settings.max_rows} are answered at once")
     request.deployment.queue.check_room(rows)

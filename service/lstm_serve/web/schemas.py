@@ -76,6 +76,8 @@ class ProblemDetails(Schema):
     status: int
     detail: str
     errors: list["ProblemAt"] | None = Field(default=None, description="what is wrong with the input; ten at most")
+    expected: int | None = Field(default=None, description="of a series, the number that comes next")
+    got: int | None = Field(default=None, description="and the one that came")
     request_id: str | None = Field(default=None, description="the id under which the log has a fault of ours")
 
 

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -41,8 +41,8 @@ def _counted(version: object) -> object:
     return str(version) if type(version) is int else version
 
 
-def _or_empty(metadata: object) -> object:
-    return {} if metadata is None else metadata
+def _or_empty(given: object) -> object:
+    return {} if given is None else given
 
 
 class _Part(BaseModel):
@@ -55,6 +55,19 @@ class FeatureCard(_Part):
     name: Text
     unit: Text | None = None
     description: Text | None = None
+
+
+class SeriesCard(_Part):
+    """What the numbers of a series' rows mean, and what becomes of one with a gap."""
+
+    seq: Literal["counter", "time"] = "counter"
+    gap: Literal["refuse", "reset", "last"] = "refuse"
+
+    @model_validator(mode="after")
+    def _of_a_counter(self) -> Self:
+        if self.seq == "time" and "gap" in self.model_fields_set:
+            raise ValueError("of rows that are numbered by time nothing tells a gap: leave gap out")
+        return self
 
 
 VERSION = r"^[1-9][0-9]{0,17}$"
@@ -76,6 +89,7 @@ class Card(_Part):
     recurrent_activation: Text | None = None
     output_activation: Text | None = None
     return_sequences: bool | None = None
+    series: Annotated[SeriesCard, BeforeValidator(_or_empty)] = SeriesCard()
     metadata: Annotated[dict[str, Any], BeforeValidator(_or_empty)] = {}
 
     @property
@@ -186,6 +200,7 @@ EXPECTED = {
     "recurrent_activation": NAME,
     "output_activation": NAME,
     "return_sequences": "expected true, of a last layer that gives every step, or false",
+    "series": 'expected an object with seq, "counter" or "time", and gap, "refuse", "reset" or "last"',
     "metadata": "expected an object",
 }
 SYNONYMS = {"labels": "classes", "class_names": "classes", "columns": "features", "normalization": "scaling"}
@@ -203,6 +218,8 @@ def _in_words(where: tuple[str | int, ...], kind: str, message: str) -> str:
     if kind == "extra_forbidden" and field in {"scaling", "output_scaling"}:
         unknown = _unknown(str(where[1])[:100], ScalingCard.model_fields, scalings.SYNONYMS)
         return f"{field}.{unknown} It is {scalings.FORMS}"
+    if kind == "extra_forbidden" and field == "series":
+        return f"series.{_unknown(str(where[1])[:100], SeriesCard.model_fields, {})}"
     # Where there are several forms, Pydantic has put the one that it has tried there.
     several = field in {"architecture", "features"}
     parts = [part for part in where[:2] if part == field or isinstance(part, int)] if several else where

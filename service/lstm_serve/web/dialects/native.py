@@ -53,7 +53,7 @@ class NpyBody:
     many: ClassVar[bool] = True
 
     @property
-    def rows(self) -> int:
+    def size(self) -> int:
         """How many sequences there are."""
         return len(self.x) if self.x.ndim else 1
 

@@ -58,7 +58,7 @@ class RowsOfFile:
     model: Model
 
     @property
-    def rows(self) -> int:
+    def size(self) -> int:
         """How many there are."""
         return len(self.x) if self.x.ndim else 1
 
@@ -76,7 +76,7 @@ class CsvText:
     """A CSV file, not yet looked at: the query says which of its columns are keys."""
 
     raw: bytes
-    rows = 1
+    size = 1
 
     def arrays(self, dtype: npt.DTypeLike) -> Iterator[Array]:
         """None: `read_csv` reads it."""
@@ -159,7 +159,7 @@ async def _answered(serving: ServingState, body: Body | RowsOfFile | CsvText, re
         turn.end()
         count = sum(len(part.x) for part in sequences.parts)
     else:
-        count = _count(body.rows, model, stride)
+        count = _count(body.size, model, stride)
     if count > most:
         overlap = "" if model.input_shape[0] is None else f" that overlap by {model.input_shape[0] - 1} rows"
         raise TooLarge(f"the series has {count} windows; at most {most} are answered at once: send parts{overlap}")

@@ -60,9 +60,9 @@ class Form(NamedTuple):
     body: Body
 
     @property
-    def rows(self) -> int:
+    def size(self) -> int:
         """How many sequences there are."""
-        return self.body.rows
+        return self.body.size
 
     def arrays(self, dtype: npt.DTypeLike) -> Iterator[Array]:
         """The sequences, in order, as arrays (n, *input_shape)."""

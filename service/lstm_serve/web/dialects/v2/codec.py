@@ -36,7 +36,7 @@ class Infer:
     def __init__(self, model: Model, head: Head, tensor: InputTensor, raw: bytes, start: int) -> None:
         """Binary data starts at `start` of the body."""
         self.head = head
-        self.rows = tensor.shape[0]
+        self.size = tensor.shape[0]
         self._model, self._tensor, self._raw, self._start = model, tensor, raw, start
 
     def arrays(self, dtype: npt.DTypeLike) -> list[Array]:

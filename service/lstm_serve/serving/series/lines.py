@@ -1,0 +1,64 @@
+"""One request of a series at a time: the others wait in line, a few of them."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from lstm_serve.errors import SeriesBusy
+
+MOST_WAITING = 8
+
+
+class Lines:
+    """The lines in front of the series; only one that is being answered has any."""
+
+    def __init__(self) -> None:
+        """Nobody is here."""
+        self._lines: dict[str, deque[asyncio.Future[None]]] = {}
+
+    def expect_room(self, series: str) -> None:
+        """Raise SeriesBusy where too many wait already."""
+        if len(self._lines.get(series, ())) >= MOST_WAITING:
+            raise SeriesBusy(f"{MOST_WAITING} requests of this series are waiting; at most so many may")
+
+    async def enter(self, series: str) -> None:
+        """Wait until it is this request's turn; `leave` ends it. Raises SeriesBusy."""
+        line = self._lines.get(series)
+        if line is None:
+            self._lines[series] = deque()
+            return
+        self.expect_room(series)
+        turn = asyncio.get_running_loop().create_future()
+        line.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(series)  # it had come already
+            else:
+                line.remove(turn)
+            raise
+
+    def leave(self, series: str) -> None:
+        """Let the next one have it."""
+        line = self._lines[series]
+        while line:
+            turn = line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._lines[series]
+
+    @asynccontextmanager
+    async def of(self, names: Iterable[str]) -> AsyncIterator[None]:
+        """Enter the lines of several series, in an order in which no two requests wait for one another."""
+        entered: list[str] = []
+        try:
+            for name in sorted(names):
+                await self.enter(name)
+                entered.append(name)
+            yield
+        finally:
+            for name in entered:
+                self.leave(name)

@@ -1,0 +1,59 @@
+"""What keeps rows: one small interface, whose `append` is atomic, so that a store may be another process."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from lstm_serve.engine.types import Array
+from lstm_serve.model.metadata import SeriesRules
+
+
+class Sent(NamedTuple):
+    """Rows (k, *features) of one series that came together, and their numbers or times, ascending, if they have any."""
+
+    rows: Array
+    seqs: Sequence[int] | None
+
+
+class Appended(NamedTuple):
+    """A series after an append.
+
+    `rows` are enough of it for each answer: the window of the row number k that was sent is the rows before `ends[k]`,
+    which is None where that row is too old to be there still. `kept` is how many rows the series has, `fresh` how many
+    of those sent are new. `begun` says why it began anew, if it did; `filled` is how many rows a gap was filled with.
+    """
+
+    seq: int | None
+    kept: int
+    rows: Array
+    ends: Sequence[int | None]
+    fresh: int
+    begun: str | None = None
+    filled: int = 0
+
+
+class Known(NamedTuple):
+    """What is known of a series: its last number, its last rows, and how many seconds ago the last one came."""
+
+    seq: int | None
+    rows: Array
+    age: float
+
+
+class Store(Protocol):
+    """Series by their ids. A series belongs to the owner that began it: to another it is not there."""
+
+    async def append(self, series: str, owner: bytes, sent: Sent, rules: SeriesRules) -> Appended:
+        """Append all rows that are not there yet, or none.
+
+        Raises UnknownSeries of another owner's, SeriesConflict where the rows do not follow, SeriesFull where there is
+        no room for one more series.
+        """
+
+    async def look(self, series: str, owner: bytes) -> Known:
+        """Return what is known of it. Raises UnknownSeries."""
+
+    async def forget(self, series: str, owner: bytes) -> None:
+        """Forget it, be it there or not. Raises UnknownSeries of another owner's."""
+
+    def count(self) -> int:
+        """How many series there are."""

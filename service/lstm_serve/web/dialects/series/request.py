@@ -1,0 +1,184 @@
+"""What devices send: rows of one series, or of many, with their numbers."""
+
+import re
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
+
+from lstm_serve.engine.types import Array
+from lstm_serve.errors import InvalidInput, Problem, TooLarge
+from lstm_serve.model.model import Model
+from lstm_serve.serving.series.store import Sent
+from lstm_serve.web.body_types import Whole, names_of, rows_of_series, sequence
+from lstm_serve.web.json_structure import count_marks, structure
+from lstm_serve.web.nested_lists import FEW, Body, json_of
+
+# The names of paths are no ids.
+ID_PATTERN = r"^(?!(rows|events)$)[A-Za-z0-9._:-]{1,128}$"
+ID = re.compile(ID_PATTERN.removesuffix("$"))
+ID_IN_WORDS = "an id: 1 to 128 letters, digits, '.', '_', ':' and '-', and neither rows nor events"
+MAX_SEQ = 1 << 53  # up to which each JSON parser has whole numbers
+ROW_KEYS = {"series", "row"}
+NOT_YET = InvalidInput([Problem((), "not looked at yet")])
+
+Seq = Annotated[Whole, Field(ge=0, le=MAX_SEQ)]
+
+
+def expect_id(name: object, *where: str | int) -> str:
+    """Return the id of a series. Raises InvalidInput."""
+    if not isinstance(name, str) or not ID.fullmatch(name):
+        raise InvalidInput([Problem(where, f"expected {ID_IN_WORDS}")])
+    return name
+
+
+def append_type(model: Model, max_rows: int) -> type[Body]:
+    """The type of the body of POST /series/{id}/rows."""
+    of_time = model.about.series.seq == "time"
+    text = (
+        "a whole number from 0 on, the time of the one row" if of_time else "a whole number from 0 on, the last row's"
+    )
+    fields: dict[str, tuple[Any, Any]] = {"seq": (Seq | None, Field(default=None, description=text))}
+    if of_time:
+        told = "whole numbers from 0 on, the time of each row, ascending"
+        fields["seqs"] = (list[Seq] | None, Field(default=None, description=told))
+    made = rows_of_series("AppendRequest", "rows", model, max_rows, fields)
+    made.__doc__ = "Rows of one series, in the order of time."
+    return made
+
+
+def sent(body: Body, rows: Array, model: Model) -> Sent:
+    """The rows with their numbers. Raises InvalidInput where those are not as many, or do not ascend."""
+    given: Any = body
+    seq, seqs, count = given.seq, getattr(body, "seqs", None), len(rows)
+    if seqs is not None:
+        if seq is not None or len(seqs) != count:
+            _wrong(f"expected as `seqs` a number for each of the {count} rows, and no `seq`", "seqs")
+        if any(later <= earlier for earlier, later in pairwise(seqs)):
+            _wrong("expected numbers that ascend", "seqs")
+        return Sent(rows, seqs)
+    if seq is None:
+        return Sent(rows, None)
+    if model.about.series.seq == "time" and count > 1:
+        _wrong("expected `seqs`, the time of each row, as the model's card numbers rows by time", "seq")
+    if seq < count - 1:
+        _wrong(f"expected the number of the last of {count} rows, {count - 1} or more", "seq")
+    return Sent(rows, range(seq - count + 1, seq + 1))
+
+
+class ManyRows:
+    """Rows of many series: of each its series and what was sent, or why it cannot be taken."""
+
+    def __init__(self, items: list[tuple[str, Sent] | InvalidInput]) -> None:
+        """In the order in which they came."""
+        self.items = items
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.items)
+
+    def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
+        """The good ones, a row each, of the model's dtype already."""
+        return [item[1].rows.astype(dtype, copy=False) for item in self.items if isinstance(item, tuple)]
+
+    def let_go(self) -> None:
+        """Forget them."""
+        self.items = []
+
+
+class ManyRequest(BaseModel):
+    """Rows of many series; of those of one, in the order of time."""
+
+    model_config = ConfigDict(extra="forbid")
+    row_type: ClassVar[type[Body]]
+    model: ClassVar[Model]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> ManyRows:
+        """The rows. Raises Malformed, TooLarge, or InvalidInput for what is no list of rows at all."""
+        of = cls.row_type
+        of.weigh(raw)
+        parsed = json_of(raw)
+        items = parsed.get("rows") if isinstance(parsed, dict) and parsed.keys() == {"rows"} else None
+        if not isinstance(items, list) or not items:
+            _wrong('expected {"rows": [{"series": id, "seq": number, "row": [...]}, ...]}')
+        if len(items) > of.max_rows:
+            raise TooLarge(f"the body has {len(items)} rows; at most {of.max_rows} are answered at once")
+        results: list[tuple[str, Sent] | InvalidInput] = []
+        named: dict[int, tuple[str, int | None]] = {}
+        for at, item in enumerate(items):
+            try:
+                named[at] = _item(item, at)
+            except InvalidInput as error:
+                results.append(error)
+            else:
+                results.append(NOT_YET)
+        if len(named) == len(items):
+            _expect_once(items, raw)
+        good = [*named]
+        for start in range(0, len(good), of.slice_rows):
+            some = good[start : start + of.slice_rows]
+            for at, row in zip(some, _rows(of, cls.model, items, some), strict=True):
+                name, seq = named[at]
+                results[at] = (
+                    row if isinstance(row, InvalidInput) else (name, Sent(row, None if seq is None else [seq]))
+                )
+        return ManyRows(results)
+
+
+def many_type(model: Model, max_rows: int) -> type[ManyRequest]:
+    """The type of the body of POST /series/rows."""
+    names = names_of(model)
+    given: dict[str, Any] = {
+        "series": (
+            Annotated[str, WithJsonSchema({"type": "string", "pattern": ID_PATTERN})],
+            Field(description="the id of the series"),
+        ),
+        "seq": (Seq | None, Field(default=None, description="the row's number or time")),
+        "row": (sequence(model.input_shape[1:], model.id_limit, names), Field(description="the features' values")),
+    }
+    row = create_model("SeriesRow", __config__=ConfigDict(extra="forbid"), **given)
+    rows: Any = Annotated[list[row], Field(min_length=1, max_length=max_rows)]  # type: ignore[valid-type]
+    made = create_model("SeriesRowsRequest", __base__=ManyRequest, rows=(rows, ...))
+    made.model, made.row_type = model, rows_of_series("Rows", "rows", model, max_rows, {})
+    made.row_type.most_objects = FEW + max_rows * (2 if names else 1)
+    made.row_type.texts = 4 + len(names or ())
+    return made
+
+
+def _item(item: object, at: int) -> tuple[str, int | None]:
+    """The series and the number of a row. Raises InvalidInput."""
+    where = ("rows", at)
+    if not isinstance(item, dict) or not item.keys() >= ROW_KEYS or item.keys() - ROW_KEYS - {"seq"}:
+        _wrong('expected an object with "series", "row", and "seq" or none', *where)
+    seq = item.get("seq")
+    seq = int(seq) if isinstance(seq, float) and seq.is_integer() else seq
+    if seq is not None and (type(seq) is not int or not 0 <= seq <= MAX_SEQ):
+        _wrong("expected a whole number from 0 on", *where, "seq")
+    return expect_id(item["series"], *where, "series"), seq
+
+
+def _expect_once(items: list[dict[str, Any]], raw: bytes) -> None:
+    """Raise InvalidInput where a key or a name is there twice, of which a parser takes the last."""
+    texts = 1 + sum(len(item) + 1 + (len(item["row"]) if isinstance(item["row"], dict) else 0) for item in items)
+    if count_marks(structure(raw), '"') != [texts]:
+        _wrong("expected each key once, and numbers alone in the rows", "rows")
+
+
+def _rows(of: type[Body], model: Model, items: list[dict[str, Any]], some: list[int]) -> list[Array | InvalidInput]:
+    """Each of some rows as an array (1, *features), or what is wrong with it."""
+    try:
+        x = np.concatenate(list(of.of({"rows": [items[at]["row"] for at in some]}).arrays(model.input_dtype)))
+        return [x[k : k + 1] for k in range(len(some))]
+    except InvalidInput as error:
+        if len(some) > 1:
+            return [_rows(of, model, items, [at])[0] for at in some]
+        at = some[0]
+        return [InvalidInput([Problem(("rows", at, "row", *where[2:]), told) for where, told in error.problems])]
+
+
+def _wrong(detail: str, *where: str | int) -> NoReturn:
+    raise InvalidInput([Problem(where, detail)])

@@ -1,0 +1,324 @@
+"""POST /series/{id}/rows and POST /series/rows: a device sends rows, and gets the answer to the window each ends."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import orjson
+from fastapi import APIRouter
+from fastapi.responses import Response
+from pydantic import Field, create_model
+from starlette.requests import Request
+
+from lstm_serve.engine.types import Array
+from lstm_serve.errors import (
+    InvalidInput,
+    LstmServeError,
+    NoWindow,
+    Problem,
+    SeriesBusy,
+    SeriesConflict,
+    SeriesFull,
+    UnknownSeries,
+)
+from lstm_serve.model.answers import answers
+from lstm_serve.model.model import Model
+from lstm_serve.serving.deployment import Deployment, Served
+from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.series.store import Appended, Sent, Store
+from lstm_serve.serving.state import ServingState
+from lstm_serve.web.api_keys import Keys
+from lstm_serve.web.dialects.native import ERRORS, MODEL_HEADER
+from lstm_serve.web.dialects.series.request import (
+    ID_PATTERN,
+    ManyRequest,
+    ManyRows,
+    append_type,
+    expect_id,
+    many_type,
+    sent,
+)
+from lstm_serve.web.errors import TABLE, problem, row_of
+from lstm_serve.web.nested_lists import Body
+from lstm_serve.web.openapi import example_of, problem_responses
+from lstm_serve.web.predict import (
+    Answer,
+    Decoded,
+    PostRoute,
+    PredictRequest,
+    computed_classes,
+    converted,
+    deadline_of,
+    expect_json,
+)
+from lstm_serve.web.schemas import ANSWERS, ProblemDetails
+
+ID = {"name": "series", "in": "path", "required": True, "schema": {"type": "string", "pattern": ID_PATTERN}}
+ALL = {
+    "name": "answers",
+    "in": "query",
+    "schema": {"type": "string", "enum": ["last", "all"]},
+    "description": "all: `answers` in place of `answer`, one for each row of the request",
+}
+AGAIN = "without `seq` a row that is sent again is appended again"
+REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, UnknownSeries, NoWindow)
+
+
+class ManyRoute(PostRoute):
+    """A POST that takes rows of many series."""
+
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, max_rows: int) -> Decoded:  # noqa: ARG002
+        """The rows."""
+        expect_json(headers, raw)
+        return cast("type[ManyRequest]", self.body_type).parse(raw)
+
+
+def router(serving: ServingState, registry: Registry) -> APIRouter:
+    """The routes, with request and response models that are the served model's own."""
+    model, most = registry.get().current.model, serving.settings.max_rows
+    routes = APIRouter(tags=["series"])
+    if not model.has_time_axis:
+        return routes
+    Rows, Many = append_type(model, most), many_type(model, most)  # noqa: N806 - they are classes
+    state, appended, results = _answer_types(model)
+    json: dict[int | str, dict[str, Any]] = {
+        **ERRORS,
+        404: example_of(TABLE[UnknownSeries]),
+        409: example_of(TABLE[SeriesConflict]),
+        200: {"headers": MODEL_HEADER},
+    }
+
+    async def append_rows(body: Rows, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+        try:
+            return await _append(serving, cast("Body", body), request)
+        except REFUSALS as error:
+            serving.metrics.series_refused.add(row_of(error).slug)
+            raise
+
+    async def append_rows_of_many(body: Many, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+        try:
+            return await _append_many(serving, cast("ManyRows", body), request)
+        except REFUSALS as error:
+            serving.metrics.series_refused.add(row_of(error).slug)
+            raise
+
+    async def series_state(request: Request) -> Response:
+        """What is known of a series: its last number, and the answer to its last row."""
+        return await _state(serving, registry.get(), request)
+
+    async def forget_series(request: Request) -> Response:
+        """Forget a series, whether it is there or not."""
+        await store_of(registry.get()).forget(expect_id(request.path_params["series"]), owner_of(request))
+        return Response(status_code=204)
+
+    for path, endpoint, route, response, extra, summary in (
+        ("/series/rows", append_rows_of_many, ManyRoute, results, {}, "Append rows of many series"),
+        (
+            "/series/{series}/rows",
+            append_rows,
+            PostRoute,
+            appended,
+            {"parameters": [ID, ALL]},
+            "Append rows of a series",
+        ),
+    ):
+        routes.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            route_class_override=route,
+            response_model=response,
+            responses=json,
+            openapi_extra=extra,
+            summary=summary,
+        )
+    of_path = {"parameters": [ID]}
+    refused = {404: json[404], 409: json[409], **problem_responses(401, 422, 429, 500, 503, 504)}
+    routes.add_api_route(
+        "/series/{series}", series_state, response_model=state, responses=refused, openapi_extra=of_path
+    )
+    routes.add_api_route(
+        "/series/{series}",
+        forget_series,
+        methods=["DELETE"],
+        status_code=204,
+        response_class=Response,
+        responses={404: json[404], 409: json[409], **problem_responses(401, 422, 500)},
+        openapi_extra=of_path,
+    )
+    return routes
+
+
+def _answer_types(model: Model) -> tuple[Any, Any, Any]:
+    """The answers of GET, of POST for one series, and of POST for many."""
+    one: Any = ANSWERS[model.kind]
+    fields: dict[str, Any] = {
+        "seq": (int | None, Field(description="the last row's number; null where rows have none")),
+        "rows": (int, Field(description="of the window, how many are there")),
+        "ready": (bool, Field(description="whether they make a window")),
+        "missing": (int | None, Field(default=None, description="how many are missing for that")),
+        "answer": (one | None, Field(default=None, description="to the window that ends with the last row")),
+    }
+    age = (float, Field(description="seconds since the last row came"))
+    state = create_model("SeriesState", __doc__="A series.", **fields, age_seconds=age)
+    more: dict[str, Any] = {
+        "answers": (list[one | None] | None, Field(default=None, description="with ?answers=all, for each row")),
+        "duplicate": (bool | None, Field(default=None, description="true where all the rows were there already")),
+        "reset": (str | None, Field(default=None, description="why the series began anew with these rows")),
+        "filled": (int | None, Field(default=None, description="how many missing rows the last one stands for")),
+        "note": (str | None, Field(default=None, description="what a series without numbers means")),
+    }
+    appended = create_model("AppendAnswer", __doc__="A series, once the rows are appended.", **fields, **more)
+    each = (list[appended | ProblemDetails], Field(description="in the order of the rows"))  # type: ignore[valid-type]
+    return state, appended, create_model("SeriesRowsAnswer", __doc__="Of each row, as of one.", results=each)
+
+
+def store_of(deployment: Deployment) -> Store:
+    """The series of a deployment. Raises NoWindow."""
+    if deployment.series is None:
+        raise NoWindow(TABLE[NoWindow].example)
+    return deployment.series
+
+
+def owner_of(request: Request) -> bytes:
+    """Whose series a request may see: those that began with its key."""
+    keys: Keys | None = request.app.state.keys
+    return b"" if keys is None else keys.owner(request.scope["state"]["headers"].get(b"authorization"))
+
+
+async def _append(serving: ServingState, body: Body, request: PredictRequest) -> Answer:
+    """Append rows to one series, and answer the last of them, or each."""
+    deployment, model = request.deployment, request.served.model
+    store, name = store_of(deployment), expect_id(request.path_params["series"])
+    each = _wants_all(request)
+    deadline = deadline_of(request, serving.settings.deadline_seconds, None)
+    (rows,) = await converted(body, request)
+    given = sent(body, rows, model)
+    body.let_go()
+    deployment.lines.expect_room(name)
+    async with deployment.lines.of((name,)):
+        _expect_room(request, len(rows) if each else 1)
+        done = await store.append(name, owner_of(request), given, model.about.series)
+        _count(serving, given, done)
+        ends = done.ends if each else done.ends[-1:]
+        cut = [_window(done, end, model) for end in ends]
+        found = await _answers(serving, cut, request, deadline)
+    result = _result(done, model)
+    if each:
+        result["answers"] = found
+    else:
+        result["answer"] = found[0]
+    return Answer(orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+async def _append_many(serving: ServingState, body: ManyRows, request: PredictRequest) -> Answer:
+    """Append a row to each of many series; of each the answer, or what is wrong with it."""
+    deployment, model = request.deployment, request.served.model
+    store, owner, items = store_of(deployment), owner_of(request), body.items
+    deadline = deadline_of(request, serving.settings.deadline_seconds, None)
+    request.scope["state"]["turn"].end()
+    body.let_go()
+    done: list[Appended | LstmServeError] = []
+    async with deployment.lines.of({item[0] for item in items if isinstance(item, tuple)}):
+        _expect_room(request, len(items))
+        for item in items:
+            if isinstance(item, InvalidInput):
+                done.append(item)
+                continue
+            name, given = item
+            try:
+                appended = await store.append(name, owner, given, model.about.series)
+            except REFUSALS as error:
+                serving.metrics.series_refused.add(row_of(error).slug)
+                done.append(error)
+            else:
+                _count(serving, given, appended)
+                done.append(appended)
+        cut = [_window(each, each.ends[0], model) if isinstance(each, Appended) else None for each in done]
+        found = await _answers(serving, cut, request, deadline)
+    results: list[Any] = [
+        {**_result(each, model), "answer": answer}
+        if isinstance(each, Appended)
+        else orjson.Fragment(problem(row_of(each), str(each), each))
+        for each, answer in zip(done, found, strict=True)
+    ]
+    return Answer(orjson.dumps({"results": results}, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def _expect_room(request: PredictRequest, count: int) -> None:
+    """Raise QueueFull before anything is appended: what is appended is answered."""
+    model = request.served.model
+    request.deployment.queue.check_room(count)
+    numbers = math.prod(size or 1 for size in model.input_shape)
+    request.scope["state"]["held"].become(count * numbers * np.dtype(model.input_dtype).itemsize)
+
+
+def _wants_all(request: Request) -> bool:
+    asked = request.query_params.get("answers", "last") if request.scope["query_string"] else "last"
+    if asked not in {"last", "all"}:
+        raise InvalidInput([Problem((), "expected as the query `answers` last or all")])
+    return asked == "all"
+
+
+def _window(done: Appended, end: int | None, model: Model) -> Array | None:
+    """The window of a row, (timesteps, *features), where it is there."""
+    timesteps = model.input_shape[0] or 0
+    return None if end is None or end < timesteps else done.rows[end - timesteps : end]
+
+
+async def _answers(
+    serving: ServingState, cut: Sequence[Array | None], request: PredictRequest, deadline: float
+) -> list[Any]:
+    """The answer to each window, None where there is none."""
+    ready = [window for window in cut if window is not None]
+    if not ready:
+        return [None] * len(cut)
+    x = ready[0][np.newaxis] if len(ready) == 1 else np.stack(ready)
+    (part,) = await computed_classes(serving, [x], request, deadline)
+    found = iter(answers(request.served.model, *part))
+    return [None if window is None else next(found) for window in cut]
+
+
+def _result(done: Appended, model: Model) -> dict[str, Any]:
+    """What is said of a series besides the answer."""
+    result = _known(done.seq, done.kept, model)
+    if not done.fresh:
+        result["duplicate"] = True
+    if done.begun is not None:
+        result["reset"] = done.begun
+    if done.filled:
+        result["filled"] = done.filled
+    if done.seq is None:
+        result["note"] = AGAIN
+    return result
+
+
+def _known(seq: int | None, kept: int, model: Model) -> dict[str, Any]:
+    timesteps = model.input_shape[0] or 0
+    result = {"seq": seq, "rows": min(kept, timesteps), "ready": kept >= timesteps}
+    if kept < timesteps:
+        result["missing"] = timesteps - kept
+    return result
+
+
+def _count(serving: ServingState, given: Sent, done: Appended) -> None:
+    metrics = serving.metrics
+    metrics.series_rows.add(more=done.fresh)
+    if len(given.rows) > done.fresh:
+        metrics.series_duplicates.add(more=len(given.rows) - done.fresh)
+
+
+async def _state(serving: ServingState, deployment: Deployment, request: Request) -> Response:
+    """What is known of a series, and the answer to its last row, computed anew."""
+    model = deployment.current.model
+    known = await store_of(deployment).look(expect_id(request.path_params["series"]), owner_of(request))
+    timesteps, answer = model.input_shape[0] or 0, None
+    if len(known.rows) >= timesteps:
+        deadline = time.monotonic() + serving.settings.deadline_seconds
+        answer = answers(
+            model, await deployment.queue.submit(model, known.rows[np.newaxis, -timesteps:], deadline).future
+        )[0]
+    content = {**_known(known.seq, len(known.rows), model), "age_seconds": round(known.age, 3), "answer": answer}
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
