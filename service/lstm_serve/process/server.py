@@ -110,6 +110,7 @@ class Server(uvicorn.Server):
 
         Neither a Ctrl-C nor a closed terminal waits for the drain.
         """
+        self._serving.beat = time.monotonic()  # each time: ten ticks of a busy loop take longer than a stalled one may
         if counter % 10 == 0:
             self._sweep()
         if counter % COLLECT_TICKS == 0:
