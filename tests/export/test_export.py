@@ -30,7 +30,14 @@ from lstm_serve.export.operation import table_of
 from lstm_serve.model.metadata import About
 
 TURBOFAN = str(ROOT / "models" / "turbofan.h5")
-HOSTILE = ('int while;*/ #include "/etc/passwd" //', "a'b\"c`${d}\\", "x\ny\r\u2028z??/", "n" * 300, "长短期记忆", "*/")
+HOSTILE = (
+    'int while;*/ #include "/etc/passwd" //',
+    "a'b\"c`${d}\\",
+    "x\ny\r\u2028z??/",
+    "n" * 300,
+    "长短期记忆",
+    "</script>*/",
+)
 
 each_target = pytest.mark.parametrize("to", EACH_TARGET)
 
