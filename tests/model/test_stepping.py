@@ -52,15 +52,13 @@ def apart(came: Array, expected: Array) -> float:
 
 
 def test_steps_of_every_golden_model_that_is_causal_end_where_the_window_does() -> None:
-    causal = others = 0
+    causal = 0
     for name, made, golden in golden_models():
-        if made.stepper() is None:
-            others += 1
-            continue
-        causal += 1
-        x = made.checked(golden.x)
-        assert apart(walked(made, x), at_the_end(made, x)) <= 1e-6, name
-    assert (causal, others) == (138, 204)
+        if made.stepper() is not None:
+            causal += 1
+            x = made.checked(golden.x)
+            assert apart(walked(made, x), at_the_end(made, x)) <= 1e-6, name
+    assert causal >= 144  # of 348: the others mask, look ahead, or take a sequence as a whole
 
 
 def branches() -> Model:
