@@ -18,6 +18,7 @@ AddParser = Callable[..., argparse.ArgumentParser]
 EXAMPLES = {
     "serve": "lstm-serve serve model.h5 --port 8081",
     "predict": "lstm-serve predict model.h5 series.csv",
+    "follow": "tail -n +1 -f rows.csv | lstm-serve follow model.h5 --by unit",
     "evaluate": "lstm-serve evaluate model.h5 labelled.csv --label state --by unit",
     "inspect": "lstm-serve inspect model.h5 --trace series.csv --step 3",
     "export": "lstm-serve export model.h5 --to keras -o model.keras --check",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lstm_serve import __version__
-from lstm_serve.cli import inspect, predict, serve
+from lstm_serve.cli import follow, inspect, predict, serve
 from lstm_serve.cli.arguments import EXAMPLES, AddParser, add_command, add_model, model_of, say
 from lstm_serve.errors import LstmServeError, ModelError
 
@@ -84,6 +84,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serve.add(commands.add_parser, with_flags=_serves(argv))
     predict.add(commands.add_parser)
+    follow.add(commands.add_parser)
     _add_evaluate(commands.add_parser)
     inspect.add(commands.add_parser)
     _add_export(commands.add_parser)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from lstm_serve.errors import InvalidInput, Problem, UnreadableFile
 from lstm_serve.formats import csv_table
-from lstm_serve.formats.csv_table import Named
+from lstm_serve.formats.csv_layout import Named, Shown
 from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.model import Model
@@ -94,7 +95,7 @@ def read_csv(data: bytes, model: Model, stride: int, by: Sequence[str]) -> Seque
     The arrays are float32 where the model takes that. Raises InvalidInput.
     """
     by = tuple(dict.fromkeys(by))
-    table = csv_table.read(data, _names(model), _width(model), Named(by), _unseen)
+    table = csv_table.read(data, feature_names(model), _width(model), Named(by), _unseen)
     if model.input_dtype == np.float32:
         with np.errstate(over="ignore"):
             table = table._replace(values=table.values.astype(np.float32))
@@ -105,7 +106,8 @@ def _unseen(_: str) -> str:
     return "..."
 
 
-def _names(model: Model) -> tuple[str, ...] | None:
+def feature_names(model: Model) -> tuple[str, ...] | None:
+    """The names of the columns, where the model's card has them."""
     # A card's feature is a column, but of a model of ids it is what all columns are.
     features = model.about.features if model.id_limit is None else None
     return None if features is None else tuple(feature.name for feature in features)
@@ -117,7 +119,7 @@ def _width(model: Model) -> int | None:
 
 def decoded(data: bytes, model: Model, columns: Named) -> csv_table.Table:
     """What a file holds, whichever form it has; with the named columns, where it is CSV. Raises InvalidInput."""
-    names = _names(model)
+    names = feature_names(model)
     if b"'|O'" in data[:128]:
         raise _invalid(
             "holds Python objects, and reading those could run any code. "
@@ -179,7 +181,7 @@ def _odd(array: AnyArray) -> str:
 
 
 def sequences(
-    table: csv_table.Table, model: Model, stride: int = 1, by: tuple[str, ...] = (), shown: csv_table.Shown = str
+    table: csv_table.Table, model: Model, stride: int = 1, by: tuple[str, ...] = (), shown: Shown = str
 ) -> Sequences:
     """The sequences that a table is, or is cut into, each with what is right for it. Raises InvalidInput."""
     array = table.values
@@ -223,9 +225,7 @@ def _series(table: csv_table.Table, timesteps: int | None, stride: int) -> Seque
     return Sequences((part,), "row", (), table.notes, table.mixed if len(rows) != timesteps else None)
 
 
-def _units(
-    table: csv_table.Table, timesteps: int | None, stride: int, by: tuple[str, ...], shown: csv_table.Shown
-) -> Sequences:
+def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple[str, ...], shown: Shown) -> Sequences:
     if table.keys is None:
         raise _invalid("has no columns with names; --by takes those of a CSV file")
     if timesteps is None and stride != 1:
@@ -254,15 +254,24 @@ def _units(
     return Sequences(tuple(parts), "row", by, notes)
 
 
-def _refuse(table: csv_table.Table, id_limit: int | None, shown: csv_table.Shown) -> None:
-    """Raise InvalidInput with the place of the first value that is no finite float32, or no id."""
-    array = table.values
+def fits(array: AnyArray, id_limit: int | None) -> npt.NDArray[np.bool_]:
+    """Which of an array's numbers a model takes: finite ones, or ids from 0 to below the limit."""
     with np.errstate(over="ignore"):
         good = np.isfinite(array.astype(np.float32))
-    expected = "a finite float32 number"
     if id_limit is not None:
         good &= (array >= 0) & (array < id_limit) & (array == np.floor(array))
-        expected = f"an id, an integer from 0 to {id_limit - 1},"
+    return good
+
+
+def wanted(id_limit: int | None) -> str:
+    """What such a number is."""
+    return "a finite float32 number" if id_limit is None else f"an id, an integer from 0 to {id_limit - 1},"
+
+
+def _refuse(table: csv_table.Table, id_limit: int | None, shown: Shown) -> None:
+    """Raise InvalidInput with the place of the first value that is no finite float32, or no id."""
+    array = table.values
+    good = fits(array, id_limit)
     if good.all():
         return
     place = tuple(int(k) for k in np.argwhere(~good)[0])
@@ -272,7 +281,7 @@ def _refuse(table: csv_table.Table, id_limit: int | None, shown: csv_table.Shown
         where = f"sequence {place[0] + 1}, {csv_table.Table(array[place[0]], table.names).place(*place[1:])}"
     else:
         where = f"place {', '.join(str(k + 1) for k in place)}"
-    raise _invalid(f"{where} holds {shown(str(array[place]))}, and {expected} was expected")
+    raise _invalid(f"{where} holds {shown(str(array[place]))}, and {wanted(id_limit)} was expected")
 
 
 def _invalid(detail: str) -> InvalidInput:

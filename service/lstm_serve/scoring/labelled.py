@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.errors import InvalidInput, Problem, UnreadableFile
-from lstm_serve.formats import csv_table
+from lstm_serve.formats import csv_layout, csv_table
 from lstm_serve.formats.npy import ZIP_MAGIC, read_npz
 from lstm_serve.model.model import Model
 from lstm_serve.scoring import inputs
@@ -38,7 +38,7 @@ def read(source: str, model: Model, label: Sequence[str], by: Sequence[str] = ()
             return _of_arrays(data, model)
         _expect_columns(model, label)
         cells = _Cells(model)
-        table = inputs.decoded(data, model, csv_table.Named(by, label, cells.number))
+        table = inputs.decoded(data, model, csv_layout.Named(by, label, cells.number))
         if table.truth is None:
             raise _invalid(
                 "has no columns with names, and --label takes those of a CSV file; or give a .npz with x and y"
@@ -134,7 +134,7 @@ class _Cells:
 
     def __init__(self, model: Model) -> None:
         """No cell has been read yet."""
-        self.number = csv_table.to_number if model.kind == "values" else self._code
+        self.number = csv_layout.to_number if model.kind == "values" else self._code
         self._names = model.about.classes if model.kind in ONE_OF_CLASSES else None
         self._count = _count(model)
         self._codes: dict[str, int] = {}
@@ -164,7 +164,7 @@ class _Cells:
 
     def _index(self, cell: str) -> int | None:
         try:
-            value = csv_table.to_number(cell)
+            value = csv_layout.to_number(cell)
         except ValueError:
             return None
         return int(value) if value in range(self._count) else None

@@ -94,11 +94,16 @@ def write(model: Model, sequences: Sequences, path: str) -> None:
 
     Raises SettingsError where it cannot be written.
     """
-    for name in sequences.by:
-        if name in OWN:
-            raise SettingsError(f"--by {name}: the answers have something of that name themselves; rename the column")
+    expect_apart(sequences.by)
     with _appearing(Path(path)) as file:
         WRITERS[Path(path).suffix](model, sequences, predictions(model, sequences, progress=True), file)
+
+
+def expect_apart(by: Iterable[str]) -> None:
+    """Raise SettingsError where a key column has the name of something in an answer."""
+    for name in by:
+        if name in OWN:
+            raise SettingsError(f"--by {name}: the answers have something of that name themselves; rename the column")
 
 
 def write_report(report: dict[str, Any], path: str) -> None:
@@ -162,14 +167,26 @@ def _csv(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: Bina
         lines = csv.writer(text, lineterminator="\n")
         if k == 0:
             shape = chunk.y.shape[1:]
-            lines.writerow([*sequences.by, sequences.noun, *SAID[model.kind], *_columns(model, shape)])
+            lines.writerow(csv_header(model, sequences.by, sequences.noun, shape))
         if model.kind != "steps":
             _expect_shape(chunk, shape, "a .csv file")
         for key, number, row, answer in zip(chunk.keys, chunk.numbers, chunk.y, answers(model, chunk.y), strict=True):
-            for said, values in _said(model, row, answer):
-                # As NumPy writes a float32: the fewest digits that read back as the same number.
-                lines.writerow([*key, number, *said, *map(str, values.ravel())])
+            lines.writerows(csv_rows(model, key, number, row, answer))
         file.write(text.getvalue().encode())
+
+
+def csv_header(model: Model, by: Sequence[str], noun: str, shape: Sequence[int]) -> list[str]:
+    """The names of the columns, for outputs of this shape."""
+    return [*by, noun, *SAID[model.kind], *_columns(model, shape)]
+
+
+def csv_rows(
+    model: Model, key: Sequence[str], number: int, row: Array, answer: dict[str, Any]
+) -> Iterator[Sequence[Any]]:
+    """The cells of each line of an answer."""
+    for said, values in _said(model, row, answer):
+        # As NumPy writes a float32: the fewest digits that read back as the same number.
+        yield [*key, number, *said, *map(str, values.ravel())]
 
 
 # What stands between the number of an answer and its values, by the kind of the model.
@@ -201,11 +218,11 @@ def _expect_shape(chunk: Chunk, shape: tuple[int, ...], what: str) -> None:
         raise SettingsError(f"the units' answers are of different lengths, which {what} has no form for; -o to .json")
 
 
-def _columns(model: Model, shape: tuple[int, ...]) -> Sequence[str]:
+def _columns(model: Model, shape: Sequence[int]) -> Sequence[str]:
     if model.kind == "binary":
         return ["probability"]
     if model.kind == "values":
-        return [f"value_{'_'.join(map(str, index))}" for index in np.ndindex(shape)]
+        return [f"value_{'_'.join(map(str, index))}" for index in np.ndindex(*shape)]
     return model.about.classes or [f"class_{k}" for k in range(shape[-1])]
 
 
@@ -216,11 +233,24 @@ def _json(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: Bin
         listed = answers(model, chunk.y)
         if sequences.by:
             listed = [
-                {**dict(zip(sequences.by, key, strict=True)), sequences.noun: number, **answer}
+                json_object(sequences.by, key, sequences.noun, number, answer)
                 for key, number, answer in zip(chunk.keys, chunk.numbers, listed, strict=True)
             ]
         file.write((b"," if k else b"") + orjson.dumps(listed, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
     file.write(b"]}\n")
+
+
+def json_object(
+    by: Sequence[str], key: Sequence[str], noun: str, number: int, answer: dict[str, Any]
+) -> dict[str, Any]:
+    """An answer with its keys and its number before it."""
+    return {**dict(zip(by, key, strict=True)), noun: number, **answer}
+
+
+def json_line(by: Sequence[str], key: Sequence[str], noun: str, number: int, answer: dict[str, Any]) -> str:
+    """The same as a line of text."""
+    told = json_object(by, key, noun, number, answer)
+    return orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE).decode()
 
 
 WRITERS: dict[str, Callable[[Model, Sequences, Iterable[Chunk], BinaryIO], None]] = {
