@@ -31,6 +31,8 @@ STATUSES = {
     **{("post", f"/series{path}/rows"): POST | {"404", "409"} for path in ("", "/{series}")},
     ("get", "/series/{series}"): {"200", "401", "404", "409", "422", "429", "500", "503", "504"},
     ("delete", "/series/{series}"): {"204", "401", "404", "409", "422", "500"},
+    ("post", "/explain"): POST,
+    **{("post", f"{prefix}:explain"): PLAIN_POST for prefix in V1_MODEL},
     ("get", "/model"): {"200", "401", "500"},
     ("get", "/metrics"): {"200", "401"},
     ("get", "/livez"): {"200", "500"},

@@ -20,6 +20,7 @@ EXAMPLES = {
     "predict": "lstm-serve predict model.h5 series.csv",
     "follow": "tail -n +1 -f rows.csv | lstm-serve follow model.h5 --by unit",
     "evaluate": "lstm-serve evaluate model.h5 labelled.csv --label state --by unit",
+    "explain": "lstm-serve explain model.h5 series.csv --row 150",
     "inspect": "lstm-serve inspect model.h5 --trace series.csv --step 3",
     "export": "lstm-serve export model.h5 --to keras -o model.keras --check",
 }

@@ -2,15 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lstm_serve.model.model import Model
+from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of, say
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Declare what `evaluate` takes besides the model."""
+def add(add_parser: AddParser) -> None:
+    """Declare the command."""
+    command = add_command(add_parser, "evaluate", "say how good a model's answers are, or where two models differ")
+    add_model(command)
     command.usage = "lstm-serve evaluate MODEL [NEW] LABELLED --label COLUMN [flags]"
     command.add_argument("new", metavar="NEW", nargs="?", help="another model, to be held against the first")
     command.add_argument(
@@ -27,17 +26,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--by", metavar="COLUMN", action="append", default=[], help="a column that names the unit a row is of"
     )
     command.add_argument("-o", metavar="OUT.json", dest="out", help="write all figures to a .json file besides")
+    command.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace, load: Callable[[str], "Model"], say: Callable[[str], None]) -> int:
-    """Write the figures as tables, and to a file where one is named; `say` takes what was done to read the input."""
+def run(arguments: argparse.Namespace) -> int:
+    """Write the figures as tables, and to a file where one is named. Gives the exit status."""
     from lstm_serve.scoring import evaluate, evaluation_text, labelled, outputs
 
     if arguments.out is not None and not arguments.out.endswith(".json"):
         arguments.misused(f"-o {arguments.out[:100]!r} should end in .json")
     if arguments.new is not None and arguments.labelled == "-":
         arguments.misused("standard input can be read once, for one model: name a file")
-    model, *new = (load(path) for path in (arguments.model, arguments.new) if path is not None)
+    paths = [path for path in (arguments.model, arguments.new) if path is not None]
+    model, *new = (model_of(argparse.Namespace(**{**vars(arguments), "model": path})) for path in paths)
     given, *of_new = (labelled.read(arguments.labelled, one, arguments.label, arguments.by) for one in (model, *new))
     for note in dict.fromkeys(note for one in (given, *of_new) for note in (*one.notes, one.mixed) if note is not None):
         say(note)

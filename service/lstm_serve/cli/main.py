@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lstm_serve import __version__
-from lstm_serve.cli import follow, inspect, predict, serve
+from lstm_serve.cli import evaluate, explain, follow, inspect, predict, serve
 from lstm_serve.cli.arguments import EXAMPLES, AddParser, add_command, add_model, model_of, say
 from lstm_serve.errors import LstmServeError, ModelError
 
@@ -85,7 +85,8 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     serve.add(commands.add_parser, with_flags=_serves(argv))
     predict.add(commands.add_parser)
     follow.add(commands.add_parser)
-    _add_evaluate(commands.add_parser)
+    evaluate.add(commands.add_parser)
+    explain.add(commands.add_parser)
     inspect.add(commands.add_parser)
     _add_export(commands.add_parser)
     return parser
@@ -114,19 +115,6 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     if unknown:
         arguments.misused(f"unrecognized arguments: {' '.join(unknown)[:200]}")
     return arguments
-
-
-def _add_evaluate(add_parser: AddParser) -> None:
-    from lstm_serve.cli import evaluate
-
-    command = add_command(add_parser, "evaluate", "say how good a model's answers are, or where two models differ")
-    add_model(command)
-    evaluate.add_arguments(command)
-    command.set_defaults(
-        run=lambda arguments: evaluate.run(
-            arguments, lambda path: model_of(argparse.Namespace(**{**vars(arguments), "model": path})), say
-        )
-    )
 
 
 def _add_export(add_parser: AddParser) -> None:

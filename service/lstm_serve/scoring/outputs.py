@@ -107,9 +107,14 @@ def expect_apart(by: Iterable[str]) -> None:
 
 
 def write_report(report: dict[str, Any], path: str) -> None:
-    """Write a report as JSON, whole or not at all. Raises SettingsError where it cannot be written."""
+    """Write a report as JSON. Raises SettingsError where it cannot be written."""
+    write_bytes(orjson.dumps(report, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2) + b"\n", path)
+
+
+def write_bytes(content: bytes, path: str) -> None:
+    """Write a file, whole or not at all. Raises SettingsError where it cannot be written."""
     with _appearing(Path(path)) as file:
-        file.write(orjson.dumps(report, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2) + b"\n")
+        file.write(content)
 
 
 @contextmanager

@@ -104,6 +104,7 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self.alive = False  # whether the batching task is there to work
+        self._idle = asyncio.Event()
 
     def start(self) -> None:
         """Start the batching task in the running event loop."""
@@ -131,10 +132,21 @@ class Batcher:
         self.check_room(len(x))
         job = Job(model, x, deadline, self._loop)
         self._queue.append(job)
+        self._idle.clear()
         self.queued_rows += len(x)
         job.waits = bool(self._running) or self.queued_rows > self.max_batch_rows
         self._notify()
         return job
+
+    async def is_idle(self, deadline: float) -> bool:
+        """Wait until nothing is queued or computed, or until then, in the time of `time.monotonic`."""
+        while not self._idle.is_set():
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._idle.wait()
+            except TimeoutError:
+                return False
+        return True
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
@@ -146,6 +158,7 @@ class Batcher:
                 if self._closing:
                     return
                 self._wake = self._loop.create_future()
+                self._idle.set()
                 await self._wake
             self._running = self._take()
             if self._running:

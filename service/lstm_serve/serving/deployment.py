@@ -10,6 +10,7 @@ from lstm_serve.loading.load import load_model, resolve
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
+from lstm_serve.serving.second_lane import SecondLane
 from lstm_serve.serving.series.lines import Lines
 from lstm_serve.serving.series.memory import MemoryStore
 from lstm_serve.serving.series.store import Store
@@ -71,6 +72,7 @@ class Deployment:
         self.queue = Batcher(
             max_batch_rows=settings.max_batch_rows, max_queue_rows=settings.max_queue_rows, observe=metrics.batch
         )
+        self.behind = SecondLane(self.queue, settings.max_queue_rows)
         self.refused: str | None = None  # why the model's files, as they are now, are not served
         self._path, self._metrics = settings.model, metrics
         self.lines = Lines()
@@ -149,6 +151,7 @@ class Deployment:
         """Finish what is queued."""
         if self.series is not None and (lost := self.series.count()):
             log.warning("%d series of rows end with the process", lost)
+        await self.behind.close()
         await self.queue.close()
         if self.queue.executor is not None:
             self.queue.executor.shutdown(wait=False)

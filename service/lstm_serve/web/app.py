@@ -22,7 +22,7 @@ from lstm_serve.telemetry.metrics import Metrics
 from lstm_serve.web import docs, health
 from lstm_serve.web.api_keys import Keys, configured
 from lstm_serve.web.boundary import Boundary, open_paths
-from lstm_serve.web.dialects import native
+from lstm_serve.web.dialects import explain, native
 from lstm_serve.web.dialects.series import routes as series
 from lstm_serve.web.dialects.series import stateless
 from lstm_serve.web.dialects.v1 import routes as v1
@@ -95,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
         native.router(serving, registry, of_v1),
         stateless.router(serving, registry),
         series.router(serving, registry),
+        explain.router(serving, registry, of_v1),
         v2.router(serving, registry),
         health.router(serving, registry),
         docs.router(),

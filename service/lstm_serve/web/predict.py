@@ -252,7 +252,7 @@ async def computed_classes(
     request.scope["state"]["held"].become(sum(map(_bytes_of, arrays)))  # what was read is not needed any more
     if None in model.input_shape:
         for x in arrays:
-            _check_free(model, x, serving.settings.max_timesteps)
+            check_free(model, x, serving.settings.max_timesteps)
     jobs = [queue.submit(model, x, deadline) for x in arrays]
     rows = sum(map(len, arrays))
     found = [Predicted(y, predicted_classes(model, y)) for y in await computed(jobs, request)]
@@ -281,7 +281,7 @@ async def converted(body: Decoded, request: PredictRequest) -> list[Array]:
     return [np.concatenate(list(run)) for _, run in groupby(arrays, lambda x: x.shape[1:])]
 
 
-def _check_free(model: Model, x: Array, longest: int) -> None:
+def check_free(model: Model, x: Array, longest: int) -> None:
     """Hold what the model's shape leaves free against the limit, and against what the model needs."""
     sizes = [came for came, size in zip(x.shape[1:], model.input_shape, strict=True) if size is None]
     if max(sizes) > longest:

@@ -27,6 +27,8 @@ from lstm_serve.web.schemas import ModelNames
 ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
 NOT_FOUND = plain_responses(404, 500)
 
+PREFIXES = ("/v1/models/{model_name}", "/v1/models/{model_name}/versions/{model_version}")
+
 
 class PredictRoute(PostRoute):
     """A POST that takes v1's requests, whatever their content type."""
@@ -64,16 +66,15 @@ def router(
         """The model's signature, in the words of TF-Serving."""
         return model_signature(model_of(registry, request))
 
-    prefixes = ("/v1/models/{model_name}", "/v1/models/{model_name}/versions/{model_version}")
     stopping = not_so(model_status(model, ready=False))
-    for prefix in prefixes:
+    for prefix in PREFIXES:
         of_path = parameters(model, prefix)
         about.add_api_route(
             prefix, status, response_model=ModelStatus, responses={**NOT_FOUND, **stopping}, openapi_extra=of_path
         )
         about.add_api_route(f"{prefix}/metadata", metadata, responses=NOT_FOUND, openapi_extra=of_path)
     more = serving.settings.predict_route
-    for path in (*(f"{prefix}:predict" for prefix in prefixes), *([] if more is None else [more])):
+    for path in (*(f"{prefix}:predict" for prefix in PREFIXES), *([] if more is None else [more])):
         routes.add_api_route(
             path,
             predict,

@@ -1,0 +1,52 @@
+"""The command `explain`: what in a sequence spoke for its answer."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of, positive, with_notes_said
+
+# With more cells, only steps and features are explained: each cell is an answer of the model.
+MOST_CELLS = 4096
+
+
+def add(add_parser: AddParser) -> None:
+    """Declare the command."""
+    command = add_command(add_parser, "explain", "say what in a sequence spoke for its answer")
+    add_model(command)
+    command.add_argument("input", metavar="INPUT", help="as predict takes it; - is standard input")
+    command.add_argument(
+        "--row", metavar="N", type=positive, help="the row, or sequence, whose answer is explained (the last)"
+    )
+    command.add_argument("-o", metavar="OUT", dest="out", help="write to a .json or .csv file, not a table")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write what spoke most as a table, or all of it to a file. Gives the exit status."""
+    from lstm_serve.errors import SettingsError
+    from lstm_serve.explain import occlusion, occlusion_text
+    from lstm_serve.scoring import inputs, outputs
+
+    kind = "" if arguments.out is None else Path(arguments.out).suffix
+    if kind not in {"", ".json", ".csv"} or (arguments.out is not None and not kind):
+        arguments.misused(f"-o {arguments.out[:100]!r} should end in .json, .csv")
+    model = model_of(arguments)
+    sequences = with_notes_said(inputs.read(arguments.input, model))
+    (part,) = sequences.parts
+    number = part.numbers[-1] if arguments.row is None else arguments.row
+    if number not in part.numbers:
+        raise SettingsError(
+            f"--row {number}: there are answers for {sequences.noun}s {part.numbers[0]} to {part.numbers[-1]}"
+        )
+    x = model.checked(part.x[part.numbers.index(number)][None])[0]
+    grain: occlusion.Grain = "cell" if x.ndim == 2 and model.has_time_axis and x.size <= MOST_CELLS else "step"
+    found = occlusion.explained(model, x, occlusion.Asked(grain=grain))
+    first = number - len(x) + 1 if sequences.noun == "row" else 1
+    if kind == ".json":
+        outputs.write_report(found, arguments.out)
+    elif kind == ".csv":
+        outputs.write_bytes(occlusion_text.table(model, x, found, first).encode(), arguments.out)
+    else:
+        sys.stdout.write(occlusion_text.text(model, x, found, f"{sequences.noun} {number}", first))
+    return 0

@@ -1,0 +1,129 @@
+"""Work that waits behind predictions: taken only when none waits, in short slices, in a thread of its own.
+
+A slice is as many rows as take a few milliseconds, reckoned from the last; predictions that come meanwhile do not wait
+for its end. Bounded, first in, first out.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from lstm_serve.engine.types import Array
+from lstm_serve.errors import ComputeFailed, DeadlinePassed, NotFinite, QueueFull, Unavailable
+from lstm_serve.model.model import Model
+from lstm_serve.serving.batching import Batcher, Job
+
+log = logging.getLogger(__name__)
+
+# What a slice should take, in seconds. The engine's small NumPy calls keep Python's lock, for which a prediction would
+# otherwise wait as long as the interpreter's switch interval, 5 ms.
+SLICE = 0.001
+
+
+class Behind(Job):
+    """One row x (1, *input_shape), and `count` rows made of it: the future has of each what `kept` keeps of its y."""
+
+    __slots__ = ("count", "kept", "made")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - all that a job is
+        self,
+        model: Model,
+        x: Array,
+        deadline: float,
+        count: int,
+        made: Callable[[int, int], Array],
+        kept: Callable[[Array], Array],
+    ) -> None:
+        """`made(start, stop)` gives rows, `kept(y)` an array as long as y."""
+        super().__init__(model, x, deadline, asyncio.get_running_loop())
+        self.count, self.made, self.kept = count, made, kept
+        self.waits = True
+
+
+class SecondLane:
+    """The lane behind a queue."""
+
+    def __init__(self, queue: Batcher, max_rows: int) -> None:
+        """At most `max_rows` wait in it."""
+        self.rows = 0
+        self.max_rows = max_rows
+        self._queue = queue
+        self._jobs: deque[Behind] = deque()
+        self._size = 1  # rows of the next slice
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+        self._executor: ThreadPoolExecutor | None = None
+
+    def check_room(self, rows: int) -> None:
+        """Raise QueueFull or Unavailable where so many rows have no place."""
+        if self._closing:
+            raise Unavailable("the service is stopping")
+        if self.rows + rows > self.max_rows:
+            raise QueueFull(f"{self.rows} rows of explanations are waiting; at most {self.max_rows} may")
+
+    def submit(self, job: Behind) -> Behind:
+        """Queue a job. Raises QueueFull or Unavailable."""
+        self.check_room(job.count)
+        self.rows += job.count
+        self._jobs.append(job)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work(), name="second lane")
+        return job
+
+    async def close(self) -> None:
+        """Refuse new work, and finish what is queued."""
+        self._closing = True
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+
+    async def _work(self) -> None:
+        """Work until nothing is queued."""
+        while self._jobs:
+            job = self._jobs[0]
+            if not job.future.done() and job.deadline < time.monotonic():
+                job.future.set_exception(DeadlinePassed("the deadline passed while the explanation was computed"))
+            if job.future.done():
+                self._jobs.popleft()
+                self.rows -= job.count - job.taken
+                continue
+            if not await self._queue.is_idle(job.deadline):
+                continue
+            try:
+                await self._slice(job)
+            except Exception:
+                log.exception("a forward pass of an explanation raised")
+                if not job.future.done():
+                    job.future.set_exception(ComputeFailed("the forward pass failed"))
+
+    async def _slice(self, job: Behind) -> None:
+        if not job.taken:
+            job.queue_seconds = time.monotonic() - job.queued_at
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, "behind")
+        start, stop = job.taken, min(job.taken + self._size, job.count)
+        y, seconds = await asyncio.get_running_loop().run_in_executor(self._executor, _computed, job, start, stop)
+        job.compute_seconds += seconds
+        self._size = max(1, min(2 * self._size, int((stop - start) * SLICE / max(seconds, 1e-6))))
+        job.taken = stop
+        self.rows -= stop - start
+        if job.future.done():
+            return
+        if not np.isfinite(y).all():
+            job.future.set_exception(NotFinite("the model answered NaN or infinity"))
+            return
+        job.done.append(y)
+        if stop == job.count:
+            job.future.set_result(np.concatenate(job.done))
+
+
+def _computed(job: Behind, start: int, stop: int) -> tuple[Array, float]:
+    began = time.monotonic()
+    y = job.kept(job.model.forward(job.made(start, stop)))
+    return y, time.monotonic() - began

@@ -1,0 +1,267 @@
+"""POST /explain, and v1's :explain: an answer, and what in the sequence spoke for it. Computed behind predictions."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from lstm_serve.engine.types import Array
+from lstm_serve.errors import InvalidInput, Problem, TooLarge
+from lstm_serve.explain.occlusion import Asked, Grain, Occlusion, count_of, has_cells, index_of, occlusion, score_of
+from lstm_serve.model.model import Model
+from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.second_lane import Behind, SecondLane
+from lstm_serve.serving.state import ServingState
+from lstm_serve.web.body_faults import FLOAT32_MAX
+from lstm_serve.web.body_types import Whole, one_and_many
+from lstm_serve.web.dialects.model_path import parameters
+from lstm_serve.web.dialects.native import ERRORS, MODEL_HEADER
+from lstm_serve.web.dialects.v1 import codec
+from lstm_serve.web.dialects.v1 import routes as v1
+from lstm_serve.web.dialects.v1.schemas import Outputs, Predictions
+from lstm_serve.web.nested_lists import Body, json_of
+from lstm_serve.web.predict import Answer, PostRoute, PredictRequest, check_free, computed, converted, deadline_of
+from lstm_serve.web.schemas import Schema, one_and_many_answers
+
+
+class Options(BaseModel):
+    """How to explain, beside the sequences."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    index: Whole | None = Field(default=None, alias="class", ge=0, description="the index of a class")
+    grain: Grain = Field(default="step", description='"step", each step and each feature, or "cell", each cell too')
+    method: Literal["occlusion"] = Field(default="occlusion", description='"occlusion"')
+    baseline: float | list[float] | None = Field(
+        default=None, description="a number, or a list of one for each feature: what a part is replaced by"
+    )
+
+    @classmethod
+    def of(cls, parsed: Any) -> Asked:  # noqa: ANN401 - JSON is anything
+        """What is asked beside the sequences. Raises InvalidInput."""
+        given = {name: parsed[name] for name in OPTIONS if name in parsed}
+        try:
+            found = cls.model_validate(given)
+        except ValidationError as error:
+            name = str(error.errors(include_url=False, include_input=False, include_context=False)[0]["loc"][0])
+            raise InvalidInput([Problem((name,), f"expected {OPTIONS[name]}")]) from None
+        return Asked(found.index, found.grain, found.baseline)
+
+
+OPTIONS = {field.alias or name: field.description for name, field in Options.model_fields.items()}
+
+
+def _fields(model: Model) -> dict[str, Any]:
+    """The same as fields of another type, within what the model allows, for the OpenAPI document."""
+    given = Options.model_fields
+    number: Any = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
+    width = model.input_shape[-1]
+    baseline = number | Annotated[list[number], Field(min_length=width, max_length=width)]
+    if model.id_limit is not None:
+        baseline = Annotated[int, Field(ge=0, lt=model.id_limit)]
+    types: dict[str, Any] = {
+        "index": Annotated[int, Field(ge=0, lt=count_of(model))] | None,
+        "grain": Grain if has_cells(model) else Literal["step"],
+        "method": given["method"].annotation,
+        "baseline": baseline | None,
+    }
+    return {name: (types[name], given[name]) for name in given}
+
+
+class Form(NamedTuple):
+    """Sequences, and how they are to be explained."""
+
+    body: Body | codec.Form
+    asked: Asked
+
+    @property
+    def size(self) -> int:
+        """How many sequences there are."""
+        return self.body.size
+
+    def arrays(self, dtype: npt.DTypeLike) -> Iterable[Array]:
+        """The sequences, in order, as arrays (n, *input_shape)."""
+        return self.body.arrays(dtype)
+
+    def let_go(self) -> None:
+        """Forget the lists."""
+        self.body.let_go()
+
+
+class ExplainRequest(BaseModel):
+    """One sequence, as POST /predict takes it, and how its answer is to be explained."""
+
+    model_config = ConfigDict(extra="forbid")
+    one: ClassVar[type[Body]]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Form:
+        """The sequence, and how to explain it. Raises Malformed or InvalidInput."""
+        cls.one.weigh(raw)
+        parsed = json_of(raw)
+        if not isinstance(parsed, dict):
+            return Form(cls.one.of(parsed), Asked())
+        asked = Options.of(parsed)
+        return Form(cls.one.of({key: value for key, value in parsed.items() if key not in OPTIONS}), asked)
+
+
+class Baseline(Schema):
+    """What a part was replaced by."""
+
+    origin: str = Field(alias="from", description="where it comes from")
+    values: list[float] | float = Field(description="one for each feature, in the units of the input; or an id")
+
+
+class Explanation(Schema):
+    """An answer, and by how much its score drops where a part of the sequence takes the values of the baseline."""
+
+    index: int = Field(alias="class", description="whose score is explained: a class, or one of the values")
+    label: str | None = Field(description="its label, where the model's card has labels")
+    score: float = Field(description="the probability of the class, or the value; of steps after the last")
+    attribution: list[list[float]] | None = Field(description="of each cell, steps by features, where asked for")
+    by_step: list[float] | None = Field(description="of each step; null where there are none")
+    by_feature: list[float] | None = Field(description="of each feature; null where a step is an id")
+    method: str
+    grain: str
+    baseline: Baseline
+
+
+def router(serving: ServingState, registry: Registry, V1Request: type[codec.V1Request]) -> APIRouter:  # noqa: N803 - it is a class
+    """The routes, with request and response models that are the served model's own; `V1Request` is v1's."""
+    model = registry.get().current.model
+    Request, V1Explain = _request_types(model, V1Request)  # noqa: N806 - they are classes
+    one_answer: Any = one_and_many_answers(model)[0]
+    answer = create_model(
+        "ExplainAnswer", __base__=Explanation, answer=(one_answer, Field(description="as of /predict"))
+    )
+    routes = APIRouter()
+
+    async def explain(body: Request, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+        ((found, _),) = await explanations(serving, cast("Form", body), request)
+        return Answer(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    async def explain_v1(body: V1Explain, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+        form = cast("Form", body)
+        found = await explanations(serving, form, request)
+        key = codec.FORMS[cast("codec.Form", form.body).key]
+        content = {key: [y for _, y in found], "explanations": [one for one, _ in found]}
+        return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    routes.add_api_route(
+        "/explain",
+        explain,
+        methods=["POST"],
+        route_class_override=PostRoute,
+        response_model=answer,
+        responses={**ERRORS, 200: {"headers": MODEL_HEADER}},
+        summary="Answer one sequence, and say what in it spoke for the answer",
+        tags=["explain"],
+    )
+    explained: Any = (list[answer], Field(description="in the order of the rows"))  # type: ignore[valid-type]
+    of_rows, of_array = (
+        create_model(f"V1Explained{base.__name__}", __base__=base, explanations=explained)
+        for base in (Predictions, Outputs)
+    )
+    answers_v1: Any = of_rows | of_array
+    for prefix in v1.PREFIXES:
+        path = f"{prefix}:explain"
+        routes.add_api_route(
+            path,
+            explain_v1,
+            methods=["POST"],
+            route_class_override=v1.PredictRoute,
+            response_model=answers_v1,
+            responses=v1.ERRORS,
+            summary="Answer rows, and say what in each spoke for the answer",
+            openapi_extra=parameters(model, path),
+            tags=["explain"],
+        )
+    return routes
+
+
+def _request_types(
+    model: Model,
+    V1Request: type[codec.V1Request],  # noqa: N803 - it is a class
+) -> tuple[type[ExplainRequest], type[codec.V1Request]]:
+    one, _ = one_and_many(model, 1)
+    field = one.model_fields[one.key]
+    options = _fields(model)
+    fields: dict[str, Any] = {one.key: (field.annotation, field), **options}
+    native = create_model("ExplainRequest", __base__=ExplainRequest, __doc__=ExplainRequest.__doc__, **fields)
+    native.one = one
+
+    class V1ExplainRequest(V1Request):  # type: ignore[valid-type, misc]
+        """Rows as :predict takes them, and how their answers are to be explained."""
+
+        @classmethod
+        def parse(cls, raw: bytes) -> Any:  # noqa: ANN401 - a form, with what is asked beside it
+            """The sequences, and how to explain them."""
+            return Form(super().parse(raw), Options.of(json_of(raw)))
+
+    return native, create_model(
+        "V1ExplainRequest", __base__=V1ExplainRequest, __doc__=V1ExplainRequest.__doc__, **options
+    )
+
+
+async def explanations(
+    serving: ServingState, form: Form, request: PredictRequest
+) -> list[tuple[dict[str, Any], Array]]:
+    """For each sequence its explanation, and the model's output (*output_shape)."""
+    model, lane, settings = request.served.model, request.deployment.behind, serving.settings
+    if form.size > settings.max_rows:
+        raise TooLarge(f"the body has {form.size} sequences; at most {settings.max_rows} are answered at once")
+    deadline = deadline_of(request, settings.deadline_seconds, None)
+    arrays = await converted(form, request)
+    form.let_go()
+    request.scope["state"]["held"].become(sum(x.nbytes for x in arrays))
+    if None in model.input_shape:
+        for x in arrays:
+            check_free(model, x, settings.max_timesteps)
+    asked = [occlusion(model, row, form.asked) for x in arrays for row in x]
+    count = sum(len(one) + 1 for one in asked)
+    if count > lane.max_rows:
+        raise TooLarge(f"to explain it the model would answer {count} sequences; at most {lane.max_rows} may wait")
+    lane.check_room(count)
+    answered = [lane.submit(Behind(model, x, deadline, len(x), partial(_some, x), _as_it_is)) for x in arrays]
+    outputs = [np.ascontiguousarray(y) for ys in await computed(answered, request) for y in ys]
+    indices = [index_of(model, y, form.asked.explained) for y in outputs]
+    with _all_or_none(lane, [_job(one, index, deadline) for one, index in zip(asked, indices, strict=True)]) as jobs:
+        scores = await computed(jobs, request)
+    parts = zip(asked, outputs, scores, indices, strict=True)
+    return [(one.attributed(y, drops.astype(np.float64), index), y) for one, y, drops, index in parts]
+
+
+@contextlib.contextmanager
+def _all_or_none(lane: SecondLane, jobs: list[Behind]) -> Iterator[list[Behind]]:
+    """Submit all jobs; where one has no room, or what comes after fails, nobody waits for the others."""
+    try:
+        yield [lane.submit(job) for job in jobs]
+    except BaseException:
+        for job in jobs:
+            job.abandon()
+        raise
+
+
+def _job(one: Occlusion, index: int, deadline: float) -> Behind:
+    return Behind(
+        one.model,
+        one.x[np.newaxis],
+        deadline,
+        len(one),
+        one.rows,
+        lambda y: cast("Array", score_of(one.model, y, index)),
+    )
+
+
+def _some(x: Array, start: int, stop: int) -> Array:
+    return x[start:stop]
+
+
+def _as_it_is(y: Array) -> Array:
+    return y

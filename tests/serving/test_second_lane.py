@@ -1,0 +1,116 @@
+"""The lane behind the queue: taken when no prediction waits, bounded, and every job gets an answer."""
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+from echo import Echo, model_of
+from serving import PATIENCE, in_loop
+
+from lstm_serve.engine.types import Array
+from lstm_serve.errors import ComputeFailed, DeadlinePassed, NotFinite, QueueFull, Unavailable
+from lstm_serve.model.model import Model
+from lstm_serve.serving.batching import Batcher
+from lstm_serve.serving.second_lane import Behind, SecondLane
+
+
+def rows(*values: float) -> Array:
+    return np.repeat(np.array(values, np.float32)[:, np.newaxis], 2, axis=1)
+
+
+def kept(y: Array) -> Array:
+    return y[:, 0]
+
+
+def job(on: Model, *values: float, seconds: float = PATIENCE) -> Behind:
+    x = rows(*values)
+    return Behind(on, x[:1], time.monotonic() + seconds, len(x), lambda a, b: x[a:b], kept)
+
+
+def lanes(max_rows: int = 100) -> tuple[Batcher, SecondLane, Echo, Model]:
+    layer = Echo()
+    queue = Batcher(max_batch_rows=4, max_queue_rows=16)
+    return queue, SecondLane(queue, max_rows), layer, model_of(layer)
+
+
+@in_loop
+async def test_a_job_is_answered_in_slices_and_in_order() -> None:
+    queue, lane, _, on = lanes()
+    queue.start()
+    numbers = np.arange(50, dtype=np.float32)
+    given = lane.submit(job(on, *numbers))
+    other = lane.submit(job(on, 7, 8))
+    expected = on.forward(rows(*numbers))[:, 0]
+    assert np.array_equal(await given.future, expected)
+    assert np.array_equal(await other.future, on.forward(rows(7, 8))[:, 0])
+    assert lane.rows == 0
+    await lane.close()
+    await queue.close()
+
+
+@in_loop
+async def test_nothing_is_taken_while_predictions_wait() -> None:
+    queue, lane, _, on = lanes()
+    queue.start()
+    first = queue.submit(on, rows(1, 2, 3), time.monotonic() + PATIENCE)
+    behind = lane.submit(job(on, 5, 6))
+    done: list[str] = []
+    first.future.add_done_callback(lambda _: done.append("prediction"))
+    behind.future.add_done_callback(lambda _: done.append("explanation"))
+    await behind.future
+    await asyncio.sleep(0)
+    assert done == ["prediction", "explanation"]
+    await lane.close()
+    await queue.close()
+
+
+@in_loop
+async def test_it_is_bounded_and_has_room_again_once_a_job_is_abandoned() -> None:
+    queue, lane, _, on = lanes(max_rows=5)
+    queue.start()
+    first = lane.submit(job(on, 1, 2, 3))
+    with pytest.raises(QueueFull):
+        lane.submit(job(on, 1, 2, 3))
+    first.abandon()
+    async with asyncio.timeout(PATIENCE):
+        while lane.rows:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+    await lane.submit(job(on, 1, 2, 3)).future
+    await lane.close()
+    with pytest.raises(Unavailable):
+        lane.submit(job(on, 1))
+    await queue.close()
+
+
+@in_loop
+async def test_each_failure_is_answered() -> None:
+    queue, lane, layer, on = lanes()
+    queue.start()
+    late = lane.submit(job(on, 1, seconds=-1))
+    with pytest.raises(DeadlinePassed):
+        await late.future
+    broken = lane.submit(Behind(on, rows(1), time.monotonic() + PATIENCE, 1, _raise, kept))
+    with pytest.raises(ComputeFailed):
+        await broken.future
+    infinite = lane.submit(job(on, float("inf")))
+    with pytest.raises(NotFinite):
+        await infinite.future
+    assert lane.rows == 0
+    del layer
+    await lane.close()
+    await queue.close()
+
+
+def _raise(_start: int, _stop: int) -> Array:
+    raise ValueError
+
+
+@in_loop
+async def test_closing_finishes_what_is_queued() -> None:
+    queue, lane, _, on = lanes()
+    queue.start()
+    jobs = [lane.submit(job(on, k, k + 1)) for k in range(5)]
+    await lane.close()
+    assert all(one.future.done() and one.future.exception() is None for one in jobs)
+    await queue.close()
