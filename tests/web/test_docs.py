@@ -1,22 +1,15 @@
 """The page at /docs, with nothing from outside: its files, and in a browser that reaches no network."""
 
-import base64
 import re
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin
 
 import httpx
 import pytest
-from serving import PATIENCE, Process
+from browser import DRIVER, MISSING, Browser, opened
+from serving import Process
 
-DRIVER = shutil.which("chromedriver")
-ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key that WebDriver has for an element's id
 POST_PREDICT = "#operations-predict-predict_predict_post"
 
 
@@ -41,70 +34,12 @@ def test_nothing_else_of_the_package(client: httpx.Client, name: str) -> None:
     assert client.get(f"/docs/{name}").status_code == 404
 
 
-class Browser:
-    """Headless Chromium, spoken to by WebDriver over HTTP."""
-
-    def __init__(self, port: int, folder: Path) -> None:
-        arguments = [
-            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            *("--window-size=1200,1600", f"--user-data-dir={folder / 'profile'}"),
-        ]
-        options = {"goog:chromeOptions": {"args": arguments}}
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
-        made = self.client.post("/session", json={"capabilities": {"alwaysMatch": options}}).json()["value"]
-        self.session = f"/session/{made['sessionId']}"
-
-    def command(self, path: str, **given: Any) -> Any:
-        answer = self.client.post(f"{self.session}/{path}", json=given).json()["value"]
-        assert not (isinstance(answer, dict) and "error" in answer), answer
-        return answer
-
-    def run(self, script: str) -> Any:
-        return self.command("execute/sync", script=script, args=[])
-
-    def wait_for(self, script: str) -> Any:
-        """What a script returns as soon as that is true."""
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            if found := self.run(script):
-                return found
-            time.sleep(0.1)
-        raise AssertionError(f"never true: {script}; {self.run('return document.body.innerText')[:2000]}")
-
-    def click(self, selector: str) -> None:
-        self.wait_for(f"return document.querySelector({selector!r}) !== null")
-        self.run(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
-        element = self.command("element", using="css selector", value=selector)[ELEMENT]
-        self.command(f"element/{element}/click")
-
-    def picture(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.client.get(f"{self.session}/screenshot").json()["value"]))
-
-
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
     if DRIVER is None:
-        pytest.skip("chromedriver is not installed: Debian's chromium-driver")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with subprocess.Popen([DRIVER, f"--port={port}", "--silent"], stdout=subprocess.DEVNULL) as driver:
-        try:
-            while driver.poll() is None:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.1)
-            found = Browser(port, tmp_path)
-            try:
-                yield found
-            finally:
-                found.client.delete(found.session)
-                found.client.close()
-        finally:
-            driver.terminate()
+        pytest.skip(MISSING)
+    with opened(tmp_path) as found:
+        yield found
 
 
 def test_the_page_works_without_a_network(browser: Browser, service: Process, tmp_path: Path) -> None:
