@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kerasfiles import numbers, save_sequential
+from kerasfiles import lstm, numbers, save_sequential
 from serving import GOLDEN, call, in_loop, started
 
 from lstm_serve.settings import Settings
@@ -71,9 +71,21 @@ async def test_a_sequence_too_short_or_too_long(convolution: Path, steps: int, s
     app = app_of(convolution, max_timesteps=40)
     async with started(app):
         answer = await call(app, "/predict", body([[0.5] * 3] * steps))
-    assert answer.status == status
+        trace = await call(app, "/trace", body([[0.5] * 3] * steps))
+    assert (answer.status, trace.status) == (status, status)
     if status == 200:
         assert np.shape(answer.json["values"]) == (steps - 7, 4)
+        assert trace.json["answer"] == answer.json
+
+
+@in_loop
+async def test_a_trace_of_too_many_numbers(tmp_path: Path) -> None:
+    app = app_of(save_sequential(tmp_path / "l.h5", [lstm(units=8, return_sequences=True)], [None, 3]))
+    async with started(app):
+        small = await call(app, "/trace", body([[0.5] * 3] * 100))
+        large = await call(app, "/trace", body([[0.5] * 3] * 9_000))
+    assert (small.status, large.status) == (200, 413)
+    assert "inspect --trace" in large.json["detail"]
 
 
 @pytest.mark.parametrize(

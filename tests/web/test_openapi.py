@@ -33,6 +33,7 @@ STATUSES = {
     ("delete", "/series/{series}"): {"204", "401", "404", "409", "422", "500"},
     ("post", "/explain"): POST,
     **{("post", f"{prefix}:explain"): PLAIN_POST for prefix in V1_MODEL},
+    ("post", "/trace"): POST,
     ("get", "/model"): {"200", "401", "500"},
     ("get", "/metrics"): {"200", "401"},
     ("get", "/livez"): {"200", "500"},

@@ -21,6 +21,7 @@ from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.body_types import one_and_many
+from lstm_serve.web.dialects.trace import TraceAnswer, traced
 from lstm_serve.web.dialects.v1 import codec as v1
 from lstm_serve.web.dialects.v1.codec import Form
 from lstm_serve.web.dialects.v1.routes import predict_form
@@ -132,6 +133,9 @@ def router(
             return await predict_form(serving, decoded, request)
         return await predict_body(serving, decoded, request)
 
+    async def trace(body: One, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+        return await traced(serving, cast("Body", body), request)
+
     async def served_model() -> ModelInfo:
         return model_info(registry.get().current.model)
 
@@ -139,6 +143,7 @@ def router(
     for path, endpoint, route, answer, responses, extra, summary in (
         ("/predict", predict, PostRoute, one_answer, json, None, "Answer one sequence"),
         ("/predict/batch", predict_batch, BatchRoute, many_answer, npy, takes_npy, "Answer several sequences"),
+        ("/trace", trace, PostRoute, TraceAnswer, json, None, "Show what each layer computes on one sequence"),
         ("/invocations", invocations, EitherRoute, either, of_any, takes_any, "Answer one or several"),
     ):
         if path == serving.settings.predict_route:

@@ -49,6 +49,13 @@ BY = {
     "description": "of CSV, the columns that name the unit a row is of: each is a series of its own",
 }
 
+INPUTS = {
+    "name": "inputs",
+    "in": "query",
+    "schema": {"type": "boolean", "default": False},
+    "description": "tell the rows too, as the model takes them; with a stride of 1, of one series",
+}
+
 
 @dataclass(eq=False)
 class RowsOfFile:
@@ -116,6 +123,7 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         rows=(list[int], Field(description="where each window ends: of CSV with several units, in the file")),
         predictions=(list[one], Field(description="in the order of the rows")),
         keys=(list[dict[str, str]] | None, Field(default=None, description="of CSV with `by`, whose each is")),
+        inputs=(list[list[float]] | None, Field(default=None, description="with `inputs`, each row of the series")),
         notes=(list[str] | None, Field(default=None, description="of CSV, what was done to read it, if anything")),
     )
 
@@ -124,7 +132,7 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         summary="Answer each window of a series",
         response_model=answer,
         responses={**ERRORS, 200: {"headers": MODEL_HEADER, "content": NPY_CONTENT}},
-        openapi_extra={"requestBody": {"content": {**NPY_CONTENT, **CSV_CONTENT}}, "parameters": [STRIDE, BY]},
+        openapi_extra={"requestBody": {"content": {**NPY_CONTENT, **CSV_CONTENT}}, "parameters": [STRIDE, BY, INPUTS]},
     )
     async def predict_series(body: Series, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
         decoded = cast("Body | RowsOfFile | CsvText", body)
@@ -151,6 +159,7 @@ async def _answered(serving: ServingState, body: Body | RowsOfFile | CsvText, re
     model, most = request.served.model, serving.settings.max_rows
     deadline = deadline_of(request, serving.settings.deadline_seconds, None)
     stride, by = _asked(body, request)
+    telling = _telling(request, stride, by)
     if isinstance(body, CsvText):
         # Of 2 MB, 150 ms on the loop; in a thread others wait for no more than Python's switch interval.
         turn: Turn = request.scope["state"]["turn"]
@@ -181,6 +190,8 @@ async def _answered(serving: ServingState, body: Body | RowsOfFile | CsvText, re
         "rows": [number for part in sequences.parts for number in part.numbers],
         "predictions": [answer for part in found for answer in answers(model, *part)],
     }
+    if telling:
+        content["inputs"] = _rows(sequences.parts[0].x)
     if by:
         content["keys"] = [
             dict(zip(by, part.key, strict=True)) for part in sequences.parts for _ in range(len(part.numbers))
@@ -205,6 +216,22 @@ def _asked(body: Body | RowsOfFile | CsvText, request: PredictRequest) -> tuple[
     if not (given.isascii() and given.isdecimal() and 0 < int(given[:15]) <= LARGEST_STRIDE):
         _wrong("expected as the query `stride` a whole number from 1 on")
     return int(given), by
+
+
+def _telling(request: PredictRequest, stride: int, by: tuple[str, ...]) -> bool:
+    """Whether a request asks for the rows as well."""
+    given = request.query_params.get("inputs", "false")
+    if given not in {"true", "false"}:
+        _wrong("expected as the query `inputs` true or false")
+    if given == "true" and (stride != 1 or by):
+        _wrong("the query `inputs` goes with a stride of 1, and without `by`")
+    return given == "true"
+
+
+def _rows(x: Array) -> Array:
+    """The rows of which x (n, timesteps, ...) are the windows, one row apart: (n + timesteps - 1, features)."""
+    rows = np.concatenate([x[0], x[1:, -1]])
+    return rows.reshape(len(rows), -1)
 
 
 def _count(rows: int, model: Model, stride: int) -> int:

@@ -1,0 +1,87 @@
+"""POST /trace: what each layer computes on one sequence, as `inspect --trace` has it."""
+
+import asyncio
+import math
+
+import numpy as np
+import orjson
+from pydantic import Field
+
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
+from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.engine.types import Array
+from lstm_serve.errors import TooLarge
+from lstm_serve.model import graph
+from lstm_serve.model.answers import answers
+from lstm_serve.model.model import Model
+from lstm_serve.serving.state import ServingState
+from lstm_serve.web.nested_lists import Body
+from lstm_serve.web.predict import Answer, PredictRequest, check_free, converted
+from lstm_serve.web.schemas import Schema
+
+# Numbers in an answer: as JSON they are ten times as many bytes.
+MOST_NUMBERS = 1 << 20
+OF_A_UNIT = 22  # of two LSTMs, one a direction: four sums, four gates, two states, and the output each
+
+
+class TracedArray(Schema):
+    """What a layer computed, by name: a gate, a state, or its output."""
+
+    name: str
+    shape: list[int]
+    values: list[object] = Field(description="nested as the shape: time first, where it has one")
+
+
+class TracedLayer(Schema):
+    """A layer of the model, and its arrays."""
+
+    name: str
+    class_name: str
+    arrays: list[TracedArray]
+
+
+class TraceAnswer(Schema):
+    """The way from one sequence to its answer."""
+
+    answer: object = Field(description="as that of /predict")
+    layers: list[TracedLayer]
+
+
+async def traced(serving: ServingState, body: Body, request: PredictRequest) -> Answer:
+    """Answer with every layer's gates, states and output. Raises TooLarge where those are too many numbers."""
+    model, turn = request.served.model, request.scope["state"]["turn"]
+    request.deployment.queue.check_room(1)
+    (x,) = await converted(body, request)
+    body.let_go()
+    if None in model.input_shape:
+        check_free(model, x, serving.settings.max_timesteps)
+    if _at_most(model, x) > MOST_NUMBERS:
+        raise TooLarge(
+            f"the layers compute over {MOST_NUMBERS} numbers on {x.shape[1]} time steps; lstm-serve inspect --trace "
+            "shows some of them, and Model.trace in Python gives all"
+        )
+    await turn.begin()  # one at a time
+    found = await asyncio.to_thread(model.trace, x)
+    layers = [
+        {
+            "name": operation.name,
+            "class_name": operation.keras_class,
+            "arrays": [
+                {"name": name, "shape": values.shape[1:], "values": np.ascontiguousarray(values[0])}
+                for name, values in arrays.items()
+            ],
+        }
+        for (operation, _), arrays in zip(model.nodes, found, strict=True)
+    ]
+    (answer,) = answers(model, found[-1]["output"])
+    return Answer(orjson.dumps({"answer": answer, "layers": layers}, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def _at_most(model: Model, x: Array) -> int:
+    """A bound on the numbers of a trace: of a recurrent layer's units, those of a cell at each time step."""
+    shapes = graph.shapes(model.nodes, (x.shape[1:],))[1:]
+    count = 0
+    for (operation, _), ((*_, width),) in zip(model.nodes, shapes, strict=True):
+        recurrent = isinstance(operation, Recurrent | Stacked | Bidirectional)
+        count += x.shape[1] * OF_A_UNIT * (width or 1) if recurrent else 0
+    return count + sum(2 * math.prod(size or 1 for size in shape) for (shape,) in shapes)
