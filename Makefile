@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test clients exports chaos fuzz check format lint types coverage bench bench-engine lock rooms \
+.PHONY: help serve test clients exports chaos fuzz check format lint types coverage bench bench-engine lock rooms screenshots \
 	openapi release tagged dist image clean
 
 help: ## this list
@@ -77,6 +77,9 @@ rooms: ## how many lines each room has, and its largest modules
 
 openapi: $(CHECK) ## write docs/openapi.json anew: the document of the default model
 	$(BIN)/python tests/helpers/openapi_document.py
+
+screenshots: $(CHECK) ## draw the pictures of the page for the docs anew; needs chromedriver
+	PYTHONPATH=tests/helpers $(BIN)/python tests/helpers/screenshots.py
 
 lock: $(VENV)/bin/python ## write the lock files anew, with the newest versions that pyproject.toml allows
 	$(BIN)/pip install --quiet uv

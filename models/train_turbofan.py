@@ -14,7 +14,7 @@ It writes, next to itself:
 - turbofan.h5: the whole model, without the optimizer
 - turbofan.card.json: what the model is, its classes, its features, its figures
 - turbofan.golden.npz: 32 test windows and what Keras answers for them
-- turbofan.engine.csv: the whole history of one test engine
+- turbofan.example.csv: the whole history of one test engine
 - turbofan.example.json: the last 20 cycles of that history
 
 The data: A. Saxena, K. Goebel, D. Simon, N. Eklund, "Damage Propagation Modeling for
@@ -459,7 +459,7 @@ def main() -> None:
     write_card(here / "turbofan.card.json", figures)
     write_golden(here / "turbofan.golden.npz", model, splits["test"])
     history = unknown[EXAMPLE_ENGINE]
-    write_engine(here / "turbofan.engine.csv", history)
+    write_engine(here / "turbofan.example.csv", history)
     write_example(here / "turbofan.example.json", history)
     print_walk(model, history, left[EXAMPLE_ENGINE])
 

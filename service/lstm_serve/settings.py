@@ -122,6 +122,7 @@ class Settings(BaseModel):
     api_keys_file: Annotated[Path | None, Field(description="a file of such keys, one a line")] = None
     open_metrics: Annotated[bool, Field(description="/metrics needs no key")] = False
     open_docs: Annotated[bool, Field(description="/docs and /openapi.json need no key")] = False
+    page: Annotated[bool, Field(description="a browser gets a page at /, to try the model on a series")] = True
     cors_origins: Annotated[
         Origins | None, Field(description="origins whose pages may call from a browser, parted by commas; * is any")
     ] = None

@@ -17,7 +17,7 @@ import lstm_serve
 from lstm_serve.cli.main import BLAS_THREADS, main
 
 TURBOFAN = str(ROOT / "models" / "turbofan.h5")
-ENGINE = str(ROOT / "models" / "turbofan.engine.csv")
+ENGINE = str(ROOT / "models" / "turbofan.example.csv")
 EXAMPLE = str(ROOT / "models" / "turbofan.example.json")
 ASKER = str(GOLDEN / "asker" / "k215_model.h5")
 

@@ -33,7 +33,7 @@ for module, names in (
             delattr(module, name)
 """
 TURBOFAN = ROOT / "models" / "turbofan.h5"
-ENGINE = ROOT / "models" / "turbofan.engine.csv"
+ENGINE = ROOT / "models" / "turbofan.example.csv"
 
 
 @pytest.fixture(scope="module")

@@ -436,7 +436,7 @@ TURBOFAN = str(ROOT / "models/turbofan.h5")
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
     """The engine's history with the band of each row: it had 10 cycles left after its last."""
-    header, *lines = (ROOT / "models/turbofan.engine.csv").read_text().splitlines()
+    header, *lines = (ROOT / "models/turbofan.example.csv").read_text().splitlines()
     left = [10 + len(lines) - k for k in range(1, len(lines) + 1)]
     bands = np.digitize(left, (30, 60, 90, 125))
     path = tmp_path / "engine.csv"

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 
 CARD, GOLDEN, ARCHITECTURE = ".card.json", ".golden.npz", ".json"
 WEIGHTS = ".weights.h5"
-EXAMPLE = ".example.json"
+EXAMPLE, SERIES = ".example.json", ".example.csv"
 
 # What a model's file is called; a folder may be one too.
 MODELS = frozenset({".h5", ".hdf5", ".keras", ".npz", ".index"})
@@ -17,7 +17,7 @@ MAX_ENTRIES = 10_000
 class ModelFiles(NamedTuple):
     """A model's file or folder, and what lies beside it, be it there or not.
 
-    `architecture` is for weights alone; `example` is an input to try.
+    `architecture` is for weights alone; `example` is a request to try, and `series` a longer series.
     """
 
     model: Path
@@ -25,14 +25,15 @@ class ModelFiles(NamedTuple):
     golden: Path
     architecture: Path
     example: Path
+    series: Path
 
     @classmethod
     def of(cls, model: Path) -> Self:
         """Those of a model. They are called by a file's name without extension, by a folder's, which may have dots."""
         stem = stem_of(model)
         bare = stem.removesuffix(".weights") if model.name.endswith(WEIGHTS) else stem
-        card, golden, example = (model.with_name(stem + suffix) for suffix in (CARD, GOLDEN, EXAMPLE))
-        return cls(model, card, golden, model.with_name(bare + ARCHITECTURE), example)
+        card, golden, example, series = (model.with_name(stem + end) for end in (CARD, GOLDEN, EXAMPLE, SERIES))
+        return cls(model, card, golden, model.with_name(bare + ARCHITECTURE), example, series)
 
 
 class LookAlike(NamedTuple):

@@ -31,6 +31,7 @@ from lstm_serve.web.dialects.v2 import routes as v2
 from lstm_serve.web.methods import answer_head, raise_again
 from lstm_serve.web.openapi import document
 from lstm_serve.web.predict import KnownPaths, PostRoute
+from lstm_serve.web.ui import routes as page
 
 DESCRIPTION = """A trained Keras recurrent model, served without Keras.
 
@@ -99,6 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
         v2.router(serving, registry),
         health.router(serving, registry),
         docs.router(),
+        *([page.router(settings)] if settings.page else []),
     ):
         answer_head(routes)
         # Not include_router: it would put a second dispatch in front of each route.

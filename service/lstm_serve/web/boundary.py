@@ -16,6 +16,7 @@ from lstm_serve.web.api_keys import Keys, needs_key, refusal
 from lstm_serve.web.docs import PATHS as DOCS
 from lstm_serve.web.errors import OF_HTTP, STATUSES, Status, refuse, row_of
 from lstm_serve.web.health import PATHS as HEALTH
+from lstm_serve.web.ui.routes import PATHS as PAGE
 
 log = logging.getLogger(__name__)
 # What is asked every second is no news.
@@ -28,7 +29,8 @@ def open_paths(settings: Settings) -> frozenset[str]:
     """The paths that need no key."""
     metrics = {"/metrics"} if settings.open_metrics else set()
     docs = DOCS | {"/"} if settings.open_docs else set()  # which leads there
-    return HEALTH | metrics | docs | {settings.health_route or "/livez"}
+    page = PAGE if settings.page else set()
+    return HEALTH | metrics | docs | page | {settings.health_route or "/livez"}
 
 
 class Boundary:

@@ -23,9 +23,14 @@ from lstm_serve.web.dialects.v1.schemas import Alive, ModelStatus, Outputs, Pred
 from lstm_serve.web.openapi import not_so, plain_responses
 from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, predicted
 from lstm_serve.web.schemas import ModelNames
+from lstm_serve.web.ui import routes as page
 
 ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
 NOT_FOUND = plain_responses(404, 500)
+TO_BROWSERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/html": {"schema": {"type": "string", "description": "the page, where it is accepted"}}}},
+    307: {"description": "To the docs, where text/html is accepted and there is no page"},
+}
 
 PREFIXES = ("/v1/models/{model_name}", "/v1/models/{model_name}/versions/{model_version}")
 
@@ -90,12 +95,12 @@ def router(
         """The models that are served: one."""
         return ModelNames(models=[registry.get().name])
 
-    @about.get("/", response_model=Alive, responses={307: {"description": "To the docs, where text/html is accepted"}})
+    @about.get("/", response_model=Alive, responses=TO_BROWSERS)
     async def alive(request: Request) -> Response:
-        """That the process works; a browser goes to the docs."""
+        """That the process works; a browser gets the page, or without one goes to the docs."""
         headers = {"vary": "accept"}
         if "text/html" in request.headers.get("accept", ""):
-            return RedirectResponse("docs", headers=headers)
+            return page.shell() if serving.settings.page else RedirectResponse("docs", headers=headers)
         return JSONResponse(Alive(status="alive", docs="docs").model_dump(), headers=headers)
 
     routes.routes.extend([*about.routes, *_labels(registry).routes])

@@ -1,0 +1,68 @@
+"""The page's files. They hold no data, and so need no key; what the page then asks for does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from importlib.resources import files
+from mimetypes import guess_type
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from lstm_serve.errors import LstmServeError
+from lstm_serve.formats.folder import opened
+from lstm_serve.loading.load import resolve
+from lstm_serve.model.files import ModelFiles
+from lstm_serve.settings import Settings
+
+SHELL = "index.html"
+ASSETS = ("answers.js", "chart.js", "icon.svg", "inside.js", "page.css", "page.js", "service.js", "why.js")
+PATHS = frozenset({"/", *(f"/ui/{name}" for name in ASSETS)})
+# Nothing from elsewhere, nothing inline, in nobody's frame.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
+
+
+def router(settings: Settings) -> APIRouter:
+    """What the page is made of, and the series that lies beside the model to try it on."""
+    routes = APIRouter()
+    for name in ASSETS:
+        routes.add_api_route(f"/ui/{name}", _asset(name), include_in_schema=False)
+
+    @routes.get("/model/example", include_in_schema=False)
+    async def example() -> Response:
+        try:
+            content = await asyncio.to_thread(_example, settings)
+        except (OSError, LstmServeError):
+            raise HTTPException(404) from None
+        return Response(content, media_type="text/csv")
+
+    return routes
+
+
+def shell() -> Response:
+    """The page itself."""
+    return Response(_content(SHELL), media_type="text/html", headers={**HEADERS, "vary": "accept"})
+
+
+def _example(settings: Settings) -> bytes:
+    """The series beside the model; of a file that is larger than a request may be, the lines before that."""
+    with opened(ModelFiles.of(resolve(settings.model)).series) as file:
+        lines = file.read(settings.max_body_bytes).splitlines(keepends=True)
+        return b"".join(lines[:-1] if file.read(1) else lines)
+
+
+def _asset(name: str) -> Callable[[], Awaitable[Response]]:
+    async def asset() -> Response:
+        return Response(_content(name), media_type=guess_type(name)[0], headers=HEADERS)
+
+    return asset
+
+
+@lru_cache
+def _content(name: str) -> bytes:
+    return (files(__package__) / "static" / name).read_bytes()

@@ -1,0 +1,64 @@
+// What the model says, in words and as curves, by its kind.
+
+import { short } from "./chart.js";
+
+export const named = (model, k) => model.classes?.[k] ?? `class ${k}`;
+const percent = (share) => `${(100 * share).toFixed(share > 0.9995 || share < 0.0005 ? 2 : 1)} %`;
+const flat = (value) => (Array.isArray(value) ? value.flat(Infinity) : [value]);
+// Of a classifier of each step the answer is that of the window's last step.
+const last = (model, answer) => (model.kind === "steps" ? answer.steps[answer.steps.length - 1] : answer);
+
+export function title(model) {
+  return {
+    classes: "How probable each class is",
+    steps: "How probable each class is, at the last step of each window",
+    binary: `How probable ${named(model, 1)} is`,
+    labels: "How probable each label is",
+    values: "What the model answers",
+  }[model.kind];
+}
+
+export function words(model, given) {
+  const answer = last(model, given);
+  if (model.kind === "values") {
+    const numbers = flat(answer.values);
+    return numbers.slice(0, 8).map(short).join(", ") + (numbers.length > 8 ? ` … (${numbers.length} numbers)` : "");
+  }
+  if (model.kind === "labels") {
+    return answer.labels.length ? answer.labels.join(", ") : "none of the labels";
+  }
+  const share = model.kind === "binary" ? answer.probability : Math.max(...answer.probabilities);
+  const name = answer.label ?? named(model, answer.predicted_class);
+  return model.kind === "binary" ? `${name} (probability ${percent(share)})` : `${name} (${percent(share)})`;
+}
+
+// The numbers of an answer, in an order that is the same for all of them.
+function numbers(model, given) {
+  const answer = last(model, given);
+  return model.kind === "values" ? flat(answer.values) : answer.probabilities ?? [answer.probability];
+}
+
+// {names, values: names.length arrays, stacked, low, high, threshold} of all answers; at most `most` curves.
+export function curves(model, predictions, most) {
+  const all = predictions.map((answer) => numbers(model, answer));
+  const count = all[0].length;
+  let values = Array.from({ length: count }, (_, k) => all.map((row) => row[k]));
+  let names = values.map((_, k) => (model.kind === "values" ? `value ${k + 1}` : named(model, model.kind === "binary" ? 1 : k)));
+  const stacked = model.kind === "classes" || model.kind === "steps";
+  if (count > most) {
+    const sums = values.map((curve) => curve.reduce((sum, value) => sum + Math.abs(value), 0));
+    const kept = sums.map((_, k) => k).sort((a, b) => sums[b] - sums[a]).slice(0, most - 1).sort((a, b) => a - b);
+    const rest = all.map((row) => row.reduce((sum, value, k) => (kept.includes(k) ? sum : sum + value), 0));
+    const more = `${count - kept.length} others`;
+    names = [...kept.map((k) => names[k]), ...(stacked ? [more] : [])];
+    values = [...kept.map((k) => values[k]), ...(stacked ? [rest] : [])];
+  }
+  const probable = model.kind !== "values";
+  const every = values.flat();
+  return {
+    names, values, stacked,
+    low: probable ? 0 : every.reduce((a, b) => Math.min(a, b), Infinity),
+    high: probable ? 1 : every.reduce((a, b) => Math.max(a, b), -Infinity),
+    threshold: model.threshold,
+  };
+}

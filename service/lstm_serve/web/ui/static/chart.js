@@ -1,0 +1,189 @@
+// Pictures on a canvas: stacked shares, lines, and maps of cells, over rows that run from left to right.
+
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+// Okabe and Ito's colours, which the colour-blind tell apart; in the dark black becomes white.
+const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442", "#999999"];
+export const MOST_COLOURS = COLOURS.length;
+export const colour = (k) => COLOURS[k % COLOURS.length];
+
+const LEFT = 52;
+const RIGHT = 8;
+
+// A canvas made as large as it is shown, in the screen's own pixels, and cleared.
+export function sheet(canvas, height) {
+  const width = canvas.clientWidth || canvas.parentElement.clientWidth;
+  const ratio = devicePixelRatio || 1;
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  canvas.style.height = `${height}px`;
+  const pen = canvas.getContext("2d");
+  pen.scale(ratio, ratio);
+  pen.fillStyle = css("--paper");
+  pen.fillRect(0, 0, width, height);
+  pen.font = "12px system-ui, sans-serif";
+  pen.textBaseline = "middle";
+  return { pen, width, height };
+}
+
+// Where rows lie: `at(row)` is the pixel of the middle of a row, `row(pixel)` the nearest row. Rows first to last.
+export function axis(width, first, last, left = LEFT) {
+  const span = Math.max(1, last - first);
+  const room = width - left - RIGHT;
+  return {
+    first, last, left, right: width - RIGHT,
+    at: (row) => left + ((row - first) / span) * room,
+    row: (pixel) => Math.min(last, Math.max(first, Math.round(first + ((pixel - left) / room) * span))),
+  };
+}
+
+// A number in four digits, or in as many as tell it from its neighbour `apart` away.
+export function short(number, apart = 0) {
+  if (number === null || !Number.isFinite(number)) return "–";
+  const size = Math.abs(number);
+  const digits = apart > 0 && size > 0 ? Math.min(9, Math.max(4, Math.ceil(Math.log10(size / apart)) + 2)) : 4;
+  if (size !== 0 && (size >= 1e7 || size < 1e-3)) return number.toExponential(2);
+  return String(Number(number.toPrecision(digits)));
+}
+
+// Text that fits, so that a name of 300 letters stays in its place.
+function label(pen, text, x, y, room) {
+  let shown = text;
+  while (shown.length > 1 && pen.measureText(shown).width > room) shown = `${shown.slice(0, Math.floor(shown.length * 0.8) - 1)}…`;
+  pen.fillText(shown, x, y);
+}
+
+// The numbers of rows below a picture.
+export function ticks(pen, x, y) {
+  pen.fillStyle = css("--quiet");
+  pen.textAlign = "center";
+  const wished = Math.max(1, (x.last - x.first) / Math.max(2, (x.right - x.left) / 90));
+  const power = 10 ** Math.floor(Math.log10(wished));
+  const step = Math.max(1, [1, 2, 5, 10].find((k) => k * power >= wished) * power);
+  for (let row = Math.ceil(x.first / step) * step; row <= x.last; row += step) pen.fillText(String(row), x.at(row), y);
+}
+
+// The first and the last index of sorted `rows` within an axis, one more on either side.
+function within(rows, x) {
+  const from = rows.findIndex((row) => row >= x.first);
+  let to = rows.length - 1;
+  while (to > 0 && rows[to] > x.last) to -= 1;
+  return from < 0 ? [0, -1] : [Math.max(0, from - 1), Math.min(rows.length - 1, to + 1)];
+}
+
+// Of more points than pixels, the least and the greatest of each pixel: what is drawn stays the same.
+function thin(rows, values, from, to, x) {
+  const points = [];
+  const each = Math.max(1, Math.floor((to - from + 1) / Math.max(1, 2 * (x.right - x.left))));
+  for (let k = from; k <= to; k += each) {
+    let low = k;
+    let high = k;
+    for (let j = k; j < Math.min(k + each, to + 1); j += 1) {
+      if (values[j] < values[low]) low = j;
+      if (values[j] > values[high]) high = j;
+    }
+    for (const j of [...new Set([Math.min(low, high), Math.max(low, high)])]) points.push([x.at(rows[j]), values[j]]);
+  }
+  return points;
+}
+
+// A line through `values` at `rows`, in a band from `top` of `height` pixels; `low` to `high` is its scale.
+export function line(pen, x, rows, values, { top, height, low, high, ink }) {
+  const [from, to] = within(rows, x);
+  const span = high - low || 1;
+  pen.save();
+  pen.beginPath();
+  pen.rect(x.left, top - 1, x.right - x.left, height + 2);
+  pen.clip();
+  pen.strokeStyle = ink;
+  pen.lineWidth = 1.5;
+  pen.beginPath();
+  for (const [px, value] of thin(rows, values, from, to, x)) pen.lineTo(px, top + height - ((value - low) / span) * height);
+  pen.stroke();
+  if (to - from < 2) for (let k = from; k <= to; k += 1) pen.strokeRect(x.at(rows[k]) - 1, top + height - ((values[k] - low) / span) * height - 1, 2, 2);
+  pen.restore();
+}
+
+// Shares that sum to 1, one on the other: `shares[k][i]` is of class k at rows[i]. A column of pixels shows its middle row.
+export function stack(pen, x, rows, shares, inks, { top, height }) {
+  const [from, to] = within(rows, x);
+  if (to < from) return;
+  let k = from;
+  for (let pixel = Math.floor(Math.max(x.left, x.at(rows[from]))); pixel < Math.min(x.right, x.at(rows[to]) + 1); pixel += 1) {
+    while (k < to && Math.abs(x.at(rows[k + 1]) - pixel) <= Math.abs(x.at(rows[k]) - pixel)) k += 1;
+    let y = top + height;
+    for (let c = 0; c < shares.length; c += 1) {
+      const tall = shares[c][k] * height;
+      pen.fillStyle = inks[c];
+      pen.fillRect(pixel, y - tall, 1, tall);
+      y -= tall;
+    }
+  }
+}
+
+// What is around a band: a box, its scale on the left, and its name above it.
+export function frame(pen, x, { top, height, low, high, name = "" }) {
+  pen.strokeStyle = css("--line");
+  pen.lineWidth = 1;
+  pen.strokeRect(x.left, top, x.right - x.left, height);
+  pen.fillStyle = css("--quiet");
+  pen.textAlign = "right";
+  pen.fillText(short(high, high - low), x.left - 4, top + 6);
+  if (low !== high) pen.fillText(short(low, high - low), x.left - 4, top + height - 6);
+  pen.textAlign = "left";
+  pen.fillStyle = css("--ink");
+  label(pen, name, x.left, top - 8, x.right - x.left);
+}
+
+// The row that is chosen, and in a shade the window that ends there.
+export function cursor(pen, x, row, timesteps, height) {
+  const top = 0;
+  if (row === null) return;
+  const from = Math.max(x.left, x.at(row - timesteps + 1));
+  const to = Math.min(x.right, x.at(row));
+  pen.fillStyle = `${css("--mark")}26`;
+  if (to > from) pen.fillRect(from, top, to - from, height);
+  if (row < x.first || row > x.last) return;
+  pen.fillStyle = css("--mark");
+  pen.fillRect(x.at(row) - 1, top, 2, height);
+}
+
+// From blue by the paper's colour to orange: -1, 0, 1.
+function diverging(share) {
+  const end = share < 0 ? [0, 114, 178] : [213, 94, 0];
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const middle = dark ? [30, 35, 40] : [243, 245, 247];
+  const t = Math.min(1, Math.abs(share));
+  return `rgb(${middle.map((m, k) => Math.round(m + (end[k] - m) * t)).join()})`;
+}
+
+// A map of `cells[line][column]`; zero is the middle of its scale. `names` of the lines stand on the left, where there are any.
+export function map(canvas, cells, { size = 14, names = null, first = 1, most = null, margin = 130 }) {
+  const left = names ? Math.min(margin, canvas.clientWidth / 3) : 0;
+  const tall = Math.max(40, cells.length * size);
+  const { pen, width } = sheet(canvas, tall + 20);
+  const columns = cells[0].length;
+  const scale = most ?? (Math.max(...cells.map((row) => Math.max(...row.map(Math.abs)))) || 1);
+  const wide = (width - left - RIGHT) / columns;
+  const high = tall / cells.length;
+  cells.forEach((row, r) => row.forEach((value, c) => {
+    pen.fillStyle = diverging(value / scale);
+    pen.fillRect(left + c * wide, r * high, wide + 0.5, high + 0.5);
+  }));
+  pen.fillStyle = css("--ink");
+  pen.textAlign = "right";
+  (names ?? []).forEach((name, r) => label(pen, name, left - 6, (r + 0.5) * high, left - 10));
+  ticks(pen, axis(width - wide, first, first + columns - 1, left + wide / 2), tall + 10);
+  return { cell: (px, py) => [Math.floor(py / high), Math.floor((px - left) / wide)] };
+}
+
+// A patch of colour for a legend: a canvas, since the page's policy allows no inline style.
+export function patch(ink) {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 24;
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = ink;
+  pen.fillRect(0, 0, 24, 24);
+  return canvas;
+}
+export const ends = () => [diverging(-1), diverging(1)];

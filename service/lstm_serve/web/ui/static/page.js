@@ -1,0 +1,285 @@
+// The page: what is shown, and what a click, a drag and a key do. Text from outside is only ever set as text.
+
+import { curves, title, words } from "./answers.js";
+import { axis, colour, cursor, frame, line, MOST_COLOURS, patch, sheet, short, stack, ticks } from "./chart.js";
+import { showInside } from "./inside.js";
+import * as service from "./service.js";
+import { showWhy } from "./why.js";
+
+const $ = (id) => document.getElementById(id);
+const BAND = 54; // pixels of a channel
+const VIEWS = ["try", "why", "inside"];
+
+// The model, what came of its data, and what is looked at: rows are counted from 1.
+export const shown = { model: null, data: null, row: null, first: 1, last: 1, view: "try", taken: false };
+let again = null; // what a key was missing for
+
+function tell(error) {
+  $("problem").textContent = error ? error.message : "";
+  $("problem").hidden = !error;
+}
+
+function wait(text) {
+  $("busy").textContent = text ?? "";
+  $("busy").hidden = !text;
+}
+
+// Do something of which a part may be refused: say so, or ask for the key and do it again.
+async function attempt(what, saying) {
+  tell(null);
+  wait(saying);
+  try {
+    await what();
+  } catch (error) {
+    if (error.status === 401) {
+      again = () => attempt(what, saying);
+      $("ask").hidden = false;
+      $("key").focus();
+    } else tell(error);
+    if (!(error instanceof service.Refused)) throw error;
+  } finally {
+    wait(null);
+  }
+}
+
+const timesteps = () => shown.model.input_shape[0];
+const length = () => timesteps() ?? shown.data.inputs.length;
+const features = () => Array.from(
+  { length: shown.data?.inputs[0].length ?? shown.model.input_shape[1] ?? 1 },
+  (_, k) => shown.model.features?.[k] ?? { name: shown.model.input_shape.length < 2 ? "id" : `feature ${k + 1}`, unit: null },
+);
+const withUnit = ({ name, unit }) => (unit ? `${name} (${unit})` : name);
+
+async function begin() {
+  shown.model = await service.model();
+  const { model } = shown;
+  document.title = model.name;
+  $("name").textContent = model.name;
+  $("description").textContent = model.description ?? "";
+  const columns = model.features ? model.features.map((feature) => feature.name).join(", ") : `${model.input_shape[1] ?? 1} columns of numbers`;
+  $("expects").textContent = `The model looks at ${timesteps() ?? "any number of"} rows at a time, of: ${columns}.`;
+  $("example").hidden = !model.features;
+  if (asked().has("example")) await open(await service.example(), true);
+}
+
+async function open(text, taken = false) {
+  await attempt(async () => {
+    const data = await service.series(text, timesteps(), (share) => wait(`Answering … ${Math.round(100 * share)} %`));
+    Object.assign(shown, { data, taken });
+    $("note").textContent = (data.notes ?? []).join("\n");
+    $("note").hidden = !data.notes?.length;
+    $("found").hidden = false;
+    follow();
+  }, "Answering …");
+}
+
+// Show what the page's address asks for.
+function follow() {
+  const wanted = asked();
+  const number = (name, other) => Number(wanted.get(name)) || other;
+  const { inputs, rows } = shown.data;
+  shown.view = VIEWS.includes(wanted.get("view")) ? wanted.get("view") : "try";
+  look(number("from", 1), number("to", inputs.length));
+  choose(number("row", rows[rows.length - 1]));
+  turn(shown.view);
+}
+
+const asked = () => new URLSearchParams(location.hash.slice(1));
+
+// A link to this page shows the same row again, of the example at once, of another file once it is dropped.
+function remember() {
+  const { row, first, last, view, data, taken } = shown;
+  const parts = new URLSearchParams({ ...(taken && { example: "" }), row, view });
+  if (first !== 1 || last !== data.inputs.length) { parts.set("from", first); parts.set("to", last); }
+  history.replaceState(null, "", `#${parts}`);
+}
+
+const answer = () => shown.data.predictions[shown.data.rows.indexOf(shown.row)];
+const sequence = () => {
+  const rows = shown.data.inputs.slice(shown.row - length(), shown.row);
+  return shown.model.input_shape.length < 2 ? rows.map(([id]) => id) : rows;
+};
+
+function choose(row) {
+  const { rows } = shown.data;
+  const nearest = rows.reduce((best, each) => (Math.abs(each - row) < Math.abs(best - row) ? each : best), rows[0]);
+  const other = shown.row !== null && nearest !== shown.row;
+  shown.row = nearest;
+  $("row").value = nearest;
+  $("readout").textContent = `Row ${nearest}: ${words(shown.model, answer())}`;
+  draw();
+  remember();
+  if (other && shown.view !== "try") return turn(shown.view);
+  return null;
+}
+
+function look(first, last) {
+  const most = shown.data.inputs.length;
+  const from = Math.max(1, Math.min(first, last, most));
+  shown.first = from;
+  shown.last = Math.min(most, Math.max(first, last, from + 1));
+  $("from").value = shown.first;
+  $("to").value = shown.last;
+  if (shown.row !== null) { draw(); remember(); }
+}
+
+function draw(brushed = null) {
+  if (shown.view !== "try") return;
+  const { model, data, row, first, last } = shown;
+  const curve = curves(model, data.predictions, MOST_COLOURS);
+  $("answers-title").textContent = title(model);
+  const inks = curve.names.map((_, k) => colour(k));
+  $("legend").replaceChildren(...curve.names.map((name, k) => {
+    const item = document.createElement("li");
+    item.append(patch(inks[k]), name);
+    return item;
+  }));
+  const above = sheet($("answers"), Number($("answers").dataset.height));
+  const x = axis(above.width, first, last);
+  const band = { top: 4, height: above.height - 26, low: curve.low, high: curve.high };
+  if (curve.stacked) stack(above.pen, x, data.rows, curve.values, inks, band);
+  else curve.values.forEach((values, k) => line(above.pen, x, data.rows, values, { ...band, ink: inks[k] }));
+  if (curve.threshold !== null && curve.threshold !== undefined && !curve.stacked) {
+    line(above.pen, x, [first, last], [curve.threshold, curve.threshold], { ...band, ink: inks[1] });
+  }
+  frame(above.pen, x, band);
+  ticks(above.pen, x, above.height - 10);
+
+  const below = sheet($("channels"), features().length * BAND + 22);
+  const numbers = data.inputs.map((_, k) => k + 1);
+  features().forEach((feature, f) => {
+    const values = data.inputs.map((each) => each[f]);
+    let low = Infinity;
+    let high = -Infinity;
+    for (let k = first - 1; k < last; k += 1) {
+      low = Math.min(low, values[k]);
+      high = Math.max(high, values[k]);
+    }
+    const place = { top: f * BAND + 16, height: BAND - 20, low, high, ink: colour(0) };
+    line(below.pen, x, numbers, values, place);
+    frame(below.pen, x, { ...place, name: `${withUnit(feature)}: ${short(values[row - 1], high - low)}` });
+  });
+  ticks(below.pen, x, below.height - 10);
+  for (const [{ pen, height }, window] of [[above, 1], [below, length()]]) {
+    cursor(pen, x, row, window, height - 20);
+    if (brushed) pen.strokeRect(Math.min(...brushed), 1, Math.abs(brushed[1] - brushed[0]), height - 22);
+  }
+  $("answers").setAttribute("aria-label", `${title(model)}, rows ${first} to ${last}. ${$("readout").textContent}`);
+  $("channels").setAttribute("aria-label", `The ${features().length} columns that came in, rows ${first} to ${last}`);
+}
+
+async function turn(view, focus = false) {
+  shown.view = view;
+  for (const each of VIEWS) {
+    const here = each === view;
+    $(each).hidden = !here;
+    $(`tab-${each}`).setAttribute("aria-selected", here);
+    $(`tab-${each}`).tabIndex = here ? 0 : -1;
+    if (here && focus) $(`tab-${each}`).focus();
+  }
+  $("range").hidden = view !== "try";
+  if (shown.row !== null) remember();
+  draw();
+  const row = shown.row;
+  const still = () => shown.row === row && shown.view === view;
+  const about = { model: shown.model, features: features().map(withUnit), row, timesteps: length(), sequence: sequence(), answer: answer() };
+  if (view === "why") {
+    await attempt(async () => {
+      const found = await service.explain(about.sequence, shown.model.input_shape.length === 2 ? "cell" : "step");
+      if (still()) showWhy(found, about);
+    }, "Asking why …");
+  }
+  if (view === "inside") {
+    await attempt(async () => {
+      const found = await service.trace(about.sequence);
+      if (still()) showInside(found, about);
+    }, "Looking inside …");
+  }
+}
+
+function brush(canvas) {
+  let from = null;
+  const where = (event) => event.clientX - canvas.getBoundingClientRect().left;
+  const x = () => axis(canvas.clientWidth, shown.first, shown.last);
+  canvas.addEventListener("pointerdown", (event) => {
+    from = where(event);
+    canvas.setPointerCapture(event.pointerId);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (from !== null && Math.abs(where(event) - from) > 4) draw([from, where(event)]);
+  });
+  canvas.addEventListener("pointerup", (event) => {
+    const to = where(event);
+    if (from !== null && Math.abs(to - from) > 4) look(x().row(from), x().row(to));
+    else if (from !== null) choose(x().row(to));
+    from = null;
+  });
+  canvas.addEventListener("pointercancel", () => { from = null; draw(); });
+  canvas.addEventListener("keydown", (event) => {
+    const far = event.shiftKey ? 10 : 1;
+    const doing = {
+      ArrowLeft: () => choose(shown.row - far), ArrowRight: () => choose(shown.row + far),
+      Home: () => choose(1), End: () => choose(shown.data.inputs.length),
+      Enter: () => turn("why", true), Escape: () => look(1, shown.data.inputs.length),
+    }[event.key];
+    if (!doing) return;
+    event.preventDefault();
+    doing();
+  });
+}
+
+// All pictures that are seen, one below the other.
+function save() {
+  const canvases = [...$(shown.view).querySelectorAll("canvas")].filter((canvas) => !canvas.closest(".legend"));
+  const whole = document.createElement("canvas");
+  whole.width = Math.max(...canvases.map((canvas) => canvas.width));
+  whole.height = canvases.reduce((sum, canvas) => sum + canvas.height + 8, 0);
+  const pen = whole.getContext("2d");
+  let y = 0;
+  for (const canvas of canvases) {
+    pen.drawImage(canvas, 0, y);
+    y += canvas.height + 8;
+  }
+  whole.toBlob((blob) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = `${shown.model.name}-row-${shown.row}-${shown.view}.png`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+}
+
+const read = (files) => files.length && attempt(async () => open(await files[0].text()), "Reading …");
+
+$("file").addEventListener("change", (event) => { read(event.target.files); event.target.value = ""; });
+$("take").addEventListener("click", () => attempt(async () => open(await service.example(), true), "Reading …"));
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  service.remember($("key").value.trim());
+  $("ask").hidden = true;
+  again?.();
+});
+for (const name of ["dragover", "dragleave", "drop"]) {
+  addEventListener(name, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", name === "dragover");
+    if (name === "drop") read(event.dataTransfer.files);
+  });
+}
+for (const canvas of [$("answers"), $("channels")]) brush(canvas);
+$("row").addEventListener("change", (event) => choose(Number(event.target.value)));
+for (const id of ["from", "to"]) $(id).addEventListener("change", () => look(Number($("from").value), Number($("to").value)));
+$("all").addEventListener("click", () => look(1, shown.data.inputs.length));
+$("save").addEventListener("click", save);
+for (const view of VIEWS) {
+  $(`tab-${view}`).addEventListener("click", () => turn(view));
+  $(`tab-${view}`).addEventListener("keydown", (event) => {
+    const way = { ArrowRight: 1, ArrowLeft: VIEWS.length - 1 }[event.key];
+    if (way) turn(VIEWS[(VIEWS.indexOf(view) + way) % VIEWS.length], true);
+  });
+}
+addEventListener("hashchange", () => (shown.data ? follow() : attempt(begin, "Loading …")));
+let resized;
+addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => shown.data && turn(shown.view), 150); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.data && turn(shown.view));
+attempt(begin, "Loading …");

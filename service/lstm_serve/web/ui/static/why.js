@@ -1,0 +1,46 @@
+// Why the model said so: what its answer loses where a value is replaced.
+
+import { named } from "./answers.js";
+import { ends, map, patch, short } from "./chart.js";
+
+const $ = (id) => document.getElementById(id);
+const MOST = 10;
+const signed = (value) => `${value < 0 ? "−" : "+"}${short(Math.abs(value))}`;
+
+export function showWhy(found, { model, features, row, timesteps, sequence }) {
+  const about = model.kind === "values" ? `value ${found.class + 1}` : `“${named(model, found.class)}”`;
+  $("why-title").textContent = `What speaks for ${about} at row ${row}, and what against`;
+  $("why-how").textContent = `Each value is replaced (by ${found.baseline.from}), and the model asked again: `
+    + "what the answer loses by that spoke for it. Only what the model does is explained here, not the machine behind it.";
+  const values = sequence.map((step) => (Array.isArray(step) ? step : [step]));
+  // Lines are features, columns are steps.
+  const grid = found.attribution ?? found.by_step;
+  const cells = features.map((_, f) => grid.map((step) => (Array.isArray(step) ? step[f] : step)));
+  const first = row - timesteps + 1;
+  const spoken = cells.flatMap((line, f) => line.map((effect, t) => ({ effect, f, t })))
+    .sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect)).slice(0, MOST).filter(({ effect }) => effect !== 0);
+  $("reasons").replaceChildren(...spoken.map(({ effect, f, t }) => {
+    const item = document.createElement("li");
+    const number = document.createElement("b");
+    number.textContent = signed(effect);
+    item.append(number, ` ${features[f]} at row ${first + t}, which was ${short(values[t][f])}`);
+    return item;
+  }));
+  const [against, favour] = ends();
+  $("why-legend").replaceChildren(...[[favour, "speaks for it"], [against, "speaks against it"]].map(([ink, text]) => {
+    const item = document.createElement("li");
+    item.append(patch(ink), text);
+    return item;
+  }));
+  const names = features.map((name, f) => (found.by_feature ? `${name} ${signed(found.by_feature[f])}` : name));
+  const canvas = $("cells");
+  const drawn = map(canvas, cells, { size: 22, names, first, margin: 220 });
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", "A map of the effect of each value; the list above has the ten largest");
+  $("cell").textContent = "";
+  canvas.onpointermove = (event) => {
+    const [f, t] = drawn.cell(event.offsetX, event.offsetY);
+    if (cells[f]?.[t] === undefined) return;
+    $("cell").textContent = `${features[f]} at row ${first + t}: ${short(values[t][f])}, effect ${signed(cells[f][t])}`;
+  };
+}

@@ -1,0 +1,210 @@
+"""The page at /: its files, who gets it, and what a person sees of a model, in a real browser."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from browser import DRIVER, MISSING, Browser, opened
+from serving import PATIENCE, ROOT, Process
+
+from lstm_serve import load_model
+from lstm_serve.web.ui.routes import ASSETS
+
+TURBOFAN = ROOT / "models" / "turbofan.h5"
+SERIES = TURBOFAN.with_suffix(".example.csv")
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+KEY = "a-key-of-twenty-four-chars"
+SHOWN = "return import('./ui/page.js').then(({shown}) => %s)"
+
+
+def columns() -> np.ndarray[Any, Any]:
+    with SERIES.open() as file:
+        return np.array([[float(cell) for cell in row[1:]] for row in list(csv.reader(file))[1:]])
+
+
+def drop(browser: Browser, text: str) -> None:
+    """Give the page a file, as its input for one does."""
+    browser.run(
+        f"""const data = new DataTransfer(); data.items.add(new File([{json.dumps(text)}], 'x.csv'));
+        const input = document.querySelector('#file'); input.files = data.files;
+        input.dispatchEvent(new Event('change'));"""
+    )
+
+
+@pytest.fixture(scope="module")
+def turbofan() -> Iterator[Process]:
+    with Process(TURBOFAN) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if DRIVER is None:
+        pytest.skip(MISSING)
+    with opened(tmp_path_factory.mktemp("chromium")) as found:
+        yield found
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    chromium.complaints()
+    yield chromium
+    assert chromium.complaints() == []
+
+
+def test_a_browser_gets_the_page_and_others_what_they_got_before(turbofan: Process) -> None:
+    with httpx.Client(base_url=turbofan.url, timeout=PATIENCE) as client:
+        page = client.get("/", headers=BROWSER)
+        assert (page.status_code, page.headers["vary"]) == (200, "accept")
+        assert page.headers["content-type"].startswith("text/html")
+        names = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+        assert all(not name.startswith(("/", "http")) for name in names), "a proxy may put it anywhere"
+        for name in (*names, *(f"ui/{name}" for name in ASSETS)):
+            assert client.get(f"/{name}").status_code == 200
+        policy = page.headers["content-security-policy"]
+        assert "unsafe" not in policy
+        assert "http" not in policy
+        for accept in ("*/*", "application/json", ""):
+            other = client.get("/", headers={"accept": accept})
+            assert (other.json()["status"], other.headers["vary"]) == ("alive", "accept")
+        assert client.get("/model/example").content == SERIES.read_bytes()
+
+
+def test_every_file_of_the_page_is_served() -> None:
+    static = ROOT / "service" / "lstm_serve" / "web" / "ui" / "static"
+    assert {path.name for path in static.iterdir()} == {"index.html", *ASSETS}
+    for path in static.iterdir():
+        assert "innerHTML" not in path.read_text(), "text from outside is set as text"
+
+
+def test_without_the_page_and_without_an_example(tmp_path: Path) -> None:
+    model = tmp_path / "m.h5"
+    shutil.copy(TURBOFAN, model)
+    with Process(model, LSTMSERVE_PAGE="false") as process, httpx.Client(base_url=process.url) as client:
+        assert client.get("/", headers=BROWSER).headers["location"] == "docs"
+        assert client.get("/ui/page.js").status_code == 404
+    with Process(model) as process, httpx.Client(base_url=process.url) as client:
+        assert client.get("/model/example").status_code == 404
+
+
+def test_what_is_drawn_is_what_the_model_answers(browser: Browser, turbofan: Process) -> None:
+    browser.command("url", url=f"{turbofan.url}/")
+    browser.click("#take")
+    browser.wait_for("return document.querySelector('#readout').textContent !== ''")
+    x = columns()
+    windows = np.lib.stride_tricks.sliding_window_view(x, 20, axis=0).transpose(0, 2, 1)
+    expected = load_model(TURBOFAN).predict(windows)
+    drawn = browser.run(
+        SHOWN % "[shown.data.rows, shown.data.predictions.map((p) => p.probabilities), shown.data.inputs]"
+    )
+    assert drawn[0] == list(range(20, len(x) + 1))
+    np.testing.assert_allclose(drawn[1], expected, atol=2e-6)
+    np.testing.assert_allclose(drawn[2], x, rtol=1e-6)
+    assert len(browser.run("return [...document.querySelectorAll('#legend li')].map((item) => item.textContent)")) == 5
+
+
+def test_a_click_a_key_and_a_link_choose_a_row(browser: Browser, turbofan: Process) -> None:
+    browser.command("url", url=f"{turbofan.url}/")
+    browser.click("#take")
+    browser.wait_for("return document.querySelector('#readout').textContent !== ''")
+    browser.click("#answers")
+    row = browser.run(SHOWN % "shown.row")
+    assert 90 < row < 115
+    browser.run("document.querySelector('#answers').dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}))")
+    assert browser.run(SHOWN % "shown.row") == row + 1
+    link = browser.run("return location.href")
+    browser.command("url", url="about:blank")
+    browser.command("url", url=link)
+    browser.wait_for(f"return document.querySelector('#readout').textContent.startsWith('Row {row + 1}: ')")
+
+
+def test_gates_are_those_of_the_trace(browser: Browser, turbofan: Process) -> None:
+    browser.command("url", url=f"{turbofan.url}/#example=&row=150&view=inside")
+    browser.wait_for("return document.querySelectorAll('#layers canvas').length > 5")
+    sequence = columns()[130:150]
+    traced = load_model(TURBOFAN).trace(sequence[np.newaxis])
+    answer = httpx.post(f"{turbofan.url}/trace", json={"sequence": sequence.tolist()}, timeout=PATIENCE).json()
+    for layer, arrays in zip(answer["layers"], traced, strict=True):
+        assert [array["name"] for array in layer["arrays"]] == list(arrays)
+        for array in layer["arrays"]:
+            np.testing.assert_allclose(array["values"], arrays[array["name"]][0], atol=1e-6)
+    captions = browser.run("return [...document.querySelectorAll('figcaption')].map((each) => each.textContent)")
+    (forget,) = (caption for caption in captions if caption.startswith("f,"))
+    least, greatest = (float(number) for number in re.findall(r"[\d.]+", forget)[:2])
+    np.testing.assert_allclose([least, greatest], [traced[1]["f"].min(), traced[1]["f"].max()], rtol=1e-3)
+
+
+def test_what_is_refused_is_told_in_the_words_of_the_service(browser: Browser, turbofan: Process) -> None:
+    browser.command("url", url=f"{turbofan.url}/")
+    browser.wait_for("return document.querySelector('#expects').textContent !== ''")
+    text = "T24,T30\n1,2\n"
+    drop(browser, text)
+    told = browser.wait_for("return document.querySelector('#problem').textContent")
+    answer = httpx.post(
+        f"{turbofan.url}/predict/series", content=text, headers={"content-type": "text/csv"}, timeout=PATIENCE
+    ).json()
+    assert answer["errors"][0]["detail"] in told
+    (said,) = browser.complaints()
+    assert "422" in said
+
+
+def test_a_long_series_goes_in_parts(browser: Browser, turbofan: Process) -> None:
+    lines = SERIES.read_text().splitlines()
+    data = (lines[1:] * 15)[:2500]
+    browser.command("url", url=f"{turbofan.url}/")
+    browser.wait_for("return document.querySelector('#expects').textContent !== ''")
+    drop(browser, "\n".join([lines[0], *data]))
+    browser.wait_for("return document.querySelector('#readout').textContent.startsWith('Row 2500: ')")
+    x = np.array([[float(cell) for cell in line.split(",")[1:]] for line in data])
+    windows = np.lib.stride_tricks.sliding_window_view(x, 20, axis=0).transpose(0, 2, 1)
+    rows, found = browser.run(SHOWN % "[shown.data.rows, shown.data.predictions.map((p) => p.probabilities)]")
+    assert rows == list(range(20, 2501))
+    np.testing.assert_allclose(found, load_model(TURBOFAN).predict(windows), atol=2e-6)
+
+
+def test_with_a_key_and_hostile_names(browser: Browser, tmp_path: Path) -> None:
+    model = tmp_path / "m.h5"
+    shutil.copy(TURBOFAN, model)
+    card = json.loads(TURBOFAN.with_suffix(".card.json").read_text())
+    hostile = "<img src=x onerror=alert(1)>" + "long" * 60
+    card["description"] = card["classes"][0] = card["features"][0]["unit"] = hostile
+    (tmp_path / "m.card.json").write_text(json.dumps(card))
+    with Process(model, LSTMSERVE_API_KEYS=KEY) as process:
+        browser.command("url", url=f"{process.url}/")
+        browser.wait_for("return !document.querySelector('#ask').hidden")
+        browser.run(f"document.querySelector('#key').value = {KEY!r}")
+        browser.run("document.querySelector('#ask').requestSubmit()")
+        browser.wait_for("return document.querySelector('#expects').textContent !== ''")
+        drop(browser, SERIES.read_text())
+        browser.wait_for("return document.querySelector('#readout').textContent !== ''")
+        assert browser.run("return document.querySelectorAll('img').length") == 0
+        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+        assert KEY not in browser.run("return location.href + JSON.stringify({...localStorage, ...sessionStorage})")
+    assert all("401" in said for said in browser.complaints())  # what it began with
+
+
+def test_why_is_what_explain_answers(browser: Browser, turbofan: Process) -> None:
+    browser.command("url", url=f"{turbofan.url}/#example=&row=150&view=why")
+    reasons = browser.wait_for(
+        "const found = [...document.querySelectorAll('#reasons li')].map((each) => each.textContent);"
+        "return found.length && found"
+    )
+    sequence = columns()[130:150].tolist()
+    answer = httpx.post(
+        f"{turbofan.url}/explain", json={"sequence": sequence, "grain": "cell"}, timeout=PATIENCE
+    ).json()
+    effects = np.array(answer["attribution"])
+    step, feature = np.unravel_index(np.abs(effects).argmax(), effects.shape)
+    name = json.loads(TURBOFAN.with_suffix(".card.json").read_text())["features"][feature]["name"]
+    assert len(reasons) == 10
+    assert f" {name} " in reasons[0]
+    assert f"at row {131 + step}," in reasons[0]
+    told = float(reasons[0].split()[0].replace("\N{MINUS SIGN}", "-"))
+    np.testing.assert_allclose(told, effects[step, feature], rtol=1e-3)
