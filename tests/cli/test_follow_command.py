@@ -16,7 +16,7 @@ from serving import GOLDEN, PATIENCE, ROOT
 from lstm_serve import load_model
 
 TURBOFAN = str(ROOT / "models" / "turbofan.h5")
-ENGINE = ROOT / "models" / "turbofan.engine.csv"
+ENGINE = ROOT / "models" / "turbofan.example.csv"
 ASKER = str(GOLDEN / "asker" / "k215_model.h5")
 LEFT_OUT = "lstm-serve: left out the column cycle, no feature of the model\n"
 

@@ -23,7 +23,7 @@ from lstm_serve.model.model import Model
 
 PLANTED = ROOT / "tests/golden/planted"
 TURBOFAN = str(ROOT / "models/turbofan.h5")
-ENGINE = str(ROOT / "models/turbofan.engine.csv")
+ENGINE = str(ROOT / "models/turbofan.example.csv")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PLANTED.glob("*.h5")))
