@@ -1,10 +1,6 @@
 """The page's files. They hold no data, and so need no key; what the page then asks for does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import lru_cache
-from importlib.resources import files
-from mimetypes import guess_type
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -15,7 +11,9 @@ from lstm_serve.formats.folder import opened
 from lstm_serve.loading.load import resolve
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.settings import Settings
+from lstm_serve.web.packaged import content, file_of
 
+FOLDER = "lstm_serve.web.ui.static"
 SHELL = "index.html"
 ASSETS = ("answers.js", "chart.js", "icon.svg", "inside.js", "page.css", "page.js", "service.js", "why.js")
 PATHS = frozenset({"/", *(f"/ui/{name}" for name in ASSETS)})
@@ -31,22 +29,22 @@ def router(settings: Settings) -> APIRouter:
     """What the page is made of, and the series that lies beside the model to try it on."""
     routes = APIRouter()
     for name in ASSETS:
-        routes.add_api_route(f"/ui/{name}", _asset(name), include_in_schema=False)
+        routes.add_api_route(f"/ui/{name}", file_of(FOLDER, name, HEADERS), include_in_schema=False)
 
     @routes.get("/model/example", include_in_schema=False)
     async def example() -> Response:
         try:
-            content = await asyncio.to_thread(_example, settings)
+            series = await asyncio.to_thread(_example, settings)
         except (OSError, LstmServeError):
             raise HTTPException(404) from None
-        return Response(content, media_type="text/csv")
+        return Response(series, media_type="text/csv")
 
     return routes
 
 
 def shell() -> Response:
     """The page itself."""
-    return Response(_content(SHELL), media_type="text/html", headers={**HEADERS, "vary": "accept"})
+    return Response(content(FOLDER, SHELL), media_type="text/html", headers={**HEADERS, "vary": "accept"})
 
 
 def _example(settings: Settings) -> bytes:
@@ -54,15 +52,3 @@ def _example(settings: Settings) -> bytes:
     with opened(ModelFiles.of(resolve(settings.model)).series) as file:
         lines = file.read(settings.max_body_bytes).splitlines(keepends=True)
         return b"".join(lines[:-1] if file.read(1) else lines)
-
-
-def _asset(name: str) -> Callable[[], Awaitable[Response]]:
-    async def asset() -> Response:
-        return Response(_content(name), media_type=guess_type(name)[0], headers=HEADERS)
-
-    return asset
-
-
-@lru_cache
-def _content(name: str) -> bytes:
-    return (files(__package__) / "static" / name).read_bytes()
