@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast, get_args
 
@@ -16,7 +16,6 @@ from lstm_serve.errors import InvalidInput, Malformed, Problem, UnreadableFile
 from lstm_serve.formats.npy import AnyArray, read_npy
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import answers
-from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
@@ -30,7 +29,16 @@ from lstm_serve.web.errors import JSON
 from lstm_serve.web.flattened_csv import Flattened, read_flattened, written
 from lstm_serve.web.nested_lists import Body
 from lstm_serve.web.openapi import problem_responses
-from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, expect_json, media_type, predicted
+from lstm_serve.web.predict import (
+    Answer,
+    Decoded,
+    PostRoute,
+    Predicted,
+    PredictRequest,
+    expect_json,
+    media_type,
+    predicted,
+)
 from lstm_serve.web.schemas import ModelInfo, model_info, one_and_many_answers
 
 ERRORS = problem_responses(400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
@@ -47,20 +55,20 @@ FIRST_KEY = re.compile(rb'\s*\{\s*"(\w+)"')
 
 @dataclass(eq=False)
 class NpyBody:
-    """Several sequences as one array in NumPy's .npy format."""
+    """Several sequences, or the rows of a series, as one array in NumPy's .npy format; `check` holds it to a shape."""
 
     x: AnyArray
-    model: Model
+    check: Callable[[AnyArray], AnyArray]
     many: ClassVar[bool] = True
 
     @property
     def size(self) -> int:
-        """How many sequences there are."""
+        """How many there are."""
         return len(self.x) if self.x.ndim else 1
 
     def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
         """The array, once it is known to fit."""
-        return [self.model.checked(self.x).astype(dtype, copy=False)]
+        return [self.check(self.x).astype(dtype, copy=False)]
 
     def let_go(self) -> None:
         """Forget the file's array."""
@@ -82,7 +90,7 @@ class BatchRoute(PostRoute):
         """The body, as its content type says."""
         if media_type(headers) != NPY:
             return super().decode(raw, headers, served, max_rows)
-        return NpyBody(npy_of(raw), served.model)
+        return NpyBody(npy_of(raw), served.model.checked)
 
 
 class EitherRoute(BatchRoute):
@@ -168,11 +176,13 @@ def router(
     return routes
 
 
-def joined(parts: list[Array]) -> Array:
-    """One array (n, *output_shape) of several. Raises InvalidInput where they are of different lengths."""
-    if len({y.shape[1:] for y in parts}) > 1:
+def npy_answer(parts: list[Predicted]) -> Answer:
+    """The outputs as one array (n, *output_shape). Raises InvalidInput where they are of different lengths."""
+    if len({part.y.shape[1:] for part in parts}) > 1:
         raise InvalidInput([Problem((), "outputs of different lengths are no one array; accept JSON instead")])
-    return np.concatenate(parts)
+    file = io.BytesIO()
+    np.save(file, np.concatenate([part.y for part in parts]), allow_pickle=False)
+    return Answer(file.getvalue(), [(b"content-type", NPY)])
 
 
 async def predict_body(serving: ServingState, body: Body | NpyBody | Flattened, request: PredictRequest) -> Answer:
@@ -182,9 +192,7 @@ async def predict_body(serving: ServingState, body: Body | NpyBody | Flattened, 
     if isinstance(body, Flattened) and NPY not in accept and JSON[1] not in accept:
         return Answer(b"".join(written(part.y) for part in parts), [(b"content-type", CSV)])
     if body.many and NPY in accept:
-        file = io.BytesIO()
-        np.save(file, joined([y for y, _ in parts]), allow_pickle=False)
-        return Answer(file.getvalue(), [(b"content-type", NPY)])
+        return npy_answer(parts)
     found = [answer for part in parts for answer in answers(model, *part)]
     content = {"predictions": found} if body.many else found[0]
     return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))

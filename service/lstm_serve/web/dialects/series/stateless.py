@@ -1,7 +1,6 @@
 """POST /predict/series: a longer series in one request, an answer for each of its windows. Nothing of it is kept."""
 
 import asyncio
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,6 @@ from pydantic import Field, create_model
 
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
-from lstm_serve.formats.npy import AnyArray
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.model.windows import last_rows, windows
@@ -25,7 +23,7 @@ from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
 from lstm_serve.web.body_types import Whole, rows_of_series
-from lstm_serve.web.dialects.native import CSV, ERRORS, MODEL_HEADER, NPY, NPY_CONTENT, joined, npy_of
+from lstm_serve.web.dialects.native import CSV, ERRORS, MODEL_HEADER, NPY, NPY_CONTENT, NpyBody, npy_answer, npy_of
 from lstm_serve.web.nested_lists import Body
 from lstm_serve.web.predict import (
     Answer,
@@ -58,27 +56,6 @@ INPUTS = {
 
 
 @dataclass(eq=False)
-class RowsOfFile:
-    """The rows of one series as an array in NumPy's .npy format."""
-
-    x: AnyArray
-    model: Model
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        return len(self.x) if self.x.ndim else 1
-
-    def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
-        """The array, once it is known to fit."""
-        return [self.model.checked_rows(self.x).astype(dtype, copy=False)]
-
-    def let_go(self) -> None:
-        """Forget the file's array."""
-        del self.x
-
-
-@dataclass(eq=False)
 class CsvText:
     """A CSV file, not yet looked at: the query says which of its columns are keys."""
 
@@ -101,7 +78,7 @@ class SeriesRoute(PostRoute):
         """The body, as its content type says."""
         kind = media_type(headers)
         if kind == NPY:
-            return RowsOfFile(npy_of(raw), served.model)
+            return NpyBody(npy_of(raw), served.model.checked_rows)
         if kind != CSV:
             return super().decode(raw, headers, served, max_rows)
         if not raw.strip():
@@ -135,7 +112,7 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         openapi_extra={"requestBody": {"content": {**NPY_CONTENT, **CSV_CONTENT}}, "parameters": [STRIDE, BY, INPUTS]},
     )
     async def predict_series(body: Series, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
-        decoded = cast("Body | RowsOfFile | CsvText", body)
+        decoded = cast("Body | NpyBody | CsvText", body)
         return await _answered(serving, decoded, request)
 
     return routes
@@ -154,38 +131,23 @@ def _request_type(model: Model, max_bytes: int) -> type[Body]:
     return made
 
 
-async def _answered(serving: ServingState, body: Body | RowsOfFile | CsvText, request: PredictRequest) -> Answer:
+async def _answered(serving: ServingState, body: Body | NpyBody | CsvText, request: PredictRequest) -> Answer:
     """Answer each window: as JSON, or where the client accepts it the model's output as a .npy file."""
     model, most = request.served.model, serving.settings.max_rows
     deadline = deadline_of(request, serving.settings.deadline_seconds, None)
     stride, by = _asked(body, request)
     telling = _telling(request, stride, by)
     if isinstance(body, CsvText):
-        # Of 2 MB, 150 ms on the loop; in a thread others wait for no more than Python's switch interval.
-        turn: Turn = request.scope["state"]["turn"]
-        read = partial(read_csv, body.raw, model, stride, by)
-        sequences = await asyncio.to_thread(read) if turn.begun else read()
-        turn.end()
-        count = sum(len(part.x) for part in sequences.parts)
+        sequences = await _read(body, request, stride, by)
+        _expect_few(sum(len(part.x) for part in sequences.parts), request, most)
     else:
-        count = _count(body.size, model, stride)
-    if count > most:
-        overlap = "" if model.input_shape[0] is None else f" that overlap by {model.input_shape[0] - 1} rows"
-        raise TooLarge(f"the series has {count} windows; at most {most} are answered at once: send parts{overlap}")
-    request.deployment.queue.check_room(count)
-    if not isinstance(body, CsvText):
-        (rows,) = await converted(body, request)
-        timesteps = model.input_shape[0]
-        last = last_rows(len(rows), timesteps, stride)
-        sequences = Sequences((Part(windows(rows, timesteps, stride), [place + 1 for place in last]),), "row")
-        del rows
+        _expect_few(_count(body.size, model, stride), request, most)
+        sequences = await _cut(body, request, stride)
     body.let_go()
     arrays = [part.x.astype(model.input_dtype, copy=False) for part in sequences.parts]
     found = await computed_classes(serving, arrays, request, deadline)
     if NPY in request.scope["state"]["headers"].get(b"accept", b""):
-        file = io.BytesIO()
-        np.save(file, joined([y for y, _ in found]), allow_pickle=False)
-        return Answer(file.getvalue(), [(b"content-type", NPY)])
+        return npy_answer(found)
     content: dict[str, Any] = {
         "rows": [number for part in sequences.parts for number in part.numbers],
         "predictions": [answer for part in found for answer in answers(model, *part)],
@@ -201,7 +163,33 @@ async def _answered(serving: ServingState, body: Body | RowsOfFile | CsvText, re
     return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
-def _asked(body: Body | RowsOfFile | CsvText, request: PredictRequest) -> tuple[int, tuple[str, ...]]:
+async def _read(body: CsvText, request: PredictRequest, stride: int, by: tuple[str, ...]) -> Sequences:
+    """The windows of a CSV file. Of 2 MB that is 150 ms: in a thread others wait for no more than a switch interval."""
+    turn: Turn = request.scope["state"]["turn"]
+    read = partial(read_csv, body.raw, request.served.model, stride, by)
+    sequences = await asyncio.to_thread(read) if turn.begun else read()
+    turn.end()
+    return sequences
+
+
+async def _cut(body: Body | NpyBody, request: PredictRequest, stride: int) -> Sequences:
+    """The windows of rows."""
+    (rows,) = await converted(body, request)
+    timesteps = request.served.model.input_shape[0]
+    last = last_rows(len(rows), timesteps, stride)
+    return Sequences((Part(windows(rows, timesteps, stride), [place + 1 for place in last]),), "row")
+
+
+def _expect_few(count: int, request: PredictRequest, most: int) -> None:
+    """Raise TooLarge for more windows than are answered at once, or QueueFull where they have no room."""
+    if count > most:
+        timesteps = request.served.model.input_shape[0]
+        overlap = "" if timesteps is None else f" that overlap by {timesteps - 1} rows"
+        raise TooLarge(f"the series has {count} windows; at most {most} are answered at once: send parts{overlap}")
+    request.deployment.queue.check_room(count)
+
+
+def _asked(body: Body | NpyBody | CsvText, request: PredictRequest) -> tuple[int, tuple[str, ...]]:
     """The stride and the key columns that a request asks for."""
     by = tuple(dict.fromkeys(request.query_params.getlist("by")))
     if by and not isinstance(body, CsvText):
