@@ -235,8 +235,7 @@ async def predicted(
     how many seconds the client gives it, in the dialect's own words, beside the header X-Request-Timeout-Ms.
     """
     rows = body.size
-    if rows > serving.settings.max_rows:
-        raise TooLarge(f"the body has {rows} sequences; at most {serving.settings.max_rows} are answered at once")
+    expect_few(rows, serving.settings.max_rows)
     request.deployment.queue.check_room(rows)
     deadline = deadline_of(request, serving.settings.deadline_seconds, within)
     arrays = await converted(body, request)
@@ -250,9 +249,7 @@ async def computed_classes(
     """Compute arrays of sequences (n, *input_shape), a job each; they may be views that overlap."""
     model, queue = request.served.model, request.deployment.queue
     request.scope["state"]["held"].become(sum(map(_bytes_of, arrays)))  # what was read is not needed any more
-    if None in model.input_shape:
-        for x in arrays:
-            check_free(model, x, serving.settings.max_timesteps)
+    check_free(model, arrays, serving.settings.max_timesteps)
     jobs = [queue.submit(model, x, deadline) for x in arrays]
     rows = sum(map(len, arrays))
     found = [Predicted(y, predicted_classes(model, y)) for y in await computed(jobs, request)]
@@ -281,12 +278,21 @@ async def converted(body: Decoded, request: PredictRequest) -> list[Array]:
     return [np.concatenate(list(run)) for _, run in groupby(arrays, lambda x: x.shape[1:])]
 
 
-def check_free(model: Model, x: Array, longest: int) -> None:
-    """Hold what the model's shape leaves free against the limit, and against what the model needs."""
-    sizes = [came for came, size in zip(x.shape[1:], model.input_shape, strict=True) if size is None]
-    if max(sizes) > longest:
-        raise TooLarge(f"a sequence has {max(sizes)} time steps; at most {longest} are computed")
-    model.check_free(x.shape[1:])
+def expect_few(rows: int, most: int) -> None:
+    """Raise TooLarge for more sequences than are answered at once."""
+    if rows > most:
+        raise TooLarge(f"the body has {rows} sequences; at most {most} are answered at once")
+
+
+def check_free(model: Model, arrays: Iterable[Array], longest: int) -> None:
+    """Hold what the model's shape leaves free, if it does, against the limit, and against what the model needs."""
+    if None not in model.input_shape:
+        return
+    for x in arrays:
+        sizes = [came for came, size in zip(x.shape[1:], model.input_shape, strict=True) if size is None]
+        if max(sizes) > longest:
+            raise TooLarge(f"a sequence has {max(sizes)} time steps; at most {longest} are computed")
+        model.check_free(x.shape[1:])
 
 
 def deadline_of(request: Request, longest: float, within: float | None) -> float:

@@ -1,12 +1,11 @@
 """POST /explain, and v1's :explain: an answer, and what in the sequence spoke for it. Computed behind predictions."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -26,7 +25,16 @@ from lstm_serve.web.dialects.v1 import codec
 from lstm_serve.web.dialects.v1 import routes as v1
 from lstm_serve.web.dialects.v1.schemas import Outputs, Predictions
 from lstm_serve.web.nested_lists import Body, json_of
-from lstm_serve.web.predict import Answer, PostRoute, PredictRequest, check_free, computed, converted, deadline_of
+from lstm_serve.web.predict import (
+    Answer,
+    PostRoute,
+    PredictRequest,
+    check_free,
+    computed,
+    converted,
+    deadline_of,
+    expect_few,
+)
 from lstm_serve.web.schemas import Schema, one_and_many_answers
 
 
@@ -79,19 +87,6 @@ class Form(NamedTuple):
 
     body: Body | codec.Form
     asked: Asked
-
-    @property
-    def size(self) -> int:
-        """How many sequences there are."""
-        return self.body.size
-
-    def arrays(self, dtype: npt.DTypeLike) -> Iterable[Array]:
-        """The sequences, in order, as arrays (n, *input_shape)."""
-        return self.body.arrays(dtype)
-
-    def let_go(self) -> None:
-        """Forget the lists."""
-        self.body.let_go()
 
 
 class ExplainRequest(BaseModel):
@@ -202,7 +197,8 @@ def _request_types(
         @classmethod
         def parse(cls, raw: bytes) -> Any:  # noqa: ANN401 - a form, with what is asked beside it
             """The sequences, and how to explain them."""
-            return Form(super().parse(raw), Options.of(json_of(raw)))
+            parsed = cls.parsed(raw)
+            return Form(cls.of(parsed), Options.of(parsed))
 
     return native, create_model(
         "V1ExplainRequest", __base__=V1ExplainRequest, __doc__=V1ExplainRequest.__doc__, **options
@@ -214,15 +210,12 @@ async def explanations(
 ) -> list[tuple[dict[str, Any], Array]]:
     """For each sequence its explanation, and the model's output (*output_shape)."""
     model, lane, settings = request.served.model, request.deployment.behind, serving.settings
-    if form.size > settings.max_rows:
-        raise TooLarge(f"the body has {form.size} sequences; at most {settings.max_rows} are answered at once")
+    expect_few(form.body.size, settings.max_rows)
     deadline = deadline_of(request, settings.deadline_seconds, None)
-    arrays = await converted(form, request)
-    form.let_go()
+    arrays = await converted(form.body, request)
+    form.body.let_go()
     request.scope["state"]["held"].become(sum(x.nbytes for x in arrays))
-    if None in model.input_shape:
-        for x in arrays:
-            check_free(model, x, settings.max_timesteps)
+    check_free(model, arrays, settings.max_timesteps)
     asked = [occlusion(model, row, form.asked) for x in arrays for row in x]
     count = sum(len(one) + 1 for one in asked)
     if count > lane.max_rows:

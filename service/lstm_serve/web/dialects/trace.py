@@ -53,8 +53,7 @@ async def traced(serving: ServingState, body: Body, request: PredictRequest) -> 
     request.deployment.queue.check_room(1)
     (x,) = await converted(body, request)
     body.let_go()
-    if None in model.input_shape:
-        check_free(model, x, serving.settings.max_timesteps)
+    check_free(model, [x], serving.settings.max_timesteps)
     if _at_most(model, x) > MOST_NUMBERS:
         raise TooLarge(
             f"the layers compute over {MOST_NUMBERS} numbers on {x.shape[1]} time steps; lstm-serve inspect --trace "

@@ -33,9 +33,17 @@ class V1Request(BaseModel):
     @classmethod
     def parse(cls, raw: bytes) -> "Form":
         """The sequences, in whichever form they come. Raises Malformed or InvalidInput."""
-        instances = cls.forms["instances"]
-        instances.weigh(raw)
-        parsed = json_of(raw)
+        return cls.of(cls.parsed(raw))
+
+    @classmethod
+    def parsed(cls, raw: bytes) -> Any:  # noqa: ANN401 - JSON is anything
+        """The JSON of a body that is not too heavy to be a good one. Raises Malformed, TooLarge or InvalidInput."""
+        cls.forms["instances"].weigh(raw)
+        return json_of(raw)
+
+    @classmethod
+    def of(cls, parsed: Any) -> "Form":  # noqa: ANN401 - the same
+        """The sequences, in whichever form they come. Raises InvalidInput."""
         given = [key for key in FORMS if key in parsed] if isinstance(parsed, dict) else []
         if len(given) > 1:  # what is null is as if it were not there
             given = [key for key in given if parsed[key] is not None]
