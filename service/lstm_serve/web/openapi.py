@@ -22,17 +22,12 @@ _EXAMPLE = Problem(("sequence",), "expected a list of 20 time steps, got 19")
 
 def problem_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
     """For OpenAPI: these errors of the native paths, each with an example."""
-    return {code: _problem_response(STATUSES[code]) for code in codes}
-
-
-def example_of(row: Status) -> dict[str, Any]:
-    """For OpenAPI: one error of the native paths, by its row of the table, where several have its code."""
-    return _problem_response(row)
+    return {code: problem_response(STATUSES[code]) for code in codes}
 
 
 def every_response() -> dict[str, dict[str, Any]]:
     """For OpenAPI: every row of the table by the last part of its type; some are answered at any path, or at none."""
-    return {row.slug: _problem_response(row) for row in (*OF_HTTP.values(), *TABLE.values())}
+    return {row.slug: problem_response(row) for row in (*OF_HTTP.values(), *TABLE.values())}
 
 
 @cache
@@ -42,7 +37,8 @@ def _problem_schema() -> dict[str, Any]:
     return schema
 
 
-def _problem_response(row: Status) -> dict[str, Any]:
+def problem_response(row: Status) -> dict[str, Any]:
+    """For OpenAPI: one error of the native paths, by its row of the table, with an example."""
     error = InvalidInput([_EXAMPLE]) if row.code == 422 else None
     example = orjson.loads(problem(row, row.example, error, "6f1c-2a"))
     content = {"application/problem+json": {"schema": _problem_schema(), "example": example}}

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -42,7 +43,7 @@ from lstm_serve.web.dialects.series.request import (
 )
 from lstm_serve.web.errors import TABLE, problem, row_of
 from lstm_serve.web.nested_lists import Body
-from lstm_serve.web.openapi import example_of, problem_responses
+from lstm_serve.web.openapi import problem_response, problem_responses
 from lstm_serve.web.predict import (
     Answer,
     Decoded,
@@ -85,24 +86,18 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
     state, appended, results = _answer_types(model)
     json: dict[int | str, dict[str, Any]] = {
         **ERRORS,
-        404: example_of(TABLE[UnknownSeries]),
-        409: example_of(TABLE[SeriesConflict]),
+        404: problem_response(TABLE[UnknownSeries]),
+        409: problem_response(TABLE[SeriesConflict]),
         200: {"headers": MODEL_HEADER},
     }
 
     async def append_rows(body: Rows, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
-        try:
+        with _refusals_counted(serving):
             return await _append(serving, cast("Body", body), request)
-        except REFUSALS as error:
-            serving.metrics.series_refused.add(row_of(error).slug)
-            raise
 
     async def append_rows_of_many(body: Many, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
-        try:
+        with _refusals_counted(serving):
             return await _append_many(serving, cast("ManyRows", body), request)
-        except REFUSALS as error:
-            serving.metrics.series_refused.add(row_of(error).slug)
-            raise
 
     async def series_state(request: Request) -> Response:
         """What is known of a series: its last number, and the answer to its last row."""
@@ -186,6 +181,16 @@ def owner_of(request: Request) -> bytes:
     """Whose series a request may see: those that began with its key."""
     keys: Keys | None = request.app.state.keys
     return b"" if keys is None else keys.owner(request.scope["state"]["headers"].get(b"authorization"))
+
+
+@contextmanager
+def _refusals_counted(serving: ServingState) -> Iterator[None]:
+    """Count why a series does not take what came."""
+    try:
+        yield
+    except REFUSALS as error:
+        serving.metrics.series_refused.add(row_of(error).slug)
+        raise
 
 
 async def _append(serving: ServingState, body: Body, request: PredictRequest) -> Answer:
