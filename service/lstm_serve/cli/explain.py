@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--row {number}: there are answers for {sequences.noun}s {part.numbers[0]} to {part.numbers[-1]}"
         )
     x = model.checked(part.x[part.numbers.index(number)][None])[0]
-    grain: occlusion.Grain = "cell" if x.ndim == 2 and model.has_time_axis and x.size <= MOST_CELLS else "step"
+    grain: occlusion.Grain = "cell" if occlusion.has_cells(model) and x.size <= MOST_CELLS else "step"
     found = occlusion.explained(model, x, occlusion.Asked(grain=grain))
     first = number - len(x) + 1 if sequences.noun == "row" else 1
     if kind == ".json":

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 # Which steps of a sequence count, bool (b, T); None where all do.
 Mask = npt.NDArray[np.bool_] | None
 # Without the batch axis; None is a free axis.

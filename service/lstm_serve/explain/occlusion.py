@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization, Scaling
 from lstm_serve.engine.operations.temporal import Embedding
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import FLOAT32_MAX, Array
 from lstm_serve.errors import InvalidInput, Problem
 from lstm_serve.model.answers import answers
 from lstm_serve.model.graph import INPUT, Source
@@ -22,7 +22,6 @@ from lstm_serve.model.model import Model
 
 Grain = Literal["step", "cell"]
 METHOD = "occlusion"
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Baseline(NamedTuple):

@@ -13,7 +13,7 @@ Key = TypeVar("Key", int, str)
 
 AXES = ("time steps", "features")
 # The largest number that does not become infinity; it is a little more than the largest float32.
-FLOAT32_MAX = math.nextafter(2.0**128 - 2.0**103, 0)
+BELOW_INFINITY = math.nextafter(2.0**128 - 2.0**103, 0)
 
 
 def walk(  # noqa: PLR0913, PLR0917 - it calls itself
@@ -65,7 +65,7 @@ def _named(row: dict[str, Any], names: Names, where: Where) -> Iterator[Problem 
 
 def _suspicious(items: Iterable[tuple[Key, Any]]) -> list[Key]:
     """The keys of what `_number` may say something of: of good numbers it says nothing, at five times the cost."""
-    good, low, high = (float, int), -FLOAT32_MAX, FLOAT32_MAX
+    good, low, high = (float, int), -BELOW_INFINITY, BELOW_INFINITY
     return [key for key, item in items if not (type(item) in good and low <= item <= high)]
 
 
@@ -74,7 +74,7 @@ def _number(value: Any, where: Where, id_limit: int | None) -> Problem | None:  
         return Problem(where, f"expected a number, got {kind_of(value)}")
     if id_limit is not None and not (isinstance(value, int) and 0 <= value < id_limit):
         return Problem(where, f"expected an id, an integer from 0 to {id_limit - 1}, got another number")
-    if not abs(value) <= FLOAT32_MAX:
+    if not abs(value) <= BELOW_INFINITY:
         return Problem(where, "expected a finite float32 number, got NaN, infinity or a number beyond 3.4e38")
     return None
 

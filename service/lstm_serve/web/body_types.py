@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, FailFast, Field, Strict, WithJsonSchema, c
 
 from lstm_serve.engine.types import Shape
 from lstm_serve.model.model import Model
-from lstm_serve.web.body_faults import FLOAT32_MAX, Names
+from lstm_serve.web.body_faults import BELOW_INFINITY, Names
 from lstm_serve.web.nested_lists import FEW, Body
 
 # About so many numbers are validated and converted at once, in 2 ms; where lengths are free, so many sequences.
@@ -111,7 +111,7 @@ def sequence(shape: Shape, id_limit: int | None = None, names: Names | None = No
     What is on the last axis is a list; where there are `names`, the document says that it may be an object too.
     """
     # The bounds are for whoever reads the document; `arrays` holds the values to them, all at once.
-    bounds = {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
+    bounds = {"type": "number", "minimum": -BELOW_INFINITY, "maximum": BELOW_INFINITY}
     item: Any = Annotated[float, Strict(), Field(allow_inf_nan=False), WithJsonSchema(bounds)]
     if id_limit is not None:
         item = Annotated[int, Strict(), Field(ge=0, lt=id_limit)]

@@ -15,7 +15,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.model import Model
-from lstm_serve.web.body_faults import FLOAT32_MAX
+from lstm_serve.web.body_faults import BELOW_INFINITY
 
 # So many lines are made into an array at once; others are answered between two.
 LINES_AT_ONCE = 64
@@ -66,7 +66,7 @@ class Flattened:
         if limit is not None:
             good, what = (x >= 0) & (x < limit) & (x == np.floor(x)), f"an id, an integer from 0 to {limit - 1}"
         else:
-            good, what = np.abs(x) <= FLOAT32_MAX, "a finite float32 number"
+            good, what = np.abs(x) <= BELOW_INFINITY, "a finite float32 number"
         if not good.all():
             _wrong(f"line {index + 1}, value {int(np.argmin(good)) + 1}: expected {what}")
         return x.reshape([-1 if size is None else size for size in shape])

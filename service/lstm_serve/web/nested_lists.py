@@ -23,7 +23,7 @@ from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
 from lstm_serve.formats.npy import NPY_MAGIC
 from lstm_serve.formats.text import without_mark
-from lstm_serve.web.body_faults import AXES, FLOAT32_MAX, Axis, Names, Where, kind_of, walk
+from lstm_serve.web.body_faults import AXES, BELOW_INFINITY, Axis, Names, Where, kind_of, walk
 from lstm_serve.web.json_structure import count_marks, structure
 from lstm_serve.web.named_steps import first_twice, in_order
 
@@ -242,7 +242,7 @@ class Body(BaseModel):
                 x = np.array(given, np.float64)
             except ValueError:
                 raise InvalidInput([Problem((self.key,), "expected lists of equal lengths in a sequence")]) from None
-            if not np.abs(x).max(initial=0) <= FLOAT32_MAX:
+            if not np.abs(x).max(initial=0) <= BELOW_INFINITY:
                 raise self._beyond_float32(start)
             return x.astype(dtype)
         if self.id_limit is not None:

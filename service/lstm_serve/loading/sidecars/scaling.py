@@ -5,8 +5,9 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from lstm_serve.engine.types import FLOAT32_MAX
+
 Number = Annotated[float, Field(allow_inf_nan=False)]
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def _listed(given: object) -> object:

@@ -10,14 +10,13 @@ import orjson
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import FLOAT32_MAX, Array
 from lstm_serve.errors import InvalidInput, Problem, TooLarge
 from lstm_serve.explain.occlusion import Asked, Grain, Occlusion, count_of, has_cells, index_of, occlusion, score_of
 from lstm_serve.model.model import Model
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.second_lane import Behind, SecondLane
 from lstm_serve.serving.state import ServingState
-from lstm_serve.web.body_faults import FLOAT32_MAX
 from lstm_serve.web.body_types import Whole, one_and_many
 from lstm_serve.web.dialects.model_path import parameters
 from lstm_serve.web.dialects.native import ERRORS, MODEL_HEADER
