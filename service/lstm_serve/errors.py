@@ -29,7 +29,7 @@ LstmServeError
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class LstmServeError(Exception):
@@ -123,6 +123,11 @@ class InvalidInput(LstmServeError):
         """Keep the problems; the message is the first one's."""
         self.problems = tuple(problems)
         super().__init__(self.problems[0].detail)
+
+    @classmethod
+    def at(cls, detail: str, *where: str | int) -> Self:
+        """One problem, at one place; of the whole input, without one."""
+        return cls([Problem(where, detail)])
 
 
 class NoAnswer(LstmServeError):

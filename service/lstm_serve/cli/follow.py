@@ -33,7 +33,7 @@ def add(add_parser: AddParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer each row until there are no more. Gives the exit status: 1 where a line was left out."""
-    from lstm_serve.errors import InvalidInput, Problem
+    from lstm_serve.errors import InvalidInput
     from lstm_serve.scoring import outputs
     from lstm_serve.scoring.follow import Follower
     from lstm_serve.scoring.inputs import named
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             return b"" if sys.stdin is None else os.read(sys.stdin.fileno(), size)
         except OSError as error:
-            raise InvalidInput([Problem((), f"cannot be read: {error.strerror}")]) from None
+            raise InvalidInput.at(f"cannot be read: {error.strerror}") from None
 
     by = tuple(dict.fromkeys(arguments.by))
     outputs.expect_apart(by)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization, Scaling
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import FLOAT32_MAX, Array
-from lstm_serve.errors import InvalidInput, Problem
+from lstm_serve.errors import InvalidInput
 from lstm_serve.model.answers import answers
 from lstm_serve.model.graph import INPUT, Source
 from lstm_serve.model.model import Model
@@ -49,13 +49,15 @@ def baseline_of(model: Model, given: float | list[float] | None = None) -> Basel
         if given is None:
             return Baseline(np.zeros(()), "the id 0, the padding that the model masks" if masks else "the id 0")
         if isinstance(given, list) or not (0 <= given < model.id_limit and given == int(given)):
-            raise _invalid("baseline", f"expected an id, an integer from 0 to {model.id_limit - 1}")
+            raise InvalidInput.at(f"expected an id, an integer from 0 to {model.id_limit - 1}", "baseline")
         return Baseline(np.array(given, np.float64), "given")
     features = model.input_shape[-1] or 1
     if given is not None:
         values = np.asarray(given, np.float64)
         if values.shape not in {(), (features,)} or not (np.abs(values) <= FLOAT32_MAX).all():
-            raise _invalid("baseline", f"expected a finite number, or a list of {features}, one for each feature")
+            raise InvalidInput.at(
+                f"expected a finite number, or a list of {features}, one for each feature", "baseline"
+            )
         return Baseline(np.broadcast_to(values, (features,)), "given")
     first = _reading(model, Source(INPUT))
     offset, scale, origin = np.zeros(features), np.ones(features), "zeros"
@@ -141,9 +143,9 @@ class Occlusion:
 def occlusion(model: Model, x: Array, asked: Asked) -> Occlusion:
     """What is to be computed for one sequence x (*input_shape). Raises InvalidInput where it is asked wrongly."""
     if asked.explained is not None and not 0 <= asked.explained < count_of(model):
-        raise _invalid("class", f"expected an integer from 0 to {count_of(model) - 1}")
+        raise InvalidInput.at(f"expected an integer from 0 to {count_of(model) - 1}", "class")
     if asked.grain == "cell" and not has_cells(model):
-        raise _invalid("grain", "expected step: the model's input has no cells of one step and one feature")
+        raise InvalidInput.at("expected step: the model's input has no cells of one step and one feature", "grain")
     return Occlusion(model, x, baseline_of(model, asked.baseline), asked.grain)
 
 
@@ -194,7 +196,3 @@ def count_of(model: Model) -> int:
 def has_cells(model: Model) -> bool:
     """Whether an input is steps of features, each of which may be replaced by itself."""
     return model.has_time_axis and len(model.input_shape) == 2
-
-
-def _invalid(name: str, detail: str) -> InvalidInput:
-    return InvalidInput([Problem((name,), detail)])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from lstm_serve.errors import InvalidInput, Problem
+from lstm_serve.errors import InvalidInput
 
 # The first row lies within so many characters, or it is no row.
 FIRST_ROW = 1 << 20
@@ -64,7 +64,7 @@ class Layout(NamedTuple):
     def numbers(self, cells: Sequence[str], where: str) -> list[float]:
         """The features of a row. Raises InvalidInput that says `where` it is."""
         if len(cells) != self.columns:
-            raise _invalid(f"{where} has {len(cells)} cells, and the first has {self.columns}")
+            raise InvalidInput.at(f"{where} has {len(cells)} cells, and the first has {self.columns}")
         picked = [cells[k] for k in self.features]
         try:
             return [*map(to_number, picked)]
@@ -73,13 +73,13 @@ class Layout(NamedTuple):
             came = f"{self.shown(repr(picked[k][:40]))}, which is no number" if picked[k].strip() else "nothing"
             hint = ": write it with a point" if _has_decimal_comma(picked[k]) else ""
             column = column_of(self.names, k) if self.names else f"column {self.features[k] + 1}"
-            raise _invalid(f"{where}, {column} holds {came}{hint}") from None
+            raise InvalidInput.at(f"{where}, {column} holds {came}{hint}") from None
 
     def key(self, cells: Sequence[str], where: str) -> tuple[str, ...]:
         """The cells that name a row's unit. Raises InvalidInput."""
         key = tuple(cells[k].strip() for k in self.keys)
         if not all(key):
-            raise _invalid(
+            raise InvalidInput.at(
                 f"{where}, column {self.shown(repr(self.named.by[key.index('')][:60]))} holds nothing, "
                 "and the rows are told apart by it"
             )
@@ -93,7 +93,7 @@ class Layout(NamedTuple):
         except ValueError:
             k = next(k for k, cell in enumerate(found) if cell and not _is_number(cell))
             column = f"column {self.named.labels[k][:60]!r}"
-            raise _invalid(f"{where}, {column} holds {found[k][:40]!r}, which is no number") from None
+            raise InvalidInput.at(f"{where}, {column} holds {found[k][:40]!r}, which is no number") from None
 
 
 def layout(
@@ -108,7 +108,7 @@ def layout(
     delimiter = _delimiter(text, (*(features or ()), *besides) or None, None if besides else width)
     first = next(rows(text, delimiter), None)
     if first is None:
-        raise _invalid("has no rows")
+        raise InvalidInput.at("has no rows")
     count = len(first.cells)
     if besides or _is_header(first.cells, features, width):
         picked, keys, labels, left_out, notes = _in_header(first, features, width, named, shown)
@@ -116,7 +116,7 @@ def layout(
         names = tuple(say(first.cells[k].strip()) for k in picked)
         return Layout(delimiter, count, True, picked, keys, labels, left_out, names, notes, named, shown)
     if width is not None and count != width:
-        raise _invalid(
+        raise InvalidInput.at(
             f"has {_count(count)} and no header, and the model takes {width}{_apart(first)}. "
             "With a header, further columns are left out"
         )
@@ -155,11 +155,11 @@ def rows(text: bytes, delimiter: str) -> Iterator[Row]:
                 empty = empty or reader.line_num
                 continue
             if started and empty:
-                raise _invalid(f"line {empty} is empty, and more rows come after it")
+                raise InvalidInput.at(f"line {empty} is empty, and more rows come after it")
             started, empty = True, 0
             yield Row(reader.line_num, cells)
     except csv.Error as error:
-        raise _invalid(f"is not CSV from line {reader.line_num} on: {error}") from None
+        raise InvalidInput.at(f"is not CSV from line {reader.line_num} on: {error}") from None
 
 
 def to_number(cell: str) -> float:
@@ -203,7 +203,7 @@ def _in_header(first: Row, features: Sequence[str] | None, width: int | None, na
         rest = [k for k in range(len(header)) if k not in {*keys, *labels}]
         if width is not None and len(rest) != width:
             besides = f" besides {shown(_listed([*named.by, *named.labels]))}" if keys or labels else ""
-            raise _invalid(
+            raise InvalidInput.at(
                 f"has {_count(len(rest))}{besides}, and the model takes {width}{_apart(first)}. "
                 "Name the features in the model's card, and they are found by the header"
             )
@@ -222,13 +222,13 @@ def _expect(names: Sequence[str], header: Sequence[str], why: str, first: Row, s
     missing = [name for name in names if name not in header]
     if missing:
         near = _in_other_case(missing, header) if of_header is str else ""
-        raise _invalid(
+        raise InvalidInput.at(
             f"lacks the {_columns(missing, of_names)}, {why}{_apart(first)}. "
             f"Its header has {_count(len(header))}: {of_header(_listed(header))}{near}"
         )
     twice = [name for name in names if header.count(name) > 1]
     if twice:
-        raise _invalid(f"has the {_columns(twice, of_names)} more than once")
+        raise InvalidInput.at(f"has the {_columns(twice, of_names)} more than once")
 
 
 def _in_other_case(missing: Sequence[str], header: Sequence[str]) -> str:
@@ -255,7 +255,3 @@ def _columns(names: Sequence[str], shown: Shown = str) -> str:
 def _listed(names: Sequence[str]) -> str:
     text = ", ".join(name if name and name.isprintable() else repr(name) for name in names)
     return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def _invalid(detail: str) -> InvalidInput:
-    return InvalidInput([Problem((), detail)])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.errors import InvalidInput, Problem
+from lstm_serve.errors import InvalidInput
 from lstm_serve.formats.csv_layout import Named, Shown, column_of, layout, rows
 from lstm_serve.formats.text import decode, is_text, not_utf8, without_mark
 from lstm_serve.formats.units import Watch, mixed
@@ -71,7 +71,7 @@ def read(
         for k, watch in watches.items():
             watch.see(row.cells[k].strip())
     if not number:
-        raise _invalid("has a header and no rows under it")
+        raise InvalidInput.at("has a header and no rows under it")
     table = np.frombuffer(values).reshape(number, len(found.features))
     right = np.frombuffer(truth).reshape(number, len(found.labels)) if found.labels else None
     by = keys if named.by else None
@@ -85,8 +85,4 @@ def _text(data: bytes) -> bytes:
         return OF_POWERSHELL.sub(b"", without_mark(data))
     except UnicodeDecodeError:
         wrong = not_utf8(data) if is_text(data) else "is neither .npy, .npz, JSON nor CSV in UTF-8"
-        raise _invalid(wrong) from None
-
-
-def _invalid(detail: str) -> InvalidInput:
-    return InvalidInput([Problem((), detail)])
+        raise InvalidInput.at(wrong) from None

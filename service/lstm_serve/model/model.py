@@ -14,7 +14,7 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Activate, Identity
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape
-from lstm_serve.errors import InvalidInput, Problem
+from lstm_serve.errors import InvalidInput
 from lstm_serve.model import graph, notebook, stepping
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
 from lstm_serve.model.metadata import About, Origin
@@ -130,20 +130,20 @@ class Model:
         given, timesteps = self.checked_rows(rows), self.input_shape[0]
         if stride < 1 or (timesteps is None and stride > 1):
             allowed = "from 1 on" if timesteps is not None else "of 1, as a series is one sequence to this model"
-            raise InvalidInput([Problem((), f"expected a stride {allowed}, got {stride}")])
+            raise InvalidInput.at(f"expected a stride {allowed}, got {stride}")
         series = [given]
         if by is not None:
             keys = [tuple(key) if isinstance(key, list | np.ndarray) else key for key in by]
             if len(keys) != len(given):
-                raise InvalidInput([Problem((), f"expected {len(given)} keys in `by`, one a row, got {len(keys)}")])
+                raise InvalidInput.at(f"expected {len(given)} keys in `by`, one a row, got {len(keys)}")
             series = [given[places] for places in units(keys).values()]
         cut = [windows(unit, timesteps, stride) for unit in series]
         answers = [self.predict(x) for x, _ in joined(cut, ROWS_AT_ONCE, FLOATS_AT_ONCE)]
         if not answers:
             longest = max(map(len, series))
-            raise InvalidInput([Problem((), f"expected at least {timesteps} rows of a unit, got {longest}")])
+            raise InvalidInput.at(f"expected at least {timesteps} rows of a unit, got {longest}")
         if len({y.shape[1:] for y in answers}) > 1:
-            raise InvalidInput([Problem((), "the units' answers are of different lengths: predict one at a time")])
+            raise InvalidInput.at("the units' answers are of different lengths: predict one at a time")
         return np.concatenate(answers)
 
     def trace(self, x: npt.ArrayLike) -> list[dict[str, Array]]:
@@ -188,7 +188,7 @@ class Model:
     def checked_rows(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """The rows of a series (N, *features) as an array of whatever type, or InvalidInput."""
         if not self.has_time_axis:
-            raise InvalidInput([Problem((), "the model has no time axis, so nothing is a series to it: use predict")])
+            raise InvalidInput.at("the model has no time axis, so nothing is a series to it: use predict")
         features = self.input_shape[1:]
         sizes = ", ".join(["N", *map(str, features)])
         return self._numbers(rows, (None, *features), f"the rows of a series, an array of shape ({sizes})")
@@ -203,18 +203,18 @@ class Model:
         try:
             given = np.asarray(x)
         except ValueError:
-            raise InvalidInput([Problem((), f"expected {expects}, got rows of different lengths")]) from None
+            raise InvalidInput.at(f"expected {expects}, got rows of different lengths") from None
         self._check_shape(given, shape, expects)
         # Where a wrong value is, and not which: over HTTP what a client sends never comes back.
         finite = np.isfinite(given if given.dtype == np.float32 else _as_float32(given))
         if not finite.all():
             where = tuple(int(k) for k in np.argwhere(~finite)[0])
-            raise InvalidInput([Problem(where, f"expected finite float32 numbers, got another at {where}")])
+            raise InvalidInput.at(f"expected finite float32 numbers, got another at {where}", *where)
         if self.id_limit is not None:
             good = (given >= 0) & (given < self.id_limit) & (given == np.floor(given))
             if not good.all():
                 where = tuple(int(k) for k in np.argwhere(~good)[0])
-                raise InvalidInput([Problem(where, f"expected {expects}, got another number at {where}")])
+                raise InvalidInput.at(f"expected {expects}, got another number at {where}", *where)
         return given
 
     def check_shape(self, x: npt.NDArray[Any]) -> None:
@@ -224,21 +224,21 @@ class Model:
 
     def _check_shape(self, given: npt.NDArray[Any], shape: Shape, expects: str) -> None:
         if given.dtype.kind not in "fiu":
-            raise InvalidInput([Problem((), f"expected numbers, got an array of {given.dtype}")])
+            raise InvalidInput.at(f"expected numbers, got an array of {given.dtype}")
         if given.ndim != len(shape) or any(
             want not in {None, got} for want, got in zip(shape, given.shape, strict=True)
         ):
             hint = self.hint(given.shape)
-            raise InvalidInput([Problem((), f"expected {expects}, got an array of shape {given.shape}{hint}")])
+            raise InvalidInput.at(f"expected {expects}, got an array of shape {given.shape}{hint}")
         if 0 in given.shape:
-            raise InvalidInput([Problem((), f"expected {expects}, got an empty array of shape {given.shape}")])
+            raise InvalidInput.at(f"expected {expects}, got an empty array of shape {given.shape}")
 
     def check_free(self, shape: tuple[int, ...]) -> None:
         """Raise InvalidInput where the free axes of a sequence are too short: a convolution would have no output."""
         if None in self.input_shape and any(
             size is not None and size < 1 for sizes in self.shapes_for(shape) for size in sizes
         ):
-            raise InvalidInput([Problem((), f"a sequence of shape {shape} has too few time steps for this model")])
+            raise InvalidInput.at(f"a sequence of shape {shape} has too few time steps for this model")
 
     @property
     def expects(self) -> str:

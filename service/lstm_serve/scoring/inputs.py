@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from lstm_serve.errors import InvalidInput, Problem, UnreadableFile
+from lstm_serve.errors import InvalidInput, UnreadableFile
 from lstm_serve.formats import csv_table
 from lstm_serve.formats.csv_layout import Named, Shown
 from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
@@ -69,7 +69,7 @@ def named(source: str) -> Iterator[None]:
         yield
     except InvalidInput as error:
         name = "standard input" if source == "-" else source
-        raise InvalidInput([Problem((), f"{name[:200]}: {error}")]) from None
+        raise InvalidInput.at(f"{name[:200]}: {error}") from None
 
 
 def content(source: str) -> bytes:
@@ -81,11 +81,11 @@ def content(source: str) -> bytes:
             with Path(source).open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise _invalid(f"cannot be read: {error.strerror}") from None
+        raise InvalidInput.at(f"cannot be read: {error.strerror}") from None
     if not data.strip():
-        raise _invalid("is empty")
+        raise InvalidInput.at("is empty")
     if len(data) > MAX_BYTES:
-        raise _invalid(f"is larger than {MAX_BYTES >> 20} MiB; predict it in parts")
+        raise InvalidInput.at(f"is larger than {MAX_BYTES >> 20} MiB; predict it in parts")
     return data
 
 
@@ -121,7 +121,7 @@ def decoded(data: bytes, model: Model, columns: Named) -> csv_table.Table:
     """What a file holds, whichever form it has; with the named columns, where it is CSV. Raises InvalidInput."""
     names = feature_names(model)
     if b"'|O'" in data[:128]:
-        raise _invalid(
+        raise InvalidInput.at(
             "holds Python objects, and reading those could run any code. "
             "Save numbers: np.save('x.npy', np.asarray(x, np.float32))"
         )
@@ -129,12 +129,14 @@ def decoded(data: bytes, model: Model, columns: Named) -> csv_table.Table:
         try:
             array = read_npy(io.BytesIO(data)) if data.startswith(NPY_MAGIC) else _one(read_npz(io.BytesIO(data)))
         except UnreadableFile as error:
-            raise _invalid(str(error)) from None
+            raise InvalidInput.at(str(error)) from None
         return csv_table.Table(array, names)
     if without_mark(data).lstrip()[:1] in {b"{", b"["}:
         return csv_table.Table(_json(without_mark(data), model), names)
     if len(model.input_shape) > 2:
-        raise _invalid(f"is no .npy, .npz or JSON file, and no other holds what this model takes, {model.expects}")
+        raise InvalidInput.at(
+            f"is no .npy, .npz or JSON file, and no other holds what this model takes, {model.expects}"
+        )
     return csv_table.read(data, names, _width(model), columns)
 
 
@@ -142,7 +144,7 @@ def _one(arrays: dict[str, AnyArray]) -> AnyArray:
     if "x" in arrays:
         return arrays["x"]
     if len(arrays) != 1:
-        raise _invalid(f"should hold one array, or one named x; it has {', '.join(arrays)[:200] or 'none'}")
+        raise InvalidInput.at(f"should hold one array, or one named x; it has {', '.join(arrays)[:200] or 'none'}")
     return next(iter(arrays.values()))
 
 
@@ -150,26 +152,28 @@ def _json(data: bytes, model: Model) -> AnyArray:
     try:
         parsed = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise _invalid(f"begins as JSON and is not valid: {error}") from None
+        raise InvalidInput.at(f"begins as JSON and is not valid: {error}") from None
     ndim = None
     if isinstance(parsed, dict):
         if len(parsed) != 1 or not {"sequence", "sequences"} & parsed.keys():
-            raise _invalid(f'should be {{"sequence": ...}} or {{"sequences": ...}}; it has {", ".join(parsed)[:200]!r}')
+            raise InvalidInput.at(
+                f'should be {{"sequence": ...}} or {{"sequences": ...}}; it has {", ".join(parsed)[:200]!r}'
+            )
         ((key, parsed),) = parsed.items()
         ndim = len(model.input_shape) + (key == "sequences")
     # NumPy takes true for 1, and no text but these two words has these letters: other strings are refused below.
     if b"true" in data or b"false" in data:
-        raise _invalid("holds true or false, where numbers were expected")
+        raise InvalidInput.at("holds true or false, where numbers were expected")
     try:
         array = np.asarray(parsed)
     except ValueError:
-        raise _invalid("holds rows of different lengths") from None
+        raise InvalidInput.at("holds rows of different lengths") from None
     if array.dtype.kind not in "fiu":
-        raise _invalid(f"holds {_odd(array)}, where numbers were expected")
+        raise InvalidInput.at(f"holds {_odd(array)}, where numbers were expected")
     if ndim is not None and data.count(b'"') != 2:
-        raise _invalid(f'holds "{key}" more than once')
+        raise InvalidInput.at(f'holds "{key}" more than once')
     if ndim is not None and array.ndim != ndim:
-        raise _invalid(f'holds lists {array.ndim} deep as "{key}", where {ndim} were expected')
+        raise InvalidInput.at(f'holds lists {array.ndim} deep as "{key}", where {ndim} were expected')
     return array
 
 
@@ -187,7 +191,7 @@ def sequences(
     array = table.values
     timesteps, *rest = model.input_shape
     if array.dtype.kind not in "fiu":
-        raise _invalid(f"holds {array.dtype}, where numbers were expected")
+        raise InvalidInput.at(f"holds {array.dtype}, where numbers were expected")
     rows = f"rows of {', '.join(map(str, rest))} features"
     if array.ndim == len(model.input_shape) + 1:
         expected, came = model.input_shape, array.shape[1:]
@@ -197,16 +201,16 @@ def sequences(
         wanted = f"{rows}, or {model.expects}" if rest else model.expects
     if len(came) != len(expected) or any(want not in {None, got} for want, got in zip(expected, came, strict=True)):
         hint = model.hint(array.shape)
-        raise _invalid(f"holds an array of shape {array.shape}, where {wanted} was expected{hint}")
+        raise InvalidInput.at(f"holds an array of shape {array.shape}, where {wanted} was expected{hint}")
     if 0 in array.shape:
-        raise _invalid(f"holds an empty array, of shape {array.shape}")
+        raise InvalidInput.at(f"holds an empty array, of shape {array.shape}")
     _refuse(table, model.id_limit, shown)
     if array.ndim == len(model.input_shape) and rest:
         return _units(table, timesteps, stride, by, shown) if by else _series(table, timesteps, stride)
     if stride != 1:
-        raise _invalid(f"is no series to be cut into windows, so a stride of {stride} means nothing")
+        raise InvalidInput.at(f"is no series to be cut into windows, so a stride of {stride} means nothing")
     if by:
-        raise _invalid("is no series to be cut into windows, so --by means nothing")
+        raise InvalidInput.at("is no series to be cut into windows, so --by means nothing")
     x = array if array.ndim == len(model.input_shape) + 1 else array[np.newaxis]
     truth = None if table.truth is None else table.truth[:, np.newaxis]
     return Sequences((Part(x, range(1, len(x) + 1), truth=truth),), "sequence", notes=table.notes)
@@ -215,9 +219,11 @@ def sequences(
 def _series(table: csv_table.Table, timesteps: int | None, stride: int) -> Sequences:
     rows = table.values
     if timesteps is None and stride != 1:
-        raise _invalid(f"is one sequence to this model, not cut into windows, so a stride of {stride} means nothing")
+        raise InvalidInput.at(
+            f"is one sequence to this model, not cut into windows, so a stride of {stride} means nothing"
+        )
     if timesteps is not None and len(rows) < timesteps:
-        raise _invalid(f"has {len(rows)} rows, and the model needs {timesteps} for an answer")
+        raise InvalidInput.at(f"has {len(rows)} rows, and the model needs {timesteps} for an answer")
     last = last_rows(len(rows), timesteps, stride)
     truth = None if table.truth is None else windows(table.truth, timesteps, stride)
     part = Part(windows(rows, timesteps, stride), range(last.start + 1, last.stop + 1, stride), truth=truth)
@@ -227,9 +233,9 @@ def _series(table: csv_table.Table, timesteps: int | None, stride: int) -> Seque
 
 def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple[str, ...], shown: Shown) -> Sequences:
     if table.keys is None:
-        raise _invalid("has no columns with names; --by takes those of a CSV file")
+        raise InvalidInput.at("has no columns with names; --by takes those of a CSV file")
     if timesteps is None and stride != 1:
-        raise _invalid(f"has one sequence a unit to this model, so a stride of {stride} means nothing")
+        raise InvalidInput.at(f"has one sequence a unit to this model, so a stride of {stride} means nothing")
     parts, short = [], []
     for key, places in units(table.keys).items():
         if timesteps is not None and len(places) < timesteps:
@@ -242,7 +248,9 @@ def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple
         last = places[last_rows(len(places), timesteps, stride)] + 1
         parts.append(Part(windows(table.values[of_unit], timesteps, stride), last.tolist(), key, truth))
     if not parts:
-        raise _invalid(f"has for no {shown(', '.join(by))} the {timesteps} rows that the model needs for an answer")
+        raise InvalidInput.at(
+            f"has for no {shown(', '.join(by))} the {timesteps} rows that the model needs for an answer"
+        )
     notes = table.notes
     if short:
         more = "" if len(short) <= 10 else f" and {len(short) - 10} more"
@@ -281,8 +289,4 @@ def _refuse(table: csv_table.Table, id_limit: int | None, shown: Shown) -> None:
         where = f"sequence {place[0] + 1}, {csv_table.Table(array[place[0]], table.names).place(*place[1:])}"
     else:
         where = f"place {', '.join(str(k + 1) for k in place)}"
-    raise _invalid(f"{where} holds {shown(str(array[place]))}, and {wanted(id_limit)} was expected")
-
-
-def _invalid(detail: str) -> InvalidInput:
-    return InvalidInput([Problem((), detail)])
+    raise InvalidInput.at(f"{where} holds {shown(str(array[place]))}, and {wanted(id_limit)} was expected")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.errors import InvalidInput, Problem, UnreadableFile
+from lstm_serve.errors import InvalidInput, UnreadableFile
 from lstm_serve.formats import csv_layout, csv_table
 from lstm_serve.formats.npy import ZIP_MAGIC, read_npz
 from lstm_serve.model.model import Model
@@ -34,13 +34,13 @@ def read(source: str, model: Model, label: Sequence[str], by: Sequence[str] = ()
         data = inputs.content(source)
         if data.startswith(ZIP_MAGIC):
             if label or by:
-                raise _invalid("is a .npz file, whose y says what is right: leave --label and --by out")
+                raise InvalidInput.at("is a .npz file, whose y says what is right: leave --label and --by out")
             return _of_arrays(data, model)
         _expect_columns(model, label)
         cells = _Cells(model)
         table = inputs.decoded(data, model, csv_layout.Named(by, label, cells.number))
         if table.truth is None:
-            raise _invalid(
+            raise InvalidInput.at(
                 "has no columns with names, and --label takes those of a CSV file; or give a .npz with x and y"
             )
         truth = table.truth if model.kind == "values" else cells.classes(table, label)
@@ -52,9 +52,9 @@ def _of_arrays(data: bytes, model: Model) -> Sequences:
     try:
         arrays = read_npz(io.BytesIO(data))
     except UnreadableFile as error:
-        raise _invalid(str(error)) from None
+        raise InvalidInput.at(str(error)) from None
     if not {"x", "y"} <= arrays.keys():
-        raise _invalid(
+        raise InvalidInput.at(
             f"should hold x and y, as model.evaluate(x, y) takes them; it has {', '.join(arrays)[:200] or 'none'}"
         )
     return of_arrays(model, arrays["x"], arrays["y"])
@@ -70,12 +70,12 @@ def of_arrays(model: Model, x: npt.ArrayLike, y: npt.ArrayLike) -> Sequences:
 def _truth(model: Model, y: npt.NDArray[Any], shape: tuple[int | None, ...]) -> Truth:
     """Return y in the one form, for an output of this shape."""
     if y.dtype.kind not in "fiub":
-        raise _invalid(f"has a y of {y.dtype}, where numbers were expected")
+        raise InvalidInput.at(f"has a y of {y.dtype}, where numbers were expected")
     if model.kind not in ONE_OF_CLASSES:
         if y.shape == shape[:-1] and shape[-1] == 1:
             y = y[..., np.newaxis]
         if y.shape != shape:
-            raise _invalid(f"has a y of shape {y.shape}, and the model answers {shape}")
+            raise InvalidInput.at(f"has a y of shape {y.shape}, and the model answers {shape}")
         if model.kind == "labels":
             _expect_indices(y, 2)
         return y.astype(np.float64)
@@ -85,9 +85,9 @@ def _truth(model: Model, y: npt.NDArray[Any], shape: tuple[int | None, ...]) -> 
         _expect_indices(y, _count(model))
         return y.astype(np.float64)
     if y.shape != shape:
-        raise _invalid(f"has a y of shape {y.shape}; expected indices, {shape[:-1]}, or one-hot, {shape}")
+        raise InvalidInput.at(f"has a y of shape {y.shape}; expected indices, {shape[:-1]}, or one-hot, {shape}")
     if not ((y == 0) | (y == 1)).all() or not (y.sum(axis=-1) == 1).all():
-        raise _invalid(f"has a y of shape {y.shape} that is no one-hot: a 1 in each row, else 0, was expected")
+        raise InvalidInput.at(f"has a y of shape {y.shape} that is no one-hot: a 1 in each row, else 0, was expected")
     index: Truth = y.argmax(axis=-1).astype(np.float64)
     return index[..., np.newaxis]
 
@@ -97,7 +97,9 @@ def _expect_indices(y: npt.NDArray[Any], count: int) -> None:
     if wrong.any():
         place = np.argwhere(wrong)[0]
         where = ", ".join(map(str, place))
-        raise _invalid(f"has {y[tuple(place)]} at {where} of y, where an integer from 0 to {count - 1} was expected")
+        raise InvalidInput.at(
+            f"has {y[tuple(place)]} at {where} of y, where an integer from 0 to {count - 1} was expected"
+        )
 
 
 def _count(model: Model) -> int:
@@ -109,12 +111,14 @@ def _expect_columns(model: Model, label: Sequence[str]) -> None:
     """Raise InvalidInput unless there is a column for each number of the truth, and a row of the table has it."""
     count = 1 if model.kind in ONE_OF_CLASSES else model.output_shape[-1] if model.output_shape else None
     if len(model.output_shape) > 2:
-        raise _invalid(f"is no .npz with x and y, and no other holds what is right for outputs of {model.output_shape}")
+        raise InvalidInput.at(
+            f"is no .npz with x and y, and no other holds what is right for outputs of {model.output_shape}"
+        )
     if not label:
-        raise _invalid("is to be held against what is right: name the column that says it with --label")
+        raise InvalidInput.at("is to be held against what is right: name the column that says it with --label")
     if len(label) != count:
         each = "a 0 or a 1 for each class, in their order" if model.kind == "labels" else f"{count} of a row"
-        raise _invalid(f"is given {len(label)} --label columns, and the model's answers take {count}: {each}")
+        raise InvalidInput.at(f"is given {len(label)} --label columns, and the model's answers take {count}: {each}")
 
 
 def _as_answered(part: Part, model: Model) -> Part:
@@ -125,7 +129,9 @@ def _as_answered(part: Part, model: Model) -> Part:
     if len(shape) == 1:
         return part._replace(truth=truth[:, -1])
     if truth.shape[1] != shape[0]:
-        raise _invalid(f"says what is right for {truth.shape[1]} steps, and the model answers {shape[0]}: give a .npz")
+        raise InvalidInput.at(
+            f"says what is right for {truth.shape[1]} steps, and the model answers {shape[0]}: give a .npz"
+        )
     return part
 
 
@@ -158,7 +164,7 @@ class _Cells:
             if names:
                 known = f"one of the classes, {'; '.join(names)[:300]}, or in all rows {known}"
             where = csv_table.Table(np.empty(0), tuple(columns), lines=table.lines).place(row, column)
-            raise _invalid(f"{where} holds {cell[:60]!r}, where {known} was expected")
+            raise InvalidInput.at(f"{where} holds {cell[:60]!r}, where {known} was expected")
         made = np.array([*indices, np.nan], np.float64)
         return made[np.where(np.isnan(codes), len(indices), codes).astype(np.int64)]
 
@@ -168,7 +174,3 @@ class _Cells:
         except ValueError:
             return None
         return int(value) if value in range(self._count) else None
-
-
-def _invalid(detail: str) -> InvalidInput:
-    return InvalidInput([Problem((), detail)])

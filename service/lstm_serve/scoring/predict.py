@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import InvalidInput, NotFinite, Problem
+from lstm_serve.errors import InvalidInput, NotFinite
 from lstm_serve.model.model import Model
 from lstm_serve.model.windows import Piece, joined
 from lstm_serve.scoring.inputs import Sequences
@@ -56,7 +56,7 @@ def predictions(model: Model, sequences: Sequences, *, progress: bool) -> Iterat
             except InvalidInput as error:
                 # Its places count from the start of this chunk.
                 where = f"among {noun}s {numbers[0]} to {numbers[-1]}"
-                raise InvalidInput([Problem((), f"{where}: {error}")]) from None
+                raise InvalidInput.at(f"{where}: {error}") from None
             finite = np.isfinite(y).reshape(len(y), -1).all(axis=1)
             if not finite.all():
                 number = numbers[int(np.argmin(finite))]

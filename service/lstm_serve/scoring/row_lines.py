@@ -73,11 +73,11 @@ class Reader:
         """The row of a line; None of an empty one and of a header. Raises InvalidInput with the line's number."""
         where = f"line {line.number}"
         if line.text is None:
-            raise _invalid(f"{where} has more than {MAX_LINE} bytes")
+            raise InvalidInput.at(f"{where} has more than {MAX_LINE} bytes")
         try:
             text = decode(line.text).removesuffix("\r")  # a tab at its end parts a cell
         except UnicodeDecodeError:
-            raise _invalid(f"{where} {not_utf8(without_mark(line.text))}") from None
+            raise InvalidInput.at(f"{where} {not_utf8(without_mark(line.text))}") from None
         if not text.strip() or (not self._begun and OF_POWERSHELL.match(text.encode())):
             return None
         if not self._begun and text.lstrip()[0] not in "{[":
@@ -90,14 +90,14 @@ class Reader:
         else:
             key, numbers = self._of_json(text, where, first=first)
         if sum(map(len, key)) > MAX_KEY:
-            raise _invalid(f"{where} names its unit with more than {MAX_KEY} characters")
+            raise InvalidInput.at(f"{where} names its unit with more than {MAX_KEY} characters")
         values = np.array(numbers, np.float64)
         good = fits(values, self._id_limit)
         if not good.all():
             k = int(np.argmin(good))
             names = self._names if self._layout is None else self._layout.names
             column = csv_layout.column_of(names, k)
-            raise _invalid(f"{where}, {column} holds {values[k]}, and {wanted(self._id_limit)} was expected")
+            raise InvalidInput.at(f"{where}, {column} holds {values[k]}, and {wanted(self._id_limit)} was expected")
         return Row(key, values.reshape(self._shape))
 
     def _from_first(self, text: str, where: str) -> Layout:
@@ -114,7 +114,7 @@ class Reader:
         try:
             (row,) = csv_layout.rows(text.encode(), layout.delimiter)
         except (InvalidInput, ValueError):
-            raise _invalid(f"{where} is no row of CSV") from None
+            raise InvalidInput.at(f"{where} is no row of CSV") from None
         numbers = layout.numbers(row.cells, where)
         return layout.key(row.cells, where), numbers
 
@@ -122,41 +122,41 @@ class Reader:
         try:
             found = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
         except (ValueError, RecursionError):
-            raise _invalid(f"{where} is no valid JSON") from None
+            raise InvalidInput.at(f"{where} is no valid JSON") from None
         key: tuple[str, ...] = ()
         listed: Sequence[Any]
         if isinstance(found, dict):
             key, listed = self._of_object(found, where, first=first)
         elif isinstance(found, list):
             if self._by:
-                raise _invalid(f"{where} is a list, which has no {', '.join(self._by)[:200]!r}: send objects")
+                raise InvalidInput.at(f"{where} is a list, which has no {', '.join(self._by)[:200]!r}: send objects")
             listed = found
         else:
-            raise _invalid(f"{where} is neither a list nor an object")
+            raise InvalidInput.at(f"{where} is neither a list nor an object")
         if len(listed) != self._width:
-            raise _invalid(f"{where} has {len(listed)} numbers, and the model takes {self._width}")
+            raise InvalidInput.at(f"{where} has {len(listed)} numbers, and the model takes {self._width}")
         for k, value in enumerate(listed):
             if type(value) not in {int, float}:
-                raise _invalid(f"{where}, {csv_layout.column_of(self._names, k)} holds no number")
+                raise InvalidInput.at(f"{where}, {csv_layout.column_of(self._names, k)} holds no number")
         try:
             return key, [*map(float, listed)]
         except OverflowError:
-            raise _invalid(f"{where} holds a number that is too large") from None
+            raise InvalidInput.at(f"{where} holds a number that is too large") from None
 
     def _of_object(self, found: dict[str, Any], where: str, *, first: bool) -> tuple[tuple[str, ...], list[Any]]:
         if self._names is None:
-            raise _invalid(
+            raise InvalidInput.at(
                 f"{where} is an object, and the model's card does not name its features: send lists, or name them there"
             )
         missing = [name for name in (*self._by, *self._names) if name not in found]
         if missing:
-            raise _invalid(f"{where} lacks {', '.join(missing)[:200]}")
+            raise InvalidInput.at(f"{where} lacks {', '.join(missing)[:200]}")
         more = [name for name in found if name not in self._names and name not in self._by]
         if first and more:
             self._note(f"left out {', '.join(more)[:200]}, no feature of the model")
         key = [found[name] for name in self._by]
         if not all(type(cell) is int or (type(cell) is str and _is_text(cell)) for cell in key):
-            raise _invalid(f"{where} names its unit with something else than a text or a whole number")
+            raise InvalidInput.at(f"{where} names its unit with something else than a text or a whole number")
         return tuple(str(cell).strip() for cell in key), [found[name] for name in self._names]
 
 
@@ -179,7 +179,3 @@ def _is_text(cell: str) -> bool:
 
 def _no_constant(_: str) -> NoReturn:
     raise ValueError
-
-
-def _invalid(detail: str) -> InvalidInput:
-    return InvalidInput([Problem((), detail)])

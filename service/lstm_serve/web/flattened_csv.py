@@ -5,14 +5,14 @@ from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
+from lstm_serve.errors import InvalidInput, Malformed, TooLarge
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_faults import BELOW_INFINITY
@@ -53,7 +53,7 @@ class Flattened:
         step, count = math.prod(size for size in shape if size is not None), line.count(b",") + 1
         if count % step if None in shape else count != step:
             sizes = " x ".join("any" if size is None else str(size) for size in shape)
-            _wrong(f"line {index + 1}: expected {sizes} values, a flattened sequence, got {count}")
+            raise InvalidInput.at(f"line {index + 1}: expected {sizes} values, a flattened sequence, got {count}")
         cells, values = line.split(b","), array("d")
         with suppress(ValueError):
             # Python's own 1_000 is nobody's number in a CSV file.
@@ -61,14 +61,14 @@ class Flattened:
         if len(values) < count:
             number = 1 + next(k for k, cell in enumerate(cells) if b"_" in cell or not _is_number(cell))
             header = ", and no header" if index == 0 else ""
-            _wrong(f"line {index + 1}, value {number}: expected a number{header}")
+            raise InvalidInput.at(f"line {index + 1}, value {number}: expected a number{header}")
         x, limit = np.frombuffer(values), self.model.id_limit
         if limit is not None:
             good, what = (x >= 0) & (x < limit) & (x == np.floor(x)), f"an id, an integer from 0 to {limit - 1}"
         else:
             good, what = np.abs(x) <= BELOW_INFINITY, "a finite float32 number"
         if not good.all():
-            _wrong(f"line {index + 1}, value {int(np.argmin(good)) + 1}: expected {what}")
+            raise InvalidInput.at(f"line {index + 1}, value {int(np.argmin(good)) + 1}: expected {what}")
         return x.reshape([-1 if size is None else size for size in shape])
 
 
@@ -98,7 +98,3 @@ def _is_number(cell: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _wrong(detail: str) -> NoReturn:
-    raise InvalidInput([Problem((), detail)])

@@ -103,14 +103,14 @@ class Body(BaseModel):
 
     @classmethod
     def _twice(cls) -> InvalidInput:
-        return InvalidInput([Problem((), f"expected {cls._keys()} once")])
+        return InvalidInput.at(f"expected {cls._keys()} once")
 
     @classmethod
     def _expect_once(cls, value: Any, raw: bytes, keys: int) -> None:  # noqa: ANN401 - JSON is anything
         """Raise InvalidInput where, beside the valid `value`, one of so many keys or a name is there twice."""
         where = first_twice(raw, value, cls.names or (), cls._depth(), keys)
         if where:
-            raise InvalidInput([Problem((cls.key, *where), "expected each name once")])
+            raise InvalidInput.at("expected each name once", cls.key, *where)
         if where is not None:
             raise cls._twice()
 
@@ -139,11 +139,11 @@ class Body(BaseModel):
             except ValidationError as error:
                 where = _first(error)
         if where[0] != cls.key:
-            raise InvalidInput([Problem(where, f"expected {cls.model_fields[str(where[0])].description}")])
+            raise InvalidInput.at(f"expected {cls.model_fields[str(where[0])].description}", *where)
         # The walk says it better. Where it would be long, it begins at what Pydantic has found.
         if cls.many and len(where) > 1:
             where = (where[0], int(where[1]) + start, *where[2:])
-        raise cls._wrong(parsed, start, where) or InvalidInput([Problem(where, "expected another value")])
+        raise cls._wrong(parsed, start, where) or InvalidInput.at("expected another value", *where)
 
     @classmethod
     def _wrong(cls, parsed: Any, start: int = 0, first: Where = ()) -> InvalidInput | None:  # noqa: ANN401 - JSON is anything
@@ -171,9 +171,7 @@ class Body(BaseModel):
         came = f"got {lists} lists, {numbers} numbers, {objects} objects and {texts} texts"
         if cls.many and texts <= few and objects <= cls.most_objects:
             raise TooLarge(f"at most {cls.max_rows} {cls.noun} are answered at once; {came}")
-        raise InvalidInput(
-            [Problem((), f'expected the key "{cls.key}" alone and lists of numbers of its shape; {came}')]
-        )
+        raise InvalidInput.at(f'expected the key "{cls.key}" alone and lists of numbers of its shape; {came}')
 
     @classmethod
     def _walk(cls, parsed: Any, start: int = 0) -> Iterator[Problem | None]:  # noqa: ANN401
@@ -241,7 +239,7 @@ class Body(BaseModel):
             try:
                 x = np.array(given, np.float64)
             except ValueError:
-                raise InvalidInput([Problem((self.key,), "expected lists of equal lengths in a sequence")]) from None
+                raise InvalidInput.at("expected lists of equal lengths in a sequence", self.key) from None
             if not np.abs(x).max(initial=0) <= BELOW_INFINITY:
                 raise self._beyond_float32(start)
             return x.astype(dtype)
@@ -264,7 +262,7 @@ class Body(BaseModel):
 
     def _beyond_float32(self, start: int) -> InvalidInput:
         told = self._wrong(self.given or {self.key: getattr(self, self.key)}, start)
-        return told or InvalidInput([Problem((self.key,), "expected finite float32 numbers, got one beyond 3.4e38")])
+        return told or InvalidInput.at("expected finite float32 numbers, got one beyond 3.4e38", self.key)
 
 
 def elsewhere(parsed: Any, paths: Mapping[str, str]) -> str:  # noqa: ANN401 - JSON is anything

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from lstm_serve.engine.types import FLOAT32_MAX, Array
-from lstm_serve.errors import InvalidInput, Problem, TooLarge
+from lstm_serve.errors import InvalidInput, TooLarge
 from lstm_serve.explain.occlusion import Asked, Grain, Occlusion, count_of, has_cells, index_of, occlusion, score_of
 from lstm_serve.model.model import Model
 from lstm_serve.serving.registry import Registry
@@ -57,7 +57,7 @@ class Options(BaseModel):
             found = cls.model_validate(given)
         except ValidationError as error:
             name = str(error.errors(include_url=False, include_input=False, include_context=False)[0]["loc"][0])
-            raise InvalidInput([Problem((name,), f"expected {OPTIONS[name]}")]) from None
+            raise InvalidInput.at(f"expected {OPTIONS[name]}", name) from None
         return Asked(found.index, found.grain, found.baseline)
 
 

@@ -12,7 +12,7 @@ import orjson
 from fastapi import APIRouter
 
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import InvalidInput, Malformed, Problem, UnreadableFile
+from lstm_serve.errors import InvalidInput, Malformed, UnreadableFile
 from lstm_serve.formats.npy import AnyArray, read_npy
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import answers
@@ -179,7 +179,7 @@ def router(
 def npy_answer(parts: list[Predicted]) -> Answer:
     """The outputs as one array (n, *output_shape). Raises InvalidInput where they are of different lengths."""
     if len({part.y.shape[1:] for part in parts}) > 1:
-        raise InvalidInput([Problem((), "outputs of different lengths are no one array; accept JSON instead")])
+        raise InvalidInput.at("outputs of different lengths are no one array; accept JSON instead")
     file = io.BytesIO()
     np.save(file, np.concatenate([part.y for part in parts]), allow_pickle=False)
     return Answer(file.getvalue(), [(b"content-type", NPY)])

@@ -2,7 +2,7 @@
 
 import re
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, NoReturn
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ ID = re.compile(ID_PATTERN.removesuffix("$"))
 ID_IN_WORDS = "an id: 1 to 128 letters, digits, '.', '_', ':' and '-', and neither rows nor events"
 MAX_SEQ = 1 << 53  # up to which each JSON parser has whole numbers
 ROW_KEYS = {"series", "row"}
-NOT_YET = InvalidInput([Problem((), "not looked at yet")])
+NOT_YET = InvalidInput.at("not looked at yet")
 
 Seq = Annotated[Whole, Field(ge=0, le=MAX_SEQ)]
 
@@ -30,7 +30,7 @@ Seq = Annotated[Whole, Field(ge=0, le=MAX_SEQ)]
 def expect_id(name: object, *where: str | int) -> str:
     """Return the id of a series. Raises InvalidInput."""
     if not isinstance(name, str) or not ID.fullmatch(name):
-        raise InvalidInput([Problem(where, f"expected {ID_IN_WORDS}")])
+        raise InvalidInput.at(f"expected {ID_IN_WORDS}", *where)
     return name
 
 
@@ -55,16 +55,16 @@ def sent(body: Body, rows: Array, model: Model) -> Sent:
     seq, seqs, count = given.seq, getattr(body, "seqs", None), len(rows)
     if seqs is not None:
         if seq is not None or len(seqs) != count:
-            _wrong(f"expected as `seqs` a number for each of the {count} rows, and no `seq`", "seqs")
+            raise InvalidInput.at(f"expected as `seqs` a number for each of the {count} rows, and no `seq`", "seqs")
         if any(later <= earlier for earlier, later in pairwise(seqs)):
-            _wrong("expected numbers that ascend", "seqs")
+            raise InvalidInput.at("expected numbers that ascend", "seqs")
         return Sent(rows, seqs)
     if seq is None:
         return Sent(rows, None)
     if model.about.series.seq == "time" and count > 1:
-        _wrong("expected `seqs`, the time of each row, as the model's card numbers rows by time", "seq")
+        raise InvalidInput.at("expected `seqs`, the time of each row, as the model's card numbers rows by time", "seq")
     if seq < count - 1:
-        _wrong(f"expected the number of the last of {count} rows, {count - 1} or more", "seq")
+        raise InvalidInput.at(f"expected the number of the last of {count} rows, {count - 1} or more", "seq")
     return Sent(rows, range(seq - count + 1, seq + 1))
 
 
@@ -104,7 +104,7 @@ class ManyRequest(BaseModel):
         parsed = json_of(raw)
         items = parsed.get("rows") if isinstance(parsed, dict) and parsed.keys() == {"rows"} else None
         if not isinstance(items, list) or not items:
-            _wrong('expected {"rows": [{"series": id, "seq": number, "row": [...]}, ...]}')
+            raise InvalidInput.at('expected {"rows": [{"series": id, "seq": number, "row": [...]}, ...]}')
         if len(items) > of.max_rows:
             raise TooLarge(f"the body has {len(items)} rows; at most {of.max_rows} are answered at once")
         results: list[tuple[str, Sent] | InvalidInput] = []
@@ -153,11 +153,11 @@ def _item(item: object, at: int) -> tuple[str, int | None]:
     """The series and the number of a row. Raises InvalidInput."""
     where = ("rows", at)
     if not isinstance(item, dict) or not item.keys() >= ROW_KEYS or item.keys() - ROW_KEYS - {"seq"}:
-        _wrong('expected an object with "series", "row", and "seq" or none', *where)
+        raise InvalidInput.at('expected an object with "series", "row", and "seq" or none', *where)
     seq = item.get("seq")
     seq = int(seq) if isinstance(seq, float) and seq.is_integer() else seq
     if seq is not None and (type(seq) is not int or not 0 <= seq <= MAX_SEQ):
-        _wrong("expected a whole number from 0 on", *where, "seq")
+        raise InvalidInput.at("expected a whole number from 0 on", *where, "seq")
     return expect_id(item["series"], *where, "series"), seq
 
 
@@ -165,7 +165,7 @@ def _expect_once(items: list[dict[str, Any]], raw: bytes) -> None:
     """Raise InvalidInput where a key or a name is there twice, of which a parser takes the last."""
     texts = 1 + sum(len(item) + 1 + (len(item["row"]) if isinstance(item["row"], dict) else 0) for item in items)
     if count_marks(structure(raw), '"') != [texts]:
-        _wrong("expected each key once, and numbers alone in the rows", "rows")
+        raise InvalidInput.at("expected each key once, and numbers alone in the rows", "rows")
 
 
 def _rows(of: type[Body], model: Model, items: list[dict[str, Any]], some: list[int]) -> list[Array | InvalidInput]:
@@ -178,7 +178,3 @@ def _rows(of: type[Body], model: Model, items: list[dict[str, Any]], some: list[
             return [_rows(of, model, items, [at])[0] for at in some]
         at = some[0]
         return [InvalidInput([Problem(("rows", at, "row", *where[2:]), told) for where, told in error.problems])]
-
-
-def _wrong(detail: str, *where: str | int) -> NoReturn:
-    raise InvalidInput([Problem(where, detail)])

@@ -18,7 +18,6 @@ from lstm_serve.errors import (
     InvalidInput,
     LstmServeError,
     NoWindow,
-    Problem,
     SeriesBusy,
     SeriesConflict,
     SeriesFull,
@@ -263,7 +262,7 @@ def _expect_room(request: PredictRequest, count: int) -> None:
 def _wants_all(request: Request) -> bool:
     asked = request.query_params.get("answers", "last") if request.scope["query_string"] else "last"
     if asked not in {"last", "all"}:
-        raise InvalidInput([Problem((), "expected as the query `answers` last or all")])
+        raise InvalidInput.at("expected as the query `answers` last or all")
     return asked == "all"
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from pydantic import Field, create_model
 
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
+from lstm_serve.errors import InvalidInput, Malformed, TooLarge
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.model.windows import last_rows, windows
@@ -193,16 +193,16 @@ def _asked(body: Body | NpyBody | CsvText, request: PredictRequest) -> tuple[int
     """The stride and the key columns that a request asks for."""
     by = tuple(dict.fromkeys(request.query_params.getlist("by")))
     if by and not isinstance(body, CsvText):
-        _wrong("the query `by` names columns of a CSV file, and the body is none")
+        raise InvalidInput.at("the query `by` names columns of a CSV file, and the body is none")
     given = request.query_params.get("stride")
     if isinstance(body, Body) and "stride" in body.model_fields_set:
         if given is not None:
-            _wrong("the stride is there twice, in the query and in the body")
+            raise InvalidInput.at("the stride is there twice, in the query and in the body")
         return int(cast("Any", body).stride), by
     if given is None:
         return 1, by
     if not (given.isascii() and given.isdecimal() and 0 < int(given[:15]) <= LARGEST_STRIDE):
-        _wrong("expected as the query `stride` a whole number from 1 on")
+        raise InvalidInput.at("expected as the query `stride` a whole number from 1 on")
     return int(given), by
 
 
@@ -210,9 +210,9 @@ def _telling(request: PredictRequest, stride: int, by: tuple[str, ...]) -> bool:
     """Whether a request asks for the rows as well."""
     given = request.query_params.get("inputs", "false")
     if given not in {"true", "false"}:
-        _wrong("expected as the query `inputs` true or false")
+        raise InvalidInput.at("expected as the query `inputs` true or false")
     if given == "true" and (stride != 1 or by):
-        _wrong("the query `inputs` goes with a stride of 1, and without `by`")
+        raise InvalidInput.at("the query `inputs` goes with a stride of 1, and without `by`")
     return given == "true"
 
 
@@ -226,11 +226,7 @@ def _count(rows: int, model: Model, stride: int) -> int:
     """How many windows so many rows have."""
     timesteps = model.input_shape[0]
     if timesteps is None and stride != 1:
-        _wrong("expected a stride of 1, as a series is one sequence to this model")
+        raise InvalidInput.at("expected a stride of 1, as a series is one sequence to this model")
     if timesteps is not None and rows < timesteps:
-        _wrong(f"the series has {rows} rows, and the model needs {timesteps} for an answer")
+        raise InvalidInput.at(f"the series has {rows} rows, and the model needs {timesteps} for an answer")
     return len(last_rows(rows, timesteps, stride))
-
-
-def _wrong(detail: str) -> NoReturn:
-    raise InvalidInput([Problem((), detail)])

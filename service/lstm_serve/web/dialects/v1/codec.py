@@ -7,7 +7,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
 
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import InvalidInput, Problem
+from lstm_serve.errors import InvalidInput
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_types import NATIVE, body, sequence, zeros
 from lstm_serve.web.nested_lists import FEW, Body, elsewhere, json_of
@@ -49,9 +49,9 @@ class V1Request(BaseModel):
             given = [key for key in given if parsed[key] is not None]
         if len(given) != 1 or not NATIVE.keys().isdisjoint(parsed):
             hint = elsewhere(parsed, NATIVE)
-            raise InvalidInput([Problem((), f'expected an object with either "instances" or "inputs"{hint}')])
+            raise InvalidInput.at(f'expected an object with either "instances" or "inputs"{hint}')
         if parsed.get("signature_name") not in (None, "", SIGNATURE):
-            raise InvalidInput([Problem(("signature_name",), f'expected "{SIGNATURE}"')])
+            raise InvalidInput.at(f'expected "{SIGNATURE}"', "signature_name")
         (key,) = given
         value = parsed[key]
         if key == "inputs":
@@ -86,7 +86,7 @@ def _bare(value: Any, *where: str | int) -> Any:  # noqa: ANN401 - JSON is anyth
     if not isinstance(value, dict):
         return value
     if len(value) != 1:
-        raise InvalidInput([Problem(where, f"expected an object with the one input, got one with {len(value)} keys")])
+        raise InvalidInput.at(f"expected an object with the one input, got one with {len(value)} keys", *where)
     return next(iter(value.values()))
 
 

@@ -22,7 +22,7 @@ from lstm_serve.model.answers import Classes
 from lstm_serve.model.model import Model
 from lstm_serve.web.dialects.v2.request import Head, read_head
 from lstm_serve.web.dialects.v2.schemas import InputTensor
-from lstm_serve.web.dialects.v2.tensors import TENSOR, from_bytes, from_json, wrong
+from lstm_serve.web.dialects.v2.tensors import TENSOR, from_bytes, from_json
 from lstm_serve.web.nested_lists import FEW, HEAVY, ROOM
 
 SHORT = 4096  # bytes of JSON
@@ -87,7 +87,9 @@ def _weigh(model: Model, json: bytes, max_rows: int) -> None:
     numbers = max_rows * math.prod(math.inf if size is None else size for size in model.input_shape)
     for mark, most in ((b",", numbers), (b"[", numbers), (b"{", FEW), (b'"', FEW)):
         if json.count(mark) > ROOM * most:
-            wrong(f"expected {model.expects} of at most {max_rows} sequences, got a body with much else", *TENSOR)
+            raise InvalidInput.at(
+                f"expected {model.expects} of at most {max_rows} sequences, got a body with much else", *TENSOR
+            )
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ from lstm_serve.errors import InvalidInput, Problem
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_types import NATIVE
 from lstm_serve.web.dialects.v2.schemas import InferRequest, InputTensor, Parameters
-from lstm_serve.web.dialects.v2.tensors import TENSOR, output_names, wrong
+from lstm_serve.web.dialects.v2.tensors import TENSOR, output_names
 from lstm_serve.web.nested_lists import MAX_PROBLEMS, elsewhere, json_of
 
 # To ignore these would be a wrong answer in silence.
@@ -41,10 +41,10 @@ def read_head(model: Model, json: bytes) -> tuple[Head, InputTensor]:
     parsed = json_of(json)
     if isinstance(parsed, dict) and "inputs" not in parsed:
         others = {**NATIVE, "instances": f"/v1/models/{model.about.name}:predict"}
-        wrong(f'expected the key "inputs"{elsewhere(parsed, others)}', "inputs")
+        raise InvalidInput.at(f'expected the key "inputs"{elsewhere(parsed, others)}', "inputs")
     inputs = parsed.get("inputs") if isinstance(parsed, dict) else None
     if isinstance(inputs, list) and len(inputs) != 1:
-        wrong(f"expected one input, got {len(inputs)}", "inputs")
+        raise InvalidInput.at(f"expected one input, got {len(inputs)}", "inputs")
     try:
         request = InferRequest.model_validate(parsed)
     except ValidationError as error:
@@ -65,13 +65,17 @@ def _expect_shape(model: Model, shape: Sequence[int]) -> None:
     ):
         got = ", ".join(str(size)[:20] for size in shape[:8])
         got += ", ..." if len(shape) > 8 else ""
-        wrong(f"expected {model.expects}, got the shape ({got}){model.hint((*shape,))}", *TENSOR, "shape")
+        raise InvalidInput.at(
+            f"expected {model.expects}, got the shape ({got}){model.hint((*shape,))}", *TENSOR, "shape"
+        )
 
 
 def _refuse(parameters: Parameters, names: Sequence[str], where: tuple[str | int, ...]) -> None:
     for name in names:
         if parameters.get(name):
-            wrong(f"{name} is not supported: each request stands alone, and brings and takes its tensors", *where, name)
+            raise InvalidInput.at(
+                f"{name} is not supported: each request stands alone, and brings and takes its tensors", *where, name
+            )
 
 
 def _timeout(parameters: Parameters) -> float | None:
@@ -79,7 +83,7 @@ def _timeout(parameters: Parameters) -> float | None:
     if given is None or given == 0:  # as Triton has it, 0 is no deadline of its own
         return None
     if type(given) is not int or not 0 < given < 1 << 63:
-        wrong("expected whole microseconds", "parameters", "timeout")
+        raise InvalidInput.at("expected whole microseconds", "parameters", "timeout")
     return given / 1e6
 
 
@@ -92,7 +96,9 @@ def _outputs(model: Model, request: InferRequest) -> list[Output]:
     wanted: dict[str, Output] = {}
     for index, output in enumerate(request.outputs):
         if output.name not in known or output.name in wanted:
-            wrong(f"expected one of the outputs {', '.join(known)}, each once", "outputs", index, "name")
+            raise InvalidInput.at(
+                f"expected one of the outputs {', '.join(known)}, each once", "outputs", index, "name"
+            )
         _refuse(output.parameters, REFUSED_OF_TENSOR, ("outputs", index, "parameters"))
         wanted[output.name] = Output(
             output.name, known[output.name], output.parameters.get("binary_data", binary) is True

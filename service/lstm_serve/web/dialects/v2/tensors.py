@@ -2,11 +2,11 @@
 
 import math
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from lstm_serve.errors import InvalidInput, Malformed, Problem
+from lstm_serve.errors import InvalidInput, Malformed
 from lstm_serve.formats.npy import AnyArray
 from lstm_serve.model.model import Model
 from lstm_serve.web.dialects.v2.schemas import InputTensor
@@ -59,9 +59,9 @@ def from_bytes(tensor: InputTensor, raw: bytes, start: int) -> AnyArray:
     dtype, count = np.dtype(DTYPES.get(tensor.datatype, UPPER_HALF)), math.prod(tensor.shape)
     size = tensor.parameters.get("binary_data_size")
     if size is None:
-        wrong("expected data, or binary_data_size among the parameters", *TENSOR)
+        raise InvalidInput.at("expected data, or binary_data_size among the parameters", *TENSOR)
     if type(size) is not int or size != count * dtype.itemsize:
-        wrong(
+        raise InvalidInput.at(
             f"expected {count * dtype.itemsize} bytes for this shape of {tensor.datatype}",
             *TENSOR,
             "parameters",
@@ -90,30 +90,27 @@ TYPES: dict[str, tuple[set[type], str]] = {
 def from_json(tensor: InputTensor, data: list[Any]) -> AnyArray:
     """The tensor whose data are a list, flat or nested as its shape. Raises InvalidInput."""
     if "binary_data_size" in tensor.parameters:
-        wrong("expected either data or binary_data_size, got both", *TENSOR)
+        raise InvalidInput.at("expected either data or binary_data_size, got both", *TENSOR)
     if tensor.datatype == BF16:
-        wrong("BF16 has no form in JSON: send it as binary data, or the numbers as FP32", *TENSOR, "datatype")
+        raise InvalidInput.at(
+            "BF16 has no form in JSON: send it as binary data, or the numbers as FP32", *TENSOR, "datatype"
+        )
     shape, dtype = tensor.shape, np.dtype(DTYPES[tensor.datatype])
     flat = data
     if flat and type(flat[0]) is list:
         for depth, size in enumerate(shape):
             rows = flat if depth else [flat]
             if not all(type(row) is list and len(row) == size for row in rows):
-                wrong(f"expected the data flat, or nested as the shape {tuple(shape)}", *TENSOR, "data")
+                raise InvalidInput.at(f"expected the data flat, or nested as the shape {tuple(shape)}", *TENSOR, "data")
             flat = list(chain.from_iterable(rows))
     if len(flat) != math.prod(shape):
-        wrong(f"expected {math.prod(shape)} values for this shape, got {len(flat)}", *TENSOR, "data")
+        raise InvalidInput.at(f"expected {math.prod(shape)} values for this shape, got {len(flat)}", *TENSOR, "data")
     good, wanted = TYPES[dtype.kind]
     if not good.issuperset(map(type, flat)):
         index = next(k for k, value in enumerate(flat) if type(value) not in good)
-        wrong(f"expected {wanted}, as {tensor.datatype} says", *TENSOR, "data", index)
+        raise InvalidInput.at(f"expected {wanted}, as {tensor.datatype} says", *TENSOR, "data", index)
     try:
         with np.errstate(over="ignore"):
             return np.array(flat, dtype).reshape(shape)
     except OverflowError:
-        wrong(f"expected numbers within the range of {tensor.datatype}", *TENSOR, "data")
-
-
-def wrong(detail: str, *where: str | int) -> NoReturn:
-    """Raise InvalidInput of one problem."""
-    raise InvalidInput([Problem(where, detail)])
+        raise InvalidInput.at(f"expected numbers within the range of {tensor.datatype}", *TENSOR, "data") from None
