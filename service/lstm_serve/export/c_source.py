@@ -26,14 +26,16 @@ from lstm_serve.export.c_recurrent import write_bidirectional, write_cell, write
 from lstm_serve.export.c_streaming import streamed
 from lstm_serve.export.c_writer import TITLE, Source, result, sizes
 from lstm_serve.export.operation import (
+    NO_MASKS_IN_TIME,
+    NOTHING_LEFT_OUT,
     Support,
     Target,
     Value,
     deviation,
     factor_and_offset,
-    masks_to_merge,
+    masks_of_whole,
+    places_in,
     refuse,
-    refuse_left_out,
     writer_of,
 )
 from lstm_serve.model.model import Model
@@ -129,8 +131,7 @@ JOINS: dict[np.ufunc, str] = {
 
 
 def _merge(s: Source, op: merging.Merge, xs: Sequence[Value]) -> Value:
-    refuse_left_out(TITLE, op, xs)
-    masks = masks_to_merge(op, xs)
+    masks = masks_of_whole(TITLE, op, xs)
     xs = _of_one_shape(s, op, xs)
     mask = _joined(s, op.mask_rule, masks, sizes(op, xs)[0]) if masks else None
     y = result(s, op, xs, mask)
@@ -145,13 +146,12 @@ def _merge(s: Source, op: merging.Merge, xs: Sequence[Value]) -> Value:
 def _of_one_shape(s: Source, op: merging.Merge, xs: Sequence[Value]) -> list[Value]:
     """The inputs, those that are smaller repeated to the output's shape."""
     (shape,) = op.output_shapes([x.shape for x in xs])
-    sizes, spread = [size or 1 for size in shape], []
+    spread = []
     for x in xs:
         if x.shape == shape:
             spread.append(x)
             continue
-        own = [size or 1 for size in x.shape]
-        places = np.broadcast_to(np.arange(math.prod(own)).reshape(own), sizes)
+        places = places_in(x, shape)
         y = s.array(places.size)
         s.call("gather", places.size, s.constant(places, "int"), x.name, y)
         spread.append(Value(y, shape, x.mask))
@@ -275,8 +275,8 @@ TABLE: dict[type, Support] = {
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling, "in double, from an input of float"),
     pointwise.Unscaling: Support(_unscaling, "in double"),
-    merging.Merge: Support(_merge, "no product, maximum or minimum of masked inputs of Keras 3.4 on"),
-    merging.Concatenate: Support(_concatenate, "not of masked sequences one after the other"),
+    merging.Merge: Support(_merge, NOTHING_LEFT_OUT),
+    merging.Concatenate: Support(_concatenate, NO_MASKS_IN_TIME),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),
     temporal.Conv1D: Support(_conv1d),

@@ -22,14 +22,16 @@ from lstm_serve.export.js_recurrent import write_bidirectional, write_recurrent,
 from lstm_serve.export.js_writer import TITLE, Program
 from lstm_serve.export.library import filled, functions
 from lstm_serve.export.operation import (
+    NO_MASKS_IN_TIME,
+    NOTHING_LEFT_OUT,
     Support,
     Target,
     Value,
     deviation,
     factor_and_offset,
-    masks_to_merge,
+    masks_of_whole,
+    places_in,
     refuse,
-    refuse_left_out,
     walk,
     writer_of,
 )
@@ -103,8 +105,7 @@ JOINS: dict[np.ufunc, str] = {
 
 
 def _merge(p: Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
-    refuse_left_out(TITLE, op, xs)
-    masks = masks_to_merge(op, xs)
+    masks = masks_of_whole(TITLE, op, xs)
     xs = _of_one_shape(p, op, xs)
     mask = _joined(p, op.mask_rule, masks) if masks else None
     listed = ", ".join(x.name for x in xs)
@@ -116,15 +117,12 @@ def _of_one_shape(p: Program, op: merging.Merge, xs: Sequence[Value]) -> list[Va
     (shape,) = op.output_shapes([x.shape for x in xs])
     if any(x.shape != shape for x in xs) and any(None in x.shape for x in xs):
         refuse(TITLE, op, "its inputs are of different shapes, and their number of time steps is not known")
-    spread = []
-    for x in xs:
-        own = [size or 1 for size in x.shape]
-        places = np.broadcast_to(np.arange(np.prod(own)).reshape(own), [size or 1 for size in shape])
-        same = x.shape == shape
-        spread.append(
-            x if same else Value(p.call("gather", x.name, places.ravel().tolist(), list(shape)), shape, x.mask)
-        )
-    return spread
+    return [
+        x
+        if x.shape == shape
+        else Value(p.call("gather", x.name, places_in(x, shape).tolist(), list(shape)), shape, x.mask)
+        for x in xs
+    ]
 
 
 def _joined(p: Program, rule: merging.MaskRule, masks: Sequence[str | None]) -> str:
@@ -201,8 +199,8 @@ TABLE: dict[type, Support] = {
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling),
     pointwise.Unscaling: Support(_unscaling),
-    merging.Merge: Support(_merge, "no product, maximum or minimum of masked inputs of Keras 3.4 on"),
-    merging.Concatenate: Support(_concatenate, "not of masked sequences one after the other"),
+    merging.Merge: Support(_merge, NOTHING_LEFT_OUT),
+    merging.Concatenate: Support(_concatenate, NO_MASKS_IN_TIME),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),
     temporal.Conv1D: Support(_conv1d),

@@ -20,15 +20,15 @@ from lstm_serve.export.artifact import Golden, Numbers, header, npz, scaled_by_c
 from lstm_serve.export.onnx_graph import ACTIVATIONS, TITLE, Graph, times
 from lstm_serve.export.onnx_recurrent import write_bidirectional, write_recurrent, write_stacked
 from lstm_serve.export.operation import (
+    NOTHING_LEFT_OUT,
     Support,
     Target,
     Value,
     activation_of,
     deviation,
     factor_and_offset,
-    masks_to_merge,
+    masks_of_whole,
     refuse,
-    refuse_left_out,
     walk,
     writer_of,
 )
@@ -106,8 +106,7 @@ OPERATORS: dict[np.ufunc, str] = {
 
 
 def _merge(g: Graph, op: merging.Merge, xs: Sequence[Value]) -> Value:
-    refuse_left_out(TITLE, op, xs)
-    masks = masks_to_merge(op, xs)
+    masks = masks_of_whole(TITLE, op, xs)
     y = xs[0].name
     for x in xs[1:]:
         y = g.add(OPERATORS[op.join], y, x.name)
@@ -233,7 +232,7 @@ TABLE: dict[type, Support] = {
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling, "in double"),
     pointwise.Unscaling: Support(_unscaling, "in double"),
-    merging.Merge: Support(_merge, "no product, maximum or minimum of masked inputs of Keras 3.4 on"),
+    merging.Merge: Support(_merge, NOTHING_LEFT_OUT),
     merging.Concatenate: Support(_concatenate, "not of some inputs masked and others not"),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),

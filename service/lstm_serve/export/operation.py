@@ -1,5 +1,6 @@
 """What a target says of each operation, and how a model is walked: the same for all targets."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -88,6 +89,10 @@ def walk(model: Model, given: Value, write: Callable[[Operation, Sequence[Value]
     return values[-1]
 
 
+# What several targets say of an operation.
+NOTHING_LEFT_OUT = "no product, maximum or minimum of masked inputs of Keras 3.4 on"
+NO_MASKS_IN_TIME = "not of masked sequences one after the other"
+
 # What several targets compute of an operation before they write it.
 
 
@@ -122,10 +127,17 @@ def leaves_steps_out(op: Merge, xs: Sequence[Value]) -> bool:
     return masked and op.join in {np.multiply, np.maximum, np.minimum}
 
 
-def refuse_left_out(title: str, op: Merge, xs: Sequence[Value]) -> None:
-    """Refuse a Merge that leaves masked steps out."""
+def masks_of_whole(title: str, op: Merge, xs: Sequence[Value]) -> list[str]:
+    """The same; a Merge that leaves masked steps out is refused."""
     if leaves_steps_out(op, xs):
         refuse(title, op, "its inputs are masked, and this Keras leaves masked steps out of it")
+    return masks_to_merge(op, xs)
+
+
+def places_in(x: Value, shape: Shape) -> Numbers:
+    """For each number of an input that broadcasts to `shape`, flat, which of its own it is."""
+    own = [size or 1 for size in x.shape]
+    return np.broadcast_to(np.arange(math.prod(own)).reshape(own), [size or 1 for size in shape]).ravel()
 
 
 def write_stacked(
