@@ -3,17 +3,17 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lstm_serve.model.model import Model
+from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of
 
 # As lstm_serve.export.TARGETS has them, which brings in more than every start of the command needs.
 TARGETS = ("keras", "numpy", "c", "onnx", "js")
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Declare what `export` takes besides the model."""
+def add(add_parser: AddParser) -> None:
+    """Declare the command."""
+    command = add_command(add_parser, "export", "write the model for Keras 3, NumPy, C, ONNX or JavaScript")
+    add_model(command)
     command.add_argument("--to", metavar="TARGET", required=True, choices=TARGETS, help=f"one of {', '.join(TARGETS)}")
     command.add_argument(
         "-o", metavar="OUT", dest="out", help="the file (keras, onnx) or the folder (c, numpy, js) to write"
@@ -22,15 +22,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--check", action="store_true", help="run the result against the golden predictions before it is written"
     )
     command.add_argument("--force", action="store_true", help="replace what is there")
+    command.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace, model: "Model") -> int:
-    """Write the model for the target; say what was written, and what --check found."""
+def run(arguments: argparse.Namespace) -> int:
+    """Write the model for the target; say what was written, and what --check found. Gives the exit status."""
     from lstm_serve import export
     from lstm_serve.errors import SettingsError
     from lstm_serve.export.artifact import check_free, read_golden
     from lstm_serve.loading.load import resolve
 
+    model = model_of(arguments)
     source = resolve(Path(arguments.model))
     aim = export.target(arguments.to)
     name = source.name if source.is_dir() else source.stem

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lstm_serve import __version__
-from lstm_serve.cli import evaluate, explain, follow, inspect, predict, serve
-from lstm_serve.cli.arguments import EXAMPLES, AddParser, add_command, add_model, model_of, say
+from lstm_serve.cli import evaluate, explain, export, follow, inspect, predict, serve
+from lstm_serve.cli.arguments import EXAMPLES, say
 from lstm_serve.errors import LstmServeError, ModelError
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -88,7 +88,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     evaluate.add(commands.add_parser)
     explain.add(commands.add_parser)
     inspect.add(commands.add_parser)
-    _add_export(commands.add_parser)
+    export.add(commands.add_parser)
     return parser
 
 
@@ -115,12 +115,3 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     if unknown:
         arguments.misused(f"unrecognized arguments: {' '.join(unknown)[:200]}")
     return arguments
-
-
-def _add_export(add_parser: AddParser) -> None:
-    from lstm_serve.cli import export
-
-    command = add_command(add_parser, "export", "write the model for Keras 3, NumPy, C, ONNX or JavaScript")
-    add_model(command)
-    export.add_arguments(command)
-    command.set_defaults(run=lambda arguments: export.run(arguments, model_of(arguments)), misused=command.error)
