@@ -10,8 +10,8 @@ const $ = (id) => document.getElementById(id);
 const BAND = 54; // pixels of a channel
 const VIEWS = ["try", "why", "inside"];
 
-// The model, what came of its data, and what is looked at: rows are counted from 1.
-export const shown = { model: null, data: null, row: null, first: 1, last: 1, view: "try", taken: false };
+// The model, what came of its data with the curves of that, and what is looked at: rows are counted from 1.
+export const shown = { model: null, data: null, curves: null, row: null, first: 1, last: 1, view: "try", taken: false };
 let again = null; // what a key was missing for
 
 function tell(error) {
@@ -65,7 +65,7 @@ async function begin() {
 async function open(text, taken = false) {
   await attempt(async () => {
     const data = await service.series(text, timesteps(), (share) => wait(`Answering … ${Math.round(100 * share)} %`));
-    Object.assign(shown, { data, taken });
+    Object.assign(shown, { data, taken, curves: curves(shown.model, data.predictions, MOST_COLOURS) });
     $("note").textContent = (data.notes ?? []).join("\n");
     $("note").hidden = !data.notes?.length;
     $("found").hidden = false;
@@ -125,8 +125,7 @@ function look(first, last) {
 
 function draw(brushed = null) {
   if (shown.view !== "try") return;
-  const { model, data, row, first, last } = shown;
-  const curve = curves(model, data.predictions, MOST_COLOURS);
+  const { model, data, curves: curve, row, first, last } = shown;
   $("answers-title").textContent = title(model);
   const inks = curve.names.map((_, k) => colour(k));
   $("legend").replaceChildren(...curve.names.map((name, k) => {
