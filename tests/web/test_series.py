@@ -269,6 +269,18 @@ def test_full_and_idle(tmp_path: Path) -> None:
         assert client.get("/series/s").status_code == 404
 
 
+@pytest.mark.parametrize("first", ["predict", "append"])
+def test_a_route_of_the_settings_beside_paths_of_its_form(tmp_path: Path, first: str) -> None:
+    with client_of(carded(tmp_path), LSTMSERVE_PREDICT_ROUTE="/series/a/rows") as client:
+        asked = [("predict", {"instances": [rows_of(STEPS).tolist()]}), ("append", {"rows": rows_of(1).tolist()})]
+        for what, body in [each for each in asked if each[0] == first] + asked + asked:
+            answer = client.post(f"/series/{'a' if what == 'predict' else 'b'}/rows", json=body)
+            assert (answer.status_code, {"predict": "predictions", "append": "rows"}[what] in answer.json()) == (
+                200,
+                True,
+            )
+
+
 def test_keys_do_not_see_each_others_series(tmp_path: Path) -> None:
     keys = ["first-key-0123456789", "second-key-9876543210"]
     with client_of(carded(tmp_path), LSTMSERVE_API_KEYS=",".join(keys)) as client:

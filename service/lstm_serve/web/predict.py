@@ -74,7 +74,8 @@ class Predicted(NamedTuple):
 
 Endpoint = Callable[[Decoded, PredictRequest], Awaitable[Answer]]
 
-MOST_PATHS = 1000
+# Each series has its own; 400 bytes each. With one more all are forgotten, and found again as they are asked for.
+MOST_PATHS = 1 << 14
 
 
 class PostRoute(APIRoute):
@@ -167,16 +168,14 @@ class KnownPaths:
         """Serve a request whose path is known, or let the router search."""
         if scope.get("method") != "POST":
             return await self._app(scope, receive, send)
-        # Of the paths of series, of which there are many, one stands for all.
-        parts = scope["path"].split("/", 4)
-        series = parts[2] if len(parts) == 4 and parts[1] == "series" and parts[3] == "rows" else None
-        key = scope.get("root_path", ""), scope["path"] if series is None else "/series/{series}/rows"
+        key = scope.get("root_path", ""), scope["path"]
         if (known := self._known.get(key)) is not None:
-            scope["route"], found = known
-            scope["path_params"] = found if series is None else {"series": series}
+            scope["route"], scope["path_params"] = known
             return await known[0].serve(scope, receive, send)
         await self._app(scope, receive, send)
-        if isinstance(route := scope.get("route"), PostRoute) and len(self._known) < MOST_PATHS:
+        if isinstance(route := scope.get("route"), PostRoute):
+            if len(self._known) >= MOST_PATHS:
+                self._known.clear()
             self._known[key] = route, scope["path_params"]
         return None
 
