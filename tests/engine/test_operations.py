@@ -5,10 +5,10 @@ from importlib import import_module
 
 from lstm_serve.engine import operations
 from lstm_serve.engine.operations import OPERATIONS
-from lstm_serve.engine.operations.base import BaseOperation, KernelOperation, Operation
+from lstm_serve.engine.operations.base import BaseOperation, KernelOperation, Operation, SpreadOperation
 from lstm_serve.engine.recurrence import Recurrent
 
-BASES = {Operation, BaseOperation, KernelOperation, Recurrent}
+BASES = {Operation, BaseOperation, KernelOperation, SpreadOperation, Recurrent}
 
 
 def test_every_operation_is_in_the_set() -> None:

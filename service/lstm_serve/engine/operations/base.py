@@ -119,7 +119,15 @@ class KernelOperation(BaseOperation):
         return self.activation
 
 
-def across_steps(*arrays: Array | None) -> str | None:
-    """Why there is no step where arrays that broadcast against a sequence are not the same at each of its steps."""
-    same = all(math.prod(array.shape[:-1]) == 1 for array in arrays if array is not None)
-    return None if same else "has numbers of its own for each time step"
+class SpreadOperation(BaseOperation):
+    """A layer of one input, whose arrays all broadcast against it: of the last axis alone, or of time too."""
+
+    @property
+    def not_causal(self) -> str | None:
+        """It has a step where its arrays are of the last axis alone."""
+        same = all(math.prod(array.shape[:-1]) == 1 for array in self.weights.values())
+        return None if same else "has numbers of its own for each time step"
+
+    def step(self: Operation, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
+        """x (n, ...) -> the same shape: without the time axis that its arrays may have."""
+        return (self(xs, (None,))[0][0].reshape(xs[0].shape),), state

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations.base import BaseOperation, KernelOperation, across_steps
-from lstm_serve.engine.types import Array, Mask, Outputs, Shape, State
+from lstm_serve.engine.operations.base import BaseOperation, KernelOperation, SpreadOperation
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,7 +71,7 @@ class Activate(BaseOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PReLU(BaseOperation):
+class PReLU(SpreadOperation):
     """x, and alpha * x below 0, with alpha of a shape that broadcasts against x."""
 
     alpha: Array
@@ -81,22 +81,13 @@ class PReLU(BaseOperation):
         """The slopes."""
         return {"alpha": self.alpha}
 
-    @property
-    def not_causal(self) -> str | None:
-        """It has a step where its arrays are of the last axis alone."""
-        return across_steps(self.alpha)
-
-    def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
-        """x (n, ...) -> the same shape: without the time axis that its arrays may have."""
-        return (self(xs, (None,))[0][0].reshape(xs[0].shape),), state
-
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, ...) -> the same shape."""
         return (np.maximum(xs[0], 0) + self.alpha * np.minimum(xs[0], 0),), (masks[0],)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Normalization(BaseOperation):
+class Normalization(SpreadOperation):
     """(x - mean) / max(sqrt(variance), 1e-7), with mean and variance of a shape that broadcasts against x.
 
     Not folded into the next kernel: on raw readings in the thousands that cancels, and moved a probability by 1.8e-5.
@@ -111,15 +102,6 @@ class Normalization(BaseOperation):
     def weights(self) -> dict[str, Array]:
         """Mean and variance."""
         return {"mean": self.mean, "variance": self.variance}
-
-    @property
-    def not_causal(self) -> str | None:
-        """It has a step where its arrays are of the last axis alone."""
-        return across_steps(self.mean)
-
-    def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
-        """x (n, ...) -> the same shape: without the time axis that its arrays may have."""
-        return (self(xs, (None,))[0][0].reshape(xs[0].shape),), state
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x standardised, of x's shape. Keras 3 passes the mask on, tf.keras drops it."""
@@ -149,7 +131,7 @@ class Rescaling(BaseOperation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class BatchNormalization(BaseOperation):
+class BatchNormalization(SpreadOperation):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, with the moving mean and variance that training left.
 
     The arrays broadcast against x; gamma and beta are None where the layer has none. Reckoned as Keras does it, x times
@@ -172,15 +154,6 @@ class BatchNormalization(BaseOperation):
             "moving_variance": self.variance,
         }
         return {name: array for name, array in named.items() if array is not None}
-
-    @property
-    def not_causal(self) -> str | None:
-        """It has a step where its arrays are of the last axis alone."""
-        return across_steps(self.mean)
-
-    def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
-        """x (n, ...) -> the same shape: without the time axis that its arrays may have."""
-        return (self(xs, (None,))[0][0].reshape(xs[0].shape),), state
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, ...) -> the same shape."""
