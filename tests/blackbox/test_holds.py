@@ -297,7 +297,10 @@ def ended(process: Process) -> Counter[str]:
 def test_half_requests_lock_nobody_out(sent: bytes) -> None:
     with Process(MODEL, LSTMSERVE_MAX_CONNECTIONS="20") as process, contextlib.ExitStack() as held:
         for _ in range(100):
-            held.enter_context(process.connect()).sendall(sent)
+            connection = held.enter_context(process.connect())
+            connection.sendall(sent)
+            if sent.startswith(GOOD):  # until it is answered, its place is well used
+                assert connection.recv(1)
         for _ in range(5):
             assert statuses(process.raw(LAST)) == [200]
         assert ended(process).total() >= 80

@@ -218,8 +218,6 @@ def _parts(path: Path, *, new: bool) -> Iterator[Callable[[Path, bytes], None]]:
     """A writer of files that take their places once all are whole; of a new folder, the folder does."""
     beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part") if new else None
     parts: dict[Path, Path] = {}
-    if beside is not None:
-        beside.mkdir()
 
     def part(place: Path, data: bytes) -> None:
         name = place.name if beside is not None else f".{place.name[:100]}.{secrets.token_hex(4)}.part"
@@ -231,6 +229,8 @@ def _parts(path: Path, *, new: bool) -> Iterator[Callable[[Path, bytes], None]]:
             os.fsync(file.fileno())
 
     try:
+        if beside is not None:
+            beside.mkdir()
         yield part
         if beside is not None:
             beside.rename(path)

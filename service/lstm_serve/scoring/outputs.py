@@ -122,14 +122,13 @@ def _appearing(path: Path) -> Iterator[BinaryIO]:
     """A file beside `path` that takes its place once it is whole, and is gone where that fails."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with beside.open("xb") as file:
-            try:
+        try:
+            with beside.open("xb") as file:
                 yield file
-                file.close()
-                beside.replace(path)
-            except BaseException:
-                beside.unlink()
-                raise
+            beside.replace(path)
+        except BaseException:  # Ctrl-C right after the file was made, too
+            beside.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise SettingsError(f"{str(path)[:200]}: cannot be written: {error.strerror}") from None
 
