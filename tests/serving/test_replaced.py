@@ -70,6 +70,38 @@ def test_a_request_is_answered_by_the_model_that_it_was_decoded_for(
     test()
 
 
+NAMES = [f"s{k}" for k in range(15)]
+STEPS = [[dict(zip(NAMES, step, strict=True)) for step in row] for row in ROWS.tolist()]
+# Each path whose body may name a step's features, with a body that does.
+NAMED: dict[str, dict[str, Any]] = {
+    "/predict": {"sequence": STEPS[0]},
+    "/predict/batch": {"sequences": STEPS},
+    "/predict/series": {"series": STEPS[0]},
+    "/series/pump/rows": {"rows": STEPS[0]},
+    "/series/rows": {"rows": [{"series": "fan", "row": STEPS[0][0]}]},
+    "/explain": {"sequence": STEPS[0]},
+    "/trace": {"sequence": STEPS[0]},
+    "/invocations": {"sequences": STEPS},
+}
+
+
+@in_loop
+async def test_names_of_a_first_card_count_as_soon_as_its_model_is_served(tmp_path: Path) -> None:
+    path = scaled_copy(tmp_path / "model.h5")
+    app = create_app(Settings(model=path))
+    deployment: Deployment = app.state.registry.get()
+    (tmp_path / "model.card.json").write_text(json.dumps({"features": NAMES}))
+
+    async def taken(url: str) -> bool:
+        answer = await call(app, url, json.dumps(NAMED[url]).encode())
+        return answer.status == 200 and "status" not in answer.json.get("results", [{}])[0]
+
+    async with started(app):
+        assert [url for url in NAMED if await taken(url)] == []
+        deployment.activate(load(Settings(model=path)))
+        assert [url for url in NAMED if await taken(url)] == [*NAMED]
+
+
 @in_loop
 async def test_the_name_of_no_model_is_a_404_whatever_the_body(tmp_path: Path) -> None:
     app = create_app(Settings(model=scaled_copy(tmp_path / "model.h5")))

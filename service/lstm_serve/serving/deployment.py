@@ -2,8 +2,9 @@
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from lstm_serve.errors import Unsupported
 from lstm_serve.loading.load import load_model, resolve
@@ -19,6 +20,8 @@ from lstm_serve.settings import Settings
 from lstm_serve.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Loaded(NamedTuple):
@@ -54,11 +57,18 @@ class Served(NamedTuple):
 
     model: Model
     digest: bytes  # that the answer says was asked
+    of_model: dict[Callable[..., Any], Any]  # what was made of the model to hold requests to, by what makes it
 
     @classmethod
     def of(cls, model: Model) -> Self:
         """Answer with this model."""
-        return cls(model, model.origin.digest.encode())
+        return cls(model, model.origin.digest.encode(), {})
+
+    def made(self, make: Callable[[Model, int], T], limit: int) -> T:
+        """Return what `make` makes of the model and a limit of the settings, made when it is first needed."""
+        if (found := self.of_model.get(make)) is None:
+            found = self.of_model[make] = make(self.model, limit)
+        return cast("T", found)
 
 
 class Deployment:

@@ -26,7 +26,6 @@ from lstm_serve.web.dialects import explain, native
 from lstm_serve.web.dialects.series import routes as series
 from lstm_serve.web.dialects.series import stateless
 from lstm_serve.web.dialects.v1 import routes as v1
-from lstm_serve.web.dialects.v1.codec import request_type
 from lstm_serve.web.dialects.v2 import routes as v2
 from lstm_serve.web.methods import answer_head, raise_again
 from lstm_serve.web.openapi import document
@@ -62,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     seen = fingerprint(settings.model)
     serving = ServingState(settings, Metrics())
     deployment = Deployment(load(settings), settings, serving.metrics)
-    registry, model = Registry(deployment), deployment.current.model
+    registry = Registry(deployment)
     reloader = Reloader(deployment, settings, seen, {} if keys is None else {"the keys": keys})
 
     @asynccontextmanager
@@ -89,14 +88,13 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.serving, app.state.registry, app.state.keys, app.state.reloader = serving, registry, keys, reloader
     app.state.open_paths = open_paths(settings)
-    of_v1 = request_type(model, settings.max_rows)
     # Tried in this order: what the settings give a path, and then literal paths before those that take any name.
     for routes in (
-        v1.router(serving, registry, of_v1),
-        native.router(serving, registry, of_v1),
+        v1.router(serving, registry),
+        native.router(serving, registry),
         stateless.router(serving, registry),
         series.router(serving, registry),
-        explain.router(serving, registry, of_v1),
+        explain.router(serving, registry),
         v2.router(serving, registry),
         health.router(serving, registry),
         docs.router(),

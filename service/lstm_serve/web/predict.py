@@ -4,8 +4,6 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from functools import cached_property
-from inspect import get_annotations
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -28,10 +26,11 @@ from lstm_serve.serving.memory_budget import Held
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
+from lstm_serve.settings import Settings
 from lstm_serve.web.errors import JSON, Headers, respond
 from lstm_serve.web.inflate import GZIP_MAGIC
 from lstm_serve.web.json_structure import count_marks, structure
-from lstm_serve.web.nested_lists import NPY_GOES, UTF_16, Body
+from lstm_serve.web.nested_lists import NPY_GOES, UTF_16
 from lstm_serve.web.read_body import inflated, read_body
 
 
@@ -47,6 +46,14 @@ class Decoded(Protocol):
 
     def let_go(self) -> None:
         """Forget the values, once there are arrays: the request may wait long for its answer."""
+
+
+class Parsed(Protocol):
+    """The type of a body of JSON."""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Any:  # noqa: ANN401 - what its endpoint takes
+        """The validated body. Raises Malformed, InvalidInput, or TooLarge."""
 
 
 class PredictRequest(Request):
@@ -112,7 +119,7 @@ class PostRoute(APIRoute):
             raw = await inflated(raw, headers, serving, held, turn)
             if queue.queued_rows + settings.max_rows > queue.max_queue_rows:
                 queue.check_room(rows_at_a_glance(raw, headers, served.model))
-            body = self.decode(raw, headers, served, settings.max_rows)
+            body = self.decode(raw, headers, served, settings)
             del raw  # it may wait long for its answer
             if turn.begun:
                 await turn.pause()
@@ -122,21 +129,14 @@ class PostRoute(APIRoute):
             held.become(0)
         await respond(send, 200, answer.content, [*answer.headers, (b"x-model-sha256", served.digest)])
 
-    def decode(
-        self,
-        raw: bytes,
-        headers: Mapping[bytes, bytes],
-        served: Served,  # noqa: ARG002 - others need it
-        max_rows: int,  # noqa: ARG002 - the same
-    ) -> Decoded:
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The body that the endpoint takes; a dialect that reads more than its type's JSON says so here."""
         expect_json(headers, raw)
-        return self.body_type.parse(raw)
+        return cast("Decoded", self.body_type(served, settings).parse(raw))
 
-    @cached_property
-    def body_type(self) -> type[Body]:
-        """The type of the endpoint's body."""
-        return cast("type[Body]", get_annotations(cast("Endpoint", self.endpoint))["body"])
+    def body_type(self, served: Served, settings: Settings) -> type[Parsed]:
+        """The type of the body, for the model that answers."""
+        raise NotImplementedError
 
 
 class PostResponse(Response):

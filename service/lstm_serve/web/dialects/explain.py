@@ -14,9 +14,11 @@ from lstm_serve.engine.types import FLOAT32_MAX, Array
 from lstm_serve.errors import InvalidInput, TooLarge
 from lstm_serve.explain.occlusion import Asked, Grain, Occlusion, count_of, has_cells, index_of, occlusion, score_of
 from lstm_serve.model.model import Model
+from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.second_lane import Behind, SecondLane
 from lstm_serve.serving.state import ServingState
+from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import Whole, one_and_many
 from lstm_serve.web.dialects.model_path import parameters
 from lstm_serve.web.dialects.native import ERRORS, MODEL_HEADER
@@ -126,10 +128,27 @@ class Explanation(Schema):
     baseline: Baseline
 
 
-def router(serving: ServingState, registry: Registry, V1Request: type[codec.V1Request]) -> APIRouter:  # noqa: N803 - it is a class
-    """The routes, with request and response models that are the served model's own; `V1Request` is v1's."""
-    model = registry.get().current.model
-    Request, V1Explain = _request_types(model, V1Request)  # noqa: N806 - they are classes
+class ExplainRoute(PostRoute):
+    """A POST that takes one sequence, and how to explain it."""
+
+    def body_type(self, served: Served, settings: Settings) -> type[ExplainRequest]:
+        """That of both."""
+        return served.made(_request_types, settings.max_rows)[0]
+
+
+class V1ExplainRoute(v1.PredictRoute):
+    """A POST that takes rows, and how to explain them."""
+
+    def body_type(self, served: Served, settings: Settings) -> type[codec.V1Request]:
+        """That of both."""
+        return served.made(_request_types, settings.max_rows)[1]
+
+
+def router(serving: ServingState, registry: Registry) -> APIRouter:
+    """The routes, with request and response models that are the served model's own."""
+    served = registry.get().current
+    model = served.model
+    Request, V1Explain = served.made(_request_types, serving.settings.max_rows)  # noqa: N806 - they are classes
     one_answer: Any = one_and_many_answers(model)[0]
     answer = create_model(
         "ExplainAnswer", __base__=Explanation, answer=(one_answer, Field(description="as of /predict"))
@@ -151,7 +170,7 @@ def router(serving: ServingState, registry: Registry, V1Request: type[codec.V1Re
         "/explain",
         explain,
         methods=["POST"],
-        route_class_override=PostRoute,
+        route_class_override=ExplainRoute,
         response_model=answer,
         responses={**ERRORS, 200: {"headers": MODEL_HEADER}},
         summary="Answer one sequence, and say what in it spoke for the answer",
@@ -169,7 +188,7 @@ def router(serving: ServingState, registry: Registry, V1Request: type[codec.V1Re
             path,
             explain_v1,
             methods=["POST"],
-            route_class_override=v1.PredictRoute,
+            route_class_override=V1ExplainRoute,
             response_model=answers_v1,
             responses=v1.ERRORS,
             summary="Answer rows, and say what in each spoke for the answer",
@@ -179,10 +198,7 @@ def router(serving: ServingState, registry: Registry, V1Request: type[codec.V1Re
     return routes
 
 
-def _request_types(
-    model: Model,
-    V1Request: type[codec.V1Request],  # noqa: N803 - it is a class
-) -> tuple[type[ExplainRequest], type[codec.V1Request]]:
+def _request_types(model: Model, max_rows: int) -> tuple[type[ExplainRequest], type[codec.V1Request]]:
     one, _ = one_and_many(model, 1)
     field = one.model_fields[one.key]
     options = _fields(model)
@@ -190,7 +206,7 @@ def _request_types(
     native = create_model("ExplainRequest", __base__=ExplainRequest, __doc__=ExplainRequest.__doc__, **fields)
     native.one = one
 
-    class V1ExplainRequest(V1Request):  # type: ignore[valid-type, misc]
+    class V1ExplainRequest(codec.request_type(model, max_rows)):  # type: ignore[misc]
         """Rows as :predict takes them, and how their answers are to be explained."""
 
         @classmethod

@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast, get_args
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from lstm_serve.model.answers import answers
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
+from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import one_and_many
 from lstm_serve.web.dialects.trace import TraceAnswer, traced
 from lstm_serve.web.dialects.v1 import codec as v1
@@ -83,43 +84,52 @@ def npy_of(raw: bytes) -> AnyArray:
         raise Malformed(str(error)) from None
 
 
+class OneRoute(PostRoute):
+    """A POST that takes one sequence."""
+
+    def body_type(self, served: Served, settings: Settings) -> type[Body]:
+        """That of one."""
+        return served.made(one_and_many, settings.max_rows)[0]
+
+
 class BatchRoute(PostRoute):
     """A POST that takes several sequences as JSON, or as a .npy file."""
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, max_rows: int) -> Decoded:
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The body, as its content type says."""
         if media_type(headers) != NPY:
-            return super().decode(raw, headers, served, max_rows)
+            return super().decode(raw, headers, served, settings)
         return NpyBody(npy_of(raw), served.model.checked)
+
+    def body_type(self, served: Served, settings: Settings) -> type[Body]:
+        """That of several."""
+        return served.made(one_and_many, settings.max_rows)[1]
 
 
 class EitherRoute(BatchRoute):
     """A POST that takes one sequence or several, as CSV too, and v1's bodies: what SageMaker's clients send."""
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, max_rows: int) -> Decoded:
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The body, as its content type or its first key says."""
         kind = media_type(headers)
         if kind == CSV:
-            return read_flattened(raw, served.model, max_rows)
+            return read_flattened(raw, served.model, settings.max_rows)
         if kind == NPY:
-            return super().decode(raw, headers, served, max_rows)
+            return super().decode(raw, headers, served, settings)
         expect_json(headers, raw)
-        one, many, of_v1 = cast("tuple[type[Body], type[Body], type[v1.V1Request]]", get_args(self.body_type))
+        one, many = served.made(one_and_many, settings.max_rows)
         first = FIRST_KEY.match(without_mark(raw))
         key = b"" if first is None else first[1]
         if key not in {b"sequence", b"sequences"} and (b'"instances"' in raw or b'"inputs"' in raw):
-            return of_v1.parse(raw)
+            return served.made(v1.request_type, settings.max_rows).parse(raw)
         return (many if key == b"sequences" else one).parse(raw)
 
 
-def router(
-    serving: ServingState,
-    registry: Registry,
-    V1Request: type[v1.V1Request],  # noqa: N803 - it is a class
-) -> APIRouter:
-    """The routes, with request and response models that are the served model's own; `V1Request` is v1's."""
-    model = registry.get().current.model
-    One, Many = one_and_many(model, serving.settings.max_rows)  # noqa: N806 - they are classes
+def router(serving: ServingState, registry: Registry) -> APIRouter:
+    """The routes, with request and response models that are the served model's own."""
+    served, most = registry.get().current, serving.settings.max_rows
+    model, (One, Many) = served.model, served.made(one_and_many, most)  # noqa: N806 - they are classes
+    V1Request = served.made(v1.request_type, most)  # noqa: N806 - the same
     one_answer, many_answer = one_and_many_answers(model)
     json: dict[int | str, dict[str, Any]] = {**ERRORS, 200: {"headers": MODEL_HEADER}}
     npy: dict[int | str, dict[str, Any]] = {**ERRORS, 200: {"headers": MODEL_HEADER, "content": NPY_CONTENT}}
@@ -149,9 +159,9 @@ def router(
 
     either = one_answer | many_answer | Predictions | Outputs
     for path, endpoint, route, answer, responses, extra, summary in (
-        ("/predict", predict, PostRoute, one_answer, json, None, "Answer one sequence"),
+        ("/predict", predict, OneRoute, one_answer, json, None, "Answer one sequence"),
         ("/predict/batch", predict_batch, BatchRoute, many_answer, npy, takes_npy, "Answer several sequences"),
-        ("/trace", trace, PostRoute, TraceAnswer, json, None, "Show what each layer computes on one sequence"),
+        ("/trace", trace, OneRoute, TraceAnswer, json, None, "Show what each layer computes on one sequence"),
         ("/invocations", invocations, EitherRoute, either, of_any, takes_any, "Answer one or several"),
     ):
         if path == serving.settings.predict_route:

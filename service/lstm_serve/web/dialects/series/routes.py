@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.series.store import Appended, Sent, Store
 from lstm_serve.serving.state import ServingState
+from lstm_serve.settings import Settings
 from lstm_serve.web.api_keys import Keys
 from lstm_serve.web.dialects.native import ERRORS, MODEL_HEADER
 from lstm_serve.web.dialects.series.request import (
@@ -45,13 +46,11 @@ from lstm_serve.web.nested_lists import Body
 from lstm_serve.web.openapi import problem_response, problem_responses
 from lstm_serve.web.predict import (
     Answer,
-    Decoded,
     PostRoute,
     PredictRequest,
     computed_classes,
     converted,
     deadline_of,
-    expect_json,
 )
 from lstm_serve.web.schemas import ANSWERS, ProblemDetails
 
@@ -66,22 +65,29 @@ AGAIN = "without `seq` a row that is sent again is appended again"
 REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, UnknownSeries, NoWindow)
 
 
+class AppendRoute(PostRoute):
+    """A POST that takes rows of one series."""
+
+    def body_type(self, served: Served, settings: Settings) -> type[Body]:
+        """That of rows."""
+        return served.made(append_type, settings.max_rows)
+
+
 class ManyRoute(PostRoute):
     """A POST that takes rows of many series."""
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, max_rows: int) -> Decoded:  # noqa: ARG002
-        """The rows."""
-        expect_json(headers, raw)
-        return cast("type[ManyRequest]", self.body_type).parse(raw)
+    def body_type(self, served: Served, settings: Settings) -> type[ManyRequest]:
+        """That of rows with their series."""
+        return served.made(many_type, settings.max_rows)
 
 
 def router(serving: ServingState, registry: Registry) -> APIRouter:
     """The routes, with request and response models that are the served model's own."""
-    model, most = registry.get().current.model, serving.settings.max_rows
-    routes = APIRouter(tags=["series"])
+    served, most = registry.get().current, serving.settings.max_rows
+    model, routes = served.model, APIRouter(tags=["series"])
     if not model.has_time_axis:
         return routes
-    Rows, Many = append_type(model, most), many_type(model, most)  # noqa: N806 - they are classes
+    Rows, Many = served.made(append_type, most), served.made(many_type, most)  # noqa: N806 - they are classes
     state, appended, results = _answer_types(model)
     json: dict[int | str, dict[str, Any]] = {
         **ERRORS,
@@ -112,7 +118,7 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         (
             "/series/{series}/rows",
             append_rows,
-            PostRoute,
+            AppendRoute,
             appended,
             {"parameters": [ID, ALL]},
             "Append rows of a series",

@@ -22,6 +22,7 @@ from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
+from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import Whole, rows_of_series
 from lstm_serve.web.dialects.native import CSV, ERRORS, MODEL_HEADER, NPY, NPY_CONTENT, NpyBody, npy_answer, npy_of
 from lstm_serve.web.nested_lists import Body
@@ -74,25 +75,29 @@ class CsvText:
 class SeriesRoute(PostRoute):
     """A POST that takes the rows of a series as JSON, as a .npy file, or as CSV."""
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, max_rows: int) -> Decoded:
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The body, as its content type says."""
         kind = media_type(headers)
         if kind == NPY:
             return NpyBody(npy_of(raw), served.model.checked_rows)
         if kind != CSV:
-            return super().decode(raw, headers, served, max_rows)
+            return super().decode(raw, headers, served, settings)
         if not raw.strip():
             raise Malformed("the body is empty; expected CSV")
         return CsvText(raw)
 
+    def body_type(self, served: Served, settings: Settings) -> type[Body]:
+        """That of rows."""
+        return served.made(_request_type, settings.max_body_bytes)
+
 
 def router(serving: ServingState, registry: Registry) -> APIRouter:
     """The route, with request and response models that are the served model's own."""
-    model = registry.get().current.model
-    routes = APIRouter(tags=["series"], route_class=SeriesRoute)
+    served = registry.get().current
+    model, routes = served.model, APIRouter(tags=["series"], route_class=SeriesRoute)
     if not model.has_time_axis:
         return routes
-    Series = _request_type(model, serving.settings.max_body_bytes)  # noqa: N806 - it is a class
+    Series = served.made(_request_type, serving.settings.max_body_bytes)  # noqa: N806 - it is a class
     one: Any = ANSWERS[model.kind]
     answer = create_model(
         "SeriesAnswer",

@@ -17,8 +17,9 @@ from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.health import is_ready
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
+from lstm_serve.settings import Settings
 from lstm_serve.web.dialects.model_path import model_of, parameters
-from lstm_serve.web.dialects.v1.codec import FORMS, Form, V1Request
+from lstm_serve.web.dialects.v1.codec import FORMS, Form, V1Request, request_type
 from lstm_serve.web.dialects.v1.schemas import Alive, ModelStatus, Outputs, Predictions, model_signature, model_status
 from lstm_serve.web.openapi import not_so, plain_responses
 from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, predicted
@@ -42,20 +43,22 @@ class PredictRoute(PostRoute):
         self,
         raw: bytes,
         headers: Mapping[bytes, bytes],  # noqa: ARG002 - others need it
-        served: Served,  # noqa: ARG002 - the same
-        max_rows: int,  # noqa: ARG002 - the same
+        served: Served,
+        settings: Settings,
     ) -> Decoded:
         """The request."""
-        return cast("type[V1Request]", self.body_type).parse(raw)
+        return self.body_type(served, settings).parse(raw)
+
+    def body_type(self, served: Served, settings: Settings) -> type[V1Request]:
+        """That of rows."""
+        return served.made(request_type, settings.max_rows)
 
 
-def router(
-    serving: ServingState,
-    registry: Registry,
-    V1PredictRequest: type[V1Request],  # noqa: N803 - it is a class
-) -> APIRouter:
+def router(serving: ServingState, registry: Registry) -> APIRouter:
     """The routes. Those of a model are there with a version and without, and one more as the settings say."""
-    model = registry.get().current.model
+    served = registry.get().current
+    model = served.model
+    V1PredictRequest = served.made(request_type, serving.settings.max_rows)  # noqa: N806 - it is a class
     routes = APIRouter(route_class=PredictRoute, tags=["v1"])
     about = APIRouter(tags=["v1"])
 

@@ -17,6 +17,7 @@ from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.health import is_ready, liveness
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
+from lstm_serve.settings import Settings
 from lstm_serve.web.dialects.model_path import model_of, parameters
 from lstm_serve.web.dialects.v2.codec import (
     HEADER_LENGTH,
@@ -67,9 +68,9 @@ LENGTH_HEADER = {
 class InferRoute(PostRoute):
     """A POST that takes v2's requests, with binary tensors or without, whatever their content type."""
 
-    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, max_rows: int) -> Decoded:
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The request."""
-        return decode(served.model, raw, headers, max_rows)
+        return decode(served.model, raw, headers, settings.max_rows)
 
 
 def router(serving: ServingState, registry: Registry) -> APIRouter:
