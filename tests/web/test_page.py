@@ -4,7 +4,10 @@ import csv
 import json
 import re
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ import httpx
 import numpy as np
 import pytest
 from browser import DRIVER, MISSING, Browser, opened
+from kerasfiles import Layers, dense, lstm, numbers, save_sequential
+from kinds import BINARY, LABELS, TAGGER
 from serving import PATIENCE, ROOT, Process
 
 from lstm_serve import load_model
@@ -208,3 +213,98 @@ def test_why_is_what_explain_answers(browser: Browser, turbofan: Process) -> Non
     assert f"at row {131 + step}," in reasons[0]
     told = float(reasons[0].split()[0].replace("\N{MINUS SIGN}", "-"))
     np.testing.assert_allclose(told, effects[step, feature], rtol=1e-3)
+
+
+LONG = "a,b,c\n" + "".join(f"{k % 7 / 7},{k % 11 / 11},{k % 13 / 13}\n" for k in range(40))
+IDS: Layers = [
+    ("Embedding", {"input_dim": 9, "output_dim": 3, "batch_input_shape": [None, 5]}, [numbers(9, 3)]),
+    lstm(),
+    dense(3, activation="softmax"),
+]
+
+
+def all_numbers(answers: Any) -> list[float]:
+    return [float(number) for number in re.findall(r"-?\d[\d.e+-]*", json.dumps(answers, sort_keys=True))]
+
+
+@pytest.mark.parametrize(
+    ("layers", "card", "text", "view"),
+    [
+        (BINARY, {"classes": ["fine", "worn"], "threshold": 0.4}, LONG, "why"),
+        ([lstm(), dense(2)], {}, LONG, "why"),
+        (LABELS, {"classes": ["hot", "loud", "slow"]}, LONG, "why"),
+        (TAGGER, {"classes": ["on", "off", "idle"]}, LONG, "inside"),
+        (IDS, {}, "id\n" + "".join(f"{k % 9}\n" for k in range(30)), "why"),
+    ],
+    ids=["binary", "values", "labels", "steps", "ids"],
+)
+def test_each_kind_of_model_is_drawn(
+    browser: Browser, tmp_path: Path, layers: Layers, card: dict[str, Any], text: str, view: str
+) -> None:
+    model = tmp_path / "m.h5"
+    save_sequential(model, layers)
+    if card:
+        names = {"features": ["a", "b", "c"]}
+        (tmp_path / "m.card.json").write_text(json.dumps(card | names))
+    with Process(model) as process:
+        browser.command("url", url=f"{process.url}/")
+        browser.wait_for("return document.querySelector('#expects').textContent !== ''")
+        drop(browser, text)
+        browser.wait_for("return document.querySelector('#readout').textContent !== ''")
+        answers = httpx.post(
+            f"{process.url}/predict/series", content=text, headers={"content-type": "text/csv"}, timeout=PATIENCE
+        ).json()
+        rows, predictions = browser.run(SHOWN % "[shown.data.rows, shown.data.predictions]")
+        assert rows == answers["rows"]
+        np.testing.assert_allclose(all_numbers(predictions), all_numbers(answers["predictions"]), atol=2e-6)
+        browser.click(f"#tab-{view}")
+        drawn = {"why": "#reasons li", "inside": "#layers canvas"}[view]
+        browser.wait_for(f"return document.querySelector({drawn!r}) !== null")
+
+
+@contextmanager
+def prefixed(port: int) -> Iterator[str]:
+    """The address of a proxy that has the service on `port` under /machines/ and takes that off, as nginx does."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._forward()
+
+        def do_POST(self) -> None:
+            self._forward()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
+            pass
+
+        def _forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            given = {name: self.headers[name] for name in ("accept", "content-type") if name in self.headers}
+            url = f"http://127.0.0.1:{port}{self.path.removeprefix('/machines')}"
+            answer = httpx.request(self.command, url, content=body, headers=given, timeout=PATIENCE)
+            if not self.path.startswith("/machines/"):
+                answer = httpx.Response(404)
+            self.send_response(answer.status_code)
+            for name in ("content-type", "content-security-policy"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/machines/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_behind_a_proxy_that_puts_it_under_a_path(browser: Browser, turbofan: Process) -> None:
+    with prefixed(turbofan.port) as url:
+        browser.command("url", url=f"{url}#example=&row=150&view=why")
+        browser.wait_for("return document.querySelector('#reasons li') !== null")
+        browser.click("#tab-inside")
+        browser.wait_for("return document.querySelector('#layers canvas') !== null")
+        browser.command("url", url="about:blank")
