@@ -216,5 +216,5 @@ async def test_the_digest_is_in_the_header_and_the_metrics(tmp_path_factory: pyt
         samples = await scraped(app)
     assert answer.headers["x-model-sha256"] == about["digest"] == origin.digest != about["sha256"]
     assert about["sha256"] == origin.sha256
-    labels = {"name": "m", "version": "1", "sha256": origin.sha256, "digest": origin.digest, "keras": "2.15.0"}
+    labels = {"model": "m", "version": "1", "sha256": origin.sha256, "digest": origin.digest, "keras": "2.15.0"}
     assert one_of(samples, "model_info", **labels, verified="false") == 1

@@ -62,7 +62,9 @@ class Served:
 
     @property
     def reloads(self) -> tuple[float, float]:
-        return tuple(self.metric(f'lstmserve_model_reloads_total{{outcome="{o}"}}') for o in ("served", "refused"))  # type: ignore[return-value]
+        return tuple(
+            self.metric(f'lstmserve_model_reloads_total{{model="model",outcome="{o}"}}') for o in ("served", "refused")
+        )  # type: ignore[return-value]
 
     def wait(self) -> None:
         """Until the log says how the next reload ended."""
@@ -110,7 +112,7 @@ def test_good_and_broken_files_in_turn(tmp_path: Path) -> None:
         assert served.sha256 == second != first
         assert served.metric("lstmserve_model_reload_successful") == 1
         assert (
-            served.metric(f'lstmserve_model_info{{digest="{second}",keras="2.1.5",name="model",sha256="{second}"') == 1
+            served.metric(f'lstmserve_model_info{{digest="{second}",keras="2.1.5",model="model",sha256="{second}"') == 1
         )
         assert served.reloads == (3.0, 2.0)
         told = [record["message"].partition(" ")[0] for record in process.records]

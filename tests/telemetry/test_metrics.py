@@ -18,8 +18,10 @@ from serving import ASKER, PATIENCE, Golden, call, in_loop, started
 
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import prometheus
-from lstm_serve.telemetry.metrics import ROWS, Metrics
+from lstm_serve.telemetry.metrics import ROWS, Metrics, ModelMetrics
 from lstm_serve.web.app import create_app
+
+MODEL = "k215_model"
 
 
 @in_loop
@@ -44,7 +46,10 @@ async def test_counts_agree_with_what_was_sent(golden: Golden) -> None:
     elapsed = time.perf_counter() - begin
 
     def count(route: str, status: int) -> float:
-        return one_of(samples, "request_duration_seconds_count", route=route, status=str(status))
+        labels = {"route": route, "status": str(status), "model": MODEL if route.startswith("/predict") else ""}
+        if status == 405:
+            labels["model"] = ""
+        return one_of(samples, "request_duration_seconds_count", **labels)
 
     sent = {
         ("/openapi.json", 200): 1,
@@ -61,24 +66,25 @@ async def test_counts_agree_with_what_was_sent(golden: Golden) -> None:
     assert {key: count(*key) for key in sent} == sent
     counted = {key for key in samples if key[0] == "request_duration_seconds_count"}
     assert len(counted) == len(sent)
-    assert one_of(again, "request_duration_seconds_count", route="/metrics", status="200") == 1
-    assert 0 < one_of(samples, "request_duration_seconds_sum", route="/predict", status="200") < elapsed
+    assert one_of(again, "request_duration_seconds_count", route="/metrics", status="200", model="") == 1
+    assert 0 < one_of(samples, "request_duration_seconds_sum", route="/predict", status="200", model=MODEL) < elapsed
 
-    assert one_of(samples, "rows_total") == 5 + 11
+    assert one_of(samples, "rows_total", model=MODEL) == 5 + 11
     classes = [*y[:5].argmax(axis=1), *y[:11].argmax(axis=1)]
     for k in range(5):
-        assert one_of(samples, "predictions_total", predicted_class=str(k)) == classes.count(k)
-    assert one_of(samples, "queue_duration_seconds_count") == 6
-    assert one_of(samples, "batch_rows_count") == one_of(samples, "compute_duration_seconds_count") == 5 + 3
-    assert one_of(samples, "batch_rows_sum") == 16
-    assert one_of(samples, "batch_rows_bucket", le="1.0") == 5
-    assert one_of(samples, "queue_rows") == 0
+        assert one_of(samples, "predictions_total", model=MODEL, predicted_class=str(k)) == classes.count(k)
+    assert one_of(samples, "queue_duration_seconds_count", model=MODEL) == 6
+    assert one_of(samples, "batch_rows_count", model=MODEL) == 5 + 3
+    assert one_of(samples, "compute_duration_seconds_count", model=MODEL) == 5 + 3
+    assert one_of(samples, "batch_rows_sum", model=MODEL) == 16
+    assert one_of(samples, "batch_rows_bucket", model=MODEL, le="1.0") == 5
+    assert one_of(samples, "queue_rows", model=MODEL) == 0
     reasons = {"malformed": 1, "invalid-input": 2, "too-large": 1, "deadline-passed": 1, "queue-full": 0}
     assert {reason: one_of(samples, "rejected_total", reason=reason) for reason in reasons} == reasons
-    assert 0 < one_of(samples, "model_load_seconds") < 60
+    assert 0 < one_of(samples, "model_load_seconds", model=MODEL) < 60
     model = app.state.registry.get().current.model
     hashes = {"sha256": model.origin.sha256, "digest": model.origin.digest}
-    info = {"name": "k215_model", "version": "1", **hashes, "keras": "2.1.5", "verified": "false"}
+    info = {"model": MODEL, "version": "1", **hashes, "keras": "2.1.5", "verified": "false"}
     assert one_of(samples, "model_info", **info) == 1
 
 
@@ -89,9 +95,9 @@ async def test_the_queue_length_is_that_of_the_moment() -> None:
     async with started(app):
         model, until = deployment.current.model, time.monotonic() + PATIENCE
         job = deployment.queue.submit(model, np.zeros((7, 20, 15), np.float32), until)
-        assert one_of(parsed(prometheus.text(serving.metrics).decode()), "queue_rows") == 7
+        assert one_of(parsed(prometheus.text(serving.metrics).decode()), "queue_rows", model=MODEL) == 7
         await job.future
-        assert one_of(parsed(prometheus.text(serving.metrics).decode()), "queue_rows") == 0
+        assert one_of(parsed(prometheus.text(serving.metrics).decode()), "queue_rows", model=MODEL) == 0
 
 
 def test_the_largest_batch_that_may_be_is_the_last_bound_of_its_histogram() -> None:
@@ -102,7 +108,7 @@ def test_the_largest_batch_that_may_be_is_the_last_bound_of_its_histogram() -> N
 
 def test_names_and_types() -> None:
     metrics = Metrics()
-    metrics.loaded(model_of(Echo()), 1.0)
+    ModelMetrics(metrics, MODEL).loaded(model_of(Echo()), 1.0)
     text = prometheus.text(metrics).decode()
     assert set(re.findall(r"^# TYPE lstmserve_(\w+ \w+)$", text, re.MULTILINE)) == {
         "request_duration_seconds histogram",
@@ -140,14 +146,16 @@ def test_what_only_the_metrics_need_does_not_come_in_at_the_start() -> None:
 
 def test_two_services_do_not_mix_and_everything_is_there_at_zero() -> None:
     one_service, other = Metrics(), Metrics()
-    one_service.answered([], 0.0, 3)
-    one_service.loaded(model_of(Echo()), 1.0)
-    one_service.loaded(model_of(Echo()), 2.0)
-    assert one_of(parsed(prometheus.text(one_service).decode()), "rows_total") == 3
+    of_model = ModelMetrics(one_service, MODEL)
+    of_model.answered([], 0.0, 3)
+    of_model.loaded(model_of(Echo()), 1.0)
+    of_model.loaded(model_of(Echo()), 2.0)
+    ModelMetrics(other, MODEL)
+    assert one_of(parsed(prometheus.text(one_service).decode()), "rows_total", model=MODEL) == 3
     samples: Any = parsed(prometheus.text(other).decode())
-    assert one_of(samples, "rows_total") == 0
-    for name in ("rows_total", "batch_rows_count", "compute_duration_seconds_count", "queue_rows"):
-        assert (name, frozenset()) in samples
+    assert one_of(samples, "rows_total", model=MODEL) == 0
+    for name in ("rows_total", "batch_rows_count", "compute_duration_seconds_count", "series_rows_total"):
+        assert (name, frozenset({("model", MODEL)})) in samples
 
 
 def test_process_metrics_over_http(client: httpx.Client) -> None:

@@ -127,7 +127,7 @@ async def test_every_dialect(tmp_path_factory: pytest.TempPathFactory, kind: str
         counts, first = (y >= 0.4).sum(axis=0), (y[0] >= 0.4).astype(int)
     # The first alone, and five times all of them: in the batch, for SageMaker, by v1 and twice by v2.
     for k in range(3):
-        assert one_of(samples, "predictions_total", predicted_class=str(k)) == 5 * counts[k] + first[k]
+        assert one_of(samples, "predictions_total", model="m", predicted_class=str(k)) == 5 * counts[k] + first[k]
     assert (about["kind"], about["threshold"]) == (kind, 0.4 if kind == "labels" else None)
 
 

@@ -71,7 +71,7 @@ def same(answers: list[Any], wanted: list[float | None]) -> None:
 
 
 def metric_of(client: httpx.Client, name: str, **labels: str) -> float:
-    return one_of(parsed(client.get("/metrics").text), name, **labels)
+    return one_of(parsed(client.get("/metrics").text), name, model="m", **labels)
 
 
 def append(client: httpx.Client, name: str, rows: Rows, seq: int | None = None, query: str = "") -> httpx.Response:

@@ -17,7 +17,7 @@ from lstm_serve.serving.series.memory import MemoryStore
 from lstm_serve.serving.series.store import Store
 from lstm_serve.serving.warmup import LONGEST_ON_THE_LOOP, warm_up
 from lstm_serve.settings import Settings
-from lstm_serve.telemetry.metrics import Metrics
+from lstm_serve.telemetry.metrics import Metrics, ModelMetrics
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,9 @@ class Deployment:
     def __init__(self, loaded: Loaded, settings: Settings, metrics: Metrics) -> None:
         """Serve what was loaded, once it is started."""
         self.name = loaded.model.about.name
+        self.metrics = ModelMetrics(metrics, self.name)
         self.queue = Batcher(
-            max_batch_rows=settings.max_batch_rows, max_queue_rows=settings.max_queue_rows, observe=metrics.batch
+            max_batch_rows=settings.max_batch_rows, max_queue_rows=settings.max_queue_rows, observe=self.metrics.batch
         )
         self.behind = SecondLane(self.queue, settings.max_queue_rows)
         self.refused: str | None = None  # why the model's files, as they are now, are not served
@@ -89,10 +90,10 @@ class Deployment:
         timesteps = loaded.model.input_shape[0] if loaded.model.has_time_axis else None
         self.series: Store | None = None  # where no length of a window is told, there are none
         if timesteps is not None:
-            expired = metrics.series_expired.add
+            expired = self.metrics.expired
             self.series = store = MemoryStore(timesteps, settings.series_max, settings.series_ttl_seconds, expired)
-            metrics.series.value = store.count
-        metrics.queued_rows.value = lambda: self.queue.queued_rows
+            metrics.series.set(store.count, self.name)
+        metrics.queued_rows.set(lambda: self.queue.queued_rows, self.name)
         self.activate(loaded)
 
     def activate(self, loaded: Loaded) -> None:
@@ -101,13 +102,13 @@ class Deployment:
             self.queue.executor = ThreadPoolExecutor(1, "compute")
         self.current = Served.of(loaded.model)
         self.refused = None
-        self._metrics.loaded(loaded.model, loaded.load_seconds)
+        self.metrics.loaded(loaded.model, loaded.load_seconds)
         self._announce(loaded)
 
     def record_rejection(self, reason: str) -> None:
         """Note why the model's files, as they are now, are not served."""
         self.refused = reason.replace(str(self._path), self._path.name) if self._path.name else reason
-        self._metrics.refused()
+        self._metrics.refused(self.name)
         log.error("the model stays the one before: %s", reason)
 
     def _announce(self, loaded: Loaded) -> None:

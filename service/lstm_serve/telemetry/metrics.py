@@ -57,48 +57,48 @@ class Histogram:
 
 
 class Tally:
-    """A counter with at most one label."""
+    """A counter with labels."""
 
-    def __init__(self, name: str, text: str, label: str | None = None) -> None:
-        """A count without a label is there, at zero, from the start."""
-        self.name, self.text, self.labels = name, text, [] if label is None else [label]
-        self.counts: dict[str | int | None, int] = {} if self.labels else {None: 0}
+    def __init__(self, name: str, text: str, *labels: str) -> None:
+        """The one without labels is there, at zero, from the start."""
+        self.name, self.text, self.labels = name, text, labels
+        self.counts: dict[tuple[str | int, ...], int] = {} if labels else {(): 0}
 
-    def add(self, label: str | int | None = None, more: int = 1) -> None:
-        """Count `more`, of this value of the label. To be called in the event loop's thread alone."""
-        self.counts[label] = self.counts.get(label, 0) + more
+    def add(self, *labels: str | int, more: int = 1) -> None:
+        """Count `more`, of these label values. To be called in the event loop's thread alone."""
+        self.counts[labels] = self.counts.get(labels, 0) + more
 
 
 class Gauge:
-    """A number, or what a function gives when it is asked for; its labels say whose it is."""
+    """A number for each model, or what a function gives when it is asked for; more labels say more of the model."""
 
-    def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
-        """0 until it is set, or with labels not there."""
-        self.name, self.text, self.labels = name, text, labels
-        self.label_values: Sequence[str] | None = None if labels else ()
-        self.value: Callable[[], float] = lambda: 0.0
+    def __init__(self, name: str, text: str, *labels: str) -> None:
+        """Nothing is there until it is set."""
+        self.name, self.text, self.labels = name, text, ("model", *labels)
+        self.values: dict[str, tuple[tuple[str, ...], Callable[[], float]]] = {}
 
-    def set(self, value: float, *labels: str) -> None:
-        """Set it, and whose it is."""
-        self.value, self.label_values = lambda: value, labels
+    def set(self, value: float | Callable[[], float], model: str, *labels: str) -> None:
+        """Set it for a model, in place of what it was for that."""
+        self.values[model] = (model, *labels), value if callable(value) else lambda: value
 
 
 class Metrics:
-    """The metrics of one service."""
+    """The metrics of one service; those of a model have it as their first label, but for the requests."""
 
     def __init__(self) -> None:
-        """Each is there before the first request."""
+        """What is no model's is there before the first request."""
         self.requests = Histogram(
             "lstmserve_request_duration_seconds",
             "Time from a request's headers to the end of its answer",
             LATENCY,
-            ["route", "status"],
+            ["route", "status", "model"],
         )
-        batch_rows = Histogram("lstmserve_batch_rows", "Sequences in one forward pass", ROWS)
-        queue = Histogram("lstmserve_queue_duration_seconds", "Time a request waited for its batch", LATENCY)
-        compute = Histogram("lstmserve_compute_duration_seconds", "Time of one forward pass", LATENCY)
-        self.batch_rows, self.queue, self.compute = batch_rows.buckets(), queue.buckets(), compute.buckets()
-        self.rows = Tally("lstmserve_rows", "Sequences answered")
+        self.batch_rows = Histogram("lstmserve_batch_rows", "Sequences in one forward pass", ROWS, ["model"])
+        self.queue = Histogram(
+            "lstmserve_queue_duration_seconds", "Time a request waited for its batch", LATENCY, ["model"]
+        )
+        self.compute = Histogram("lstmserve_compute_duration_seconds", "Time of one forward pass", LATENCY, ["model"])
+        self.rows = Tally("lstmserve_rows", "Sequences answered", "model")
         self.queued_rows = Gauge("lstmserve_queue_rows", "Sequences waiting now")
         self.rejected = Tally("lstmserve_rejected", "Requests that were refused, by reason", "reason")
         self.ended = Tally(
@@ -107,72 +107,99 @@ class Metrics:
             "state",
         )
         self.predicted = Tally(
-            "lstmserve_predictions", "Answers by predicted class: drift at a glance", "predicted_class"
+            "lstmserve_predictions", "Answers by predicted class: drift at a glance", "model", "predicted_class"
         )
         self.model = Gauge(
-            "lstmserve_model_info",
-            "The model being served",
-            ["name", "version", "sha256", "digest", "keras", "verified"],
+            "lstmserve_model_info", "The model being served", "version", "sha256", "digest", "keras", "verified"
         )
         self.load = Gauge("lstmserve_model_load_seconds", "Time to load, check and warm up the model")
-        self.reloads = Tally("lstmserve_model_reloads", "Times that the model's files were read, by outcome", "outcome")
+        self.reloads = Tally(
+            "lstmserve_model_reloads", "Times that the model's files were read, by outcome", "model", "outcome"
+        )
         self.reload_good = Gauge(
             "lstmserve_model_reload_successful", "1, or 0 while the model's files are not what is served"
         )
         self.dropped_lines = Tally("lstmserve_log_lines_dropped", "Lines of the log that nobody took in time")
         self.series = Gauge("lstmserve_series", "Series of rows that are kept now")
-        self.series_rows = Tally("lstmserve_series_rows", "Rows appended to series")
-        self.series_duplicates = Tally("lstmserve_series_duplicates", "Rows that came again and were there already")
-        self.series_refused = Tally(
-            "lstmserve_series_refused", "Requests to a series that were refused, by reason", "reason"
+        self.series_rows = Tally("lstmserve_series_rows", "Rows appended to series", "model")
+        self.series_duplicates = Tally(
+            "lstmserve_series_duplicates", "Rows that came again and were there already", "model"
         )
-        self.series_expired = Tally("lstmserve_series_expired", "Series that were idle for too long")
-        self.histograms = (self.requests, batch_rows, queue, compute)
-        of_series = (self.series_rows, self.series_duplicates, self.series_refused, self.series_expired)
+        self.series_refused = Tally(
+            "lstmserve_series_refused", "Requests to a series that were refused, by reason", "model", "reason"
+        )
+        self.series_expired = Tally("lstmserve_series_expired", "Series that were idle for too long", "model")
+        self.histograms = (self.requests, self.batch_rows, self.queue, self.compute)
+        self.counted = (self.rows, self.series_rows, self.series_duplicates, self.series_expired)  # by model alone
         self.tallies = (
-            self.rows,
+            *self.counted,
             self.rejected,
             self.ended,
             self.predicted,
             self.reloads,
             self.dropped_lines,
-            *of_series,
+            self.series_refused,
         )
-
         self.gauges = (self.queued_rows, self.model, self.load, self.reload_good, self.series)
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        """Count one request; `route` is a path template, so that there are few of them."""
-        self.requests.buckets(route, status).observe(seconds)
+    def request(self, route: str, status: int, model: str, seconds: float) -> None:
+        """Count one request; `route` is a path template, and `model` one that is served, so that there are few."""
+        self.requests.buckets(route, status, model).observe(seconds)
+
+    def refused(self, model: str) -> None:
+        """Say that a model's files, as they are now, are not served."""
+        self.reloads.add(model, "refused")
+        self.reload_good.set(0, model)
+
+    def forget(self, model: str) -> None:
+        """Say nothing more of a model that is gone, but for its requests."""
+        for gauge in self.gauges:
+            gauge.values.pop(model, None)
+
+
+class ModelMetrics:
+    """What is counted of one model."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        """Each is there, at zero, from now on."""
+        self._metrics, self._model = metrics, model
+        self.batch_rows, self.queue, self.compute = (
+            histogram.buckets(model) for histogram in (metrics.batch_rows, metrics.queue, metrics.compute)
+        )
+        for tally in metrics.counted:
+            tally.add(model, more=0)
 
     def answered(self, classes: Iterable[Iterable[int]], queue_seconds: float, rows: int) -> None:
         """Count the answers of one request; `classes` are the predicted ones, none for plain values."""
-        self.rows.add(more=rows)
+        self._metrics.rows.add(self._model, more=rows)
         self.queue.observe(queue_seconds)
         for predicted in chain.from_iterable(classes):
-            self.predicted.add(predicted)
+            self._metrics.predicted.add(self._model, predicted)
 
     def batch(self, rows: int, seconds: float) -> None:
         """Count one forward pass."""
         self.batch_rows.observe(rows)
         self.compute.observe(seconds)
 
+    def appended(self, rows: int, repeats: int) -> None:
+        """Count rows of a series: those that were not there yet, and those that were."""
+        self._metrics.series_rows.add(self._model, more=rows)
+        self._metrics.series_duplicates.add(self._model, more=repeats)
+
+    def series_refused(self, reason: str) -> None:
+        """Count what a series did not take."""
+        self._metrics.series_refused.add(self._model, reason)
+
+    def expired(self) -> None:
+        """Count a series that was idle for too long."""
+        self._metrics.series_expired.add(self._model)
+
     def loaded(self, model: Model, seconds: float) -> None:
         """Say which model is served."""
-        self.model.set(
-            1,
-            model.about.name,
-            model.about.version,
-            model.origin.sha256,
-            model.origin.digest,
-            model.origin.keras or "",
-            str(model.origin.verified).lower(),
+        origin, verified = model.origin, str(model.origin.verified).lower()
+        self._metrics.model.set(
+            1, self._model, model.about.version, origin.sha256, origin.digest, origin.keras or "", verified
         )
-        self.load.set(seconds)
-        self.reloads.add("served")
-        self.reload_good.set(1)
-
-    def refused(self) -> None:
-        """Say that the model's files, as they are now, are not served."""
-        self.reloads.add("refused")
-        self.reload_good.set(0)
+        self._metrics.load.set(seconds, self._model)
+        self._metrics.reloads.add(self._model, "served")
+        self._metrics.reload_good.set(1, self._model)

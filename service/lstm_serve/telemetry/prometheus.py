@@ -37,13 +37,13 @@ class Ours(Collector):
             yield family
         for tally in self._metrics.tallies:
             counter = CounterMetricFamily(tally.name, tally.text, labels=tally.labels)
-            for label, count in list(tally.counts.items()):
-                counter.add_metric([str(label)] if tally.labels else [], count)
+            for values, count in list(tally.counts.items()):
+                counter.add_metric([str(value) for value in values], count)
             yield counter
         for gauge in self._metrics.gauges:
             value = GaugeMetricFamily(gauge.name, gauge.text, labels=gauge.labels)
-            if gauge.label_values is not None:
-                value.add_metric(gauge.label_values, gauge.value())
+            for of_model, number in list(gauge.values.values()):
+                value.add_metric(of_model, number())
             yield value
 
 

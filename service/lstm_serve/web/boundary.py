@@ -120,7 +120,7 @@ class Boundary:
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
         template = route.path if route is not None else "unmatched"
-        self.serving.metrics.request(template, status, seconds)
+        self.serving.metrics.request(template, status, scope["state"].get("model", ""), seconds)
         # The connection keeps its last request's scope: not with the rows.
         jobs = scope["state"].pop("jobs", ())
         # A client that asks wrong is news even there.

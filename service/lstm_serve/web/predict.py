@@ -108,7 +108,7 @@ class PostRoute(APIRoute):
         serving: ServingState = of_app.serving
         registry: Registry = of_app.registry
         deployment = registry.get(asked.get("model_name"), asked.get("model_version"))
-        served, headers = deployment.current, state["headers"]
+        served, headers, state["model"] = deployment.current, state["headers"], deployment.name
         queue, settings = deployment.queue, serving.settings
         queue.check_room(1)
         raw = await read_body(headers, receive, serving)
@@ -252,7 +252,7 @@ async def computed_classes(
     jobs = [queue.submit(model, x, deadline) for x in arrays]
     rows = sum(map(len, arrays))
     found = [Predicted(y, predicted_classes(model, y)) for y in await computed(jobs, request)]
-    serving.metrics.answered([counted(model, part.classes) for part in found], jobs[0].queue_seconds, rows)
+    request.deployment.metrics.answered([counted(model, part.classes) for part in found], jobs[0].queue_seconds, rows)
     return found
 
 

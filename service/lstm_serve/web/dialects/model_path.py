@@ -6,6 +6,7 @@ from starlette.requests import Request
 
 from lstm_serve.errors import UnknownModel
 from lstm_serve.model.model import Model
+from lstm_serve.serving.deployment import Deployment
 from lstm_serve.serving.registry import Registry
 from lstm_serve.web.api_keys import may_know
 
@@ -14,9 +15,14 @@ UNKNOWN = "no such model is served here"
 
 def model_of(registry: Registry, request: Request) -> Model:
     """Return the model that the path means, as it is served now. Raises UnknownModel."""
+    return deployment_of(registry, request).current.model
+
+
+def deployment_of(registry: Registry, request: Request) -> Deployment:
+    """Return the deployment that the path means. Raises UnknownModel."""
     asked = request.path_params
     try:
-        return registry.get(asked.get("model_name"), asked.get("model_version")).current.model
+        return registry.get(asked.get("model_name"), asked.get("model_version"))
     except UnknownModel:
         if may_know(request):
             raise

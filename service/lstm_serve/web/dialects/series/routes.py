@@ -27,7 +27,7 @@ from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.registry import Registry
-from lstm_serve.serving.series.store import Appended, Sent, Store
+from lstm_serve.serving.series.store import Appended, Store
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.api_keys import Keys
@@ -97,11 +97,11 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
     }
 
     async def append_rows(body: Rows, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
-        with _refusals_counted(serving):
+        with _refusals_counted(request):
             return await _append(serving, cast("Body", body), request)
 
     async def append_rows_of_many(body: Many, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
-        with _refusals_counted(serving):
+        with _refusals_counted(request):
             return await _append_many(serving, cast("ManyRows", body), request)
 
     async def series_state(request: Request) -> Response:
@@ -189,12 +189,12 @@ def owner_of(request: Request) -> bytes:
 
 
 @contextmanager
-def _refusals_counted(serving: ServingState) -> Iterator[None]:
+def _refusals_counted(request: PredictRequest) -> Iterator[None]:
     """Count why a series does not take what came."""
     try:
         yield
     except REFUSALS as error:
-        serving.metrics.series_refused.add(row_of(error).slug)
+        request.deployment.metrics.series_refused(row_of(error).slug)
         raise
 
 
@@ -211,7 +211,7 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
     async with deployment.lines.of((name,)):
         _expect_room(request, len(rows) if each else 1)
         done = await store.append(name, owner_of(request), given, model.about.series)
-        _count(serving, given, done)
+        deployment.metrics.appended(done.fresh, len(given.rows) - done.fresh)
         ends = done.ends if each else done.ends[-1:]
         cut = [_window(done, end, model) for end in ends]
         found = await _answers(serving, cut, request, deadline)
@@ -241,10 +241,10 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
             try:
                 appended = await store.append(name, owner, given, model.about.series)
             except REFUSALS as error:
-                serving.metrics.series_refused.add(row_of(error).slug)
+                deployment.metrics.series_refused(row_of(error).slug)
                 done.append(error)
             else:
-                _count(serving, given, appended)
+                deployment.metrics.appended(appended.fresh, len(given.rows) - appended.fresh)
                 done.append(appended)
         cut = [_window(each, each.ends[0], model) if isinstance(each, Appended) else None for each in done]
         found = await _answers(serving, cut, request, deadline)
@@ -311,13 +311,6 @@ def _known(seq: int | None, kept: int, model: Model) -> dict[str, Any]:
     if kept < timesteps:
         result["missing"] = timesteps - kept
     return result
-
-
-def _count(serving: ServingState, given: Sent, done: Appended) -> None:
-    metrics = serving.metrics
-    metrics.series_rows.add(more=done.fresh)
-    if len(given.rows) > done.fresh:
-        metrics.series_duplicates.add(more=len(given.rows) - done.fresh)
 
 
 async def _state(serving: ServingState, deployment: Deployment, request: Request) -> Response:

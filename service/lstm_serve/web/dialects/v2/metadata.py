@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from lstm_serve.engine.types import Shape
 from lstm_serve.model.model import Model
+from lstm_serve.serving.deployment import Deployment
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.dialects.v2.schemas import ModelMetadata, TensorMetadata
 from lstm_serve.web.dialects.v2.tensors import (
@@ -49,21 +50,27 @@ def model_config(model: Model, max_rows: int) -> dict[str, Any]:
     }
 
 
-def statistics(serving: ServingState, model: Model, request: Request) -> dict[str, Any]:
+def statistics(serving: ServingState, deployment: Deployment, request: Request) -> dict[str, Any]:
     """What GET /v2/models/{name}/stats answers. What is not measured by itself, such as decoding, is 0."""
     answering = {route.path for route in request.app.routes if isinstance(route, PostRoute)}
-    metrics = serving.metrics
+    requests, metrics = serving.metrics.requests, deployment.metrics
     batches = metrics.batch_rows
+
+    def answered(*, well: bool) -> tuple[int, float]:
+        return requests.total(
+            lambda route, status, model: route in answering and model == deployment.name and (status == 200) == well
+        )
+
     measured = {
-        "success": metrics.requests.total(lambda route, status: route in answering and status == 200),
-        "fail": metrics.requests.total(lambda route, status: route in answering and status != 200),
+        "success": answered(well=True),
+        "fail": answered(well=False),
         "queue": (metrics.queue.count, metrics.queue.total),
         "compute_infer": (metrics.compute.count, metrics.compute.total),
         **dict.fromkeys(("compute_input", "compute_output", "cache_hit", "cache_miss"), (0, 0.0)),
     }
     stats = {
-        "name": model.about.name,
-        "version": model.about.version,
+        "name": deployment.name,
+        "version": deployment.current.model.about.version,
         "inference_count": round(batches.total),
         "execution_count": batches.count,
         "inference_stats": {

@@ -18,7 +18,7 @@ from lstm_serve.serving.health import is_ready, liveness
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
-from lstm_serve.web.dialects.model_path import model_of, parameters
+from lstm_serve.web.dialects.model_path import deployment_of, model_of, parameters
 from lstm_serve.web.dialects.v2.codec import (
     HEADER_LENGTH,
     Infer,
@@ -137,7 +137,7 @@ def _server_routes(serving: ServingState, registry: Registry) -> APIRouter:
     @routes.get("/v2/models/stats")
     async def all_stats(request: Request) -> dict[str, Any]:
         """The statistics of each model that is served."""
-        return statistics(serving, registry.get().current.model, request)
+        return statistics(serving, registry.get(), request)
 
     @routes.post("/v2/repository/index")
     async def index() -> list[IndexEntry]:
@@ -167,7 +167,7 @@ def _model_routes(serving: ServingState, registry: Registry) -> APIRouter:
 
     async def stats(request: Request) -> dict[str, Any]:
         """Counts and times since the start, in the words of Triton's statistics."""
-        return statistics(serving, model_of(registry, request), request)
+        return statistics(serving, deployment_of(registry, request), request)
 
     not_ready = {**NOT_FOUND, **not_so(ModelReady(name=model.about.name, ready=False))}
     for prefix in PREFIXES:
