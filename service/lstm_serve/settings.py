@@ -44,6 +44,17 @@ def _origins(given: str) -> str:
 
 Origins = Annotated[str, AfterValidator(_origins)]
 
+
+def _name(given: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", given):
+        raise PydanticCustomError(
+            "name", "expected at most 100 letters, digits, '.', '_' and '-', a letter or a digit first"
+        )
+    return given
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
 # What clouds call some of them: Cloud Run and Heroku say PORT, Vertex AI says the others. A variable of ours wins.
 CLOUDS = {
     "PORT": "port",
@@ -71,7 +82,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    model: Annotated[Path, Field(description="the model: a file that Keras saved, or a folder with one")]
+    model: Annotated[Path, Field(description="the model: a file that Keras saved, or a folder with one, or several")]
+    name: Annotated[Name | None, Field(description="what a single model is called, whatever its card says")] = None
+    default_model: Annotated[str | None, Field(description="of several models, that of paths without a name")] = None
     recurrent_activation: Annotated[
         str | None, Field(description="the gates' function, where weights alone do not tell it")
     ] = None

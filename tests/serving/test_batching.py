@@ -274,7 +274,7 @@ async def test_rule_10_a_batch_holds_one_shape_and_one_model(running: Running) -
         answers = await settled(*jobs)
         assert [len(answer) for answer in answers] == [1, 1, 6, 1, 1, 1]
         assert answers[4].tolist() == (2 * long).tolist()
-        assert rig.layer.rows == [2, 1, 1, 1]
+        assert rig.layer.rows == [3, 1, 1]  # past the other model, and not past the other shape
         assert other.rows == [4, 2]  # split, and still of the model that it was validated against
 
 

@@ -390,6 +390,6 @@ async def test_faults_on_the_way_leave_the_old_model(tmp_path_factory: pytest.Te
             patch.setattr(reload, "fingerprint", lambda _: next(prints))
             assert await refused() == "model.h5: has changed while it was read"
             patch.undo()
-            patch.setattr(reload, "load", lambda _: 1 / 0)
+            patch.setattr(reload, "load", lambda *_: 1 / 0)
             assert await refused() == "a fault of the service; the log has it"
     assert deployment.current is old

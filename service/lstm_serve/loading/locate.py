@@ -10,25 +10,52 @@ MAX_ENTRIES = 10_000
 
 
 def model_in(folder: Path) -> Path:
-    """The folder if it is a model itself; the one loadable file in it; or else what is in its highest numbered folder.
+    """The folder if it is a model itself; the one model in it; or else what is in its highest numbered folder.
 
     What a file is, its content says; JSON is not looked at, since it may be anything.
     """
-    entries = []
-    for entry in folder.iterdir():
-        entries.append(entry)
-        if len(entries) > MAX_ENTRIES:
-            raise UnreadableFile(f"is a folder of more than {MAX_ENTRIES} files; name the model's file")
-    names = {entry.name for entry in entries}
-    if "saved_model.pb" in names or keras_v3.is_folder(names):
+    if is_folder_model(folder):
         return folder.absolute()  # what "." is called, its card and golden predictions are
-    models = sorted(entry for entry in entries if not entry.name.endswith(GOLDEN) and detect.is_model(entry))
+    models = _models(folder)
     if len(models) > 1:
         listed = ", ".join(model.name for model in models[:10])
         raise UnreadableFile(f"is a folder with {len(models)} models ({listed[:200]}); name one of them")
     if models:
         return models[0]
-    versions = [entry for entry in entries if entry.name.isascii() and entry.name.isdigit() and entry.is_dir()]
+    versions = [entry for entry in entries(folder) if is_number(entry) and entry.is_dir()]
     if not versions:
         raise UnreadableFile("is a folder without a model in it, where a file that model.save() wrote was expected")
     return model_in(max(versions, key=lambda version: int(version.name[:20])))
+
+
+def has_model(folder: Path) -> bool:
+    """Whether a folder is a model, or has one, or several, right in it."""
+    return is_folder_model(folder) or bool(_models(folder))
+
+
+def is_folder_model(folder: Path) -> bool:
+    """Whether a folder is a model itself, as Keras saves them."""
+    names = {entry.name for entry in entries(folder)}
+    return "saved_model.pb" in names or keras_v3.is_folder(names)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder. Raises UnreadableFile where that is too much, and OSError."""
+    found = []
+    for entry in folder.iterdir():
+        found.append(entry)
+        if len(found) > MAX_ENTRIES:
+            raise UnreadableFile(f"is a folder of more than {MAX_ENTRIES} files; name the model's file")
+    return found
+
+
+def _models(folder: Path) -> list[Path]:
+    """The files in a folder that are models; where there are none, the folders in it that are."""
+    inside = entries(folder)
+    files = sorted(entry for entry in inside if not entry.name.endswith(GOLDEN) and detect.is_model(entry))
+    return files or sorted(e for e in inside if e.is_dir() and not is_number(e) and is_folder_model(e))
+
+
+def is_number(entry: Path) -> bool:
+    """Whether it is called by a number, as a folder of a version is."""
+    return entry.name.isascii() and entry.name.isdigit()

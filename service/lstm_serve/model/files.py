@@ -91,9 +91,11 @@ def _names(folder: Path) -> list[str]:
 def around(path: Path) -> list[Path]:
     """The files of which a change may be one of the model that `path` stands for; those in it, if it is a folder.
 
-    They are what begins as the model's own name does, and all JSON beside it, where a card may name any as
-    architecture. Raises OSError.
+    They are what begins as the model's own name does, and all JSON beside it that does not begin as another model's,
+    since a card may name any as architecture. Raises OSError.
     """
-    first = path.name.partition(".")[0]
-    beside = [file for file in path.parent.iterdir() if file.name.startswith(first) or file.suffix == ARCHITECTURE]
-    return beside + (list(islice(path.rglob("*"), MAX_ENTRIES)) if path.is_dir() else [])
+    beside = [(file, file.name.partition(".")[0]) for file in path.parent.iterdir()]
+    own = path.name.partition(".")[0]
+    others = {first for file, first in beside if file.suffix in MODELS} - {own}
+    near = [file for file, first in beside if first == own or (first not in others and file.suffix == ARCHITECTURE)]
+    return near + (list(islice(path.rglob("*"), MAX_ENTRIES)) if path.is_dir() else [])

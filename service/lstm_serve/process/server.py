@@ -73,7 +73,7 @@ class Server(uvicorn.Server):
             raise
         if self.servers and sys.stdout.isatty():
             port = self.servers[0].sockets[0].getsockname()[1]
-            for line in welcome(self._serving.settings, port):
+            for line in welcome(self._serving.settings, port, several=self._registry.several):
                 log.info(line)
 
     def _start_admin(self, port: int) -> None:
@@ -181,15 +181,16 @@ def _metrics(serving: ServingState) -> tuple[str, bytes]:
     return exposition.CONTENT_TYPE, exposition.text(serving.metrics)
 
 
-def welcome(settings: Settings, port: int) -> list[str]:
+def welcome(settings: Settings, port: int, *, several: bool = False) -> list[str]:
     """What to tell a person who has started the service: where its API is described, and a request to try."""
     host = ANY_HOST.get(settings.host, f"[{settings.host}]" if ":" in settings.host else settings.host)
     url = f"http{'s' * (settings.tls_certfile is not None)}://{host}:{port}"
-    example = ModelFiles.of(resolve(settings.model)).example
     restricted = settings.api_keys is not None or settings.api_keys_file is not None
     key = " -H 'Authorization: Bearer KEY'" * restricted
     docs = " (it needs a key, unless --open-docs)" * (restricted and not settings.open_docs)
-    try_it = f"-d @{shlex.quote(str(example))} {url}/predict" if example.is_file() else f"{url}/model"
+    try_it = f"{url}/models" if several else f"{url}/model"
+    if not several and (example := ModelFiles.of(resolve(settings.model)).example).is_file():
+        try_it = f"-d @{shlex.quote(str(example))} {url}/predict"
     return [f"the API, to read and to try: {url}/docs{docs}", f"a first request: curl{key} {try_it}"]
 
 

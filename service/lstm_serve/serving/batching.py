@@ -169,8 +169,13 @@ class Batcher:
                 await asyncio.sleep(0)
 
     def _take(self) -> list[Part]:
-        """The next batch: first in, first out, rows of one shape and one model."""
+        """The next batch: first in, first out, rows of one shape and one model.
+
+        Another model's, that of another version, are passed over: versions that are asked by turns make no batches of
+        one. The first of those that were passed over is in the next batch.
+        """
         parts: list[Part] = []
+        passed: list[Job] = []
         rows, now = 0, time.monotonic()
         while self._queue and rows < self.max_batch_rows:
             job = self._queue[0]
@@ -181,7 +186,12 @@ class Batcher:
                 self._queue.popleft()
                 self.queued_rows -= left
                 continue
-            if parts and (job.model is not parts[0].job.model or job.x.shape[1:] != parts[0].job.x.shape[1:]):
+            if parts and job.model is not parts[0].job.model:
+                if len(passed) >= self.max_batch_rows:
+                    break
+                passed.append(self._queue.popleft())
+                continue
+            if parts and job.x.shape[1:] != parts[0].job.x.shape[1:]:
                 break
             if not job.taken:
                 job.queue_seconds = now - job.queued_at
@@ -192,6 +202,7 @@ class Batcher:
             job.taken = stop
             if stop == len(job.x):
                 self._queue.popleft()
+        self._queue.extendleft(reversed(passed))
         return parts
 
     async def _compute(self, parts: Sequence[Part]) -> None:

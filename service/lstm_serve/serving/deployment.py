@@ -1,13 +1,17 @@
 """One model being served: what answers now, the queue in front of it, and how another takes its place."""
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from lstm_serve.errors import Unsupported
 from lstm_serve.loading.load import load_model, resolve
+from lstm_serve.loading.repository import expect_inside
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
@@ -24,6 +28,18 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+class Source(NamedTuple):
+    """A model's files, and how it is called there; None is for its card and its file to say.
+
+    `root` is what no file of it may lie outside of, where there is such a folder.
+    """
+
+    path: Path
+    name: str | None = None
+    version: str | None = None
+    root: Path | None = None
+
+
 class Loaded(NamedTuple):
     """A model that is ready to serve, and how long it takes to load and to compute a full batch."""
 
@@ -38,18 +54,23 @@ class Loaded(NamedTuple):
         return None in self.model.input_shape or self.batch_seconds > LONGEST_ON_THE_LOOP
 
 
-def load(settings: Settings) -> Loaded:
-    """Load the model and warm it up. Raises ModelError."""
+def load(settings: Settings, source: Source | None = None) -> Loaded:
+    """Load a model, that of the settings unless another is given, and warm it up. Raises ModelError."""
     start = time.perf_counter()
-    model = load_model(settings.model, **settings.told)
+    path, name, version, root = source or Source(settings.model, settings.name)
+    if root is not None:
+        expect_inside(root, resolve(path))
+    model = load_model(path, **settings.told)
+    about = model.about
+    model = replace(model, about=replace(about, name=name or about.name, version=version or about.version))
     try:
         batch_seconds = warm_up(model, settings.max_batch_rows)
     except MemoryError:
         raise Unsupported(
-            f"{settings.model.name}: computing {settings.max_batch_rows} rows needs more memory than there is; "
+            f"{path.name}: computing {settings.max_batch_rows} rows needs more memory than there is; "
             "lower max_batch_rows"
         ) from None
-    return Loaded(model, time.perf_counter() - start, batch_seconds, ModelFiles.of(resolve(settings.model)))
+    return Loaded(model, time.perf_counter() - start, batch_seconds, ModelFiles.of(resolve(path)))
 
 
 class Served(NamedTuple):
@@ -72,12 +93,17 @@ class Served(NamedTuple):
 
 
 class Deployment:
-    """A model under its name, and its queue; the model may be replaced, the name and the queue stay."""
+    """A model under its name, and its queue; the model may be replaced, the name and the queue stay.
+
+    Its older versions are answered by the same queue.
+    """
 
     current: Served
+    versions: dict[str, Served]  # all, by their numbers
 
     def __init__(self, loaded: Loaded, settings: Settings, metrics: Metrics) -> None:
         """Serve what was loaded, once it is started."""
+        self.requests = 0  # that are under way
         self.name = loaded.model.about.name
         self.metrics = ModelMetrics(metrics, self.name)
         self.queue = Batcher(
@@ -98,18 +124,38 @@ class Deployment:
 
     def activate(self, loaded: Loaded) -> None:
         """Answer with this model from now on. A request that is under way keeps the one that it has taken."""
-        if loaded.slow and self.queue.executor is None:
-            self.queue.executor = ThreadPoolExecutor(1, "compute")
+        self._expect_slow(loaded)
+        self.files = loaded.files
         self.current = Served.of(loaded.model)
+        self.versions = {loaded.model.about.version: self.current}
         self.refused = None
         self.metrics.loaded(loaded.model, loaded.load_seconds)
         self._announce(loaded)
 
+    def keep(self, older: Iterable[Loaded]) -> None:
+        """Answer with these too, where their versions are asked for, and with no others."""
+        kept = {}
+        for loaded in older:
+            self._expect_slow(loaded)
+            version, model = loaded.model.about.version, loaded.model
+            before = self.versions.get(version)
+            kept[version] = before if before is not None and before.model is model else Served.of(model)
+        self.versions = {**kept, self.current.model.about.version: self.current}
+
+    def _expect_slow(self, loaded: Loaded) -> None:
+        if loaded.slow and self.queue.executor is None:
+            self.queue.executor = ThreadPoolExecutor(1, "compute")
+
     def record_rejection(self, reason: str) -> None:
         """Note why the model's files, as they are now, are not served."""
-        self.refused = reason.replace(str(self._path), self._path.name) if self._path.name else reason
+        self.refused = without_folders(reason, self._path)
         self._metrics.refused(self.name)
         log.error("the model stays the one before: %s", reason)
+
+    def forget_rejection(self) -> None:
+        """Note that what was not served is not there any more."""
+        self.refused = None
+        self._metrics.reload_good.set(1, self.name)
 
     def _announce(self, loaded: Loaded) -> None:
         model, origin = loaded.model, loaded.model.origin
@@ -158,6 +204,12 @@ class Deployment:
         """Start the queue, in the running event loop."""
         self.queue.start()
 
+    async def retire(self) -> None:
+        """Finish the requests that have taken it, once it is given to no others."""
+        while self.requests:  # noqa: ASYNC110 - it is rare, and an event would cost each request
+            await asyncio.sleep(0.1)
+        await self.close()
+
     async def close(self) -> None:
         """Finish what is queued."""
         if self.series is not None and (lost := self.series.count()):
@@ -166,3 +218,8 @@ class Deployment:
         await self.queue.close()
         if self.queue.executor is not None:
             self.queue.executor.shutdown(wait=False)
+
+
+def without_folders(reason: str, path: Path) -> str:
+    """What is wrong with a model's files, without where on this machine they are."""
+    return reason.replace(str(path), path.name) if path.name else reason

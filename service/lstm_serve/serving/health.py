@@ -11,7 +11,7 @@ STALLED_SECONDS = 5.0
 
 def liveness(registry: Registry) -> dict[str, bool]:
     """Return what has to be good for the process to work, as the event loop sees it."""
-    return {"batching": registry.get().queue.alive}
+    return {"batching": all(deployment.queue.alive for deployment in [*registry.deployments.values()])}
 
 
 def liveness_from_outside(serving: ServingState, registry: Registry) -> dict[str, bool]:

@@ -25,9 +25,9 @@ TRIAL = (
 )
 
 
-async def try_aside(settings: Settings) -> None:
-    """Read the model in a child process with limits. Raises ModelError where that does not succeed."""
-    path = settings.model
+async def try_aside(settings: Settings, path: Path | None = None) -> None:
+    """Read a model in a child process with limits. Raises ModelError where that does not succeed."""
+    path = path or settings.model
     try:
         child = await asyncio.create_subprocess_exec(
             sys.executable,

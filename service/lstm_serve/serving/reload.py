@@ -1,4 +1,4 @@
-"""Changing the model while it is served: on SIGHUP, or when its files have changed and settled.
+"""Changing models while they are served: on SIGHUP, or when files have changed and settled; each by itself.
 
     files -> read aside in a child process -> loaded, golden predictions replayed, warmed up in a thread -> swapped in
 
@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lstm_serve.errors import ModelError, SettingsError, UnreadableFile
+from lstm_serve.loading.repository import Place, places
 from lstm_serve.model.files import around
 from lstm_serve.serving.aside import Aside
-from lstm_serve.serving.compatibility import expect_same
-from lstm_serve.serving.deployment import Deployment, Loaded, load
+from lstm_serve.serving.deployment import Loaded, Source, load
 from lstm_serve.serving.isolated_load import MAX_TRIAL_SECONDS, took_too_long, try_aside
-from lstm_serve.settings import Settings
+from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.state import ServingState
+from lstm_serve.serving.upkeep import Fingerprint, Fingerprints, Upkeep
 
 log = logging.getLogger(__name__)
 
 MAX_SECONDS = 30  # of what is read besides: more than keys in a pipe are waited for
-MAX_REASON = 1000
 
-Fingerprint = tuple[tuple[str, int, int, int, int, int], ...]
+# By the name of each model, where it lies, and what tells of a change of each of its versions.
+Seen = dict[str, tuple[Place, Fingerprints]]
 
 
 class Rereadable(Protocol):
@@ -39,56 +41,95 @@ class Rereadable(Protocol):
 
 
 class Reloader:
-    """Watches for a new model and has it activated; what `others` read is read again with it."""
+    """Loads what is served, and watches for what is new; what `others` read is read again with it."""
 
     def __init__(
-        self,
-        deployment: Deployment,
-        settings: Settings,
-        seen: Fingerprint,
-        others: Mapping[str, Rereadable] | None = None,
+        self, registry: Registry, serving: ServingState, others: Mapping[str, Rereadable] | None = None
     ) -> None:
-        """`seen` is the fingerprint of the files from before they were loaded, `others` are by what they read."""
-        self._deployment, self._settings = deployment, settings
+        """Load each model that is there, once. Raises ModelError where none can be served."""
+        self._registry, self._serving, self._settings = registry, serving, serving.settings
         self._others = {what: (each, Aside()) for what, each in (others or {}).items()}
-        self._path = settings.model
-        self._tried = seen
+        self._path = self._settings.model
         self._asked = asyncio.Event()
+        self.settled = asyncio.Event()  # whether what was asked for is done
         self._reading = Aside()  # and each of the others has its own: where one hangs, another may not
+        self._retiring = set[asyncio.Task[None]]()
+        self._kept = dict[str, Upkeep]()
+        self._before = look(self._path, several=registry.several)
+        for name, (place, seen) in self._before.items():
+            self._kept[name] = kept = Upkeep(registry, serving, place)
+            for version in kept.due(place, seen, all_of_it=True):
+                try:
+                    kept.take(version, load(self._settings, kept.source(version)))
+                except ModelError as error:
+                    if not registry.several and len(place.versions) == 1:
+                        raise
+                    kept.refuse(version, str(error))
+            kept.settle()
+        if not registry.deployments:
+            raise ModelError("; ".join(registry.refused.values()))
 
     def ask(self) -> None:
         """Have the files read, changed or not."""
         log.info("reading %s again", self._path)
+        self.settled.clear()
         self._asked.set()
 
     async def watch(self) -> None:
-        """Until cancelled: change the model when asked, or once a change of its files is the same for two polls."""
+        """Until cancelled: change a model when asked, or once a change of its files is the same for two polls.
+
+        Of several, asking has those read that have changed, or are not served as they are.
+        """
         seconds = self._settings.reload_seconds or None
-        before = self._tried
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), seconds)
-            now = await self._fingerprint()
-            changed = now != self._tried and now == before
-            if changed and not self._asked.is_set():
-                log.info("reading %s again: it has changed", self._path)
-            if changed or self._asked.is_set():
-                self._asked.clear()
-                await self._change(now)
-            before = now
+            now, asked = await self._look(), self._asked.is_set()
+            self._asked.clear()
+            due = [name for name in {**self._kept, **now} if self._is_due(name, now, asked=asked)]
+            if due and not asked:
+                log.info("reading %s again: it has changed", ", ".join(filter(None, due)) or self._path)
+            if due or asked:
+                for what, (each, reading) in self._others.items():
+                    await self._reread(what, each, reading)
+            for name in due:
+                await self._change(name, now)
+            self._before = now
+            if not self._asked.is_set():
+                self.settled.set()
 
-    async def _change(self, now: Fingerprint) -> None:
-        self._tried = now
-        for what, (each, reading) in self._others.items():
-            await self._reread(what, each, reading)
-        try:
-            self._deployment.activate(await self._load(now))
-            log.info("replaced: requests are answered by %s as it is now", self._path)
-        except ModelError as error:
-            self._deployment.record_rejection(str(error)[:MAX_REASON])
-        except Exception:
-            log.exception("a new model could not be loaded")
-            self._deployment.record_rejection("a fault of the service; the log has it")
+    def _is_due(self, name: str, now: Seen, *, asked: bool) -> bool:
+        kept, found = self._kept.get(name), now.get(name)
+        if asked and (kept is None or kept.refused or not self._registry.several):
+            return True
+        changed = kept is None or found is None or (kept.place, kept.seen) != found
+        return changed and (asked or found == self._before.get(name))
+
+    async def _change(self, name: str, now: Seen) -> None:
+        """Bring a model to what its files are now."""
+        if name not in now:
+            del self._kept[name]
+            self._registry.refused.pop(name, None)
+            self._serving.metrics.forget(name)
+            if (deployment := self._registry.deployments.pop(name, None)) is not None:
+                log.info("%s is not there any more, and is not served", name)
+                self._retiring.add(task := asyncio.create_task(deployment.retire()))
+                task.add_done_callback(self._retiring.discard)
+            return
+        place, seen = now[name]
+        kept = self._kept.setdefault(name, Upkeep(self._registry, self._serving, place))
+        for version in kept.due(place, seen, all_of_it=not self._registry.several):
+            new = kept.deployment is None
+            try:
+                kept.take(version, await self._load(kept.source(version), seen[version]))
+                if new and kept.deployment is not None:
+                    kept.deployment.start()
+            except ModelError as error:
+                kept.refuse(version, str(error))
+            except Exception:
+                log.exception("a new model could not be loaded")
+                kept.refuse(version, "a fault of the service; the log has it")
+        kept.settle()
 
     async def _reread(self, what: str, each: Rereadable, reading: Aside) -> None:
         wrong = "%s stay as they were: %s"
@@ -100,24 +141,33 @@ class Reloader:
         except TimeoutError:
             log.error(wrong, what, f"reading them takes more than {MAX_SECONDS} seconds")  # noqa: TRY400 - the same
 
-    async def _fingerprint(self) -> Fingerprint:
-        """That of now; where it cannot be had, that of no files."""
+    async def _look(self) -> Seen:
+        """What is there now; where that cannot be told, what was there before."""
         try:
-            return await self._reading.run(MAX_SECONDS, fingerprint, self._path)
-        except TimeoutError:
-            return ()
+            return await self._reading.run(MAX_SECONDS, look, self._path, several=self._registry.several)
+        except (TimeoutError, ModelError) as error:
+            log.error("the models stay as they are: %s", error or "the folder is not read in time")  # noqa: TRY400
+            return self._before
 
-    async def _load(self, now: Fingerprint) -> Loaded:
-        await try_aside(self._settings)
+    async def _load(self, source: Source, now: Fingerprint) -> Loaded:
+        await try_aside(self._settings, source.path)
         try:
             # A thread of its own: what it has worked with is freed when it ends.
-            loaded = await self._reading.run(MAX_TRIAL_SECONDS, load, self._settings)
+            loaded = await self._reading.run(MAX_TRIAL_SECONDS, load, self._settings, source)
+            after = await self._reading.run(MAX_SECONDS, fingerprint, source.path)
         except TimeoutError:
-            raise took_too_long(self._path) from None
-        if await self._fingerprint() != now:
-            raise UnreadableFile(f"{self._path}: has changed while it was read")
-        expect_same(loaded.model, self._deployment.current.model)
+            raise took_too_long(source.path) from None
+        if after != now:
+            raise UnreadableFile(f"{source.path}: has changed while it was read")
         return loaded
+
+
+def look(path: Path, *, several: bool) -> Seen:
+    """Return what a path stands for, one model or several, as it is now. Raises UnreadableFile."""
+    return {
+        place.name or "": (place, {version: fingerprint(files) for version, files in place.versions.items()})
+        for place in places(path, several=several)
+    }
 
 
 def fingerprint(path: Path) -> Fingerprint:

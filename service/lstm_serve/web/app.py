@@ -3,26 +3,28 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache, partial
+from functools import partial
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from lstm_serve import __version__
 from lstm_serve.errors import SettingsError
-from lstm_serve.serving.deployment import Deployment, load
-from lstm_serve.serving.registry import Registry
-from lstm_serve.serving.reload import Reloader, fingerprint
+from lstm_serve.serving.deployment import Served
+from lstm_serve.serving.registry import Registry, registry_of
+from lstm_serve.serving.reload import Reloader
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry.metrics import Metrics
 from lstm_serve.web import docs, health
 from lstm_serve.web.api_keys import Keys, configured
 from lstm_serve.web.boundary import Boundary, open_paths
-from lstm_serve.web.dialects import explain, native
+from lstm_serve.web.dialects import explain, models, native
+from lstm_serve.web.dialects.model_path import Documented
 from lstm_serve.web.dialects.series import routes as series
 from lstm_serve.web.dialects.series import stateless
 from lstm_serve.web.dialects.v1 import routes as v1
@@ -58,23 +60,23 @@ def create_app(settings: Settings) -> FastAPI:
     Raises ModelError, or SettingsError where the keys cannot be read or a route of the settings is taken.
     """
     keys = Keys(settings) if configured(settings) else None
-    seen = fingerprint(settings.model)
     serving = ServingState(settings, Metrics())
-    deployment = Deployment(load(settings), settings, serving.metrics)
-    registry = Registry(deployment)
-    reloader = Reloader(deployment, settings, seen, {} if keys is None else {"the keys": keys})
+    registry = registry_of(settings)
+    reloader = Reloader(registry, serving, {} if keys is None else {"the keys": keys})
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        deployment.start()
+        for deployment in registry.deployments.values():
+            deployment.start()
         watching = asyncio.create_task(reloader.watch(), name="reloading")
         yield
         watching.cancel()
         await asyncio.wait([watching])
-        await deployment.close()
+        for deployment in registry.deployments.values():
+            await deployment.close()
 
     app = FastAPI(
-        title=f"lstm-serve: {deployment.name}",
+        title=f"lstm-serve: {registry.title}",
         description=DESCRIPTION,
         version=__version__,
         lifespan=lifespan,
@@ -88,25 +90,48 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.serving, app.state.registry, app.state.keys, app.state.reloader = serving, registry, keys, reloader
     app.state.open_paths = open_paths(settings)
-    # Tried in this order: what the settings give a path, and then literal paths before those that take any name.
-    for routes in (
-        v1.router(serving, registry),
-        native.router(serving, registry),
-        stateless.router(serving, registry),
-        series.router(serving, registry),
-        explain.router(serving, registry),
-        v2.router(serving, registry),
+    # Not include_router: it would put a second dispatch in front of each route.
+    app.router.routes.extend(_routes(serving, registry, Documented(None, None)))
+    _expect_free(app, settings)
+    made: list[tuple[Served | None, dict[str, Any]]] = [(None, {})]
+
+    def openapi() -> dict[str, Any]:
+        default = None if registry.default is None else registry.default.current
+        if made[0][0] is not default or not made[0][1]:
+            documented = Documented(default, None if registry.several else default)
+            made[0] = default, document(app, _routes(serving, registry, documented))
+        return made[0][1]
+
+    # https://fastapi.tiangolo.com/how-to/extending-openapi/
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def _routes(serving: ServingState, registry: Registry, documented: Documented) -> list[BaseRoute]:
+    """All routes. They are tried in this order: what the settings give a path, and then literal paths before others."""
+    own = partial(_of_models, serving, registry)
+    routers = [
+        v1.router(serving, registry, documented),
+        *own(documented),
+        models.router(registry, documented, lambda of: [route for router in own(of) for route in router.routes]),
+        v2.router(serving, registry, documented),
         health.router(serving, registry),
         docs.router(),
-        *([page.router(settings)] if settings.page else []),
-    ):
-        answer_head(routes)
-        # Not include_router: it would put a second dispatch in front of each route.
-        app.router.routes.extend(routes.routes)
-    _expect_free(app, settings)
-    # https://fastapi.tiangolo.com/how-to/extending-openapi/
-    app.openapi = cache(partial(document, app))  # type: ignore[method-assign]
-    return app
+        *([page.router(serving.settings, registry)] if serving.settings.page else []),
+    ]
+    for router in routers:
+        answer_head(router)
+    return [route for router in routers for route in router.routes]
+
+
+def _of_models(serving: ServingState, registry: Registry, documented: Documented) -> list[APIRouter]:
+    """The native routes of a model, those of v1's :explain too."""
+    return [
+        native.router(serving, registry, documented),
+        stateless.router(serving, documented),
+        series.router(serving, registry, documented),
+        explain.router(serving, documented),
+    ]
 
 
 def _middleware(serving: ServingState, keys: Keys | None) -> list[Middleware]:

@@ -24,12 +24,17 @@ PATHS = frozenset({"/livez", *READY, "/v2/health/live", "/v2/health/ready"})
 VERBOSE = {"name": "verbose", "in": "query", "schema": {"type": "string"}, "allowEmptyValue": True}
 
 
+Refused = str | dict[str, str] | None
+
+
 class Health(Schema):
     """The status code says it all; `?verbose` lists the checks."""
 
     status: str
     checks: dict[str, bool] | None = Field(default=None, description="each check, with ?verbose")
-    refused: str | None = Field(default=None, description="why the model's newest files are not what is served")
+    refused: Refused = Field(
+        default=None, description="why the model's newest files are not what is served; of several by their names"
+    )
 
 
 def router(serving: ServingState, registry: Registry) -> APIRouter:
@@ -42,7 +47,7 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         "content": {"application/json": {"example": {"status": "failing"}}},
     }
 
-    def answer(checks: dict[str, bool], request: Request, failed: int, refused: str | None = None) -> JSONResponse:
+    def answer(checks: dict[str, bool], request: Request, failed: int, refused: Refused = None) -> JSONResponse:
         good = all(checks.values())
         content = Health(status="ok" if good else "failing")
         if "verbose" in request.query_params:
@@ -59,7 +64,9 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
 
     async def readyz(request: Request) -> JSONResponse:
         """Whether to send requests here: 503 as soon as the service is stopping."""
-        return answer(readiness(serving, registry), request, 503, registry.get().refused)
+        reasons = registry.reasons()
+        refused = reasons if registry.several else next(iter(reasons.values()), None)
+        return answer(readiness(serving, registry), request, 503, refused or None)
 
     async def metrics() -> Response:
         """Everything Prometheus scrapes."""

@@ -107,11 +107,19 @@ class PostRoute(APIRoute):
         of_app, state, asked = scope["app"].state, scope["state"], scope["path_params"]
         serving: ServingState = of_app.serving
         registry: Registry = of_app.registry
-        deployment = registry.get(asked.get("model_name"), asked.get("model_version"))
-        served, headers, state["model"] = deployment.current, state["headers"], deployment.name
-        queue, settings = deployment.queue, serving.settings
-        queue.check_room(1)
-        raw = await read_body(headers, receive, serving)
+        deployment, served = registry.find(asked.get("model_name"), asked.get("model_version"))
+        state["model"] = deployment.name
+        deployment.queue.check_room(1)
+        deployment.requests += 1
+        try:
+            await self._answer(PredictRequest(scope, receive, deployment, served), send, serving)
+        finally:
+            deployment.requests -= 1
+
+    async def _answer(self, request: PredictRequest, send: Send, serving: ServingState) -> None:
+        state, served, queue = request.scope["state"], request.served, request.deployment.queue
+        headers, settings = state["headers"], serving.settings
+        raw = await read_body(headers, request.receive, serving)
         state["complete"] = time.monotonic()
         held = state["held"] = Held(serving.budget, len(raw))
         turn = state["turn"] = Turn(serving.turns, settings.deadline_seconds)
@@ -123,7 +131,7 @@ class PostRoute(APIRoute):
             del raw  # it may wait long for its answer
             if turn.begun:
                 await turn.pause()
-            answer = await cast("Endpoint", self.endpoint)(body, PredictRequest(scope, receive, deployment, served))
+            answer = await cast("Endpoint", self.endpoint)(body, request)
         finally:
             turn.end()
             held.become(0)

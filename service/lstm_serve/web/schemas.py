@@ -13,6 +13,18 @@ class Schema(BaseModel):
     model_config = ConfigDict(defer_build=True)
 
 
+class AnyBody(BaseModel):
+    """What the model takes that the path means: GET /models/{model_name} has its JSON Schema."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class AnyAnswer(Schema):
+    """What the model answers that the path means: GET /models/{model_name} has its JSON Schema."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class ClassesAnswer(Schema):
     """The answer of a classifier."""
 
@@ -95,7 +107,7 @@ class PlainError(Schema):
 
 
 class ModelNames(Schema):
-    """The models that are served: one."""
+    """The models that are served, by their names."""
 
     models: list[str]
 
@@ -157,6 +169,41 @@ class ModelInfo(Schema):
     parameters: int
     layers: list[LayerInfo]
     metadata: dict[str, Any] = Field(description="whatever else the card says")
+
+
+class PathSchemas(Schema):
+    """What a path of a model takes and answers, each as a JSON Schema."""
+
+    request: dict[str, Any]
+    answer: dict[str, Any]
+
+
+class ModelDetails(ModelInfo):
+    """A model that is served, its versions, and what each of its paths takes and answers."""
+
+    versions: list[str] = Field(description="those that can be asked for; `version` answers where none is")
+    paths: dict[str, PathSchemas] = Field(description="by what comes after the model's name")
+
+
+class ModelSummary(Schema):
+    """A model, or why it is not served."""
+
+    name: str
+    version: str | None = Field(
+        default=None, description="that answers where none is asked for; null where it is not served"
+    )
+    versions: list[str] = Field(default=[], description="those that can be asked for")
+    default: bool = Field(default=False, description="whether it is that of the paths that name none")
+    kind: str | None = None
+    verified: bool | None = None
+    digest: str | None = None
+    refused: str | None = Field(default=None, description="why its files, as they are now, are not what is served")
+
+
+class ModelList(Schema):
+    """Each model, served or not."""
+
+    models: list[ModelSummary]
 
 
 def model_info(model: Model) -> ModelInfo:

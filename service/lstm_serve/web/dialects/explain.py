@@ -15,13 +15,12 @@ from lstm_serve.errors import InvalidInput, TooLarge
 from lstm_serve.explain.occlusion import Asked, Grain, Occlusion, count_of, has_cells, index_of, occlusion, score_of
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Served
-from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.second_lane import Behind, SecondLane
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import Whole, one_and_many
-from lstm_serve.web.dialects.model_path import parameters
-from lstm_serve.web.dialects.native import ERRORS, MODEL_HEADER
+from lstm_serve.web.dialects.model_path import MODEL, VERSION, Documented, parameters
+from lstm_serve.web.dialects.native import MODEL_HEADER, errors_of
 from lstm_serve.web.dialects.v1 import codec
 from lstm_serve.web.dialects.v1 import routes as v1
 from lstm_serve.web.dialects.v1.schemas import Outputs, Predictions
@@ -36,7 +35,7 @@ from lstm_serve.web.predict import (
     deadline_of,
     expect_few,
 )
-from lstm_serve.web.schemas import Schema, one_and_many_answers
+from lstm_serve.web.schemas import AnyAnswer, AnyBody, Schema, one_and_many_answers
 
 
 class Options(BaseModel):
@@ -144,20 +143,48 @@ class V1ExplainRoute(v1.PredictRoute):
         return served.made(_request_types, settings.max_rows)[1]
 
 
-def router(serving: ServingState, registry: Registry) -> APIRouter:
-    """The routes, with request and response models that are the served model's own."""
-    served = registry.get().current
-    model = served.model
-    Request, V1Explain = served.made(_request_types, serving.settings.max_rows)  # noqa: N806 - they are classes
-    one_answer: Any = one_and_many_answers(model)[0]
+def router(serving: ServingState, documented: Documented) -> APIRouter:
+    """The routes; OpenAPI tells them with the documented models' own requests and answers."""
+    routes = APIRouter(tags=["explain"])
+    for prefix in ("", MODEL, VERSION):
+        _add_native(routes, serving, prefix, documented.of(prefix))
+    _add_v1(routes, serving, documented.only)
+    return routes
+
+
+def _types(served: Served | None, max_rows: int) -> tuple[Any, Any, Any]:
+    """For OpenAPI: the request and the answer of one sequence, and v1's request."""
+    if served is None:
+        return AnyBody, AnyAnswer, AnyBody
+    one, of_v1 = served.made(_request_types, max_rows)
+    one_answer: Any = one_and_many_answers(served.model)[0]
     answer = create_model(
         "ExplainAnswer", __base__=Explanation, answer=(one_answer, Field(description="as of /predict"))
     )
-    routes = APIRouter()
+    return one, answer, of_v1
+
+
+def _add_native(routes: APIRouter, serving: ServingState, prefix: str, served: Served | None) -> None:
+    Request, answer, _ = _types(served, serving.settings.max_rows)  # noqa: N806 - it is a class
 
     async def explain(body: Request, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
         ((found, _),) = await explanations(serving, cast("Form", body), request)
         return Answer(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    routes.add_api_route(
+        f"{prefix}/explain",
+        explain,
+        methods=["POST"],
+        route_class_override=ExplainRoute,
+        response_model=answer,
+        responses={**errors_of(prefix, served), 200: {"headers": MODEL_HEADER}},
+        openapi_extra=parameters(served, prefix),
+        summary="Answer one sequence, and say what in it spoke for the answer",
+    )
+
+
+def _add_v1(routes: APIRouter, serving: ServingState, served: Served | None) -> None:
+    _, answer, V1Explain = _types(served, serving.settings.max_rows)  # noqa: N806 - it is a class
 
     async def explain_v1(body: V1Explain, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
         form = cast("Form", body)
@@ -166,16 +193,6 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         content = {key: [y for _, y in found], "explanations": [one for one, _ in found]}
         return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    routes.add_api_route(
-        "/explain",
-        explain,
-        methods=["POST"],
-        route_class_override=ExplainRoute,
-        response_model=answer,
-        responses={**ERRORS, 200: {"headers": MODEL_HEADER}},
-        summary="Answer one sequence, and say what in it spoke for the answer",
-        tags=["explain"],
-    )
     explained: Any = (list[answer], Field(description="in the order of the rows"))  # type: ignore[valid-type]
     of_rows, of_array = (
         create_model(f"V1Explained{base.__name__}", __base__=base, explanations=explained)
@@ -192,10 +209,8 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
             response_model=answers_v1,
             responses=v1.ERRORS,
             summary="Answer rows, and say what in each spoke for the answer",
-            openapi_extra=parameters(model, path),
-            tags=["explain"],
+            openapi_extra=parameters(served, path),
         )
-    return routes
 
 
 def _request_types(model: Model, max_rows: int) -> tuple[type[ExplainRequest], type[codec.V1Request]]:

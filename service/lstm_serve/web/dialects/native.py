@@ -21,6 +21,7 @@ from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import one_and_many
+from lstm_serve.web.dialects.model_path import MODEL, VERSION, Documented, parameters
 from lstm_serve.web.dialects.trace import TraceAnswer, traced
 from lstm_serve.web.dialects.v1 import codec as v1
 from lstm_serve.web.dialects.v1.codec import Form
@@ -40,7 +41,7 @@ from lstm_serve.web.predict import (
     media_type,
     predicted,
 )
-from lstm_serve.web.schemas import ModelInfo, model_info, one_and_many_answers
+from lstm_serve.web.schemas import AnyAnswer, AnyBody, ModelInfo, model_info, one_and_many_answers
 
 ERRORS = problem_responses(400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
 MODEL_HEADER = {"X-Model-Sha256": {"description": "the model that answered", "schema": {"type": "string"}}}
@@ -125,46 +126,72 @@ class EitherRoute(BatchRoute):
         return (many if key == b"sequences" else one).parse(raw)
 
 
-def router(serving: ServingState, registry: Registry) -> APIRouter:
-    """The routes, with request and response models that are the served model's own."""
-    served, most = registry.get().current, serving.settings.max_rows
-    model, (One, Many) = served.model, served.made(one_and_many, most)  # noqa: N806 - they are classes
-    V1Request = served.made(v1.request_type, most)  # noqa: N806 - the same
-    one_answer, many_answer = one_and_many_answers(model)
-    json: dict[int | str, dict[str, Any]] = {**ERRORS, 200: {"headers": MODEL_HEADER}}
-    npy: dict[int | str, dict[str, Any]] = {**ERRORS, 200: {"headers": MODEL_HEADER, "content": NPY_CONTENT}}
-    takes_npy = {"requestBody": {"content": NPY_CONTENT}}
-    any_content = {**NPY_CONTENT, **CSV_CONTENT}
-    of_any: dict[int | str, dict[str, Any]] = {**ERRORS, 200: {"headers": MODEL_HEADER, "content": any_content}}
-    takes_any = {"requestBody": {"content": any_content}}
+def router(serving: ServingState, registry: Registry, documented: Documented) -> APIRouter:
+    """The routes; OpenAPI tells them with the documented models' own requests and answers."""
     routes = APIRouter(tags=["predict"])
+    for prefix in ("", MODEL, VERSION):
+        _add_routes(routes, serving, prefix, documented.of(prefix))
 
-    async def predict(body: One, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+    async def served_model() -> ModelInfo:
+        return model_info(registry.get().current.model)
+
+    routes.add_api_route(
+        "/model",
+        served_model,
+        summary="What is being served",
+        tags=["model"],
+        responses=problem_responses(401, 500, *([404] if registry.several else [])),
+    )
+    return routes
+
+
+def _add_routes(routes: APIRouter, serving: ServingState, prefix: str, served: Served | None) -> None:
+    """Add those of the paths that begin so."""
+    most = serving.settings.max_rows
+    One: Any = AnyBody  # noqa: N806 - they are classes
+    Many: Any = AnyBody  # noqa: N806
+    V1Request: Any = AnyBody  # noqa: N806
+    one_answer: Any = AnyAnswer
+    many_answer: Any = AnyAnswer
+    if served is not None:
+        One, Many = served.made(one_and_many, most)  # noqa: N806
+        V1Request = served.made(v1.request_type, most)  # noqa: N806
+        one_answer, many_answer = one_and_many_answers(served.model)
+    errors = errors_of(prefix, served)
+    json: dict[int | str, dict[str, Any]] = {**errors, 200: {"headers": MODEL_HEADER}}
+    npy: dict[int | str, dict[str, Any]] = {**errors, 200: {"headers": MODEL_HEADER, "content": NPY_CONTENT}}
+    of_path = parameters(served, prefix)
+    takes_npy = {"requestBody": {"content": NPY_CONTENT}, **of_path}
+    any_content = {**NPY_CONTENT, **CSV_CONTENT}
+    of_any: dict[int | str, dict[str, Any]] = {**errors, 200: {"headers": MODEL_HEADER, "content": any_content}}
+    takes_any = {"requestBody": {"content": any_content}}
+
+    async def predict(body: One, request: PredictRequest) -> Answer:
         return await predict_body(serving, body, request)
 
-    async def predict_batch(body: Many, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+    async def predict_batch(body: Many, request: PredictRequest) -> Answer:
         return await predict_body(serving, body, request)
 
-    async def invocations(body: One | Many | V1Request, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+    async def invocations(body: One | Many | V1Request, request: PredictRequest) -> Answer:
         decoded = cast("Body | NpyBody | Flattened | Form", body)
         if isinstance(decoded, Form):
             return await predict_form(serving, decoded, request)
         return await predict_body(serving, decoded, request)
 
-    async def trace(body: One, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+    async def trace(body: One, request: PredictRequest) -> Answer:
         return await traced(serving, cast("Body", body), request)
 
-    async def served_model() -> ModelInfo:
-        return model_info(registry.get().current.model)
-
     either = one_answer | many_answer | Predictions | Outputs
-    for path, endpoint, route, answer, responses, extra, summary in (
-        ("/predict", predict, OneRoute, one_answer, json, None, "Answer one sequence"),
+    everywhere: list[Any] = [
+        ("/predict", predict, OneRoute, one_answer, json, of_path, "Answer one sequence"),
         ("/predict/batch", predict_batch, BatchRoute, many_answer, npy, takes_npy, "Answer several sequences"),
+    ]
+    of_default: list[Any] = [
         ("/trace", trace, OneRoute, TraceAnswer, json, None, "Show what each layer computes on one sequence"),
         ("/invocations", invocations, EitherRoute, either, of_any, takes_any, "Answer one or several"),
-    ):
-        if path == serving.settings.predict_route:
+    ]
+    for tail, endpoint, route, answer, responses, extra, summary in [*everywhere, *([] if prefix else of_default)]:
+        if (path := prefix + tail) == serving.settings.predict_route:
             continue  # it is v1's alone then
         routes.add_api_route(
             path,
@@ -176,14 +203,11 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
             openapi_extra=extra,
             summary=summary,
         )
-    routes.add_api_route(
-        "/model",
-        served_model,
-        summary="What is being served",
-        tags=["model"],
-        responses=problem_responses(401, 500),
-    )
-    return routes
+
+
+def errors_of(prefix: str, served: Served | None) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: the errors of a POST, also where a path may mean no model that is served."""
+    return {**ERRORS, **problem_responses(404)} if prefix or served is None else ERRORS
 
 
 def npy_answer(parts: list[Predicted]) -> Answer:

@@ -1,6 +1,7 @@
 """The page's files. They hold no data, and so need no key; what the page then asks for does."""
 
 import asyncio
+from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -8,8 +9,7 @@ from starlette.exceptions import HTTPException
 
 from lstm_serve.errors import LstmServeError
 from lstm_serve.formats.folder import opened
-from lstm_serve.loading.load import resolve
-from lstm_serve.model.files import ModelFiles
+from lstm_serve.serving.registry import Registry
 from lstm_serve.settings import Settings
 from lstm_serve.web.packaged import content, file_of
 
@@ -25,7 +25,7 @@ POLICY = (
 HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
 
 
-def router(settings: Settings) -> APIRouter:
+def router(settings: Settings, registry: Registry) -> APIRouter:
     """What the page is made of, and the series that lies beside the model to try it on."""
     routes = APIRouter()
     for name in ASSETS:
@@ -34,7 +34,7 @@ def router(settings: Settings) -> APIRouter:
     @routes.get("/model/example", include_in_schema=False)
     async def example() -> Response:
         try:
-            series = await asyncio.to_thread(_example, settings)
+            series = await asyncio.to_thread(_example, registry.get().files.series, settings.max_body_bytes)
         except (OSError, LstmServeError):
             raise HTTPException(404) from None
         return Response(series, media_type="text/csv")
@@ -47,8 +47,8 @@ def shell() -> Response:
     return Response(content(FOLDER, SHELL), media_type="text/html", headers={**HEADERS, "vary": "accept"})
 
 
-def _example(settings: Settings) -> bytes:
+def _example(path: Path, most: int) -> bytes:
     """The series beside the model; of a file that is larger than a request may be, the lines before that."""
-    with opened(ModelFiles.of(resolve(settings.model)).series) as file:
-        lines = file.read(settings.max_body_bytes).splitlines(keepends=True)
+    with opened(path) as file:
+        lines = file.read(most).splitlines(keepends=True)
         return b"".join(lines[:-1] if file.read(1) else lines)

@@ -7,10 +7,12 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
+from starlette.exceptions import HTTPException
 
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, Problem, TooLarge
 from lstm_serve.model.model import Model
+from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.series.store import Sent
 from lstm_serve.web.body_types import Whole, names_of, rows_of_series, sequence
 from lstm_serve.web.json_structure import count_marks, structure
@@ -25,6 +27,12 @@ ROW_KEYS = {"series", "row"}
 NOT_YET = InvalidInput.at("not looked at yet")
 
 Seq = Annotated[Whole, Field(ge=0, le=MAX_SEQ)]
+
+
+def expect_time_axis(served: Served) -> None:
+    """Raise HTTPException where a model has no series, as if nothing were at this path."""
+    if not served.model.has_time_axis:
+        raise HTTPException(404)
 
 
 def expect_id(name: object, *where: str | int) -> str:

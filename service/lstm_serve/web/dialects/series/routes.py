@@ -31,13 +31,15 @@ from lstm_serve.serving.series.store import Appended, Store
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.api_keys import Keys
-from lstm_serve.web.dialects.native import ERRORS, MODEL_HEADER
+from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
+from lstm_serve.web.dialects.native import MODEL_HEADER, errors_of
 from lstm_serve.web.dialects.series.request import (
     ID_PATTERN,
     ManyRequest,
     ManyRows,
     append_type,
     expect_id,
+    expect_time_axis,
     many_type,
     sent,
 )
@@ -52,7 +54,7 @@ from lstm_serve.web.predict import (
     converted,
     deadline_of,
 )
-from lstm_serve.web.schemas import ANSWERS, ProblemDetails
+from lstm_serve.web.schemas import ANSWERS, AnyAnswer, AnyBody, ProblemDetails
 
 ID = {"name": "series", "in": "path", "required": True, "schema": {"type": "string", "pattern": ID_PATTERN}}
 ALL = {
@@ -70,6 +72,7 @@ class AppendRoute(PostRoute):
 
     def body_type(self, served: Served, settings: Settings) -> type[Body]:
         """That of rows."""
+        expect_time_axis(served)
         return served.made(append_type, settings.max_rows)
 
 
@@ -78,69 +81,84 @@ class ManyRoute(PostRoute):
 
     def body_type(self, served: Served, settings: Settings) -> type[ManyRequest]:
         """That of rows with their series."""
+        expect_time_axis(served)
         return served.made(many_type, settings.max_rows)
 
 
-def router(serving: ServingState, registry: Registry) -> APIRouter:
-    """The routes, with request and response models that are the served model's own."""
-    served, most = registry.get().current, serving.settings.max_rows
-    model, routes = served.model, APIRouter(tags=["series"])
-    if not model.has_time_axis:
-        return routes
-    Rows, Many = served.made(append_type, most), served.made(many_type, most)  # noqa: N806 - they are classes
-    state, appended, results = _answer_types(model)
+def router(serving: ServingState, registry: Registry, documented: Documented) -> APIRouter:
+    """The routes; OpenAPI tells them with the documented models' own requests and answers."""
+    routes = APIRouter(tags=["series"])
+    for prefix in ("", MODEL):
+        served = documented.of(prefix)
+        if served is None or served.model.has_time_axis:
+            _add_routes(routes, serving, registry, prefix, served)
+    return routes
+
+
+def _add_routes(
+    routes: APIRouter, serving: ServingState, registry: Registry, prefix: str, served: Served | None
+) -> None:
+    """Add those of the paths that begin so."""
+    most = serving.settings.max_rows
+    Rows: Any = AnyBody  # noqa: N806 - they are classes
+    Many: Any = AnyBody  # noqa: N806
+    if served is not None:
+        Rows, Many = served.made(append_type, most), served.made(many_type, most)  # noqa: N806
+    state, appended, results = _answer_types(AnyAnswer if served is None else ANSWERS[served.model.kind])
     json: dict[int | str, dict[str, Any]] = {
-        **ERRORS,
+        **errors_of(prefix, served),
         404: problem_response(TABLE[UnknownSeries]),
         409: problem_response(TABLE[SeriesConflict]),
         200: {"headers": MODEL_HEADER},
     }
 
-    async def append_rows(body: Rows, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+    async def append_rows(body: Rows, request: PredictRequest) -> Answer:
         with _refusals_counted(request):
             return await _append(serving, cast("Body", body), request)
 
-    async def append_rows_of_many(body: Many, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+    async def append_rows_of_many(body: Many, request: PredictRequest) -> Answer:
         with _refusals_counted(request):
             return await _append_many(serving, cast("ManyRows", body), request)
 
     async def series_state(request: Request) -> Response:
         """What is known of a series: its last number, and the answer to its last row."""
-        return await _state(serving, registry.get(), request)
+        return await _state(serving, *meant(registry, request), request)
 
     async def forget_series(request: Request) -> Response:
         """Forget a series, whether it is there or not."""
-        await store_of(registry.get()).forget(expect_id(request.path_params["series"]), owner_of(request))
+        store = store_of(*meant(registry, request))
+        await store.forget(expect_id(request.path_params["series"]), owner_of(request))
         return Response(status_code=204)
 
+    named = parameters(served, prefix)["parameters"]
     for path, endpoint, route, response, extra, summary in (
-        ("/series/rows", append_rows_of_many, ManyRoute, results, {}, "Append rows of many series"),
+        ("/series/rows", append_rows_of_many, ManyRoute, results, [], "Append rows of many series"),
         (
             "/series/{series}/rows",
             append_rows,
             AppendRoute,
             appended,
-            {"parameters": [ID, ALL]},
+            [ID, ALL],
             "Append rows of a series",
         ),
     ):
         routes.add_api_route(
-            path,
+            prefix + path,
             endpoint,
             methods=["POST"],
             route_class_override=route,
             response_model=response,
             responses=json,
-            openapi_extra=extra,
+            openapi_extra={"parameters": [*named, *extra]},
             summary=summary,
         )
-    of_path = {"parameters": [ID]}
+    of_path = {"parameters": [*named, ID]}
     refused = {404: json[404], 409: json[409], **problem_responses(401, 422, 429, 500, 503, 504)}
     routes.add_api_route(
-        "/series/{series}", series_state, response_model=state, responses=refused, openapi_extra=of_path
+        f"{prefix}/series/{{series}}", series_state, response_model=state, responses=refused, openapi_extra=of_path
     )
     routes.add_api_route(
-        "/series/{series}",
+        f"{prefix}/series/{{series}}",
         forget_series,
         methods=["DELETE"],
         status_code=204,
@@ -148,12 +166,10 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         responses={404: json[404], 409: json[409], **problem_responses(401, 422, 500)},
         openapi_extra=of_path,
     )
-    return routes
 
 
-def _answer_types(model: Model) -> tuple[Any, Any, Any]:
-    """The answers of GET, of POST for one series, and of POST for many."""
-    one: Any = ANSWERS[model.kind]
+def _answer_types(one: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - a type
+    """The answers of GET, of POST for one series, and of POST for many, with `one` of the model in each."""
     fields: dict[str, Any] = {
         "seq": (int | None, Field(description="the last row's number; null where rows have none")),
         "rows": (int, Field(description="of the window, how many are there")),
@@ -175,8 +191,9 @@ def _answer_types(model: Model) -> tuple[Any, Any, Any]:
     return state, appended, create_model("SeriesRowsAnswer", __doc__="Of each row, as of one.", results=each)
 
 
-def store_of(deployment: Deployment) -> Store:
-    """The series of a deployment. Raises NoWindow."""
+def store_of(deployment: Deployment, served: Served) -> Store:
+    """The series of a deployment. Raises NoWindow, or HTTPException where there are none without time."""
+    expect_time_axis(served)
     if deployment.series is None:
         raise NoWindow(TABLE[NoWindow].example)
     return deployment.series
@@ -201,7 +218,7 @@ def _refusals_counted(request: PredictRequest) -> Iterator[None]:
 async def _append(serving: ServingState, body: Body, request: PredictRequest) -> Answer:
     """Append rows to one series, and answer the last of them, or each."""
     deployment, model = request.deployment, request.served.model
-    store, name = store_of(deployment), expect_id(request.path_params["series"])
+    store, name = store_of(deployment, request.served), expect_id(request.path_params["series"])
     each = _wants_all(request)
     deadline = deadline_of(request, serving.settings.deadline_seconds, None)
     (rows,) = await converted(body, request)
@@ -226,7 +243,7 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
 async def _append_many(serving: ServingState, body: ManyRows, request: PredictRequest) -> Answer:
     """Append a row to each of many series; of each the answer, or what is wrong with it."""
     deployment, model = request.deployment, request.served.model
-    store, owner, items = store_of(deployment), owner_of(request), body.items
+    store, owner, items = store_of(deployment, request.served), owner_of(request), body.items
     deadline = deadline_of(request, serving.settings.deadline_seconds, None)
     request.scope["state"]["turn"].end()
     body.let_go()
@@ -313,10 +330,10 @@ def _known(seq: int | None, kept: int, model: Model) -> dict[str, Any]:
     return result
 
 
-async def _state(serving: ServingState, deployment: Deployment, request: Request) -> Response:
+async def _state(serving: ServingState, deployment: Deployment, served: Served, request: Request) -> Response:
     """What is known of a series, and the answer to its last row, computed anew."""
-    model = deployment.current.model
-    known = await store_of(deployment).look(expect_id(request.path_params["series"]), owner_of(request))
+    model = served.model
+    known = await store_of(deployment, served).look(expect_id(request.path_params["series"]), owner_of(request))
     timesteps, answer = model.input_shape[0] or 0, None
     if len(known.rows) >= timesteps:
         deadline = time.monotonic() + serving.settings.deadline_seconds

@@ -19,12 +19,13 @@ from lstm_serve.model.model import Model
 from lstm_serve.model.windows import last_rows, windows
 from lstm_serve.scoring.inputs import Part, Sequences, read_csv
 from lstm_serve.serving.deployment import Served
-from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
 from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import Whole, rows_of_series
-from lstm_serve.web.dialects.native import CSV, ERRORS, MODEL_HEADER, NPY, NPY_CONTENT, NpyBody, npy_answer, npy_of
+from lstm_serve.web.dialects.model_path import MODEL, Documented, parameters
+from lstm_serve.web.dialects.native import CSV, MODEL_HEADER, NPY, NPY_CONTENT, NpyBody, errors_of, npy_answer, npy_of
+from lstm_serve.web.dialects.series.request import expect_time_axis
 from lstm_serve.web.nested_lists import Body
 from lstm_serve.web.predict import (
     Answer,
@@ -36,7 +37,7 @@ from lstm_serve.web.predict import (
     deadline_of,
     media_type,
 )
-from lstm_serve.web.schemas import ANSWERS
+from lstm_serve.web.schemas import ANSWERS, AnyAnswer, AnyBody
 
 LARGEST_STRIDE = 1 << 31
 CSV_CONTENT = {CSV.decode(): {"schema": {"type": "string", "description": "with a header, a line for each row"}}}
@@ -77,6 +78,7 @@ class SeriesRoute(PostRoute):
 
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The body, as its content type says."""
+        expect_time_axis(served)
         kind = media_type(headers)
         if kind == NPY:
             return NpyBody(npy_of(raw), served.model.checked_rows)
@@ -91,14 +93,21 @@ class SeriesRoute(PostRoute):
         return served.made(_request_type, settings.max_body_bytes)
 
 
-def router(serving: ServingState, registry: Registry) -> APIRouter:
-    """The route, with request and response models that are the served model's own."""
-    served = registry.get().current
-    model, routes = served.model, APIRouter(tags=["series"], route_class=SeriesRoute)
-    if not model.has_time_axis:
-        return routes
-    Series = served.made(_request_type, serving.settings.max_body_bytes)  # noqa: N806 - it is a class
-    one: Any = ANSWERS[model.kind]
+def router(serving: ServingState, documented: Documented) -> APIRouter:
+    """The route; OpenAPI tells it with the documented models' own requests and answers."""
+    routes = APIRouter(tags=["series"], route_class=SeriesRoute)
+    for prefix in ("", MODEL):
+        served = documented.of(prefix)
+        if served is None or served.model.has_time_axis:
+            _add_route(routes, serving, prefix, served)
+    return routes
+
+
+def _add_route(routes: APIRouter, serving: ServingState, prefix: str, served: Served | None) -> None:
+    Series: Any = AnyBody  # noqa: N806 - it is a class
+    if served is not None:
+        Series = served.made(_request_type, serving.settings.max_body_bytes)  # noqa: N806
+    one: Any = AnyAnswer if served is None else ANSWERS[served.model.kind]
     answer = create_model(
         "SeriesAnswer",
         __doc__="An answer for each window, and the number of its last row, from 1.",
@@ -109,18 +118,21 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         notes=(list[str] | None, Field(default=None, description="of CSV, what was done to read it, if anything")),
     )
 
+    of_path = parameters(served, prefix)["parameters"]
+
     @routes.post(
-        "/predict/series",
+        f"{prefix}/predict/series",
         summary="Answer each window of a series",
         response_model=answer,
-        responses={**ERRORS, 200: {"headers": MODEL_HEADER, "content": NPY_CONTENT}},
-        openapi_extra={"requestBody": {"content": {**NPY_CONTENT, **CSV_CONTENT}}, "parameters": [STRIDE, BY, INPUTS]},
+        responses={**errors_of(prefix, served), 200: {"headers": MODEL_HEADER, "content": NPY_CONTENT}},
+        openapi_extra={
+            "requestBody": {"content": {**NPY_CONTENT, **CSV_CONTENT}},
+            "parameters": [*of_path, STRIDE, BY, INPUTS],
+        },
     )
-    async def predict_series(body: Series, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+    async def predict_series(body: Series, request: PredictRequest) -> Answer:
         decoded = cast("Body | NpyBody | CsvText", body)
         return await _answered(serving, decoded, request)
-
-    return routes
 
 
 def _request_type(model: Model, max_bytes: int) -> type[Body]:

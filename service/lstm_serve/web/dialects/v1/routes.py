@@ -18,12 +18,12 @@ from lstm_serve.serving.health import is_ready
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
-from lstm_serve.web.dialects.model_path import model_of, parameters
+from lstm_serve.web.dialects.model_path import Documented, example_name, meant, model_of, parameters
 from lstm_serve.web.dialects.v1.codec import FORMS, Form, V1Request, request_type
 from lstm_serve.web.dialects.v1.schemas import Alive, ModelStatus, Outputs, Predictions, model_signature, model_status
 from lstm_serve.web.openapi import not_so, plain_responses
 from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, predicted
-from lstm_serve.web.schemas import ModelNames
+from lstm_serve.web.schemas import AnyBody, ModelNames
 from lstm_serve.web.ui import routes as page
 
 ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
@@ -54,29 +54,31 @@ class PredictRoute(PostRoute):
         return served.made(request_type, settings.max_rows)
 
 
-def router(serving: ServingState, registry: Registry) -> APIRouter:
+def router(serving: ServingState, registry: Registry, documented: Documented) -> APIRouter:
     """The routes. Those of a model are there with a version and without, and one more as the settings say."""
-    served = registry.get().current
-    model = served.model
-    V1PredictRequest = served.made(request_type, serving.settings.max_rows)  # noqa: N806 - it is a class
+    served, most = documented.only, serving.settings.max_rows
+    V1PredictRequest: Any = AnyBody if served is None else served.made(request_type, most)  # noqa: N806 - it is a class
     routes = APIRouter(route_class=PredictRoute, tags=["v1"])
     about = APIRouter(tags=["v1"])
 
-    async def predict(body: V1PredictRequest, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
+    async def predict(body: V1PredictRequest, request: PredictRequest) -> Answer:
         return await predict_form(serving, cast("Form", body), request)
 
     async def status(request: Request) -> JSONResponse:
         """Whether the model answers, for the clients of TF-Serving and of KServe."""
-        model, ready = model_of(registry, request), is_ready(serving, registry)
-        return JSONResponse(model_status(model, ready=ready).model_dump(), 200 if ready else 503)
+        (deployment, served), ready = meant(registry, request), is_ready(serving, registry)
+        versions = sorted(deployment.versions, key=int, reverse=True)
+        if "model_version" in request.path_params:
+            versions = [served.model.about.version]
+        return JSONResponse(model_status(deployment.name, versions, ready=ready).model_dump(), 200 if ready else 503)
 
     async def metadata(request: Request) -> dict[str, Any]:
         """The model's signature, in the words of TF-Serving."""
         return model_signature(model_of(registry, request))
 
-    stopping = not_so(model_status(model, ready=False))
+    stopping = not_so(model_status(example_name(served), ["1"], ready=False))
     for prefix in PREFIXES:
-        of_path = parameters(model, prefix)
+        of_path = parameters(served, prefix)
         about.add_api_route(
             prefix, status, response_model=ModelStatus, responses={**NOT_FOUND, **stopping}, openapi_extra=of_path
         )
@@ -90,13 +92,13 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
             summary="Answer rows, or an array of them",
             response_model=Predictions | Outputs,
             responses=ERRORS,
-            openapi_extra=parameters(model, path),
+            openapi_extra=parameters(served, path),
         )
 
     @about.get("/v1/models")
     async def models() -> ModelNames:
-        """The models that are served: one."""
-        return ModelNames(models=[registry.get().name])
+        """The models that are served."""
+        return ModelNames(models=sorted(registry.deployments))
 
     @about.get("/", response_model=Alive, responses=TO_BROWSERS)
     async def alive(request: Request) -> Response:

@@ -1,5 +1,6 @@
 """What v1 answers, as OpenAPI tells it, and what it tells of the model."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -56,12 +57,12 @@ class Alive(Schema):
     docs: str = Field(description="where to read on")
 
 
-def model_status(model: Model, *, ready: bool) -> ModelStatus:
-    """What GET /v1/models/{name} answers."""
+def model_status(name: str, versions: Iterable[str], *, ready: bool) -> ModelStatus:
+    """What GET /v1/models/{name} answers: of each version that is meant."""
     state = "AVAILABLE" if ready else "UNLOADING"
     good = VersionError(error_code="OK", error_message="")
-    version = VersionStatus(version=model.about.version, state=state, status=good)
-    return ModelStatus(name=model.about.name, ready=ready, model_version_status=[version])
+    status = [VersionStatus(version=version, state=state, status=good) for version in versions]
+    return ModelStatus(name=name, ready=ready, model_version_status=status)
 
 
 def model_signature(model: Model) -> dict[str, Any]:

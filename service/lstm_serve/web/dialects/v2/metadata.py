@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from lstm_serve.engine.types import Shape
 from lstm_serve.model.model import Model
-from lstm_serve.serving.deployment import Deployment
+from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.dialects.v2.schemas import ModelMetadata, TensorMetadata
 from lstm_serve.web.dialects.v2.tensors import (
@@ -18,12 +18,12 @@ from lstm_serve.web.dialects.v2.tensors import (
 from lstm_serve.web.predict import PostRoute
 
 
-def model_metadata(model: Model) -> ModelMetadata:
+def model_metadata(model: Model, versions: list[str]) -> ModelMetadata:
     """What GET /v2/models/{name} answers."""
     rows: Shape = (None,)
     return ModelMetadata(
         name=model.about.name,
-        versions=[model.about.version],
+        versions=versions,
         platform="keras",
         inputs=[TensorMetadata(name=INPUT, datatype=input_datatype(model), shape=_sizes(rows + model.input_shape))],
         outputs=[
@@ -50,8 +50,11 @@ def model_config(model: Model, max_rows: int) -> dict[str, Any]:
     }
 
 
-def statistics(serving: ServingState, deployment: Deployment, request: Request) -> dict[str, Any]:
-    """What GET /v2/models/{name}/stats answers. What is not measured by itself, such as decoding, is 0."""
+def statistics(serving: ServingState, deployment: Deployment, served: Served, request: Request) -> dict[str, Any]:
+    """What GET /v2/models/{name}/stats answers of a model: its versions are counted together.
+
+    What is not measured by itself, such as decoding, is 0.
+    """
     answering = {route.path for route in request.app.routes if isinstance(route, PostRoute)}
     requests, metrics = serving.metrics.requests, deployment.metrics
     batches = metrics.batch_rows
@@ -68,9 +71,9 @@ def statistics(serving: ServingState, deployment: Deployment, request: Request) 
         "compute_infer": (metrics.compute.count, metrics.compute.total),
         **dict.fromkeys(("compute_input", "compute_output", "cache_hit", "cache_miss"), (0, 0.0)),
     }
-    stats = {
+    return {
         "name": deployment.name,
-        "version": deployment.current.model.about.version,
+        "version": served.model.about.version,
         "inference_count": round(batches.total),
         "execution_count": batches.count,
         "inference_stats": {
@@ -78,7 +81,6 @@ def statistics(serving: ServingState, deployment: Deployment, request: Request) 
         },
         "batch_stats": [],
     }
-    return {"model_stats": [stats]}
 
 
 def example(model: Model) -> dict[str, Any]:

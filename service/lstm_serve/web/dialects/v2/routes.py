@@ -18,7 +18,7 @@ from lstm_serve.serving.health import is_ready, liveness
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
-from lstm_serve.web.dialects.model_path import deployment_of, model_of, parameters
+from lstm_serve.web.dialects.model_path import Documented, example_name, meant, model_of, parameters
 from lstm_serve.web.dialects.v2.codec import (
     HEADER_LENGTH,
     Infer,
@@ -73,15 +73,16 @@ class InferRoute(PostRoute):
         return decode(served.model, raw, headers, settings.max_rows)
 
 
-def router(serving: ServingState, registry: Registry) -> APIRouter:
+def router(serving: ServingState, registry: Registry, documented: Documented) -> APIRouter:
     """The routes; literal paths go before those that take any name."""
-    routes = _infer_routes(serving, registry)
-    routes.routes.extend([*_server_routes(serving, registry).routes, *_model_routes(serving, registry).routes])
+    routes, served = _infer_routes(serving, documented.only), documented.only
+    routes.routes.extend([*_server_routes(serving, registry).routes, *_model_routes(serving, registry, served).routes])
     return routes
 
 
-def _infer_routes(serving: ServingState, registry: Registry) -> APIRouter:
-    routes, model = APIRouter(route_class=InferRoute, tags=TAGS), registry.get().current.model
+def _infer_routes(serving: ServingState, served: Served | None) -> APIRouter:
+    routes = APIRouter(route_class=InferRoute, tags=TAGS)
+    examples = {} if served is None else {"application/json": {"example": example(served.model)}}
 
     async def infer(body: InferRequest, request: PredictRequest) -> Answer:
         asked = cast("Infer", body)
@@ -92,7 +93,7 @@ def _infer_routes(serving: ServingState, registry: Registry) -> APIRouter:
         return Answer(content, [(b"content-type", OCTETS), (HEADER_LENGTH, b"%d" % length)])
 
     for prefix in PREFIXES:
-        named = parameters(model, prefix)["parameters"]
+        named = parameters(served, prefix)["parameters"]
         routes.add_api_route(
             f"{prefix}/infer",
             infer,
@@ -102,7 +103,7 @@ def _infer_routes(serving: ServingState, registry: Registry) -> APIRouter:
             responses={**ERRORS, 200: {"content": BINARY, "headers": {LENGTH_HEADER["name"]: LENGTH_HEADER}}},
             openapi_extra={
                 "parameters": [*named, {"in": "header", **LENGTH_HEADER}],
-                "requestBody": {"content": {"application/json": {"example": example(model)}, **BINARY}},
+                "requestBody": {"content": {**examples, **BINARY}},
             },
         )
     return routes
@@ -131,30 +132,40 @@ def _server_routes(serving: ServingState, registry: Registry) -> APIRouter:
 
     @routes.get("/v2/models")
     async def models() -> ModelNames:
-        """The models that are served: one."""
-        return ModelNames(models=[registry.get().name])
+        """The models that are served."""
+        return ModelNames(models=sorted(registry.deployments))
 
     @routes.get("/v2/models/stats")
     async def all_stats(request: Request) -> dict[str, Any]:
         """The statistics of each model that is served."""
-        return statistics(serving, registry.get(), request)
+        each = [statistics(serving, one, one.current, request) for _, one in sorted(registry.deployments.items())]
+        return {"model_stats": each}
 
     @routes.post("/v2/repository/index")
     async def index() -> list[IndexEntry]:
-        """The models of the repository, as Triton has them; whatever the request's body asks, there is one."""
-        about = registry.get().current.model.about
+        """The models of the repository, as Triton has them: all, whatever the request's body asks."""
         state = "READY" if is_ready(serving, registry) else "UNAVAILABLE"
-        return [IndexEntry(name=about.name, version=about.version, state=state, reason="")]
+        served = [
+            IndexEntry(name=name, version=version, state=state, reason="")
+            for name, one in sorted(registry.deployments.items())
+            for version in sorted(one.versions, key=int)
+        ]
+        refused = sorted(registry.refused.items())
+        return [
+            *served,
+            *(IndexEntry(name=name, version="", state="UNAVAILABLE", reason=reason) for name, reason in refused),
+        ]
 
     return routes
 
 
-def _model_routes(serving: ServingState, registry: Registry) -> APIRouter:
-    routes, model = APIRouter(tags=TAGS), registry.get().current.model
+def _model_routes(serving: ServingState, registry: Registry, served: Served | None) -> APIRouter:
+    routes = APIRouter(tags=TAGS)
 
     async def metadata(request: Request) -> ModelMetadata:
         """What the model takes and answers."""
-        return model_metadata(model_of(registry, request))
+        deployment, found = meant(registry, request)
+        return model_metadata(found.model, sorted(deployment.versions, key=int))
 
     async def ready(request: Request) -> JSONResponse:
         """Whether the model answers."""
@@ -167,11 +178,11 @@ def _model_routes(serving: ServingState, registry: Registry) -> APIRouter:
 
     async def stats(request: Request) -> dict[str, Any]:
         """Counts and times since the start, in the words of Triton's statistics."""
-        return statistics(serving, deployment_of(registry, request), request)
+        return {"model_stats": [statistics(serving, *meant(registry, request), request)]}
 
-    not_ready = {**NOT_FOUND, **not_so(ModelReady(name=model.about.name, ready=False))}
+    not_ready = {**NOT_FOUND, **not_so(ModelReady(name=example_name(served), ready=False))}
     for prefix in PREFIXES:
-        named = parameters(model, prefix)
+        named = parameters(served, prefix)
         routes.add_api_route(prefix, metadata, responses=NOT_FOUND, openapi_extra=named)
         routes.add_api_route(
             f"{prefix}/ready", ready, response_model=ModelReady, responses=not_ready, openapi_extra=named

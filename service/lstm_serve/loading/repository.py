@@ -1,0 +1,149 @@
+"""A folder of models, each under its name, as Triton and TensorFlow Serving mount them, or each as a file.
+
+    pump/model.h5    pump/1/model.h5, pump/2/model.keras    pump.h5    fan.card.json beside fan.keras
+
+What lies in the folder itself is called as it is alone: as its card says, or as its file. What lies in a folder of its
+own is called as that, and a number is a version there. Nothing that is hidden is looked at.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from lstm_serve.errors import ModelError, UnreadableFile
+from lstm_serve.loading import locate
+from lstm_serve.loading.files import detect
+from lstm_serve.loading.sidecars import card as cards
+from lstm_serve.model.files import GOLDEN, ModelFiles, stem_of
+
+# Names of files that are meant as models, whatever is in them.
+MEANT = frozenset({".h5", ".hdf5", ".keras"})
+
+
+class Place(NamedTuple):
+    """Where a model lies: how it is called there, what of it there is, and why what else is there is not of it.
+
+    `name` is None where it is for its card and its file to say. `versions` has the newest first; None is the version
+    of a model that has one alone, which its card may say. `root` is what no file of it may lie outside of.
+    """
+
+    name: str | None
+    path: Path
+    versions: dict[str | None, Path]
+    wrong: str | None = None
+    root: Path | None = None
+
+
+def is_several(path: Path) -> bool:
+    """Whether a path is a folder of models, rather than one model or its versions."""
+    try:
+        if not path.is_dir() or locate.is_folder_model(path):
+            return False
+        entries = _visible(path)
+    except (OSError, UnreadableFile):
+        return False  # loading it says what is wrong
+    files = [entry for entry in entries if _is_meant(entry)]
+    return len(files) > 1 or any(
+        _holds_one(entry) for entry in entries if entry not in files and not locate.is_number(entry)
+    )
+
+
+def places(path: Path, *, several: bool) -> list[Place]:
+    """The models that a path stands for: one, where it is not `several`. Raises UnreadableFile where there is none."""
+    if not several:
+        return [Place(None, path, _versions_of_one(path) or {None: path})]
+    try:
+        found = [_place(entry, path.resolve()) for entry in _visible(path) if _is_meant(entry) or entry.is_dir()]
+    except UnreadableFile as error:
+        raise UnreadableFile(f"{path}: {error}") from None
+    if not found:
+        raise UnreadableFile(f"{path}: is a folder without a model in it")
+    return [_alone(place, found) for place in found]
+
+
+def expect_inside(root: Path, model: Path) -> None:
+    """Raise UnreadableFile where a model of a folder, or what lies beside it, is a link that leads out of `root`."""
+    for path in ModelFiles.of(model):
+        if not path.resolve().is_relative_to(root):
+            raise UnreadableFile(f"{path}: leads out of the folder of models, which is not followed. Copy it there")
+
+
+def _alone(place: Place, found: Iterable[Place]) -> Place:
+    """A place whose name is no other's; without versions where it is."""
+    same = sorted(other.path.name for other in found if other.name == place.name)
+    if len(same) == 1:
+        return place
+    wrong = f"{', '.join(same)} are all called {place.name}, so none is served. Rename the others, or remove them"
+    return place._replace(versions={}, wrong=wrong)
+
+
+def _place(entry: Path, root: Path) -> Place:
+    """What lies at an entry of a folder of models."""
+    if not entry.exists() or not entry.resolve().is_relative_to(root):
+        return Place(
+            _called(entry), entry, {}, "is a link to nothing, or out of the folder, which is not followed", root
+        )
+    try:
+        if _is_meant(entry):
+            return Place(_called(entry), entry, {None: entry}, None, root)
+        if locate.has_model(entry):
+            return Place(entry.name, entry, {None: entry}, None, root)
+        versions, wrong = _versions(entry)
+    except (OSError, UnreadableFile) as error:
+        wrong = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+        return Place(entry.name, entry, {}, wrong, root)
+    if not versions:
+        wrong = f"is a folder without a model or a version, which is a number from 1 on, in it{wrong and f'; {wrong}'}"
+    return Place(entry.name, entry, versions, wrong or None, root)
+
+
+def _versions_of_one(path: Path) -> dict[str | None, Path]:
+    """The versions of a model that is given alone; none where it has no numbered folders, or cannot be looked at."""
+    try:
+        return {} if not path.is_dir() or locate.has_model(path) else _versions(path)[0]
+    except (OSError, UnreadableFile):
+        return {}
+
+
+def _versions(folder: Path) -> tuple[dict[str | None, Path], str]:
+    """The numbered folders in a folder, the newest first, and of the others that they are none."""
+    entries = [entry for entry in _visible(folder) if entry.is_dir()]
+    numbers = sorted(
+        (entry for entry in entries if re.fullmatch(cards.VERSION, entry.name)), key=lambda e: -int(e.name)
+    )
+    others = ", ".join(entry.name for entry in entries if entry not in numbers)
+    wrong = f"no version, which is a number from 1 on: {others[:200]}" if others else ""
+    return {entry.name: entry for entry in numbers}, wrong
+
+
+def _called(entry: Path) -> str:
+    """How a model that lies in the folder itself is called."""
+    try:
+        return cards.read(ModelFiles.of(entry)).name or stem_of(entry)
+    except ModelError:
+        return stem_of(entry)
+
+
+def _holds_one(entry: Path) -> bool:
+    """Whether a folder looks like that of one model."""
+    if not entry.is_dir():
+        return False
+    try:
+        return any(_is_meant(inner) or (locate.is_number(inner) and inner.is_dir()) for inner in _visible(entry))
+    except UnreadableFile:
+        return False
+
+
+def _is_meant(entry: Path) -> bool:
+    """Whether an entry is a model by what it holds, or by its name is meant as one."""
+    if entry.name.endswith(GOLDEN):
+        return False
+    return entry.suffix in MEANT or detect.is_model(entry) or (entry.is_dir() and locate.is_folder_model(entry))
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in locate.entries(folder) if not entry.name.startswith("."))
+    except OSError as error:
+        raise UnreadableFile(f"cannot be read: {error.strerror or error}") from None

@@ -1,0 +1,109 @@
+"""One model of those that are served, kept as its files are: which of its versions are loaded, and which answers.
+
+The newest answers that can be loaded and take the place of the one before; the others that are there are kept.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from lstm_serve.errors import ModelError
+from lstm_serve.loading.repository import Place
+from lstm_serve.serving.compatibility import expect_same
+from lstm_serve.serving.deployment import Deployment, Loaded, Source, without_folders
+from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.state import ServingState
+
+log = logging.getLogger(__name__)
+
+MAX_REASON = 1000
+
+Version = str | None
+Fingerprint = tuple[tuple[str, int, int, int, int, int], ...]
+Fingerprints = Mapping[Version, Fingerprint]
+
+
+class Upkeep:
+    """What is loaded of a place, and the deployment that answers with it."""
+
+    def __init__(self, registry: Registry, serving: ServingState, place: Place) -> None:
+        """Nothing is loaded yet."""
+        self._registry, self._serving = registry, serving
+        self.place, self.seen = place, dict[Version, Fingerprint]()
+        self.deployment: Deployment | None = None
+        self._loaded: dict[Version, Loaded] = {}
+        self._wrong: dict[Version, str] = {}  # by version, why it is not served as its files are
+
+    @property
+    def refused(self) -> bool:
+        """Whether something of it is not served as its files are."""
+        return bool(self._wrong or self.place.wrong)
+
+    def due(self, place: Place, seen: Fingerprints, *, all_of_it: bool) -> list[Version]:
+        """Note the place and its files as they are now, and return which of its versions are to be loaded."""
+        before, self.place, self.seen = self.seen, place, dict(seen)
+        for known in (self._loaded, self._wrong):
+            for version in [*known]:
+                if version not in place.versions:
+                    del known[version]
+        return [
+            version
+            for version in place.versions
+            if all_of_it or seen.get(version) != before.get(version) or version in self._wrong
+        ]
+
+    def source(self, version: Version) -> Source:
+        """Return the files of a version."""
+        name = self.place.name or self._serving.settings.name
+        return Source(self.place.versions[version], name, version if self.place.name else None, self.place.root)
+
+    def take(self, version: Version, loaded: Loaded) -> None:
+        """Serve a version that was loaded, where it is the newest one that there is, in place of the one before.
+
+        Raises Incompatible where it cannot take that place.
+        """
+        newer = next((known for known in self.place.versions if known in self._loaded or known == version), version)
+        if newer == version:
+            self._answer_with(version, loaded)
+        self._loaded[version] = loaded
+        self._wrong.pop(version, None)
+
+    def refuse(self, version: Version, reason: str) -> None:
+        """Note why a version is not served as its files are; what was loaded of it before goes on."""
+        self._wrong[version] = reason[:MAX_REASON]
+
+    def settle(self) -> None:
+        """Let the newest version that is loaded answer, keep the others, and say what is wrong; once all are tried."""
+        wrong = [f"{self.place.path}: {self.place.wrong}"] if self.place.wrong else []
+        wrong += self._wrong.values()
+        newest = next((version for version in self.place.versions if version in self._loaded), None)
+        if newest in self._loaded and self.deployment is not None:
+            try:
+                self._answer_with(newest, self._loaded[newest])  # where the one that did is gone
+            except ModelError as error:
+                wrong.append(str(error))
+        name = self.name
+        if self.deployment is None:
+            reason = "; ".join(wrong)[:MAX_REASON]
+            self._registry.refused[name] = without_folders(reason, self._serving.settings.model)
+            self._serving.metrics.refused(name)
+            log.error("%s is not served: %s", name, reason)
+            return
+        self.deployment.keep(self._loaded.values())
+        if wrong:
+            self.deployment.record_rejection("; ".join(wrong)[:MAX_REASON])
+        elif self.deployment.refused is not None:
+            self.deployment.forget_rejection()
+
+    @property
+    def name(self) -> str:
+        """How the model is called."""
+        return self.place.name or (self.place.path.name if self.deployment is None else self.deployment.name)
+
+    def _answer_with(self, version: Version, loaded: Loaded) -> None:
+        if self.deployment is None:
+            self.deployment = Deployment(loaded, self._serving.settings, self._serving.metrics)
+            self._registry.add(self.deployment)
+        elif loaded.model is not self.deployment.current.model:
+            expect_same(loaded.model, self.deployment.current.model)
+            self.deployment.activate(loaded)
+            log.info("replaced: requests are answered by %s as it is now", self.place.versions[version])
