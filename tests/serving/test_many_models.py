@@ -18,6 +18,7 @@ from scraping import one_of, scraped
 from serving import ASKER, PATIENCE, SMALL, Answered, call, in_loop, started
 
 from lstm_serve import load_model
+from lstm_serve.cli import main
 from lstm_serve.errors import ModelError, SettingsError
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Deployment
@@ -235,6 +236,7 @@ def text(root: Path) -> None:
 
 
 def link_out(root: Path) -> None:
+    (root / "valve.h5").unlink(missing_ok=True)
     put(root.parent / "elsewhere.h5", SMALL / "binary.h5")
     (root / "valve.h5").symlink_to("../elsewhere.h5")
 
@@ -322,6 +324,24 @@ async def call_with_query(app: FastAPI, path: str, query: bytes) -> Answered:
         await app({**scope, "query_string": query}, receive, send)
 
     return await call(with_query, path)  # type: ignore[arg-type]
+
+
+def test_inspect_lists_what_would_be_served(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["inspect", str(folder)]) == 0
+    listed = capsys.readouterr().out
+    assert "engine 10: classes, (20, 15) -> (5,), verified; answers\n" in listed
+    assert "engine 2: classes, (20, 15) -> (5,), verified; where it is asked for\n" in listed
+    assert "words 1: classes, " in listed
+    assert listed.endswith("\n7 models would be served\n")
+    for make in (broken, bad_two_of_a_name, bad_version, link_out):
+        make(folder)
+    assert main.main(["inspect", str(folder)]) == 3
+    listed = capsys.readouterr().out
+    assert "valve: not served: is a link" in listed
+    assert listed.count("pump, pump.keras are all called pump") == 1
+    assert "engine: no version, which is a number from 1 on: v3" in listed
+    assert "engine 10: " in listed
+    assert listed.endswith("\n6 models would be served\n")
 
 
 def test_a_folder_of_which_nothing_can_be_served_is_refused(tmp_path: Path) -> None:

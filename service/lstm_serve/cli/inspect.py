@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from lstm_serve.cli.arguments import (
@@ -15,6 +16,8 @@ from lstm_serve.cli.arguments import (
 )
 from lstm_serve.errors import ModelError
 
+NOT_SERVED = 3  # the exit status of a model that cannot be served
+
 
 def add(add_parser: AddParser) -> None:
     """Declare the command."""
@@ -26,9 +29,15 @@ def add(add_parser: AddParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tell what the model is, and where it misses its golden predictions raise that. Gives the exit status."""
+    """Tell what the model is, and where it misses its golden predictions raise that. Gives the exit status.
+
+    Of a folder of models, tell which would be served.
+    """
+    from lstm_serve import load_model
     from lstm_serve.explain import report as explain
     from lstm_serve.explain import trace
+    from lstm_serve.explain.listing import listing
+    from lstm_serve.loading import repository
     from lstm_serve.loading.load import resolve
     from lstm_serve.loading.sidecars import golden
     from lstm_serve.model.files import ModelFiles
@@ -37,6 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.step is not None and arguments.trace is None:
         arguments.misused("--step needs --trace")
     told = load_options(arguments)
+    if repository.is_several(Path(arguments.model)):
+        if arguments.trace is not None:
+            arguments.misused("--trace is of one model, and this folder has several: name one of them")
+        listed, good = listing(Path(arguments.model), partial(load_model, **told))
+        sys.stdout.write(listed)
+        return 0 if good else NOT_SERVED
     model = model_of(arguments, replay=False)
     path = resolve(Path(arguments.model))
     missed = None
