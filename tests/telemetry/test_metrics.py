@@ -125,6 +125,7 @@ def test_names_and_types() -> None:
         "series_duplicates_total counter",
         "series_refused_total counter",
         "series_expired_total counter",
+        "series_steps_total counter",
         "series gauge",
         "queue_rows gauge",
         "model_info gauge",

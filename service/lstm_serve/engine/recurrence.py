@@ -185,7 +185,7 @@ def scan(layer: Recurrent, x: Array, mask: Mask, record: dict[str, list[Array]] 
 def advance(layer: Recurrent, x: Array, state: State) -> State:
     """Walk a layer's cell one step further: x (n, features) and its states, h first, each (n, units), to those after.
 
-    They are new arrays each time.
+    They are new arrays each time, laid out as the scan's own are.
     """
     n, u = x.shape[0], layer.units
     operands, steps, hs, cell = _alone(layer, 1) if n == 1 else _several(layer, n)
@@ -196,7 +196,7 @@ def advance(layer: Recurrent, x: Array, state: State) -> State:
         own.reshape(u, n)[:] = given.T
     cell.sums(steps[0])
     cell.update(hs[0], hs[1])
-    return tuple(np.array(own.reshape(u, n).T, order="C") for own in (hs[1], *cell.states))
+    return tuple(own.reshape(u, n).copy().T for own in (hs[1], *cell.states))
 
 
 class Workspace(NamedTuple):

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,11 +21,23 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, NotFinite, QueueFull, Unavailable
 from lstm_serve.model.model import Model
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 # Turns of the event loop between two batches: a body of 100 KB takes several until it is read, and waits for a batch in
 # each where there is one.
 TURNS = 4
+
+
+class Shortcut(NamedTuple):
+    """A way to the y of a job of one row, (1, *output_shape), that may be shorter than a forward pass.
+
+    `pays(due)` says whether it is where so many rows are due at once.
+    """
+
+    compute: Callable[[], Array]
+    pays: Callable[[int], bool]
 
 
 class Job:
@@ -35,16 +47,26 @@ class Job:
         "compute_seconds",
         "deadline",
         "done",
+        "due",
         "future",
         "model",
         "queue_seconds",
         "queued_at",
+        "shortcut",
+        "shortened",
         "taken",
         "waits",
         "x",
     )
 
-    def __init__(self, model: Model, x: Array, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        model: Model,
+        x: Array,
+        deadline: float,
+        loop: asyncio.AbstractEventLoop,
+        shortcut: Shortcut | None = None,
+    ) -> None:
         """`deadline` is in the time of `time.monotonic`."""
         self.model = model
         self.x = x
@@ -56,6 +78,8 @@ class Job:
         self.taken = 0  # rows that are in a batch or behind one
         self.done: list[Array] = []  # the rows of y so far
         self.waits = False  # whether it takes more than the next batch, and its caller is worth watching
+        self.shortcut, self.shortened = shortcut, False
+        self.due = 0  # rows in its last batch
 
     def abandon(self) -> None:
         """Say that nobody waits for it any more; nothing where its answer is there."""
@@ -127,16 +151,23 @@ class Batcher:
         if self.queued_rows + rows > self.max_queue_rows:
             raise QueueFull(f"{self.queued_rows} rows are waiting; at most {self.max_queue_rows} may")
 
-    def submit(self, model: Model, x: Array, deadline: float) -> Job:
+    def submit(self, model: Model, x: Array, deadline: float, shortcut: Shortcut | None = None) -> Job:
         """Queue x (n, *input_shape), n > 0. Raises QueueFull or Unavailable at once; the future has the rest."""
         self.check_room(len(x))
-        job = Job(model, x, deadline, self._loop)
+        job = Job(model, x, deadline, self._loop, shortcut)
         self._queue.append(job)
         self._idle.clear()
         self.queued_rows += len(x)
         job.waits = bool(self._running) or self.queued_rows > self.max_batch_rows
         self._notify()
         return job
+
+    def run_after(self, work: Callable[[], None]) -> None:
+        """Do a little work that nobody waits for, where batches are computed, once what is answered now is out."""
+        if self.executor is None:
+            self._loop.call_soon(work)
+        elif self.alive:
+            self.executor.submit(work)
 
     async def is_idle(self, deadline: float) -> bool:
         """Wait until nothing is queued or computed, or until then, in the time of `time.monotonic`."""
@@ -208,18 +239,18 @@ class Batcher:
     async def _compute(self, parts: Sequence[Part]) -> None:
         start = time.monotonic()
         try:
-            x = parts[0].x if len(parts) == 1 else np.concatenate([part.x for part in parts])
-            y = await self._forward(parts[0].job.model, x)
+            y = await self._outputs(parts)
         except Exception:
             log.exception("a forward pass of %d requests raised; each row is tried alone", len(parts))
             await self._compute_alone(parts)
             return
         seconds = time.monotonic() - start
-        self._observe(len(x), seconds)
+        self._observe(len(y), seconds)
         at = 0
         finite = bool(np.isfinite(y).all())
         for part in parts:
             part.job.compute_seconds += seconds
+            part.job.due = len(y)
             rows = part.stop - part.start
             _deliver(part, y[at : at + rows], finite=finite)
             at += rows
@@ -241,10 +272,24 @@ class Batcher:
                 self._observe(len(rows), seconds)
                 _deliver(part, np.concatenate(rows), finite=False)
 
+    async def _outputs(self, parts: Sequence[Part]) -> Array:
+        """The rows' y, in their order: by the jobs' shortcuts where all have one that pays."""
+        ways = [part.job.shortcut for part in parts]
+        shortcuts = [way for way in ways if way is not None and way.pays(len(parts))]
+        if len(shortcuts) == len(parts):
+            for part in parts:
+                part.job.shortened = True
+            return await self._call(_shortened, shortcuts)
+        x = parts[0].x if len(parts) == 1 else np.concatenate([part.x for part in parts])
+        return await self._forward(parts[0].job.model, x)
+
     async def _forward(self, model: Model, x: Array) -> Array:
+        return await self._call(model.forward, x)
+
+    async def _call(self, compute: Callable[[T], Array], given: T) -> Array:
         if self.executor is None:
-            return model.forward(x)
-        return await self._loop.run_in_executor(self.executor, model.forward, x)
+            return compute(given)
+        return await self._loop.run_in_executor(self.executor, compute, given)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Answer whoever is left when the batching task ends, which it does by itself only when it is closed."""
@@ -256,6 +301,10 @@ class Batcher:
                 job.future.set_exception(Unavailable("the service cannot compute"))
         self._queue.clear()
         self.queued_rows = 0
+
+
+def _shortened(shortcuts: Sequence[Shortcut]) -> Array:
+    return np.concatenate([shortcut.compute() for shortcut in shortcuts])
 
 
 def _deliver(part: Part, y: Array, *, finite: bool) -> None:

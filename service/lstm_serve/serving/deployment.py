@@ -18,6 +18,7 @@ from lstm_serve.serving.batching import Batcher
 from lstm_serve.serving.second_lane import SecondLane
 from lstm_serve.serving.series.lines import Lines
 from lstm_serve.serving.series.memory import MemoryStore
+from lstm_serve.serving.series.steps import Steps, measured
 from lstm_serve.serving.series.store import Store
 from lstm_serve.serving.warmup import LONGEST_ON_THE_LOOP, warm_up
 from lstm_serve.settings import Settings
@@ -41,12 +42,13 @@ class Source(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A model that is ready to serve, and how long it takes to load and to compute a full batch."""
+    """A model that is ready to serve, the seconds that loading and a full batch take, and the steps of its series."""
 
     model: Model
     load_seconds: float
     batch_seconds: float
     files: ModelFiles
+    steps: Steps | None
 
     @property
     def slow(self) -> bool:
@@ -70,7 +72,8 @@ def load(settings: Settings, source: Source | None = None) -> Loaded:
             f"{path.name}: computing {settings.max_batch_rows} rows needs more memory than there is; "
             "lower max_batch_rows"
         ) from None
-    return Loaded(model, time.perf_counter() - start, batch_seconds, ModelFiles.of(resolve(path)))
+    steps = measured(model, batch_seconds / settings.max_batch_rows, settings.series_max)
+    return Loaded(model, time.perf_counter() - start, batch_seconds, ModelFiles.of(resolve(path)), steps)
 
 
 class Served(NamedTuple):
@@ -79,11 +82,12 @@ class Served(NamedTuple):
     model: Model
     digest: bytes  # that the answer says was asked
     of_model: dict[Callable[..., Any], Any]  # what was made of the model to hold requests to, by what makes it
+    steps: Steps | None  # of the series, where a row by steps takes less than a window
 
     @classmethod
-    def of(cls, model: Model) -> Self:
+    def of(cls, model: Model, steps: Steps | None = None) -> Self:
         """Answer with this model."""
-        return cls(model, model.origin.digest.encode(), {})
+        return cls(model, model.origin.digest.encode(), {}, steps)
 
     def made(self, make: Callable[[Model, int], T], limit: int) -> T:
         """Return what `make` makes of the model and a limit of the settings, made when it is first needed."""
@@ -116,8 +120,9 @@ class Deployment:
         timesteps = loaded.model.input_shape[0] if loaded.model.has_time_axis else None
         self.series: Store | None = None  # where no length of a window is told, there are none
         if timesteps is not None:
-            expired = self.metrics.expired
-            self.series = store = MemoryStore(timesteps, settings.series_max, settings.series_ttl_seconds, expired)
+            self.series = store = MemoryStore(
+                timesteps, settings.series_max, settings.series_ttl_seconds, self._expired
+            )
             metrics.series.set(store.count, self.name)
         metrics.queued_rows.set(lambda: self.queue.queued_rows, self.name)
         self.activate(loaded)
@@ -126,7 +131,7 @@ class Deployment:
         """Answer with this model from now on. A request that is under way keeps the one that it has taken."""
         self._expect_slow(loaded)
         self.files = loaded.files
-        self.current = Served.of(loaded.model)
+        self.current = Served.of(loaded.model, loaded.steps)
         self.versions = {loaded.model.about.version: self.current}
         self.refused = None
         self.metrics.loaded(loaded.model, loaded.load_seconds)
@@ -139,12 +144,22 @@ class Deployment:
             self._expect_slow(loaded)
             version, model = loaded.model.about.version, loaded.model
             before = self.versions.get(version)
-            kept[version] = before if before is not None and before.model is model else Served.of(model)
+            kept[version] = before if before is not None and before.model is model else Served.of(model, loaded.steps)
         self.versions = {**kept, self.current.model.about.version: self.current}
 
     def _expect_slow(self, loaded: Loaded) -> None:
         if loaded.slow and self.queue.executor is None:
             self.queue.executor = ThreadPoolExecutor(1, "compute")
+
+    def _expired(self, series: str) -> None:
+        self.metrics.expired()
+        self.forget_steps(series)
+
+    def forget_steps(self, series: str) -> None:
+        """Let go of the windows that have begun, of a series that is not kept any more."""
+        for served in self.versions.values():
+            if served.steps is not None:
+                served.steps.forget(series)
 
     def record_rejection(self, reason: str) -> None:
         """Note why the model's files, as they are now, are not served."""
@@ -172,6 +187,11 @@ class Deployment:
             loaded.batch_seconds * 1000,
             "on the event loop" if self.queue.executor is None else "in a thread",
         )
+        if loaded.steps is not None:
+            log.info(
+                "a row of a series takes %.2f ms to its answer and %.2f ms after it, its window %.2f ms",
+                *loaded.steps.costs.in_ms,
+            )
         card, golden = loaded.files.card, loaded.files.golden
         if card.exists():
             log.info("its card is %s", card)

@@ -129,6 +129,12 @@ class Metrics:
             "lstmserve_series_refused", "Requests to a series that were refused, by reason", "model", "reason"
         )
         self.series_expired = Tally("lstmserve_series_expired", "Series that were idle for too long", "model")
+        self.series_steps = Tally(
+            "lstmserve_series_steps",
+            "Answers to rows of series, by the way: of the row alone, or of its window",
+            "model",
+            "way",
+        )
         self.histograms = (self.requests, self.batch_rows, self.queue, self.compute)
         self.counted = (self.rows, self.series_rows, self.series_duplicates, self.series_expired)  # by model alone
         self.tallies = (
@@ -139,6 +145,7 @@ class Metrics:
             self.reloads,
             self.dropped_lines,
             self.series_refused,
+            self.series_steps,
         )
         self.gauges = (self.queued_rows, self.model, self.load, self.reload_good, self.series)
 
@@ -185,6 +192,10 @@ class ModelMetrics:
         """Count rows of a series: those that were not there yet, and those that were."""
         self._metrics.series_rows.add(self._model, more=rows)
         self._metrics.series_duplicates.add(self._model, more=repeats)
+
+    def series_answered(self, rows: int, way: str) -> None:
+        """Count answers to rows of series."""
+        self._metrics.series_steps.add(self._model, way, more=rows)
 
     def series_refused(self, reason: str) -> None:
         """Count what a series did not take."""

@@ -20,7 +20,7 @@ from lstm_serve.formats.npy import NPY_MAGIC
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import Classes, counted, predicted_classes
 from lstm_serve.model.model import Model
-from lstm_serve.serving.batching import Job
+from lstm_serve.serving.batching import Job, Shortcut
 from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.memory_budget import Held
 from lstm_serve.serving.registry import Registry
@@ -66,10 +66,11 @@ class PredictRequest(Request):
 
 
 class Answer(NamedTuple):
-    """The bytes of an answer, and the headers that say what the bytes are."""
+    """The bytes of an answer, the headers that say what the bytes are, and what is to be called once they are sent."""
 
     content: bytes
     headers: Headers = [JSON]  # noqa: RUF012 - never changed
+    after: Callable[[], None] | None = None
 
 
 class Predicted(NamedTuple):
@@ -136,6 +137,8 @@ class PostRoute(APIRoute):
             turn.end()
             held.become(0)
         await respond(send, 200, answer.content, [*answer.headers, (b"x-model-sha256", served.digest)])
+        if answer.after is not None:
+            answer.after()
 
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The body that the endpoint takes; a dialect that reads more than its type's JSON says so here."""
@@ -251,13 +254,20 @@ async def predicted(
 
 
 async def computed_classes(
-    serving: ServingState, arrays: Sequence[Array], request: PredictRequest, deadline: float
+    serving: ServingState,
+    arrays: Sequence[Array],
+    request: PredictRequest,
+    deadline: float,
+    shortcut: Shortcut | None = None,
 ) -> list[Predicted]:
-    """Compute arrays of sequences (n, *input_shape), a job each; they may be views that overlap."""
+    """Compute arrays of sequences (n, *input_shape), a job each; they may be views that overlap.
+
+    `shortcut` is that of the one sequence, where there is one.
+    """
     model, queue = request.served.model, request.deployment.queue
     request.scope["state"]["held"].become(sum(map(_bytes_of, arrays)))  # what was read is not needed any more
     check_free(model, arrays, serving.settings.max_timesteps)
-    jobs = [queue.submit(model, x, deadline) for x in arrays]
+    jobs = [queue.submit(model, x, deadline, shortcut) for x in arrays]
     rows = sum(map(len, arrays))
     found = [Predicted(y, predicted_classes(model, y)) for y in await computed(jobs, request)]
     request.deployment.metrics.answered([counted(model, part.classes) for part in found], jobs[0].queue_seconds, rows)

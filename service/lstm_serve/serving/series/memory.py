@@ -51,10 +51,10 @@ class MemoryStore:
         timesteps: int,
         most: int,
         ttl_seconds: float,
-        expired: Callable[[], None] = lambda: None,
+        expired: Callable[[str], None] = lambda _series: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """At most `most` series; `expired` is called for each that was idle for `ttl_seconds`."""
+        """At most `most` series; `expired` is told of each that was idle for `ttl_seconds`."""
         self._keep, self._most, self._ttl = 2 * timesteps, most, ttl_seconds
         self._expired, self._clock = expired, clock
         self._series: OrderedDict[str, _Series] = OrderedDict()  # who was idle for longest comes first
@@ -105,7 +105,7 @@ class MemoryStore:
             if now - oldest.touched < self._ttl:
                 return
             del self._series[name]
-            self._expired()
+            self._expired(name)
 
 
 def _append(found: _Series, sent: Sent, rules: SeriesRules, keep: int) -> Appended:

@@ -60,7 +60,7 @@ def append_type(model: Model, max_rows: int) -> type[Body]:
 def sent(body: Body, rows: Array, model: Model) -> Sent:
     """The rows with their numbers. Raises InvalidInput where those are not as many, or do not ascend."""
     given: Any = body
-    seq, seqs, count = given.seq, getattr(body, "seqs", None), len(rows)
+    seq, seqs, count = given.seq, body.__dict__.get("seqs"), len(rows)
     if seqs is not None:
         if seq is not None or len(seqs) != count:
             raise InvalidInput.at(f"expected as `seqs` a number for each of the {count} rows, and no `seq`", "seqs")

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -13,7 +13,6 @@ from fastapi.responses import Response
 from pydantic import Field, create_model
 from starlette.requests import Request
 
-from lstm_serve.engine.types import Array
 from lstm_serve.errors import (
     InvalidInput,
     LstmServeError,
@@ -33,6 +32,7 @@ from lstm_serve.settings import Settings
 from lstm_serve.web.api_keys import Keys
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
 from lstm_serve.web.dialects.native import MODEL_HEADER, errors_of
+from lstm_serve.web.dialects.series.computed import answer_first, answers_to, window_of
 from lstm_serve.web.dialects.series.request import (
     ID_PATTERN,
     ManyRequest,
@@ -50,7 +50,6 @@ from lstm_serve.web.predict import (
     Answer,
     PostRoute,
     PredictRequest,
-    computed_classes,
     converted,
     deadline_of,
 )
@@ -126,8 +125,9 @@ def _add_routes(
 
     async def forget_series(request: Request) -> Response:
         """Forget a series, whether it is there or not."""
-        store = store_of(*meant(registry, request))
-        await store.forget(expect_id(request.path_params["series"]), owner_of(request))
+        (deployment, served), name = meant(registry, request), expect_id(request.path_params["series"])
+        await store_of(deployment, served).forget(name, owner_of(request))
+        deployment.forget_steps(name)
         return Response(status_code=204)
 
     named = parameters(served, prefix)["parameters"]
@@ -229,15 +229,17 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
         _expect_room(request, len(rows) if each else 1)
         done = await store.append(name, owner_of(request), given, model.about.series)
         deployment.metrics.appended(done.fresh, len(given.rows) - done.fresh)
-        ends = done.ends if each else done.ends[-1:]
-        cut = [_window(done, end, model) for end in ends]
-        found = await _answers(serving, cut, request, deadline)
+        if each and len(rows) > 1:
+            cut = [window_of(done, end, model) for end in done.ends]
+            found, after = await answers_to(serving, cut, request, deadline), None
+        else:
+            found, after = await answer_first(serving, name, done, request, deadline)
     result = _result(done, model)
     if each:
         result["answers"] = found
     else:
         result["answer"] = found[0]
-    return Answer(orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY))
+    return Answer(orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY), after=after)
 
 
 async def _append_many(serving: ServingState, body: ManyRows, request: PredictRequest) -> Answer:
@@ -263,8 +265,8 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
             else:
                 deployment.metrics.appended(appended.fresh, len(given.rows) - appended.fresh)
                 done.append(appended)
-        cut = [_window(each, each.ends[0], model) if isinstance(each, Appended) else None for each in done]
-        found = await _answers(serving, cut, request, deadline)
+        cut = [window_of(each, each.ends[0], model) if isinstance(each, Appended) else None for each in done]
+        found = await answers_to(serving, cut, request, deadline)
     results: list[Any] = [
         {**_result(each, model), "answer": answer}
         if isinstance(each, Appended)
@@ -287,25 +289,6 @@ def _wants_all(request: Request) -> bool:
     if asked not in {"last", "all"}:
         raise InvalidInput.at("expected as the query `answers` last or all")
     return asked == "all"
-
-
-def _window(done: Appended, end: int | None, model: Model) -> Array | None:
-    """The window of a row, (timesteps, *features), where it is there."""
-    timesteps = model.input_shape[0] or 0
-    return None if end is None or end < timesteps else done.rows[end - timesteps : end]
-
-
-async def _answers(
-    serving: ServingState, cut: Sequence[Array | None], request: PredictRequest, deadline: float
-) -> list[Any]:
-    """The answer to each window, None where there is none."""
-    ready = [window for window in cut if window is not None]
-    if not ready:
-        return [None] * len(cut)
-    x = ready[0][np.newaxis] if len(ready) == 1 else np.stack(ready)
-    (part,) = await computed_classes(serving, [x], request, deadline)
-    found = iter(answers(request.served.model, *part))
-    return [None if window is None else next(found) for window in cut]
 
 
 def _result(done: Appended, model: Model) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""The answers to windows that end with rows: of whole windows, or where one row is due, of a step from those before."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from lstm_serve.engine.types import Array
+from lstm_serve.model.answers import answers
+from lstm_serve.model.model import Model
+from lstm_serve.serving.batching import Job, Shortcut
+from lstm_serve.serving.series.store import Appended
+from lstm_serve.serving.state import ServingState
+from lstm_serve.web.predict import PredictRequest, computed_classes
+
+
+def window_of(done: Appended, end: int | None, model: Model) -> Array | None:
+    """The window of a row, (timesteps, *features), where it is there."""
+    timesteps = model.input_shape[0] or 0
+    return None if end is None or end < timesteps else done.rows[end - timesteps : end]
+
+
+async def answers_to(
+    serving: ServingState,
+    cut: Sequence[Array | None],
+    request: PredictRequest,
+    deadline: float,
+    shortcut: Shortcut | None = None,
+) -> list[Any]:
+    """The answer to each window, None where there is none; `shortcut` is that of the one window."""
+    ready = [window for window in cut if window is not None]
+    if not ready:
+        return [None] * len(cut)
+    x = ready[0][np.newaxis] if len(ready) == 1 else np.stack(ready)
+    (part,) = await computed_classes(serving, [x], request, deadline, shortcut)
+    request.deployment.metrics.series_answered(len(ready), "step" if _job(request).shortened else "window")
+    found = iter(answers(request.served.model, *part))
+    return [None if window is None else next(found) for window in cut]
+
+
+async def answer_first(
+    serving: ServingState, series: str, done: Appended, request: PredictRequest, deadline: float
+) -> tuple[list[Any], Callable[[], None] | None]:
+    """The answer to the last row that was sent, and what is to be done once it is out, if anything is."""
+    steps, queue, model = request.served.steps, request.deployment.queue, request.served.model
+    window = window_of(done, done.ends[-1], model)
+    if steps is None or not done.fresh:
+        return await answers_to(serving, [window], request, deadline), None
+    due = 1 + queue.queued_rows
+    shortcut = None if window is None else steps.shortcut(series, window)
+    found = await answers_to(serving, [window], request, deadline, shortcut)
+    if window is not None:
+        due = _job(request).due
+    if not steps.costs.pay(done.fresh + done.filled, due):
+        return found, None
+    rows = done.rows[-(model.input_shape[0] or 0) :]
+    return found, partial(queue.run_after, partial(steps.follow, series, rows))
+
+
+def _job(request: PredictRequest) -> Job:
+    """The last one of a request that was computed."""
+    job: Job = request.scope["state"]["jobs"][-1]
+    return job

@@ -1,0 +1,199 @@
+"""The windows that have begun, against whole windows: whatever comes between, what they answer is the same."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from serving import ASKER
+from small_models import dense, lstm, model, numbers
+
+from lstm_serve import load_model
+from lstm_serve.engine.activations import SOFTMAX
+from lstm_serve.engine.operations.pointwise import Normalization
+from lstm_serve.engine.operations.temporal import Conv1D, Embedding, Window
+from lstm_serve.engine.operations.wrappers import Bidirectional
+from lstm_serve.model.model import Model
+from lstm_serve.serving.series import steps
+from lstm_serve.serving.series.steps import Costs, Steps, measured
+
+STEPS = 6
+CHEAP = Costs(window=3.5, more=0.25, answer=0.5, rest=0.5)
+MODELS = {
+    "stacked": model([lstm(3, 4, return_sequences=True), lstm(4, 3), dense(3, 2, SOFTMAX)], (STEPS, 3)),
+    "convolved": model(
+        [
+            Normalization(name="n", mean=numbers(3), variance=np.ones(3, np.float32)),
+            Conv1D(
+                name="conv",
+                kernel=numbers(3, 3, 4),
+                bias=numbers(4),
+                window=Window(size=3, dilation=1, padding="causal"),
+                activation=SOFTMAX,
+            ),
+            lstm(4, 3),
+        ],
+        (STEPS, 3),
+    ),
+    "ids": model([Embedding(name="e", embeddings=numbers(7, 3), mask_zero=False), lstm(3, 4)], (STEPS,)),
+}
+
+
+def steps_of(made: Model, most: int = 3, costs: Costs = CHEAP, **options: Any) -> Steps:
+    stepper = made.stepper()
+    assert stepper is not None
+    return Steps(stepper, STEPS, most, costs, **options)
+
+
+def rows_of(made: Model, count: int, seed: int, values: int = 7) -> NDArray[Any]:
+    """Random rows, of so few values that some are alike."""
+    drawn = np.random.default_rng(seed).integers(0, values, [count, *(size or 1 for size in made.input_shape[1:])])
+    return drawn.astype(made.input_dtype)
+
+
+def answered(kept: Steps, made: Model, series: str, window: NDArray[Any]) -> bool:
+    """Whether there is a shortcut to a window's answer; it is the right one."""
+    shortcut = kept.shortcut(series, window)
+    if shortcut is not None:
+        np.testing.assert_allclose(shortcut.compute(), made.forward(window[np.newaxis]), rtol=2e-6, atol=2e-6)
+    return shortcut is not None
+
+
+def last(rows: NDArray[Any]) -> NDArray[Any]:
+    return rows[-STEPS:]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_once_a_window_has_been_seen_whole_each_row_is_a_step(name: str) -> None:
+    made, kept = MODELS[name], steps_of(MODELS[name])
+    rows = rows_of(made, 4 * STEPS, 1)
+    for k in range(1, len(rows)):
+        if k >= STEPS:
+            assert answered(kept, made, "s", rows[k - STEPS : k])
+        kept.follow("s", last(rows[:k]))
+
+
+happenings = st.lists(
+    st.one_of(
+        st.tuples(st.just("rows"), st.integers(1, 5)),
+        st.tuples(st.just("unseen rows"), st.integers(1, 5)),
+        st.tuples(st.just("begin anew"), st.integers(1, 9)),
+        st.tuples(st.just("forget"), st.just(0)),
+        st.tuples(st.just("late"), st.integers(1, 9)),
+    ),
+    min_size=5,
+    max_size=60,
+)
+
+
+@given(name=st.sampled_from([*MODELS]), happenings=happenings, seed=st.integers(0, 99), values=st.integers(1, 7))
+def test_whatever_happens_what_is_answered_is_right(
+    name: str, happenings: list[tuple[str, int]], seed: int, values: int
+) -> None:
+    """Rows that are not seen, a series that is deleted and begun anew, steps that come late or in another order."""
+    made, kept = MODELS[name], steps_of(MODELS[name])
+    pool = rows_of(made, 400, seed, values)
+    rows, at = pool[:0], 0
+    for what, count in happenings:
+        if what == "begin anew":
+            rows = pool[:0]
+        if what == "forget":
+            kept.forget("s")
+        elif what == "late":
+            if len(rows) > count:
+                kept.follow("s", last(rows[:-count]))
+        else:
+            rows = np.concatenate([rows, pool[at : at + count]])
+            at += count
+            if len(rows) >= STEPS:
+                answered(kept, made, "s", last(rows))
+            if what == "rows":
+                kept.follow("s", last(rows))
+
+
+@pytest.mark.parametrize("behind", range(1, 5))
+def test_rows_that_were_not_seen_are_caught_up_with_in_the_time_of_two_windows(behind: int) -> None:
+    costs = Costs(window=3.0, more=0.25, answer=0.25, rest=2.0)
+    made, kept = MODELS["stacked"], steps_of(MODELS["stacked"], costs=costs)
+    rows = rows_of(made, 3 * STEPS, 2, 100)
+    for k in range(1, 2 * STEPS):
+        kept.follow("s", last(rows[:k]))
+    window = last(rows[: 2 * STEPS - 1 + behind])
+    assert answered(kept, made, "s", window) == (behind <= 3)
+    shortcut = kept.shortcut("s", window)
+    assert shortcut is None or shortcut.pays(1) == (behind == 1)
+    kept.follow("s", window)
+    assert answered(kept, made, "s", last(rows[: 2 * STEPS + behind])) == (behind <= 3)
+
+
+def test_rows_by_steps_pay_where_few_are_due() -> None:
+    assert [due for due in range(1, 9) if CHEAP.pay(1, due)] == [1, 2, 3, 4]
+    assert [rows for rows in range(1, 9) if CHEAP.pay(rows, 1)] == [1, 2, 3]
+    assert not CHEAP.pay(2, 2)
+
+
+def test_a_place_is_kept_until_its_series_is_idle() -> None:
+    made, now = MODELS["stacked"], 0.0
+    kept = steps_of(made, most=2, clock=lambda: now)
+    rows = rows_of(made, 2 * STEPS, 3)
+
+    def follow(series: str) -> bool:
+        for k in range(1, STEPS + 1):
+            kept.follow(series, last(rows[:k]))
+        return answered(kept, made, series, rows[1 : STEPS + 1])
+
+    assert [follow(series) for series in "abc"] == [True, True, False]
+    now = 59.0
+    assert follow("b")
+    now = 60.0
+    assert [follow(series) for series in "cab"] == [True, False, True]
+    kept.forget("b")
+    assert follow("a")
+
+
+def test_what_raises_is_let_go_of_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    made, kept = MODELS["stacked"], steps_of(MODELS["stacked"])
+    rows = rows_of(made, STEPS, 4)
+    kept.follow("s", rows[:2])
+    kept.follow("s", rows[:3, :2])  # no rows of this model
+    assert "raised" in caplog.text
+    kept.follow("s", rows)
+    assert not answered(kept, made, "s", rows)
+
+
+def test_where_steps_are_measured_to_pay() -> None:
+    made = load_model(ASKER / "k215_model.h5")
+    found = measured(made, 0.0, 10)
+    while found is None:  # something else had the processor all the time
+        time.sleep(0.01)
+        found = measured(made, 0.0, 10)
+    assert found.costs.answer + found.costs.rest < found.costs.window
+    assert found.costs.more < found.costs.window
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        model([Bidirectional(name="b", forward=lstm(3, 2), backward=lstm(3, 2, go_backwards=True), merge_mode="sum")]),
+        model([lstm(3, 4, return_sequences=True)]),
+        model([dense(3, 4)], (3,)),
+        model([lstm(3, 4)], (1, 3)),
+        model([lstm(3, 4)], (None, 3)),
+    ],
+    ids=["not causal", "an answer for each row", "no time", "one row", "free"],
+)
+def test_models_without_steps(made: Model) -> None:
+    assert measured(made, 0.0, 10) is None
+
+
+def test_states_beyond_the_bound_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = load_model(ASKER / "k215_model.h5")
+    monkeypatch.setattr(steps, "MOST_BYTES", 15_000)  # of one series they are 15,352
+    assert measured(made, 0.0, 10) is None
+
+
+def test_a_window_that_takes_long_is_not_measured() -> None:
+    assert measured(load_model(ASKER / "k215_model.h5"), 1.0, 10) is None
