@@ -10,21 +10,19 @@ from collections import deque
 from typing import Any
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lstm_serve.process.handshakes import tls_bytes
-from lstm_serve.process.transport import LINGER_SECONDS, Cycle, Flow, Lingering, drop, refusal, wrong_framing
+from lstm_serve.process.incoming import Incoming
+from lstm_serve.process.transport import LINGER_SECONDS, Cycle, Flow, Lingering, body_length, refusal
 from lstm_serve.serving.memory_budget import Kept
 from lstm_serve.serving.places import State
 from lstm_serve.serving.state import ServingState
 from lstm_serve.telemetry import logs
 from lstm_serve.web.errors import STATUSES, of_another_dialect
 
-# Requests that wait on one connection while one is answered. After so many the connection is closed, which tells the
-# client that the rest was not looked at: 256 KiB can hold 10,000 of them.
-MAX_PIPELINED = 100
-# About what a request that waits takes, and a header that has come.
-WAITING_BYTES, HEADER_BYTES = 6 << 10, 130
+PIECES = 4  # of what has come, in one share of a turn of the event loop: a request's head and its body are two
+HEADER_BYTES = 130  # about what a header that has come takes
 TICKETS = 1 << 12  # what TLS has to send of its own, and sends with the first answer
 LOOK_SECONDS = 0.05  # how often it is asked whether an answer is out, where TLS tells nobody
 NOWHERE: Any = deque(maxlen=0)  # where trailers are put: it keeps nothing
@@ -33,8 +31,7 @@ NOWHERE: Any = deque(maxlen=0)  # where trailers are put: it keeps nothing
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol with limits. Its states: waiting for a request's headers, for its body, or for its answer.
 
-    Answers come in the order of the requests, refusals too: where earlier ones are still to be answered, a request that
-    cannot be read ends the connection after the last of them.
+    A request is looked at once the one before it is answered: what has come of it waits.
     """
 
     flow: Flow
@@ -48,13 +45,10 @@ class Protocol(HttpToolsProtocol):
         self._in_headers = True
         self._deaf = False  # whether what comes is not looked at any more
         self._stopping = False
-        self._before: RequestResponseCycle | None = None  # of the request before `cycle`
-        self._kept_alive = True  # whether that one's client wants the connection kept
-        self._chunk = 0  # the size of what came last
-        self._unread = 0  # what has come since a request or a part of a body: headers, trailers, sizes of chunks
-        self._shared = 0  # the size of what that ended in, which may hold more headers
+        self._incoming = Incoming()
+        self._left = 0  # of the body, where it has told its length
+        self._unread = 0  # what was read since a request or a part of a body: headers, trailers, sizes of chunks
         self._kept = Kept(self.serving.budget, lambda: self.serving.places.end(self))
-        self._goes_on = False  # whether the next request begins once the last answer is out
         self.raw: asyncio.Transport | None = None  # below TLS
         self._most_read = self._most_written = 0  # at once, by TLS
 
@@ -62,7 +56,7 @@ class Protocol(HttpToolsProtocol):
         """Start a connection, or refuse it where there are too many."""
         self._out = Lingering(transport, self._lingers)
         super().connection_made(self._out)  # type: ignore[arg-type]
-        self.flow = Flow(self.transport, self.pipeline, self._keep)
+        self.flow = Flow(self.transport, self._go_on)
         transport.set_write_buffer_limits(1 if self.raw is None else TICKETS)
         if not self.serving.places.enter(self):
             self._refuse(503, "too many connections")
@@ -76,10 +70,8 @@ class Protocol(HttpToolsProtocol):
             return State.refused
         if self.flow.write_paused:
             return State.unread
-        if self.pipeline or (self._before is not None and not self._before.response_complete):
-            return None
         if self._in_headers:
-            return State.headers if self.cycle is None or self.cycle.response_complete else None
+            return State.headers
         if self.cycle.more_body:
             return State.body
         return State.idle if self.cycle.response_complete else None
@@ -103,7 +95,7 @@ class Protocol(HttpToolsProtocol):
         self.headers = NOWHERE
         if self._in_headers:
             self.scope = {}  # type: ignore[typeddict-item]
-        drop(self.pipeline)
+        self._incoming.clear()
         if self.cycle is not None:
             self.cycle.body = bytearray()
 
@@ -119,16 +111,17 @@ class Protocol(HttpToolsProtocol):
             size += tls_bytes(self._most_read, self._most_written)
         if self._in_headers and self.headers:
             size += 2 * self._unread + HEADER_BYTES * len(self.headers)
-        elif self.cycle is not None and self.flow.read_paused and not self.pipeline:
-            size += min(len(self.cycle.body), self.serving.budget.limit // 4)  # a larger one is refused by its size
-        if self.pipeline:
-            size += sum(WAITING_BYTES + len(cycle.body) for cycle, _ in self.pipeline)
+        came = self._incoming.size
+        if self.cycle is not None and self.flow.read_paused and not self._in_headers:
+            came += len(self.cycle.body)
+        size += min(came, self.serving.budget.limit // 4)  # a larger body is refused by its size
         self._kept.become(size)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
         super().connection_lost(exc)
         self.serving.places.leave(self)
+        self.serving.shares.leave(self)
         self._forget()
         self.flow.lost()
         self._kept.close()
@@ -136,14 +129,47 @@ class Protocol(HttpToolsProtocol):
         self._out.lost()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and count what comes beside bodies."""
-        if self._deaf:
+        """Take it, as far as that goes now."""
+        if self._deaf or (self._stopping and self._busy):
             return
-        self._chunk = len(data)
         self._most_read = max(self._most_read, len(data))
-        self._unread += len(data)
+        self._incoming.add(data)
+        self.serving.shares.ask(self)
+        if self._incoming.waiting:
+            self.flow.hold()
+            self._keep()
+
+    @property
+    def _busy(self) -> bool:
+        """Whether a request has come that is still to be answered."""
+        return not (self._in_headers or self.cycle.more_body or self.cycle.response_complete)
+
+    @property
+    def _takes(self) -> bool:
+        """Whether something has come that is to be looked at now."""
+        return bool(self._incoming.waiting and not self._deaf and not self.flow.read_paused and not self._busy)
+
+    def take(self) -> bool:
+        """Read on, at most to the end of a request; whether there is more to be read now."""
+        if self.transport.is_closing():
+            return False
+        for _ in range(PIECES):
+            if not self._takes:
+                break
+            self._feed(self._incoming.take(self._left))
+        if self._kept.size or self.flow.read_paused or (self._in_headers and self.headers):
+            self._keep()
+        if not self._incoming.waiting and not self._busy:
+            self.flow.read()
+            if self._stopping:
+                self.shutdown()
+        return self._takes
+
+    def _feed(self, piece: bytes) -> None:
+        """Feed the parser, and count what comes beside bodies."""
+        self._unread += len(piece)
         try:
-            self._feed(data)
+            self._parse(piece)
         except HttpParserError as error:
             if isinstance(error, HttpParserCallbackError) and not isinstance(error.__context__, HttpParserError):
                 self.logger.exception("a fault while a request was read")  # of ours, or of uvicorn's
@@ -154,26 +180,21 @@ class Protocol(HttpToolsProtocol):
         limit = self.serving.settings.max_header_bytes
         if self._unread > limit:
             self._refuse(431, f"the headers are over {limit} bytes")
-        if self._kept.size or self.pipeline or self.flow.read_paused or (self._in_headers and self.headers):
-            self._keep()
 
-    def _feed(self, data: bytes) -> None:
-        """Feed the parser. It takes what follows an Upgrade, the body too, for another protocol: it is not asked to."""
-        while data and not self._deaf:
-            try:
-                self.parser.feed_data(data)
-            except HttpParserUpgrade as upgrade:
-                if not self._in_headers:
-                    self._end_after(self.cycle)  # CONNECT
-                    return
-                version = self.parser.get_http_version().encode()
-                head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
-                head += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
-                data = b"\r\n".join([*head, b"", data[upgrade.args[0] :]])
-                self.parser = HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-            else:
+    def _parse(self, piece: bytes) -> None:
+        """Feed the parser. After an Upgrade it takes what follows for another protocol: it is not asked to."""
+        try:
+            self.parser.feed_data(piece)
+        except HttpParserUpgrade:
+            if not self._in_headers:
+                self._end_after_this()  # CONNECT
                 return
+            version = self.parser.get_http_version().encode()
+            head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+            head += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self.parser.feed_data(b"\r\n".join([*head, b"", b""]))
 
     def _should_upgrade(self) -> bool:
         """Whether `_feed` reads the current request again, without its Upgrade."""
@@ -184,27 +205,19 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._since = time.monotonic()
         self._in_headers = True
-        if self._stopping:
-            self._deaf = True
 
     def on_headers_complete(self) -> None:
         """Its headers are complete."""
-        if self._deaf:
+        if self._deaf or self._unread > self.serving.settings.max_header_bytes:
             return
-        if self._unread + self._shared > (limit := self.serving.settings.max_header_bytes):
-            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if size > limit:
-                self._unread, self._deaf = size, True  # and `data_received` refuses it
-                return
-        if (wrong := wrong_framing(self.parser.get_http_version(), self.headers)) is not None:
-            self.send_400_response(wrong)
+        try:
+            self._left = body_length(self.parser.get_http_version(), self.headers)
+        except ValueError as wrong:
+            self.send_400_response(str(wrong))
             return
-        if len(self.pipeline) >= min(MAX_PIPELINED, self.serving.budget.limit // (4 * WAITING_BYTES)):
-            self._end_after(self.cycle)
-            return
-        self._before = self.cycle
+        before = self.cycle
         super().on_headers_complete()
-        if self.cycle is self._before:
+        if self.cycle is before:
             return  # an Upgrade
         self._kept.renew()
         self.cycle.__class__ = Cycle  # uvicorn makes it, and asks for none of ours; its task has not begun
@@ -212,33 +225,30 @@ class Protocol(HttpToolsProtocol):
         self._unread = 0
         self._since = time.monotonic()
         self.headers = NOWHERE
-        if self.serving.draining:
-            # Of the answers that wait the last one alone says close: after that nothing would be sent.
-            if self.pipeline and self._before is not None and self._kept_alive:
-                self._before.keep_alive = True
-            self._kept_alive = self.cycle.keep_alive
-            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A part of its body."""
         if not self._in_headers:
-            self._unread, self._shared = 0, self._chunk
+            self._unread = 0
+            self._left = max(0, self._left - len(body))
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
         if not self._in_headers:
-            self._unread, self._shared = 0, self._chunk
+            self._unread = 0
             super().on_message_complete()
             self.cycle.more_body = False  # also where it is answered already
+            if self.serving.draining and not self._incoming.waiting:
+                self.cycle.keep_alive = False
             if self.cycle.keep_alive and not self.parser.should_keep_alive():
                 # A trailer said so: the parser takes nothing more.
-                self._end_after(self.cycle)
+                self._end_after_this()
                 if self.cycle.response_complete:
                     self.transport.close()
 
     def on_response_complete(self) -> None:
-        """It is answered: read on, and begin the next one that waits. As uvicorn's, but `sweep` is the timer."""
+        """It is answered: read on. As uvicorn's, but `sweep` is the timer."""
         self._answered = time.monotonic()
         self.server_state.total_requests += 1
         if self.transport.is_closing():
@@ -249,15 +259,16 @@ class Protocol(HttpToolsProtocol):
         elif self.raw is not None:
             self._keep()
         self._kept.renew()
-        self._goes_on = self.flow.write_paused
-        if not self._goes_on:
-            self._go_on()
+        self.flow.resume_reading()
 
     def _go_on(self) -> None:
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-            self._keep()
+        """Take what has come, then read on."""
+        if self._incoming.waiting:
+            self.serving.shares.ask(self)
+        else:
+            self.flow.read()
+            if self._kept.size:
+                self._keep()
 
     def pause_writing(self) -> None:
         """The client does not take what is sent: nothing more of it is read."""
@@ -270,11 +281,7 @@ class Protocol(HttpToolsProtocol):
         """Everything is out."""
         super().resume_writing()
         self._keep()
-        if self._goes_on:
-            self._goes_on = False
-            self._go_on()
-        else:
-            self.flow.resume_reading()
+        self.flow.resume_reading()
 
     def _look_again(self) -> None:
         if self.transport.is_closing():
@@ -285,13 +292,15 @@ class Protocol(HttpToolsProtocol):
             self.resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, once what came before it is answered."""
+        """Answer what is not HTTP."""
         if self._end_current(400) is not None:
             super().send_400_response(msg)
 
     def shutdown(self) -> None:
         """Answer what has come, and close."""
         self._stopping = True
+        if self._incoming.waiting:
+            return  # `take` comes back once that is read
         if self._in_headers and self._begun:
             self._refuse(503, "the service is stopping")
         else:
@@ -305,8 +314,8 @@ class Protocol(HttpToolsProtocol):
             self._unsent, self._taken = unsent, now
         if unsent and now - self._taken > settings.body_seconds:
             self.serving.places.end(self)  # an answer of which nothing is taken, which closing would wait for
-        elif self._deaf:
-            return  # it ends with the answers that are still to come
+        elif self._deaf or self._incoming.waiting:
+            return  # it ends with the answer that is still to come; or is not looked at yet
         elif self._in_headers:
             if waited > settings.header_seconds and self._begun:
                 self._refuse(408, f"the headers did not come within {settings.header_seconds:g} seconds")
@@ -323,30 +332,16 @@ class Protocol(HttpToolsProtocol):
         """Whether, while headers are waited for, some of them have come."""
         return self._unread > 0 or self.cycle is not None
 
-    def _end_after(self, cycle: RequestResponseCycle) -> None:
-        """Close once this is answered; what else comes is not looked at."""
-        cycle.keep_alive = False
+    def _end_after_this(self) -> None:
+        """Close once the request is answered; what else comes is not looked at."""
+        self.cycle.keep_alive = False
         self._deaf = True
-
-    def _end_after_earlier(self) -> bool:
-        """Whether other answers have to go out before the current request can be refused; then that is its end."""
-        last: RequestResponseCycle | None = self.cycle
-        if last is not None and last.more_body and not self._in_headers:
-            last = self._before
-            if self.pipeline:
-                self.pipeline.popleft()
-        if last is None or last.response_complete:
-            return False
-        self._end_after(last)
-        return True
 
     def _end_current(self, status: int) -> dict[str, Any] | None:
         """Let the app leave the current request, to be answered below it and the last; its state, where it has it.
 
-        None where it is not to be answered: earlier answers have to go out, or its own has, and its body still comes.
+        None where it is not to be answered: its answer is out, and its body still comes.
         """
-        if self._end_after_earlier():
-            return None
         self._deaf = True
         if self._in_headers or self.cycle is None:
             return {}
@@ -361,7 +356,7 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer below the app, in the form of the path's dialect, and close."""
-        if self.transport.is_closing():
+        if self._deaf or self.transport.is_closing():
             return
         self.serving.metrics.rejected.add(STATUSES[status].slug)
         state = self._end_current(status)
@@ -379,14 +374,13 @@ class Protocol(HttpToolsProtocol):
 
         It is closed altogether when the client has closed it, or is to be closed for the second time.
         """
-        coming = self._deaf or (self.cycle is not None and not self._in_headers and self.cycle.more_body)
+        in_body = self.cycle is not None and not self._in_headers and self.cycle.more_body
+        coming = self._deaf or in_body or self._incoming.waiting
         if not coming or self.transport in self.serving.lingering or self.transport.is_closing():
             return False
         if not self.transport.can_write_eof():  # TLS
             return False
-        self._deaf = True
-        if self.cycle is not None:
-            self.cycle.body = bytearray()
+        self._forget()
         self.flow.resume_reading()
         self.connections.discard(self)  # it does not count any more
         self.serving.lingering.add(self.transport)

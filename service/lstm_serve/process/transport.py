@@ -1,7 +1,6 @@
 """What uvicorn's protocol works with, each with one thing changed: the transport, the flow and the answer."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
@@ -51,25 +50,40 @@ def _nothing() -> None:
 
 
 class Flow(FlowControl):
-    """uvicorn's, which reads on only when no request waits for its turn.
+    """uvicorn's, where what has come already is taken before more is read."""
 
-    uvicorn reads on with each answer, and each time up to 256 KiB more into the last request's body.
-    """
-
-    def __init__(self, transport: asyncio.Transport, pipeline: deque[Any], taken: Callable[[], None]) -> None:
-        """`pipeline` holds the requests that wait; `taken` is told that what has come is taken, and more may come."""
+    def __init__(self, transport: asyncio.Transport, go_on: Callable[[], None]) -> None:
+        """`go_on` is told where what has come is to be taken."""
         super().__init__(transport)
-        self._pipeline, self._taken = pipeline, taken
+        self._go_on = go_on
+        self._reads = True
+
+    def pause_reading(self) -> None:
+        """Take no more, of what has come neither."""
+        self.read_paused = True
+        self.hold()
 
     def resume_reading(self) -> None:
-        """Read on, unless a request waits, or an answer is not taken."""
-        if self.read_paused and not self._pipeline and not self.write_paused:
-            super().resume_reading()
-            self._taken()
+        """Go on, unless an answer is not taken."""
+        if not self.write_paused:
+            self.read_paused = False
+            self._go_on()
+
+    def hold(self) -> None:
+        """Read nothing, until what has come is taken."""
+        if self._reads:
+            self._reads = False
+            self._transport.pause_reading()
+
+    def read(self) -> None:
+        """Read on."""
+        if not self._reads and not self.read_paused:
+            self._reads = True
+            self._transport.resume_reading()
 
     def lost(self) -> None:
         """Let go of the protocol, as the transport does."""
-        self._taken = _nothing
+        self._go_on = _nothing
 
 
 class Cycle(RequestResponseCycle):
@@ -114,27 +128,26 @@ class Cycle(RequestResponseCycle):
         return True
 
 
-def drop(pipeline: deque[Any]) -> None:
-    """Let go of requests that wait: they hold the protocol, and would wait for the garbage collector."""
-    while pipeline:
-        pipeline.pop()[0].on_response = _nothing
+def body_length(version: str, headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """The bytes of the body as it tells them; 0 for none, and for chunks.
 
-
-def wrong_framing(version: str, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """What RFC 9112 has refused: proxies may see other requests in it than this one."""
+    Raises ValueError for what RFC 9112 has refused: proxies may see other requests in it than this one.
+    """
     if version not in {"1.0", "1.1"}:
-        return "Expected HTTP/1.1."
-    hosts = codings = 0
+        raise ValueError("Expected HTTP/1.1.")
+    hosts = codings = length = 0
     for name, value in headers:
         if name == b"host":
             hosts += 1
+        elif name == b"content-length":
+            length = int(value)
         elif name == b"transfer-encoding":
             codings += 1 if version == "1.1" and value.strip().lower() == b"chunked" else 2
     if codings > 1:
-        return "Expected no Transfer-Encoding but chunked, once, and with HTTP/1.1 alone."
+        raise ValueError("Expected no Transfer-Encoding but chunked, once, and with HTTP/1.1 alone.")
     if hosts > 1 or (not hosts and version == "1.1"):
-        return "Expected the header Host once."
-    return None
+        raise ValueError("Expected the header Host once.")
+    return length
 
 
 def refusal(status: int, detail: str, request_id: str, *, plain: bool) -> bytes:

@@ -4,6 +4,7 @@ import asyncio
 
 from lstm_serve.serving.memory_budget import Inflight
 from lstm_serve.serving.places import Places
+from lstm_serve.serving.shares import Shares
 from lstm_serve.serving.turns import Turns
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry.metrics import Metrics
@@ -19,6 +20,7 @@ class ServingState:
         self.budget = Inflight(settings.max_inflight_bytes)
         self.places = Places(settings.max_connections, metrics.ended.add)
         self.turns = Turns()
+        self.shares = Shares()
         self.draining = False
         self.beat = 0.0  # when the event loop last came around, in the time of `time.monotonic`
         self.lingering: set[asyncio.Transport] = set()  # those of connections that were refused and are not closed yet

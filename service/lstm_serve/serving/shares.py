@@ -1,0 +1,57 @@
+"""What connections may take of one turn of the event loop, all of them together, each in its turn.
+
+Between two turns the loop answers what is asked of it, and shows that it lives. However many connections have sent
+however much, a turn reads a few requests, each of which may take up to a millisecond or two until it waits.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from typing import Protocol
+
+MOST = 16  # requests in a turn, or parts of larger ones
+SECONDS = 0.01  # of reading, after which no other is begun
+
+
+class Reader(Protocol):
+    """A connection that has something to read."""
+
+    def take(self) -> bool:
+        """Read a request, or a part of it; whether there is more to be read now."""
+
+
+class Shares:
+    """Who waits for a share, the one that has waited longest first."""
+
+    def __init__(self) -> None:
+        """Nobody waits."""
+        self._waiting: OrderedDict[Reader, None] = OrderedDict()
+        self._left, self._end = 0, 0.0
+        self._counting = False  # whether the end of this turn is to be told
+
+    def ask(self, reader: Reader) -> None:
+        """Let it read now where nobody waits and some of the turn is left, else when it is its turn."""
+        if not self._waiting and self._is_left() and not reader.take():
+            return
+        self._waiting[reader] = None
+
+    def leave(self, reader: Reader) -> None:
+        """It waits no more."""
+        self._waiting.pop(reader, None)
+
+    def _is_left(self) -> bool:
+        """Take a share of the turn; whether there is one."""
+        now = time.monotonic()
+        if not self._counting:
+            self._counting = True
+            self._left, self._end = MOST, now + SECONDS
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._left -= 1
+        return self._left >= 0 and now < self._end
+
+    def _next_turn(self) -> None:
+        self._counting = False
+        while self._waiting and self._is_left():
+            reader, _ = self._waiting.popitem(last=False)
+            if reader.take():
+                self._waiting[reader] = None
