@@ -7,6 +7,7 @@ import pytest
 
 from lstm_serve.engine.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH
 from lstm_serve.engine.operations import OPERATIONS
+from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import NO_STEP, Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import (
@@ -108,6 +109,10 @@ CAUSAL: list[Operation] = [
     Unscaling(name="u", offset=np.array([1.0]), scale=np.array([2.0])),
     Merge(name="m", join=np.add, mean=True, mask_rule=MaskRule.ANY),
     Concatenate(name="c", axis=2, mask_rule=MaskRule.ALL),
+    Slice(name="s", slices=(slice(None), slice(1, None))),
+    Binary(name="b", function=np.subtract, constant=numbers(3), constant_first=True),
+    Binary(name="b", function=np.multiply, constant=np.array(2, np.float32)),
+    Reduce(name="r", function="mean", axes=(2,), keepdims=True),
     conv(padding="causal"),
     conv(padding="causal", dilation=3),
     conv(size=1),
@@ -124,6 +129,10 @@ NOT_CAUSAL: list[Operation] = [
     *normalized(STEPS, 1),
     *normalized(1, STEPS, 1),
     Concatenate(name="c", axis=1, mask_rule=MaskRule.ALL),
+    Slice(name="s", slices=(slice(-1, None), slice(None))),
+    Binary(name="b", function=np.add, constant=numbers(STEPS, 3)),
+    Reduce(name="r", function="max", axes=(1,), keepdims=False),
+    MatMul(name="m"),
     Embedding(name="e", embeddings=numbers(5, 2), mask_zero=True),
     Masking(name="m", mask_value=0),
     conv(),

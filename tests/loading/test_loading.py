@@ -382,10 +382,9 @@ GRAPHS = {
         "called with mask",
     ),
     "an operation": (
-        with_node(graph(), "b", class_name="TFOpLambda"),
-        "TFOpLambda",
+        with_node(graph(), "b", class_name="TFOpLambda", config={"name": "b", "function": "math.cumsum"}),
+        "operation math.cumsum",
     ),
-    "a slice": (with_node(graph(), "b", class_name="SlicingOpLambda"), "return_sequences=False in that layer"),
     "a way to save one of two outputs": (
         graph(output_layers=[["a", 0, 0], ["b", 0, 0]]),
         r"keras\.Model\(m\.input, m\.get_layer\('a'\)\.output\)\.save",
@@ -401,8 +400,8 @@ GRAPHS = {
         "Attention.*attention is not implemented",
     ),
     "an operation of Keras 3": (
-        with_node(graph(), "b", class_name="Add", module="keras.src.ops.numpy"),
-        "operation Add",
+        with_node(graph(), "b", class_name="Cumsum", module="keras.src.ops.numpy"),
+        "operation Cumsum",
     ),
     "a mask from elsewhere": (
         with_node(

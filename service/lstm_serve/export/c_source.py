@@ -26,7 +26,9 @@ from lstm_serve.export.c_recurrent import write_bidirectional, write_cell, write
 from lstm_serve.export.c_streaming import streamed
 from lstm_serve.export.c_writer import TITLE, Source, result, sizes
 from lstm_serve.export.operation import (
+    BETWEEN,
     NO_MASKS_IN_TIME,
+    NOT_YET,
     NOTHING_LEFT_OUT,
     Support,
     Target,
@@ -285,6 +287,7 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
+    **dict.fromkeys(BETWEEN, Support(None, NOT_YET)),
     recurrent.LSTM: Support(write_cell),
     recurrent.GRU: Support(write_cell),
     recurrent.SimpleRNN: Support(write_cell),

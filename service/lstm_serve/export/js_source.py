@@ -22,7 +22,9 @@ from lstm_serve.export.js_recurrent import write_bidirectional, write_recurrent,
 from lstm_serve.export.js_writer import TITLE, Program
 from lstm_serve.export.library import filled, functions
 from lstm_serve.export.operation import (
+    BETWEEN,
     NO_MASKS_IN_TIME,
+    NOT_YET,
     NOTHING_LEFT_OUT,
     Support,
     Target,
@@ -209,6 +211,7 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
+    **dict.fromkeys(BETWEEN, Support(None, NOT_YET)),
     recurrent.LSTM: Support(write_recurrent),
     recurrent.GRU: Support(write_recurrent),
     recurrent.SimpleRNN: Support(write_recurrent),

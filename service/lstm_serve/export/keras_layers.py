@@ -17,7 +17,7 @@ from lstm_serve.engine.operations.merging import MaskRule
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.operation import Support, Value, activation_of, refuse, writer_of
+from lstm_serve.export.operation import BETWEEN, NOT_YET, Support, Value, activation_of, refuse, writer_of
 
 TITLE = "Keras 3"
 RATIO = 1.2  # from the argument of the old hard_sigmoid to that of the new
@@ -342,6 +342,7 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
+    **dict.fromkeys(BETWEEN, Support(None, NOT_YET)),
     recurrent.LSTM: Support(
         _recurrent, "the hard_sigmoid of Keras 1 and 2 as that of its gates, not as its activation"
     ),

@@ -21,6 +21,8 @@ from lstm_serve.export.artifact import Golden, Numbers, header, npz
 from lstm_serve.export.library import add_called, filled, functions
 from lstm_serve.export.numpy_activations import ACTIVATIONS
 from lstm_serve.export.operation import (
+    BETWEEN,
+    NOT_YET,
     Support,
     Target,
     Value,
@@ -296,6 +298,7 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
+    **dict.fromkeys(BETWEEN, Support(None, NOT_YET)),
     recurrent.LSTM: Support(_lstm),
     recurrent.GRU: Support(_gru),
     recurrent.SimpleRNN: Support(_simple_rnn),

@@ -20,6 +20,8 @@ from lstm_serve.export.artifact import Golden, Numbers, header, npz, scaled_by_c
 from lstm_serve.export.onnx_graph import ACTIVATIONS, TITLE, Graph, times
 from lstm_serve.export.onnx_recurrent import write_bidirectional, write_recurrent, write_stacked
 from lstm_serve.export.operation import (
+    BETWEEN,
+    NOT_YET,
     NOTHING_LEFT_OUT,
     Support,
     Target,
@@ -242,6 +244,7 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
+    **dict.fromkeys(BETWEEN, Support(None, NOT_YET)),
     recurrent.LSTM: Support(write_recurrent, CELL),
     recurrent.GRU: Support(write_recurrent, CELL),
     recurrent.SimpleRNN: Support(write_recurrent, CELL),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 
 from lstm_serve.engine.activations import Activation
+from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization
@@ -19,6 +20,10 @@ from lstm_serve.export.artifact import Golden, Numbers, plain
 from lstm_serve.model.model import Model
 
 T = TypeVar("T")
+
+# The operations between layers, which no target writes so far.
+BETWEEN: tuple[type[Operation], ...] = (Slice, Binary, Reduce, MatMul)
+NOT_YET = "not exported yet: operations between layers"
 
 
 class Value(NamedTuple):

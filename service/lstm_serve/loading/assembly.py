@@ -13,9 +13,12 @@ from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
 from lstm_serve.loading.config.architecture import Architecture
 from lstm_serve.loading.config.keras_version import KerasVersion
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, Options, precision
-from lstm_serve.loading.layers.registry import MAX_AXES, MAX_ROW, RECURRENT, build
+from lstm_serve.loading.layers import between
+from lstm_serve.loading.layers.lowering import Step
+from lstm_serve.loading.layers.registry import MAX_AXES, MAX_ROW, RECURRENT, build, check_output
+from lstm_serve.loading.refusals import OPERATION
 from lstm_serve.model import graph
-from lstm_serve.model.graph import Node, Source
+from lstm_serve.model.graph import INPUT, Node, Source
 from lstm_serve.model.metadata import TOLERANCE
 
 # Models of a half-precision policy are computed in float32, and were not by Keras.
@@ -43,24 +46,38 @@ def assemble(
     input_shape = _input_shape(architecture, arrays, timesteps)
     assumed: list[str] = []
     shapes: list[Shape] = [input_shape]
+    # Where each value comes from: the input, then what each call gives. An operation between layers may be many nodes.
+    sources = [Source(INPUT)]
     built: dict[int, Operation] = {}
+    called_on: dict[int, list[Shape]] = {}
     nodes: list[Node] = []
     half = False
     for call in architecture.calls:
         spec = architecture.layers[call.layer]
         inputs = [shapes[k] for k in call.inputs]
+        if spec.class_name.startswith(OPERATION):
+            options = Options(spec.class_name, {"name": spec.name}, keras, assumed)
+            made = between.lower(options, spec.config, inputs)
+            added, shape = _wired(options, made, [sources[k] for k in call.inputs], inputs, len(nodes))
+            nodes += added
+            sources.append(Source(len(nodes) - 1))
+            shapes.append(shape)
+            continue
         layer = built.get(call.layer)
         if layer is None:
             options = Options(spec.class_name, spec.config | {"name": spec.name}, keras, assumed)
             layer = built[call.layer] = build(options, arrays[call.layer], inputs)
             # A layer without weights, such as a Dropout, says its dtype too, and computes next to nothing in it.
+            called_on[call.layer] = inputs
             half = half or (bool(layer.weights) and precision(spec.config.get("dtype"), str(options)) in HALF)
-        elif [op for op, given in nodes if op is layer and [shapes[source.node + 1] for source in given] != inputs]:
+        elif called_on[call.layer] != inputs:
             raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
         if isinstance(layer, Embedding) and call.inputs != (0,):
             raise Unsupported(f"the Embedding {spec.name[:100]!r} is not the first layer; its ids must be the input")
-        nodes.append(Node(layer, tuple(Source(k - 1) for k in call.inputs)))
+        nodes.append(Node(layer, tuple(sources[k] for k in call.inputs)))
+        sources.append(Source(len(nodes) - 1))
         shapes += layer.output_shapes(inputs)
+    _refuse_arithmetic_of_ids(nodes)
     if (live := graph.live_floats(nodes, [input_shape])) > MAX_LIVE:
         raise Unsupported(
             f"one row needs {live} numbers in memory at once between layers, more than {MAX_LIVE}: its widest layers "
@@ -74,6 +91,29 @@ def assemble(
         tolerance=HALF_TOLERANCE if half else TOLERANCE,
         assumed=tuple(dict.fromkeys(assumed)),
     )
+
+
+def _wired(
+    options: Options, steps: Sequence[Step], given: Sequence[Source], shapes: Sequence[Shape], first: int
+) -> tuple[list[Node], Shape]:
+    """The nodes of the steps, the first of them of that number, and the shape of what the last one gives."""
+    nodes: list[Node] = []
+    values, known = [*given], [*shapes]
+    for operation, taken in steps:
+        of = [known[k] for k in taken]
+        check_output(options, operation, of)
+        nodes.append(Node(operation, tuple(values[k] for k in taken)))
+        values.append(Source(first + len(nodes) - 1))
+        known += operation.output_shapes(of)
+    return nodes, known[-1]
+
+
+def _refuse_arithmetic_of_ids(nodes: Sequence[Node]) -> None:
+    """Refuse operations on ids: Keras computes them with integers."""
+    of_input = [node.operation for node in nodes if Source(INPUT) in node.inputs]
+    others = [operation for operation in of_input if not isinstance(operation, Embedding)]
+    if len(others) < len(of_input) and (named := [op for op in others if op.keras_class in between.TABLE]):
+        raise Unsupported(f"the operation {named[0].name[:100]!r} is called on ids, which is not supported")
 
 
 def _input_shape(architecture: Architecture, arrays: Sequence[Sequence[Array]], timesteps: int | None) -> Shape:

@@ -12,7 +12,6 @@ from lstm_serve.errors import Unsupported
 OPERATION = "operation "
 
 REBUILD = "give it the weights, new.set_weights(old.get_weights()), and save that"
-LAST_STEP = "x[:, -1] after a recurrent layer is return_sequences=False in that layer"
 LAYERS_FOR_OPERATIONS = (
     "where layers do the same (Add, Multiply, Concatenate, Activation, Reshape, Rescaling for a * x + b), build the "
     f"model with them, {REBUILD}"
@@ -79,10 +78,9 @@ def unsupported(class_name: str, name: str, known: Iterable[str]) -> Unsupported
     """The refusal of a layer, or of an operation, that is of no class that is `known`."""
     if class_name.startswith(OPERATION) or class_name.endswith("OpLambda"):
         operation = class_name.removeprefix(OPERATION)
-        slices = f"{LAST_STEP}; else " if operation in {"GetItem", "SlicingOpLambda"} else ""
         return Unsupported(
             f"the model has the operation {operation} {name[:100]!r}, outside of any layer, which is not supported: "
-            f"{slices}{LAYERS_FOR_OPERATIONS}"
+            f"{LAYERS_FOR_OPERATIONS}"
         )
     what = f"the layer {name[:100]!r} is of the class {class_name}, which is not supported"
     if class_name in REFUSED:

@@ -3,6 +3,7 @@
 Whatever walks a model (its description, an exporter) has one function for each of them.
 """
 
+from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import Concatenate, Merge
 from lstm_serve.engine.operations.pointwise import (
@@ -54,6 +55,11 @@ OPERATIONS: tuple[type[Operation], ...] = (
     RepeatVector,
     Reshape,
     Permute,
+    # Between layers.
+    Slice,
+    Binary,
+    Reduce,
+    MatMul,
     # Through time.
     LSTM,
     GRU,

@@ -6,6 +6,7 @@ Formulas and NumPy lines are filled with the layer's own sizes. To add a class: 
 from collections.abc import Callable
 from typing import Any
 
+from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import Concatenate, Merge
 from lstm_serve.engine.operations.pointwise import (
@@ -33,7 +34,7 @@ from lstm_serve.engine.operations.temporal import (
 )
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.types import Shape
-from lstm_serve.explain.describe import pointwise, recurrent, temporal
+from lstm_serve.explain.describe import arithmetic, pointwise, recurrent, temporal
 from lstm_serve.explain.describe.description import Words
 
 
@@ -95,4 +96,8 @@ TABLE: dict[type, Callable[[Any, Shape], Words]] = {
     RepeatVector: temporal.repeat_vector,
     Reshape: temporal.reshape,
     Permute: temporal.permute,
+    Slice: arithmetic.part,
+    Binary: arithmetic.binary,
+    Reduce: arithmetic.reduce,
+    MatMul: arithmetic.matmul,
 }

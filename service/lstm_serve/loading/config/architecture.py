@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from lstm_serve.engine.types import Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
+from lstm_serve.loading.config import graph_operations
 from lstm_serve.loading.config.explicit_masks import check_masks, is_operation
 from lstm_serve.loading.config.inbound_nodes import Tensor, calls_of, masks_given, refuse_states, tensors_in
 from lstm_serve.loading.config.options import MAX_LAYERS, MAX_SIZE, MODELS
@@ -121,6 +122,7 @@ class _Reader:
         self.calls: list[Call] = []
         self._inputs = 0
         self._modernize = modernize
+        self._other_numbers: str | None = None
 
     def outline(self, model: Mapping[str, Any], path: tuple[str, ...], models: tuple[str, ...]) -> _Outline:
         """Keras before 2.2.3 lists a Sequential's layers as `config` itself, later ones as `config["layers"]`."""
@@ -159,7 +161,6 @@ class _Reader:
     ) -> tuple[str, _Member, list[tuple[str, Tensor]]]:
         """An entry's name, itself, and the masks that its calls are given."""
         class_name, config = str(entry.get("class_name"))[:100], entry.get("config")
-        operation = is_operation(entry)
         settings: dict[str, Any] = config if isinstance(config, dict) else {}
         name = entry.get("name") or settings.get("name") or f"layer_{k}"
         if not isinstance(name, str) or not name.isprintable():
@@ -172,17 +173,25 @@ class _Reader:
         if class_name == "InputLayer":
             if config.get("sparse") or config.get("ragged"):
                 raise Unsupported(f"the input {name[:100]!r} is sparse or ragged, which is not supported")
+            dtype = config.get("dtype")
+            if isinstance(dtype, str) and dtype not in graph_operations.FLOATS:
+                self._other_numbers = dtype[:40]
             return name, _Member(None, None, (), _input_shape(config)), []
-        if operation:
+        if is_operation(entry):
             # Masks are passed along by operations too: one that is reached is refused where it is called.
-            class_name = OPERATION + class_name
-        else:
-            if self._modernize is not None:
-                class_name, settings = self._modernize(class_name, settings)
-            check_class(class_name, "/".join((*path, name)), settings)
+            written = graph_operations.read(entry)
+            inputs = written.inputs
+            settings = written._asdict()
+            self.layers.append(LayerSpec(OPERATION + written.function, (*path, name), settings, models))
+            for tensor in inputs:
+                refuse_states(tensor)
+            return name, _Member(len(self.layers) - 1, None, (inputs,), None), []
+        if self._modernize is not None:
+            class_name, settings = self._modernize(class_name, settings)
+        check_class(class_name, "/".join((*path, name)), settings)
         self.layers.append(LayerSpec(class_name, (*path, name), settings, models))
         member = _Member(len(self.layers) - 1, None, _calls(entry), _input_shape(settings))
-        return name, member, [] if operation else masks_given(entry, name)
+        return name, member, masks_given(entry, name)
 
     def call(self, model: _Outline, value: int) -> int:
         """Call a model on a value; its output's value."""
@@ -203,7 +212,12 @@ class _Reader:
             return self.call(member.model, inputs[0])
         if member.layer is None:
             return inputs[0]
-        check_call(self.layers[member.layer].class_name, self.layers[member.layer].name, len(inputs))
+        spec = self.layers[member.layer]
+        check_call(spec.class_name, spec.name, len(inputs))
+        if spec.class_name.startswith(OPERATION) and 0 in inputs and self._other_numbers is not None:
+            raise Unsupported(
+                f"the operation {spec.name[:100]!r} is called on {self._other_numbers} inputs, which is not supported"
+            )
         self.calls.append(Call(member.layer, inputs))
         if len(self.calls) > MAX_LAYERS:
             raise UnreadableFile(f"the model calls more than {MAX_LAYERS} layers")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lstm_serve.errors import Unsupported
+from lstm_serve.loading.config.graph_operations import LAMBDAS
 from lstm_serve.loading.config.inbound_nodes import Tensor, calls_of
 
 
@@ -67,14 +68,19 @@ def _carries_mask(entry: Mapping[str, Any], inbound: Mapping[str, Mapping[str, A
             last_step = isinstance(settings, dict) and settings.get("return_sequences") is False
             class_name = str(source.get("class_name"))
             known[tensor.layer] = class_name in {"Masking", "Embedding"} or (
-                class_name not in MASKLESS and not last_step and _carries_mask(source, inbound, known)
+                class_name not in MASKLESS
+                and not last_step
+                and not is_operation(source)
+                and _carries_mask(source, inbound, known)
             )
         reached = reached or known[tensor.layer]
     return reached
 
 
 def is_operation(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry of a Keras 3 graph is no layer: in HDF5, where no module says so, its config is no layer's."""
+    """Whether an entry of a graph is no layer; in HDF5 of Keras 3, where no module says so, by its config."""
+    if str(entry.get("class_name")) in LAMBDAS:
+        return True
     nodes, config = entry.get("inbound_nodes"), entry.get("config")
     if "module" in entry:
         return str(entry["module"]).startswith("keras.src.ops")

@@ -11,7 +11,7 @@ from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, MODELS, Options
-from lstm_serve.loading.layers import mask_rules, merging, pointwise, temporal
+from lstm_serve.loading.layers import between, mask_rules, merging, pointwise, temporal
 from lstm_serve.loading.layers.recurrent import CELLS, recurrent, rnn
 from lstm_serve.loading.refusals import MODEL_FOR_EACH_STEP, OPERATION, unsupported
 
@@ -44,6 +44,12 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     built = TABLE[options.class_name].build(options, arrays, shapes)
     layer: Operation = replace(cast("Any", built), keras_class=options.class_name)
     options.finish()
+    check_output(options, layer, shapes)
+    return layer
+
+
+def check_output(options: Options, layer: Operation, shapes: Sequence[Shape]) -> None:
+    """Refuse an output that is empty, or larger than a row may be."""
     (shape,) = layer.output_shapes(shapes)
     for size in shape:
         if size is not None and size < 1:
@@ -52,7 +58,6 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
         raise Unsupported(f"the {options} gives an output of {len(shape)} axes; at most {MAX_AXES} are supported")
     if math.prod(size or 1 for size in shape) > MAX_ROW:
         raise Unsupported(f"the {options} gives {shape}, more than {MAX_ROW} numbers for one row")
-    return layer
 
 
 def check_class(class_name: str, name: str, config: Mapping[str, Any]) -> None:
@@ -82,11 +87,11 @@ def _held(class_name: str, config: Mapping[str, Any]) -> list[tuple[str, dict[st
 
 def check_call(class_name: str, name: str, inputs: int) -> None:
     """Refuse a number of inputs that the layers of a class do not take."""
-    if class_name.startswith(OPERATION):
+    if class_name.startswith(OPERATION) and class_name.removeprefix(OPERATION) not in between.TABLE:
         raise unsupported(class_name, name, TABLE)
     if inputs == 0:
         raise UnreadableFile(f"the {class_name} layer {name[:100]!r} has no input")
-    if class_name not in MERGING and inputs != 1:
+    if class_name not in MERGING and inputs != 1 and not class_name.startswith(OPERATION):
         states = " (an initial_state?)" if class_name in RECURRENT | {"Bidirectional"} else ""
         raise Unsupported(f"the {class_name} layer {name[:100]!r} has {inputs} inputs{states}, where one is supported")
 

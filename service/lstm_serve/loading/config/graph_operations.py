@@ -1,0 +1,104 @@
+"""What a graph writes between its layers: the call of a function on outputs of layers and on plain values.
+
+Keras 2 has a layer around each (TFOpLambda, SlicingOpLambda), with what it is called on in the graph's node:
+["lstm", 0, 0, {"y": ["dense", 0, 0]}], or ["_CONSTANT_VALUE", -1, 1.0, {...}] where a number comes first. Keras 3
+has positional arguments and others in the node, and the function's options in its config.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from lstm_serve.loading.config.inbound_nodes import Tensor, tensors_in
+
+LAMBDAS = frozenset({"TFOpLambda", "SlicingOpLambda"})
+FLOATS = frozenset({"float32", "float64"})
+
+
+class Given(NamedTuple):
+    """An argument that is an output of a layer: the number of it among the call's inputs."""
+
+    number: int
+
+
+class Written(NamedTuple):
+    """A call as the file has it, its tensors replaced by `Given`.
+
+    `calls` counts how often the function is called, `other` is a type of numbers that some tensor has and that is no
+    float32; None where the file says none.
+    """
+
+    function: str
+    positional: tuple[Any, ...]
+    named: dict[str, Any]
+    inputs: tuple[Tensor, ...]
+    calls: int
+    other: str | None
+
+
+def read(entry: Mapping[str, Any]) -> Written:
+    """The call of an entry of a graph that is no layer."""
+    config = entry.get("config")
+    settings: dict[str, Any] = config if isinstance(config, dict) else {}
+    nodes = entry.get("inbound_nodes")
+    listed = nodes if isinstance(nodes, list) else []
+    node = listed[0] if listed else None
+    arguments = _Arguments()
+    if str(entry.get("class_name")) in LAMBDAS:
+        function = str(settings.get("function"))[:100]
+        positional, named = arguments.of_lambda(node)
+    else:
+        function = str(entry.get("class_name"))[:100]
+        given = node if isinstance(node, dict) else {}
+        args, kwargs = given.get("args"), given.get("kwargs")
+        positional = tuple(arguments.of_keras_3(arg) for arg in (args if isinstance(args, list) else []))
+        named = {
+            key: arguments.of_keras_3(value) for key, value in (kwargs.items() if isinstance(kwargs, dict) else ())
+        }
+        named = {key: value for key, value in settings.items() if key != "name"} | named
+    return Written(function, positional, named, tuple(arguments.inputs), len(listed), arguments.other)
+
+
+class _Arguments:
+    """Collects the tensors among arguments."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Tensor] = []
+        self.other: str | None = None
+
+    def _given(self, reference: Any) -> Given:  # noqa: ANN401 - JSON is anything
+        (tensor,) = tensors_in(reference)
+        self.inputs.append(tensor)
+        return Given(len(self.inputs) - 1)
+
+    def of_keras_3(self, value: Any) -> Any:  # noqa: ANN401 - JSON is anything
+        """A value with `Given` for each tensor in it."""
+        if isinstance(value, list):
+            return [self.of_keras_3(item) for item in value]
+        if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
+            config = value.get("config")
+            dtype = config.get("dtype") if isinstance(config, dict) else None
+            if dtype is not None and str(dtype) not in FLOATS:
+                self.other = str(dtype)[:40]
+            found = list(tensors_in(value))
+            return self._given(value) if len(found) == 1 else value
+        return value
+
+    def of_lambda(self, node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401 - JSON is anything
+        """The first argument, a tensor, a number or a list of tensors, and the others by name."""
+        if not isinstance(node, list) or not node:
+            return (), {}
+        alone = isinstance(node[0], str)
+        entries = [node] if alone else node
+        if not all(isinstance(item, list) and len(item) >= 3 and isinstance(item[0], str) for item in entries):
+            return (node,), {}
+        firsts = [item[2] if item[0] == "_CONSTANT_VALUE" else self._given(item[:3]) for item in entries]
+        others = entries[0][3] if len(entries[0]) > 3 and isinstance(entries[0][3], dict) else {}
+        named = {key: self._of_keras_2(value) for key, value in others.items()}
+        return (firsts[0] if alone else firsts,), named
+
+    def _of_keras_2(self, value: Any) -> Any:  # noqa: ANN401 - JSON is anything
+        if not isinstance(value, list):
+            return value
+        if len(value) == 3 and isinstance(value[0], str):
+            return self._given(value)
+        return [self._of_keras_2(item) for item in value]
