@@ -41,7 +41,9 @@ def test_every_field(tmp_path: Path) -> None:
         "architecture": "m.json",
         "recurrent_activation": "sigmoid",
         "output_activation": "softmax",
+        "hidden_activation": "relu",
         "return_sequences": False,
+        "mask_zero": True,
         "series": {"seq": "counter", "gap": "reset"},
         "metadata": {"anything": [1, {}]},
     }

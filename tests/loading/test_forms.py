@@ -289,7 +289,10 @@ NOT_PLAIN: dict[str, dict[str, list[Any]]] = {
     "an activation": {"lstm": lstm()[2], "activation_1": []},
     "an unknown layer": {"lstm": lstm()[2], "mine": []},
     "statistics": {"lstm": lstm()[2], "batch_normalization": [numbers(4)] * 4},
-    "a lookup": {"embedding": [numbers(9, 3)], "lstm": lstm()[2]},
+    "a lookup that is not the first": {"lstm": lstm()[2], "embedding": [numbers(9, 4)]},
+    "a Dense layer in front": {"dense": [numbers(9, 3)], "lstm": lstm()[2]},
+    "a lookup alone": {"embedding": [numbers(9, 3)]},
+    "two lookups": {"embedding": [numbers(9, 3)], "embedding_1": [numbers(3, 3)], "lstm": lstm()[2]},
     "a convolution": {"conv1d": [numbers(3, 3, 3), numbers(3)], "lstm": lstm()[2]},
     "a hidden layer": {"lstm": lstm()[2], "dense": dense(4)[2], "dense_1": dense(4)[2]},
     "a layer for each step": {"lstm": lstm()[2], "time_distributed": dense()[2]},
@@ -330,6 +333,56 @@ def test_a_dense_layer_on_the_last_step_is_assumed_and_may_be_told_otherwise(tmp
     groups = {"lstm": lstm()[2], "dense": dense()[2]}
     assert "the last recurrent layer gives its last step alone" in stack(tmp_path, groups, **OUTPUT).origin.assumed
     assert stack(tmp_path, groups, **OUTPUT, return_sequences=True).output_shape == (None, 2)
+
+
+def test_an_embedding_in_front_and_several_dense_layers(tmp_path: Path) -> None:
+    groups = {
+        "embedding": [numbers(9, 3)],
+        "lstm": lstm()[2],
+        "dense": [numbers(4, 6), numbers(6)],
+        "dense_1": dense(1, 6)[2],
+    }
+    with pytest.raises(
+        MissingFact, match=r"mask_zero=False.*nor the activation of the Dense layer .*nor the activation"
+    ):
+        stack(tmp_path, groups)
+    said: Any = {"hidden_activation": "relu", "output_activation": "sigmoid"}
+    ids = np.array([[3, 0, 1, 0]], np.float32)
+    plain, masked = (stack(tmp_path, groups, mask_zero=zero, **said) for zero in (False, True))
+    assert kinds(plain) == ["Embedding", "LSTM", "Dense", "Dense"]
+    assert not np.allclose(plain.predict(ids), masked.predict(ids))
+    np.testing.assert_allclose(masked.predict(ids[:, [0, 2]]), masked.predict(ids), atol=1e-6)
+    assert plain.origin.digest != masked.origin.digest
+    flat = [array for group in groups.values() for array in group]
+    np.savez(tmp_path / "w.npz", *flat)
+    said |= {"recurrent_activation": "sigmoid"}
+    listed = load_model(tmp_path / "w.npz", mask_zero=True, **said)
+    np.testing.assert_array_equal(listed.predict(ids), masked.predict(ids))
+    with pytest.raises(MissingFact, match="hidden_activation is given"):
+        stack(tmp_path, {"lstm": lstm()[2], "dense": dense()[2]}, **said)
+    with pytest.raises(MissingFact, match="mask_zero is given"):
+        stack(tmp_path, {"lstm": lstm()[2], "dense": dense()[2]}, mask_zero=False, output_activation="linear")
+
+
+def test_the_order_of_classes_is_taken_where_widths_tell_it(tmp_path: Path) -> None:
+    def saved(groups: dict[str, list[Any]]) -> Path:
+        with h5py.File(tmp_path / "m.weights.h5", "w") as file:
+            for name, arrays in groups.items():
+                place = f"layers/{name}/vars" if name.startswith(("dense", "embedding")) else f"layers/{name}/cell/vars"
+                for k, array in enumerate(arrays):
+                    file[f"{place}/{k}"] = array
+                file.require_group(f"layers/{name}/vars")
+            file.create_group("layers/dropout/vars")
+        return tmp_path / "m.weights.h5"
+
+    said: Any = {"recurrent_activation": "sigmoid", "output_activation": "linear"}
+    gru = [numbers(5, 24), numbers(8, 24), numbers(2, 24)]
+    model = load_model(saved({"dense": dense(4)[2], "gru": gru, "lstm": lstm(features=8)[2]}), **said)
+    assert kinds(model) == ["GRU", "LSTM", "Dense"]
+    with pytest.raises(MissingFact, match="do not tell their layers"):  # a Dense layer may stand before the LSTM
+        load_model(saved({"dense": dense(4, 4)[2], "dense_1": dense(4, 2)[2], "lstm": lstm(features=4)[2]}), **said)
+    with pytest.raises(MissingFact, match="do not tell their layers"):
+        load_model(saved({"dense": dense(2, 9)[2], "lstm": lstm()[2]}), **said)
 
 
 def test_what_would_belong_to_no_layer_is_refused(tmp_path: Path) -> None:

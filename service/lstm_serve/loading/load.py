@@ -39,15 +39,17 @@ def load_model(  # noqa: PLR0913 - a keyword each
     replay: bool = True,
     recurrent_activation: str | None = None,
     output_activation: str | None = None,
+    hidden_activation: str | None = None,
     return_sequences: bool | None = None,
+    mask_zero: bool | None = None,
     max_bytes: int = MAX_MODEL_BYTES,
 ) -> Model:
     """Load a model that Keras saved, with the card and the golden predictions beside it.
 
     `path` is a file of any form, a folder that Keras saved, a checkpoint with or without .index, or a folder with one
-    such. The activations and `return_sequences` say, as the card's fields do, what weights alone do not. Where there
-    are golden predictions, the model has reproduced them when this returns; `replay=False` leaves that out. All arrays
-    may take `max_bytes` of memory. Raises ModelError, with the file's name and what to do.
+    such. The activations, `return_sequences` and `mask_zero` say, as the card's fields do, what weights alone do not.
+    Where there are golden predictions, the model has reproduced them when this returns; `replay=False` leaves that out.
+    All arrays may take `max_bytes` of memory. Raises ModelError, with the file's name and what to do.
     """
     path = Path(path)
     try:
@@ -57,7 +59,9 @@ def load_model(  # noqa: PLR0913 - a keyword each
             cards.read(files),
             recurrent_activation=recurrent_activation,
             output_activation=output_activation,
+            hidden_activation=hidden_activation,
             return_sequences=return_sequences,
+            mask_zero=mask_zero,
         )
         model = _load(files, card, Budget(max_bytes))
         return golden.replay(model, files) if replay else model
@@ -153,13 +157,13 @@ def _wired(
         if described is None and contents.stack is None:
             raise MissingFact(f"the file holds weights alone, and they do not tell their layers. {GIVE_ARCHITECTURE}")
         if described is None:
-            said = infer_architecture.Said(card.recurrent_activation, card.output_activation, card.return_sequences)
+            said = infer_architecture.Said(*(getattr(card, name) for name in infer_architecture.Said._fields))
             return infer_architecture.read(contents.stack or (), keras, said)
         config = described.config
         keras = (described.keras or keras).with_backend("theano" if keras.theano else None)
     elif card.architecture is not None:
         raise UnreadableFile("a whole model says its architecture itself; remove that from its card")
-    told = [name for name in ("recurrent_activation", "return_sequences") if getattr(card, name) is not None]
+    told = [name for name in infer_architecture.OF_LAYERS if getattr(card, name) is not None]
     if told:
         raise UnreadableFile(f"the architecture says its {', '.join(told)} itself; leave it out, and out of its card")
     wiring = architecture.read(config, keras1_names.modern if keras.major == 1 else None)

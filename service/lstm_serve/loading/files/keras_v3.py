@@ -16,7 +16,7 @@ from lstm_serve.formats.text import decode
 from lstm_serve.loading.config.keras_version import UNKNOWN, KerasVersion
 from lstm_serve.loading.config.strict_json import parse
 from lstm_serve.loading.contents import Contents
-from lstm_serve.loading.weights import assign
+from lstm_serve.loading.weights import assign, layer_order
 
 CONFIG, METADATA, WEIGHTS = PARTS = "config.json", "metadata.json", "model.weights.h5"
 
@@ -79,7 +79,7 @@ def is_weights(file: Hdf5) -> bool:
 def read_weights(file: Hdf5) -> Contents:
     """Read a `.weights.h5` file. It has no version, and says of its layers their classes alone."""
     tree = read_tree(file)
-    stack = assign.stack_of(tree, _tops(file))
+    stack = layer_order.stack_of(tree, _tops(file))
     return Contents(".weights.h5", None, UNKNOWN, partial(assign.by_class, tree=tree), stack)
 
 

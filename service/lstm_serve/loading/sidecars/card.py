@@ -88,7 +88,9 @@ class Card(_Part):
     architecture: Annotated[str, Field(min_length=1)] | dict[str, Any] | list[dict[str, Any]] | None = None
     recurrent_activation: Text | None = None
     output_activation: Text | None = None
+    hidden_activation: Text | None = None
     return_sequences: bool | None = None
+    mask_zero: bool | None = None
     series: Annotated[SeriesCard, BeforeValidator(_or_empty)] = SeriesCard()
     metadata: Annotated[dict[str, Any], BeforeValidator(_or_empty)] = {}
 
@@ -199,7 +201,9 @@ EXPECTED = {
     "architecture": "expected the name of a file beside the card, or what model.to_json() gives, or a list of layers",
     "recurrent_activation": NAME,
     "output_activation": NAME,
+    "hidden_activation": NAME,
     "return_sequences": "expected true, of a last layer that gives every step, or false",
+    "mask_zero": "expected true, of an Embedding that masks the id 0, or false",
     "series": 'expected an object with seq, "counter" or "time", and gap, "refuse", "reset" or "last"',
     "metadata": "expected an object",
 }

@@ -100,7 +100,7 @@ def _hand_out(
             class_name = first.models[depth] if len(first.path) > depth + 1 else first.class_name
             by_name.setdefault(snake_case("Functional" if class_name == "Model" else class_name), []).append(inside)
     for name, listed in by_name.items():
-        groups = _numbered(name, tree, place)
+        groups = numbered(name, tree, place)
         if len(groups) != len(listed):
             raise UnreadableFile(
                 f"the architecture has {len(listed)} layers with weights of the class {name}, "
@@ -114,18 +114,7 @@ def _hand_out(
                 found[inside[0]] = _below(first.class_name, first.config, tree, (*place, group))
 
 
-def stack_of(tree: Tree, tops: set[str]) -> list[tuple[str | None, Sequence[Array]]] | None:
-    """The layers in their order, weightless ones first, where the file tells it: of one recurrent class, then Dense."""
-    recurrent = [name for name in ("lstm", "gru", "simple_rnn") if _numbered(name, tree, ("layers",))]
-    ordered = [group for name in (*recurrent, "dense") for group in _numbered(name, tree, ("layers",))]
-    if len(recurrent) != 1 or any(path[1] not in ordered for path in tree if len(path) > 1):
-        return None
-    weightless: list[tuple[str | None, Sequence[Array]]] = [(top, ()) for top in sorted(tops - set(ordered))]
-    weighted = [(group, tree.get(("layers", group, "cell"), tree.get(("layers", group), ()))) for group in ordered]
-    return [*weightless, *weighted]
-
-
-def _numbered(name: str, tree: Tree, place: tuple[str, ...]) -> list[str]:
+def numbered(name: str, tree: Tree, place: tuple[str, ...]) -> list[str]:
     """The children of `place` that are called `name`, name_1, name_2, ... and hold arrays, in that order."""
     below = {path[len(place)] for path in tree if len(path) > len(place) and path[: len(place)] == place}
     numbers = [
@@ -150,7 +139,7 @@ def _below(class_name: str, config: Mapping[str, Any], tree: Tree, place: tuple[
         return inside("cell", "cell")
     if class_name == "StackedRNNCells":
         cells = [class_name for class_name, _ in cells_of(config)]
-        groups = {cell: iter(_numbered(snake_case(cell), tree, (*place, "cells"))) for cell in cells}
+        groups = {cell: iter(numbered(snake_case(cell), tree, (*place, "cells"))) for cell in cells}
         return [array for cell in cells for array in tree.get((*place, "cells", next(groups[cell], "")), ())]
     return [*tree.get((*place, "cell") if class_name in RECURRENT else place, ())]
 
