@@ -119,16 +119,19 @@ class Question(NamedTuple):
         return None
 
 
-def questions(x: Floats, y: dict[str, Floats], sizes: Sequence[int] = (1, 1, 1, 3, 16)) -> list[Question]:
-    """Requests for the rows x (n, timesteps, features) of which each model, by its digest, answers y (n, classes)."""
+def questions(x: Floats, y: dict[str, Floats], sizes: Sequence[int] = (1, 1, 1, 3, 16), at: str = "") -> list[Question]:
+    """Requests for the rows x (n, timesteps, features) of which each model, by its digest, answers y (n, classes).
+
+    `at` is what the paths begin with.
+    """
     made = []
     for number, size in enumerate(sizes):
         rows = [(number * 5 + k) % len(x) for k in range(size)]
         wanted = {sha256: answers[rows] for sha256, answers in y.items()}
         if size == 1:
-            data = request("/predict", written({"sequence": x[rows[0]]}))
+            data = request(f"{at}/predict", written({"sequence": x[rows[0]]}))
         else:
-            data = request("/predict/batch", written({"sequences": x[rows]}))
+            data = request(f"{at}/predict/batch", written({"sequences": x[rows]}))
         made.append(Question(data, wanted))
     return made
 

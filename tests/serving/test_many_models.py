@@ -1,9 +1,12 @@
 """A folder of models in one process: found in each layout, answered by name and version, each reloaded by itself."""
 
 import asyncio
+import contextlib
 import io
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,16 @@ import pytest
 from fastapi import FastAPI
 from jsonschema_rs import Draft202012Validator
 from kerasfiles import save_embedding, scaled_copy
+from load import Question, asking, questions
 from open_inference import check, tensor
 from scraping import one_of, scraped
-from serving import ASKER, PATIENCE, SMALL, Answered, call, in_loop, started
+from serving import ASKER, PATIENCE, SMALL, Answered, Process, call, in_loop, started
 
 from lstm_serve import load_model
 from lstm_serve.cli import main
 from lstm_serve.errors import ModelError, SettingsError
 from lstm_serve.model.model import Model
+from lstm_serve.serving import isolated_load
 from lstm_serve.serving.deployment import Deployment
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
@@ -344,6 +349,23 @@ def test_inspect_lists_what_would_be_served(folder: Path, capsys: pytest.Capture
     assert listed.endswith("\n6 models would be served\n")
 
 
+def test_one_that_ends_the_process_that_reads_it_ends_not_the_service(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill = (
+        "lambda path, **_: os.kill(os.getpid(), 11 if 'fan' in path else 9) if 'fan' in path or 'gear' in path else 0"
+    )
+    trial = (
+        f"import os, sys; sys.path[:] = sys.argv[2:]; from lstm_serve.loading import load; load.load_model = {kill}\n"
+    )
+    monkeypatch.setattr(isolated_load, "TRIAL", trial + isolated_load.TRIAL)
+    registry = create_app(Settings(model=folder)).state.registry
+    assert sorted(registry.refused) == ["fan", "gear"]
+    assert "fan.h5: reading it ended a process by SIGSEGV: it is damaged" in registry.refused["fan"]
+    assert "need not be the file's fault" in registry.refused["gear"]
+    assert sorted(registry.deployments) == sorted(FILES.keys() - {"fan", "gear"})
+
+
 def test_a_folder_of_which_nothing_can_be_served_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="without a model in it"):
         create_app(Settings(model=tmp_path))
@@ -449,6 +471,63 @@ async def test_what_has_taken_a_request_finishes_it_when_the_model_goes(folder: 
         assert (await call(app, "/models/pump/predict/batch", body)).status == 404
         came.set()
         assert (await asking).status == 200
+
+
+class Answers(list[Question]):
+    """Requests whose right answers are those of every model that is in `y` when they are asked for."""
+
+    def __init__(self, x: Any, y: dict[str, Any], at: str) -> None:
+        super().__init__(questions(x, dict(y), at=at))
+        self._made = x, y, at
+
+    def __getitem__(self, index: Any) -> Any:
+        x, y, at = self._made
+        if len(super().__getitem__(0).wanted) != len(y):
+            self[:] = questions(x, dict(y), at=at)
+        return super().__getitem__(index)
+
+
+CHANGES = int(os.environ.get("CHANGES", "8"))
+
+
+@in_loop
+async def test_under_load_each_answer_is_of_a_version_that_was_there(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Versions come and go, and another model's file changes in its place; nothing is lost."""
+    root = tmp_path_factory.mktemp("load")
+    x = np.random.default_rng(1).normal(size=(40, 20, 15)).astype(np.float32)
+    version_of(root / "engine", 1)
+    scaled_copy(root / "fan.h5")
+    y: dict[str, dict[str, Any]] = {"engine": {}, "fan": {}}
+
+    def learn(name: str, path: Path) -> None:
+        model = load_model(path)
+        y[name][model.origin.digest] = model.predict(x)
+
+    learn("engine", root / "engine" / "1")
+    learn("fan", root / "fan.h5")
+    with Process(root, LSTMSERVE_ACCESS_LOG="false") as process:
+        async with contextlib.AsyncExitStack() as stack:
+            tallies = {}
+            for name, models in y.items():
+                asked = Answers(x, models, f"/models/{name}")
+                tallies[name] = await stack.enter_async_context(asking(process.port, asked, 3, pause=0.005))
+            for change in range(2, CHANGES + 2):
+                factor = 1 + change / 50
+                if change % 3:
+                    path = await asyncio.to_thread(version_of, root / ".next", change, factor)
+                    learn("engine", path)
+                    path.parent.rename(root / "engine" / str(change))
+                    if (old := root / "engine" / str(change - 3)).exists():
+                        shutil.rmtree(old)
+                else:
+                    learn("fan", scaled_copy(root / ".fan.h5", factor))
+                    (root / ".fan.h5").replace(root / "fan.h5")
+                process.signal(signal.SIGHUP)
+                await asyncio.to_thread(process.wait_for, "replaced: requests", change - 1)
+    assert process.popen.returncode == 0
+    for name, tally in tallies.items():
+        assert not tally.wrong, tally.wrong[:3]
+        assert all(tally.by_model[digest] > 0 for digest in y[name])
 
 
 @in_loop

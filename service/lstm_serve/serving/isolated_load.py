@@ -5,7 +5,9 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lstm_serve.errors import ModelError, UnreadableFile
@@ -25,22 +27,47 @@ TRIAL = (
 )
 
 
+def find_fatal(settings: Settings, paths: Sequence[Path]) -> dict[Path, str]:
+    """Read models in a child process, one after the other, and return of those that end or stall it how they do.
+
+    Before a folder of models is loaded: one that is damaged must not keep the others from being served.
+    """
+    found: dict[Path, str] = {}
+    while paths:
+        told = json.dumps({"paths": [*map(str, paths)], **settings.told})
+        try:
+            done = subprocess.run(  # noqa: S603 - this Python
+                _command(told),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=_env(),
+                timeout=MAX_TRIAL_SECONDS,
+                check=False,
+            )
+            status, said = done.returncode, done.stdout
+        except subprocess.TimeoutExpired as error:
+            status, said = -signal.SIGXCPU, error.stdout or b""
+        except OSError:
+            return found  # there is no room for a process: loading them says what there is to say
+        if status == 0:
+            return found
+        read = said.count(b"\n")
+        for path in paths[read : read + 1]:
+            found[path] = f"{path}: reading it {_ended(status)}"
+        paths = paths[read + 1 :]
+    return found
+
+
 async def try_aside(settings: Settings, path: Path | None = None) -> None:
     """Read a model in a child process with limits. Raises ModelError where that does not succeed."""
     path = path or settings.model
     try:
         child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-c",
-            TRIAL,
-            json.dumps({"path": str(path), **settings.told}),
-            *sys.path,
+            *_command(json.dumps({"path": str(path), **settings.told})),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            # What is in a damaged file need not meet a key.
-            env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+            env=_env(),
         )
     except OSError as error:
         raise ModelError(
@@ -59,6 +86,15 @@ async def try_aside(settings: Settings, path: Path | None = None) -> None:
         return
     reason = said.decode("utf-8", "replace")
     raise ModelError(reason or f"{path}: reading it {_ended(child.returncode or 0)}")
+
+
+def _command(told: str) -> list[str]:
+    return [sys.executable, "-P", "-c", TRIAL, told, *sys.path]
+
+
+def _env() -> dict[str, str]:
+    """The environment, without what a damaged file need not meet: keys."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def took_too_long(path: Path) -> ModelError:

@@ -17,7 +17,7 @@ from lstm_serve.loading.repository import Place, places
 from lstm_serve.model.files import around
 from lstm_serve.serving.aside import Aside
 from lstm_serve.serving.deployment import Loaded, Source, load
-from lstm_serve.serving.isolated_load import MAX_TRIAL_SECONDS, took_too_long, try_aside
+from lstm_serve.serving.isolated_load import MAX_TRIAL_SECONDS, find_fatal, took_too_long, try_aside
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.upkeep import Fingerprint, Fingerprints, Upkeep
@@ -56,10 +56,14 @@ class Reloader:
         self._retiring = set[asyncio.Task[None]]()
         self._kept = dict[str, Upkeep]()
         self._before = look(self._path, several=registry.several)
+        paths = [path for place, _ in self._before.values() for path in place.versions.values()]
+        fatal = find_fatal(self._settings, paths) if registry.several else {}
         for name, (place, seen) in self._before.items():
             self._kept[name] = kept = Upkeep(registry, serving, place)
             for version in kept.due(place, seen, all_of_it=True):
                 try:
+                    if (reason := fatal.get(place.versions[version])) is not None:
+                        raise UnreadableFile(reason)
                     kept.take(version, load(self._settings, kept.source(version)))
                 except ModelError as error:
                     if not registry.several and len(place.versions) == 1:
