@@ -37,6 +37,8 @@ def test_every_field(tmp_path: Path) -> None:
         "scaling": {"mean": [1, 2.5], "scale": [3, 4]},
         "output_scaling": {"min": [0], "max": [10]},
         "threshold": 0.3,
+        "inputs": {"sensors": {"name": "readings", "features": ["speed"], "scaling": {"mean": 1, "scale": 2}}},
+        "outputs": {"state": {"name": "wear", "classes": ["new", "old"], "threshold": 0.4}},
         "timesteps": 20,
         "architecture": "m.json",
         "recurrent_activation": "sigmoid",

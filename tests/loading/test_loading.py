@@ -24,7 +24,6 @@ CASES = sorted(
 )
 REFUSED = {
     "encdec_state": "return_state|initial_state",
-    "func2": "2 inputs",
 }
 
 
@@ -42,8 +41,9 @@ def worst(model: Model, x: Any, y: Any) -> float:
 def test_answers_what_the_keras_that_saved_it_answered(path: Path) -> None:
     golden = np.load(path.with_name(f"{path.name}.golden.npz"))
     model = load_model(path)
-    assert worst(model, golden["x0"], golden["y0"]) <= 1e-5
-    traced = model.trace(golden["x0"])
+    x = [golden["x0"], golden["x1"]] if "x1" in golden else golden["x0"]
+    assert worst(model, x, golden["y0"]) <= 1e-5
+    traced = model.trace(x)
     np.testing.assert_allclose(traced[-1]["output"], golden["y0"], atol=1e-5, rtol=1e-5)
 
 
@@ -370,8 +370,6 @@ def explicit_mask(*, of: str = "in", on: str = "conv") -> dict[str, Any]:
 
 GRAPHS = {
     "a class of one's own": ({"class_name": "MyModel", "config": {}}, "MyModel"),
-    "two inputs": (graph(input_layers=[["in", 0, 0], ["a", 0, 0]]), "2 inputs"),
-    "two outputs": (graph(output_layers=[["a", 0, 0], ["b", 0, 0]]), "2 outputs"),
     "a state": (graph(output_layers=[["a", 0, 1]]), "return_state"),
     "states as inputs": (
         functional([in_(5, 3), call("LSTM", "l", ["in", "in", "in"], units=3)]),
@@ -385,15 +383,8 @@ GRAPHS = {
         with_node(graph(), "b", class_name="TFOpLambda", config={"name": "b", "function": "math.cumsum"}),
         "operation math.cumsum",
     ),
-    "a way to save one of two outputs": (
-        graph(output_layers=[["a", 0, 0], ["b", 0, 0]]),
-        r"keras\.Model\(m\.input, m\.get_layer\('a'\)\.output\)\.save",
-    ),
-    "a way to save one of two outputs of one layer": (
-        graph(output_layers=[["a", 0, 0], ["a", 0, 1]]),
-        r"keras\.Model\(m\.input, m\.outputs\[0\]\)\.save",
-    ),
-    "no outputs": (graph(output_layers=[]), r"0 outputs \(\); one is supported$"),
+    "no outputs": (graph(output_layers=[]), "no outputs"),
+    "no inputs": (graph(input_layers={}), "no inputs"),
     "a way to save a class of one's own": ({"class_name": "MyModel", "config": {}}, r"keras\.Model\(i, m\.call\(i\)\)"),
     "a class that is refused before what it is called with": (
         with_node(graph(), "b", class_name="Attention", inbound_nodes=[[["a", 0, 0, {"value": ["in", 0, 0]}]]]),
@@ -433,17 +424,19 @@ GRAPHS = {
         functional(
             [
                 in_(5, 3),
-                call("Flatten", "b", ["in"]),
-                call("Activation", "a", ["b"], activation="tanh"),
-                call("Flatten", "c", ["a"]),
+                call("Concatenate", "b", ["in", "in"]),
+                call("Flatten", "a", ["b"]),
+                call("Activation", "c", ["b"], activation="tanh"),
             ]
         ),
         "different shapes",
     ),
 }
-GRAPHS["one layer on two shapes"][0]["config"]["layers"][2]["inbound_nodes"] = [[["in", 0, 0, {}]], [["b", 0, 0, {}]]]
-GRAPHS["one layer on two shapes"][0]["config"]["layers"][1]["inbound_nodes"] = [[["a", 0, 0, {}]]]
-GRAPHS["one layer on two shapes"][0]["config"]["layers"][3]["inbound_nodes"] = [[["a", 1, 0, {}]]]
+GRAPHS["one layer on two shapes"][0]["config"]["layers"][1]["inbound_nodes"] = [
+    [["in", 0, 0, {}], ["in", 0, 0, {}]],
+    [["a", 0, 0, {}], ["a", 0, 0, {}]],
+]
+GRAPHS["one layer on two shapes"][0]["config"]["layers"][3]["inbound_nodes"] = [[["b", 1, 0, {}]]]
 
 
 @pytest.mark.parametrize("case", GRAPHS.values(), ids=GRAPHS)

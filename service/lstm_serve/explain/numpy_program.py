@@ -15,7 +15,7 @@ from lstm_serve.explain.describe.activations import numpy_of
 from lstm_serve.explain.describe.description import Words, axes
 from lstm_serve.formats.text import shown
 from lstm_serve.model import graph
-from lstm_serve.model.graph import Source
+from lstm_serve.model.graph import INPUT, Source
 from lstm_serve.model.model import Model
 
 WIDTH = 98
@@ -23,8 +23,17 @@ WIDTH = 98
 
 def inputs(model: Model) -> list[Shape]:
     """The shape of each node's first input, the batch axis left out."""
-    shapes = [model.input_shape, *model.shapes]
-    return [shapes[node.inputs[0].node + 1] for node in model.nodes]
+    shapes = graph.shapes(model.nodes, [spec.shape for spec in model.inputs])
+    return [shapes[node.inputs[0].node + 1][node.inputs[0].output] for node in model.nodes]
+
+
+def source_name(model: Model, source: Source) -> str:
+    """What the output of a node is called, or one of the inputs."""
+    if source.node == INPUT:
+        return (
+            "the input" if len(model.inputs) == 1 else f"the input {shown(str(model.inputs[source.output].name), 30)}"
+        )
+    return shown(model.nodes[source.node].operation.name, 30)
 
 
 def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading: str) -> list[str]:
@@ -39,6 +48,8 @@ def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading:
     ]
     activations = {activation: numpy_of(activation) for each in said for activation in each.activations}
     reason = _no_short_form(model, said, activations)
+    if len(model.inputs) > 1 or len(model.output_names) > 1:
+        reason = "it has several inputs or outputs, and a program is of one layer after the other"
     if reason is not None:
         text = (
             f"This model has no short form in NumPy: {reason}. `inspect --trace INPUT` shows the values along the way."
@@ -92,12 +103,11 @@ def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading:
 
 def _no_short_form(model: Model, said: Sequence[Words], activations: Mapping[Activation, str | None]) -> str | None:
     """Which layer it is that has none, and why; None where the whole model has one."""
-    sources = ["the input", *(shown(node.operation.name, 30) for node in model.nodes)]
     titles = [f"{shown(node.operation.name)} ({node.operation.keras_class})" for node in model.nodes]
     apart = [(len(node.inputs) < 2, k) for k, node in enumerate(model.nodes) if node.inputs != (Source(k - 1),)]
     if apart:  # of these rather one that joins
         _, k = min(apart)
-        fed = shown(" and ".join(sources[source.node + 1] for source in model.nodes[k].inputs), 100)
+        fed = shown(" and ".join(source_name(model, source) for source in model.nodes[k].inputs), 100)
         return f"{titles[k]} takes {fed}, and a program is of one layer after the other"
     named: dict[str, Operation] = {}
     for title, node, each in zip(titles, model.nodes, said, strict=True):
@@ -120,21 +130,22 @@ def _function(activation: Activation, code: str | None) -> str:
 def _masked(model: Model) -> list[bool]:
     """For each layer whether its input comes with a mask: what the layers do with some input tells."""
     with np.errstate(all="ignore"):
-        _, masks = graph.run(model.nodes, [np.zeros((1, *_some_shape(model)), model.input_dtype)], model.last_uses)
+        xs = [np.zeros((1, *shape), spec.dtype) for spec, shape in zip(model.inputs, _some_shapes(model), strict=True)]
+        _, masks = graph.run(model.nodes, xs, model.results, model.last_uses)
     return [any(masks[k + 1][output] is not None for k, output in node.inputs) for node in model.nodes]
 
 
-def _some_shape(model: Model) -> tuple[int, ...]:
-    """The shape of an input that is long enough for all layers."""
-    shape: tuple[int, ...] = ()
+def _some_shapes(model: Model) -> list[tuple[int, ...]]:
+    """The shapes of inputs that are long enough for all layers."""
+    shapes: list[tuple[int, ...]] = []
     for size in (1, 16, 256, 4096):
-        shape = tuple(n or size for n in model.input_shape)
+        shapes = [tuple(n or size for n in spec.shape) for spec in model.inputs]
         try:
-            model.check_free(shape)
+            model.check_free(*shapes)
         except InvalidInput:
             continue
         break
-    return shape
+    return shapes
 
 
 def _listed(name: str, paths: Sequence[str]) -> list[str]:

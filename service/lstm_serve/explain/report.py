@@ -16,8 +16,10 @@ from lstm_serve.explain import hdf5_paths, numpy_program
 from lstm_serve.explain.describe import registry
 from lstm_serve.explain.describe.description import axes
 from lstm_serve.formats.text import shown
+from lstm_serve.loading.sidecars.golden import savez
 from lstm_serve.model.files import ModelFiles, look_alikes
 from lstm_serve.model.graph import INPUT, Source
+from lstm_serve.model.inputs import Input
 from lstm_serve.model.metadata import TOLERANCE
 from lstm_serve.model.model import Model
 
@@ -64,14 +66,19 @@ def _known(model: Model, path: Path, missed: ModelError | None) -> list[str]:
         ("card", _beside(files, files.card)),
         ("name", f"{about.name}, version {about.version}"),
         *([] if about.description is None else [("about", shown(about.description, 1000))]),
-        ("input", f"{axes((None, *model.input_shape))}, None being the batch; {_input(model)}"),
     ]
-    if about.features is not None:
-        columns = [f.name if f.unit is None else f"{f.name} [{f.unit}]" for f in about.features]
-        facts.append(("features", ", ".join(shown(column) for column in columns)))
-    facts.append(("output", f"{axes((None, *model.output_shape))}: {_output(model)}"))
-    if about.classes is not None:
-        facts.append(("classes", ", ".join(f"{k} = {shown(label)}" for k, label in enumerate(about.classes))))
+    for given, spec in zip(model.takes, model.inputs, strict=True):
+        name = _called(spec.name, spec.in_file) if len(model.inputs) > 1 or spec.in_file else ""
+        facts.append(("input", f"{name}{axes((None, *given.shape))}, None being the batch; {_input(given)}"))
+        if given.features is not None:
+            columns = [f.name if f.unit is None else f"{f.name} [{f.unit}]" for f in given.features]
+            facts.append(("features", ", ".join(shown(column) for column in columns)))
+    for called, head in model.heads.items():
+        name = _called(called, None) if len(model.heads) > 1 else ""
+        facts.append(("output", f"{name}{axes((None, *head.output_shape))}: {_output(head)}"))
+        labels = head.about.classes
+        if labels is not None:
+            facts.append(("classes", ", ".join(f"{k} = {shown(label)}" for k, label in enumerate(labels))))
     facts.append(("assumed", "; ".join(origin.assumed) or "nothing: the file says all that the numbers depend on"))
     if origin.rounding is not None:
         keras = f"Keras' own float32 answers are up to {origin.rounding:.2g} from those of float64"
@@ -118,8 +125,7 @@ def _verified(model: Model, path: Path, missed: ModelError | None) -> list[str]:
             f"not verified: there is no {beside} beside it. Where its Keras runs, with inputs x (some 32 rows), two "
             "lines make it:",
         ),
-        "                y = model.predict(x)",
-        f'                np.savez("{beside}", x=x, y=y)',
+        *(f"{'':16}{line}" for line in savez(model, f'"{beside}"').split("; ")),
     ]
 
 
@@ -127,14 +133,18 @@ def _fact(name: str, text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
 
 
-def _input(model: Model) -> str:
-    (timesteps, *_) = model.input_shape or (None,)
+def _called(name: str | None, in_file: str | None) -> str:
+    return f"{shown(str(name))}{(in_file and f', {shown(in_file)} in the file,') or ''} "
+
+
+def _input(given: Input) -> str:
+    (timesteps, *_) = given.shape or (None,)
     steps = f"{'any number of' if timesteps is None else timesteps} time steps"
-    if model.id_limit is not None:
-        return f"{steps} of one id each, an integer from 0 to {model.id_limit - 1}"
-    if len(model.input_shape) != 2:
+    if given.id_limit is not None:
+        return f"{steps} of one id each, an integer from 0 to {given.id_limit - 1}"
+    if len(given.shape) != 2:
         return "the rest one input"
-    return f"{steps} of {model.input_shape[1]} features each"
+    return f"{steps} of {given.shape[1]} features each"
 
 
 def _output(model: Model) -> str:
@@ -150,7 +160,10 @@ def _output(model: Model) -> str:
 def _layers(model: Model) -> list[str]:
     """What Keras' model.summary() shows; what a layer is fed with only where that is not the layer above."""
     rows: list[tuple[str, ...]] = [("layer", "class", "output shape", "parameters")]
-    rows.append(("(input)", "InputLayer", axes((None, *model.input_shape)), "0"))
+    several = len(model.inputs) > 1
+    for spec in model.inputs:
+        name = f"({shown(str(spec.name), 28)})" if several else "(input)"
+        rows.append((name, "InputLayer", axes((None, *spec.shape)), "0"))
     for node, shape in zip(model.nodes, model.shapes, strict=True):
         parameters = sum(array.size for array in node.operation.weights.values())
         rows.append(
@@ -158,12 +171,18 @@ def _layers(model: Model) -> list[str]:
         )
     rows.append(("total", "", "", f"{model.parameters:,}"))
     if not _is_chain(model):
-        names = ["(input)", *(shown(node.operation.name, 30) for node in model.nodes)]
-        fed = [shown(", ".join(names[source.node + 1] for source in node.inputs), 40) for node in model.nodes]
-        rows = [(*row, source) for row, source in zip(rows, ("fed by", "", *fed, ""), strict=True)]
+        fed = [shown(", ".join(_feeder(model, source) for source in node.inputs), 40) for node in model.nodes]
+        none = [""] * len(model.inputs)
+        rows = [(*row, source) for row, source in zip(rows, ("fed by", *none, *fed, ""), strict=True)]
     lines = _columns(rows, right=3)
     size = 4 * model.parameters
     return [*lines, f"  {model.parameters:,} parameters, {size:,} bytes as float32"]
+
+
+def _feeder(model: Model, source: Source) -> str:
+    if source.node != INPUT:
+        return shown(model.nodes[source.node].operation.name, 30)
+    return "(input)" if len(model.inputs) == 1 else f"({shown(str(model.inputs[source.output].name), 28)})"
 
 
 def _arrays(model: Model, found: Mapping[str, Sequence[str]]) -> list[str]:
@@ -190,40 +209,55 @@ def _arrays(model: Model, found: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _way(model: Model) -> list[str]:
-    lines = [f"  x is one input, {axes(model.input_shape)}; @ is the matrix product, all else goes element by element."]
+    given = [
+        f"{shown(str(spec.name), 30)} {axes(spec.shape)}" if len(model.inputs) > 1 else axes(spec.shape)
+        for spec in model.inputs
+    ]
+    one = "x is one input" if len(given) == 1 else "The inputs are"
+    lines = [f"  {one}, {', '.join(given)}; @ is the matrix product, all else goes element by element."]
     shapes = numpy_program.inputs(model)
-    names = ["x", *(shown(node.operation.name, 30) for node in model.nodes)]
     for k, (node, shape, output) in enumerate(zip(model.nodes, shapes, model.shapes, strict=True), start=1):
         source = ", ".join(
-            "the model's input" if node == INPUT else f"the output of {names[node + 1]}" for node, _ in node.inputs
+            numpy_program.source_name(model, of).replace("the input", "the model's input")
+            if of.node == INPUT
+            else f"the output of {numpy_program.source_name(model, of)}"
+            for of in node.inputs
         )
         lines += [
             f"  {k}. {shown(node.operation.name)} ({node.operation.keras_class}): x {axes(shape)} is {source}",
             *(f"       {line}" for line in registry.of(node.operation, shape).way),
             f"       so y is {axes(output)}",
         ]
+    for (name, head), end in zip(model.heads.items(), model.results, strict=True):
+        if len(model.heads) == 1:
+            lines.append(f"  {_end(head)}")
+        else:
+            said = _end(head).replace("The last y", f"The y of {numpy_program.source_name(model, end)}")
+            lines.append(f"  Of {shown(str(name))}: {said}")
+    # Long names and many inputs make long lines.
+    return [
+        part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False)
+    ]
+
+
+def _end(model: Model) -> str:
     threshold = f"{model.about.threshold:g}"
-    ends = {
+    return {
         "classes": "The last y are the probabilities. The class answered is the place of the largest, counted from 0.",
         "binary": f"The last y is the probability of class 1; from {threshold} on the class answered is 1, else 0.",
         "labels": f"The last y are the probabilities. The classes from {threshold} on are those answered.",
         "steps": "The last y are the probabilities. The class answered for a step is the place of its largest, counted "
         "from 0.",
         "values": "The last y are the values answered.",
-    }
-    # Long names and many inputs make long lines.
-    return [
-        part
-        for line in (*lines, f"  {ends[model.kind]}")
-        for part in textwrap.wrap(line, WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False)
-    ]
+    }[model.kind]
 
 
 def _slips(model: Model) -> list[str]:
     own = [node.operation for node in model.nodes if not isinstance(node.operation, Scaling)]
     counted = [(layer, len(layer.weights)) for layer in own if layer.weights]
     slips = []
-    if model.last_activation is LINEAR and model.output_shape[-1:] != (1,) and not model.added:
+    alone = len(model.heads) == 1
+    if alone and model.last_activation is LINEAR and model.output_shape[-1:] != (1,) and not model.added:
         slips.append("If the loss had from_logits=True, say output_activation in the card.")
     if counted:
         total = sum(count for _, count in counted)

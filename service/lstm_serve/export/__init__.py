@@ -59,13 +59,14 @@ def export(  # noqa: PLR0913 - each by its name
     Raises Unsupported, by name, for what the target cannot do; SettingsError where it cannot be written.
     """
     aim = target(to)
+    model.expect_one(f"what is exported for {aim.title}")
     path = Path(path)
     if aim.suffix in MODELS:
         check_card(path, model)
     golden = golden or made_golden(model)
     files = aim.build(model, golden)
     checked = _checked(aim, files, model, golden) if check else None
-    if already_beside(path, golden):
+    if already_beside(path, model, golden):
         files.pop(f"{{stem}}{GOLDEN}", None)
     write(path, files, folder=aim.is_folder, force=force)
     return checked

@@ -60,7 +60,7 @@ def read_golden(path: Path, model: Model) -> Golden | None:
     They are what Keras answered; what the card does after that is done to them.
     """
     try:
-        x, y = goldens.read(ModelFiles.of(path).golden)
+        (x,), (y,) = goldens.read(ModelFiles.of(path).golden, model)
     except FileNotFoundError:
         return None
     rows = max(1, MAX_GOLDEN_FLOATS // max(1, x[0].size))
@@ -106,10 +106,10 @@ def made_golden(model: Model) -> Golden:
     return Golden(x, y, MADE, _unit(model))
 
 
-def already_beside(path: Path, golden: Golden) -> bool:
+def already_beside(path: Path, model: Model, golden: Golden) -> bool:
     """Whether the file of golden predictions of a model at `path` begins with these, such as that of its source."""
     try:
-        x, y = goldens.read(ModelFiles.of(path).golden)
+        (x,), (y,) = goldens.read(ModelFiles.of(path).golden, model)
     except (OSError, ModelError):
         return False
     rows = len(golden.x)

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
-from lstm_serve.loading.config.architecture import Architecture
+from lstm_serve.loading.config.architecture import Architecture, GivenInput
 from lstm_serve.loading.config.keras_version import KerasVersion
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, Options, precision
 from lstm_serve.loading.layers import between
@@ -29,12 +31,11 @@ HALF = frozenset({"float16", "mixed_float16", "bfloat16", "mixed_bfloat16"})
 
 
 class Assembled(NamedTuple):
-    """The nodes, what they take, how input and output are called, how close they come, what was assumed, in words."""
+    """The nodes, the inputs and outputs by their names, how close they come, what was assumed, in words."""
 
     nodes: tuple[Node, ...]
-    input_shape: Shape
-    input_name: str
-    output_name: str
+    inputs: tuple[tuple[str, Shape], ...]
+    outputs: tuple[tuple[str, Source], ...]
     tolerance: float
     assumed: tuple[str, ...]
 
@@ -43,11 +44,11 @@ def assemble(
     architecture: Architecture, arrays: Sequence[Sequence[Array]], keras: KerasVersion, timesteps: int | None
 ) -> Assembled:
     """Build each layer with its arrays; `timesteps` is the card's, and fills a free time axis."""
-    input_shape = _input_shape(architecture, arrays, timesteps)
+    given = _input_shapes(architecture, arrays, timesteps)
     assumed: list[str] = []
-    shapes: list[Shape] = [input_shape]
-    # Where each value comes from: the input, then what each call gives. An operation between layers may be many nodes.
-    sources = [Source(INPUT)]
+    shapes: list[Shape] = [*given]
+    # Where each value comes from: the inputs, then what each call gives. An operation between layers may be many nodes.
+    sources = [Source(INPUT, k) for k in range(len(given))]
     built: dict[int, Operation] = {}
     called_on: dict[int, list[Shape]] = {}
     nodes: list[Node] = []
@@ -67,27 +68,29 @@ def assemble(
         if layer is None:
             options = Options(spec.class_name, spec.config | {"name": spec.name}, keras, assumed)
             layer = built[call.layer] = build(options, arrays[call.layer], inputs)
-            # A layer without weights, such as a Dropout, says its dtype too, and computes next to nothing in it.
             called_on[call.layer] = inputs
+            # A layer without weights, such as a Dropout, says its dtype too, and computes next to nothing in it.
             half = half or (bool(layer.weights) and precision(spec.config.get("dtype"), str(options)) in HALF)
         elif called_on[call.layer] != inputs:
-            raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
-        if isinstance(layer, Embedding) and call.inputs != (0,):
+            options = Options(spec.class_name, spec.config | {"name": spec.name}, keras, assumed)
+            if not _same(build(options, arrays[call.layer], inputs), layer):
+                raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
+        if isinstance(layer, Embedding) and max(call.inputs) >= len(given):
             raise Unsupported(f"the Embedding {spec.name[:100]!r} is not the first layer; its ids must be the input")
         nodes.append(Node(layer, tuple(sources[k] for k in call.inputs)))
         sources.append(Source(len(nodes) - 1))
         shapes += layer.output_shapes(inputs)
-    _refuse_arithmetic_of_ids(nodes)
-    if (live := graph.live_floats(nodes, [input_shape])) > MAX_LIVE:
+    _refuse_arithmetic_of_ids(nodes, len(given))
+    outputs = tuple((name, sources[value]) for name, value in architecture.outputs)
+    if (live := graph.live_floats(nodes, given, [source for _, source in outputs])) > MAX_LIVE:
         raise Unsupported(
             f"one row needs {live} numbers in memory at once between layers, more than {MAX_LIVE}: its widest layers "
             "are too many, or used too late"
         )
     return Assembled(
         nodes=tuple(nodes),
-        input_shape=input_shape,
-        input_name=architecture.input_name,
-        output_name=architecture.output_name,
+        inputs=tuple((each.name, shape) for each, shape in zip(architecture.inputs, given, strict=True)),
+        outputs=outputs,
         tolerance=HALF_TOLERANCE if half else TOLERANCE,
         assumed=tuple(dict.fromkeys(assumed)),
     )
@@ -108,20 +111,48 @@ def _wired(
     return nodes, known[-1]
 
 
-def _refuse_arithmetic_of_ids(nodes: Sequence[Node]) -> None:
+def _refuse_arithmetic_of_ids(nodes: Sequence[Node], inputs: int) -> None:
     """Refuse operations on ids: Keras computes them with integers."""
-    of_input = [node.operation for node in nodes if Source(INPUT) in node.inputs]
-    others = [operation for operation in of_input if not isinstance(operation, Embedding)]
-    if len(others) < len(of_input) and (named := [op for op in others if op.keras_class in between.TABLE]):
-        raise Unsupported(f"the operation {named[0].name[:100]!r} is called on ids, which is not supported")
+    for k in range(inputs):
+        of_input = [node.operation for node in nodes if Source(INPUT, k) in node.inputs]
+        others = [operation for operation in of_input if not isinstance(operation, Embedding)]
+        if len(others) < len(of_input) and (named := [op for op in others if op.keras_class in between.TABLE]):
+            raise Unsupported(f"the operation {named[0].name[:100]!r} is called on ids, which is not supported")
 
 
-def _input_shape(architecture: Architecture, arrays: Sequence[Sequence[Array]], timesteps: int | None) -> Shape:
-    """The model's input shape; where no file tells it, what the first layer's weights say, with a free time axis."""
-    shape = architecture.input_shape or _shape_from_weights(architecture, arrays)
+def _same(one: Any, other: Any) -> bool:  # noqa: ANN401 - what an operation's field holds
+    """Whether two operations, or what is in their fields, compute the same."""
+    if isinstance(one, np.ndarray):
+        return isinstance(other, np.ndarray) and np.array_equal(one, other)
+    if isinstance(one, tuple):
+        return isinstance(other, tuple) and len(one) == len(other) and all(map(_same, one, other))
+    if is_dataclass(one) and not isinstance(one, type | Activation):
+        names = [field.name for field in fields(one)]
+        return type(one) is type(other) and all(_same(getattr(one, name), getattr(other, name)) for name in names)
+    return bool(one == other)
+
+
+def _input_shapes(architecture: Architecture, arrays: Sequence[Sequence[Array]], timesteps: int | None) -> list[Shape]:
+    """The inputs' shapes; where no file tells it, what the first layer's weights say, with a free time axis."""
+    if timesteps is not None and len(architecture.inputs) > 1:
+        raise UnreadableFile(
+            f"its card says timesteps, and the model has {len(architecture.inputs)} inputs: the file says the shape "
+            "of each"
+        )
+    return [_input_shape(given, architecture, arrays, timesteps) for given in architecture.inputs]
+
+
+def _input_shape(
+    given: GivenInput, architecture: Architecture, arrays: Sequence[Sequence[Array]], timesteps: int | None
+) -> Shape:
+    shape, which = given.shape, "the input"
+    if len(architecture.inputs) > 1:
+        which += f" {given.name[:100]!r}"
+    elif shape is None or shape == ():
+        shape = _shape_from_weights(architecture, arrays)
     if shape is None:
         raise MissingFact(
-            "the file does not tell the input's shape: the model was saved before it was built. "
+            f"the file does not tell {which}'s shape: the model was saved before it was built. "
             "Call it once on data, and save it again"
         )
     if timesteps is not None:
@@ -131,9 +162,9 @@ def _input_shape(architecture: Architecture, arrays: Sequence[Sequence[Array]], 
             )
         shape = (timesteps, *shape[1:])
     if len(shape) > MAX_AXES:
-        raise Unsupported(f"the input has {len(shape)} axes; at most {MAX_AXES} are supported")
+        raise Unsupported(f"{which} has {len(shape)} axes; at most {MAX_AXES} are supported")
     if math.prod(size or 1 for size in shape) > MAX_ROW:
-        raise Unsupported(f"the input's shape is {str(shape)[:100]}, more than {MAX_ROW} numbers for one row")
+        raise Unsupported(f"{which}'s shape is {str(shape)[:100]}, more than {MAX_ROW} numbers for one row")
     return shape
 
 

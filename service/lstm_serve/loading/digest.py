@@ -5,6 +5,7 @@ import json
 
 from lstm_serve.loading.sidecars.architecture_json import Described
 from lstm_serve.loading.sidecars.card import Card
+from lstm_serve.loading.sidecars.scaling import ScalingCard
 
 
 def of(sha256: str, card: Card, described: Described | None) -> str | None:
@@ -13,10 +14,15 @@ def of(sha256: str, card: Card, described: Described | None) -> str | None:
     None where nothing was said that they depend on.
     """
     said = {
-        "scaling": None if card.scaling is None else [card.scaling.offset, card.scaling.divisor],
-        "output_scaling": None
-        if card.output_scaling is None
-        else [card.output_scaling.offset, card.output_scaling.divisor],
+        "scaling": _scaling(card.scaling),
+        "output_scaling": _scaling(card.output_scaling),
+        "inputs": {name: _scaling(of.scaling) for name, of in (card.inputs or {}).items() if of.scaling} or None,
+        "outputs": {
+            name: [_scaling(of.scaling), of.threshold]
+            for name, of in (card.outputs or {}).items()
+            if of.scaling or of.threshold
+        }
+        or None,
         "recurrent_activation": card.recurrent_activation,
         "output_activation": card.output_activation,
         "hidden_activation": card.hidden_activation,
@@ -30,3 +36,7 @@ def of(sha256: str, card: Card, described: Described | None) -> str | None:
     if not told:
         return None
     return hashlib.sha256(json.dumps({"model": sha256, **told}, sort_keys=True).encode()).hexdigest()
+
+
+def _scaling(of: ScalingCard | None) -> list[list[float]] | None:
+    return None if of is None else [of.offset, of.divisor]

@@ -4,7 +4,7 @@ Each way out is a line that a person can act on in the Keras that made the model
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from lstm_serve.errors import Unsupported
 
@@ -91,16 +91,3 @@ def unsupported(class_name: str, name: str, known: Iterable[str]) -> Unsupported
         f"{what}. {nearest(class_name, known)}. If it is of your own making and Keras' layers "
         f"compute the same, build the model with those, {REBUILD}"
     )
-
-
-def several(what: str, names: Sequence[str]) -> str:
-    """What is wrong with a model of several inputs or outputs; `names` are the layers that they come from."""
-    return f"the model has {len(names)} {what}s ({', '.join(name[:100] for name in names[:10])}); one is supported"
-
-
-def one_output(names: Sequence[str], *, layers: bool) -> str:
-    """How to save one of several outputs. `layers` says that each comes from a layer, and no two from the same."""
-    if not names:
-        return ""
-    output = f"m.get_layer({names[0][:100]!r}).output" if layers else "m.outputs[0]"
-    return f"keras.Model(m.input, {output}).save('m.h5') saves a model of the first"

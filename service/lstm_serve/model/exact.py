@@ -10,22 +10,23 @@ import numpy.typing as npt
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Mask, Outputs
-from lstm_serve.model import graph
+from lstm_serve.model import graph, records
 from lstm_serve.model.graph import Node
 from lstm_serve.model.model import Model
 
 AnyArray = npt.NDArray[Any]
 
 
-def answers(model: Model, x: Array) -> npt.NDArray[np.float64]:
-    """x (n, *input_shape) -> float64 (n, *output_shape), from float32 weights and inputs as they are.
+def answers(model: Model, x: Array) -> Array:
+    """Rows as `Model.checked` gives them -> float64 (n, *output_shape), from float32 weights and inputs as they are.
 
-    As slow as it is exact: for the golden predictions alone. x is as `Model.checked` gives it.
+    As slow as it is exact: for the golden predictions alone.
     """
-    wide = _changed(model, _wide)
-    rows = model.rows_at_once(x.shape[1:])
+    wide, xs = _changed(model, _wide), records.unpacked(x)
+    rows = model.rows_at_once(*(each.shape[1:] for each in xs))
     with np.errstate(all="ignore"):
-        return np.concatenate([_run(wide, x[start : start + rows]) for start in range(0, len(x), rows)])
+        parts = [_run(wide, [each[start : start + rows] for each in xs]) for start in range(0, len(x), rows)]
+    return records.packed(model.output_names, [np.concatenate(of_one) for of_one in zip(*parts, strict=True)])
 
 
 def nudged(model: Model, seed: int) -> Model:
@@ -39,8 +40,8 @@ def nudged(model: Model, seed: int) -> Model:
     return _changed(model, nudge)
 
 
-def _run(model: Model, x: Array) -> Array:
-    return graph.run(model.nodes, [_wide(x)], model.last_uses, _computed)[0][0]
+def _run(model: Model, xs: Sequence[Array]) -> tuple[Array, ...]:
+    return graph.run(model.nodes, [_wide(x) for x in xs], model.results, model.last_uses, _computed)[0]
 
 
 def _computed(operation: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:

@@ -16,12 +16,14 @@ INPUT = -1
 class TensorSpec(NamedTuple):
     """What a model takes or answers: its name in the file, where that tells it, its shape and its dtype.
 
-    The shape is without the batch axis, a free axis is None.
+    The shape is without the batch axis, a free axis is None. `in_file` is its name there where its card calls it by
+    another.
     """
 
     name: str | None
     shape: Shape
     dtype: np.dtype[Any]
+    in_file: str | None = None
 
 
 class Source(NamedTuple):
@@ -46,11 +48,12 @@ def shapes(nodes: Sequence[Node], given: Sequence[Shape]) -> list[tuple[Shape, .
     return found
 
 
-def last_uses(nodes: Sequence[Node]) -> tuple[tuple[int, ...], ...]:
-    """For each node the nodes, or INPUT, whose outputs nobody needs once it is computed. The last one's stay."""
-    last = {INPUT: INPUT} | {k: k for k in range(len(nodes) - 1)}
+def last_uses(nodes: Sequence[Node], ends: Sequence[Source]) -> tuple[tuple[int, ...], ...]:
+    """For each node the nodes, or INPUT, whose outputs nobody needs once it is computed. Those of the ends stay."""
+    last = {INPUT: INPUT} | {k: k for k in range(len(nodes))}
     for k, (_, inputs) in enumerate(nodes):
         last.update((source.node, k) for source in inputs)
+    last.update((source.node, INPUT) for source in ends)
     done: list[list[int]] = [[] for _ in nodes]
     for node, k in last.items():
         if k != INPUT:
@@ -58,11 +61,20 @@ def last_uses(nodes: Sequence[Node]) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, done))
 
 
-def live_floats(nodes: Sequence[Node], given: Sequence[Shape]) -> int:
+def expect_fit(nodes: Sequence[Node], given: Sequence[Shape]) -> None:
+    """Raise ValueError where inputs of these shapes, none of them free, do not fit together where they are joined."""
+    found = shapes(nodes, given)
+    for operation, inputs in nodes:
+        if len(inputs) > 1:
+            xs = [np.empty((0, *(n or 0 for n in found[node + 1][output])), np.float32) for node, output in inputs]
+            operation(xs, [None] * len(xs))
+
+
+def live_floats(nodes: Sequence[Node], given: Sequence[Shape], ends: Sequence[Source]) -> int:
     """The most numbers of one row that are in memory at once as inputs and outputs of nodes; a free axis is 1."""
     sizes = [sum(math.prod(n or 1 for n in shape) for shape in each) for each in shapes(nodes, given)]
     most = live = sizes[0]
-    for size, done in zip(sizes[1:], last_uses(nodes), strict=True):
+    for size, done in zip(sizes[1:], last_uses(nodes, ends), strict=True):
         live += size
         most = max(most, live)
         live -= sum(sizes[node + 1] for node in done)
@@ -78,9 +90,13 @@ def call(operation: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Ou
 
 
 def run(
-    nodes: Sequence[Node], xs: Sequence[Array], done: Sequence[Sequence[int]], compute: Compute = call
+    nodes: Sequence[Node],
+    xs: Sequence[Array],
+    ends: Sequence[Source],
+    done: Sequence[Sequence[int]],
+    compute: Compute = call,
 ) -> tuple[tuple[Array, ...], list[tuple[Mask, ...]]]:
-    """Return the last node's outputs for the inputs (b, ...), and the masks of the inputs and of each node's outputs.
+    """Return what comes out at the ends for the inputs (b, ...), and the masks of the inputs and each node's outputs.
 
     `done` is what `last_uses` gives: an output is let go of where nobody needs it any more. `compute` stands between
     the nodes and their operations, for whoever looks at what is computed or changes it.
@@ -97,4 +113,4 @@ def run(
         masks.append(given)
         for node in unneeded:
             values[node + 1] = ()
-    return values[-1], masks
+    return tuple(values[node + 1][output] for node, output in ends), masks

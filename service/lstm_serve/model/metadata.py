@@ -63,9 +63,19 @@ class SeriesRules(NamedTuple):
     gap: Literal["refuse", "reset", "last"] = "refuse"
 
 
+class OutputWords(NamedTuple):
+    """What a person says of one output of several."""
+
+    classes: tuple[str, ...] | None = None
+    threshold: float = THRESHOLD
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What a person says of the model: its name, its labels, its columns, and from which probability on it says yes."""
+    """What a person says of the model: its name, its labels, its columns, and from which probability on it says yes.
+
+    Of several inputs `inputs` has the columns of each, of several outputs `outputs` what is said of each.
+    """
 
     name: str
     version: str = "1"
@@ -73,5 +83,7 @@ class About:
     classes: tuple[str, ...] | None = None
     features: tuple[Feature, ...] | None = None
     threshold: float = THRESHOLD
+    inputs: tuple[tuple[Feature, ...] | None, ...] = ()
+    outputs: tuple[OutputWords, ...] = ()
     series: SeriesRules = field(default_factory=SeriesRules)
     metadata: dict[str, Any] = field(default_factory=dict)

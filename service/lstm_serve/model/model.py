@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,10 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Activate, Identity
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape
-from lstm_serve.errors import InvalidInput
-from lstm_serve.model import graph, notebook, stepping
+from lstm_serve.errors import InvalidInput, Unsupported
+from lstm_serve.model import graph, inputs, notebook, records, stepping
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
+from lstm_serve.model.inputs import Input
 from lstm_serve.model.metadata import About, Origin
 from lstm_serve.model.stepping import Stepper
 from lstm_serve.model.windows import joined, units, windows
@@ -24,6 +25,16 @@ from lstm_serve.model.windows import joined, units, windows
 # What the output is: a distribution over classes, one probability, several of which each is for itself, a distribution
 # at each step, or plain values.
 Kind = Literal["classes", "binary", "labels", "steps", "values"]
+
+
+class Output(NamedTuple):
+    """An output: its name, if there are several or the file tells it, its shape without the batch axis, its dtype."""
+
+    name: str | None
+    shape: Shape
+    dtype: np.dtype[Any]
+    kind: Kind
+
 
 # A forward pass takes at most so many rows, and at most so many floats at once between layers. More rows are no faster.
 ROWS_AT_ONCE = 128
@@ -34,9 +45,10 @@ FLOATS_AT_ONCE = 1 << 22
 class Model:
     """An immutable model. Safe to use from several threads.
 
-    `inputs` and `outputs` say what it takes and answers, in the file's order; there is one of each for now. An input's
-    dtype is float32, or float64 where the card's scaling comes first, or int32 where an Embedding does; an output's is
-    float32. The last `added` nodes are the card's, none of them Keras'.
+    `inputs` and `outputs` say what it takes and answers, in the file's order. An input's dtype is float32, or float64
+    where the card's scaling comes first, or int32 where an Embedding does; an output's is float32. The outputs come
+    from `ends`; where that is empty there is one, of the last node. The last `added` nodes are the card's, none of them
+    Keras'. What is said of the one input, or of the one output, is the first one's where there are several.
     """
 
     nodes: tuple[Node, ...]
@@ -44,6 +56,7 @@ class Model:
     origin: Origin
     about: About
     output_names: tuple[str | None, ...] = (None,)
+    ends: tuple[Source, ...] = ()
     added: int = 0
 
     @property
@@ -57,19 +70,49 @@ class Model:
         return self.inputs[0].dtype
 
     @cached_property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """What the last node answers."""
-        return tuple(TensorSpec(name, self.output_shape, np.dtype(np.float32)) for name in self.output_names)
+    def takes(self) -> tuple[Input, ...]:
+        """The inputs, with what their numbers mean."""
+        words = self.about.inputs or (self.about.features,)
+        return tuple(
+            Input(spec.name, spec.shape, spec.dtype, self._id_limit(k), features)
+            for k, (spec, features) in enumerate(zip(self.inputs, words, strict=True))
+        )
+
+    @cached_property
+    def results(self) -> tuple[Source, ...]:
+        """Where the outputs come from."""
+        return self.ends or (Source(len(self.nodes) - 1),)
+
+    @cached_property
+    def outputs(self) -> tuple[Output, ...]:
+        """What is answered."""
+        float32 = np.dtype(np.float32)
+        return tuple(Output(name, head.output_shape, float32, head.kind) for name, head in self.heads.items())
+
+    @cached_property
+    def heads(self) -> dict[str | None, "Model"]:
+        """For each output by its name the model as if that were its only one: its kind, its classes, its answers."""
+        if len(self.output_names) == 1:
+            return {self.output_names[0]: self}
+        return {
+            name: replace(
+                self,
+                output_names=(name,),
+                ends=(end,),
+                about=replace(self.about, classes=words.classes, threshold=words.threshold, outputs=()),
+            )
+            for name, end, words in zip(self.output_names, self.results, self.about.outputs, strict=True)
+        }
 
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:
         """The output shape of each node, without the batch axis."""
-        return tuple(self.shapes_for(self.input_shape)[1:])
+        return tuple(self.shapes_for(*self._shapes_taken)[1:])
 
-    @property
+    @cached_property
     def output_shape(self) -> Shape:
-        """Without the batch axis; a free axis is None."""
-        return self.shapes[-1]
+        """Of the one output, without the batch axis; a free axis is None."""
+        return self.output_shapes_for(*self._shapes_taken)[0]
 
     @cached_property
     def kind(self) -> Kind:
@@ -84,7 +127,7 @@ class Model:
     @property
     def last_activation(self) -> Activation | None:
         """The function that made the output, or None where no single one did."""
-        index = len(self.nodes) - 1
+        index = self.results[0].node
         while index != INPUT and _passes_on(self.nodes[index].operation):
             index = self.nodes[index].inputs[0].node
         return None if index == INPUT else self.nodes[index].operation.last_activation
@@ -92,7 +135,13 @@ class Model:
     @cached_property
     def as_in_keras(self) -> "Model":
         """The model up to what Keras answered, without what the card does after that."""
-        return replace(self, nodes=self.nodes[: len(self.nodes) - self.added], added=0)
+        kept = len(self.nodes) - self.added
+        ends = []
+        for end in self.ends:
+            while end.node >= kept:
+                (end,) = self.nodes[end.node].inputs  # noqa: PLW2901 - each of the card's has one
+            ends.append(end)
+        return replace(self, nodes=self.nodes[:kept], ends=tuple(ends), added=0)
 
     def _repr_html_(self) -> str:
         return notebook.html(self)
@@ -103,23 +152,35 @@ class Model:
         distinct = {id(node.operation): node.operation for node in self.nodes}
         return sum(array.size for operation in distinct.values() for array in operation.weights.values())
 
-    @cached_property
+    @property
     def id_limit(self) -> int | None:
-        """Where the input is ids, the number of them: each is an integer from 0 to below it. None where it is not."""
-        given = Source(INPUT)
-        tables = [op for op, inputs in self.nodes if given in inputs and isinstance(op, Embedding)]
+        """Where the one input is ids, the number of them: each is an integer from 0 to below it; else None."""
+        return self.takes[0].id_limit
+
+    def _id_limit(self, number: int) -> int | None:
+        given = Source(INPUT, number)
+        tables = [op for op, sources in self.nodes if given in sources and isinstance(op, Embedding)]
         return min((len(table.embeddings) for table in tables), default=None)
 
-    def predict(self, x: npt.ArrayLike) -> Array:
+    def predict(self, x: Any) -> Any:  # noqa: ANN401 - one array or several
         """x (n, *input_shape) -> float32 (n, *output_shape).
 
-        Raises InvalidInput where x does not fit or holds something that is no finite float32.
+        For several inputs x is a dict of arrays by their names, or a list of them in order. Of several outputs the
+        answer is a dict of arrays by their names, in order. Raises InvalidInput where x does not fit or holds
+        something that is no finite float32.
         """
+        return self._by_name(self._answered(x))
+
+    def _answered(self, x: Any) -> Array:  # noqa: ANN401 - the same
         given = self.checked(x)
         with one_thread():
             return self.forward(given)
 
-    def predict_series(self, rows: npt.ArrayLike, stride: int = 1, by: Iterable[Any] | None = None) -> Array:
+    def _by_name(self, y: Array) -> Any:  # noqa: ANN401 - the same
+        names = [str(spec.name) for spec in self.outputs]
+        return y if len(names) == 1 else dict(zip(names, records.unpacked(y), strict=True))
+
+    def predict_series(self, rows: npt.ArrayLike, stride: int = 1, by: Iterable[Any] | None = None) -> Any:  # noqa: ANN401 - as predict
         """A series, rows (N, *features) -> float32 (n, *output_shape): an answer for each window of `timesteps` rows.
 
         Windows are `stride` rows apart. `by` has for each row the key of its unit, several values where several columns
@@ -138,16 +199,16 @@ class Model:
                 raise InvalidInput.at(f"expected {len(given)} keys in `by`, one a row, got {len(keys)}")
             series = [given[places] for places in units(keys).values()]
         cut = [windows(unit, timesteps, stride) for unit in series]
-        answers = [self.predict(x) for x, _ in joined(cut, ROWS_AT_ONCE, FLOATS_AT_ONCE)]
+        answers = [self._answered(x) for x, _ in joined(cut, ROWS_AT_ONCE, FLOATS_AT_ONCE)]
         if not answers:
             longest = max(map(len, series))
             raise InvalidInput.at(f"expected at least {timesteps} rows of a unit, got {longest}")
-        if len({y.shape[1:] for y in answers}) > 1:
+        if len({(y.shape[1:], y.dtype) for y in answers}) > 1:
             raise InvalidInput.at("the units' answers are of different lengths: predict one at a time")
-        return np.concatenate(answers)
+        return self._by_name(np.concatenate(answers))
 
-    def trace(self, x: npt.ArrayLike) -> list[dict[str, Array]]:
-        """What each node computed on x (n, *input_shape), by name, from the same functions as `predict`.
+    def trace(self, x: Any) -> list[dict[str, Array]]:  # noqa: ANN401 - one array or several
+        """What each node computed on x as `predict` takes it, by name, from the same functions as `predict`.
 
         Every recurrent step's gates and states, a Dense layer's `sums`, and each layer's `output`.
         """
@@ -161,136 +222,136 @@ class Model:
             return ys, masks_out
 
         with one_thread(), np.errstate(all="ignore"):
-            graph.run(self.nodes, [given], self.last_uses, compute)
+            graph.run(self.nodes, records.unpacked(given), self.results, self.last_uses, compute)
         return traced
+
+    def expect_one(self, what: str) -> None:
+        """Raise Unsupported, by their names, where several inputs or outputs are more than `what` takes."""
+        several = [
+            f"{len(names)} {kind}s ({', '.join(map(str, names))[:300]})"
+            for kind, names in (("input", [spec.name for spec in self.inputs]), ("output", self.output_names))
+            if len(names) > 1
+        ]
+        if several:
+            raise Unsupported(f"the model has {' and '.join(several)}, and {what} has one input and one output")
 
     def stepper(self) -> Stepper | None:
         """The model one row of a sequence at a time, or None where its operations need the sequence as a whole."""
+        if self.results != (Source(len(self.nodes) - 1),):
+            return None
         return stepping.stepper(self.nodes, [spec.shape for spec in self.inputs])
 
     def forward(self, x: Array) -> Array:
-        """As `predict`, for x of `input_dtype` that is known to fit, in as many threads as BLAS has.
+        """As `predict`, for rows as `checked` gives them, in as many threads as BLAS has; of several outputs records.
 
         Overflow becomes infinity, no warning.
         """
-        rows = self.rows_at_once(x.shape[1:])
+        xs = records.unpacked(x)
+        rows = self.rows_at_once(*(each.shape[1:] for each in xs))
         with np.errstate(all="ignore"):
             if len(x) <= rows:
-                return self._run(x)
-            return np.concatenate([self._run(x[start : start + rows]) for start in range(0, len(x), rows)])
+                return self._run(xs)
+            starts = range(0, len(x), rows)
+            return np.concatenate([self._run([each[start : start + rows] for each in xs]) for start in starts])
 
-    def checked(self, x: npt.ArrayLike) -> Array:
-        """x as an array of `input_dtype` (n, *input_shape), or InvalidInput: what was expected, what came."""
-        given = self._numbers(x, (None, *self.input_shape), self.expects)
-        self.check_free(given.shape[1:])
-        return given.astype(self.input_dtype)
+    def checked(self, x: Any) -> Array:  # noqa: ANN401 - one array or several
+        """x as `predict` takes it, as rows of `input_dtype` (n, *input_shape), or InvalidInput.
+
+        The rows of several inputs are records, with a field by the name of each.
+        """
+        given = inputs.checked(self.takes, x)
+        self.check_free(*(array.shape[1:] for array in given))
+        return self.packed(given)
 
     def checked_rows(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """The rows of a series (N, *features) as an array of whatever type, or InvalidInput."""
+        if len(self.inputs) > 1:
+            raise InvalidInput.at(f"the model has {len(self.inputs)} inputs, and a series is rows of one: use predict")
         if not self.has_time_axis:
             raise InvalidInput.at("the model has no time axis, so nothing is a series to it: use predict")
         features = self.input_shape[1:]
         sizes = ", ".join(["N", *map(str, features)])
-        return self._numbers(rows, (None, *features), f"the rows of a series, an array of shape ({sizes})")
+        return self.takes[0].numbers(rows, (None, *features), f"the rows of a series, an array of shape ({sizes})")
 
     @property
     def has_time_axis(self) -> bool:
-        """Whether the input's first axis is time."""
-        return len(self.input_shape) > 1 or (len(self.input_shape) == 1 and self.id_limit is not None)
+        """Whether the first axis of the one input is time."""
+        return len(self.inputs) == 1 and self.takes[0].has_time_axis
 
-    def _numbers(self, x: npt.ArrayLike, shape: Shape, expects: str) -> npt.NDArray[Any]:
-        """x as an array of this shape, None being any size, of numbers that the model takes; or InvalidInput."""
-        try:
-            given = np.asarray(x)
-        except ValueError:
-            raise InvalidInput.at(f"expected {expects}, got rows of different lengths") from None
-        self._check_shape(given, shape, expects)
-        # Where a wrong value is, and not which: over HTTP what a client sends never comes back.
-        finite = np.isfinite(given if given.dtype == np.float32 else _as_float32(given))
-        if not finite.all():
-            where = tuple(int(k) for k in np.argwhere(~finite)[0])
-            raise InvalidInput.at(f"expected finite float32 numbers, got another at {where}", *where)
-        if self.id_limit is not None:
-            good = (given >= 0) & (given < self.id_limit) & (given == np.floor(given))
-            if not good.all():
-                where = tuple(int(k) for k in np.argwhere(~good)[0])
-                raise InvalidInput.at(f"expected {expects}, got another number at {where}", *where)
-        return given
+    def check_free(self, *shapes: tuple[int, ...]) -> None:
+        """Raise InvalidInput where free axes of the inputs' shapes are too short, or do not fit together."""
+        if not self.is_free:
+            return
+        if any(size is not None and size < 1 for sizes in self.shapes_for(*shapes) for size in sizes):
+            # A convolution would have no output.
+            came = " and ".join(map(str, shapes))
+            raise InvalidInput.at(f"a sequence of shape {came} has too few time steps for this model")
+        if len(shapes) > 1:
+            try:
+                graph.expect_fit(self.nodes, shapes)
+            except ValueError:
+                came = ", ".join(f"{each.name} {shape}" for each, shape in zip(self.takes, shapes, strict=True))
+                raise InvalidInput.at(f"the lengths of the inputs do not fit together: {came}") from None
 
-    def check_shape(self, x: npt.NDArray[Any]) -> None:
-        """Raise InvalidInput where the type or the shape of x does not fit, whatever its numbers are."""
-        self._check_shape(x, (None, *self.input_shape), self.expects)
-        self.check_free(x.shape[1:])
-
-    def _check_shape(self, given: npt.NDArray[Any], shape: Shape, expects: str) -> None:
-        if given.dtype.kind not in "fiu":
-            raise InvalidInput.at(f"expected numbers, got an array of {given.dtype}")
-        if given.ndim != len(shape) or any(
-            want not in {None, got} for want, got in zip(shape, given.shape, strict=True)
-        ):
-            hint = self.hint(given.shape)
-            raise InvalidInput.at(f"expected {expects}, got an array of shape {given.shape}{hint}")
-        if 0 in given.shape:
-            raise InvalidInput.at(f"expected {expects}, got an empty array of shape {given.shape}")
-
-    def check_free(self, shape: tuple[int, ...]) -> None:
-        """Raise InvalidInput where the free axes of a sequence are too short: a convolution would have no output."""
-        if None in self.input_shape and any(
-            size is not None and size < 1 for sizes in self.shapes_for(shape) for size in sizes
-        ):
-            raise InvalidInput.at(f"a sequence of shape {shape} has too few time steps for this model")
+    @cached_property
+    def is_free(self) -> bool:
+        """Whether some input has a free axis."""
+        return any(None in spec.shape for spec in self.inputs)
 
     @property
     def expects(self) -> str:
         """The expected input in words, such as "an array of shape (n, 20, 15)"."""
-        sizes = ", ".join("any" if n is None else str(n) for n in self.input_shape)
-        ids = "" if self.id_limit is None else f" of integers from 0 to {self.id_limit - 1}"
-        return f"an array of shape (n, {sizes}){ids}"
+        if len(self.inputs) == 1:
+            return self.takes[0].expects
+        return ", and ".join(f"for {each.name} {each.expects}" for each in self.takes)
 
     def hint(self, shape: tuple[int, ...]) -> str:
         """What may have gone wrong with an array of a shape that does not fit, as the end of a sentence, or nothing."""
-        rank = len(self.input_shape)
-        if len(shape) == rank and all(want in {None, got} for want, got in zip(self.input_shape, shape, strict=True)):
-            return ": the batch axis is missing, give x[np.newaxis]"
-        swapped = rank == 2 and len(shape) in {2, 3} and shape[-2] == self.input_shape[1] != shape[-1]
-        if swapped and shape[-1] >= (self.input_shape[0] or 2):
-            return ": are its last two axes swapped?"
-        longer = rank == 2 and len(shape) == 3 and shape[2] == self.input_shape[1]
-        if longer and self.input_shape[0] is not None and shape[1] > self.input_shape[0]:
-            return ": over a longer series, lstm-serve predict slides windows, and so does Model.predict_series"
-        return ""
+        return self.takes[0].hint(shape)
 
-    def shapes_for(self, input_shape: Shape) -> list[Shape]:
-        """The shapes of the input and of each node's output, for an input of this shape; all without the batch axis."""
-        return [first for first, *_ in graph.shapes(self.nodes, [input_shape])]
+    def shapes_for(self, *shapes: Shape) -> list[Shape]:
+        """The shapes of the first input and of each node's output, for inputs of these; all without the batch axis."""
+        return [first for first, *_ in graph.shapes(self.nodes, shapes)]
 
-    def rows_at_once(self, shape: tuple[int, ...]) -> int:
-        """How many rows of this shape are computed in one pass, so that memory stays bounded."""
-        if shape == self.input_shape:
+    def output_shapes_for(self, *shapes: Shape) -> list[Shape]:
+        """The shapes of the outputs, for inputs of these; all without the batch axis."""
+        found = graph.shapes(self.nodes, shapes)
+        return [found[node + 1][output] for node, output in self.results]
+
+    def rows_at_once(self, *shapes: tuple[int, ...]) -> int:
+        """How many rows of these shapes are computed in one pass, so that memory stays bounded."""
+        if shapes == self._shapes_taken:
             return self._rows_at_fixed_shape
-        return self._rows(shape)
+        return self._rows(shapes)
+
+    @cached_property
+    def _shapes_taken(self) -> tuple[Shape, ...]:
+        return tuple(spec.shape for spec in self.inputs)
 
     @cached_property
     def _rows_at_fixed_shape(self) -> int:
-        return self._rows(self.input_shape)
+        return self._rows(self._shapes_taken)
 
     @cached_property
     def last_uses(self) -> tuple[tuple[int, ...], ...]:
         """Of whom each node is the last that needs them."""
-        return graph.last_uses(self.nodes)
+        return graph.last_uses(self.nodes, self.results)
 
-    def _rows(self, shape: Shape) -> int:
-        return max(1, min(ROWS_AT_ONCE, FLOATS_AT_ONCE // graph.live_floats(self.nodes, [shape])))
+    def packed(self, xs: Sequence[Array]) -> Array:
+        """Arrays of rows for the inputs, in their order, as the rows that `forward` takes."""
+        return records.packed([spec.name for spec in self.inputs], xs)
 
-    def _run(self, x: Array) -> Array:
-        return graph.run(self.nodes, (x,), self.last_uses)[0][0]
+    def _rows(self, shapes: Sequence[Shape]) -> int:
+        return max(1, min(ROWS_AT_ONCE, FLOATS_AT_ONCE // graph.live_floats(self.nodes, shapes, self.results)))
+
+    def _run(self, xs: Sequence[Array]) -> Array:
+        ys, _ = graph.run(self.nodes, xs, self.results, self.last_uses)
+        if len(ys) == 1:
+            return ys[0]
+        # What is an input itself may be ids.
+        return records.packed(self.output_names, [y.astype(np.float32, copy=False) for y in ys])
 
 
 def _passes_on(layer: Operation) -> bool:
     """Whether the layer's output is its input: Dropout and its kin, and the linear activation by itself."""
     return isinstance(layer, Identity) or (isinstance(layer, Activate) and layer.activation is LINEAR)
-
-
-def _as_float32(given: npt.NDArray[Any]) -> Array:
-    with np.errstate(over="ignore", invalid="ignore"):  # a NaN that signals is invalid
-        return given.astype(np.float32)

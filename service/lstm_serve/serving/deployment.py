@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self, TypeVar, cast
 from lstm_serve.errors import Unsupported
 from lstm_serve.loading.load import load_model, resolve
 from lstm_serve.loading.repository import expect_inside
+from lstm_serve.loading.sidecars.golden import savez
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
@@ -65,6 +66,10 @@ def load(settings: Settings, source: Source | None = None) -> Loaded:
     model = load_model(path, **settings.told)
     about = model.about
     model = replace(model, about=replace(about, name=name or about.name, version=version or about.version))
+    try:
+        model.expect_one("what is served over HTTP")
+    except Unsupported as error:
+        raise Unsupported(f"{path}: {error}. Model.predict of the library answers it") from None
     try:
         batch_seconds = warm_up(model, settings.max_batch_rows)
     except MemoryError:
@@ -215,9 +220,8 @@ class Deployment:
                 )
         else:
             log.warning(
-                "not verified: there are no golden predictions. Make them where Keras is: "
-                "y = model.predict(x); np.savez(%r, x=x, y=y)",
-                str(golden),
+                "not verified: there are no golden predictions. Make them where Keras is: %s",
+                savez(model, repr(str(golden))),
             )
 
     def start(self) -> None:

@@ -4,17 +4,18 @@ A model inside a model is laid open: its layers stand in a row with the others. 
 run is a word here, to be refused by its name.
 """
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lstm_serve.engine.types import Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config import graph_operations
 from lstm_serve.loading.config.explicit_masks import check_masks, is_operation
-from lstm_serve.loading.config.inbound_nodes import Tensor, calls_of, masks_given, refuse_states, tensors_in
+from lstm_serve.loading.config.inbound_nodes import Tensor, calls_of, is_keras_3, masks_given, of_model
 from lstm_serve.loading.config.options import MAX_LAYERS, MAX_SIZE, MODELS
 from lstm_serve.loading.layers.registry import check_call, check_class
-from lstm_serve.loading.refusals import OPERATION, OTHER_MODEL, one_output, several
+from lstm_serve.loading.refusals import OPERATION, OTHER_MODEL, STATES
 
 
 class LayerSpec(NamedTuple):
@@ -35,24 +36,30 @@ class LayerSpec(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A layer, by its index, and what it is called on by number: 0 is the input, k the call k - 1."""
+    """A layer, by its index, and what it is called on by number: first come the model's inputs, and then the calls."""
 
     layer: int
     inputs: tuple[int, ...]
 
 
+class GivenInput(NamedTuple):
+    """An input: its name, and its shape without the batch axis, None where the file does not tell it."""
+
+    name: str
+    shape: Shape | None
+
+
 class Architecture(NamedTuple):
     """`layers` in Keras' own order, which is that of the weights; `calls` in the order of their computation.
 
-    `input_shape` is without the batch axis, and None where the file does not tell. `build_input_shape` says whether
-    a Sequential's config has that key; None in a functional model.
+    `outputs` are their names, no two the same, and which values they are, numbered as calls do. `build_input_shape`
+    says whether a Sequential's config has that key; None in a functional model.
     """
 
-    input_shape: Shape | None
+    inputs: tuple[GivenInput, ...]
     layers: tuple[LayerSpec, ...]
     calls: tuple[Call, ...]
-    input_name: str
-    output_name: str
+    outputs: tuple[tuple[str, int], ...]
     build_input_shape: bool | None
 
 
@@ -63,20 +70,51 @@ def read(model: Any, modernize: Modernize | None = None) -> Architecture:  # noq
     """The architecture in a parsed `model_config`. `modernize` brings an old Keras' layer into today's names."""
     reader = _Reader(modernize)
     outline = reader.outline(_dict(model, "the model"), (), ())
-    output = reader.call(outline, 0)
+    count = len(outline.inputs)
+    reader.inputs = [given.name for given in outline.inputs] if outline.graph is None else outline.graph.inputs
+    outputs = reader.call(outline, tuple(range(count)))
     if not reader.calls:
         raise UnreadableFile("the model's config lists no layers")
-    if output != len(reader.calls):
+    if max(outputs) < count:
         raise UnreadableFile("the model's output is its input")
+    calls, outputs = _needed(reader.calls, outputs, count)
     config = model.get("config")
     return Architecture(
-        input_shape=outline.input_shape,
+        inputs=outline.inputs,
         layers=tuple(reader.layers),
-        calls=tuple(reader.calls),
-        input_name=outline.input_name,
-        output_name=outline.output_name,
+        calls=calls,
+        outputs=tuple(zip(_distinct(outline.output_names), outputs, strict=True)),
         build_input_shape="build_input_shape" in config if outline.graph is None and isinstance(config, dict) else None,
     )
+
+
+def _needed(calls: Sequence[Call], outputs: Sequence[int], inputs: int) -> tuple[tuple[Call, ...], tuple[int, ...]]:
+    """The calls that lead to the outputs, and the outputs, numbered anew: of a model inside not each may be used."""
+    needed = set(outputs)
+    for k, call in reversed([*enumerate(calls, start=inputs)]):
+        if k in needed:
+            needed.update(call.inputs)
+    kept = [*range(inputs), *(k for k in range(inputs, inputs + len(calls)) if k in needed)]
+    number = {old: new for new, old in enumerate(kept)}
+    made = (calls[k - inputs] for k in kept[inputs:])
+    return tuple(call._replace(inputs=tuple(number[k] for k in call.inputs)) for call in made), tuple(
+        number[k] for k in outputs
+    )
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names as tf.keras makes them distinct, where a layer gives several outputs: dense, dense_1.
+
+    Source: _set_output_names of keras/engine/functional.py, 2.15.
+    """
+    made: list[str] = []
+    for name in names:
+        count = itertools.count(1)
+        proposal = name
+        while proposal in made:
+            proposal = f"{name}_{next(count)}"
+        made.append(proposal)
+    return made
 
 
 class _Member(NamedTuple):
@@ -87,16 +125,17 @@ class _Member(NamedTuple):
     # What each call of it is made on; unused in a Sequential.
     calls: tuple[tuple[Tensor, ...], ...]
     input_shape: Shape | None
+    keras_3: bool = False
 
 
 class _Graph(NamedTuple):
     """Where a functional model begins and ends, and for each model inside it the number of the first call.
 
-    `output` is numbered as the layers' references to each other are.
+    `outputs` are numbered as the layers' references to each other are.
     """
 
-    input: str
-    output: Tensor
+    inputs: tuple[str, ...]
+    outputs: tuple[Tensor, ...]
     first_calls: dict[str, int]
 
 
@@ -105,9 +144,8 @@ class _Outline(NamedTuple):
 
     members: dict[str, _Member]
     graph: _Graph | None
-    input_shape: Shape | None
-    input_name: str
-    output_name: str
+    inputs: tuple[GivenInput, ...]
+    output_names: tuple[str, ...]
 
 
 # What all calls of layers and of models may be made on, together.
@@ -120,9 +158,10 @@ class _Reader:
     def __init__(self, modernize: Modernize | None) -> None:
         self.layers: list[LayerSpec] = []
         self.calls: list[Call] = []
-        self._inputs = 0
+        self.inputs: Sequence[str] = ()  # the layers that are the model's own
+        self._called_on = 0
         self._modernize = modernize
-        self._other_numbers: str | None = None
+        self._other_numbers: dict[str, str] = {}  # by the path of the InputLayer
 
     def outline(self, model: Mapping[str, Any], path: tuple[str, ...], models: tuple[str, ...]) -> _Outline:
         """Keras before 2.2.3 lists a Sequential's layers as `config` itself, later ones as `config["layers"]`."""
@@ -151,10 +190,16 @@ class _Reader:
             if len(self.layers) > MAX_LAYERS:
                 raise UnreadableFile(f"the model has more than {MAX_LAYERS} layers")
         if class_name == "Sequential":
-            return _Outline(members, None, shape, input_name, output_name)
-        graph = _graph(_dict(config, "the model's config"), members)
+            return _Outline(members, None, (GivenInput(input_name, shape),), (output_name,))
+        settings = _dict(config, "the model's config")
+        graph = _graph(settings, members)
         check_masks(masked, entries)
-        return _Outline(members, graph, members[graph.input].input_shape, graph.input, graph.output.layer)
+        inputs = [
+            GivenInput(key or tensor.layer, members[tensor.layer].input_shape)
+            for key, tensor in of_model(settings.get("input_layers"))
+        ]
+        names = [key or tensor.layer for key, tensor in of_model(settings.get("output_layers"))]
+        return _Outline(members, graph, tuple(inputs), tuple(names))
 
     def _member(
         self, entry: Mapping[str, Any], k: int, path: tuple[str, ...], models: tuple[str, ...]
@@ -167,7 +212,9 @@ class _Reader:
             raise UnreadableFile(f"a layer has the name {ascii(name)[:40]}, which is not one")
         if class_name in MODELS:
             inner = self.outline(entry, (*path, name), (*models, class_name))
-            return name, _Member(None, inner, _calls(entry), inner.input_shape), masks_given(entry, name)
+            calls = calls_of(entry, [given.name for given in inner.inputs])
+            keras_3 = is_keras_3(entry) and class_name != "Sequential"
+            return name, _Member(None, inner, calls, inner.inputs[0].shape, keras_3), masks_given(entry, name)
         if not isinstance(config, dict):
             raise UnreadableFile(f"the layer {name[:100]!r} has no config")
         if class_name == "InputLayer":
@@ -175,63 +222,74 @@ class _Reader:
                 raise Unsupported(f"the input {name[:100]!r} is sparse or ragged, which is not supported")
             dtype = config.get("dtype")
             if isinstance(dtype, str) and dtype not in graph_operations.FLOATS:
-                self._other_numbers = dtype[:40]
+                self._other_numbers["/".join((*path, name))] = dtype[:40]
             return name, _Member(None, None, (), _input_shape(config)), []
         if is_operation(entry):
             # Masks are passed along by operations too: one that is reached is refused where it is called.
             written = graph_operations.read(entry)
-            inputs = written.inputs
-            settings = written._asdict()
-            self.layers.append(LayerSpec(OPERATION + written.function, (*path, name), settings, models))
-            for tensor in inputs:
-                refuse_states(tensor)
-            return name, _Member(len(self.layers) - 1, None, (inputs,), None), []
+            self.layers.append(LayerSpec(OPERATION + written.function, (*path, name), written._asdict(), models))
+            return name, _Member(len(self.layers) - 1, None, (written.inputs,), None), []
         if self._modernize is not None:
             class_name, settings = self._modernize(class_name, settings)
         check_class(class_name, "/".join((*path, name)), settings)
         self.layers.append(LayerSpec(class_name, (*path, name), settings, models))
-        member = _Member(len(self.layers) - 1, None, _calls(entry), _input_shape(settings))
+        member = _Member(len(self.layers) - 1, None, calls_of(entry), _input_shape(settings))
         return name, member, masks_given(entry, name)
 
-    def call(self, model: _Outline, value: int) -> int:
-        """Call a model on a value; its output's value."""
+    def call(self, model: _Outline, values: tuple[int, ...]) -> tuple[int, ...]:
+        """Call a model on values; its outputs' values."""
+        if len(values) != len(model.inputs):
+            raise UnreadableFile(
+                f"a model of {len(model.inputs)} inputs inside the model is called on {len(values)} outputs of layers"
+            )
         if model.graph is None:
             for member in model.members.values():
-                value = self._call(member, (value,))
-            return value
-        return self._call_graph(model, model.graph, value)
+                values = self._call(member, values)
+                if len(values) != 1:
+                    raise Unsupported("a model of several outputs inside a Sequential is not supported")
+            return values
+        return self._call_graph(model, model.graph, values)
 
-    def _call(self, member: _Member, inputs: tuple[int, ...]) -> int:
+    def _call(self, member: _Member, inputs: tuple[int, ...]) -> tuple[int, ...]:
         # A model inside may be called often and hold no layer.
-        self._inputs += len(inputs) + (0 if member.model is None else len(member.model.members))
-        if self._inputs > MAX_INPUTS:
+        self._called_on += len(inputs) + (0 if member.model is None else len(member.model.members))
+        if self._called_on > MAX_INPUTS:
             raise UnreadableFile(f"the model's layers are called on more than {MAX_INPUTS} inputs")
         if member.model is not None:
-            if len(inputs) != 1:
-                raise Unsupported(f"a model inside the model has {len(inputs)} inputs, where one is supported")
-            return self.call(member.model, inputs[0])
+            return self.call(member.model, inputs)
         if member.layer is None:
-            return inputs[0]
+            return inputs
         spec = self.layers[member.layer]
         check_call(spec.class_name, spec.name, len(inputs))
-        if spec.class_name.startswith(OPERATION) and 0 in inputs and self._other_numbers is not None:
-            raise Unsupported(
-                f"the operation {spec.name[:100]!r} is called on {self._other_numbers} inputs, which is not supported"
-            )
+        if spec.class_name.startswith(OPERATION):
+            self._refuse_other_numbers(spec, inputs)
         self.calls.append(Call(member.layer, inputs))
         if len(self.calls) > MAX_LAYERS:
             raise UnreadableFile(f"the model calls more than {MAX_LAYERS} layers")
-        return len(self.calls)
+        return (len(self.inputs) + len(self.calls) - 1,)
 
-    def _call_graph(self, model: _Outline, graph: _Graph, value: int) -> int:
-        """From the output back to the input, and then each call once what it is made on has been."""
-        values: dict[tuple[str, int], int] = {(graph.input, 0): value}
+    def _refuse_other_numbers(self, spec: LayerSpec, inputs: Sequence[int]) -> None:
+        """Refuse an operation on an input that is not of floats, or is not to a model inside."""
+        inside = [dtype for path, dtype in self._other_numbers.items() if "/" in path]
+        for k in inputs:
+            name = self.inputs[k] if k < len(self.inputs) else None
+            other = None if name is None else self._other_numbers.get(name, next(iter(inside), None))
+            if other is not None:
+                raise Unsupported(
+                    f"the operation {spec.name[:100]!r} is called on {other} inputs, which is not supported"
+                )
+
+    def _call_graph(self, model: _Outline, graph: _Graph, values: tuple[int, ...]) -> tuple[int, ...]:
+        """From the outputs back to the inputs, and then each call once what it is made on has been."""
+        known: dict[tuple[str, int], tuple[int, ...]] = {
+            (name, 0): (value,) for name, value in zip(graph.inputs, values, strict=True)
+        }
         met: set[tuple[str, int]] = set()
-        waiting = [graph.output]
+        waiting = [*reversed(graph.outputs)]
         while waiting:
             tensor = waiting[-1]
             key = tensor.layer, tensor.call
-            if key in values:
+            if key in known:
                 waiting.pop()
                 continue
             member = model.members.get(tensor.layer)
@@ -241,68 +299,60 @@ class _Reader:
                     f"the graph leads to {tensor.layer[:100]!r}, call {tensor.call}, which is not there"
                 )
             inputs = member.calls[number]
-            missing = [source for source in inputs if (source.layer, source.call) not in values]
+            missing = [source for source in inputs if (source.layer, source.call) not in known]
             if not missing:
-                values[key] = self._call(member, tuple(values[source.layer, source.call] for source in inputs))
+                known[key] = self._call(member, tuple(_value(known, source) for source in inputs))
                 waiting.pop()
             elif key in met:
                 raise UnreadableFile(f"the graph runs in a circle at {tensor.layer[:100]!r}")
             else:
                 met.add(key)
                 waiting += missing
-        return values[graph.output.layer, graph.output.call]
+        return tuple(_value(known, output) for output in graph.outputs)
 
 
-def _calls(entry: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], ...]:
-    calls = calls_of(entry)
-    for tensor in (tensor for call in calls for tensor in call):
-        refuse_states(tensor)
-    return calls
+def _value(known: Mapping[tuple[str, int], tuple[int, ...]], tensor: Tensor) -> int:
+    """The value of an output of what was called. What a layer gives besides its first is a state."""
+    values = known[tensor.layer, tensor.call]
+    if tensor.output >= len(values):
+        raise Unsupported(
+            f"a state of the layer {tensor.layer[:100]!r} is used (return_state), which is not supported. {STATES}"
+        )
+    return values[tensor.output]
 
 
-def _first_calls(members: Mapping[str, _Member]) -> dict[str, int]:
-    """For each model inside that another layer is called on, the number of its first call, as the others refer to it.
+def _first_calls(members: Mapping[str, _Member], outputs: Sequence[Tensor]) -> dict[str, int]:
+    """For each model inside, the number of its first call, as layers refer to it.
 
     Keras 1 and 2 called it once while it was made, and count that call, unless it is a Sequential whose input's shape
-    came later; Keras 3 counts from 0. All calls that a file lists lead to its one output, so the first one is referred
-    to, or is the output's.
+    came later: of all calls that a file lists, some layer or output refers to the first. Keras 3 counts from 0.
     """
     first: dict[str, int] = {}
-    for member in members.values():
-        for source in (source for call in member.calls for source in call):
-            target = members.get(source.layer)
-            if target is not None and target.model is not None:
-                first[source.layer] = min(first.get(source.layer, source.call), source.call)
+    sources = (source for member in members.values() for call in member.calls for source in call)
+    for source in (*sources, *outputs):
+        target = members.get(source.layer)
+        if target is not None and target.model is not None:
+            first[source.layer] = 0 if target.keras_3 else min(first.get(source.layer, 1), source.call)
     return first
 
 
 def _graph(config: Mapping[str, Any], members: Mapping[str, _Member]) -> _Graph:
-    inputs, outputs = list(tensors_in(config.get("input_layers"))), list(tensors_in(config.get("output_layers")))
-    if len(inputs) != 1:
-        raise Unsupported(several("input", [tensor.layer for tensor in inputs]))
-    if len(outputs) != 1:
-        names = [tensor.layer for tensor in outputs]
-        layers = len({*names}) == len(names) and all(n in members and members[n].layer is not None for n in names)
-        raise Unsupported(f"{several('output', names)}{'. ' if names else ''}{one_output(names, layers=layers)}")
-    (given,), (output,) = inputs, outputs
-    source = members.get(given.layer)
-    if source is None or source.layer is not None or source.model is not None or output.layer not in members:
-        raise UnreadableFile("the model's input is no InputLayer, or its output is none of its layers")
-    refuse_states(output)
-    first_calls = _first_calls(members)
-    return _Graph(given.layer, _renumbered(output, members[output.layer], first_calls), first_calls)
-
-
-def _renumbered(output: Tensor, member: _Member, first_calls: Mapping[str, int]) -> Tensor:
-    """The model's output as layers would refer to it; of a model inside, it is the last call.
-
-    All other calls of that model lead to it. Keras 3 counts the calls of a functional model from 1 here, and from 0
-    elsewhere: node_reindexing_map and serialize_node of keras/src/models/functional.py.
-    """
-    last = len(member.calls) - 1
-    if member.model is None or output.call not in {last, last + 1}:
-        return output
-    return output._replace(call=first_calls.get(output.layer, 0) + last)
+    inputs = [tensor for _, tensor in of_model(config.get("input_layers"))]
+    outputs = [tensor for _, tensor in of_model(config.get("output_layers"))]
+    if not inputs or not outputs:
+        raise Unsupported(f"the model has no {'outputs' if inputs else 'inputs'}: its config names none")
+    sources = [members.get(given.layer) for given in inputs]
+    if any(source is None or source.layer is not None or source.model is not None for source in sources) or any(
+        output.layer not in members for output in outputs
+    ):
+        raise UnreadableFile("an input of the model is no InputLayer, or an output of it is none of its layers")
+    names = tuple(given.layer for given in inputs)
+    if len(set(names)) < len(names):
+        raise UnreadableFile("an input of the model is listed twice")
+    # Keras 3 counts the calls of a functional model inside from 1 here, and from 0 elsewhere: node_reindexing_map and
+    # serialize_node of keras/src/models/functional.py.
+    ends = [output._replace(call=output.call - 1) if members[output.layer].keras_3 else output for output in outputs]
+    return _Graph(names, tuple(ends), _first_calls(members, ends))
 
 
 def _dict(value: Any, what: str) -> dict[str, Any]:  # noqa: ANN401 - JSON is anything

@@ -1,11 +1,10 @@
 """How a config refers to the outputs of layers: what each layer is called on, in the graphs of each Keras."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import MAX_SIZE
-from lstm_serve.loading.refusals import STATES
 
 
 class Tensor(NamedTuple):
@@ -16,19 +15,39 @@ class Tensor(NamedTuple):
     output: int
 
 
-def calls_of(entry: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], ...]:
-    """What each call of a layer is made on.
+def calls_of(entry: Mapping[str, Any], names: Sequence[str] = ()) -> tuple[tuple[Tensor, ...], ...]:
+    """What each call of a layer is made on; of a model, whose inputs have `names`, in the order of those.
 
-    Keras 1 and 2 write a call as [[name, call, tensor, arguments], ...], Keras 3 as {"args": ..., "kwargs": ...}.
+    Keras 1 and 2 write a call as [[name, call, tensor, arguments], ...], Keras 3 as {"args": ..., "kwargs": ...}. A
+    model may be called on an object by the names of its inputs too.
     """
-    return tuple(tuple(tensors_in(node.get("args") if isinstance(node, dict) else node)) for node in _nodes(entry))
+    return tuple(tuple(tensors_in(_in_order(_given(node), names))) for node in _nodes(entry))
+
+
+def _given(node: Any) -> Any:  # noqa: ANN401 - JSON is anything
+    if not isinstance(node, dict) or "args" not in node:
+        return node
+    args = node["args"]
+    return args[0] if isinstance(args, list) and len(args) == 1 else args
+
+
+def _in_order(given: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - JSON is anything
+    if not isinstance(given, dict) or not names or not given.keys() >= set(names):
+        return given
+    return [given[name] for name in names]
+
+
+def is_keras_3(entry: Mapping[str, Any]) -> bool:
+    """Whether a layer's calls are written as Keras 3 does."""
+    return any(isinstance(node, dict) and "args" in node for node in _nodes(entry))
 
 
 def masks_given(entry: Mapping[str, Any], name: str) -> list[tuple[str, Tensor]]:
     """The masks that the calls of a layer are given. Refuses any other argument of a call."""
     masked: list[tuple[str, Tensor]] = []
     for node in _nodes(entry):
-        arguments = [node.get("kwargs")] if isinstance(node, dict) else [ref[3] for ref in _references(node) if ref[3:]]
+        of_keras_3 = isinstance(node, dict) and "args" in node
+        arguments = [node.get("kwargs")] if of_keras_3 else [ref[3] for ref in _references(node) if ref[3:]]
         for argument in arguments:
             masked += [(name, mask) for mask in _mask_argument(name, argument)]
     return masked
@@ -43,21 +62,25 @@ def _mask_argument(name: str, arguments: Any) -> Iterator[Tensor]:  # noqa: ANN4
     for key, value in arguments.items() if isinstance(arguments, dict) else ():
         if value is None or (key == "training" and isinstance(value, bool)):
             continue
-        if key != "mask" or not isinstance(value, dict):
+        # Keras 3 gives a model a list of masks, null where there is none.
+        listed = isinstance(value, list) and all(item is None or isinstance(item, dict) for item in value)
+        if key != "mask" or not (listed or isinstance(value, dict)):
             raise Unsupported(f"the layer {name[:100]!r} is called with {str(key)[:40]}, which is not supported")
         yield from tensors_in(value)
 
 
-def refuse_states(tensor: Tensor) -> None:
-    """Refuse an output that is not the first: it is a state."""
-    if tensor.output != 0:
-        raise Unsupported(
-            f"a state of the layer {tensor.layer[:100]!r} is used (return_state), which is not supported. {STATES}"
-        )
+def of_model(value: Any) -> Iterator[tuple[str | None, Tensor]]:  # noqa: ANN401 - JSON is anything
+    """The references to a model's inputs or outputs, in Keras' order, each with its name where they are an object."""
+    if isinstance(value, dict):
+        for key in sorted(value):
+            named = [(key, tensor) for tensor in tensors_in(value[key])]
+            yield from named if len(named) == 1 else [(None, tensor) for _, tensor in named]
+    else:
+        yield from ((None, tensor) for tensor in tensors_in(value))
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:  # noqa: ANN401 - JSON is anything
-    """Every reference to a layer's output in `value`, in order."""
+    """Every reference to a layer's output in `value`, in Keras' order: by their keys where they are an object's."""
     for reference in _references(value):
         layer, call, index = reference[:3]
         if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < MAX_SIZE for n in (call, index)):
@@ -78,5 +101,5 @@ def _references(value: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - JSON is an
         if value.get("class_name") == "__keras_tensor__" and isinstance(config, dict):
             yield from _references(config.get("keras_history"))
         elif "class_name" not in value:
-            for item in value.values():
-                yield from _references(item)
+            for key in sorted(value):
+                yield from _references(value[key])

@@ -17,7 +17,7 @@ from lstm_serve.formats.text import decode, not_utf8
 from lstm_serve.loading.sidecars import scaling as scalings
 from lstm_serve.loading.sidecars.scaling import ScalingCard
 from lstm_serve.model.files import ModelFiles, stem_of
-from lstm_serve.model.metadata import Feature
+from lstm_serve.model.metadata import THRESHOLD, Feature
 
 MAX_BYTES = 4 << 20
 
@@ -72,36 +72,24 @@ class SeriesCard(_Part):
 
 VERSION = r"^[1-9][0-9]{0,17}$"
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Features = list[Text | FeatureCard]
+Classes = Annotated[list[Text], Field(min_length=2), AfterValidator(_distinct)]
+Threshold = Annotated[float, Field(gt=0, le=1)]
 
-class Card(_Part):
-    """The fields of a card; all are optional. An unknown one is an error, so that a slip of the pen is not silence."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
-    version: Annotated[str, BeforeValidator(_counted), Field(pattern=VERSION)] | None = None
-    description: Text | None = None
-    classes: Annotated[list[Text], Field(min_length=2), AfterValidator(_distinct)] | None = None
-    features: list[Text | FeatureCard] | None = None
-    scaling: ScalingCard | None = None
-    output_scaling: ScalingCard | None = None
-    threshold: Annotated[float, Field(gt=0, le=1)] | None = None
-    timesteps: Annotated[int, Field(gt=0, lt=1 << 24)] | None = None
-    architecture: Annotated[str, Field(min_length=1)] | dict[str, Any] | list[dict[str, Any]] | None = None
-    recurrent_activation: Text | None = None
-    output_activation: Text | None = None
-    hidden_activation: Text | None = None
-    return_sequences: bool | None = None
-    mask_zero: bool | None = None
-    series: Annotated[SeriesCard, BeforeValidator(_or_empty)] = SeriesCard()
-    metadata: Annotated[dict[str, Any], BeforeValidator(_or_empty)] = {}
+class _WithFeatures(_Part):
+    """What has columns."""
 
     @property
     def columns(self) -> tuple[Feature, ...] | None:
         """The features as records, whichever way the card writes them."""
-        if self.features is None:
+        features: Features | None = getattr(self, "features", None)
+        if features is None:
             return None
         return tuple(
             Feature(name=feature) if isinstance(feature, str) else Feature(**feature.model_dump())
-            for feature in self.features
+            for feature in features
         )
 
     @model_validator(mode="after")
@@ -111,6 +99,57 @@ class Card(_Part):
         except ValueError as error:
             raise ValueError(f"features: {error}") from None
         return self
+
+
+class InputCard(_WithFeatures):
+    """What is said of one input by its name in the file: another name, its columns, how it was scaled."""
+
+    name: Name | None = None
+    features: Features | None = None
+    scaling: ScalingCard | None = None
+
+
+class OutputCard(_Part):
+    """What is said of one output by its name in the file: another name, its classes, how it was scaled."""
+
+    name: Name | None = None
+    classes: Classes | None = None
+    threshold: Threshold | None = None
+    scaling: ScalingCard | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The classes, as a model has them."""
+        return None if self.classes is None else tuple(self.classes)
+
+    @property
+    def from_on(self) -> float:
+        """The probability from which on a class is predicted that is not one of several."""
+        return THRESHOLD if self.threshold is None else self.threshold
+
+
+class Card(_WithFeatures):
+    """The fields of a card; all are optional. An unknown one is an error, so that a slip of the pen is not silence."""
+
+    name: Name | None = None
+    version: Annotated[str, BeforeValidator(_counted), Field(pattern=VERSION)] | None = None
+    description: Text | None = None
+    classes: Classes | None = None
+    features: Features | None = None
+    scaling: ScalingCard | None = None
+    output_scaling: ScalingCard | None = None
+    threshold: Threshold | None = None
+    inputs: dict[Text, InputCard] | None = None
+    outputs: dict[Text, OutputCard] | None = None
+    timesteps: Annotated[int, Field(gt=0, lt=1 << 24)] | None = None
+    architecture: Annotated[str, Field(min_length=1)] | dict[str, Any] | list[dict[str, Any]] | None = None
+    recurrent_activation: Text | None = None
+    output_activation: Text | None = None
+    hidden_activation: Text | None = None
+    return_sequences: bool | None = None
+    mask_zero: bool | None = None
+    series: Annotated[SeriesCard, BeforeValidator(_or_empty)] = SeriesCard()
+    metadata: Annotated[dict[str, Any], BeforeValidator(_or_empty)] = {}
 
 
 def called(model: Path) -> tuple[str, str]:
@@ -206,24 +245,28 @@ EXPECTED = {
     "mask_zero": "expected true, of an Embedding that masks the id 0, or false",
     "series": 'expected an object with seq, "counter" or "time", and gap, "refuse", "reset" or "last"',
     "metadata": "expected an object",
+    "inputs": 'expected an object, such as {"sensors": {"features": ["temperature"]}}',
+    "outputs": 'expected an object, such as {"state": {"classes": ["good", "bad"]}}',
 }
 SYNONYMS = {"labels": "classes", "class_names": "classes", "columns": "features", "normalization": "scaling"}
 
 
-def _in_words(where: tuple[str | int, ...], kind: str, message: str) -> str:
+# What there is of each input and output by its name.
+BY_NAME: dict[str, type[_Part]] = {"inputs": InputCard, "outputs": OutputCard}
+
+
+def _in_words(where: tuple[str | int, ...], kind: str, message: str, of: type[_Part] = Card) -> str:
     """What is wrong at a place of the card: ours where a validator of ours said it, else what was expected there."""
+    if len(where) > 2 and where[0] in BY_NAME:  # what is said there is told as the card's own field of that name
+        of_part = _in_words(where[2:], kind, message, BY_NAME[str(where[0])])
+        return f"{where[0]}.{str(where[1])[:100]}.{of_part}"
     field = str(where[0])[:100] if where else "the card"
     if kind == "json_invalid":
         deep = "recursion" in message
         wrong = "nested too deeply" if deep else f"not valid JSON, {message.removeprefix('Invalid JSON: ')}"
         return f"{field}: is {wrong}"
-    if kind == "extra_forbidden" and len(where) == 1:
-        return _unknown(field, Card.model_fields, SYNONYMS)
-    if kind == "extra_forbidden" and field in {"scaling", "output_scaling"}:
-        unknown = _unknown(str(where[1])[:100], ScalingCard.model_fields, scalings.SYNONYMS)
-        return f"{field}.{unknown} It is {scalings.FORMS}"
-    if kind == "extra_forbidden" and field == "series":
-        return f"series.{_unknown(str(where[1])[:100], SeriesCard.model_fields, {})}"
+    if kind == "extra_forbidden":
+        return _surplus(field, where, of)
     # Where there are several forms, Pydantic has put the one that it has tried there.
     several = field in {"architecture", "features"}
     parts = [part for part in where[:2] if part == field or isinstance(part, int)] if several else where
@@ -232,6 +275,17 @@ def _in_words(where: tuple[str | int, ...], kind: str, message: str) -> str:
         own = message.removeprefix("Value error, ")
         return f"{place}: {own}" if where else own
     return f"{place}: {_expected(field, where)}"
+
+
+def _surplus(field: str, where: tuple[str | int, ...], of: type[_Part]) -> str:
+    if len(where) == 1:
+        return _unknown(field, of.model_fields, SYNONYMS)
+    if field == "series":
+        return f"series.{_unknown(str(where[1])[:100], SeriesCard.model_fields, {})}"
+    if field in {"scaling", "output_scaling"}:
+        unknown = _unknown(str(where[1])[:100], ScalingCard.model_fields, scalings.SYNONYMS)
+        return f"{field}.{unknown} It is {scalings.FORMS}"
+    return f"{field}: {_expected(field, where)}"
 
 
 def _expected(field: str, where: tuple[str | int, ...]) -> str:

@@ -1,6 +1,7 @@
 """The golden predictions, `<stem>.golden.npz`: inputs `x` and what Keras answered, `y`. Replayed at load."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -8,19 +9,18 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from lstm_serve.engine.blas import one_thread
 from lstm_serve.engine.operations.pointwise import Scaling
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, UnreadableFile, WrongNumbers
 from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.folder import opened
 from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, AnyArray, member_names, read_npz
 from lstm_serve.model import exact as exactly
 from lstm_serve.model.files import ModelFiles
+from lstm_serve.model.inputs import expect_rows, named
 from lstm_serve.model.model import Model
-
-# The 0 is of whoever counts a model's inputs and outputs; what else the file holds is not looked at.
-NAMES = ("x", "y", "x0", "y0")
-
-SAVEZ = "y = model.predict(x); np.savez(f, x=x, y=y)"
+from lstm_serve.model.records import unpacked
 
 # Where float32 is to blame, Keras is at most so many times as far from the exact answer as this is, and no farther than
 # so much.
@@ -31,7 +31,8 @@ NUDGES = 7
 # Rows times time steps of a replay: each may cost the time of a step of its own, and some 32 rows are enough.
 MAX_STEPS = 1 << 18
 
-Answers = npt.NDArray[np.floating[Any]]
+# Of each output, (n, *output_shape).
+Answers = Sequence[npt.NDArray[np.floating[Any]]]
 
 
 def replay(model: Model, files: ModelFiles) -> Model:
@@ -42,20 +43,23 @@ def replay(model: Model, files: ModelFiles) -> Model:
     """
     golden = files.golden
     try:
-        x, y = read(golden)
+        xs, ys = read(golden, model)
     except FileNotFoundError:
         return model
     except UnreadableFile as error:
         raise UnreadableFile(f"its golden predictions {golden.name} cannot be read: {error}") from None
     except OSError as error:
         raise UnreadableFile(f"its golden predictions {golden.name} cannot be read: {error.strerror}") from None
+    plain = model.as_in_keras
     try:
-        _check_size(model.as_in_keras, x, y, golden.name)
-        came = model.as_in_keras.predict(x)
+        _check_size(plain, xs, ys, golden.name)
+        x = plain.checked(xs if len(xs) > 1 else xs[0])
     except InvalidInput as error:
         raise WrongNumbers(f"the inputs in {golden.name} do not fit the model: {error}") from None
-    expected = y.astype(np.float64)
-    differences = _rows(_differences(came, expected, expected))
+    with one_thread():
+        came = unpacked(plain.forward(x))
+    expected = [y.astype(np.float64) for y in ys]
+    differences = _differences(came, expected, expected)
     worst = float(differences.max())
     origin = replace(model.origin, golden_rows=len(x), golden_difference=worst)
     missed = np.flatnonzero(~(differences <= origin.tolerance))
@@ -63,21 +67,50 @@ def replay(model: Model, files: ModelFiles) -> Model:
         return replace(model, origin=origin)
     if not worst <= (1 + ALIKE) * MOST:  # no rounding that is let pass explains this row, so the others need no look
         missed = np.array([np.argmax(np.nan_to_num(differences, nan=np.inf))])
-    rounding = _rounding(model, x[missed], came[missed], expected[missed], missed, files)
+    these, those = ([y[missed] for y in each] for each in (came, expected))
+    rounding = _rounding(model, x[missed], these, those, missed, files)
     return replace(model, origin=replace(origin, rounding=rounding, tolerance=max(2 * rounding, worst)))
 
 
-def read(golden: Path) -> tuple[AnyArray, AnyArray]:
-    """Return the inputs and Keras' answers in a file; raises FileNotFoundError, or UnreadableFile and why."""
+def read(golden: Path, model: Model) -> tuple[list[AnyArray], list[AnyArray]]:
+    """Return the inputs and Keras' answers in a file; raises FileNotFoundError, or UnreadableFile and why.
+
+    They are x and y; of several inputs or outputs x_<name> and y_<name>, by the file's names or the card's, or x0, x1,
+    ... in their order, which is also of whoever counts those of one. What else the file holds is not looked at.
+    """
+    takes = _names("x", [(spec.name, spec.in_file) for spec in model.inputs])
+    gives = _names("y", [(name, None) for name in model.output_names])
     with opened(golden) as file:
         if file.peek(len(NPY_MAGIC)).startswith(NPY_MAGIC):
-            raise UnreadableFile(f"it is an .npy, of one array, where an .npz of x and y was expected: {SAVEZ}")
-        arrays = read_npz(file, only=NAMES, limit=_limit(file))
-        x, y = arrays.get("x", arrays.get("x0")), arrays.get("y", arrays.get("y0"))
-        if x is None or y is None:
+            raise UnreadableFile(f"it is an .npy, of one array, where an .npz of x and y was expected: {savez(model)}")
+        known = {name for names in (*takes, *gives) for name in names}
+        arrays = read_npz(file, only=[*known], limit=_limit(file))
+        found = [next((arrays[name] for name in names if name in arrays), None) for names in (*takes, *gives)]
+        if any(array is None for array in found):
+            wanted = " and ".join(names[0] for names in (*takes, *gives))
             held = ", ".join(member_names(file))[:200] or "nothing"
-            raise UnreadableFile(f"it should hold the arrays x and y, and holds {held}: {SAVEZ}")
-    return x, y
+            raise UnreadableFile(f"it should hold the arrays {wanted}, and holds {held}: {savez(model)}")
+    arrived = [array for array in found if array is not None]
+    return arrived[: len(takes)], arrived[len(takes) :]
+
+
+def _names(letter: str, names: Sequence[tuple[str | None, str | None]]) -> list[list[str]]:
+    """By which names each of the inputs, or of the outputs, is looked for."""
+    found = [
+        [*(f"{letter}_{name}" for name in called if name is not None), f"{letter}{k}"] for k, called in enumerate(names)
+    ]
+    return found if len(found) > 1 else [[letter, *reversed(found[0])]]
+
+
+def savez(model: Model, file: str = "f") -> str:
+    """The Python that makes golden predictions, where Keras is."""
+    xs, ys = (
+        [letter] if count == 1 else [f"{letter}{k}" for k in range(count)]
+        for letter, count in (("x", len(model.inputs)), ("y", len(model.output_names)))
+    )
+    given = xs[0] if len(xs) == 1 else f"[{', '.join(xs)}]"
+    saved = ", ".join(f"{name}={name}" for name in (*xs, *ys))
+    return f"{', '.join(ys)} = model.predict({given}); np.savez({file}, {saved})"
 
 
 def _limit(file: BinaryIO) -> int:
@@ -88,36 +121,45 @@ def _limit(file: BinaryIO) -> int:
     return budget.left
 
 
-def _check_size(model: Model, x: AnyArray, y: AnyArray, name: str) -> None:
-    """Raise, before anything is computed, where x or y are not of the model's shapes, or too many."""
-    model.check_shape(x)
-    shapes = model.shapes_for(x.shape[1:])
-    if (gives := (len(x), *shapes[-1])) != y.shape:
-        raise WrongNumbers(
-            f"{name} has answers of shape {y.shape}, and the model gives {gives}: give y as model.predict(x) returns it"
-        )
-    steps = len(x) * max((shape[0] or 1 for shape in shapes if len(shape) > 1), default=1)
+def _check_size(model: Model, xs: Sequence[AnyArray], ys: Sequence[AnyArray], name: str) -> None:
+    """Raise, before anything is computed, where inputs or answers are not of the model's shapes, or too many."""
+    for each, x in zip(model.takes, xs, strict=True):
+        try:
+            each.check_shape(x)
+        except InvalidInput as error:
+            if len(xs) == 1:
+                raise
+            raise named(error, each) from None
+    expect_rows(model.takes, xs)
+    given = [x.shape[1:] for x in xs]
+    model.check_free(*given)
+    for output, shape, y in zip(model.outputs, model.output_shapes_for(*given), ys, strict=True):
+        if (gives := (len(xs[0]), *shape)) != y.shape:
+            which = "" if len(ys) == 1 else f" for {output.name}"
+            raise WrongNumbers(
+                f"{name} has answers of shape {y.shape}{which}, and the model gives {gives}: give y as "
+                "model.predict(x) returns it"
+            )
+    shapes = [*given, *model.shapes_for(*given)]
+    steps = len(xs[0]) * max((shape[0] or 1 for shape in shapes if len(shape) > 1), default=1)
     if steps > MAX_STEPS:
         raise UnreadableFile(
-            f"its golden predictions {name} are of {len(x)} sequences and {steps} time steps in all; at most "
+            f"its golden predictions {name} are of {len(xs[0])} sequences and {steps} time steps in all; at most "
             f"{MAX_STEPS} are replayed. Some 32 sequences are enough: keep x[:32] and y[:32]"
         )
 
 
-def _differences(these: Answers, those: Answers, scale: Answers) -> Answers:
-    """How far apart two answers are, scaled as in the tolerance."""
-    found: Answers = np.abs(these - those) / np.maximum(1, np.abs(scale))
-    return found
-
-
-def _rows(differences: Answers) -> Answers:
-    """The largest of each row; NaN where one is."""
-    largest: Answers = differences.reshape(len(differences), -1).max(axis=1)
-    return largest
+def _differences(these: Answers, those: Answers, scale: Answers) -> npt.NDArray[np.floating[Any]]:
+    """How far apart two answers are, scaled as in the tolerance: of each row the largest; NaN where one is."""
+    apart = [
+        (np.abs(this - that) / np.maximum(1, np.abs(of))).reshape(len(this), -1).max(axis=1)
+        for this, that, of in zip(these, those, scale, strict=True)
+    ]
+    return np.asarray(np.max(apart, axis=0))
 
 
 def _rounding(  # noqa: PLR0913, PLR0917
-    model: Model, x: AnyArray, came: Answers, expected: Answers, numbers: npt.NDArray[np.intp], files: ModelFiles
+    model: Model, x: Array, came: Answers, expected: Answers, numbers: npt.NDArray[np.intp], files: ModelFiles
 ) -> float:
     """How far Keras' own float32 is from what float64 gives, where that is why the model misses these predictions.
 
@@ -126,18 +168,19 @@ def _rounding(  # noqa: PLR0913, PLR0917
     or would be with other roundings. Raises WrongNumbers where it is not, or too far to tell.
     """
     plain = model.as_in_keras
-    exact = exactly.answers(plain, plain.checked(x))
-    keras = _rows(_differences(expected, exact, expected))
-    ours = _rows(_differences(came, exact, expected))
+    exact = unpacked(exactly.answers(plain, x))
+    keras = _differences(expected, exact, expected)
+    ours = _differences(came, exact, expected)
     spread = ours
     for seed in range(NUDGES):
-        nudged = exactly.nudged(plain, seed).predict(x)
-        spread = np.fmax(spread, _rows(_differences(nudged, exact, expected)))
+        with one_thread():
+            nudged = unpacked(exactly.nudged(plain, seed).forward(x))
+        spread = np.fmax(spread, _differences(nudged, exact, expected))
     unexplained = ~(keras <= ALIKE * spread)
-    missed = np.nan_to_num(_rows(_differences(came, expected, expected)), nan=np.inf)
+    missed = np.nan_to_num(_differences(came, expected, expected), nan=np.inf)
     row = int(np.argmax(np.where(unexplained, missed, -1) if unexplained.any() else missed))
     ours_there, keras_there = (ours[row], keras[row]) if unexplained[row] else (ours.max(), keras.max())
-    by = _differences(came, expected, expected)[row].max()
+    by = _differences(came, expected, expected)[row]
     said = (
         f"it misses its golden predictions in {files.golden.name} by up to {by:.2g} (row {numbers[row]}); "
         f"{model.origin.tolerance:g} is allowed. Computed in float64, its answers are up to {ours_there:.2g} from its "

@@ -1,0 +1,221 @@
+"""Models of several inputs and outputs: each form of each Keras, fed in order and by name, and what their cards say."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from serving import GOLDEN
+
+from lstm_serve import Model, load_model
+from lstm_serve.errors import InvalidInput, UnreadableFile, Unsupported, WrongNumbers
+
+SEVERAL = GOLDEN / "several"
+FILES = sorted(
+    [*SEVERAL.glob("*.h5"), *SEVERAL.glob("*.keras"), *(path for path in SEVERAL.iterdir() if path.is_dir())]
+)
+NAMES = {
+    "state_and_rul": (["words", "static", "sensors"], ["state", "rul"]),
+    "by_keys": (["site", "wind"], ["alarm", "power"]),
+    "shared_layers": (["left", "right", "unused"], ["judge", "judge_1", "lstm", "judge_2", "left"]),
+    "models_inside": (["b", "a"], ["inner", "inner_1", "add"]),
+    "free_lengths": (["a", "b"], ["dense", "add"]),
+}
+KINDS = {
+    "state_and_rul": ["classes", "values"],
+    "by_keys": ["binary", "values"],
+    "shared_layers": ["classes", "classes", "values", "classes", "values"],
+    "models_inside": ["values", "values", "values"],
+    "free_lengths": ["classes", "values"],
+}
+
+
+def golden_of(path: Path) -> dict[str, Any]:
+    name = path.name if path.is_dir() else path.name.partition(".")[0]
+    with np.load(SEVERAL / f"{name}.golden.npz") as arrays:
+        return dict(arrays)
+
+
+def numbered(arrays: dict[str, Any], letter: str) -> list[Any]:
+    return [arrays[f"{letter}{k}"] for k in range(len(arrays)) if f"{letter}{k}" in arrays]
+
+
+def copied(name: str, folder: Path, **card: Any) -> Path:
+    path = Path(shutil.copy(SEVERAL / f"{name}.h5", folder / "m.h5"))
+    shutil.copy(SEVERAL / f"{name}.golden.npz", folder / "m.golden.npz")
+    (folder / "m.card.json").write_text(json.dumps(card))
+    return path
+
+
+def near(came: Any, expected: Any) -> bool:
+    return bool(came.shape == expected.shape and np.allclose(came, expected, atol=1e-6, rtol=1e-6))
+
+
+def test_every_form_of_each_keras_is_there() -> None:
+    assert len(FILES) == len(NAMES) * (4 + 3)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_answers_what_the_keras_that_saved_it_answered(path: Path) -> None:
+    case = path.name.partition("__")[2].partition(".")[0]
+    golden = golden_of(path)
+    xs, ys = numbered(golden, "x"), numbered(golden, "y")
+    model = load_model(path, replay=False)
+    assert ([spec.name for spec in model.inputs], [spec.name for spec in model.outputs]) == NAMES[case]
+    assert [spec.kind for spec in model.outputs] == KINDS[case]
+    assert golden["names"].tolist() == NAMES[case][0]
+    in_order = model.predict(xs)
+    assert [*in_order] == NAMES[case][1]
+    assert all(near(came, y) for came, y in zip(in_order.values(), ys, strict=True))
+    named = dict(zip(NAMES[case][0], xs, strict=True))
+    by_name = model.predict(dict(reversed(named.items())))
+    assert all(np.array_equal(came, by_name[name]) for name, came in in_order.items())
+    shapes = model.output_shapes_for(*(x.shape[1:] for x in xs))
+    assert [(len(xs[0]), *shape) for shape in shapes] == [y.shape for y in ys]
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_golden_predictions_are_replayed_by_number_or_by_name(tmp_path: Path, case: str) -> None:
+    path = copied(f"k3__{case}", tmp_path)
+    assert load_model(path).origin.golden_rows == 4
+    arrays = golden_of(path.with_name(f"k3__{case}.h5"))
+    inputs, outputs = NAMES[case]
+    named = {f"x_{name}": x for name, x in zip(inputs, numbered(arrays, "x"), strict=True)}
+    named |= {f"y_{name}": y for name, y in zip(outputs, numbered(arrays, "y"), strict=True)}
+    np.savez(tmp_path / "m.golden.npz", **named)
+    assert load_model(path).origin.golden_difference is not None
+    last = f"y_{outputs[-1]}"
+    named[last] = named[last] + np.float32(0.01)
+    np.savez(tmp_path / "m.golden.npz", **named)
+    with pytest.raises(WrongNumbers, match="misses its golden predictions"):
+        load_model(path)
+    named.pop(last)
+    np.savez(tmp_path / "m.golden.npz", **named)
+    with pytest.raises(UnreadableFile, match=rf"should hold the arrays x_{inputs[0]} .* {last}.*np\.savez\(f, x0=x0"):
+        load_model(path)
+
+
+def test_golden_predictions_of_other_shapes_are_refused(tmp_path: Path) -> None:
+    path = copied("k3__by_keys", tmp_path)
+    arrays = golden_of(path.with_name("k3__by_keys.h5"))
+    np.savez(tmp_path / "m.golden.npz", **{**arrays, "x1": arrays["x1"][:3]})
+    with pytest.raises(WrongNumbers, match="as many rows of each input, got site 4, wind 3"):
+        load_model(path)
+    np.savez(tmp_path / "m.golden.npz", **{**arrays, "x1": arrays["x1"][:, :3]})
+    with pytest.raises(WrongNumbers, match=r"wind: expected an array of shape \(n, 4, 2\)"):
+        load_model(path)
+    np.savez(tmp_path / "m.golden.npz", **{**arrays, "y1": arrays["y0"]})
+    with pytest.raises(WrongNumbers, match=r"answers of shape \(4, 1\) for power, and the model gives \(4, 2\)"):
+        load_model(path)
+
+
+@pytest.fixture(scope="module")
+def several() -> Model:
+    return load_model(SEVERAL / "k3__state_and_rul.h5", replay=False)
+
+
+WORDS, STATIC, SENSORS = np.ones((2, 5), int), np.zeros((2, 3)), np.zeros((2, 6, 4))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"words": WORDS, "static": STATIC}, "expected the inputs words, static, sensors, got sensors missing"),
+        ({"words": WORDS, "static": STATIC, "sensors": SENSORS, "x": 1}, "got 1 more"),
+        ([WORDS, STATIC], "a dict of the inputs words, static, sensors, or a list .* got 2 of them"),
+        (SENSORS, "got one array"),
+        ([WORDS, STATIC, SENSORS[:1]], "as many rows of each input, got words 2, static 2, sensors 1"),
+        ([WORDS, STATIC, SENSORS[:, :5]], r"sensors: expected an array of shape \(n, 6, 4\), got .*\(2, 5, 4\)"),
+        ([WORDS + 8, STATIC, SENSORS], r"words: expected .* of integers from 0 to 8, got another number at \(0, 0\)"),
+        ([WORDS, STATIC * np.nan, SENSORS], r"static: expected finite float32 numbers, got another at \(0, 0\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(several: Model, given: Any, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        several.predict(given)
+
+
+def test_lengths_that_do_not_fit_together_are_refused() -> None:
+    model = load_model(SEVERAL / "tf215__free_lengths.h5", replay=False)
+    a, b = np.zeros((2, 7, 2)), np.zeros((2, 7, 3))
+    assert model.predict([a, b])["add"].shape == (2, 7, 3)
+    with pytest.raises(InvalidInput, match=r"do not fit together: a \(7, 2\), b \(5, 3\)"):
+        model.predict([a, b[:, :5]])
+    with pytest.raises(InvalidInput, match="2 inputs, and a series is rows of one"):
+        model.predict_series(a[0])
+
+
+def test_many_rows_are_computed_in_parts(several: Model) -> None:
+    generator = np.random.default_rng(0)
+    xs = [generator.integers(0, 9, (300, 5)), generator.normal(size=(300, 3)), generator.normal(size=(300, 6, 4))]
+    whole = several.predict(xs)
+    part = several.predict([x[250:] for x in xs])
+    assert all(np.allclose(whole[name][250:], part[name], atol=1e-6) for name in part)
+
+
+def test_a_card_names_scales_and_labels_each(tmp_path: Path) -> None:
+    path = copied(
+        "k3__state_and_rul",
+        tmp_path,
+        inputs={
+            "static": {"name": "plant", "features": ["a", "b", "c"], "scaling": {"mean": [0] * 3, "scale": [2] * 3}}
+        },
+        outputs={
+            "state": {"classes": ["new", "worn", "gone"]},
+            "rul": {"name": "left", "scaling": {"min": 0, "max": 10}},
+        },
+    )
+    plain, model = load_model(SEVERAL / "k3__state_and_rul.h5", replay=False), load_model(path, replay=False)
+    assert [spec.name for spec in model.inputs] == ["words", "plant", "sensors"]
+    assert [spec.in_file for spec in model.inputs] == [None, "static", None]
+    assert [np.dtype(spec.dtype).name for spec in model.inputs] == ["int32", "float64", "float32"]
+    assert [spec.name for spec in model.outputs] == ["state", "left"]
+    assert model.heads["state"].about.classes == ("new", "worn", "gone")
+    x = {"words": WORDS, "sensors": SENSORS, "plant": STATIC + 4}
+    came, expected = model.predict(x), plain.predict([WORDS, STATIC + 2, SENSORS])
+    assert near(came["state"], expected["state"])
+    assert near(came["left"], expected["rul"] * 10)
+    assert model.origin.digest != model.origin.sha256
+    # Keras was given what is scaled, and its answers are as they were before the card's.
+    arrays = golden_of(path.with_name("k3__state_and_rul.h5"))
+    np.savez(tmp_path / "m.golden.npz", **{**arrays, "x1": arrays["x1"] * 2})
+    assert load_model(path).origin.verified
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        (
+            {"features": ["a"]},
+            'features and not of which input; say it by name, as "inputs": {"words": {"features": ...}}',
+        ),
+        ({"output_scaling": {"min": 0, "max": 1}}, 'as "outputs": {"state": {"scaling": ...}}'),
+        ({"inputs": {"sensor": {}}}, "its card names the input 'sensor', and the model has words, static, sensors"),
+        ({"inputs": {"words": {"name": "static"}}}, "calls two inputs by one name: static, static, sensors"),
+        ({"inputs": {"words": {"scaling": {"min": 0, "max": 1}}}}, "scales the input words, which is ids"),
+        ({"inputs": {"static": {"features": ["a", "b"]}}}, "names 2 features, the input static has 3"),
+        (
+            {"inputs": {"static": {"feature": ["a", "b"]}}},
+            "inputs.static.feature is not a field; did you mean features?",
+        ),
+        ({"outputs": {"rul": {"classes": ["a", "b"]}}}, "names 2 classes; the model answers plain values"),
+        ({"outputs": {"rul": {"threshold": 2}}}, "outputs.rul.threshold: expected a number above 0, and at most 1"),
+        ({"outputs": {"state": {"scaling": {"min": 0, "max": 1}}}}, "an output_scaling, and the model answers prob"),
+        ({"timesteps": 6}, "says timesteps, and the model has 3 inputs"),
+        ({"output_activation": "softmax"}, "says output_activation, and the model has several outputs"),
+    ],
+)
+def test_a_card_that_does_not_fit_is_refused(tmp_path: Path, card: dict[str, Any], said: str) -> None:
+    path = copied("k3__state_and_rul", tmp_path, **card)
+    with pytest.raises(UnreadableFile) as error:
+        load_model(path, replay=False)
+    assert said in str(error.value)
+
+
+def test_what_takes_one_input_and_one_output_says_so(several: Model) -> None:
+    with pytest.raises(Unsupported, match=r"3 inputs \(words, static, sensors\) and 2 outputs \(state, rul\), and it"):
+        several.expect_one("it")
+    assert several.stepper() is None
+    assert not several.has_time_axis
