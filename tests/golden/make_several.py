@@ -88,7 +88,7 @@ def _given(spec: Any, generator: np.random.Generator) -> np.ndarray:
     return generator.normal(0, 1, shape).astype(np.float32)
 
 
-def _flat(structure: object) -> list[tuple[str | None, object]]:
+def _flat(structure: Any) -> list[tuple[str | None, Any]]:
     """In the order of Keras, by key where they have one."""
     if isinstance(structure, dict):
         return sorted(structure.items())
@@ -118,8 +118,9 @@ def main() -> None:
         Path(f"{stem}.json").write_text(model.to_json() + "\n")
         if not KERAS_3:
             model.save(stem, save_traces=False)
-        arrays = {f"x{k}": x for k, x in enumerate(xs)} | {f"y{k}": np.asarray(y) for k, (_, y) in enumerate(answered)}
-        np.savez(f"{stem}.golden.npz", **arrays, names=np.array(keys))
+        arrays: dict[str, Any] = {f"x{k}": x for k, x in enumerate(xs)}
+        arrays |= {f"y{k}": np.asarray(y) for k, (_, y) in enumerate(answered)} | {"names": np.array(keys)}
+        np.savez(f"{stem}.golden.npz", **arrays)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from serving import GOLDEN
 
 from lstm_serve import Model, load_model
+from lstm_serve.cli.main import main
 from lstm_serve.errors import InvalidInput, UnreadableFile, Unsupported, WrongNumbers
 
 SEVERAL = GOLDEN / "several"
@@ -219,3 +220,27 @@ def test_what_takes_one_input_and_one_output_says_so(several: Model) -> None:
         several.expect_one("it")
     assert several.stepper() is None
     assert not several.has_time_axis
+
+
+def test_inspect_tells_each_input_and_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(SEVERAL / "k3__state_and_rul.h5")]) == 0
+    told = capsys.readouterr().out
+    assert "  input       words (None, 5), None being the batch; 5 time steps of one id each" in told
+    assert "  output      state (None, 3): the probabilities of 3 classes" in told
+    assert "  output      rul (None, 1): values, not probabilities" in told
+    assert "  (static)      InputLayer" in told
+    assert "Of state: The y of state are the probabilities." in told
+    assert "no short form in NumPy: it has several inputs or outputs" in told
+
+
+@pytest.mark.parametrize(
+    "command", [["predict"], ["evaluate"], ["explain"], ["export", "--to", "onnx", "-o", "m.onnx"], ["follow"]]
+)
+def test_commands_that_take_one_input_refuse_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    name, *flags = command
+    files = [] if name in {"export", "follow"} else [str(SEVERAL / "k3__state_and_rul.golden.npz")]
+    assert main([name, str(SEVERAL / "k3__state_and_rul.h5"), *files, *flags]) != 0
+    assert "3 inputs (words, static, sensors) and 2 outputs (state, rul), and what " in capsys.readouterr().err
+    assert not (tmp_path / "m.onnx").exists()

@@ -151,6 +151,7 @@ def occlusion(model: Model, x: Array, asked: Asked) -> Occlusion:
 
 def explained(model: Model, x: npt.ArrayLike, asked: Asked = Asked()) -> dict[str, Any]:  # noqa: B008 - it is immutable
     """Explain the answer to one sequence x (*input_shape), as POST /explain does. Raises InvalidInput."""
+    model.expect_one("what is explained")
     (row,) = model.checked(np.asarray(x)[np.newaxis])
     what = occlusion(model, row, asked)
     (y,) = model.predict(row[np.newaxis])

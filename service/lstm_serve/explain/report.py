@@ -213,8 +213,8 @@ def _way(model: Model) -> list[str]:
         f"{shown(str(spec.name), 30)} {axes(spec.shape)}" if len(model.inputs) > 1 else axes(spec.shape)
         for spec in model.inputs
     ]
-    one = "x is one input" if len(given) == 1 else "The inputs are"
-    lines = [f"  {one}, {', '.join(given)}; @ is the matrix product, all else goes element by element."]
+    inputs = f"x is one input, {given[0]}" if len(given) == 1 else f"The inputs are {', '.join(given)}"
+    lines = [f"  {inputs}; @ is the matrix product, all else goes element by element."]
     shapes = numpy_program.inputs(model)
     for k, (node, shape, output) in enumerate(zip(model.nodes, shapes, model.shapes, strict=True), start=1):
         source = ", ".join(

@@ -57,6 +57,7 @@ def read(source: str, model: Model, stride: int = 1, by: Sequence[str] = ()) -> 
     one sequence where the time axis is free. With `by`, columns of a CSV file, the rows of each unit are such a series.
     Raises InvalidInput, with the source and what was expected and came.
     """
+    model.expect_one("what is answered from a file")
     by = tuple(dict.fromkeys(by))
     with named(source):
         return sequences(decoded(content(source), model, Named(by)), model, stride, by)

@@ -29,6 +29,7 @@ def read(source: str, model: Model, label: Sequence[str], by: Sequence[str] = ()
 
     A window's label is that of its last row; where the model answers each step, each row's counts. Raises InvalidInput.
     """
+    model.expect_one("what is evaluated")
     label, by = tuple(dict.fromkeys(label)), tuple(dict.fromkeys(by))
     with inputs.named(source):
         data = inputs.content(source)
@@ -62,8 +63,9 @@ def _of_arrays(data: bytes, model: Model) -> Sequences:
 
 def of_arrays(model: Model, x: npt.ArrayLike, y: npt.ArrayLike) -> Sequences:
     """x (n, *input_shape), and for each what is right: an index, a one-hot row, or targets. Raises InvalidInput."""
+    model.expect_one("what is evaluated")
     given = model.checked(x)
-    truth = _truth(model, np.asarray(y), (len(given), *model.shapes_for(given.shape[1:])[-1]))
+    truth = _truth(model, np.asarray(y), (len(given), *model.output_shapes_for(given.shape[1:])[0]))
     return Sequences((Part(given, range(1, len(given) + 1), truth=truth),), "sequence")
 
 
@@ -125,7 +127,7 @@ def _as_answered(part: Part, model: Model) -> Part:
     """The part, its truth (n, T, L) cut to what is answered: each step, or after the last."""
     truth = part.truth
     assert truth is not None  # noqa: S101 - the table had it
-    shape = model.shapes_for(part.x.shape[1:])[-1]
+    (shape,) = model.output_shapes_for(part.x.shape[1:])
     if len(shape) == 1:
         return part._replace(truth=truth[:, -1])
     if truth.shape[1] != shape[0]:
