@@ -31,3 +31,18 @@ async def test_one_that_hangs_is_left_behind_and_no_other_begun_beside_it() -> N
         await asyncio.sleep(0.001)
     await aside.run(60, begun.append, 2)
     assert begun == [2]
+
+
+@in_loop
+async def test_where_no_thread_can_be_started_a_later_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is full may refuse one: who watches for changes has to ask again, and may."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    aside = Aside()
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(TimeoutError):
+            await aside.run(60, divmod, 7, 2)
+    assert await aside.run(60, divmod, 7, 2) == (3, 1)

@@ -25,7 +25,8 @@ class Aside:
     async def run(self, seconds: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what the function returns.
 
-        Raises what it raises, or TimeoutError where that took longer, or where one that did is still running.
+        Raises what it raises, or TimeoutError where that took longer, where one that did is still running, or where no
+        thread could be started.
         """
         if self.busy:
             raise TimeoutError
@@ -47,5 +48,9 @@ class Aside:
                 loop.call_soon_threadsafe(settle, result)
 
         self.busy = True
-        threading.Thread(target=work, daemon=True).start()
+        try:
+            threading.Thread(target=work, daemon=True).start()
+        except RuntimeError:  # the system has no thread left, for now
+            self.busy = False
+            raise TimeoutError from None
         return await asyncio.wait_for(done, seconds)
