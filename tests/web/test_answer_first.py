@@ -24,11 +24,12 @@ Rows = NDArray[np.float32]
 
 
 def served(app: FastAPI, model: Model = MODELS[0]) -> Steps:
-    """Let the app answer with a model whose steps pay, whatever they take on this machine."""
+    """Let the app answer with a model whose steps pay, on its loop, whatever kept the machine busy at the start."""
     stepper = model.stepper()
     assert stepper is not None
     steps = Steps(stepper, STEPS, 100, PAYING)
     deployment = deployment_of(app)
+    deployment.queue.executor = None
     deployment.current = Served.of(model, steps)
     deployment.versions = {model.about.version: deployment.current}
     return steps
