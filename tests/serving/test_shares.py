@@ -11,8 +11,8 @@ from lstm_serve.serving.shares import MOST, Shares
 class Many:
     """A connection with so many requests."""
 
-    def __init__(self, number: int, requests: int, read: list[int]) -> None:
-        self.number, self.requests, self.read = number, requests, read
+    def __init__(self, number: int, requests: int, read: list[int], asks: str = "") -> None:
+        self.number, self.requests, self.read, self.asks = number, requests, read, asks
 
     def take(self) -> bool:
         self.read.append(self.number)
@@ -48,3 +48,16 @@ async def test_who_comes_when_nobody_waits_is_read_at_once_and_who_leaves_no_mor
     for _ in range(5):
         await asyncio.sleep(0)
     assert read == [0, 1]
+
+
+@in_loop
+async def test_who_asks_another_model_does_not_wait_behind_a_flood() -> None:
+    shares, read = Shares(), list[int]()
+    for number in range(1000):
+        shares.ask(Many(number, 3, read, "flooded"))
+    shares.ask(Many(-1, 3, read, "other"))
+    await asyncio.sleep(0)
+    assert read[:7] == [0, 0, -1, 1, -1, 2, -1]
+    for _ in range(3003 // MOST + 2):
+        await asyncio.sleep(0)
+    assert len(read) == 3003

@@ -140,6 +140,12 @@ class Protocol(HttpToolsProtocol):
             self._keep()
 
     @property
+    def asks(self) -> str:
+        """The model that its last request was for; empty where it was for none."""
+        model: str = self.scope["state"].get("model", "") if self.scope is not None and "state" in self.scope else ""
+        return model
+
+    @property
     def _busy(self) -> bool:
         """Whether a request has come that is still to be answered."""
         return not (self._in_headers or self.cycle.more_body or self.cycle.response_complete)

@@ -1,5 +1,8 @@
 """What connections may take of one turn of the event loop, all of them together, each in its turn.
 
+Connections that ask one model wait behind one another, and the models take turns: one that is flooded keeps nobody from
+another.
+
 Between two turns the loop answers what is asked of it, and shows that it lives. However many connections have sent
 however much, a turn reads a few requests, each of which may take up to a millisecond or two until it waits.
 """
@@ -16,16 +19,21 @@ SECONDS = 0.01  # of reading, after which no other is begun
 class Reader(Protocol):
     """A connection that has something to read."""
 
+    @property
+    def asks(self) -> str:
+        """The model that its last request was for; empty where it was for none, or there was none."""
+
     def take(self) -> bool:
         """Read a request, or a part of it; whether there is more to be read now."""
 
 
 class Shares:
-    """Who waits for a share, the one that has waited longest first."""
+    """Who waits for a share: of each model the one that has waited longest first."""
 
     def __init__(self) -> None:
         """Nobody waits."""
-        self._waiting: OrderedDict[Reader, None] = OrderedDict()
+        self._waiting: OrderedDict[str, OrderedDict[Reader, None]] = OrderedDict()  # by what they ask
+        self._asks: dict[Reader, str] = {}  # of each what it asked when it began to wait
         self._left, self._end = 0, 0.0
         self._counting = False  # whether the end of this turn is to be told
 
@@ -33,11 +41,20 @@ class Shares:
         """Let it read now where nobody waits and some of the turn is left, else when it is its turn."""
         if not self._waiting and self._is_left() and not reader.take():
             return
-        self._waiting[reader] = None
+        self._wait(reader)
 
     def leave(self, reader: Reader) -> None:
         """It waits no more."""
-        self._waiting.pop(reader, None)
+        if (asks := self._asks.pop(reader, None)) is not None:
+            readers = self._waiting[asks]
+            del readers[reader]
+            if not readers:
+                del self._waiting[asks]
+
+    def _wait(self, reader: Reader) -> None:
+        if reader not in self._asks:
+            self._asks[reader] = reader.asks
+            self._waiting.setdefault(reader.asks, OrderedDict())[reader] = None
 
     def _is_left(self) -> bool:
         """Take a share of the turn; whether there is one."""
@@ -52,6 +69,9 @@ class Shares:
     def _next_turn(self) -> None:
         self._counting = False
         while self._waiting and self._is_left():
-            reader, _ = self._waiting.popitem(last=False)
+            asks, readers = next(iter(self._waiting.items()))
+            self._waiting.move_to_end(asks)
+            reader = next(iter(readers))
+            self.leave(reader)
             if reader.take():
-                self._waiting[reader] = None
+                self._wait(reader)
