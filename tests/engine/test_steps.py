@@ -9,7 +9,7 @@ from lstm_serve.engine.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH
 from lstm_serve.engine.operations import OPERATIONS
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import NO_STEP, Operation
-from lstm_serve.engine.operations.merging import Concatenate, MaskRule, Merge
+from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import (
     Activate,
     BatchNormalization,
@@ -113,6 +113,7 @@ CAUSAL: list[Operation] = [
     Binary(name="b", function=np.subtract, constant=numbers(3), constant_first=True),
     Binary(name="b", function=np.multiply, constant=np.array(2, np.float32)),
     Reduce(name="r", function="mean", axes=(2,), keepdims=True),
+    MaskedBy(name="m", zeroed=True),
     conv(padding="causal"),
     conv(padding="causal", dilation=3),
     conv(size=1),
@@ -155,7 +156,9 @@ NOT_CAUSAL: list[Operation] = [
 @pytest.mark.parametrize("n", [1, 2, 70])
 def test_steps_give_what_the_call_does(operation: Operation, n: int) -> None:
     assert operation.not_causal is None
-    inputs = [numbers(n, STEPS, 3), numbers(n, STEPS, 3) * 2][: 2 if isinstance(operation, Merge | Concatenate) else 1]
+    inputs = [numbers(n, STEPS, 3), numbers(n, STEPS, 3) * 2][
+        : 2 if isinstance(operation, Merge | Concatenate | MaskedBy) else 1
+    ]
     state = operation.start(n)
     given = [array.copy() for array in state]
     outputs = []

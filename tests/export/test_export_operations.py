@@ -23,7 +23,7 @@ from lstm_serve.engine.activations import (
     leaky_relu,
     relu,
 )
-from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
+from lstm_serve.engine.operations import arithmetic, merging, pointwise, recurrent, temporal, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
@@ -119,6 +119,25 @@ def models() -> Iterator[tuple[str, Model]]:
         both = wrappers.Bidirectional(name="b", forward=forward, backward=backward, merge_mode=mode)  # type: ignore[arg-type]
         yield f"Bidirectional {mode} {sequences}", model([both], (6, 3))
         yield f"masked Bidirectional {mode} {sequences}", model([MASKING, both], (6, 3))
+    kinds: tuple[arithmetic.ReduceKind, ...] = ("mean", "sum", "max", "min")
+    between: list[Operation] = [
+        arithmetic.Slice(name="s", slices=(slice(None, None, -2), slice(1, None))),
+        arithmetic.Slice(name="s", slices=(slice(-1, None), slice(None))),
+        arithmetic.Binary(name="b", function=np.subtract, constant=numbers(3), constant_first=True),
+        arithmetic.Binary(name="b", function=np.power, constant=np.array(2, np.float32)),
+        *(arithmetic.Reduce(name="r", function=kind, axes=(1,), keepdims=keep)
+          for kind, keep in product(kinds, (True, False))),
+    ]  # fmt: skip
+    for k, operation in enumerate(between):
+        yield f"{k} between {type(operation).__name__}", model([operation], (6, 3))
+    turned = temporal.Permute(name="p", dims=(2, 1))
+    pair = (Source(INPUT), Source(0))
+    yield "MatMul", replace(made, nodes=(Node(turned, (Source(INPUT),)), Node(arithmetic.MatMul(name="m"), pair)))
+    yield "Binary", replace(made, nodes=(Node(pooled, (Source(INPUT),)),
+                                         Node(arithmetic.Binary(name="b", function=np.multiply), pair)))  # fmt: skip
+    kept = merging.MaskedBy(name="m", zeroed=True)
+    yield "MaskedBy", replace(made, nodes=(Node(MASKING, (Source(INPUT),)), Node(kept, (Source(INPUT), Source(0))),
+                                           Node(simple_rnn(3, 2), (Source(1),))))  # fmt: skip
     offset, scale = np.array([1500.0, 2.5, 0.1]), np.array([32.0, 0.7, 1e-3])
     scaled = model([pointwise.Scaling(name="s", offset=offset, scale=scale), lstm(3, 4)], (6, 3))
     yield "Scaling", replace(scaled, inputs=(scaled.inputs[0]._replace(dtype=np.dtype(np.float64)),))

@@ -228,7 +228,7 @@ def graph(**changes: Any) -> dict[str, Any]:
 LAYERS = {
     "a class of one's own": ([("MyLSTM", {}, [])], "MyLSTM"),
     "Lambda": ([("Lambda", {"function": ["4wEAAA==", None, None]}, [])], "no code of a model is ever run"),
-    "attention": ([("Attention", {}, [])], "attention"),
+    "attention of one input": ([lstm(return_sequences=True), ("Attention", {}, [])], "supported are sequences"),
     "the last step by Lambda": ([("Lambda", {}, [])], "return_sequences=False"),
     "a slip of the pen": (
         [("LayerNormalisation", {}, [])],
@@ -269,7 +269,7 @@ LAYERS = {
     "time_major": ([lstm(time_major=True)], "time_major"),
     "an unknown activation": ([lstm(activation="my_tanh")], "my_tanh"),
     "an activation of another kind": ([lstm(activation=3)], "not the name of an activation"),
-    "softmax over another axis": ([lstm(return_sequences=True), ("Softmax", {"axis": 1}, [])], "axis"),
+    "softmax over the batch": ([lstm(return_sequences=True), ("Softmax", {"axis": 0}, [])], "axis 0"),
     "quantized weights": (
         [dense(features=3, dtype={"class_name": "QuantizedDTypePolicy", "config": {"name": "int8_from_float32"}})],
         "quantized",
@@ -387,8 +387,8 @@ GRAPHS = {
     "no inputs": (graph(input_layers={}), "no inputs"),
     "a way to save a class of one's own": ({"class_name": "MyModel", "config": {}}, r"keras\.Model\(i, m\.call\(i\)\)"),
     "a class that is refused before what it is called with": (
-        with_node(graph(), "b", class_name="Attention", inbound_nodes=[[["a", 0, 0, {"value": ["in", 0, 0]}]]]),
-        "Attention.*attention is not implemented",
+        with_node(graph(), "b", class_name="ConvLSTM3D", inbound_nodes=[[["a", 0, 0, {"value": ["in", 0, 0]}]]]),
+        "class ConvLSTM3D, which is not supported",
     ),
     "an operation of Keras 3": (
         with_node(graph(), "b", class_name="Cumsum", module="keras.src.ops.numpy"),

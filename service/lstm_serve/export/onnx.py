@@ -16,12 +16,11 @@ from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
+from lstm_serve.export import onnx_between
 from lstm_serve.export.artifact import Golden, Numbers, header, npz, scaled_by_card
 from lstm_serve.export.onnx_graph import ACTIVATIONS, TITLE, Graph, times
 from lstm_serve.export.onnx_recurrent import write_bidirectional, write_recurrent, write_stacked
 from lstm_serve.export.operation import (
-    BETWEEN,
-    NOT_YET,
     NOTHING_LEFT_OUT,
     Support,
     Target,
@@ -98,20 +97,11 @@ def _unscaling(g: Graph, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, y, xs[0].mask)
 
 
-OPERATORS: dict[np.ufunc, str] = {
-    np.add: "Add",
-    np.subtract: "Sub",
-    np.multiply: "Mul",
-    np.maximum: "Max",
-    np.minimum: "Min",
-}
-
-
 def _merge(g: Graph, op: merging.Merge, xs: Sequence[Value]) -> Value:
     masks = masks_of_whole(TITLE, op, xs)
     y = xs[0].name
     for x in xs[1:]:
-        y = g.add(OPERATORS[op.join], y, x.name)
+        y = g.add(onnx_between.OPERATORS[op.join], y, x.name)
     if op.mean:
         y = g.add("Div", y, g.constant(len(xs)))
     return g.result(op, xs, y, _joined(g, op.mask_rule, masks) if masks else None)
@@ -244,7 +234,7 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
-    **dict.fromkeys(BETWEEN, Support(None, NOT_YET)),
+    **onnx_between.TABLE,
     recurrent.LSTM: Support(write_recurrent, CELL),
     recurrent.GRU: Support(write_recurrent, CELL),
     recurrent.SimpleRNN: Support(write_recurrent, CELL),

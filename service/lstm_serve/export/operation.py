@@ -10,7 +10,7 @@ import numpy as np
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.merging import MaskRule, Merge
+from lstm_serve.engine.operations.merging import MaskedBy, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization
 from lstm_serve.engine.operations.wrappers import Stacked
 from lstm_serve.engine.recurrence import Recurrent
@@ -21,9 +21,9 @@ from lstm_serve.model.model import Model
 
 T = TypeVar("T")
 
-# The operations between layers, which no target writes so far.
-BETWEEN: tuple[type[Operation], ...] = (Slice, Binary, Reduce, MatMul)
-NOT_YET = "not exported yet: operations between layers"
+# The operations between layers and of attention, which ONNX alone has so far.
+BETWEEN: tuple[type[Operation], ...] = (Slice, Binary, Reduce, MatMul, MaskedBy)
+NOT_YET = "not exported yet: operations between layers, and attention"
 
 
 class Value(NamedTuple):

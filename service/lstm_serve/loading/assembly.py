@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
@@ -16,8 +15,9 @@ from lstm_serve.loading.config.architecture import Architecture, GivenInput
 from lstm_serve.loading.config.keras_version import KerasVersion
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, Options, precision
 from lstm_serve.loading.layers import between
-from lstm_serve.loading.layers.lowering import Step
-from lstm_serve.loading.layers.registry import MAX_AXES, MAX_ROW, RECURRENT, build, check_output
+from lstm_serve.loading.layers.checks import MAX_AXES, MAX_ROW
+from lstm_serve.loading.layers.registry import RECURRENT, lower
+from lstm_serve.loading.layers.steps import Step
 from lstm_serve.loading.refusals import OPERATION
 from lstm_serve.model import graph
 from lstm_serve.model.graph import INPUT, Node, Source
@@ -27,6 +27,8 @@ from lstm_serve.model.metadata import TOLERANCE
 HALF_TOLERANCE = 5e-3
 # Four of the largest outputs of a layer. Each is kept until the last layer that needs it.
 MAX_LIVE = 4 * MAX_ROW
+# Many times what a layer is in the mean: each layer may be several operations, and be called often.
+MAX_NODES = 20_000
 HALF = frozenset({"float16", "mixed_float16", "bfloat16", "mixed_bfloat16"})
 
 
@@ -49,37 +51,33 @@ def assemble(
     shapes: list[Shape] = [*given]
     # Where each value comes from: the inputs, then what each call gives. An operation between layers may be many nodes.
     sources = [Source(INPUT, k) for k in range(len(given))]
-    built: dict[int, Operation] = {}
+    built: dict[int, list[Step]] = {}
     called_on: dict[int, list[Shape]] = {}
     nodes: list[Node] = []
     half = False
     for call in architecture.calls:
         spec = architecture.layers[call.layer]
         inputs = [shapes[k] for k in call.inputs]
+        options = Options(spec.class_name, spec.config | {"name": spec.name}, keras, assumed)
+        made = built.get(call.layer)
         if spec.class_name.startswith(OPERATION):
-            options = Options(spec.class_name, {"name": spec.name}, keras, assumed)
+            options = options.with_config({"name": spec.name})
             made = between.lower(options, spec.config, inputs)
-            added, shape = _wired(options, made, [sources[k] for k in call.inputs], inputs, len(nodes))
-            nodes += added
-            sources.append(Source(len(nodes) - 1))
-            shapes.append(shape)
-            continue
-        layer = built.get(call.layer)
-        if layer is None:
-            options = Options(spec.class_name, spec.config | {"name": spec.name}, keras, assumed)
-            layer = built[call.layer] = build(options, arrays[call.layer], inputs)
+        elif made is None:
+            made = built[call.layer] = lower(options, arrays[call.layer], inputs)
             called_on[call.layer] = inputs
             # A layer without weights, such as a Dropout, says its dtype too, and computes next to nothing in it.
-            half = half or (bool(layer.weights) and precision(spec.config.get("dtype"), str(options)) in HALF)
-        elif called_on[call.layer] != inputs:
-            options = Options(spec.class_name, spec.config | {"name": spec.name}, keras, assumed)
-            if not _same(build(options, arrays[call.layer], inputs), layer):
-                raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
-        if isinstance(layer, Embedding) and max(call.inputs) >= len(given):
+            half = half or (bool(arrays[call.layer]) and precision(spec.config.get("dtype"), str(options)) in HALF)
+        elif called_on[call.layer] != inputs and not _same(lower(options, arrays[call.layer], inputs), made):
+            raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
+        if isinstance(made[-1].operation, Embedding) and max(call.inputs) >= len(given):
             raise Unsupported(f"the Embedding {spec.name[:100]!r} is not the first layer; its ids must be the input")
-        nodes.append(Node(layer, tuple(sources[k] for k in call.inputs)))
+        added, shape = _wired(made, [sources[k] for k in call.inputs], inputs, len(nodes))
+        nodes += added
         sources.append(Source(len(nodes) - 1))
-        shapes += layer.output_shapes(inputs)
+        shapes.append(shape)
+        if len(nodes) > MAX_NODES:
+            raise Unsupported(f"the model's layers are more than {MAX_NODES} operations")
     _refuse_arithmetic_of_ids(nodes, len(given))
     outputs = tuple((name, sources[value]) for name, value in architecture.outputs)
     if (live := graph.live_floats(nodes, given, [source for _, source in outputs])) > MAX_LIVE:
@@ -97,14 +95,13 @@ def assemble(
 
 
 def _wired(
-    options: Options, steps: Sequence[Step], given: Sequence[Source], shapes: Sequence[Shape], first: int
+    steps: Sequence[Step], given: Sequence[Source], shapes: Sequence[Shape], first: int
 ) -> tuple[list[Node], Shape]:
     """The nodes of the steps, the first of them of that number, and the shape of what the last one gives."""
     nodes: list[Node] = []
     values, known = [*given], [*shapes]
     for operation, taken in steps:
         of = [known[k] for k in taken]
-        check_output(options, operation, of)
         nodes.append(Node(operation, tuple(values[k] for k in taken)))
         values.append(Source(first + len(nodes) - 1))
         known += operation.output_shapes(of)
@@ -124,8 +121,8 @@ def _same(one: Any, other: Any) -> bool:  # noqa: ANN401 - what an operation's f
     """Whether two operations, or what is in their fields, compute the same."""
     if isinstance(one, np.ndarray):
         return isinstance(other, np.ndarray) and np.array_equal(one, other)
-    if isinstance(one, tuple):
-        return isinstance(other, tuple) and len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, tuple | list):
+        return isinstance(other, tuple | list) and len(one) == len(other) and all(map(_same, one, other))
     if is_dataclass(one) and not isinstance(one, type | Activation):
         names = [field.name for field in fields(one)]
         return type(one) is type(other) and all(_same(getattr(one, name), getattr(other, name)) for name in names)

@@ -20,7 +20,6 @@ BEFORE_THE_MODEL = (
     "do its work before the request, and save the layers behind it alone. Where it is the first of a Sequential: "
     "x = i = keras.Input(shape), then x = k(x) for each k in m.layers[1:], then keras.Model(i, x).save('m.h5')"
 )
-ATTENTION = "attention is not implemented"
 
 # Classes that files do have: what keeps them out, and the way out if there is one.
 REFUSED = {
@@ -29,7 +28,6 @@ REFUSED = {
         "the layer before it; if (x - a) / b, Rescaling(1 / b, -a / b) or the card's scaling: build the model so, "
         f"{REBUILD}"
     ),
-    **dict.fromkeys(("Attention", "AdditiveAttention", "MultiHeadAttention", "Dot"), ATTENTION),
     **dict.fromkeys(("TextVectorization", "StringLookup"), f"it takes text: {BEFORE_THE_MODEL}"),
     **dict.fromkeys(("IntegerLookup", "Hashing", "Discretization", "CategoryEncoding"), BEFORE_THE_MODEL),
 }

@@ -5,7 +5,7 @@ Whatever walks a model (its description, an exporter) has one function for each 
 
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.merging import Concatenate, Merge
+from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, Merge
 from lstm_serve.engine.operations.pointwise import (
     Activate,
     BatchNormalization,
@@ -60,6 +60,7 @@ OPERATIONS: tuple[type[Operation], ...] = (
     Binary,
     Reduce,
     MatMul,
+    MaskedBy,
     # Through time.
     LSTM,
     GRU,

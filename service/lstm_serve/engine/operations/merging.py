@@ -115,3 +115,19 @@ class Concatenate(BaseOperation):
         if self.axis == 1 and y.ndim > 2:
             return (y,), (np.concatenate(filled, axis=1),)
         return (y,), (self.mask_rule.join(filled),)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaskedBy(BaseOperation):
+    """The first input with the mask of the second; where `zeroed`, 0 at the steps that do not count."""
+
+    not_causal = None
+
+    zeroed: bool
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
+        """x (b, T, ...) and what has the mask (b, T) -> x's shape."""
+        mask = masks[1]
+        if mask is None or not self.zeroed:
+            return (xs[0],), (mask,)
+        return (xs[0] * mask.reshape(*mask.shape, *(1,) * (xs[0].ndim - mask.ndim)),), (mask,)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
+from lstm_serve.engine.operations.merging import MaskedBy
 from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe.description import Words
 
@@ -47,3 +48,9 @@ def reduce(layer: Reduce, _: Shape) -> Words:
 def matmul(_: MatMul, __: Shape) -> Words:
     """A product of two arrays."""
     return Words(roles={}, way=["y = x @ the second input, over the last two axes"])
+
+
+def masked_by(layer: MaskedBy, _: Shape) -> Words:
+    """The mask of another value."""
+    zeroed = ", and 0 at the steps that it leaves out" if layer.zeroed else ""
+    return Words(roles={}, way=[f"y = x with the mask of the second input{zeroed}"])

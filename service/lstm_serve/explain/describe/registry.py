@@ -8,7 +8,7 @@ from typing import Any
 
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.merging import Concatenate, Merge
+from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, Merge
 from lstm_serve.engine.operations.pointwise import (
     Activate,
     BatchNormalization,
@@ -96,6 +96,7 @@ TABLE: dict[type, Callable[[Any, Shape], Words]] = {
     RepeatVector: temporal.repeat_vector,
     Reshape: temporal.reshape,
     Permute: temporal.permute,
+    MaskedBy: arithmetic.masked_by,
     Slice: arithmetic.part,
     Binary: arithmetic.binary,
     Reduce: arithmetic.reduce,

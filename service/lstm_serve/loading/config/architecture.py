@@ -229,10 +229,20 @@ class _Reader:
             written = graph_operations.read(entry)
             self.layers.append(LayerSpec(OPERATION + written.function, (*path, name), written._asdict(), models))
             return name, _Member(len(self.layers) - 1, None, (written.inputs,), None), []
+        return self._layer(entry, (*path, name), models, settings)
+
+    def _layer(
+        self, entry: Mapping[str, Any], path: tuple[str, ...], models: tuple[str, ...], settings: dict[str, Any]
+    ) -> tuple[str, _Member, list[tuple[str, Tensor]]]:
+        name, class_name = path[-1], str(entry.get("class_name"))[:100]
         if self._modernize is not None:
             class_name, settings = self._modernize(class_name, settings)
-        check_class(class_name, "/".join((*path, name)), settings)
-        self.layers.append(LayerSpec(class_name, (*path, name), settings, models))
+        check_class(class_name, "/".join(path), settings)
+        if class_name in graph_operations.CALLED_WITH:
+            calls, said = graph_operations.attention_calls(entry, name)
+            self.layers.append(LayerSpec(class_name, path, settings | said, models))
+            return name, _Member(len(self.layers) - 1, None, calls, None), []
+        self.layers.append(LayerSpec(class_name, path, settings, models))
         member = _Member(len(self.layers) - 1, None, calls_of(entry), _input_shape(settings))
         return name, member, masks_given(entry, name)
 

@@ -38,7 +38,10 @@ def check_masks(masked: Sequence[tuple[str, Tensor]], entries: Sequence[Mapping[
         sources = calls[0] if calls else ()
         if operation == "NotEqual" and set(sources) <= made:
             continue
-        if operation in {"Any", "All", "ExpandDims", "LogicalOr", "LogicalAnd", "Concatenate"} and sources:
+        if (
+            operation in {"Any", "All", "ExpandDims", "LogicalOr", "LogicalAnd", "Concatenate", "ConvertToTensor"}
+            and sources
+        ):
             waiting += sources
         elif operation not in {"ZerosLike", "OnesLike"}:
             raise Unsupported(

@@ -8,6 +8,7 @@ has positional arguments and others in the node, and the function's options in i
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from lstm_serve.errors import Unsupported
 from lstm_serve.loading.config.inbound_nodes import Tensor, tensors_in
 
 LAMBDAS = frozenset({"TFOpLambda", "SlicingOpLambda"})
@@ -41,21 +42,56 @@ def read(entry: Mapping[str, Any]) -> Written:
     settings: dict[str, Any] = config if isinstance(config, dict) else {}
     nodes = entry.get("inbound_nodes")
     listed = nodes if isinstance(nodes, list) else []
-    node = listed[0] if listed else None
     arguments = _Arguments()
-    if str(entry.get("class_name")) in LAMBDAS:
-        function = str(settings.get("function"))[:100]
-        positional, named = arguments.of_lambda(node)
+    positional, named = arguments.of(listed[0] if listed else None)
+    function = str(entry.get("class_name"))
+    if function in LAMBDAS:
+        function = str(settings.get("function"))
     else:
-        function = str(entry.get("class_name"))[:100]
-        given = node if isinstance(node, dict) else {}
-        args, kwargs = given.get("args"), given.get("kwargs")
-        positional = tuple(arguments.of_keras_3(arg) for arg in (args if isinstance(args, list) else []))
-        named = {
-            key: arguments.of_keras_3(value) for key, value in (kwargs.items() if isinstance(kwargs, dict) else ())
-        }
         named = {key: value for key, value in settings.items() if key != "name"} | named
-    return Written(function, positional, named, tuple(arguments.inputs), len(listed), arguments.other)
+    return Written(function[:100], positional, named, tuple(arguments.inputs), len(listed), arguments.other)
+
+
+# The inputs of layers that are called with more than inputs, by their names, where they have names.
+CALLED_WITH: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("Attention", "AdditiveAttention"), ()),
+    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention"), ("query", "value", "key")),
+}
+SAYING_NOTHING = {"training": (None, True, False), "return_attention_scores": (None, False), "mask": (None,)}
+
+
+class AttentionCalls(NamedTuple):
+    """What each call of a layer of attention is made on, in the order of its arguments, and the others' values."""
+
+    inputs: tuple[tuple[Tensor, ...], ...]
+    options: dict[str, Any]
+
+
+def attention_calls(entry: Mapping[str, Any], name: str) -> AttentionCalls:
+    """The calls of a layer whose class is in `CALLED_WITH`. Raises Unsupported for arguments that are not supported."""
+    names = CALLED_WITH[str(entry.get("class_name"))]
+    nodes = entry.get("inbound_nodes")
+    calls: list[tuple[Tensor, ...]] = []
+    options: dict[str, Any] = {}
+    for node in nodes if isinstance(nodes, list) else []:
+        arguments = _Arguments()
+        positional, named = arguments.of(node)
+        options = {"use_causal_mask": named.pop("use_causal_mask", False)}
+        if calls and options["use_causal_mask"] is not False:
+            raise Unsupported(f"the layer {name[:100]!r} is called several times with use_causal_mask")
+        named = {key: value for key, value in named.items() if value is not None}
+        for key, values in SAYING_NOTHING.items():
+            if any(named.get(key) is value for value in values):
+                named.pop(key, None)
+        # Keras 3 has the inputs of Attention, and Keras 2 all that is called first, in a list.
+        listed = len(positional) == 1 and isinstance(positional[0], list)
+        given = [*positional[0]] if listed else [*positional]
+        given += [named.pop(key) for key in names[len(given) :] if key in named]
+        if named or not given or not all(isinstance(value, Given) for value in given):
+            said = f"with {', '.join(named)[:100]}" if named else "on something else than layers' outputs"
+            raise Unsupported(f"the layer {name[:100]!r} is called {said}, which is not supported")
+        calls.append(tuple(arguments.inputs[value.number] for value in given))
+    return AttentionCalls(tuple(calls), options)
 
 
 class _Arguments:
@@ -69,6 +105,15 @@ class _Arguments:
         (tensor,) = tensors_in(reference)
         self.inputs.append(tensor)
         return Given(len(self.inputs) - 1)
+
+    def of(self, node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401 - JSON is anything
+        """The positional and the named arguments of a call, as each Keras writes it."""
+        if not isinstance(node, dict):
+            return self.of_lambda(node)
+        args, kwargs = node.get("args"), node.get("kwargs")
+        positional = tuple(self.of_keras_3(arg) for arg in (args if isinstance(args, list) else []))
+        named = {key: self.of_keras_3(value) for key, value in (kwargs.items() if isinstance(kwargs, dict) else ())}
+        return positional, named
 
     def of_keras_3(self, value: Any) -> Any:  # noqa: ANN401 - JSON is anything
         """A value with `Given` for each tensor in it."""

@@ -203,7 +203,8 @@ def _parts(graph: Graph, layer: int) -> list[int]:
     """The objects in a wrapper or a recurrent layer that hold its arrays."""
     children = graph.children(layer)
     # A Bidirectional has its forward layer as `layer` too.
-    for parts in (["forward_layer", "backward_layer"], ["cell"], ["layer"]):
+    heads = [f"_{part}_dense" for part in ("query", "key", "value", "output")]
+    for parts in (["forward_layer", "backward_layer"], ["cell"], ["layer"], heads):
         if all(part in children for part in parts):
             return [children[part] for part in parts]
     return [cell for _, cell in graph.numbered(children["cells"], "")] if "cells" in children else []

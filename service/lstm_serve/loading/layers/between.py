@@ -1,8 +1,7 @@
 """What a graph may call between its layers, by the names that Keras 2 and 3 give it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from lstm_serve.engine.types import Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers import lowering
-from lstm_serve.loading.layers.lowering import Step, Steps
+from lstm_serve.loading.layers.steps import Step, Steps
 from lstm_serve.loading.refusals import OPERATION
 
 
@@ -131,18 +130,4 @@ def lower(options: Options, arguments: Mapping[str, Any], shapes: Sequence[Shape
     renamed = {found.names.get(key, key): value for key, value in bound.items()}
     steps = Steps(options.with_config({**renamed, "name": options.name}), shapes)
     found.build(steps)
-    steps.options.finish()
-    if not steps.made:
-        steps.unmasked(0)
-    last = len(steps.made) - 1
-    return [
-        Step(
-            replace(
-                cast("Any", operation),
-                name=options.name if k == last else f"{options.name}/{k}",
-                keras_class=function,
-            ),
-            inputs,
-        )
-        for k, (operation, inputs) in enumerate(steps.made)
-    ]
+    return steps.finished(function)

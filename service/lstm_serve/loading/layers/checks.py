@@ -1,12 +1,19 @@
 """What is checked of a layer before it is built: its arrays, its input's shape, its numbers."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import Options
+
+# The floats of one row of one layer's output, and the steps that a convolution may reach.
+MAX_ROW = 1 << 24
+# The axes of one row. NumPy's arrays have 64 at most, and some operations add one or two.
+MAX_AXES = 32
 
 
 def with_bias(
@@ -69,3 +76,15 @@ def kept_axes(options: Options, shapes: Sequence[Shape]) -> tuple[list[int], tup
         raise Unsupported(f"the {options} keeps the axes {axes} apart, where the size of one is not known")
     first = axes[0] if axes else rank
     return axes, sizes, tuple(sizes[axes.index(axis)] if axis in axes else 1 for axis in range(first, rank))
+
+
+def check_output(options: Options, layer: Operation, shapes: Sequence[Shape]) -> None:
+    """Refuse an output that is empty, or larger than a row may be."""
+    (shape,) = layer.output_shapes(shapes)
+    for size in shape:
+        if size is not None and size < 1:
+            raise UnreadableFile(f"the {options} would give an empty output for the input shape {shapes[0]}")
+    if len(shape) > MAX_AXES:
+        raise Unsupported(f"the {options} gives an output of {len(shape)} axes; at most {MAX_AXES} are supported")
+    if math.prod(size or 1 for size in shape) > MAX_ROW:
+        raise Unsupported(f"the {options} gives {shape}, more than {MAX_ROW} numbers for one row")

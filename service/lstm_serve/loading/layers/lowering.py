@@ -6,117 +6,20 @@ that nobody asks for.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from lstm_serve.engine.activations import ACTIVATIONS, Activation, leaky_relu
+from lstm_serve.engine.activations import ACTIVATIONS, SOFTMAX, Activation, leaky_relu
 from lstm_serve.engine.functions import FUNCTIONS
-from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, ReduceKind, Slice
+from lstm_serve.engine.operations.arithmetic import Binary, ReduceKind, Slice
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.merging import Concatenate, MaskRule
+from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule
 from lstm_serve.engine.operations.pointwise import Activate
-from lstm_serve.engine.operations.temporal import Permute, Reshape
-from lstm_serve.engine.types import Shape
-from lstm_serve.errors import Unsupported
+from lstm_serve.engine.types import Array
 from lstm_serve.loading.config.graph_operations import Given
-from lstm_serve.loading.config.options import Options
-from lstm_serve.loading.layers.checks import numbers
+from lstm_serve.loading.layers.checks import expect, numbers
 from lstm_serve.loading.layers.slices import sliced
-
-# Of one row in one product: a hundred times what a wide layer takes at a time step.
-MAX_PRODUCT = 1 << 30
-
-
-class Step(NamedTuple):
-    """An operation and what it is called on: a value of `Steps`, by its number."""
-
-    operation: Operation
-    inputs: tuple[int, ...]
-
-
-class Steps:
-    """The steps of one call. Values are numbered: first what the call is given, then what each step gives."""
-
-    def __init__(self, options: Options, shapes: Sequence[Shape]) -> None:
-        self.options = options
-        self.shapes = list(shapes)
-        self.made: list[Step] = []
-        self.given_count = len(shapes)
-
-    def add(self, operation: Operation, *inputs: int) -> int:
-        """One step more; the number of its value."""
-        (shape,) = operation.output_shapes([self.shapes[k] for k in inputs])
-        if shape.count(None) > 1:
-            raise self.refusal("makes an array of more than one axis whose size is not known: say timesteps in a card")
-        self.made.append(Step(operation, inputs))
-        self.shapes.append(shape)
-        return len(self.shapes) - 1
-
-    def refusal(self, why: str) -> Unsupported:
-        """The refusal of the call."""
-        return Unsupported(f"the {self.options} {why}")
-
-    def given(self, key: str) -> int:
-        """The argument `key`, which has to be an output of a layer."""
-        return self.options.take(key, Given).number
-
-    def listed(self, key: str) -> list[int]:
-        """The argument `key`, which has to be outputs of layers."""
-        values = self.options.take(key, list)
-        if not values or not all(isinstance(value, Given) for value in values):
-            raise self.refusal(f"is called with {key} that is no list of layers' outputs, which is not supported")
-        return [value.number for value in values]
-
-    def axis(self, value: int, rank: int) -> int:
-        """An axis of so many, the batch counted, as a number from 1 on."""
-        if not -rank <= value < rank or value % rank == 0:
-            raise self.refusal(f"works along the axis {value} of {rank}, which is not supported: each row is by itself")
-        return value % rank
-
-    def axes(self, k: int, default: list[int] | None = None) -> tuple[int, ...]:
-        """The option `axis` for the value k, as numbers from 1 on in order."""
-        given = self.options.config.get("axis")
-        if given is None and default is None:
-            raise self.refusal("works along all axes, the batch's as well, which is not supported")
-        rank = len(self.shapes[k]) + 1
-        axes = sorted({self.axis(value, rank) for value in self.options.integers("axis", default)})
-        if not axes:
-            raise self.refusal("works along no axis")
-        return tuple(axes)
-
-    def reshape(self, k: int, shape: Sequence[int | None]) -> int:
-        """The same numbers in another shape, of which one axis may be free."""
-        if list(shape).count(None) > 1:
-            raise self.refusal("is given an array of more than one axis whose size is not known")
-        target = tuple(-1 if size is None else size for size in shape)
-        return self.add(Reshape(name=self.options.name, target=target), k)
-
-    def unmasked(self, k: int) -> int:
-        """The same value without its mask, which only what the call is given may have."""
-        return self.reshape(k, self.shapes[k]) if k < self.given_count else k
-
-    def unary(self, k: int, function: Activation) -> int:
-        """A function of each number. Activate would pass a mask on, and nothing between layers does."""
-        k = self.unmasked(k)
-        return self.add(Activate(name=self.options.name, activation=function), k)
-
-    def pair(self, function: np.ufunc, a: int, b: int) -> int:
-        """A function of two values of one rank that broadcast."""
-        first, second = self.shapes[a], self.shapes[b]
-        fit = len(first) == len(second) and all(i == j or 1 in {i, j} for i, j in zip(first, second, strict=False))
-        if not fit:
-            raise self.refusal(f"joins arrays of the shapes {first} and {second}, which is not supported")
-        return self.add(Binary(name=self.options.name, function=function), a, b)
-
-    def constant(self, function: np.ufunc, k: int, value: float) -> int:
-        """A function of a value and a number."""
-        number = np.array(value, np.float32)
-        return self.add(Binary(name=self.options.name, function=function, constant=number), k)
-
-    def reduce(self, function: ReduceKind, k: int, axes: tuple[int, ...], *, keepdims: bool) -> int:
-        """One number of all along the axes."""
-        return self.add(Reduce(name=self.options.name, function=function, axes=axes, keepdims=keepdims), k)
+from lstm_serve.loading.layers.steps import Steps
 
 
 def binary(function: np.ufunc) -> Callable[[Steps], None]:
@@ -194,12 +97,16 @@ def along(function: Activation) -> Callable[[Steps], None]:
         if axis == rank:
             steps.unary(k, function)
             return
-        dims = [*range(1, rank + 1)]
-        dims[axis - 1], dims[-1] = rank, axis
-        turned = Permute(name=steps.options.name, dims=tuple(dims))
-        steps.add(turned, steps.unary(steps.add(turned, k), function))
+        _turned(steps, k, axis, Activate(name=steps.options.name, activation=function))
 
     return build
+
+
+def _turned(steps: Steps, k: int, axis: int, operation: Operation) -> int:
+    """What an operation over the last axis gives over another, which changes places with it meanwhile."""
+    dims = [*range(1, len(steps.shapes[k]) + 1)]
+    dims[axis - 1], dims[-1] = dims[-1], axis
+    return steps.permute(steps.add(operation, steps.permute(k, *dims)), *dims)
 
 
 def leaky(steps: Steps) -> None:
@@ -274,7 +181,7 @@ def transpose(steps: Steps) -> None:
     steps.options.refuse_unless("conjugate", expected=False, why="numbers are real")
     if dims[:1] != [0] or sorted(dims) != [*range(len(steps.shapes[k]) + 1)]:
         raise steps.refusal(f"permutes the axes {str(dims)[:60]}; the batch axis has to stay the first")
-    steps.add(Permute(name=steps.options.name, dims=tuple(dims[1:])), k)
+    steps.permute(k, *dims[1:])
 
 
 def concatenate(steps: Steps) -> None:
@@ -311,13 +218,22 @@ def matmul(steps: Steps) -> None:
     if rank < 2 or len(steps.shapes[b]) != rank:
         raise steps.refusal(f"multiplies arrays of the shapes {steps.shapes[a]} and {steps.shapes[b]}")
     dims = (*range(1, rank - 1), rank, rank - 1)
-    a, b = (
-        steps.add(Permute(name=steps.options.name, dims=dims), k) if turn else k
-        for k, turn in zip((a, b), turned, strict=True)
-    )
-    first, second = steps.shapes[a], steps.shapes[b]
-    if first[-1] != second[-2] or any(i != j and 1 not in {i, j} for i, j in zip(first[:-2], second[:-2], strict=True)):
-        raise steps.refusal(f"multiplies arrays of the shapes {first} and {second}, which do not fit together")
-    k = steps.add(MatMul(name=steps.options.name), a, b)
-    if math.prod(size or 1 for size in (*steps.shapes[k], first[-1])) > MAX_PRODUCT:
-        raise steps.refusal(f"multiplies more than {MAX_PRODUCT} numbers for one row")
+    a, b = (steps.permute(k, *dims) if turn else k for k, turn in zip((a, b), turned, strict=True))
+    steps.matmul(a, b)
+
+
+def softmax(steps: Steps, arrays: Sequence[Array]) -> None:
+    """A Softmax layer, over the last axis or others. It passes its mask on."""
+    expect(steps.options, arrays)
+    axes, rank = steps.axes(0, [-1]), len(steps.shapes[0])
+    activate = Activate(name=steps.options.name, activation=SOFTMAX)
+    if axes == (rank,):
+        steps.add(activate, 0)
+        return
+    if len(axes) == 1:
+        y = _turned(steps, 0, axes[0], activate)
+    else:
+        apart = steps.pair(np.subtract, 0, steps.reduce("max", 0, axes, keepdims=True))
+        powers = steps.unary(apart, ACTIVATIONS["exponential"])
+        y = steps.pair(np.true_divide, powers, steps.reduce("sum", powers, axes, keepdims=True))
+    steps.add(MaskedBy(name=steps.options.name, zeroed=False), y, 0)

@@ -1,6 +1,5 @@
 """A layer of a file, made into a layer of the engine: one function a class, and the table of them."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
@@ -10,17 +9,15 @@ from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDi
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
+from lstm_serve.loading.config import graph_operations
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, MODELS, Options
-from lstm_serve.loading.layers import between, mask_rules, merging, pointwise, temporal
+from lstm_serve.loading.layers import attention, between, lowering, mask_rules, merging, pointwise, temporal
+from lstm_serve.loading.layers.checks import check_output
 from lstm_serve.loading.layers.recurrent import CELLS, recurrent, rnn
+from lstm_serve.loading.layers.steps import Step, Steps
 from lstm_serve.loading.refusals import MODEL_FOR_EACH_STEP, OPERATION, unsupported
 
 Builder = Callable[[Options, Sequence[Array], Sequence[Shape]], Operation]
-
-# The floats of one row of one layer's output, and the steps that a convolution may reach.
-MAX_ROW = 1 << 24
-# The axes of one row. NumPy's arrays have 64 at most, and some operations add one or two.
-MAX_AXES = 32
 
 
 class Kind(NamedTuple):
@@ -31,6 +28,23 @@ class Kind(NamedTuple):
 
     build: Builder
     arrays: tuple[str, ...] = ()
+
+
+class Lowered(NamedTuple):
+    """A class of Keras' layers that is several operations: what makes the steps, and its arrays, as of a `Kind`."""
+
+    build: Callable[[Steps, Sequence[Array]], None]
+    arrays: tuple[str, ...] = ()
+
+
+def lower(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> list[Step]:
+    """The steps of a layer, of which most are one operation. Raises as `build` does."""
+    lowered = LOWERED.get(options.class_name)
+    if lowered is None:
+        return [Step(build(options, arrays, shapes), tuple(range(len(shapes))))]
+    steps = Steps(options, shapes)
+    lowered.build(steps, arrays)
+    return steps.finished(options.class_name)
 
 
 def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
@@ -48,27 +62,15 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     return layer
 
 
-def check_output(options: Options, layer: Operation, shapes: Sequence[Shape]) -> None:
-    """Refuse an output that is empty, or larger than a row may be."""
-    (shape,) = layer.output_shapes(shapes)
-    for size in shape:
-        if size is not None and size < 1:
-            raise UnreadableFile(f"the {options} would give an empty output for the input shape {shapes[0]}")
-    if len(shape) > MAX_AXES:
-        raise Unsupported(f"the {options} gives an output of {len(shape)} axes; at most {MAX_AXES} are supported")
-    if math.prod(size or 1 for size in shape) > MAX_ROW:
-        raise Unsupported(f"the {options} gives {shape}, more than {MAX_ROW} numbers for one row")
-
-
 def check_class(class_name: str, name: str, config: Mapping[str, Any]) -> None:
     """Refuse a class of layers that is not implemented, or that of a layer which one holds where it is not."""
-    if class_name not in TABLE:
-        raise unsupported(class_name, name, TABLE)
+    if class_name not in TABLE | LOWERED:
+        raise unsupported(class_name, name, TABLE | LOWERED)
     for held, inner in _held(class_name, config):
         what = f"the {class_name} layer {name[:100]!r} holds a {held[:100]}"
         if class_name == "TimeDistributed" and held in MODELS:
             raise Unsupported(f"{what}: {MODEL_FOR_EACH_STEP}")
-        if class_name == "TimeDistributed" and held in NOT_EACH_STEP:
+        if class_name == "TimeDistributed" and (held in NOT_EACH_STEP or held in LOWERED):
             raise Unsupported(f"{what}, which is not supported for each time step by itself")
         if class_name == "Bidirectional" and held not in RECURRENT:
             raise Unsupported(f"{what}, where one of {', '.join(sorted(RECURRENT))} is supported")
@@ -88,7 +90,7 @@ def _held(class_name: str, config: Mapping[str, Any]) -> list[tuple[str, dict[st
 def check_call(class_name: str, name: str, inputs: int) -> None:
     """Refuse a number of inputs that the layers of a class do not take."""
     if class_name.startswith(OPERATION) and class_name.removeprefix(OPERATION) not in between.TABLE:
-        raise unsupported(class_name, name, TABLE)
+        raise unsupported(class_name, name, TABLE | LOWERED)
     if inputs == 0:
         raise UnreadableFile(f"the {class_name} layer {name[:100]!r} has no input")
     if class_name not in MERGING and inputs != 1 and not class_name.startswith(OPERATION):
@@ -114,9 +116,17 @@ def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
         return []
     if class_name in KERAS_1_GATES and config.get("consume_less", "gpu") != "gpu":
         return [f"{name}_{gate}" for gate in KERAS_1_GATES[class_name] for name in "WUb"]
-    kind = TABLE.get(class_name.removesuffix("Cell"))
+    kind = (TABLE | LOWERED).get(class_name.removesuffix("Cell"))
     names = [name.partition("?") for name in kind.arrays] if kind else []
-    return [name for name, _, option in names if config.get(option, True)]
+    return [name for name, _, option in names if _has(config, option)]
+
+
+def _has(config: Mapping[str, Any], option: str) -> bool:
+    """Whether an option is not false; of "key=value" and "+key", whether it is that, and whether it is true."""
+    key, _, value = option.partition("=")
+    if value:
+        return config.get(key) == value
+    return bool(config.get(key[1:])) if key.startswith("+") else bool(config.get(key, True))
 
 
 def layer_in(config: Mapping[str, Any], key: str) -> tuple[str, dict[str, Any]] | None:
@@ -230,7 +240,21 @@ TABLE: dict[str, Kind] = {
     "AlphaDropout": Kind(pointwise.identity),
     "ActivityRegularization": Kind(pointwise.identity),
 }
+PROJECTED = tuple(
+    f"{name}_{array}" for name in ("query", "key", "value", "output") for array in ("kernel", "bias?use_bias")
+)
+LOWERED: dict[str, Lowered] = {
+    "Attention": Lowered(attention.attention, ("scale?+use_scale", "concat_score_weight?score_mode=concat")),
+    "AdditiveAttention": Lowered(attention.attention, ("scale?use_scale",)),
+    **dict.fromkeys(
+        # The last is what an HDF5 file of Keras 3 calls the second.
+        ("MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention"),
+        Lowered(attention.multi_head, PROJECTED),
+    ),
+    "Dot": Lowered(attention.dot),
+    "Softmax": Lowered(lowering.softmax),
+}
 RECURRENT = frozenset({*CELLS, "RNN"})
-MERGING = frozenset({*merging.JOINS, "Concatenate"})
+MERGING = frozenset({*merging.JOINS, "Concatenate", "Dot", *graph_operations.CALLED_WITH})
 # What works on more than one time step, or makes or joins masks.
 NOT_EACH_STEP = RECURRENT | MERGING | {"Masking", "Embedding", "TimeDistributed", "Bidirectional"}

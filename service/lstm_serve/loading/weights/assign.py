@@ -74,6 +74,10 @@ def check_order(layers: Sequence[LayerSpec], keras: KerasVersion) -> None:
             )
 
 
+# What Keras' own class is called that a config has under another name.
+CALLED = {"Model": "Functional", "GroupQueryAttention": "GroupedQueryAttention"}
+
+
 def by_class(layers: Sequence[LayerSpec], tree: Tree) -> list[list[Array]]:
     """From a Keras 3 weights file, which names a layer after its class and how many of them came before.
 
@@ -98,7 +102,7 @@ def _hand_out(
         if any(array_names(layers[k].class_name, layers[k].config) for k in inside):
             first = layers[inside[0]]
             class_name = first.models[depth] if len(first.path) > depth + 1 else first.class_name
-            by_name.setdefault(snake_case("Functional" if class_name == "Model" else class_name), []).append(inside)
+            by_name.setdefault(snake_case(CALLED.get(class_name, class_name)), []).append(inside)
     for name, listed in by_name.items():
         groups = numbered(name, tree, place)
         if len(groups) != len(listed):
@@ -137,6 +141,9 @@ def _below(class_name: str, config: Mapping[str, Any], tree: Tree, place: tuple[
         return inside("layer", "layer")
     if class_name == "RNN":
         return inside("cell", "cell")
+    if class_name in {"MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention"}:
+        parts = [f"{part}_dense" for part in ("query", "key", "value", "output")]
+        return [array for part in parts for name in (part, f"_{part}") for array in tree.get((*place, name), ())]
     if class_name == "StackedRNNCells":
         cells = [class_name for class_name, _ in cells_of(config)]
         groups = {cell: iter(numbered(snake_case(cell), tree, (*place, "cells"))) for cell in cells}

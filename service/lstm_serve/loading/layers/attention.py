@@ -1,0 +1,201 @@
+"""Keras' layers of attention, lowered: scores of each query with each key, a softmax over keys, a sum of values.
+
+Sources: keras/src/layers/attention/attention.py, additive_attention.py, multi_head_attention.py and
+grouped_query_attention.py of 3.15; the same in tf.keras 2.15.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lstm_serve.engine.activations import LINEAR, SOFTMAX, TANH
+from lstm_serve.engine.operations.merging import MaskedBy
+from lstm_serve.engine.operations.pointwise import Dense
+from lstm_serve.engine.types import Array
+from lstm_serve.loading.layers.checks import expect
+from lstm_serve.loading.layers.steps import Steps
+
+# What Keras adds to the score of a step that does not count: exp() of it is 0, and of a row of such all are the same.
+LEFT_OUT = np.array(1e9, np.float32)
+ONE, NONE = np.array(1, np.float32), np.array(0, np.float32)
+
+
+def attention(steps: Steps, arrays: Sequence[Array]) -> None:
+    """Attention and AdditiveAttention, of [query, value] or [query, value, key]: (T, d), (S, v) and (S, d)."""
+    options = steps.options
+    query, value, key = _given(steps)
+    additive = options.class_name == "AdditiveAttention"
+    use_scale = options.take("use_scale", bool, default=additive)
+    concat = not additive and options.choice("score_mode", ("dot", "concat"), "dot") == "concat"
+    options.ignore("dropout")
+    width = steps.shapes[query][-1] or 0
+    shapes: dict[str, tuple[int, ...]] = {"scale": (width,) if additive else ()} if use_scale else {}
+    if concat:
+        shapes["concat_score_weight"] = ()
+    named = dict(zip(shapes, expect(options, arrays, **shapes), strict=True))
+    scale = named.get("scale", ONE)
+    if additive or concat:
+        scores = _summed(
+            steps, query, key, ONE if additive else scale, scale if additive else named["concat_score_weight"]
+        )
+    else:
+        scores = steps.matmul(query, steps.permute(key, 2, 1))
+        scores = steps.with_numbers(np.multiply, scores, scale) if use_scale else scores
+    weights = _weights(steps, scores, [_counts(steps, value, as_query=False)])
+    y = steps.matmul(weights, value)
+    steps.add(MaskedBy(name=options.name, zeroed=True), y, query)
+
+
+def _given(steps: Steps) -> tuple[int, int, int]:
+    """The numbers of query, value and key, sequences of known width that fit together."""
+    count = steps.given_count
+    if count not in {2, 3} or any(len(shape) != 2 or shape[-1] is None for shape in steps.shapes):
+        raise steps.refusal(
+            f"is given the shapes {str(steps.shapes)[:100]}; supported are sequences, [query, value] or with a key"
+        )
+    query, value, key = 0, 1, count - 1
+    if steps.shapes[key][0] != steps.shapes[value][0]:
+        raise steps.refusal("is given keys and values of different lengths")
+    return query, value, key
+
+
+def _summed(steps: Steps, query: int, key: int, inside: Array, weight: Array) -> int:
+    """weight * tanh(inside * (query + key)), summed along the features: (T, S)."""
+    (t, d), (s, e) = steps.shapes[query], steps.shapes[key]
+    if d != e:
+        raise steps.refusal(f"is given queries of {d} features and keys of {e}")
+    pairs = steps.pair(np.add, steps.reshape(query, (t, 1, d)), steps.reshape(key, (1, s, d)))
+    if inside is not ONE:
+        pairs = steps.with_numbers(np.multiply, pairs, inside)
+    pairs = steps.unary(pairs, TANH)
+    if weight is not ONE:
+        pairs = steps.with_numbers(np.multiply, pairs, weight)
+    return steps.reduce("sum", pairs, (3,), keepdims=False)
+
+
+def _counts(steps: Steps, k: int, *, as_query: bool) -> int:
+    """1 where a step of the value k counts, and 0 where it does not: (T, 1) of a query, (1, S) of others."""
+    one = steps.with_numbers(np.power, steps.slice(k, 2, slice(0, 1)), NONE)
+    counts = steps.add(MaskedBy(name=steps.options.name, zeroed=True), one, k)
+    return counts if as_query else steps.permute(counts, 2, 1)
+
+
+def _weights(steps: Steps, scores: int, counts: Sequence[int]) -> int:
+    """The softmax of scores (..., T, S) over those keys that count in all of `counts`, and by the causal mask."""
+    kept = counts[0]
+    for other in counts[1:]:
+        kept = steps.pair(np.multiply, kept, other)
+    shape = steps.shapes[scores]
+    if steps.options.take("use_causal_mask", bool, default=False):
+        rows, columns = shape[-2:]
+        if rows is None or columns is None:
+            raise steps.refusal("has a causal mask over a sequence whose length is not known: say timesteps in a card")
+        kept = steps.with_numbers(np.multiply, kept, np.tri(rows, columns, dtype=np.float32))
+    if len(shape) > 2:
+        kept = steps.reshape(kept, (1, *steps.shapes[kept]))
+    left_out = steps.with_numbers(np.multiply, steps.with_numbers(np.subtract, kept, ONE), LEFT_OUT)
+    return steps.unary(steps.pair(np.add, scores, left_out), SOFTMAX)
+
+
+def multi_head(steps: Steps, arrays: Sequence[Array]) -> None:
+    """MultiHeadAttention and GroupQueryAttention, of query, value and, where it is another, key.
+
+    Kernels (features, heads, width) of query, key and value, and (heads, width, units) of the output, each with a bias
+    where it has one. In the second, several heads of the query share one of keys and values.
+    """
+    options = steps.options
+    grouped = options.class_name != "MultiHeadAttention"
+    query, value, key = _given(steps)
+    heads = options.size("num_query_heads" if grouped else "num_heads")
+    shared = options.size("num_key_value_heads") if grouped else heads
+    width = options.size("head_dim" if grouped else "key_dim")
+    value_width = width if grouped else options.size("value_dim", width)
+    units = options.size("output_shape", steps.shapes[query][-1])
+    options.refuse_unless("attention_axes", expected=[1], why="it works along time")
+    for name, expected in (("use_gate", False), ("sliding_window", None), ("flash_attention", None)):
+        options.refuse_unless(name, expected=expected, why="it is not implemented")
+    options.ignore("dropout", "query_shape", "key_shape", "value_shape")
+    if heads % shared:
+        raise steps.refusal(f"has {heads} heads of queries for {shared} of keys")
+    features = [steps.shapes[k][-1] or 0 for k in (query, key, value)]
+    bias = options.take("use_bias", bool, default=True)
+    shapes = {
+        "query": (features[0], heads, width),
+        "key": (features[1], shared, width),
+        "value": (features[2], shared, value_width),
+        "output": (heads, value_width, units),
+    }
+    wanted: dict[str, tuple[int, ...]] = {}
+    for name, shape in shapes.items():
+        wanted[name] = shape
+        if bias:
+            wanted[f"{name}_bias"] = shape[1:] if name != "output" else (units,)
+    given = dict(zip(wanted, expect(options, arrays, **wanted), strict=True))
+
+    def projected(name: str, k: int, size: int, *dims: int) -> int:
+        """A value, (T, features), as its heads have it: (heads, T, size), or with its axes in another order."""
+        kernel, offset = given[name], given.get(f"{name}_bias")
+        times = heads // kernel.shape[1]
+        kernel = np.repeat(kernel, times, axis=1).reshape(len(kernel), heads * size)
+        offset = None if offset is None else np.repeat(offset, times, axis=0).reshape(heads * size)
+        apart = steps.reshape(_dense(steps, name, k, kernel, offset), (steps.shapes[k][0], heads, size))
+        return steps.permute(apart, *dims)
+
+    queries = steps.with_numbers(
+        np.multiply, projected("query", query, width, 2, 1, 3), np.array(1 / math.sqrt(width), np.float32)
+    )
+    scores = steps.matmul(queries, projected("key", key, width, 2, 3, 1))
+    counts = [_counts(steps, query, as_query=True), _counts(steps, value, as_query=False)]
+    if key != value:
+        counts.append(_counts(steps, key, as_query=False))
+    weights = _weights(steps, scores, counts)
+    y = steps.permute(steps.matmul(weights, projected("value", value, value_width, 2, 1, 3)), 2, 1, 3)
+    joined = steps.reshape(y, (steps.shapes[query][0], heads * value_width))
+    y = _dense(steps, "output", joined, given["output"].reshape(heads * value_width, units), given.get("output_bias"))
+    steps.add(MaskedBy(name=options.name, zeroed=False), y, query)
+
+
+def _dense(steps: Steps, name: str, k: int, kernel: Array, bias: Array | None) -> int:
+    named = f"{steps.options.name}/{name}"
+    return steps.add(Dense(name=named, kernel=kernel, bias=bias, activation=LINEAR), k)
+
+
+def dot(steps: Steps, arrays: Sequence[Array]) -> None:
+    """Dot: a product of two inputs summed along an axis of each, (..., over `axes`)."""
+    options = steps.options
+    expect(options, arrays)
+    if steps.given_count != 2:
+        raise steps.refusal(f"has {steps.given_count} inputs, where two are supported")
+    axes = options.integers("axes")
+    if len(axes) not in {1, 2}:
+        raise steps.refusal(f"has axes = {axes}, where one was expected, or one for each input")
+    first, second = (steps.axis(axes[k], len(steps.shapes[k]) + 1) for k in (0, -1))
+    ranks = [len(shape) for shape in steps.shapes[:2]]
+    if max(ranks) > 2:
+        raise steps.refusal(f"is given the shapes {str(steps.shapes)[:100]}; at most two axes are supported")
+    values = [0, 1]
+    if options.take("normalize", bool, default=False):
+        epsilon = 1e-14 if options.keras.major >= 3 else 1e-12
+        values = [normalized(steps, k, (axis,), epsilon) for k, axis in zip(values, (first, second), strict=True)]
+    a, b = values
+    if ranks[0] == 1:
+        a, first = steps.reshape(a, (1, *steps.shapes[a])), 2
+    elif first == 1:
+        a = steps.permute(a, 2, 1)
+    if ranks[1] == 1:
+        b = steps.reshape(b, (*steps.shapes[b], 1))
+    elif second == 2:
+        b = steps.permute(b, 2, 1)
+    y = steps.matmul(a, b)
+    rows, columns = steps.shapes[y]
+    if ranks != [2, 2]:
+        steps.reshape(y, [size for size, rank in zip((rows, columns), ranks, strict=True) if rank == 2] or [1])
+
+
+def normalized(steps: Steps, k: int, axes: tuple[int, ...], epsilon: float) -> int:
+    """x / sqrt(max(sum of squares along the axes, epsilon)), as l2_normalize."""
+    squares = steps.pair(np.multiply, k, k)
+    total = steps.reduce("sum", squares, axes, keepdims=True)
+    root = steps.with_numbers(np.power, steps.constant(np.maximum, total, epsilon), np.array(0.5, np.float32))
+    return steps.pair(np.true_divide, k, root)
