@@ -35,6 +35,7 @@ class Handshake(asyncio.Protocol):
         self._kept = Kept(inflight, lambda: places.end(self))
         self.since = time.monotonic()
         self.transport: asyncio.Transport
+        self._tasks: list[asyncio.Task[Any]] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, where there is a place; who cannot be told why is just closed."""
@@ -44,15 +45,17 @@ class Handshake(asyncio.Protocol):
             return
         transport.set_write_buffer_limits(1)
         self._kept.become(HANDSHAKE_BYTES)
-        self._task = asyncio.get_running_loop().create_task(self._shake())
+        self._tasks.append(asyncio.get_running_loop().create_task(self._shake()))
 
     def data_received(self, data: bytes) -> None:
         """Keep what comes before the protocol is there."""
         self._came.append(data)
 
     def connection_lost(self, _: Exception | None) -> None:
-        """It is over."""
+        """It is over, before TLS was there to be told: it would wait for ever."""
         self._let_go()
+        for task in self._tasks:
+            task.cancel()
 
     def end(self) -> None:
         """Close it, at once."""
@@ -79,6 +82,7 @@ class Handshake(asyncio.Protocol):
                     self.transport, self, self._context, server_side=True, ssl_handshake_timeout=self._seconds
                 )
             )
+            self._tasks.append(shaking)
             await asyncio.sleep(0)
             loop.call_soon(self._feed)  # after start_tls has its protocol connected, before more is read
             transport = await shaking
