@@ -17,7 +17,7 @@ from lstm_serve.telemetry.metrics import Metrics
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n"])
 @pytest.mark.parametrize("reset", [False, True])
-def test_who_leaves_before_tls_is_there_leaves_no_task(sent: bytes, reset: bool) -> None:
+def test_who_leaves_before_tls_is_there_leaves_no_task(sent: bytes, *, reset: bool) -> None:
     serving = ServingState(Settings(model=ASKER / "k215_model.h5", header_seconds=0.1), Metrics())
     tasks = set[asyncio.Task[None]]()
     wrong = list[dict[str, object]]()
