@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 SERVE := $(VENV)/.serve
 CHECK := $(VENV)/.check
 CLIENTS := $(VENV)/.clients
+CLUSTERS := $(VENV)/clusters
 BENCH := $(VENV)/.bench
 EXPORTS := $(VENV)/.exports
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -18,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test clients exports chaos fuzz check format lint types coverage bench bench-engine lock rooms screenshots \
+.PHONY: help serve test clients clusters exports chaos fuzz check format lint types coverage bench bench-engine lock rooms screenshots \
 	openapi release tagged dist image clean
 
 help: ## this list
@@ -41,6 +42,9 @@ chaos: $(CHECK) ## bad clients, overload, restarts behind a proxy, devices that 
 
 clients: $(CLIENTS) ## run the tests with Triton's and KServe's own clients, which are 400 MB
 	$(BIN)/python -m pytest tests/blackbox/test_clients.py tests/blackbox/test_documentation.py
+
+clusters: $(CLUSTERS)/.made ## a million windows through clusters of Ray and Spark on this machine; Spark needs Java
+	PYTHONPATH=tests/helpers $(CLUSTERS)/bin/python -m pytest -s tests/blackbox/test_clusters.py
 
 exports: $(CHECK) $(EXPORTS) ## run the exporters' tests with Keras 3, ONNX Runtime, and the C compiler, node and Chromium at hand
 	EXPORTS_KERAS_PYTHON=$(CURDIR)/$(VENV)/keras/bin/python $(BIN)/python -m pytest tests/export
@@ -132,6 +136,12 @@ $(CLIENTS): $(CHECK) requirements/clients.txt
 
 $(BENCH): $(SERVE)
 	$(BIN)/pip install --quiet onnx onnxruntime
+	@touch $@
+
+# In an environment of their own, as they bind many versions.
+$(CLUSTERS)/.made: pyproject.toml
+	$(PYTHON) -m venv $(CLUSTERS)
+	$(CLUSTERS)/bin/pip install --quiet --editable '.[clusters,test]'
 	@touch $@
 
 # Keras 3 in an environment of its own: nothing of the service may lean on it.

@@ -124,6 +124,10 @@ class InvalidInput(LstmServeError):
         self.problems = tuple(problems)
         super().__init__(self.problems[0].detail)
 
+    def __reduce__(self) -> tuple[type[Self], tuple[Sequence[Problem]]]:
+        """As it is pickled, on its way out of another process."""
+        return type(self), (self.problems,)
+
     @classmethod
     def at(cls, detail: str, *where: str | int) -> Self:
         """One problem, at one place; of the whole input, without one."""

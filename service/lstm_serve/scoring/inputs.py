@@ -5,7 +5,7 @@ A series longer than the model's timesteps becomes windows: views of it, never c
 
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,7 +128,11 @@ def decoded(data: bytes, model: Model, columns: Named) -> csv_table.Table:
         )
     if data.startswith((NPY_MAGIC, ZIP_MAGIC)):
         try:
-            array = read_npy(io.BytesIO(data)) if data.startswith(NPY_MAGIC) else _one(read_npz(io.BytesIO(data)))
+            if data.startswith(NPY_MAGIC):
+                array = read_npy(io.BytesIO(data))
+            else:
+                arrays = read_npz(io.BytesIO(data))
+                array = arrays[only_one(arrays)]
         except UnreadableFile as error:
             raise InvalidInput.at(str(error)) from None
         return csv_table.Table(array, names)
@@ -141,12 +145,13 @@ def decoded(data: bytes, model: Model, columns: Named) -> csv_table.Table:
     return csv_table.read(data, names, _width(model), columns)
 
 
-def _one(arrays: dict[str, AnyArray]) -> AnyArray:
-    if "x" in arrays:
-        return arrays["x"]
-    if len(arrays) != 1:
-        raise InvalidInput.at(f"should hold one array, or one named x; it has {', '.join(arrays)[:200] or 'none'}")
-    return next(iter(arrays.values()))
+def only_one(names: Collection[str]) -> str:
+    """Which of several named arrays is the input: the only one, or the one named x. Raises InvalidInput."""
+    if "x" in names:
+        return "x"
+    if len(names) != 1:
+        raise InvalidInput.at(f"should hold one array, or one named x; it has {', '.join(names)[:200] or 'none'}")
+    return next(iter(names))
 
 
 def _json(data: bytes, model: Model) -> AnyArray:
