@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import Any
 
-from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lstm_serve.process.handshakes import tls_bytes
@@ -221,6 +221,8 @@ class Protocol(HttpToolsProtocol):
         except ValueError as wrong:
             self.send_400_response(str(wrong))
             return
+        if not self.url.startswith(b"/") and not (url := parse_url(self.url)).path:
+            self.url = b"/?" + (url.query or b"")  # http://host (RFC 9112, 3.2.2)
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is before:
@@ -286,7 +288,6 @@ class Protocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """Everything is out."""
         super().resume_writing()
-        self._keep()
         self.flow.resume_reading()
 
     def _look_again(self) -> None:
@@ -298,8 +299,8 @@ class Protocol(HttpToolsProtocol):
             self.resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP."""
-        if self._end_current(400) is not None:
+        """Answer what is not HTTP, once: the parser may refuse it too."""
+        if not self._deaf and self._end_current(400) is not None:
             super().send_400_response(msg)
 
     def shutdown(self) -> None:
