@@ -47,6 +47,7 @@ ONE_MODULE = {
     "keras": "lstm_serve.export.keras_v3",
     "onnx": "lstm_serve.export.onnx",
     "onnxruntime": "lstm_serve.export.onnx",
+    "pyarrow": "lstm_serve.formats.parquet",
 }
 
 

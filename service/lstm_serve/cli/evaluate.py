@@ -13,7 +13,9 @@ def add(add_parser: AddParser) -> None:
     command.usage = "lstm-serve evaluate MODEL [NEW] LABELLED --label COLUMN [flags]"
     command.add_argument("new", metavar="NEW", nargs="?", help="another model, to be held against the first")
     command.add_argument(
-        "labelled", metavar="LABELLED", help="a CSV file with a column that says what is right, or a .npz with x and y"
+        "labelled",
+        metavar="LABELLED",
+        help="a CSV or Parquet file with a column that says what is right, or a .npz with x and y",
     )
     command.add_argument(
         "--label",

@@ -8,12 +8,16 @@ from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of
 
 def add(add_parser: AddParser) -> None:
     """Declare the command."""
-    command = add_command(add_parser, "predict", "answer a file: CSV, JSON, .npy or .npz")
+    command = add_command(add_parser, "predict", "answer a file: CSV, JSON, Parquet, .npy or .npz")
     add_model(command)
     command.add_argument(
-        "input", metavar="INPUT", help="a series, one row a time step, or ready sequences; - is standard input"
+        "input",
+        metavar="INPUT",
+        help="a series, one row a time step, or ready sequences; of Parquet a 'pattern*' too; - is standard input",
     )
-    command.add_argument("-o", metavar="OUT", dest="out", help="write to a .npy, .csv or .json file, not a table")
+    command.add_argument(
+        "-o", metavar="OUT", dest="out", help="write to a .npy, .csv, .json or .parquet file, not a table"
+    )
     command.add_argument(
         "--stride", metavar="N", type=positive, default=1, help="rows from one window of a series to the next (1)"
     )

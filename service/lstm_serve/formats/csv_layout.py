@@ -32,7 +32,7 @@ class Row(NamedTuple):
     cells: list[str]
 
 
-class _Places(NamedTuple):
+class Places(NamedTuple):
     """Where in a header the columns are: those of the features, in their order, the keys', the labels', the others."""
 
     features: list[int]
@@ -111,7 +111,7 @@ def layout(
         raise InvalidInput.at("has no rows")
     count = len(first.cells)
     if besides or _is_header(first.cells, features, width):
-        picked, keys, labels, left_out, notes = _in_header(first, features, width, named, shown)
+        picked, keys, labels, left_out, notes = in_header(first, features, width, named, shown)
         say = shown if features is None else str
         names = tuple(say(first.cells[k].strip()) for k in picked)
         return Layout(delimiter, count, True, picked, keys, labels, left_out, names, notes, named, shown)
@@ -193,8 +193,8 @@ def _is_header(cells: Sequence[str], features: Sequence[str] | None, width: int 
     return {*features} <= {*names}
 
 
-def _in_header(first: Row, features: Sequence[str] | None, width: int | None, named: Named, shown: Shown) -> _Places:
-    """Where the columns are in a header, and what to say of it."""
+def in_header(first: Row, features: Sequence[str] | None, width: int | None, named: Named, shown: Shown) -> Places:
+    """Where the columns are in a header, and what to say of it. Raises InvalidInput where one is missing."""
     header = [cell.strip() for cell in first.cells]
     _expect(named.by, header, "which --by names", first, (shown, shown))
     _expect(named.labels, header, "which --label names", first, (shown, shown))
@@ -208,12 +208,12 @@ def _in_header(first: Row, features: Sequence[str] | None, width: int | None, na
                 "Name the features in the model's card, and they are found by the header"
             )
         note = f"the model's card does not name its columns, so the {_count(len(rest))} are taken in their order"
-        return _Places(rest, keys, labels, [], (note,))
+        return Places(rest, keys, labels, [], (note,))
     _expect(features, header, "which the model needs", first, (str, shown))
     left_out = [k for k, name in enumerate(header) if name not in features and k not in {*keys, *labels}]
     names = [header[k] for k in left_out]
     notes = (f"left out the {_columns(names)}, no feature of the model",) if names else ()
-    return _Places([header.index(name) for name in features], keys, labels, left_out, notes)
+    return Places([header.index(name) for name in features], keys, labels, left_out, notes)
 
 
 def _expect(names: Sequence[str], header: Sequence[str], why: str, first: Row, shown: tuple[Shown, Shown]) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import orjson
 
 from lstm_serve.errors import InvalidInput, UnreadableFile
-from lstm_serve.formats import csv_table
+from lstm_serve.formats import csv_table, parquet
 from lstm_serve.formats.csv_layout import Named, Shown
 from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
@@ -51,10 +51,10 @@ class Sequences(NamedTuple):
 
 
 def read(source: str, model: Model, stride: int = 1, by: Sequence[str] = ()) -> Sequences:
-    """The sequences in a .npy, .npz, JSON or CSV file, which its content tells apart; `-` is standard input.
+    """The sequences in a .npy, .npz, JSON, CSV or Parquet file, which its content tells apart; `-` is standard input.
 
     An array with an axis less than a batch is a series: a window for each `timesteps` rows, `stride` rows apart, or
-    one sequence where the time axis is free. With `by`, columns of a CSV file, the rows of each unit are such a series.
+    one sequence where the time axis is free. With `by`, columns of a table, the rows of each unit are such a series.
     Raises InvalidInput, with the source and what was expected and came.
     """
     model.expect_one("what is answered from a file")
@@ -73,8 +73,10 @@ def named(source: str) -> Iterator[None]:
         raise InvalidInput.at(f"{name[:200]}: {error}") from None
 
 
-def content(source: str) -> bytes:
-    """The bytes of a file, or of standard input. Raises InvalidInput."""
+def content(source: str) -> bytes | list[Path]:
+    """The bytes of a file, or of standard input; of Parquet, which is read in parts, its files. Raises InvalidInput."""
+    if source != "-" and (files := parquet.files(source)):
+        return files
     try:
         if source == "-":
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -118,9 +120,12 @@ def _width(model: Model) -> int | None:
     return model.input_shape[-1] if model.id_limit is None else None
 
 
-def decoded(data: bytes, model: Model, columns: Named) -> csv_table.Table:
-    """What a file holds, whichever form it has; with the named columns, where it is CSV. Raises InvalidInput."""
+def decoded(data: bytes | list[Path], model: Model, columns: Named) -> csv_table.Table:
+    """What `content` gives, whichever form it has; with the named columns of CSV or Parquet. Raises InvalidInput."""
     names = feature_names(model)
+    if isinstance(data, list) or data.startswith(parquet.MAGIC):
+        _expect_a_table(model, "is Parquet, and it does not hold")
+        return parquet.read(data if isinstance(data, list) else [io.BytesIO(data)], names, _width(model), columns)
     if b"'|O'" in data[:128]:
         raise InvalidInput.at(
             "holds Python objects, and reading those could run any code. "
@@ -138,11 +143,14 @@ def decoded(data: bytes, model: Model, columns: Named) -> csv_table.Table:
         return csv_table.Table(array, names)
     if without_mark(data).lstrip()[:1] in {b"{", b"["}:
         return csv_table.Table(_json(without_mark(data), model), names)
-    if len(model.input_shape) > 2:
-        raise InvalidInput.at(
-            f"is no .npy, .npz or JSON file, and no other holds what this model takes, {model.expects}"
-        )
+    _expect_a_table(model, "is no .npy, .npz or JSON file, and no other holds")
     return csv_table.read(data, names, _width(model), columns)
+
+
+def _expect_a_table(model: Model, otherwise: str) -> None:
+    """Raise InvalidInput where no table of rows is an input to the model."""
+    if len(model.input_shape) > 2:
+        raise InvalidInput.at(f"{otherwise} what this model takes, {model.expects}")
 
 
 def only_one(names: Collection[str]) -> str:
@@ -239,7 +247,7 @@ def _series(table: csv_table.Table, timesteps: int | None, stride: int) -> Seque
 
 def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple[str, ...], shown: Shown) -> Sequences:
     if table.keys is None:
-        raise InvalidInput.at("has no columns with names; --by takes those of a CSV file")
+        raise InvalidInput.at("has no columns with names; --by takes those of a CSV file or Parquet")
     if timesteps is None and stride != 1:
         raise InvalidInput.at(f"has one sequence a unit to this model, so a stride of {stride} means nothing")
     parts, short = [], []

@@ -33,7 +33,7 @@ def read(source: str, model: Model, label: Sequence[str], by: Sequence[str] = ()
     label, by = tuple(dict.fromkeys(label)), tuple(dict.fromkeys(by))
     with inputs.named(source):
         data = inputs.content(source)
-        if data.startswith(ZIP_MAGIC):
+        if isinstance(data, bytes) and data.startswith(ZIP_MAGIC):
             if label or by:
                 raise InvalidInput.at("is a .npz file, whose y says what is right: leave --label and --by out")
             return _of_arrays(data, model)
@@ -42,7 +42,7 @@ def read(source: str, model: Model, label: Sequence[str], by: Sequence[str] = ()
         table = inputs.decoded(data, model, csv_layout.Named(by, label, cells.number))
         if table.truth is None:
             raise InvalidInput.at(
-                "has no columns with names, and --label takes those of a CSV file; or give a .npz with x and y"
+                "has no columns with names; --label takes those of a CSV file or Parquet, or give a .npz with x and y"
             )
         truth = table.truth if model.kind == "values" else cells.classes(table, label)
         found = inputs.sequences(table._replace(truth=truth), model, 1, by)

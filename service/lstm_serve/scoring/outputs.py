@@ -1,4 +1,4 @@
-"""Answers written down: a readable table, or a .npy, .csv or .json file. Chunk by chunk, never all at once."""
+"""Answers written down: a readable table, or .npy, .csv, .json or .parquet. Chunk by chunk, never all at once."""
 
 import csv
 import io
@@ -13,6 +13,7 @@ import orjson
 
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import SettingsError
+from lstm_serve.formats import parquet
 from lstm_serve.formats.text import shown
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Kind, Model
@@ -179,6 +180,37 @@ def _csv(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: Bina
         file.write(text.getvalue().encode())
 
 
+def _parquet(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO) -> None:
+    """The columns of a CSV file: keys and labels are text, numbers and classes integers, the values float32."""
+    shape: tuple[int, ...] = ()
+    with parquet.writing(file) as write:
+        for k, chunk in enumerate(chunks):
+            shape = shape if k else chunk.y.shape[1:]
+            # A line for each answer, or for each of its steps.
+            steps = chunk.y.shape[1] if model.kind == "steps" else 1
+            if model.kind != "steps":
+                _expect_shape(chunk, shape, "a .parquet file")
+            said = [
+                cells
+                for row, answer in zip(chunk.y, answers(model, chunk.y), strict=True)
+                for cells, _ in _said(model, row, answer)
+            ]
+            values = chunk.y.reshape(len(chunk.y) * steps, -1)
+            keys = [[key[n] for key in chunk.keys for _ in range(steps)] for n in range(len(sequences.by))]
+            columns: list[parquet.Cells] = [
+                *(list[str | None](cells) for cells in keys),
+                np.repeat(np.asarray(chunk.numbers, np.int64), steps),
+                *(_typed(name, [cells[n] for cells in said]) for n, name in enumerate(SAID[model.kind])),
+                *values.T,
+            ]
+            header = csv_header(model, sequences.by, sequences.noun, shape)
+            write([*zip(header, columns, strict=True)])
+
+
+def _typed(name: str, cells: list[Any]) -> parquet.Cells:
+    return cells if name in {"label", "labels"} else np.array(cells, np.int32)
+
+
 def csv_header(model: Model, by: Sequence[str], noun: str, shape: Sequence[int]) -> list[str]:
     """The names of the columns, for outputs of this shape."""
     return [*by, noun, *SAID[model.kind], *_columns(model, shape)]
@@ -261,4 +293,5 @@ WRITERS: dict[str, Callable[[Model, Sequences, Iterable[Chunk], BinaryIO], None]
     ".npy": _npy,
     ".csv": _csv,
     ".json": _json,
+    ".parquet": _parquet,
 }

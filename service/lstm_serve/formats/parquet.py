@@ -1,0 +1,260 @@
+"""Parquet files as the table that a CSV file gives, read batch by batch; and columns, written in groups of rows.
+
+It is read and written by pyarrow, the extra `parquet`, which is imported when a file is one.
+"""
+
+import glob
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_serve.errors import InvalidInput, SettingsError
+from lstm_serve.formats.csv_layout import Layout, Named, Row, Shown, in_header
+from lstm_serve.formats.csv_table import Table
+from lstm_serve.formats.units import Watch, mixed
+
+MAGIC = b"PAR1"
+ROWS_AT_ONCE = 1 << 16
+# Of the columns that are read, as arrays: a file of repeated values may be a thousandth of that.
+MAX_BYTES = 4 << 30
+
+Source = Path | BinaryIO
+# A column to write: text, or numbers.
+Cells = list[str | None] | npt.NDArray[Any]
+
+
+class _File(NamedTuple):
+    """A file of several, its name where there are several, and how many rows it says that it has."""
+
+    source: Source
+    name: str
+    rows: int
+
+
+def files(source: str) -> list[Path]:
+    """The Parquet files that a path or a pattern says, by their names; none, where it says no Parquet.
+
+    Raises InvalidInput where files of a pattern are something else, or cannot be read.
+    """
+    path = Path(source)
+    named = [path] if path.exists() else [Path(found) for found in sorted(glob.glob(source))]  # noqa: PTH207 - from anywhere
+    beginnings = []
+    for each in named:
+        try:
+            with each.open("rb") as file:
+                beginnings.append(file.read(len(MAGIC)))
+        except OSError as error:
+            if len(named) == 1:
+                return []  # whoever reads it says so
+            raise InvalidInput.at(f"{each.name} cannot be read: {error.strerror}") from None
+    odd = [each.name for each, start in zip(named, beginnings, strict=True) if start != MAGIC]
+    if len(odd) < len(named) and odd:
+        raise InvalidInput.at(f"has {odd[0]} among {len(named)} files, which is no Parquet")
+    if len(named) > 1 and odd:
+        raise InvalidInput.at(f"says {len(named)} files, and several are read of Parquet alone")
+    return [] if odd else named
+
+
+def read(
+    sources: Sequence[Source],
+    features: Sequence[str] | None,
+    width: int | None,
+    named: Named = Named(),  # noqa: B008 - it is immutable
+    shown: Shown = str,
+) -> Table:
+    """The columns of the features of one or more files, one below the other, as `csv_table.read` gives them.
+
+    The values have the type of the columns, so that float32 takes half of the memory of a CSV file's. Raises
+    InvalidInput with the row, counted over all files, and the column; SettingsError where there is no pyarrow.
+    """
+    pyarrow = _pyarrow()
+    try:
+        return _read(pyarrow, sources, features, width, named, shown)
+    except (pyarrow.ArrowException, OSError, EOFError) as error:
+        said = str(error).partition("\n")[0][:200]
+        raise InvalidInput.at(f"cannot be read as Parquet: {said}") from None
+
+
+def _read(  # noqa: PLR0913, PLR0917 - those of `read`
+    pyarrow: Any,  # noqa: ANN401 - it has no type hints
+    sources: Sequence[Source],
+    features: Sequence[str] | None,
+    width: int | None,
+    named: Named,
+    shown: Shown,
+) -> Table:
+    parts, schemas = [], []
+    for source in sources:
+        with pyarrow.parquet.ParquetFile(source) as file:
+            name = f"{source.name}, " if len(sources) > 1 else ""
+            parts.append(_File(source, name, file.metadata.num_rows))
+            schemas.append(file.schema_arrow)
+    header = [*schemas[0].names]
+    places = in_header(Row(1, header), features, width, named, shown)
+    names = [header[k] for k in places.features]
+    count = sum(part.rows for part in parts)
+    dtype = np.result_type(*{_dtype(pyarrow, schema, name) for schema in schemas for name in names})
+    if not count:
+        raise InvalidInput.at("has columns and no rows")
+    if count * len(names) * dtype.itemsize > MAX_BYTES:
+        raise InvalidInput.at(
+            f"has {count} rows of {len(names)} columns, more than {MAX_BYTES >> 30} GiB of memory; predict it in parts"
+        )
+    values, beside = np.empty((count, len(names)), dtype), _Beside(pyarrow, named)
+    left_out = [] if named.by else [header[k] for k in places.left_out if _may_name(pyarrow, schemas[0].field(k).type)]
+    watches = [Watch(name.strip()) for name in left_out]
+    row = 0
+    for batch in _batches(pyarrow, parts, [*dict.fromkeys([*names, *beside.columns, *left_out])]):
+        for k, name in enumerate(names):
+            values[row : row + len(batch), k] = _numbers(pyarrow, batch.column(name), name, row)
+        beside.add(batch, row)
+        for watch, name in zip(watches, left_out, strict=True):
+            for cell in _cells(pyarrow, batch.column(name), name):
+                watch.see(cell)
+        row += len(batch)
+    names = [name.strip() for name in names]
+    keys = beside.keys if named.by else None
+    truth = np.array(beside.truth, np.float64) if named.labels else None
+    of_units = mixed(watches) or _of_several(parts, named)
+    return Table(values, (*names,), places.notes, keys=keys, mixed=of_units, truth=truth)
+
+
+class _Beside:
+    """What is in the columns beside the features: the keys, and what is right for each row."""
+
+    def __init__(self, pyarrow: Any, named: Named) -> None:  # noqa: ANN401 - no type hints
+        """No row has been read yet."""
+        self.columns = [*named.by, *named.labels]
+        self.keys: list[tuple[str, ...]] = []
+        self.truth: list[list[float]] = []
+        self._pyarrow = pyarrow
+        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}  # each key once
+        # They are read as a row of CSV is that has no other cells.
+        keys, labels = [*range(len(named.by))], [*range(len(named.by), len(self.columns))]
+        self._layout = Layout("", len(self.columns), True, [], keys, labels, [], None, (), named, str)
+
+    def add(self, batch: Any, before: int) -> None:  # noqa: ANN401 - no type hints
+        """Take the rows of a batch, with so many before them. Raises InvalidInput."""
+        if not self.columns:
+            return
+        columns = [_cells(self._pyarrow, batch.column(name), name) for name in self.columns]
+        for number, cells in enumerate(zip(*columns, strict=True), before + 1):
+            where = f"row {number}"
+            key = self._layout.key(cells, where)
+            self.keys.append(self._known.setdefault(key, key))
+            self.truth.append(self._layout.truth(cells, where))
+
+
+def _batches(pyarrow: Any, parts: Sequence[_File], columns: list[str]) -> Iterator[Any]:  # noqa: ANN401 - no type hints
+    """The rows of all files, so many at once, with these columns alone. Raises InvalidInput where one lacks them."""
+    for part in parts:
+        if not isinstance(part.source, Path):
+            part.source.seek(0)
+        rows = 0
+        with pyarrow.parquet.ParquetFile(part.source) as file:
+            missing = [name for name in columns if name not in file.schema_arrow.names]
+            if missing:
+                raise InvalidInput.at(f"{part.name}lacks the column {missing[0][:60]!r}, which the first file has")
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
+                rows += len(batch)
+                if rows > part.rows:
+                    break
+                yield batch
+        if rows != part.rows:
+            raise InvalidInput.at(f"{part.name}says {part.rows} rows, and has others")
+
+
+def _of_several(parts: Sequence[_File], named: Named) -> str | None:
+    """What to say where windows slide from one file into the next."""
+    if len(parts) == 1 or named.by:
+        return None
+    return (
+        f"the {len(parts)} files are read as one series, in the order of their names, and a window here may hold "
+        "rows of two. --by COLUMN, of a column that names the unit, makes each a series of its own"
+    )
+
+
+def _dtype(pyarrow: Any, schema: Any, name: str) -> np.dtype[Any]:  # noqa: ANN401 - no type hints
+    """The NumPy type of a column of numbers. Raises InvalidInput where it is none."""
+    if name not in schema.names:
+        raise InvalidInput.at(f"lacks the column {name[:60]!r} in one of its files")
+    kind, types = schema.field(name).type, pyarrow.types
+    if types.is_decimal(kind):
+        return np.dtype(np.float64)
+    if not (types.is_integer(kind) or types.is_floating(kind)):
+        raise InvalidInput.at(f"column {name[:60]!r} holds {kind}, where numbers were expected")
+    dtype: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
+    return dtype
+
+
+def _numbers(pyarrow: Any, column: Any, name: str, before: int) -> npt.NDArray[Any]:  # noqa: ANN401 - no type hints
+    """The numbers of a column, of a batch with so many rows before it. Raises InvalidInput at an empty cell."""
+    if column.null_count:
+        row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+        raise InvalidInput.at(f"row {before + row + 1}, column {name[:60]!r} holds nothing")
+    if pyarrow.types.is_decimal(column.type):
+        column = column.cast(pyarrow.float64())
+    numbers: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _cells(pyarrow: Any, column: Any, name: str) -> list[str]:  # noqa: ANN401 - no type hints
+    """The cells of a column as CSV would have them; an empty text where there is nothing."""
+    if pyarrow.types.is_nested(column.type):
+        raise InvalidInput.at(f"column {name[:60]!r} holds {column.type}, where a text or a number was expected")
+    if pyarrow.types.is_binary(column.type) or pyarrow.types.is_large_binary(column.type):
+        column = column.cast(pyarrow.string())
+    return ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
+
+
+def _may_name(pyarrow: Any, kind: Any) -> bool:  # noqa: ANN401 - no type hints
+    """Whether a column of this type may name units, or count their steps."""
+    types = pyarrow.types
+    return any(
+        is_one(kind) for is_one in (types.is_integer, types.is_string, types.is_large_string, types.is_dictionary)
+    )
+
+
+@contextmanager
+def writing(file: BinaryIO) -> Iterator[Callable[[Sequence[tuple[str, Cells]]], None]]:
+    """What writes columns of rows, the same each time, to a Parquet file; it is whole after the block.
+
+    Raises SettingsError where there is no pyarrow.
+    """
+    pyarrow = _pyarrow()
+    waiting: list[Any] = []
+    writer = None
+
+    def flush() -> None:
+        nonlocal writer
+        if waiting:
+            table = pyarrow.concat_tables(waiting)
+            waiting.clear()
+            writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+
+    def write(columns: Sequence[tuple[str, Cells]]) -> None:
+        arrays = [pyarrow.array(cells, pyarrow.string() if isinstance(cells, list) else None) for _, cells in columns]
+        waiting.append(pyarrow.Table.from_arrays(arrays, names=[name for name, _ in columns]))
+        # A group of rows for each chunk would make a file of little but descriptions.
+        if sum(map(len, waiting)) >= ROWS_AT_ONCE:
+            flush()
+
+    try:
+        yield write
+        flush()
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _pyarrow() -> Any:  # noqa: ANN401 - it has no type hints
+    try:
+        import pyarrow.parquet  # noqa: PLC0415 - an extra that only these files need
+    except ImportError:
+        raise SettingsError("for Parquet the package pyarrow is needed: pip install 'lstm-serve[parquet]'") from None
+    return pyarrow

@@ -1,0 +1,213 @@
+"""Parquet holds the table that a CSV file does: the same columns, the same answers, the same errors."""
+
+import builtins
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from serving import ROOT
+from small_models import classes, dense, lstm, model, numbers
+
+from lstm_serve import load_model
+from lstm_serve.cli.main import main
+from lstm_serve.engine.activations import SIGMOID
+from lstm_serve.errors import InvalidInput, SettingsError
+from lstm_serve.formats import parquet
+from lstm_serve.model.metadata import About, Feature
+from lstm_serve.model.model import Model
+from lstm_serve.scoring import evaluate, inputs, labelled, outputs
+
+arrow = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+ABOUT = About(name="m", classes=("low", "high"), features=tuple(Feature(name=name) for name in "abc"))
+NAMED = classes(about=ABOUT)
+X = numbers(30, 3, seed=4)
+UNITS = [f"unit {k // 10}" for k in range(30)]
+LABELS = [("low", "high")[k % 2] for k in range(30)]
+COLUMNS: dict[str, Any] = {"c": X[:, 2], "unit": UNITS, "a": X[:, 0], "b": X[:, 1], "label of it": LABELS}
+
+
+def written(path: Path, columns: dict[str, Any], **options: Any) -> str:
+    if path.suffix == ".parquet":
+        pq.write_table(arrow.table(columns), path, **options)
+    else:
+        with path.open("w", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow(columns)
+            lines.writerows(zip(*columns.values(), strict=True))
+    return str(path)
+
+
+@pytest.mark.parametrize("by", [(), ("unit",), ("unit", "label of it")])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_the_windows_are_those_of_a_csv_file(
+    tmp_path: Path, by: tuple[str, ...], stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "ROWS_AT_ONCE", 7)
+    found, wanted = (
+        inputs.read(written(tmp_path / name, COLUMNS), NAMED, stride, by) for name in ("x.parquet", "x.csv")
+    )
+    assert (found.noun, found.by, found.notes, found.mixed) == (wanted.noun, wanted.by, wanted.notes, wanted.mixed)
+    assert (found.mixed is None) == bool(by)
+    for one, other in zip(found.parts, wanted.parts, strict=True):
+        assert (one.key, [*one.numbers]) == (other.key, [*other.numbers])
+        assert one.x.dtype == np.float32
+        np.testing.assert_array_equal(one.x, other.x.astype(np.float32))
+
+
+def test_several_files_are_one_table(tmp_path: Path) -> None:
+    whole = written(tmp_path / "whole.parquet", COLUMNS)
+    for k, rows in enumerate((slice(0, 4), slice(4, 15), slice(15, 30))):
+        written(tmp_path / f"part-{k}.parquet", {name: cells[rows] for name, cells in COLUMNS.items()})
+    found, wanted = (inputs.read(str(tmp_path / name), NAMED, 1, ["unit"]) for name in ("part-*", "whole.parquet"))
+    for one, other in zip(found.parts, wanted.parts, strict=True):
+        assert (one.key, [*one.numbers]) == (other.key, [*other.numbers])
+        np.testing.assert_array_equal(one.x, other.x)
+    assert whole
+    no_hint = {name: cells for name, cells in COLUMNS.items() if name != "unit"}
+    for k in range(3):
+        written(tmp_path / f"part-{k}.parquet", no_hint)
+    assert "may hold rows of two" in (inputs.read(str(tmp_path / "part-*"), NAMED).mixed or "")
+
+
+def test_labels_of_parquet(tmp_path: Path) -> None:
+    gaps = [None if k in {4, 17} else label for k, label in enumerate(LABELS)]
+    reports = []
+    for name, cells in (("x.parquet", gaps), ("x.csv", [label or "" for label in gaps])):
+        path = written(tmp_path / name, {**COLUMNS, "label of it": cells})
+        reports.append(evaluate.judge(NAMED, labelled.read(path, NAMED, ["label of it"], ["unit"])))
+    assert reports[0] == reports[1]
+    indices = {**COLUMNS, "label of it": [LABELS.index(label) for label in LABELS]}
+    found = labelled.read(written(tmp_path / "i.parquet", indices), NAMED, ["label of it"])
+    assert found.parts[0].truth is not None
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        NAMED,
+        classes(),
+        model([lstm(3, 5), dense(5, 1, SIGMOID)]),
+        model([lstm(3, 5), dense(5, 2, SIGMOID)], about=About(name="m", classes=("hot", "loud"))),
+        model([lstm(3, 5), dense(5, 2)]),
+        model([lstm(3, 5, return_sequences=True), dense(5, 2)]),
+    ],
+    ids=["classes", "unnamed", "binary", "labels", "values", "sequence"],
+)
+def test_answers_are_the_cells_of_a_csv_file(tmp_path: Path, of: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "ROWS_AT_ONCE", 7)
+    sequences = inputs.read(
+        written(tmp_path / "x.csv", {name: COLUMNS[name] for name in ("a", "b", "c", "unit")}), of, 1, ["unit"]
+    )
+    outputs.write(of, sequences, str(tmp_path / "y.csv"))
+    outputs.write(of, sequences, str(tmp_path / "y.parquet"))
+    with (tmp_path / "y.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    table = pq.read_table(tmp_path / "y.parquet")
+    assert table.column_names == header
+    for column, cells in zip(table.columns, zip(*rows, strict=True), strict=True):
+        if column.type == arrow.float32():
+            np.testing.assert_array_equal(column.to_numpy(), np.array(cells, np.float32))
+        else:
+            assert ["" if cell is None else str(cell) for cell in column.to_pylist()] == [*cells]
+
+
+def test_few_groups_of_rows(tmp_path: Path) -> None:
+    x = numbers(3000, 3)
+    path = written(tmp_path / "x.parquet", {name: x[:, k] for k, name in enumerate("abc")})
+    outputs.write(NAMED, inputs.read(path, NAMED), str(tmp_path / "y.parquet"))
+    assert pq.ParquetFile(tmp_path / "y.parquet").num_row_groups == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"a": X[:, 0], "b": X[:, 1]}, "lacks the column c, which the model needs"),
+        ({"a": X[:, 0], "b": X[:, 1], "c": ["x"] * 30}, "column 'c' holds string, where numbers were expected"),
+        ({"a": X[:, 0], "b": X[:, 1], "c": [True] * 30}, "column 'c' holds bool, where numbers were expected"),
+        ({"a": X[:, 0], "b": X[:, 1], "c": [*X[:29, 2].tolist(), None]}, "row 30, column 'c' holds nothing"),
+        ({"a": X[:, 0], "b": X[:, 1], "c": [*X[:29, 2].tolist(), np.nan]}, "row 30, column 'c' holds nan"),
+        ({"a": X[:0, 0], "b": X[:0, 1], "c": X[:0, 2]}, "has columns and no rows"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, columns: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "ROWS_AT_ONCE", 7)
+    path = written(tmp_path / "x.parquet", columns)
+    with pytest.raises(InvalidInput, match=rf"x\.parquet: {re.escape(said)}"):
+        inputs.read(path, NAMED)
+
+
+def test_a_key_that_is_empty(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.parquet", {**COLUMNS, "unit": [*UNITS[:29], None]})
+    with pytest.raises(InvalidInput, match="row 30, column 'unit' holds nothing"):
+        inputs.read(path, NAMED, 1, ["unit"])
+
+
+def test_a_damaged_file(tmp_path: Path) -> None:
+    path = Path(written(tmp_path / "x.parquet", COLUMNS))
+    data = path.read_bytes()
+    for damaged in (data[:-1], data[:40], data[:4], data[: len(data) // 2] + bytes(200) + data[len(data) // 2 + 200 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(InvalidInput, match=r"x\.parquet: "):
+            inputs.read(str(path), NAMED, 1, ["unit"])
+
+
+def test_more_than_fits_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "MAX_BYTES", 30 * 3 * 4 - 1)
+    with pytest.raises(InvalidInput, match="has 30 rows of 3 columns, more than 0 GiB of memory"):
+        inputs.read(written(tmp_path / "x.parquet", COLUMNS), NAMED)
+
+
+def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
+    written(tmp_path / "1.parquet", COLUMNS)
+    written(tmp_path / "2.parquet", {name: COLUMNS[name] for name in "ab"})
+    with pytest.raises(InvalidInput, match="lacks the column 'c' in one of its files"):
+        inputs.read(str(tmp_path / "*.parquet"), NAMED)
+    written(tmp_path / "2.csv", COLUMNS)
+    with pytest.raises(InvalidInput, match=r"has 2\.csv among 3 files, which is no Parquet"):
+        inputs.read(str(tmp_path / "*"), NAMED)
+    written(tmp_path / "1.csv", COLUMNS)
+    with pytest.raises(InvalidInput, match="says 2 files, and several are read of Parquet alone"):
+        inputs.read(str(tmp_path / "*.csv"), NAMED)
+    with pytest.raises(InvalidInput, match="cannot be read: No such file"):
+        inputs.read(str(tmp_path / "*.npy"), NAMED)
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "x.parquet", COLUMNS)
+    imported = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name.startswith("pyarrow"):
+            raise ImportError
+        return imported(name, *rest)
+
+    sequences = inputs.read(path, NAMED)
+    monkeypatch.setattr(builtins, "__import__", without)
+    for use in (lambda: inputs.read(path, NAMED), lambda: outputs.write(NAMED, sequences, str(tmp_path / "y.parquet"))):
+        with pytest.raises(SettingsError, match=r"pip install 'lstm-serve\[parquet\]'"):
+            use()
+    assert not (tmp_path / "y.parquet").exists()
+    assert [*tmp_path.glob(".*")] == []
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    golden = np.load(ROOT / "models/turbofan.golden.npz")
+    of = load_model(ROOT / "models/turbofan.h5")
+    features = of.about.features
+    assert features is not None
+    for k, series in enumerate(golden["x"][:2]):
+        columns = {feature.name: series[:, n].astype(np.float64) for n, feature in enumerate(features)}
+        written(tmp_path / f"part-{k}.parquet", {**columns, "unit": [f"u{k}"] * 20})
+    assert main(["predict", str(ROOT / "models/turbofan.h5"), "part-*.parquet", "--by", "unit", "-o", "y.parquet"]) == 0
+    table = pq.read_table("y.parquet").to_pydict()
+    assert table["unit"] == ["u0", "u1"]
+    assert table["row"] == [20, 40]
+    assert table["predicted_class"] == golden["y"][:2].argmax(axis=1).tolist()
