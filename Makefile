@@ -71,6 +71,7 @@ format: $(CHECK) ## format the code, and mend what the linter can
 bench: $(BENCH) ## measure the server under load against others, in a few minutes; needs wrk
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/binary.py
+	$(BIN)/python benchmarks/series.py --rounds 3
 
 bench-engine: $(BENCH) ## measure the engine alone
 	$(BIN)/python benchmarks/engine.py
