@@ -22,13 +22,6 @@ CASES = sorted(
     for folder in ("features", "masks")
     for path in (GOLDEN / folder).glob("*.golden.npz")
 )
-REFUSED = {
-    "encdec_state": "return_state|initial_state",
-}
-
-
-def refused(path: Path) -> str | None:
-    return REFUSED.get(path.stem.partition("__")[2])
 
 
 def worst(model: Model, x: Any, y: Any) -> float:
@@ -37,7 +30,7 @@ def worst(model: Model, x: Any, y: Any) -> float:
     return float((np.abs(came - y) / np.maximum(1, np.abs(y))).max())
 
 
-@pytest.mark.parametrize("path", [path for path in CASES if not refused(path)], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.name)
 def test_answers_what_the_keras_that_saved_it_answered(path: Path) -> None:
     golden = np.load(path.with_name(f"{path.name}.golden.npz"))
     model = load_model(path)
@@ -45,12 +38,6 @@ def test_answers_what_the_keras_that_saved_it_answered(path: Path) -> None:
     assert worst(model, x, golden["y0"]) <= 1e-5
     traced = model.trace(x)
     np.testing.assert_allclose(traced[-1]["output"], golden["y0"], atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("path", [path for path in CASES if refused(path)], ids=lambda path: path.name)
-def test_refuses_by_name_what_it_cannot_serve(path: Path) -> None:
-    with pytest.raises(Unsupported, match=str(refused(path))):
-        load_model(path)
 
 
 KERAS_3 = sorted([*(GOLDEN / "keras3").glob("*.h5"), *(GOLDEN / "keras3").glob("*.keras")])
@@ -371,10 +358,6 @@ def explicit_mask(*, of: str = "in", on: str = "conv") -> dict[str, Any]:
 GRAPHS = {
     "a class of one's own": ({"class_name": "MyModel", "config": {}}, "MyModel"),
     "a state": (graph(output_layers=[["a", 0, 1]]), "return_state"),
-    "states as inputs": (
-        functional([in_(5, 3), call("LSTM", "l", ["in", "in", "in"], units=3)]),
-        "initial_state",
-    ),
     "arguments of a call": (
         with_node(graph(), "b", inbound_nodes=[[["a", 0, 0, {"mask": ["in", 0, 0]}]]]),
         "called with mask",

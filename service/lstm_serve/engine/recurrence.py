@@ -66,7 +66,9 @@ class Recurrent(ABC):
     """What every recurrent layer has: arrays in Keras' own layout, of one dtype, and how it walks through time.
 
     With `go_backwards` the steps are taken last to first, and a returned sequence stays in that order, as in Keras.
-    With `zero_output_for_mask` the output of a masked step is 0; without it, the last output before it, held.
+    With `zero_output_for_mask` the output of a masked step is 0; without it, the last output before it, held. With
+    `return_state` the states after the last step are outputs too, (units,) each, and inputs after the first are those
+    before the first step. With `ignores_mask` each step counts, and the mask is passed on all the same.
     """
 
     name: str
@@ -78,6 +80,8 @@ class Recurrent(ABC):
     return_sequences: bool = False
     go_backwards: bool = False
     zero_output_for_mask: bool = False
+    return_state: bool = False
+    ignores_mask: bool = False
 
     # The states, h first.
     carried: ClassVar[tuple[str, ...]] = ("h",)
@@ -104,9 +108,10 @@ class Recurrent(ABC):
         return None
 
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
-        """(T, features) -> (T, units), or (units,) for the last step alone."""
+        """(T, features) -> (T, units), or (units,) for the last step alone; and then the states."""
         timesteps, _ = shapes[0]
-        return ((timesteps, self.units) if self.return_sequences else (self.units,),)
+        states = ((self.units,),) * len(self.carried) if self.return_state else ()
+        return ((timesteps, self.units) if self.return_sequences else (self.units,), *states)
 
     @abstractmethod
     def buffers(self, batch: int) -> list[tuple[int, ...]]:
@@ -118,8 +123,14 @@ class Recurrent(ABC):
 
     @property
     def not_causal(self) -> str | None:
-        """It has a step where it goes forward."""
-        return "reads the sequence from its end" if self.go_backwards else None
+        """It has a step where it goes forward, and gives no states."""
+        return (
+            "gives its states as well"
+            if self.return_state
+            else "reads the sequence from its end"
+            if self.go_backwards
+            else None
+        )
 
     def start(self, n: int) -> State:
         """The states that are `carried`, zeros (n, units) each."""
@@ -131,20 +142,35 @@ class Recurrent(ABC):
         return after[:1], after
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
-        """x (b, T, features) -> (b, T, units) with the mask, or the last h, (b, units)."""
-        y, mask = scan(self, xs[0], masks[0])
-        return (y,), (mask,)
+        """x (b, T, features) -> (b, T, units) with the mask, or the last h, (b, units); and the states (b, units)."""
+        y, mask, states = scan(self, xs[0], None if self.ignores_mask else masks[0], before=xs[1:])
+        passed = masks[0] if self.ignores_mask and self.return_sequences else mask
+        return (y, *states), (passed, *(None for _ in states))
 
     def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
         """Every step's sums, gates and states by name, each (b, T, width), in the order in which they were taken."""
         record: dict[str, list[Array]] = {}
-        scan(self, xs[0], masks[0], record)
+        scan(self, xs[0], None if self.ignores_mask else masks[0], record, before=xs[1:])
         b = len(xs[0])
         return {name: np.stack(steps).reshape(len(steps), -1, b).transpose(2, 0, 1) for name, steps in record.items()}
 
 
-def scan(layer: Recurrent, x: Array, mask: Mask, record: dict[str, list[Array]] | None = None) -> tuple[Array, Mask]:
-    """Walk a layer's cell over x (b, T, features) from zero states.
+class Scanned(NamedTuple):
+    """What a scan gives: the output with its mask, and the states after the last step, (b, units) each."""
+
+    y: Array
+    mask: Mask
+    states: tuple[Array, ...]
+
+
+def scan(
+    layer: Recurrent,
+    x: Array,
+    mask: Mask,
+    record: dict[str, list[Array]] | None = None,
+    before: Sequence[Array] = (),
+) -> Scanned:
+    """Walk a layer's cell over x (b, T, features) from the states `before`, (b, units) each, or else from zeros.
 
     Where mask (b, T) is False, every state stays what it was, and so does the output, or it is 0 where the layer says
     so. Gives (b, T, units) with the mask, or the last h, (b, units), with none. `record` collects, by name, what each
@@ -161,8 +187,9 @@ def scan(layer: Recurrent, x: Array, mask: Mask, record: dict[str, list[Array]] 
     block = min(BLOCK, timesteps)
     operands, steps, hs, cell = _alone(layer, block) if b == 1 else _workspace(layer, block, b, _scratch)
     walk = _plain(cell) if mask is None and record is None else _observed(cell, mask, record)
-    for state in (operands[0, :u], *cell.states):
-        state[:] = 0
+    own = (operands[0, :u], *(state.reshape(u, b) for state in cell.states))
+    for k, state in enumerate(own):
+        state[:] = before[k].T if before else 0
     n = 0
     for start in range(0, timesteps, block):
         operands[0, :u] = operands[n, :u]
@@ -172,14 +199,16 @@ def scan(layer: Recurrent, x: Array, mask: Mask, record: dict[str, list[Array]] 
         if y is not None:
             y[:, start : start + n] = operands[1 : n + 1, :u].transpose(2, 0, 1)
     zeroed = mask if layer.zero_output_for_mask else None
+    ends = (operands[n, :u], *own[1:]) if layer.return_state else ()
+    states = tuple(state.T.copy() for state in ends)
     if y is not None:
         if zeroed is not None:
             y[~zeroed] = 0
-        return y, mask_out
+        return Scanned(y, mask_out, states)
     last = operands[n, :u].T.copy()
     if zeroed is not None:
         last[~zeroed[:, -1]] = 0
-    return last, None
+    return Scanned(last, None, states)
 
 
 def advance(layer: Recurrent, x: Array, state: State) -> State:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lstm_serve.errors import WrongNumbers
 from lstm_serve.export.artifact import Golden, already_beside, check_card, made_golden, write
-from lstm_serve.export.operation import Target
+from lstm_serve.export.operation import Target, check_states
 from lstm_serve.model.files import GOLDEN, MODELS
 from lstm_serve.model.model import Model
 
@@ -60,6 +60,7 @@ def export(  # noqa: PLR0913 - each by its name
     """
     aim = target(to)
     model.expect_one(f"what is exported for {aim.title}")
+    check_states(aim.title, model)
     path = Path(path)
     if aim.suffix in MODELS:
         check_card(path, model)

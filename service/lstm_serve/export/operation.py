@@ -12,11 +12,12 @@ from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slic
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskedBy, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization
-from lstm_serve.engine.operations.wrappers import Stacked
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.export.artifact import Golden, Numbers, plain
+from lstm_serve.model.graph import INPUT
 from lstm_serve.model.model import Model
 
 T = TypeVar("T")
@@ -84,6 +85,14 @@ def writer_of(title: str, table: Mapping[type, Support], operation: Operation) -
     if support.write is None:
         refuse(title, operation, support.note)
     return support.write
+
+
+def check_states(title: str, model: Model) -> None:
+    """Refuse a recurrent layer that takes or gives states, which no target has."""
+    for operation, inputs in model.nodes:
+        several = isinstance(operation, Recurrent | Stacked | Bidirectional) and len(inputs) > 1
+        if several or any(source.output for source in inputs if source.node != INPUT):
+            refuse(title, operation, "states are given from layer to layer, which is not exported yet")
 
 
 def walk(model: Model, given: Value, write: Callable[[Operation, Sequence[Value]], Value]) -> Value:

@@ -72,10 +72,12 @@ def assemble(
             raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
         if isinstance(made[-1].operation, Embedding) and max(call.inputs) >= len(given):
             raise Unsupported(f"the Embedding {spec.name[:100]!r} is not the first layer; its ids must be the input")
-        added, shape = _wired(made, [sources[k] for k in call.inputs], inputs, len(nodes))
+        added, given_shapes = _wired(made, [sources[k] for k in call.inputs], inputs, len(nodes))
         nodes += added
-        sources.append(Source(len(nodes) - 1))
-        shapes.append(shape)
+        sources += [Source(len(nodes) - 1, k) for k in range(len(given_shapes))]
+        shapes += given_shapes
+        if len(given_shapes) != call.outputs:
+            raise UnreadableFile(f"the layer {spec.name[:100]!r} gives {len(given_shapes)} outputs, not {call.outputs}")
         if len(nodes) > MAX_NODES:
             raise Unsupported(f"the model's layers are more than {MAX_NODES} operations")
     _refuse_arithmetic_of_ids(nodes, len(given))
@@ -96,16 +98,17 @@ def assemble(
 
 def _wired(
     steps: Sequence[Step], given: Sequence[Source], shapes: Sequence[Shape], first: int
-) -> tuple[list[Node], Shape]:
-    """The nodes of the steps, the first of them of that number, and the shape of what the last one gives."""
+) -> tuple[list[Node], tuple[Shape, ...]]:
+    """The nodes of the steps, the first of them of that number, and the shapes of what the last one gives."""
     nodes: list[Node] = []
     values, known = [*given], [*shapes]
+    last: tuple[Shape, ...] = ()
     for operation, taken in steps:
-        of = [known[k] for k in taken]
+        last = operation.output_shapes([known[k] for k in taken])
         nodes.append(Node(operation, tuple(values[k] for k in taken)))
         values.append(Source(first + len(nodes) - 1))
-        known += operation.output_shapes(of)
-    return nodes, known[-1]
+        known.append(last[0])
+    return nodes, last
 
 
 def _refuse_arithmetic_of_ids(nodes: Sequence[Node], inputs: int) -> None:

@@ -113,31 +113,40 @@ class Bidirectional(BaseOperation):
 
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """Forward's, twice as wide where the two are concatenated."""
-        ((*steps, forward),) = self.forward.output_shapes(shapes)
-        ((*_, backward),) = self.backward.output_shapes(shapes)
-        return ((*steps, (forward or 0) + (backward or 0)) if self.merge_mode == "concat" else (*steps, forward),)
+        (*steps, forward), *states = self.forward.output_shapes(shapes[:1])
+        (*_, backward), *others = self.backward.output_shapes(shapes[:1])
+        width = (forward or 0) + (backward or 0) if self.merge_mode == "concat" else forward
+        return ((*steps, width), *states, *others)
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
-        """x (b, T, features) -> (b, T, merged) with the mask, or the last of each direction merged, (b, merged)."""
-        (forward,), (mask,) = self.forward(xs, masks)
-        (backward,), _ = self.backward(xs, masks)
+        """x (b, T, features) -> (b, T, merged) with the mask, or the last of each direction merged, (b, merged).
+
+        States before the first step are inputs, and those after the last one outputs, forward's and then backward's.
+        """
+        half = 1 + len(xs) // 2
+        (forward, *states), (mask, *_) = self.forward(xs[:half], masks[:half])
+        (backward, *others), _ = self.backward((xs[0], *xs[half:]), (masks[0], *masks[half:]))
+        ends, unmasked = (*states, *others), (None,) * (len(states) + len(others))
         if self.forward.return_sequences:
             backward = backward[:, ::-1]
         if self.merge_mode == "concat":
-            return (np.concatenate([forward, backward], axis=-1),), (mask,)
+            return (np.concatenate([forward, backward], axis=-1), *ends), (mask, *unmasked)
         if self.merge_mode == "mul":
-            return (forward * backward,), (mask,)
+            return (forward * backward, *ends), (mask, *unmasked)
         merged: Array = forward + backward
         if self.merge_mode == "ave":
             merged /= 2
-        return (merged,), (mask,)
+        return (merged, *ends), (mask, *unmasked)
 
     def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
         """The steps of each direction, in the order in which it took them."""
         return {
             f"{direction}/{name}": steps
-            for direction, layer in (("forward", self.forward), ("backward", self.backward))
-            for name, steps in layer.trace(xs, masks).items()
+            for direction, layer, given in (
+                ("forward", self.forward, xs[: 1 + len(xs) // 2]),
+                ("backward", self.backward, (xs[0], *xs[1 + len(xs) // 2 :])),
+            )
+            for name, steps in layer.trace(given, masks).items()
         }
 
 

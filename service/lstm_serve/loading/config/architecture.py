@@ -4,17 +4,25 @@ A model inside a model is laid open: its layers stand in a row with the others. 
 run is a word here, to be refused by its name.
 """
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lstm_serve.engine.types import Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config import graph_operations
+from lstm_serve.loading.config.calls import Call, distinct, needed
 from lstm_serve.loading.config.explicit_masks import check_masks, is_operation
-from lstm_serve.loading.config.inbound_nodes import Tensor, calls_of, is_keras_3, masks_given, of_model
+from lstm_serve.loading.config.inbound_nodes import (
+    INITIAL_STATE,
+    Tensor,
+    calls_of,
+    calls_with_states,
+    is_keras_3,
+    masks_given,
+    of_model,
+)
 from lstm_serve.loading.config.options import MAX_LAYERS, MAX_SIZE, MODELS
-from lstm_serve.loading.layers.registry import check_call, check_class
+from lstm_serve.loading.layers.registry import RECURRENT, check_call, check_class, count_outputs
 from lstm_serve.loading.refusals import OPERATION, OTHER_MODEL, STATES
 
 
@@ -33,13 +41,6 @@ class LayerSpec(NamedTuple):
     def name(self) -> str:
         """The layer's own name, after those of the models inside the model that it is in."""
         return "/".join(self.path)
-
-
-class Call(NamedTuple):
-    """A layer, by its index, and what it is called on by number: first come the model's inputs, and then the calls."""
-
-    layer: int
-    inputs: tuple[int, ...]
 
 
 class GivenInput(NamedTuple):
@@ -77,44 +78,15 @@ def read(model: Any, modernize: Modernize | None = None) -> Architecture:  # noq
         raise UnreadableFile("the model's config lists no layers")
     if max(outputs) < count:
         raise UnreadableFile("the model's output is its input")
-    calls, outputs = _needed(reader.calls, outputs, count)
+    calls, outputs = needed(reader.calls, outputs, count)
     config = model.get("config")
     return Architecture(
         inputs=outline.inputs,
         layers=tuple(reader.layers),
         calls=calls,
-        outputs=tuple(zip(_distinct(outline.output_names), outputs, strict=True)),
+        outputs=tuple(zip(distinct(outline.output_names), outputs, strict=True)),
         build_input_shape="build_input_shape" in config if outline.graph is None and isinstance(config, dict) else None,
     )
-
-
-def _needed(calls: Sequence[Call], outputs: Sequence[int], inputs: int) -> tuple[tuple[Call, ...], tuple[int, ...]]:
-    """The calls that lead to the outputs, and the outputs, numbered anew: of a model inside not each may be used."""
-    needed = set(outputs)
-    for k, call in reversed([*enumerate(calls, start=inputs)]):
-        if k in needed:
-            needed.update(call.inputs)
-    kept = [*range(inputs), *(k for k in range(inputs, inputs + len(calls)) if k in needed)]
-    number = {old: new for new, old in enumerate(kept)}
-    made = (calls[k - inputs] for k in kept[inputs:])
-    return tuple(call._replace(inputs=tuple(number[k] for k in call.inputs)) for call in made), tuple(
-        number[k] for k in outputs
-    )
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """The names as tf.keras makes them distinct, where a layer gives several outputs: dense, dense_1.
-
-    Source: _set_output_names of keras/engine/functional.py, 2.15.
-    """
-    made: list[str] = []
-    for name in names:
-        count = itertools.count(1)
-        proposal = name
-        while proposal in made:
-            proposal = f"{name}_{next(count)}"
-        made.append(proposal)
-    return made
 
 
 class _Member(NamedTuple):
@@ -160,6 +132,7 @@ class _Reader:
         self.calls: list[Call] = []
         self.inputs: Sequence[str] = ()  # the layers that are the model's own
         self._called_on = 0
+        self._values = 0  # what the calls give, together
         self._modernize = modernize
         self._other_numbers: dict[str, str] = {}  # by the path of the InputLayer
 
@@ -243,8 +216,13 @@ class _Reader:
             self.layers.append(LayerSpec(class_name, path, settings | said, models))
             return name, _Member(len(self.layers) - 1, None, calls, None), []
         self.layers.append(LayerSpec(class_name, path, settings, models))
-        member = _Member(len(self.layers) - 1, None, calls_of(entry), _input_shape(settings))
-        return name, member, masks_given(entry, name)
+        states = class_name in RECURRENT | {"Bidirectional"}
+        calls = calls_with_states(entry) if states else calls_of(entry)
+        member = _Member(len(self.layers) - 1, None, calls, _input_shape(settings))
+        masked = masks_given(entry, name, besides=INITIAL_STATE if states else None)
+        if masked and states and is_keras_3(entry) and max(map(len, calls), default=1) > 1:
+            raise Unsupported(f"the layer {name[:100]!r} is called with a mask and an initial_state, both given")
+        return name, member, masked
 
     def call(self, model: _Outline, values: tuple[int, ...]) -> tuple[int, ...]:
         """Call a model on values; its outputs' values."""
@@ -256,7 +234,7 @@ class _Reader:
             for member in model.members.values():
                 values = self._call(member, values)
                 if len(values) != 1:
-                    raise Unsupported("a model of several outputs inside a Sequential is not supported")
+                    raise Unsupported("a layer or a model of several outputs inside a Sequential is not supported")
             return values
         return self._call_graph(model, model.graph, values)
 
@@ -273,10 +251,12 @@ class _Reader:
         check_call(spec.class_name, spec.name, len(inputs))
         if spec.class_name.startswith(OPERATION):
             self._refuse_other_numbers(spec, inputs)
-        self.calls.append(Call(member.layer, inputs))
+        count, first = count_outputs(spec.class_name, spec.config), len(self.inputs) + self._values
+        self.calls.append(Call(member.layer, inputs, count))
+        self._values += count
         if len(self.calls) > MAX_LAYERS:
             raise UnreadableFile(f"the model calls more than {MAX_LAYERS} layers")
-        return (len(self.inputs) + len(self.calls) - 1,)
+        return tuple(range(first, first + count))
 
     def _refuse_other_numbers(self, spec: LayerSpec, inputs: Sequence[int]) -> None:
         """Refuse an operation on an input that is not of floats, or is not to a model inside."""

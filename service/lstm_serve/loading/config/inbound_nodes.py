@@ -37,17 +37,35 @@ def _in_order(given: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - JSON i
     return [given[name] for name in names]
 
 
+INITIAL_STATE = "initial_state"
+
+
+def calls_with_states(entry: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], ...]:
+    """What each call of a recurrent layer is made on, and then the states that it begins with, where it is given any.
+
+    Keras 2 has them among the inputs, Keras 3 among the named arguments.
+    """
+    calls = []
+    for node, call in zip(_nodes(entry), calls_of(entry), strict=True):
+        kwargs = node.get("kwargs") if isinstance(node, dict) else None
+        states = kwargs.get(INITIAL_STATE) if isinstance(kwargs, dict) else None
+        calls.append((*call, *tensors_in(states)))
+    return tuple(calls)
+
+
 def is_keras_3(entry: Mapping[str, Any]) -> bool:
     """Whether a layer's calls are written as Keras 3 does."""
     return any(isinstance(node, dict) and "args" in node for node in _nodes(entry))
 
 
-def masks_given(entry: Mapping[str, Any], name: str) -> list[tuple[str, Tensor]]:
-    """The masks that the calls of a layer are given. Refuses any other argument of a call."""
+def masks_given(entry: Mapping[str, Any], name: str, besides: str | None = None) -> list[tuple[str, Tensor]]:
+    """The masks that the calls of a layer are given. Refuses any other argument of a call, but the one `besides`."""
     masked: list[tuple[str, Tensor]] = []
     for node in _nodes(entry):
         of_keras_3 = isinstance(node, dict) and "args" in node
         arguments = [node.get("kwargs")] if of_keras_3 else [ref[3] for ref in _references(node) if ref[3:]]
+        if of_keras_3 and isinstance(kwargs := node.get("kwargs"), dict):
+            arguments = [{key: value for key, value in kwargs.items() if key != besides}]
         for argument in arguments:
             masked += [(name, mask) for mask in _mask_argument(name, argument)]
     return masked

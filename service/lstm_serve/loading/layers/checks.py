@@ -80,11 +80,11 @@ def kept_axes(options: Options, shapes: Sequence[Shape]) -> tuple[list[int], tup
 
 def check_output(options: Options, layer: Operation, shapes: Sequence[Shape]) -> None:
     """Refuse an output that is empty, or larger than a row may be."""
-    (shape,) = layer.output_shapes(shapes)
-    for size in shape:
-        if size is not None and size < 1:
-            raise UnreadableFile(f"the {options} would give an empty output for the input shape {shapes[0]}")
-    if len(shape) > MAX_AXES:
-        raise Unsupported(f"the {options} gives an output of {len(shape)} axes; at most {MAX_AXES} are supported")
-    if math.prod(size or 1 for size in shape) > MAX_ROW:
-        raise Unsupported(f"the {options} gives {shape}, more than {MAX_ROW} numbers for one row")
+    for shape in layer.output_shapes(shapes):
+        for size in shape:
+            if size is not None and size < 1:
+                raise UnreadableFile(f"the {options} would give an empty output for the input shape {shapes[0]}")
+        if len(shape) > MAX_AXES:
+            raise Unsupported(f"the {options} gives an output of {len(shape)} axes; at most {MAX_AXES} are supported")
+        if math.prod(size or 1 for size in shape) > MAX_ROW:
+            raise Unsupported(f"the {options} gives {shape}, more than {MAX_ROW} numbers for one row")

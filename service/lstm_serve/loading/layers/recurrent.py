@@ -1,6 +1,7 @@
 """Recurrent layers of a file, made into those of the engine: a function a cell, and the layers around cells."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypedDict
 
 from lstm_serve.engine.activations import Activation
@@ -9,7 +10,7 @@ from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
 from lstm_serve.engine.operations.wrappers import Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
-from lstm_serve.errors import MissingFact, UnreadableFile
+from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers import gate_layouts
 from lstm_serve.loading.layers.checks import expect, last_axis, with_bias
@@ -23,19 +24,20 @@ class Flow(TypedDict):
     return_sequences: bool
     go_backwards: bool
     zero_output_for_mask: bool
+    return_state: bool
 
 
 def _flow(options: Options) -> Flow:
     if options.take("stateful", bool, default=False):
         options.assume(STATEFUL)
     options.refuse_unless("time_major", expected=False, why="time is expected on the second axis")
-    # The states have no reader: a graph that uses one is refused where it is read.
-    options.ignore("return_state", "num_constants", "input_dim", "input_length")
+    options.ignore("num_constants", "input_dim", "input_length")
     return {
         "name": options.name,
         "return_sequences": options.take("return_sequences", bool, default=False),
         "go_backwards": options.take("go_backwards", bool, default=False),
         "zero_output_for_mask": options.take("zero_output_for_mask", bool, default=False),
+        "return_state": options.take("return_state", bool, default=False),
     }
 
 
@@ -113,12 +115,27 @@ def _default_gate(options: Options) -> str:
 
 def recurrent(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     """A layer of one of these cells."""
-    return CELLS[options.class_name](options, arrays, last_axis(options, shapes, rank=2), _flow(options))
+    layer = CELLS[options.class_name](options, arrays, last_axis(options, shapes[:1], rank=2), _flow(options))
+    return _with_states(options, layer, shapes[1:])
+
+
+def _with_states(options: Options, layer: Recurrent, states: Sequence[Shape]) -> Recurrent:
+    """The layer, which begins with states from elsewhere where there are any: those that it carries.
+
+    Keras 3 gives no mask to a layer that is called on more than its sequence, and passes it on by itself: __call__ in
+    keras/src/layers/layer.py.
+    """
+    if states and list(states) != [(layer.units,)] * len(layer.carried):
+        raise UnreadableFile(
+            f"the {options} begins with states of the shapes {str([*states])[:100]}, where {len(layer.carried)} of "
+            f"({layer.units},) were expected"
+        )
+    return replace(layer, ignores_mask=bool(states) and options.keras.major >= 3)
 
 
 def rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     """A layer around a cell, or around several: these are layers one above the other."""
-    flow, features, cell = _flow(options), last_axis(options, shapes, rank=2), options.inner("cell")
+    flow, features, cell = _flow(options), last_axis(options, shapes[:1], rank=2), options.inner("cell")
     cells = [cell] if cell else []
     if cell is not None and cell.class_name == "StackedRNNCells":
         cells = [cell.at("cells", k) for k in range(len(cell.take("cells", list)))]
@@ -134,11 +151,14 @@ def rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> O
             "return_sequences": flow["return_sequences"] or not last,
             "go_backwards": flow["go_backwards"] and k == 0,
             "zero_output_for_mask": flow["zero_output_for_mask"] and last,
+            "return_state": flow["return_state"] and len(cells) == 1,
         }
         layers.append(build_cell(inner, arrays if len(cells) == 1 else arrays[:count], features, steps))
         inner.finish()
         arrays, features = arrays[count:], layers[-1].units
     if len(layers) == 1:
-        return layers[0]
+        return _with_states(options, layers[0], shapes[1:])
     expect(options, arrays)
+    if flow["return_state"] or len(shapes) > 1:
+        raise Unsupported(f"the {options} has several cells, and takes or gives their states, which is not supported")
     return Stacked(name=options.name, layers=tuple(layers))

@@ -93,9 +93,24 @@ def check_call(class_name: str, name: str, inputs: int) -> None:
         raise unsupported(class_name, name, TABLE | LOWERED)
     if inputs == 0:
         raise UnreadableFile(f"the {class_name} layer {name[:100]!r} has no input")
-    if class_name not in MERGING and inputs != 1 and not class_name.startswith(OPERATION):
-        states = " (an initial_state?)" if class_name in RECURRENT | {"Bidirectional"} else ""
-        raise Unsupported(f"the {class_name} layer {name[:100]!r} has {inputs} inputs{states}, where one is supported")
+    several = class_name in MERGING | RECURRENT | {"Bidirectional"} or class_name.startswith(OPERATION)
+    if inputs != 1 and not several:
+        raise Unsupported(f"the {class_name} layer {name[:100]!r} has {inputs} inputs, where one is supported")
+
+
+def count_outputs(class_name: str, config: Mapping[str, Any]) -> int:
+    """How many outputs a layer has: with return_state its states too, of each direction."""
+    directions = 1
+    if class_name == "Bidirectional":
+        layer = layer_in(config, "layer")
+        if layer is None:
+            return 1
+        directions, (class_name, config) = 2, layer
+    if class_name not in RECURRENT or config.get("return_state") is not True:
+        return 1
+    cell = layer_in(config, "cell")
+    of_cell = class_name if cell is None else cell[0]
+    return 1 + directions * (2 if "LSTM" in of_cell else 1)
 
 
 def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
@@ -170,13 +185,17 @@ def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[S
         backward = forward.with_config(turned)
     half = len(array_names(forward.class_name, forward.config))
     built: list[Recurrent | Stacked] = []
-    for inner, part in ((forward, arrays[:half]), (backward, arrays[half:])):
-        layer = cast("Recurrent | Stacked", build(inner, part, shapes))
+    states = len(shapes) // 2
+    for inner, part, given in (
+        (forward, arrays[:half], shapes[1 : 1 + states]),
+        (backward, arrays[half:], shapes[1 + states :]),
+    ):
+        layer = cast("Recurrent | Stacked", build(inner, part, [*shapes[:1], *given]))
         built.append(_with_zeros(layer, zeros=mask_rules.zeroed(inner)))
     if built[0].return_sequences != built[1].return_sequences or built[0].go_backwards == built[1].go_backwards:
         raise UnreadableFile(f"the two directions of the {options} do not fit together")
     merged = Bidirectional(name=options.name, forward=built[0], backward=built[1], merge_mode=cast("Any", merge_mode))
-    if merge_mode != "concat" and built[0].output_shapes(shapes) != built[1].output_shapes(shapes):
+    if merge_mode != "concat" and built[0].output_shapes(shapes[:1]) != built[1].output_shapes(shapes[:1]):
         raise UnreadableFile(f"the two directions of the {options} have different units")
     return merged
 
