@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from lstm_serve.engine.types import Array
 from lstm_serve.model.model import Model
+from lstm_serve.model.records import unpacked
 
 # For each row its class; of several labels those that are predicted; of steps the class of each.
 Classes = list[int] | list[list[int]]
@@ -19,6 +20,9 @@ def answers(model: Model, y: Array, predicted: Classes | None = None) -> list[di
 
     `predicted` is what `predicted_classes` gives, where the caller has asked already.
     """
+    if y.dtype.names is not None:  # each of several outputs by its name
+        each = [answers(head, part) for head, part in zip(model.heads.values(), unpacked(y), strict=True)]
+        return [{"outputs": dict(zip(y.dtype.names, row, strict=True))} for row in zip(*each, strict=True)]
     y = np.ascontiguousarray(y)
     if model.kind == "values":
         return [{"values": row} for row in y]
@@ -48,8 +52,8 @@ def _of_classes(names: Sequence[str] | None, y: Array, classes: Iterable[int]) -
 
 
 def predicted_classes(model: Model, y: Array) -> Classes:
-    """What is predicted for each row of y (n, *output_shape); nothing at all for plain values."""
-    if model.kind == "values":
+    """What is predicted for each row of y (n, *output_shape); nothing of plain values, or where outputs are several."""
+    if model.kind == "values" or y.dtype.names is not None:
         return []
     found = chosen(model, y)
     classes: Classes = [np.flatnonzero(row).tolist() for row in found] if model.kind == "labels" else found.tolist()

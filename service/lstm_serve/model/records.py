@@ -29,6 +29,12 @@ def unpacked(rows: npt.NDArray[Any]) -> tuple[Array, ...]:
     return (rows,) if fields is None else tuple(np.ascontiguousarray(rows[name]) for name in fields)
 
 
+def shapes(rows: npt.NDArray[Any]) -> tuple[tuple[int, ...], ...]:
+    """The shape of a row of each array."""
+    fields = rows.dtype.names
+    return (rows.shape[1:],) if fields is None else tuple(rows.dtype[name].shape for name in fields)
+
+
 def all_finite(rows: npt.NDArray[Any]) -> bool:
     """Return whether each number is finite."""
     return all(bool(np.isfinite(array).all()) for array in unpacked(rows))

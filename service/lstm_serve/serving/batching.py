@@ -20,6 +20,7 @@ import numpy as np
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, NotFinite, QueueFull, Unavailable
 from lstm_serve.model.model import Model
+from lstm_serve.model.records import all_finite
 
 T = TypeVar("T")
 
@@ -222,7 +223,7 @@ class Batcher:
                     break
                 passed.append(self._queue.popleft())
                 continue
-            if parts and job.x.shape[1:] != parts[0].job.x.shape[1:]:
+            if parts and (job.x.shape[1:], job.x.dtype) != (parts[0].job.x.shape[1:], parts[0].job.x.dtype):
                 break
             if not job.taken:
                 job.queue_seconds = now - job.queued_at
@@ -247,7 +248,7 @@ class Batcher:
         seconds = time.monotonic() - start
         self._observe(len(y), seconds)
         at = 0
-        finite = bool(np.isfinite(y).all())
+        finite = all_finite(y)
         for part in parts:
             part.job.compute_seconds += seconds
             part.job.due = len(y)
@@ -312,7 +313,7 @@ def _deliver(part: Part, y: Array, *, finite: bool) -> None:
     job = part.job
     if job.future.done():
         return
-    if not finite and not np.isfinite(y).all():
+    if not finite and not all_finite(y):
         job.future.set_exception(NotFinite("the model answered NaN or infinity"))
     elif len(y) == len(job.x):
         job.future.set_result(y)

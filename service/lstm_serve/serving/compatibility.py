@@ -20,6 +20,8 @@ def expect_same(new: Model, old: Model) -> None:
         )
     for what, came, expected in (
         ("name", about.name, before.name),
+        ("inputs", _inputs(new), _inputs(old)),
+        ("outputs", _outputs(new), _outputs(old)),
         ("kind", new.kind, old.kind),
         ("input shape", new.input_shape, old.input_shape),
         ("input type (float64 where its card has scaling)", new.input_dtype, old.input_dtype),
@@ -36,6 +38,18 @@ def expect_same(new: Model, old: Model) -> None:
                 f"what clients rely on has changed, its {what}: {_in_short(expected)} before, {_in_short(came)} now. "
                 "Start the service anew for another model"
             )
+
+
+def _inputs(model: Model) -> list[object]:
+    """What a client knows of each of several inputs; what it knows of one is compared by itself."""
+    return [] if len(model.takes) == 1 else [*model.takes]
+
+
+def _outputs(model: Model) -> list[object]:
+    """Likewise, of several outputs."""
+    if len(model.heads) == 1:
+        return []
+    return [(name, head.kind, head.output_shape, head.about.classes) for name, head in model.heads.items()]
 
 
 def _unscaled(model: Model) -> bool:

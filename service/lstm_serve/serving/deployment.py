@@ -54,7 +54,7 @@ class Loaded(NamedTuple):
     @property
     def slow(self) -> bool:
         """Whether its batches may take longer than the event loop can wait."""
-        return None in self.model.input_shape or self.batch_seconds > LONGEST_ON_THE_LOOP
+        return self.model.is_free or self.batch_seconds > LONGEST_ON_THE_LOOP
 
 
 def load(settings: Settings, source: Source | None = None) -> Loaded:
@@ -66,10 +66,6 @@ def load(settings: Settings, source: Source | None = None) -> Loaded:
     model = load_model(path, **settings.told)
     about = model.about
     model = replace(model, about=replace(about, name=name or about.name, version=version or about.version))
-    try:
-        model.expect_one("what is served over HTTP")
-    except Unsupported as error:
-        raise Unsupported(f"{path}: {error}. Model.predict of the library answers it") from None
     try:
         batch_seconds = warm_up(model, settings.max_batch_rows)
     except MemoryError:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lstm_serve.engine.types import Array, Shape
+from lstm_serve.errors import InvalidInput
+from lstm_serve.model import graph
 from lstm_serve.model.model import Model
 
 # A batch that takes longer is computed in a thread, so that health checks are answered meanwhile.
@@ -27,17 +29,17 @@ def warm_up(model: Model, rows: int) -> float:
 
     They are reckoned where computing so many would take long.
     """
-    shapes = _shapes(model)
-    work = _work(model, shapes)
-    if work > WARM_UP_WORK:
+    given = _given(model)
+    work = _work(model, given)
+    if work > WARM_UP_WORK or not _fit(model, given):
         return rows * work / 1e9
+    shapes = [*given, *model.shapes_for(*given)]
     floats = max(math.prod(size or 1 for size in shape) for shape in shapes)
     some = min(rows, max(1, WARM_UP_FLOATS // floats))
-    shape = tuple(size or 1 for size in shapes[0])
-    model.forward(np.zeros((1, *shape), model.input_dtype))
+    model.forward(_zeros(model, given, 1))
     n = 1
     while True:
-        x = np.zeros((n, *shape), model.input_dtype)
+        x = _zeros(model, given, n)
         seconds = _seconds(model, x)
         if seconds * rows / n > LONGEST_ON_THE_LOOP:
             seconds = min(seconds, _seconds(model, x))  # other work may have come between
@@ -53,21 +55,35 @@ def _seconds(model: Model, x: Array) -> float:
     return time.perf_counter() - start
 
 
-def _shapes(model: Model) -> list[Shape]:
-    """The shapes of a row in the model, its free axes long enough for each layer to give something."""
+def _zeros(model: Model, shapes: Sequence[tuple[int, ...]], n: int) -> Array:
+    xs = [np.zeros((n, *shape), spec.dtype) for shape, spec in zip(shapes, model.inputs, strict=True)]
+    return model.packed(xs)
+
+
+def _given(model: Model) -> list[tuple[int, ...]]:
+    """The shapes of the inputs, their free axes long enough for each layer to give something."""
     for doubled in range(20):
         steps = WARM_UP_TIMESTEPS << doubled
-        shapes = model.shapes_for(tuple(steps if size is None else size for size in model.input_shape))
-        if all(size is None or size > 0 for shape in shapes for size in shape):
+        given = [tuple(steps if size is None else size for size in spec.shape) for spec in model.inputs]
+        if all(size is None or size > 0 for shape in model.shapes_for(*given) for size in shape):
             break
-    return shapes
+    return given
 
 
-def _work(model: Model, shapes: Sequence[Shape]) -> int:
+def _fit(model: Model, shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether free inputs of these shapes go together; others may be needed."""
+    try:
+        model.check_free(*shapes)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _work(model: Model, given: Sequence[Shape]) -> int:
     """About how many multiplications a row takes: each step in time meets all of a layer's weights."""
-    work = 0
+    work, shapes = 0, graph.shapes(model.nodes, given)
     for layer, inputs in model.nodes:
-        (steps, *rest) = shapes[inputs[0].node + 1]
+        shape = shapes[inputs[0].node + 1][inputs[0].output]
         weights = sum(array.size for array in layer.weights.values())
-        work += ((steps or 1) if rest else 1) * (weights + STEP)
+        work += ((shape[0] or 1) if len(shape) > 1 else 1) * (weights + STEP)
     return work

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import BeforeValidator, FailFast, Field, Strict, WithJsonSchema, create_model
 
 from lstm_serve.engine.types import Shape
+from lstm_serve.model.inputs import Input
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_faults import BELOW_INFINITY, Names
 from lstm_serve.web.nested_lists import FEW, Body
@@ -47,15 +48,21 @@ def rows_of_series(  # noqa: PLR0913, PLR0917 - all that a type is made of
 
     `least` is how many rows there should be, for the document: it is for the caller to say more of fewer.
     """
-    made = _made(name, key, model, max_rows, names_of(model), model.input_shape[1:], fields, least)
+    given = model.takes[0]
+    made = _made(name, key, given, max_rows, names_of_input(given), given.shape[1:], fields, least)
     made.noun, made.others = "rows", {path: where for path, where in NATIVE.items() if path != key}
     return made
 
 
 def names_of(model: Model) -> Names | None:
     """The names of the features, by which a time step may be an object; None where the card has none."""
-    features = model.about.features
-    return None if features is None or model.id_limit is not None else tuple(feature.name for feature in features)
+    return names_of_input(model.takes[0])
+
+
+def names_of_input(given: Input) -> Names | None:
+    """Likewise, of one input."""
+    features = given.features
+    return None if features is None or given.id_limit is not None else tuple(feature.name for feature in features)
 
 
 def body(name: str, key: str, model: Model, max_rows: int | None, names: Names | None = None) -> type[Body]:
@@ -63,31 +70,36 @@ def body(name: str, key: str, model: Model, max_rows: int | None, names: Names |
 
     Where there are `names` of the features, a time step may be an object by them.
     """
-    return _made(name, key, model, max_rows, names, model.input_shape, {})
+    return body_of(name, key, model.takes[0], max_rows, names)
+
+
+def body_of(name: str, key: str, given: Input, max_rows: int | None, names: Names | None = None) -> type[Body]:
+    """Likewise, of one input."""
+    return _made(name, key, given, max_rows, names, given.shape, {})
 
 
 def _made(  # noqa: PLR0913, PLR0917 - all that a type is made of
     name: str,
     key: str,
-    model: Model,
+    given: Input,
     max_rows: int | None,
     names: Names | None,
     shape: Shape,
     fields: Mapping[str, tuple[Any, Any]],
     least: int = 1,
 ) -> type[Body]:
-    one: Any = sequence(shape, model.id_limit, names)
+    one: Any = sequence(shape, given.id_limit, names)
     many = Annotated[list[one], Field(min_length=1, max_length=max_rows), FailFast()]
     example = zeros(shape if max_rows is None else (1, *shape))
     document: dict[str, Any] = {"minItems": least} if least > 1 else {}
-    text = _described(model, shape)
+    text = _described(given, shape)
     field: Any = (
         one if max_rows is None else many,
         Field(description=text, examples=[example * least], json_schema_extra=document),
     )
     further: Any = fields
     made = create_model(name, __base__=Body, **{key: field, **further})
-    made.key, made.shape, made.id_limit = key, shape, model.id_limit
+    made.key, made.shape, made.id_limit = key, shape, given.id_limit
     made.many, made.max_rows = max_rows is not None, max_rows or 1
     sizes = [math.inf if size is None else size for size in shape]
     made.most_lists = made.max_rows * sum(math.prod(sizes[:axis]) for axis in range(len(sizes))) + made.many
@@ -125,12 +137,10 @@ def sequence(shape: Shape, id_limit: int | None = None, names: Names | None = No
     return item
 
 
-def _described(model: Model, shape: Shape) -> str:
-    names = "" if model.about.features is None else f": {', '.join(f.name for f in model.about.features)}"
-    what = "numbers" if model.id_limit is None else f"ids, integers from 0 to {model.id_limit - 1}"
+def _described(given: Input, shape: Shape) -> str:
+    names = "" if given.features is None else f": {', '.join(f.name for f in given.features)}"
+    what = "numbers" if given.id_limit is None else f"ids, integers from 0 to {given.id_limit - 1}"
     sizes = " x ".join("any" if n is None else str(n) for n in shape)
     return (
-        f"{sizes} {what}, time first{names}"
-        if shape == model.input_shape
-        else f"rows of {sizes or 'one of'} {what}{names}"
+        f"{sizes} {what}, time first{names}" if shape == given.shape else f"rows of {sizes or 'one of'} {what}{names}"
     )

@@ -14,12 +14,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lstm_serve.engine.types import Array
-from lstm_serve.errors import Malformed, TooLarge, UnknownType
+from lstm_serve.engine.types import Array, Shape
+from lstm_serve.errors import InvalidInput, Malformed, TooLarge, UnknownType
 from lstm_serve.formats.npy import NPY_MAGIC
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import Classes, counted, predicted_classes
 from lstm_serve.model.model import Model
+from lstm_serve.model.records import shapes
 from lstm_serve.serving.batching import Job, Shortcut
 from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.memory_budget import Held
@@ -54,6 +55,15 @@ class Parsed(Protocol):
     @classmethod
     def parse(cls, raw: bytes) -> Any:  # noqa: ANN401 - what its endpoint takes
         """The validated body. Raises Malformed, InvalidInput, or TooLarge."""
+
+
+def expect_one(model: Model, what: str, *, inputs: bool = True) -> None:
+    """Raise InvalidInput where something is of one output, and with `inputs` of one input, and the model has more."""
+    if (inputs and len(model.inputs) > 1) or len(model.output_names) > 1:
+        raise InvalidInput.at(
+            f"the model has {len(model.inputs)} inputs and {len(model.output_names)} outputs, and {what} is of one "
+            "alone: POST /predict answers it, as JSON"
+        )
 
 
 class PredictRequest(Request):
@@ -195,13 +205,19 @@ def rows_at_a_glance(raw: bytes, headers: Mapping[bytes, bytes], model: Model) -
     """About how many sequences a JSON body has, by its lists: a refusal must cost less than an answer."""
     if not without_mark(raw).startswith(b"{") or b"inference-header-content-length" in headers:
         return 1
-    lists = 0
-    for size in reversed(model.input_shape):
-        if size is None:
-            return 1
-        lists = lists * size + 1 if lists else 1
+    if model.is_free:
+        return 1
+    lists = sum(_lists(spec.shape) for spec in model.inputs) + (len(model.inputs) > 1)
     # A time step is a list, or an object by names; one list or object more is around them all, and one in that.
     return max(1, (sum(count_marks(structure(raw), "[{")) - 2) // lists)
+
+
+def _lists(shape: Shape) -> int:
+    """How many lists a sequence of this shape is in JSON."""
+    lists = 0
+    for size in reversed(shape):
+        lists = lists * (size or 1) + 1 if lists else 1
+    return lists
 
 
 def media_type(headers: Mapping[bytes, bytes]) -> bytes:
@@ -292,7 +308,7 @@ async def converted(body: Decoded, request: PredictRequest) -> list[Array]:
     turn.end()
     if len(arrays) == 1:
         return arrays
-    return [np.concatenate(list(run)) for _, run in groupby(arrays, lambda x: x.shape[1:])]
+    return [np.concatenate(list(run)) for _, run in groupby(arrays, lambda x: (x.shape[1:], x.dtype))]
 
 
 def expect_few(rows: int, most: int) -> None:
@@ -303,13 +319,19 @@ def expect_few(rows: int, most: int) -> None:
 
 def check_free(model: Model, arrays: Iterable[Array], longest: int) -> None:
     """Hold what the model's shape leaves free, if it does, against the limit, and against what the model needs."""
-    if None not in model.input_shape:
+    if not model.is_free:
         return
     for x in arrays:
-        sizes = [came for came, size in zip(x.shape[1:], model.input_shape, strict=True) if size is None]
+        given = shapes(x)
+        sizes = [
+            came
+            for shape, spec in zip(given, model.inputs, strict=True)
+            for came, size in zip(shape, spec.shape, strict=True)
+            if size is None
+        ]
         if max(sizes) > longest:
             raise TooLarge(f"a sequence has {max(sizes)} time steps; at most {longest} are computed")
-        model.check_free(x.shape[1:])
+        model.check_free(*given)
 
 
 def deadline_of(request: Request, longest: float, within: float | None) -> float:

@@ -1,9 +1,12 @@
 """Pydantic: what is answered, for the model that is served, and the native dialect's errors."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from lstm_serve.model.metadata import Feature
 from lstm_serve.model.model import Model
 
 
@@ -72,6 +75,12 @@ ANSWERS: dict[str, type[BaseModel]] = {
 def one_and_many_answers(model: Model) -> tuple[type[BaseModel], type[BaseModel]]:
     """The answers of POST /predict and POST /predict/batch, by the kind of the model."""
     one: Any = ANSWERS[model.kind]
+    if len(model.outputs) > 1:
+        fields: Any = {
+            f"output_{k}": (ANSWERS[output.kind], Field(alias=str(output.name)))
+            for k, output in enumerate(model.outputs)
+        }
+        one = create_model("OutputsAnswer", outputs=(create_model("OutputAnswers", **fields), ...))
     many = create_model(
         "PredictBatchAnswer",
         __doc__="An answer for each sequence, in their order.",
@@ -137,6 +146,27 @@ class FeatureInfo(Schema):
     description: str | None
 
 
+class InputInfo(Schema):
+    """An input."""
+
+    name: str | None
+    in_file: str | None = Field(description="its name in the file, where the card calls it by another")
+    shape: list[int | None] = Field(description="without the batch axis; null is any size")
+    dtype: str
+    ids: int | None = Field(description="where it is ids, their number")
+    features: list[FeatureInfo] | None
+
+
+class OutputInfo(Schema):
+    """An output."""
+
+    name: str | None
+    shape: list[int | None]
+    kind: str
+    classes: list[str] | None
+    threshold: float | None
+
+
 class ModelInfo(Schema):
     """The model that is served."""
 
@@ -164,6 +194,8 @@ class ModelInfo(Schema):
     assumed: list[str] = Field(description="what the file does not tell and its Keras version fixes")
     input_shape: list[int | None] = Field(description="without the batch axis; null is any size")
     output_shape: list[int | None]
+    inputs: list["InputInfo"] = Field(description="in the order of the file; of one, what stands beside this")
+    outputs: list["OutputInfo"] = Field(description="likewise")
     classes: list[str] | None
     features: list[FeatureInfo] | None
     parameters: int
@@ -206,6 +238,16 @@ class ModelList(Schema):
     models: list[ModelSummary]
 
 
+def _features(features: Sequence[Feature] | None) -> list[FeatureInfo] | None:
+    if features is None:
+        return None
+    return [FeatureInfo(name=f.name, unit=f.unit, description=f.description) for f in features]
+
+
+def _threshold(model: Model) -> float | None:
+    return model.about.threshold if model.kind in {"binary", "labels"} else None
+
+
 def model_info(model: Model) -> ModelInfo:
     """What GET /model answers."""
     about, origin = model.about, model.origin
@@ -214,7 +256,7 @@ def model_info(model: Model) -> ModelInfo:
         version=about.version,
         description=about.description,
         kind=model.kind,
-        threshold=about.threshold if model.kind in {"binary", "labels"} else None,
+        threshold=_threshold(model),
         file=origin.file,
         format=origin.format,
         keras_version=origin.keras,
@@ -228,10 +270,29 @@ def model_info(model: Model) -> ModelInfo:
         assumed=list(origin.assumed),
         input_shape=list(model.input_shape),
         output_shape=list(model.output_shape),
+        inputs=[
+            InputInfo(
+                name=given.name,
+                in_file=spec.in_file,
+                shape=list(given.shape),
+                dtype=np.dtype(given.dtype).name,
+                ids=given.id_limit,
+                features=_features(given.features),
+            )
+            for given, spec in zip(model.takes, model.inputs, strict=True)
+        ],
+        outputs=[
+            OutputInfo(
+                name=name,
+                shape=list(head.output_shape),
+                kind=head.kind,
+                classes=None if head.about.classes is None else list(head.about.classes),
+                threshold=_threshold(head),
+            )
+            for name, head in model.heads.items()
+        ],
         classes=None if about.classes is None else list(about.classes),
-        features=None
-        if about.features is None
-        else [FeatureInfo(name=f.name, unit=f.unit, description=f.description) for f in about.features],
+        features=_features(about.features),
         parameters=model.parameters,
         layers=[
             LayerInfo(

@@ -170,7 +170,8 @@ def measured(model: Model, seconds: float, most: int) -> Steps | None:
 
     `seconds` is about what a window takes.
     """
-    stepper, timesteps = model.stepper(), model.input_shape[0]
+    stepper = model.stepper()
+    timesteps = None if stepper is None else model.input_shape[0]
     if stepper is None or stepper.answers_each_row or timesteps is None or timesteps < 2 or seconds > LONGEST_WINDOW:
         return None
     one, others = stepper.start(1), stepper.start(timesteps - 2)

@@ -1,7 +1,7 @@
 """POST /explain, and v1's :explain: an answer, and what in the sequence spoke for it. Computed behind predictions."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
@@ -27,6 +27,7 @@ from lstm_serve.web.dialects.v1.schemas import Outputs, Predictions
 from lstm_serve.web.nested_lists import Body, json_of
 from lstm_serve.web.predict import (
     Answer,
+    Decoded,
     PostRoute,
     PredictRequest,
     check_free,
@@ -34,6 +35,7 @@ from lstm_serve.web.predict import (
     converted,
     deadline_of,
     expect_few,
+    expect_one,
 )
 from lstm_serve.web.schemas import AnyAnswer, AnyBody, Schema, one_and_many_answers
 
@@ -138,6 +140,11 @@ class ExplainRoute(PostRoute):
 class V1ExplainRoute(v1.PredictRoute):
     """A POST that takes rows, and how to explain them."""
 
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
+        """The rows, of one input."""
+        expect_one(served.model, "an explanation")
+        return super().decode(raw, headers, served, settings)
+
     def body_type(self, served: Served, settings: Settings) -> type[codec.V1Request]:
         """That of both."""
         return served.made(_request_types, settings.max_rows)[1]
@@ -154,7 +161,7 @@ def router(serving: ServingState, documented: Documented) -> APIRouter:
 
 def _types(served: Served | None, max_rows: int) -> tuple[Any, Any, Any]:
     """For OpenAPI: the request and the answer of one sequence, and v1's request."""
-    if served is None:
+    if served is None or len(served.model.inputs) > 1 or len(served.model.output_names) > 1:
         return AnyBody, AnyAnswer, AnyBody
     one, of_v1 = served.made(_request_types, max_rows)
     one_answer: Any = one_and_many_answers(served.model)[0]
@@ -214,6 +221,7 @@ def _add_v1(routes: APIRouter, serving: ServingState, served: Served | None) -> 
 
 
 def _request_types(model: Model, max_rows: int) -> tuple[type[ExplainRequest], type[codec.V1Request]]:
+    expect_one(model, "an explanation")
     one, _ = one_and_many(model, 1)
     field = one.model_fields[one.key]
     options = _fields(model)

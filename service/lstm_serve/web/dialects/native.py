@@ -13,9 +13,11 @@ from fastapi import APIRouter
 
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, Malformed, UnreadableFile
-from lstm_serve.formats.npy import AnyArray, read_npy
+from lstm_serve.formats.npy import AnyArray, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import answers
+from lstm_serve.model.model import Model
+from lstm_serve.model.records import unpacked
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
@@ -29,6 +31,8 @@ from lstm_serve.web.dialects.v1.routes import predict_form
 from lstm_serve.web.dialects.v1.schemas import Outputs, Predictions
 from lstm_serve.web.errors import JSON
 from lstm_serve.web.flattened_csv import Flattened, read_flattened, written
+from lstm_serve.web.named_inputs import INPUTS, NamedInputs, NamedRows
+from lstm_serve.web.named_inputs import documented as documented_by_name
 from lstm_serve.web.nested_lists import Body
 from lstm_serve.web.openapi import problem_responses
 from lstm_serve.web.predict import (
@@ -38,6 +42,7 @@ from lstm_serve.web.predict import (
     Predicted,
     PredictRequest,
     expect_json,
+    expect_one,
     media_type,
     predicted,
 )
@@ -46,7 +51,7 @@ from lstm_serve.web.schemas import AnyAnswer, AnyBody, ModelInfo, model_info, on
 ERRORS = problem_responses(400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
 MODEL_HEADER = {"X-Model-Sha256": {"description": "the model that answered", "schema": {"type": "string"}}}
 
-NPY = b"application/x-npy"
+NPY, NPZ = b"application/x-npy", b"application/x-npz"
 FILE = {"schema": {"type": "string", "format": "binary", "description": "one array, as numpy.save writes it"}}
 NPY_CONTENT = {NPY.decode(): FILE}
 CSV = b"text/csv"
@@ -77,6 +82,39 @@ class NpyBody:
         del self.x
 
 
+@dataclass(eq=False)
+class NpzBody:
+    """Several rows as an array for each input, packed, and known to fit."""
+
+    rows: Array
+    many: ClassVar[bool] = True
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.rows)
+
+    def arrays(self, dtype: npt.DTypeLike) -> list[Array]:  # noqa: ARG002 - each input has its own
+        """The rows."""
+        return [self.rows]
+
+    def let_go(self) -> None:
+        """Forget the rows."""
+        del self.rows
+
+
+OfBody = Body | NpyBody | NpzBody | NamedRows | Flattened
+
+
+def npz_of(raw: bytes, model: Model) -> NpzBody:
+    """The rows of a body in .npz format, an array by the name of each input. Raises Malformed or InvalidInput."""
+    try:
+        arrays = read_npz(io.BytesIO(raw))
+    except UnreadableFile as error:
+        raise Malformed(str(error)) from None
+    return NpzBody(model.checked(arrays))
+
+
 def npy_of(raw: bytes) -> AnyArray:
     """The array of a body in .npy format. Raises Malformed."""
     try:
@@ -92,13 +130,27 @@ class OneRoute(PostRoute):
         """That of one."""
         return served.made(one_and_many, settings.max_rows)[0]
 
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
+        """The sequence, or of a model of several inputs the row by their names."""
+        if len(served.model.inputs) == 1:
+            return super().decode(raw, headers, served, settings)
+        expect_json(headers, raw)
+        named = served.made(NamedInputs, settings.max_rows)
+        return named.one(named.parsed(raw))
+
 
 class BatchRoute(PostRoute):
     """A POST that takes several sequences as JSON, or as a .npy file."""
 
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The body, as its content type says."""
-        if media_type(headers) != NPY:
+        if (kind := media_type(headers)) == NPZ:
+            return npz_of(raw, served.model)
+        if len(served.model.inputs) > 1:
+            expect_json(headers, raw)
+            named = served.made(NamedInputs, settings.max_rows)
+            return named.rows(named.parsed(raw))
+        if kind != NPY:
             return super().decode(raw, headers, served, settings)
         return NpyBody(npy_of(raw), served.model.checked)
 
@@ -114,10 +166,13 @@ class EitherRoute(BatchRoute):
         """The body, as its content type or its first key says."""
         kind = media_type(headers)
         if kind == CSV:
+            expect_one(served.model, "CSV")
             return read_flattened(raw, served.model, settings.max_rows)
-        if kind == NPY:
+        if kind in {NPY, NPZ}:
             return super().decode(raw, headers, served, settings)
         expect_json(headers, raw)
+        if len(served.model.inputs) > 1:
+            return of_named(served.made(NamedInputs, settings.max_rows), raw)
         one, many = served.made(one_and_many, settings.max_rows)
         first = FIRST_KEY.match(without_mark(raw))
         key = b"" if first is None else first[1]
@@ -154,7 +209,8 @@ def _add_routes(routes: APIRouter, serving: ServingState, prefix: str, served: S
     one_answer: Any = AnyAnswer
     many_answer: Any = AnyAnswer
     if served is not None:
-        One, Many = served.made(one_and_many, most)  # noqa: N806
+        several = len(served.model.inputs) > 1
+        One, Many = served.made(documented_by_name if several else one_and_many, most)  # noqa: N806
         V1Request = served.made(v1.request_type, most)  # noqa: N806
         one_answer, many_answer = one_and_many_answers(served.model)
     errors = errors_of(prefix, served)
@@ -173,12 +229,13 @@ def _add_routes(routes: APIRouter, serving: ServingState, prefix: str, served: S
         return await predict_body(serving, body, request)
 
     async def invocations(body: One | Many | V1Request, request: PredictRequest) -> Answer:
-        decoded = cast("Body | NpyBody | Flattened | Form", body)
+        decoded = cast("OfBody | Form", body)
         if isinstance(decoded, Form):
             return await predict_form(serving, decoded, request)
         return await predict_body(serving, decoded, request)
 
     async def trace(body: One, request: PredictRequest) -> Answer:
+        expect_one(request.served.model, "/trace")
         return await traced(serving, cast("Body", body), request)
 
     either = one_answer | many_answer | Predictions | Outputs
@@ -210,6 +267,26 @@ def errors_of(prefix: str, served: Served | None) -> dict[int | str, dict[str, A
     return {**ERRORS, **problem_responses(404)} if prefix or served is None else ERRORS
 
 
+def of_named(named: NamedInputs, raw: bytes) -> Decoded:
+    """One row or several by the names of the inputs, or v1's `instances`."""
+    parsed = named.parsed(raw)
+    if isinstance(parsed, dict) and "instances" in parsed:
+        return v1.of_named(named, parsed)
+    given = parsed.get(INPUTS) if isinstance(parsed, dict) else None
+    return named.rows(parsed) if isinstance(given, list) else named.one(parsed)
+
+
+def npz_answer(model: Model, parts: list[Predicted]) -> Answer:
+    """Each output as an array by its name. Raises InvalidInput where they are of different lengths."""
+    names = [str(name) for name in model.output_names]
+    if len({(part.y.shape[1:], part.y.dtype) for part in parts}) > 1:
+        raise InvalidInput.at("outputs of different lengths are no one array; accept JSON instead")
+    file = io.BytesIO()
+    arrays = dict(zip(names, unpacked(np.concatenate([part.y for part in parts])), strict=True))
+    np.savez(file, **arrays)  # type: ignore[arg-type] # its stub has no keyword arguments of arrays
+    return Answer(file.getvalue(), [(b"content-type", NPZ)])
+
+
 def npy_answer(parts: list[Predicted]) -> Answer:
     """The outputs as one array (n, *output_shape). Raises InvalidInput where they are of different lengths."""
     if len({part.y.shape[1:] for part in parts}) > 1:
@@ -219,13 +296,16 @@ def npy_answer(parts: list[Predicted]) -> Answer:
     return Answer(file.getvalue(), [(b"content-type", NPY)])
 
 
-async def predict_body(serving: ServingState, body: Body | NpyBody | Flattened, request: PredictRequest) -> Answer:
+async def predict_body(serving: ServingState, body: OfBody, request: PredictRequest) -> Answer:
     """Answer a body: as JSON, or where the client accepts it the model's output as a .npy file; CSV with CSV."""
     model, accept = request.served.model, request.scope["state"]["headers"].get(b"accept", b"")
     parts = await predicted(serving, body, request)
     if isinstance(body, Flattened) and NPY not in accept and JSON[1] not in accept:
         return Answer(b"".join(written(part.y) for part in parts), [(b"content-type", CSV)])
+    if body.many and NPZ in accept:
+        return npz_answer(model, parts)
     if body.many and NPY in accept:
+        expect_one(model, "an answer in .npy format", inputs=False)
         return npy_answer(parts)
     found = [answer for part in parts for answer in answers(model, *part)]
     content = {"predictions": found} if body.many else found[0]

@@ -10,6 +10,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_types import NATIVE, body, sequence, zeros
+from lstm_serve.web.named_inputs import NamedInputs, NamedRows, object_schema, rows_schema
 from lstm_serve.web.nested_lists import FEW, Body, elsewhere, json_of
 
 SIGNATURE: Literal["serving_default"] = "serving_default"
@@ -44,15 +45,7 @@ class V1Request(BaseModel):
     @classmethod
     def of(cls, parsed: Any) -> "Form":  # noqa: ANN401 - the same
         """The sequences, in whichever form they come. Raises InvalidInput."""
-        given = [key for key in FORMS if key in parsed] if isinstance(parsed, dict) else []
-        if len(given) > 1:  # what is null is as if it were not there
-            given = [key for key in given if parsed[key] is not None]
-        if len(given) != 1 or not NATIVE.keys().isdisjoint(parsed):
-            hint = elsewhere(parsed, NATIVE)
-            raise InvalidInput.at(f'expected an object with either "instances" or "inputs"{hint}')
-        if parsed.get("signature_name") not in (None, "", SIGNATURE):
-            raise InvalidInput.at(f'expected "{SIGNATURE}"', "signature_name")
-        (key,) = given
+        key = _form_of(parsed)
         value = parsed[key]
         if key == "inputs":
             value = _bare(value, key)
@@ -61,11 +54,31 @@ class V1Request(BaseModel):
         return Form(key, cls.forms[key].of({key: value}))
 
 
+def _form_of(parsed: Any) -> str:  # noqa: ANN401 - JSON is anything
+    """The key under which the rows are. Raises InvalidInput."""
+    given = [key for key in FORMS if key in parsed] if isinstance(parsed, dict) else []
+    if len(given) > 1:  # what is null is as if it were not there
+        given = [key for key in given if parsed[key] is not None]
+    if len(given) != 1 or not NATIVE.keys().isdisjoint(parsed):
+        hint = elsewhere(parsed, NATIVE)
+        raise InvalidInput.at(f'expected an object with either "instances" or "inputs"{hint}')
+    if parsed.get("signature_name") not in (None, "", SIGNATURE):
+        raise InvalidInput.at(f'expected "{SIGNATURE}"', "signature_name")
+    return given[0]
+
+
+def of_named(named: NamedInputs, parsed: Any) -> "Form":  # noqa: ANN401 - the same
+    """The rows of several inputs: an object of them for each row, or one of columns. Raises InvalidInput."""
+    key = _form_of(parsed)
+    rows = named.rows(parsed, key, alone=False) if key == "instances" else named.columns(parsed[key], key)
+    return Form(key, rows)
+
+
 class Form(NamedTuple):
     """Sequences, and the key under which they came."""
 
     key: str
-    body: Body
+    body: Body | NamedRows
 
     @property
     def size(self) -> int:
@@ -92,6 +105,14 @@ def _bare(value: Any, *where: str | int) -> Any:  # noqa: ANN401 - JSON is anyth
 
 def request_type(model: Model, max_rows: int) -> type[V1Request]:
     """The type of the request for this model; its fields are there for OpenAPI."""
+    if len(model.inputs) > 1:
+        return create_model(
+            "V1PredictRequest",
+            __base__=V1Request,
+            __doc__="Rows under `instances`, each an object of the inputs, or under `inputs` a list of rows for each.",
+            instances=either(rows_schema(model)),
+            inputs=either(object_schema(model, rows=True)),
+        )
     row = TypeAdapter(sequence(model.input_shape, model.id_limit)).json_schema()
     rows = TypeAdapter(sequence((None, *model.input_shape), model.id_limit)).json_schema()
     named_rows = {"type": "array", "minItems": 1, "items": named(row)}

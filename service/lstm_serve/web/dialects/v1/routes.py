@@ -13,14 +13,16 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.requests import Request
 
 from lstm_serve.errors import UnknownModel
+from lstm_serve.model.records import unpacked
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.health import is_ready
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.dialects.model_path import Documented, example_name, meant, model_of, parameters
-from lstm_serve.web.dialects.v1.codec import FORMS, Form, V1Request, request_type
+from lstm_serve.web.dialects.v1.codec import FORMS, Form, V1Request, of_named, request_type
 from lstm_serve.web.dialects.v1.schemas import Alive, ModelStatus, Outputs, Predictions, model_signature, model_status
+from lstm_serve.web.named_inputs import NamedInputs
 from lstm_serve.web.openapi import not_so, plain_responses
 from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, predicted
 from lstm_serve.web.schemas import AnyBody, ModelNames
@@ -47,6 +49,9 @@ class PredictRoute(PostRoute):
         settings: Settings,
     ) -> Decoded:
         """The request."""
+        if len(served.model.inputs) > 1:
+            named = served.made(NamedInputs, settings.max_rows)
+            return of_named(named, named.parsed(raw))
         return self.body_type(served, settings).parse(raw)
 
     def body_type(self, served: Served, settings: Settings) -> type[V1Request]:
@@ -128,6 +133,12 @@ def _labels(registry: Registry) -> APIRouter:
 
 
 async def predict_form(serving: ServingState, form: Form, request: PredictRequest) -> Answer:
-    """Answer the model's output for each row, under the key that goes with the request's."""
+    """Answer the model's output for each row, under the key that goes with the request's; several by their names."""
+    if len(names := request.served.model.output_names) > 1:
+        parts = [unpacked(y) for y, _ in await predicted(serving, form, request)]
+        columns = {str(name): [row for part in parts for row in part[k]] for k, name in enumerate(names)}
+        by_row = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        content: Any = by_row if form.key == "instances" else columns
+        return Answer(orjson.dumps({FORMS[form.key]: content}, option=orjson.OPT_SERIALIZE_NUMPY))
     rows = [row for y, _ in await predicted(serving, form, request) for row in np.ascontiguousarray(y)]
     return Answer(orjson.dumps({FORMS[form.key]: rows}, option=orjson.OPT_SERIALIZE_NUMPY))

@@ -24,7 +24,7 @@ class Predictions(Schema):
 class Outputs(Schema):
     """The answer to `inputs`."""
 
-    outputs: list[Any] = Field(description="the model's output")
+    outputs: list[Any] | dict[str, Any] = Field(description="the model's output; several by their names")
 
 
 class VersionError(Schema):
@@ -67,11 +67,17 @@ def model_status(name: str, versions: Iterable[str], *, ready: bool) -> ModelSta
 
 def model_signature(model: Model) -> dict[str, Any]:
     """What GET /v1/models/{name}/metadata answers. The tensors have the file's own names where these are known."""
-    given = model.inputs[0].name or INPUT
-    answered = model.outputs[0].name or VALUES[model.kind]
+    given = {spec.name or INPUT: spec for spec in model.inputs}
+    answered = {output.name or VALUES[output.kind]: output for output in model.outputs}
     signature = {
-        "inputs": {given: _tensor(f"{SIGNATURE}_{given}:0", np.dtype(model.input_dtype).name, model.input_shape)},
-        "outputs": {answered: _tensor("StatefulPartitionedCall:0", "float32", model.output_shape)},
+        "inputs": {
+            name: _tensor(f"{SIGNATURE}_{name}:0", np.dtype(spec.dtype).name, spec.shape)
+            for name, spec in given.items()
+        },
+        "outputs": {
+            name: _tensor(f"StatefulPartitionedCall:{k}", "float32", output.shape)
+            for k, (name, output) in enumerate(answered.items())
+        },
         "method_name": "tensorflow/serving/predict",
     }
     return {

@@ -7,7 +7,7 @@ triton-inference-server/server. Parameters: extension_parameters.md there.
 import math
 import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,9 +20,9 @@ from lstm_serve.errors import InvalidInput, Malformed, Problem
 from lstm_serve.formats.npy import AnyArray
 from lstm_serve.model.answers import Classes
 from lstm_serve.model.model import Model
-from lstm_serve.web.dialects.v2.request import Head, read_head
-from lstm_serve.web.dialects.v2.schemas import InputTensor
-from lstm_serve.web.dialects.v2.tensors import TENSOR, from_bytes, from_json
+from lstm_serve.model.records import unpacked
+from lstm_serve.web.dialects.v2.request import Head, Sent, read_head
+from lstm_serve.web.dialects.v2.tensors import from_bytes, from_json
 from lstm_serve.web.nested_lists import FEW, HEAVY, ROOM
 
 SHORT = 4096  # bytes of JSON
@@ -33,30 +33,39 @@ HEADER_LENGTH = b"inference-header-content-length"
 class Infer:
     """A request. What was parsed or received of its tensor is held until there is an array."""
 
-    def __init__(self, model: Model, head: Head, tensor: InputTensor, raw: bytes, start: int) -> None:
+    def __init__(self, model: Model, head: Head, sent: Sequence[Sent], raw: bytes, start: int) -> None:
         """Binary data starts at `start` of the body."""
         self.head = head
-        self.size = tensor.shape[0]
-        self._model, self._tensor, self._raw, self._start = model, tensor, raw, start
+        self.size = sent[0].tensor.shape[0]
+        self._model, self._sent, self._raw, self._start = model, sent, raw, start
 
-    def arrays(self, dtype: npt.DTypeLike) -> list[Array]:
-        """The input (n, *input_shape). Raises InvalidInput or Malformed."""
-        tensor, raw, start = self._tensor, self._raw, self._start
-        x = from_bytes(tensor, raw, start) if tensor.data is None else from_json(tensor, tensor.data)
-        if tensor.data is not None and len(raw) > start:
+    def arrays(self, dtype: npt.DTypeLike) -> list[Array]:  # noqa: ARG002 - each input has its own
+        """The inputs (n, *input_shape), packed. Raises InvalidInput or Malformed."""
+        raw, start, model = self._raw, self._start, self._model
+        found: dict[int, Array] = {}
+        binary = [k for k, one in enumerate(self._sent) if one.tensor.data is None]
+        if not binary and len(raw) > start:
             raise Malformed(f"expected nothing after the JSON, got {len(raw) - start} bytes")
-        if x.dtype == bool:
-            x = (x.view(np.uint8) != 0).view(np.uint8)
-        try:
-            checked = self._model.checked(x)
-        except InvalidInput as error:
-            found = [Problem((*TENSOR, "data", *problem.where), problem.detail) for problem in error.problems]
-            raise InvalidInput(found) from None
-        return [checked.astype(dtype, copy=False)]
+        for k, (tensor, place, number) in enumerate(self._sent):
+            if tensor.data is None:
+                x = from_bytes(tensor, raw, start, place, last=k == binary[-1])
+                start += tensor.parameters["binary_data_size"]
+            else:
+                x = from_json(tensor, tensor.data, place)
+            if x.dtype == bool:
+                x = (x.view(np.uint8) != 0).view(np.uint8)
+            try:
+                found[number] = model.takes[number].checked(x)
+            except InvalidInput as error:
+                at = [Problem((*place, "data", *problem.where), problem.detail) for problem in error.problems]
+                raise InvalidInput(at) from None
+        xs = [found[k] for k in range(len(found))]
+        model.check_free(*(x.shape[1:] for x in xs))
+        return [model.packed(xs)]
 
     def let_go(self) -> None:
         """Forget the tensor and the body: the request may wait long for its answer."""
-        del self._tensor, self._raw
+        del self._sent, self._raw
 
 
 def decode(model: Model, raw: bytes, headers: Mapping[bytes, bytes], max_rows: int) -> Infer:
@@ -74,26 +83,28 @@ def decode(model: Model, raw: bytes, headers: Mapping[bytes, bytes], max_rows: i
         _weigh(model, json, max_rows)
     same = given is not None and start <= SHORT
     try:
-        head, tensor = _same_head(weakref.ref(model), json) if same else read_head(model, json)
+        head, sent = _same_head(weakref.ref(model), json) if same else read_head(model, json)
     except Malformed as error:
         if given is not None:
             raise
         raise Malformed(f"{error}; binary tensors need the header Inference-Header-Content-Length") from None
-    return Infer(model, head, tensor, raw, start)
+    return Infer(model, head, sent, raw, start)
 
 
 def _weigh(model: Model, json: bytes, max_rows: int) -> None:
     """Refuse, before it is parsed, what cannot be good and would take thirty times its size in memory."""
-    numbers = max_rows * math.prod(math.inf if size is None else size for size in model.input_shape)
-    for mark, most in ((b",", numbers), (b"[", numbers), (b"{", FEW), (b'"', FEW)):
+    shapes = [spec.shape for spec in model.inputs]
+    numbers = max_rows * sum(math.prod(math.inf if size is None else size for size in shape) for shape in shapes)
+    few = FEW * len(shapes)
+    for mark, most in ((b",", numbers), (b"[", numbers), (b"{", few), (b'"', few)):
         if json.count(mark) > ROOM * most:
             raise InvalidInput.at(
-                f"expected {model.expects} of at most {max_rows} sequences, got a body with much else", *TENSOR
+                f"expected {model.expects} of at most {max_rows} sequences, got a body with much else", "inputs", 0
             )
 
 
 @lru_cache(maxsize=64)
-def _same_head(model: "weakref.ref[Model]", json: bytes) -> tuple[Head, InputTensor]:
+def _same_head(model: "weakref.ref[Model]", json: bytes) -> tuple[Head, Sequence[Sent]]:
     """As `read_head`: before binary data a client says the same each time, and the second time it takes 25 us less."""
     held = model()
     assert held is not None  # noqa: S101 - the caller has it
@@ -104,8 +115,9 @@ def encode(model: Model, y: Array, classes: Classes, head: Head) -> tuple[bytes,
     """The answer's bytes, and the length of their JSON part where binary tensors follow it."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
-    for name, is_class, binary in head.outputs:
-        tensor: AnyArray = np.array(classes, "<i8") if is_class else np.ascontiguousarray(y, "<f4")
+    ys = unpacked(y)
+    for name, is_class, binary, number in head.outputs:
+        tensor: AnyArray = np.array(classes, "<i8") if is_class else np.ascontiguousarray(ys[number], "<f4")
         output: dict[str, Any] = {"name": name, "shape": tensor.shape, "datatype": "INT64" if is_class else "FP32"}
         if binary:
             tail.append(tensor.tobytes())

@@ -11,9 +11,9 @@ from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.dialects.v2.schemas import ModelMetadata, TensorMetadata
 from lstm_serve.web.dialects.v2.tensors import (
-    INPUT,
     input_datatype,
-    output_names,
+    input_names,
+    known_outputs,
 )
 from lstm_serve.web.predict import PostRoute
 
@@ -25,7 +25,10 @@ def model_metadata(model: Model, versions: list[str]) -> ModelMetadata:
         name=model.about.name,
         versions=versions,
         platform="keras",
-        inputs=[TensorMetadata(name=INPUT, datatype=input_datatype(model), shape=_sizes(rows + model.input_shape))],
+        inputs=[
+            TensorMetadata(name=name, datatype=input_datatype(given), shape=_sizes(rows + given.shape))
+            for name, given in input_names(model).items()
+        ],
         outputs=[
             TensorMetadata(name=name, datatype=datatype, shape=_sizes(rows + shape))
             for name, datatype, shape in _outputs(model)
@@ -41,7 +44,10 @@ def model_config(model: Model, max_rows: int) -> dict[str, Any]:
         "backend": "lstm-serve",
         "version_policy": {"specific": {"versions": [int(model.about.version)]}},
         "max_batch_size": max_rows,
-        "input": [{"name": INPUT, "data_type": f"TYPE_{input_datatype(model)}", "dims": _sizes(model.input_shape)}],
+        "input": [
+            {"name": name, "data_type": f"TYPE_{input_datatype(given)}", "dims": _sizes(given.shape)}
+            for name, given in input_names(model).items()
+        ],
         "output": [
             {"name": name, "data_type": f"TYPE_{datatype}", "dims": _sizes(shape)}
             for name, datatype, shape in _outputs(model)
@@ -85,17 +91,21 @@ def statistics(serving: ServingState, deployment: Deployment, served: Served, re
 
 def example(model: Model) -> dict[str, Any]:
     """For OpenAPI: a request of one sequence of zeros."""
-    shape = [1, *(1 if size is None else size for size in model.input_shape)]
-    data = [0] * math.prod(shape)
-    return {"inputs": [{"name": INPUT, "shape": shape, "datatype": input_datatype(model), "data": data}]}
+    tensors = []
+    for name, given in input_names(model).items():
+        shape = [1, *(1 if size is None else size for size in given.shape)]
+        data = [0] * math.prod(shape)
+        tensors.append({"name": name, "shape": shape, "datatype": input_datatype(given), "data": data})
+    return {"inputs": tensors}
 
 
 def _outputs(model: Model) -> list[tuple[str, str, Shape]]:
     """Name, datatype, and shape without the batch axis."""
-    class_shape = model.output_shape[:-1]  # a class for each step, or one
+    shapes = [head.output_shape for head in model.heads.values()]
     return [
-        (name, "INT64" if is_class else "FP32", class_shape if is_class else model.output_shape)
-        for name, is_class in output_names(model).items()
+        # A class for each step, or one.
+        (name, "INT64" if is_class else "FP32", shapes[number][:-1] if is_class else shapes[number])
+        for name, (number, is_class) in known_outputs(model).items()
     ]
 
 

@@ -6,10 +6,11 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from lstm_serve.errors import InvalidInput, Problem
+from lstm_serve.model.inputs import Input
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_types import NATIVE
 from lstm_serve.web.dialects.v2.schemas import InferRequest, InputTensor, Parameters
-from lstm_serve.web.dialects.v2.tensors import TENSOR, output_names
+from lstm_serve.web.dialects.v2.tensors import Known, Place, input_names, known_outputs
 from lstm_serve.web.nested_lists import MAX_PROBLEMS, elsewhere, json_of
 
 # To ignore these would be a wrong answer in silence.
@@ -23,6 +24,7 @@ class Output(NamedTuple):
     name: str
     is_class: bool
     binary: bool
+    number: int = 0
 
 
 MAX_SIZE = 1 << 31
@@ -36,29 +38,55 @@ class Head(NamedTuple):
     outputs: Sequence[Output]
 
 
-def read_head(model: Model, json: bytes) -> tuple[Head, InputTensor]:
-    """The JSON of a request, as what it asks and its tensor. Raises Malformed or InvalidInput."""
+class Sent(NamedTuple):
+    """A tensor of the inputs, its place among them, and which input of the model it is for."""
+
+    tensor: InputTensor
+    place: Place
+    number: int
+
+
+def read_head(model: Model, json: bytes) -> tuple[Head, Sequence[Sent]]:
+    """The JSON of a request, as what it asks and its tensors in their order. Raises Malformed or InvalidInput."""
     parsed = json_of(json)
     if isinstance(parsed, dict) and "inputs" not in parsed:
         others = {**NATIVE, "instances": f"/v1/models/{model.about.name}:predict"}
         raise InvalidInput.at(f'expected the key "inputs"{elsewhere(parsed, others)}', "inputs")
     inputs = parsed.get("inputs") if isinstance(parsed, dict) else None
-    if isinstance(inputs, list) and len(inputs) != 1:
-        raise InvalidInput.at(f"expected one input, got {len(inputs)}", "inputs")
+    if isinstance(inputs, list) and len(inputs) != len(model.inputs):
+        names = "one input" if len(model.inputs) == 1 else f"the inputs {', '.join(input_names(model))}"
+        raise InvalidInput.at(f"expected {names}, got {len(inputs)}", "inputs")
     try:
         request = InferRequest.model_validate(parsed)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         raise InvalidInput([Problem(problem["loc"], problem["msg"]) for problem in found[:MAX_PROBLEMS]]) from None
-    (tensor,) = request.inputs
     _refuse(request.parameters, REFUSED_OF_REQUEST, ("parameters",))
-    _refuse(tensor.parameters, REFUSED_OF_TENSOR, (*TENSOR, "parameters"))
-    _expect_shape(model, tensor.shape)
-    return Head(request.id, _timeout(request.parameters), _outputs(model, request)), tensor
+    sent = [
+        Sent(tensor, ("inputs", k), 0 if len(model.inputs) == 1 else _number(model, tensor.name, k))
+        for k, tensor in enumerate(request.inputs)
+    ]
+    for tensor, place, number in sent:
+        _refuse(tensor.parameters, REFUSED_OF_TENSOR, (*place, "parameters"))
+        _expect_shape(model.takes[number], tensor.shape, place)
+    if len({one.number for one in sent}) < len(sent):
+        raise InvalidInput.at(f"expected the inputs {', '.join(input_names(model))}, each once", "inputs")
+    if len({one.tensor.shape[0] for one in sent}) > 1:
+        counts = ", ".join(f"{model.takes[one.number].name} {one.tensor.shape[0]}" for one in sent)
+        raise InvalidInput.at(f"expected as many rows of each input, got {counts}", "inputs")
+    return Head(request.id, _timeout(request.parameters), _outputs(model, request)), sent
 
 
-def _expect_shape(model: Model, shape: Sequence[int]) -> None:
-    wanted = (None, *model.input_shape)
+def _number(model: Model, name: str, place: int) -> int:
+    """The number of an input, by its name or that in the file."""
+    for k, spec in enumerate(model.inputs):
+        if name in {spec.name, spec.in_file}:
+            return k
+    raise InvalidInput.at(f"expected the inputs {', '.join(input_names(model))}, each once", "inputs", place, "name")
+
+
+def _expect_shape(given: Input, shape: Sequence[int], place: Place) -> None:
+    wanted = (None, *given.shape)
     if len(shape) != len(wanted) or any(
         not 0 < size <= MAX_SIZE or (want is not None and size != want)
         for size, want in zip(shape, wanted, strict=True)
@@ -66,7 +94,7 @@ def _expect_shape(model: Model, shape: Sequence[int]) -> None:
         got = ", ".join(str(size)[:20] for size in shape[:8])
         got += ", ..." if len(shape) > 8 else ""
         raise InvalidInput.at(
-            f"expected {model.expects}, got the shape ({got}){model.hint((*shape,))}", *TENSOR, "shape"
+            f"expected {given.expects}, got the shape ({got}){given.hint((*shape,))}", *place, "shape"
         )
 
 
@@ -88,11 +116,11 @@ def _timeout(parameters: Parameters) -> float | None:
 
 
 def _outputs(model: Model, request: InferRequest) -> list[Output]:
-    known, binary = output_names(model), request.parameters.get("binary_data_output") is True
+    known, binary = known_outputs(model), request.parameters.get("binary_data_output") is True
     if not request.outputs:
-        return [Output(name, is_class, binary) for name, is_class in known.items()]
-    if (name := model.outputs[0].name) is not None:
-        known = {name: False, **known}
+        return [Output(name, each.is_class, binary, each.number) for name, each in known.items()]
+    if len(model.output_names) == 1 and (name := model.output_names[0]) is not None:
+        known = {name: Known(), **known}
     wanted: dict[str, Output] = {}
     for index, output in enumerate(request.outputs):
         if output.name not in known or output.name in wanted:
@@ -100,7 +128,8 @@ def _outputs(model: Model, request: InferRequest) -> list[Output]:
                 f"expected one of the outputs {', '.join(known)}, each once", "outputs", index, "name"
             )
         _refuse(output.parameters, REFUSED_OF_TENSOR, ("outputs", index, "parameters"))
+        number, is_class = known[output.name]
         wanted[output.name] = Output(
-            output.name, known[output.name], output.parameters.get("binary_data", binary) is True
+            output.name, is_class, output.parameters.get("binary_data", binary) is True, number
         )
     return list(wanted.values())

@@ -26,9 +26,9 @@ class _Part(BaseModel):
 
 
 class InputTensor(_Part):
-    """The input."""
+    """An input."""
 
-    name: str = Field(description="any name")
+    name: str = Field(description="any name, where there is one input")
     shape: Annotated[list[int], FailFast()] = Field(description="the number of sequences first")
     datatype: Datatype
     parameters: Parameters = Field(
@@ -44,7 +44,7 @@ class RequestedOutput(_Part):
     parameters: Parameters = Field(default_factory=dict, description="binary_data: true answers it after the JSON")
 
 
-MAX_OUTPUTS = 16
+MAX_OUTPUTS = 64
 
 Outputs = Annotated[
     list[RequestedOutput],
@@ -65,7 +65,7 @@ class InferRequest(_Part):
         default_factory=dict,
         description="timeout in microseconds; binary_data_output: true answers all outputs after the JSON",
     )
-    inputs: Annotated[list[InputTensor], FailFast()] = Field(min_length=1, max_length=1)
+    inputs: Annotated[list[InputTensor], FailFast()] = Field(min_length=1, description="a tensor for each input")
     outputs: Outputs = Field(default_factory=list)
 
 

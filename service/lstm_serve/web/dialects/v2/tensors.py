@@ -2,12 +2,13 @@
 
 import math
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lstm_serve.errors import InvalidInput, Malformed
 from lstm_serve.formats.npy import AnyArray
+from lstm_serve.model.inputs import Input
 from lstm_serve.model.model import Model
 from lstm_serve.web.dialects.v2.schemas import InputTensor
 
@@ -39,35 +40,49 @@ VALUES = {
     "values": "values",
 }
 
-# Where the input is, in a request.
-TENSOR = ("inputs", 0)
+# Where a tensor of the inputs is, in a request.
+Place = tuple[str, int]
 
 
-def output_names(model: Model) -> dict[str, bool]:
-    """The native names of the outputs, and whether each is the predicted class; of several labels there is none."""
-    values = {VALUES[model.kind]: False}
-    return values if model.kind in {"labels", "values"} else {**values, CLASS: True}
+class Known(NamedTuple):
+    """An output that may be asked for: of the model's the number, and whether it is the predicted class."""
+
+    number: int = 0
+    is_class: bool = False
 
 
-def input_datatype(model: Model) -> str:
-    """The datatype that the model's input is best sent as."""
-    return next(name for name, code in DTYPES.items() if np.dtype(code) == model.input_dtype)
+def known_outputs(model: Model) -> dict[str, Known]:
+    """The outputs by their native names: of one its values, and the class if there is one; several by their own."""
+    if len(model.output_names) > 1:
+        return {str(name): Known(k) for k, name in enumerate(model.output_names)}
+    values = {VALUES[model.kind]: Known()}
+    return values if model.kind in {"labels", "values"} else {**values, CLASS: Known(is_class=True)}
 
 
-def from_bytes(tensor: InputTensor, raw: bytes, start: int) -> AnyArray:
-    """The tensor whose data are the bytes from `start` on. Raises InvalidInput or Malformed."""
+def input_names(model: Model) -> dict[str, Input]:
+    """The inputs by their native names."""
+    return {INPUT: model.takes[0]} if len(model.takes) == 1 else {str(each.name): each for each in model.takes}
+
+
+def input_datatype(given: Input) -> str:
+    """The datatype that an input is best sent as."""
+    return next(name for name, code in DTYPES.items() if np.dtype(code) == given.dtype)
+
+
+def from_bytes(tensor: InputTensor, raw: bytes, start: int, place: Place, *, last: bool) -> AnyArray:
+    """The tensor of the bytes from `start` on, to the end where it is the last. Raises InvalidInput or Malformed."""
     dtype, count = np.dtype(DTYPES.get(tensor.datatype, UPPER_HALF)), math.prod(tensor.shape)
     size = tensor.parameters.get("binary_data_size")
     if size is None:
-        raise InvalidInput.at("expected data, or binary_data_size among the parameters", *TENSOR)
+        raise InvalidInput.at("expected data, or binary_data_size among the parameters", *place)
     if type(size) is not int or size != count * dtype.itemsize:
         raise InvalidInput.at(
             f"expected {count * dtype.itemsize} bytes for this shape of {tensor.datatype}",
-            *TENSOR,
+            *place,
             "parameters",
             "binary_data_size",
         )
-    if len(raw) - start != size:
+    if len(raw) - start < size or (last and len(raw) - start > size):
         raise Malformed(
             f"binary_data_size is {size}, and {len(raw) - start} bytes follow the JSON; the header "
             "Inference-Header-Content-Length says where it ends"
@@ -87,13 +102,13 @@ TYPES: dict[str, tuple[set[type], str]] = {
 }
 
 
-def from_json(tensor: InputTensor, data: list[Any]) -> AnyArray:
+def from_json(tensor: InputTensor, data: list[Any], place: Place) -> AnyArray:
     """The tensor whose data are a list, flat or nested as its shape. Raises InvalidInput."""
     if "binary_data_size" in tensor.parameters:
-        raise InvalidInput.at("expected either data or binary_data_size, got both", *TENSOR)
+        raise InvalidInput.at("expected either data or binary_data_size, got both", *place)
     if tensor.datatype == BF16:
         raise InvalidInput.at(
-            "BF16 has no form in JSON: send it as binary data, or the numbers as FP32", *TENSOR, "datatype"
+            "BF16 has no form in JSON: send it as binary data, or the numbers as FP32", *place, "datatype"
         )
     shape, dtype = tensor.shape, np.dtype(DTYPES[tensor.datatype])
     flat = data
@@ -101,16 +116,16 @@ def from_json(tensor: InputTensor, data: list[Any]) -> AnyArray:
         for depth, size in enumerate(shape):
             rows = flat if depth else [flat]
             if not all(type(row) is list and len(row) == size for row in rows):
-                raise InvalidInput.at(f"expected the data flat, or nested as the shape {tuple(shape)}", *TENSOR, "data")
+                raise InvalidInput.at(f"expected the data flat, or nested as the shape {tuple(shape)}", *place, "data")
             flat = list(chain.from_iterable(rows))
     if len(flat) != math.prod(shape):
-        raise InvalidInput.at(f"expected {math.prod(shape)} values for this shape, got {len(flat)}", *TENSOR, "data")
+        raise InvalidInput.at(f"expected {math.prod(shape)} values for this shape, got {len(flat)}", *place, "data")
     good, wanted = TYPES[dtype.kind]
     if not good.issuperset(map(type, flat)):
         index = next(k for k, value in enumerate(flat) if type(value) not in good)
-        raise InvalidInput.at(f"expected {wanted}, as {tensor.datatype} says", *TENSOR, "data", index)
+        raise InvalidInput.at(f"expected {wanted}, as {tensor.datatype} says", *place, "data", index)
     try:
         with np.errstate(over="ignore"):
             return np.array(flat, dtype).reshape(shape)
     except OverflowError:
-        raise InvalidInput.at(f"expected numbers within the range of {tensor.datatype}", *TENSOR, "data") from None
+        raise InvalidInput.at(f"expected numbers within the range of {tensor.datatype}", *place, "data") from None
