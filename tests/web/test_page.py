@@ -234,7 +234,7 @@ def all_numbers(answers: Any) -> list[float]:
         ([lstm(), dense(2)], {}, LONG, "why"),
         (LABELS, {"classes": ["hot", "loud", "slow"]}, LONG, "why"),
         (TAGGER, {"classes": ["on", "off", "idle"]}, LONG, "inside"),
-        (IDS, {}, "id\n" + "".join(f"{k % 9}\n" for k in range(30)), "why"),
+        (IDS, {}, "".join(f"{k % 9},{k % 7},1,2,{k % 5}\n" for k in range(30)), "why"),
     ],
     ids=["binary", "values", "labels", "steps", "ids"],
 )

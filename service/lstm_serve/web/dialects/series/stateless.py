@@ -170,7 +170,8 @@ async def _answered(serving: ServingState, body: Body | NpyBody | CsvText, reque
         "predictions": [answer for part in found for answer in answers(model, *part)],
     }
     if telling:
-        content["inputs"] = _rows(sequences.parts[0].x)
+        x = sequences.parts[0].x
+        content["inputs"] = _rows(x) if sequences.noun == "row" else x
     if by:
         content["keys"] = [
             dict(zip(by, part.key, strict=True)) for part in sequences.parts for _ in range(len(part.numbers))

@@ -13,8 +13,8 @@ const worded = (name) => {
 // Of an LSTM z holds the sums of all gates, which are seen one by one.
 const ofGates = (name, names) => name.split("/").pop() === "z" && names.includes(`${name.slice(0, -1)}f`);
 
-export function showInside(found, { row, timesteps }) {
-  document.getElementById("inside-title").textContent = `Rows ${row - timesteps + 1} to ${row}, layer by layer`;
+export function showInside(found, { row, first, step, sequence }) {
+  document.getElementById("inside-title").textContent = step === "row" ? `Rows ${first} to ${row}, layer by layer` : `Row ${row}, layer by layer`;
   const parts = [];
   const maps = [];
   for (const layer of found.layers) {
@@ -37,7 +37,7 @@ export function showInside(found, { row, timesteps }) {
       figure.append(caption, canvas);
       parts.push(figure);
       // An array of the last step alone stands below its row.
-      maps.push([canvas, cells, steps.length === timesteps ? row - timesteps + 1 : steps.length === 1 ? row : 1]);
+      maps.push([canvas, cells, steps.length === sequence.length ? first : steps.length === 1 ? first + sequence.length - 1 : 1]);
     }
   }
   document.getElementById("layers").replaceChildren(...parts);

@@ -43,10 +43,12 @@ async function attempt(what, saying) {
 }
 
 const timesteps = () => shown.model.input_shape[0];
-const length = () => timesteps() ?? shown.data.inputs.length;
+// Of a model of ids a row is a sequence, of others a time step of one that ends there.
+const ids = () => shown.model.input_shape.length < 2;
+const length = () => (ids() ? 1 : timesteps() ?? shown.data.inputs.length);
 const features = () => Array.from(
   { length: shown.data?.inputs[0].length ?? shown.model.input_shape[1] ?? 1 },
-  (_, k) => shown.model.features?.[k] ?? { name: shown.model.input_shape.length < 2 ? "id" : `feature ${k + 1}`, unit: null },
+  (_, k) => (ids() ? { name: `id ${k + 1}` } : shown.model.features?.[k] ?? { name: `feature ${k + 1}` }),
 );
 const withUnit = ({ name, unit }) => (unit ? `${name} (${unit})` : name);
 
@@ -57,14 +59,15 @@ async function begin() {
   $("name").textContent = model.name;
   $("description").textContent = model.description ?? "";
   const columns = model.features ? model.features.map((feature) => feature.name).join(", ") : `${model.input_shape[1] ?? 1} columns of numbers`;
-  $("expects").textContent = `The model looks at ${timesteps() ?? "any number of"} rows at a time, of: ${columns}.`;
+  $("expects").textContent = ids() ? `A row is a sequence of ${timesteps() ?? "any number of"} ids.`
+    : `The model looks at ${timesteps() ?? "any number of"} rows at a time, of: ${columns}.`;
   $("example").hidden = !model.features;
   if (asked().has("example")) await open(await service.example(), true);
 }
 
 async function open(text, taken = false) {
   await attempt(async () => {
-    const data = await service.series(text, timesteps(), (share) => wait(`Answering … ${Math.round(100 * share)} %`));
+    const data = await service.series(text, ids() ? 1 : timesteps(), (share) => wait(`Answering … ${Math.round(100 * share)} %`));
     Object.assign(shown, { data, taken, curves: curves(shown.model, data.predictions, MOST_COLOURS) });
     $("note").textContent = (data.notes ?? []).join("\n");
     $("note").hidden = !data.notes?.length;
@@ -95,10 +98,7 @@ function remember() {
 }
 
 const answer = () => shown.data.predictions[shown.data.rows.indexOf(shown.row)];
-const sequence = () => {
-  const rows = shown.data.inputs.slice(shown.row - length(), shown.row);
-  return shown.model.input_shape.length < 2 ? rows.map(([id]) => id) : rows;
-};
+const sequence = () => (ids() ? shown.data.inputs[shown.row - 1] : shown.data.inputs.slice(shown.row - length(), shown.row));
 
 function choose(row) {
   const { rows } = shown.data;
@@ -181,10 +181,13 @@ async function turn(view, focus = false) {
   draw();
   const row = shown.row;
   const still = () => shown.row === row && shown.view === view;
-  const about = { model: shown.model, features: features().map(withUnit), row, timesteps: length(), sequence: sequence(), answer: answer() };
+  const about = {
+    model: shown.model, row, sequence: sequence(), answer: answer(),
+    ...(ids() ? { features: ["id"], first: 1, step: "place" } : { features: features().map(withUnit), first: row - length() + 1, step: "row" }),
+  };
   if (view === "why") {
     await attempt(async () => {
-      const found = await service.explain(about.sequence, shown.model.input_shape.length === 2 ? "cell" : "step");
+      const found = await service.explain(about.sequence, ids() ? "step" : "cell");
       if (still()) showWhy(found, about);
     }, "Asking why …");
   }

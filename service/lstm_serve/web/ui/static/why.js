@@ -7,7 +7,7 @@ const $ = (id) => document.getElementById(id);
 const MOST = 10;
 const signed = (value) => `${value < 0 ? "−" : "+"}${short(Math.abs(value))}`;
 
-export function showWhy(found, { model, features, row, timesteps, sequence }) {
+export function showWhy(found, { model, features, row, first, step, sequence }) {
   const about = model.kind === "values" ? `value ${found.class + 1}` : `“${named(model, found.class)}”`;
   $("why-title").textContent = `What speaks for ${about} at row ${row}, and what against`;
   $("why-how").textContent = `Each value is replaced (by ${found.baseline.from}), and the model asked again: `
@@ -16,14 +16,13 @@ export function showWhy(found, { model, features, row, timesteps, sequence }) {
   // Lines are features, columns are steps.
   const grid = found.attribution ?? found.by_step;
   const cells = features.map((_, f) => grid.map((step) => (Array.isArray(step) ? step[f] : step)));
-  const first = row - timesteps + 1;
   const spoken = cells.flatMap((line, f) => line.map((effect, t) => ({ effect, f, t })))
     .sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect)).slice(0, MOST).filter(({ effect }) => effect !== 0);
   $("reasons").replaceChildren(...spoken.map(({ effect, f, t }) => {
     const item = document.createElement("li");
     const number = document.createElement("b");
     number.textContent = signed(effect);
-    item.append(number, ` ${features[f]} at row ${first + t}, which was ${short(values[t][f])}`);
+    item.append(number, ` ${features[f]} at ${step} ${first + t}, which was ${short(values[t][f])}`);
     return item;
   }));
   const [against, favour] = ends();
@@ -41,6 +40,6 @@ export function showWhy(found, { model, features, row, timesteps, sequence }) {
   canvas.onpointermove = (event) => {
     const [f, t] = drawn.cell(event.offsetX, event.offsetY);
     if (cells[f]?.[t] === undefined) return;
-    $("cell").textContent = `${features[f]} at row ${first + t}: ${short(values[t][f])}, effect ${signed(cells[f][t])}`;
+    $("cell").textContent = `${features[f]} at ${step} ${first + t}: ${short(values[t][f])}, effect ${signed(cells[f][t])}`;
   };
 }
