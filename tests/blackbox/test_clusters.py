@@ -28,6 +28,8 @@ WINDOWS = int(os.environ.get("CLUSTERS_WINDOWS", "1000000"))
 FILES = 20
 # Of the windows' answers: BLAS takes other kernels for batches of other sizes.
 TOLERANCE = 1e-6
+# The actors and executors import this module by its name.
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests/helpers")])
 
 
 @pytest.fixture(autouse=True)
@@ -120,8 +122,7 @@ def dying(make: Callable[[], Callable[[Any], Any]], marker: str) -> Callable[[],
 def ray() -> Iterator[Any]:
     ray = installed("ray")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # The actors import this module by its name.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests/helpers")])
+    os.environ["PYTHONPATH"] = PYTHONPATH
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cluster = importlib.import_module("ray.cluster_utils").Cluster()
@@ -166,6 +167,7 @@ def spark() -> Iterator[Any]:
         sql.SparkSession.builder.master("local-cluster[2,1,1024]")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.executorEnv.PYTHONPATH", PYTHONPATH)
         .config("spark.ui.enabled", "false")
         .config("spark.sql.execution.arrow.maxRecordsPerBatch", "4096")
         .config("spark.sql.files.maxPartitionBytes", str(16 << 20))

@@ -8,15 +8,19 @@ import sys
 import tomllib
 from pathlib import Path
 
+import httpx
 import pytest
+import yaml
 from chaos import HAPROXY
 from serving import ASKER, PATIENCE, ROOT, Process
 
 from lstm_serve.settings import CLOUDS, PREFIX, Settings
+from lstm_serve.telemetry import prometheus
+from lstm_serve.telemetry.metrics import Metrics
 
 HEALTHCHECK = ROOT / "deploy" / "healthcheck.py"
-COMPOSE, KUBERNETES, PROXY = (
-    (ROOT / "deploy" / name).read_text() for name in ("compose.yaml", "kubernetes.yaml", "haproxy.cfg")
+COMPOSE, KUBERNETES, KSERVE, PROXY = (
+    (ROOT / "deploy" / name).read_text() for name in ("compose.yaml", "kubernetes.yaml", "kserve.yaml", "haproxy.cfg")
 )
 
 
@@ -47,7 +51,7 @@ def test_each_figure_is_long_enough_for_the_next(text: str, value: str, killed: 
 
 
 def test_every_variable_is_a_setting() -> None:
-    for text in (COMPOSE, KUBERNETES, (ROOT / "Dockerfile").read_text()):
+    for text in (COMPOSE, KUBERNETES, KSERVE, (ROOT / "Dockerfile").read_text()):
         names = {name.lower() for name in re.findall(r"LSTMSERVE_(\w+)", text)}
         assert names
         assert names <= set(Settings.model_fields)
@@ -85,6 +89,44 @@ def test_everything_knows_the_admin_port() -> None:
     assert number(KUBERNETES, r"name: admin, containerPort: (\d+)") == port
     assert number(KUBERNETES, r'prometheus.io/port: "(\d+)"') == port
     assert set(re.findall(r"httpGet: .*port: (\w+)", KUBERNETES)) == {"admin"}
+    assert number(KSERVE, r'prometheus.kserve.io/port: "(\d+)"') == port
+    assert number(KSERVE, r"httpGet: .*port: (\d+)") == port
+
+
+def test_what_kserve_is_given() -> None:
+    runtime, *services, scaled = yaml.safe_load_all(KSERVE)
+    assert [each["kind"] for each in services] == ["InferenceService"] * 2
+    assert [each["spec"]["predictor"]["model"]["storageUri"].partition(":")[0] for each in services] == ["s3", "oci"]
+    (container,) = runtime["spec"]["containers"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    assert (variables["LSTMSERVE_MODEL"], variables["LSTMSERVE_NAME"]) == ("/mnt/models", "{{.Name}}")
+    assert [each["containerPort"] for each in container["ports"]] == [Settings.model_fields["port"].default]
+    # A pod has 30 seconds where nothing else is said.
+    assert float(variables["LSTMSERVE_DRAIN_SECONDS"]) + float(variables["LSTMSERVE_GRACE_SECONDS"]) < 30
+    formats = runtime["spec"]["supportedModelFormats"]
+    assert [(each["name"], each["version"], each["autoSelect"]) for each in formats] == [
+        ("keras", version, True) for version in "123"
+    ]
+    assert {each["spec"]["predictor"]["model"]["modelFormat"]["name"] for each in services} == {"keras"}
+    # KServe calls a service's Deployment so, and KEDA takes numbers as text.
+    name = services[0]["metadata"]["name"]
+    assert scaled["spec"]["scaleTargetRef"]["name"] == f"{name}-predictor"
+    exposed = prometheus.text(Metrics()).decode()
+    for trigger in scaled["spec"]["triggers"]:
+        ((metric, model),) = re.findall(r'(lstmserve_\w+)\{model="(\w+)"\}', trigger["metadata"]["query"])
+        assert metric.removesuffix("_sum") in exposed
+        assert model == name
+        assert isinstance(trigger["metadata"]["threshold"], str)
+
+
+def test_a_model_image_is_a_link_into_another_container(tmp_path: Path) -> None:
+    """An OCI image's /mnt/models leads into /proc/PID/root of the container that has it."""
+    (tmp_path / "image").mkdir()
+    for end in (".h5", ".card.json", ".golden.npz"):
+        shutil.copy(ROOT / f"models/turbofan{end}", tmp_path / "image")
+    (tmp_path / "models").symlink_to(f"/proc/self/root{tmp_path / 'image'}")
+    with Process(tmp_path / "models", LSTMSERVE_NAME="turbofan") as process:
+        assert httpx.get(f"{process.url}/v1/models/turbofan", timeout=PATIENCE).json()["name"] == "turbofan"
 
 
 HOSTS = ("127.0.0.1", "0.0.0.0", *(["::", "::1"] if socket.has_dualstack_ipv6() else []))
