@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test clients clusters exports chaos fuzz check format lint types coverage bench bench-engine lock rooms screenshots \
-	openapi release tagged dist image clean
+	openapi release tagged dist sbom image clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,7 +96,7 @@ lock: $(VENV)/bin/python ## write the lock files anew, with the newest versions 
 
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
-release: tagged dist image ## from a tag such as v1.2.3: sdist, wheel and image; IMAGE=registry/name PUSH=1 pushes the image
+release: tagged dist sbom image ## from a tag such as v1.2.3: sdist, wheel, its SBOM and image; IMAGE=registry/name PUSH=1 pushes the image
 
 tagged:
 	@test "$$(git describe --tags --exact-match --dirty 2>/dev/null)" = "v$(VERSION)" || \
@@ -106,6 +106,15 @@ dist: $(VENV)/bin/python ## build sdist and wheel into dist/
 	$(BIN)/pip install --quiet build
 	rm -f dist/*.whl dist/*.tar.gz
 	$(BIN)/python -m build --outdir dist
+
+# Of an environment as the image has it: the wheel, and what is locked.
+sbom: dist ## list what is installed with the wheel into dist/, as CycloneDX
+	rm -rf $(VENV)/sbom
+	$(PYTHON) -m venv --without-pip $(VENV)/sbom
+	$(BIN)/pip --python $(VENV)/sbom/bin/python install --quiet --require-hashes -r requirements/serve.txt
+	$(BIN)/pip --python $(VENV)/sbom/bin/python install --quiet --no-deps --no-index --find-links dist lstm-serve==$(VERSION)
+	$(BIN)/pip install --quiet cyclonedx-bom
+	$(BIN)/cyclonedx-py environment --output-reproducible --output-file dist/lstm-serve-$(VERSION).cdx.json $(VENV)/sbom/bin/python
 
 image: ## build the image for PLATFORMS into dist/, or with PUSH=1 push it; needs docker buildx
 	mkdir -p dist
