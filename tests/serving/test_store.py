@@ -105,6 +105,7 @@ def test_a_long_gap_costs_no_more_than_a_window() -> None:
     append(kept, range(6), range(6), LAST)
     done = append(kept, [1], [1 << 50], LAST)
     assert (len(done.rows) < 5 * STEPS, windows(done)) == (True, [[5, 5, 5, 1]])
+    assert done.filled == (1 << 50) - 6
 
 
 def test_a_row_from_before_the_beginning_is_a_conflict() -> None:

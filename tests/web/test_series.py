@@ -163,8 +163,45 @@ def test_of_many_one_that_is_wrong_is_told_in_its_place(client: httpx.Client) ->
     assert results[3]["errors"][0]["pointer"] == "#/rows/3/row"
     assert (results[4]["expected"], results[4]["got"]) == (1, 9)
     assert results[-1]["seq"] == 1
-    twice = b'{"rows": [{"series": "w", "seq": 2, "seq": 2, "row": [1, 2, 3]}]}'
-    assert client.post("/series/rows", content=twice).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "beside", ["", ', {"series": "!", "row": [1]}', ', "text"', ', {"series": "w", "row": ["1", 2, 3]}']
+)
+@pytest.mark.parametrize("twice", ['"seq": 2, "seq": 2, "row": [1, 2, 3]', '"row": [1, 2, 3], "row": [4, 5, 6]'])
+def test_of_many_a_key_that_is_there_twice(client: httpx.Client, twice: str, beside: str) -> None:
+    refused = client.post("/series/rows", content=f'{{"rows": [{{"series": "twice", {twice}}}{beside}]}}')
+    assert (refused.status_code, client.get("/series/twice").status_code) == (422, 404)
+    item = '{"series": "twice", "row": [1, 2, 3]}'
+    lost = f'{{"rows": [{item}], "rows": [{item}{beside}]}}'
+    assert client.post("/series/rows", content=lost).status_code == 422
+
+
+def test_a_row_on_which_the_model_overflows_fails_its_own_answers_alone(tmp_path: Path) -> None:
+    arrays = [np.full((FEATURES, 1), 2, np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.float32)]
+    path = save_sequential(tmp_path / "m.h5", [("SimpleRNN", {"units": 1, "activation": "linear"}, arrays)], [2, 3])
+    bad, one = [3e38] * 3, {"rows": [[1, 2, 3]]}
+    with client_of(path) as client:
+        for k in range(9):
+            client.post(f"/series/s{k}/rows", json=one)
+        for row, statuses in ((bad, [500, 500]), ([1, 2, 3], [500, 500]), ([1, 2, 3], [None, None])):
+            items = [{"series": f"s{k}", "row": row if k in {3, 6} else [1, 2, 3]} for k in range(9)]
+            items.insert(5, {"series": "new", "row": [1, 2, 3]})
+            answer = client.post("/series/rows", json={"rows": items})
+            assert answer.status_code == 200
+            results = answer.json()["results"]
+            assert [results[k].get("status") for k in (3, 7)] == statuses
+            good = [k for k in range(10) if k not in {3, 5, 7}]
+            assert [results[k]["answer"] for k in good] == [{"values": [12.0]}] * len(good)
+            if statuses[0]:
+                assert results[3]["type"] == "urn:lstm-serve:not-finite"
+                assert results[3]["request_id"] == answer.headers["x-request-id"]
+        each = client.post("/series/s0/rows?answers=all", json={"rows": [[1, 2, 3], bad, [1, 2, 3], [1, 2, 3]]}).json()
+        assert [found.get("status") for found in each["answers"]] == [None, 500, 500, None]
+        refused = client.post("/series/s0/rows", json={"rows": [bad]})
+        assert (refused.status_code, refused.json()["type"]) == (500, "urn:lstm-serve:not-finite")
+        assert client.get("/series/s0").status_code == 500
+        assert client.post("/series/s0/rows", json={"rows": [[1, 2, 3]] * 2}).json()["answer"] == {"values": [12.0]}
 
 
 @pytest.mark.parametrize(

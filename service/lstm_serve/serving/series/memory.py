@@ -113,7 +113,7 @@ def _append(found: _Series, sent: Sent, rules: SeriesRules, keep: int) -> Append
     rows, seqs = sent
     base, times, first, skip = found.rows, found.times, found.first, 0
     ends: list[int | None] = []
-    fill, begun = rows[:0], None
+    fill, begun, filled = rows[:0], None, 0
     if seqs is not None and found.last is not None:
         while skip < len(rows) and seqs[skip] <= found.last:
             ends.append(_expect_same(found, seqs[skip], rows[skip]))
@@ -124,7 +124,8 @@ def _append(found: _Series, sent: Sent, rules: SeriesRules, keep: int) -> Append
         if missing and rules.gap == "reset":
             base, first, begun, ends = rows[:0], seqs[skip], "gap", [None] * skip
         elif missing:
-            fill = np.repeat(base[-1:], min(missing, keep), axis=0)
+            filled = missing
+            fill = np.repeat(base[-1:], min(missing, keep), axis=0)  # of more none would be kept
     fresh = len(rows) - skip
     if not fresh:
         return Appended(found.last, len(base), base, ends, 0)
@@ -137,7 +138,7 @@ def _append(found: _Series, sent: Sent, rules: SeriesRules, keep: int) -> Append
         found.last = seqs[-1]
         if times is not None:
             found.times = np.concatenate((times, np.array(seqs[skip:], np.int64)))[-keep:]
-    return Appended(found.last, len(kept), joined, ends, fresh, begun, len(fill))
+    return Appended(found.last, len(kept), joined, ends, fresh, begun, filled)
 
 
 def _expect_same(found: _Series, seq: int, row: Array) -> int | None:

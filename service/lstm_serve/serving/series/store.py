@@ -19,7 +19,8 @@ class Appended(NamedTuple):
 
     `rows` are enough of it for each answer: the window of the row number k that was sent is the rows before `ends[k]`,
     which is None where that row is too old to be there still. `kept` is how many rows the series has, `fresh` how many
-    of those sent are new. `begun` says why it began anew, if it did; `filled` is how many rows a gap was filled with.
+    of those sent are new. `begun` says why it began anew, if it did; `filled` is how many rows were missing where the
+    last one stands for them.
     """
 
     seq: int | None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lstm_serve.engine.types import Array
+from lstm_serve.errors import ComputeFailed
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Job, Shortcut
@@ -37,6 +38,22 @@ async def answers_to(
     request.deployment.metrics.series_answered(len(ready), "step" if _job(request).shortened else "window")
     found = iter(answers(request.served.model, *part))
     return [None if window is None else next(found) for window in cut]
+
+
+async def answers_or_errors(
+    serving: ServingState, cut: Sequence[Array | None], request: PredictRequest, deadline: float
+) -> list[Any]:
+    """The answer to each window as `answers_to` has it, or the ComputeFailed of that window alone."""
+    try:
+        return await answers_to(serving, cut, request, deadline)
+    except ComputeFailed as error:
+        if len(cut) == 1:
+            return [error]
+    half = len(cut) // 2  # of n windows with a bad one 2n more are computed
+    return [
+        *await answers_or_errors(serving, cut[:half], request, deadline),
+        *await answers_or_errors(serving, cut[half:], request, deadline),
+    ]
 
 
 async def answer_first(

@@ -124,8 +124,7 @@ class ManyRequest(BaseModel):
                 results.append(error)
             else:
                 results.append(NOT_YET)
-        if len(named) == len(items):
-            _expect_once(items, raw)
+        _expect_once(items, raw, good=len(named) == len(items))
         good = [*named]
         for start in range(0, len(good), of.slice_rows):
             some = good[start : start + of.slice_rows]
@@ -169,11 +168,33 @@ def _item(item: object, at: int) -> tuple[str, int | None]:
     return expect_id(item["series"], *where, "series"), seq
 
 
-def _expect_once(items: list[dict[str, Any]], raw: bytes) -> None:
-    """Raise InvalidInput where a key or a name is there twice, of which a parser takes the last."""
-    texts = 1 + sum(len(item) + 1 + (len(item["row"]) if isinstance(item["row"], dict) else 0) for item in items)
-    if count_marks(structure(raw), '"') != [texts]:
-        raise InvalidInput.at("expected each key once, and numbers alone in the rows", "rows")
+def _expect_once(items: list[Any], raw: bytes, *, good: bool) -> None:
+    """Raise InvalidInput where a key or a name is there twice, of which a parser takes the last.
+
+    In `good` items a row is numbers, with names or without; where it is not, or they are not good, all are searched.
+    """
+    (texts,) = count_marks(structure(raw), '"')
+    if good and texts == 1 + sum(
+        len(item) + 1 + (len(item["row"]) if isinstance(item["row"], dict) else 0) for item in items
+    ):
+        return
+    if texts != 1 + _texts(items):
+        raise InvalidInput.at("expected each key once", "rows")
+
+
+def _texts(parsed: object) -> int:
+    """How many keys and other texts there are in parsed JSON."""
+    texts, left = 0, [parsed]
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            texts += 1
+        elif isinstance(each, list):
+            left += each
+        elif isinstance(each, dict):
+            texts += len(each)
+            left += each.values()
+    return texts
 
 
 def _rows(of: type[Body], model: Model, items: list[dict[str, Any]], some: list[int]) -> list[Array | InvalidInput]:

@@ -1,5 +1,6 @@
 """POST /series/{id}/rows and POST /series/rows: a device sends rows, and gets the answer to the window each ends."""
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pydantic import Field, create_model
 from starlette.requests import Request
 
 from lstm_serve.errors import (
+    ComputeFailed,
     InvalidInput,
     LstmServeError,
     NoWindow,
@@ -32,7 +34,7 @@ from lstm_serve.settings import Settings
 from lstm_serve.web.api_keys import Keys
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
 from lstm_serve.web.dialects.native import MODEL_HEADER, errors_of
-from lstm_serve.web.dialects.series.computed import answer_first, answers_to, window_of
+from lstm_serve.web.dialects.series.computed import answer_first, answers_or_errors, window_of
 from lstm_serve.web.dialects.series.request import (
     ID_PATTERN,
     ManyRequest,
@@ -63,6 +65,8 @@ ALL = {
     "description": "all: `answers` in place of `answer`, one for each row of the request",
 }
 AGAIN = "without `seq` a row that is sent again is appended again"
+log = logging.getLogger(__name__)
+
 REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, UnknownSeries, NoWindow)
 
 
@@ -180,7 +184,10 @@ def _answer_types(one: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - a type
     age = (float, Field(description="seconds since the last row came"))
     state = create_model("SeriesState", __doc__="A series.", **fields, age_seconds=age)
     more: dict[str, Any] = {
-        "answers": (list[one | None] | None, Field(default=None, description="with ?answers=all, for each row")),
+        "answers": (
+            list[one | ProblemDetails | None] | None,
+            Field(default=None, description="with ?answers=all, for each row; where the model has none, what is wrong"),
+        ),
         "duplicate": (bool | None, Field(default=None, description="true where all the rows were there already")),
         "reset": (str | None, Field(default=None, description="why the series began anew with these rows")),
         "filled": (int | None, Field(default=None, description="how many missing rows the last one stands for")),
@@ -231,12 +238,12 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
         deployment.metrics.appended(done.fresh, len(given.rows) - done.fresh)
         if each and len(rows) > 1:
             cut = [window_of(done, end, model) for end in done.ends]
-            found, after = await answers_to(serving, cut, request, deadline), None
+            found, after = await answers_or_errors(serving, cut, request, deadline), None
         else:
             found, after = await answer_first(serving, name, done, request, deadline)
     result = _result(done, model)
     if each:
-        result["answers"] = found
+        result["answers"] = [_problem(each, request) if isinstance(each, ComputeFailed) else each for each in found]
     else:
         result["answer"] = found[0]
     return Answer(orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY), after=after)
@@ -266,14 +273,23 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
                 deployment.metrics.appended(appended.fresh, len(given.rows) - appended.fresh)
                 done.append(appended)
         cut = [window_of(each, each.ends[0], model) if isinstance(each, Appended) else None for each in done]
-        found = await answers_to(serving, cut, request, deadline)
-    results: list[Any] = [
-        {**_result(each, model), "answer": answer}
-        if isinstance(each, Appended)
-        else orjson.Fragment(problem(row_of(each), str(each), each))
-        for each, answer in zip(done, found, strict=True)
-    ]
+        found = await answers_or_errors(serving, cut, request, deadline)
+    results: list[Any] = []
+    for each, answer in zip(done, found, strict=True):
+        told = answer if isinstance(answer, ComputeFailed) else each
+        if isinstance(told, Appended):
+            results.append({**_result(told, model), "answer": answer})
+        else:
+            results.append(_problem(told, request))
     return Answer(orjson.dumps({"results": results}, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def _problem(error: LstmServeError, request: PredictRequest) -> orjson.Fragment:
+    """The error of one of several rows, as that of a request of its own."""
+    request_id = request.scope["state"]["request_id"]
+    if isinstance(error, ComputeFailed):
+        log.error("request %s, of one of its rows: %s", request_id, error)
+    return orjson.Fragment(problem(row_of(error), str(error), error, request_id))
 
 
 def _expect_room(request: PredictRequest, count: int) -> None:
