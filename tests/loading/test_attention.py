@@ -1,5 +1,6 @@
 """Attention: as Keras answers, or refused by name."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,40 @@ def test_a_sequence_that_is_all_masked_weighs_all_alike(tmp_path: Path) -> None:
     y = model.predict(x)
     assert not y[0, 2:].any()  # where the query is masked
     assert y[0, :2].any()
+
+
+def bytes_to_load(path: Path) -> int:
+    """The most memory that loading takes at once."""
+    tracemalloc.start()
+    try:
+        load_model(path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_causal_mask_takes_no_memory_of_its_own(tmp_path: Path) -> None:
+    causal = [["x", 0, 0, {"use_causal_mask": True}], X]
+    calls = [("Attention", causal, {"use_scale": False}) for _ in range(8)]
+    last: Any = ("Add", [[f"l{k}", 0, 0, {}] for k in range(8)], {})
+    assert bytes_to_load(save(tmp_path / "m.h5", graph([2000, 1], *calls, last), {})) < 4 << 20
+
+
+def test_a_causal_mask_of_more_queries_than_keys_and_of_fewer(tmp_path: Path) -> None:
+    """Scaled by 0 each score is the same: an answer is the mean of the values up to the query's place."""
+    largest = ("MaxPooling1D", [X], {"pool_size": 3, "strides": 1})
+    call = [["l0", 0, 0, {"use_causal_mask": True}], X], [["x", 0, 0, {"use_causal_mask": True}], ["l0", 0, 0, {}]]
+    x = np.array([[[0, 1], [0, 2], [0, 3], [0, 4], [0, 5]]], np.float32)
+    for given, mean in zip(call, ([1, 1.5, 2], [3, 3.5, 4, 4, 4]), strict=True):
+        model = graph([5, 2], largest, ("Attention", given, {"use_scale": True}))
+        y = load_model(save(tmp_path / "m.h5", model, {"l1": [np.zeros((), np.float32)]})).predict(x)
+        assert np.allclose(y[0, :, 1], mean)
+
+
+def test_heads_that_share_a_key_have_no_kernel_each(tmp_path: Path) -> None:
+    config = {"num_query_heads": 2000, "num_key_value_heads": 1, "head_dim": 1, "use_bias": False}
+    queries = ("Dense", [X], {"units": 1, "use_bias": False})
+    model = graph([3, 2000], queries, ("GroupQueryAttention", [["l0", 0, 0, {}], X], config))
+    ones = np.ones((2000, 1), np.float32)
+    arrays = [ones.reshape(1, 2000, 1), ones[:, :, None], ones[:, :, None], ones.reshape(2000, 1, 1)]
+    assert bytes_to_load(save(tmp_path / "m.h5", model, {"l0": [ones], "l1": arrays})) < 4 << 20

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kerasfiles import save
 from serving import GOLDEN
 
 from lstm_serve import Model, load_model
@@ -244,3 +245,40 @@ def test_commands_that_take_one_input_refuse_by_name(
     assert main([name, str(SEVERAL / "k3__state_and_rul.h5"), *files, *flags]) != 0
     assert "3 inputs (words, static, sensors) and 2 outputs (state, rul), and what " in capsys.readouterr().err
     assert not (tmp_path / "m.onnx").exists()
+
+
+def listed(entries: list[tuple[str, str, list[str]]], inputs: list[str], outputs: list[str]) -> dict[str, Any]:
+    """A functional model of layers (class, name, names of what it is called on)."""
+    layers = []
+    for class_name, name, sources in entries:
+        config = {"name": name} | ({} if sources else {"batch_input_shape": [None, 4, 3]})
+        calls = [[[source, 0, 0, {}] for source in sources]] if sources else []
+        layers.append({"class_name": class_name, "name": name, "config": config, "inbound_nodes": calls})
+    ends = {"input_layers": [[name, 0, 0] for name in inputs], "output_layers": [[name, 0, 0] for name in outputs]}
+    return {"class_name": "Functional", "config": {"layers": layers, **ends}}
+
+
+X: tuple[str, str, list[str]] = ("InputLayer", "x", [])
+MANY = [f"x{k}" for k in range(1001)]
+
+
+def test_one_output_many_times_over_has_as_many_names(tmp_path: Path) -> None:
+    model = listed([X, ("ReLU", "y", ["x"]), ("ReLU", "y_1", ["x"])], ["x"], ["y", "y_1", *["y"] * 998])
+    names = load_model(save(tmp_path / "m.h5", model, {})).output_names
+    assert names == ("y", "y_1", *(f"y_{k}" for k in range(2, 1000)))
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (listed([X, ("ReLU", "y", ["x"])], ["x"], ["y"] * 1001), "the model has 1001 outputs; at most 1000"),
+        (listed([X, ("Add", "y", ["x"] * 1001)], ["x"], ["y"]), "the layer 'y' is called on 1001 inputs; at most 1000"),
+        (
+            listed([*(("InputLayer", name, []) for name in MANY), ("ReLU", "y", ["x0"])], MANY, ["y"]),
+            "the model has 1001 inputs; at most 1000",
+        ),
+    ],
+)
+def test_more_inputs_or_outputs_than_any_model_has_are_refused(tmp_path: Path, model: Any, said: str) -> None:
+    with pytest.raises(Unsupported, match=said):
+        load_model(save(tmp_path / "m.h5", model, {}))

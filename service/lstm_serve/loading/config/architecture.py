@@ -122,6 +122,9 @@ class _Outline(NamedTuple):
 
 # What all calls of layers and of models may be made on, together.
 MAX_INPUTS = 100 * MAX_LAYERS
+# Of a model or of one call of a layer: many times what is trained, and names are compared, shapes checked for each.
+MAX_ENDS = 1000
+_AT_MOST = f"at most {MAX_ENDS} are supported"
 
 
 class _Reader:
@@ -248,6 +251,8 @@ class _Reader:
         if member.layer is None:
             return inputs
         spec = self.layers[member.layer]
+        if len(inputs) > MAX_ENDS:
+            raise Unsupported(f"the layer {spec.name[:100]!r} is called on {len(inputs)} inputs; {_AT_MOST}")
         check_call(spec.class_name, spec.name, len(inputs))
         if spec.class_name.startswith(OPERATION):
             self._refuse_other_numbers(spec, inputs)
@@ -331,6 +336,8 @@ def _graph(config: Mapping[str, Any], members: Mapping[str, _Member]) -> _Graph:
     outputs = [tensor for _, tensor in of_model(config.get("output_layers"))]
     if not inputs or not outputs:
         raise Unsupported(f"the model has no {'outputs' if inputs else 'inputs'}: its config names none")
+    if (most := max((len(inputs), "inputs"), (len(outputs), "outputs")))[0] > MAX_ENDS:
+        raise Unsupported(f"the model has {most[0]} {most[1]}; {_AT_MOST}")
     sources = [members.get(given.layer) for given in inputs]
     if any(source is None or source.layer is not None or source.model is not None for source in sources) or any(
         output.layer not in members for output in outputs

@@ -35,11 +35,12 @@ def distinct(names: Sequence[str]) -> list[str]:
 
     Source: _set_output_names of keras/engine/functional.py, 2.15.
     """
-    made: list[str] = []
+    made: dict[str, None] = {}
+    counts: dict[str, int] = {}
     for name in names:
-        count = itertools.count(1)
         proposal = name
         while proposal in made:
-            proposal = f"{name}_{next(count)}"
-        made.append(proposal)
-    return made
+            counts[name] = counts.get(name, 0) + 1  # all below are taken, and stay so
+            proposal = f"{name}_{counts[name]}"
+        made[proposal] = None
+    return [*made]

@@ -91,11 +91,23 @@ def _weights(steps: Steps, scores: int, counts: Sequence[int]) -> int:
         rows, columns = shape[-2:]
         if rows is None or columns is None:
             raise steps.refusal("has a causal mask over a sequence whose length is not known: say timesteps in a card")
-        kept = steps.with_numbers(np.multiply, kept, np.tri(rows, columns, dtype=np.float32))
+        kept = _causal(steps, kept, rows, columns)
     if len(shape) > 2:
         kept = steps.reshape(kept, (1, *steps.shapes[kept]))
     left_out = steps.with_numbers(np.multiply, steps.with_numbers(np.subtract, kept, ONE), LEFT_OUT)
     return steps.unary(steps.pair(np.add, scores, left_out), SOFTMAX)
+
+
+def _causal(steps: Steps, kept: int, rows: int, columns: int) -> int:
+    """`kept`, and 0 of keys after the query: (T, S), made of a number for each row and column.
+
+    An array of all pairs is many times what a file holds. Of a key that counts n - column is 1 and more above
+    n - 1 - row up to the query's own place, where n is the longer of the two; of any other it is 0.
+    """
+    n = max(rows, columns)
+    from_end = steps.with_numbers(np.multiply, kept, np.arange(n, n - columns, -1, dtype=np.float32))
+    above = steps.with_numbers(np.subtract, from_end, np.arange(n - 1, n - 1 - rows, -1, dtype=np.float32)[:, None])
+    return steps.with_numbers(np.minimum, steps.with_numbers(np.maximum, above, NONE), ONE)
 
 
 def multi_head(steps: Steps, arrays: Sequence[Array]) -> None:
@@ -134,23 +146,34 @@ def multi_head(steps: Steps, arrays: Sequence[Array]) -> None:
     given = dict(zip(wanted, expect(options, arrays, **wanted), strict=True))
 
     def projected(name: str, k: int, size: int, *dims: int) -> int:
-        """A value, (T, features), as its heads have it: (heads, T, size), or with its axes in another order."""
+        """A value, (T, features), as its heads have it: (heads, T, size), or with its axes in another order.
+
+        Heads of keys and values are as many as are shared.
+        """
         kernel, offset = given[name], given.get(f"{name}_bias")
-        times = heads // kernel.shape[1]
-        kernel = np.repeat(kernel, times, axis=1).reshape(len(kernel), heads * size)
-        offset = None if offset is None else np.repeat(offset, times, axis=0).reshape(heads * size)
-        apart = steps.reshape(_dense(steps, name, k, kernel, offset), (steps.shapes[k][0], heads, size))
+        count = kernel.shape[1]
+        kernel = kernel.reshape(len(kernel), count * size)
+        offset = None if offset is None else offset.reshape(count * size)
+        apart = steps.reshape(_dense(steps, name, k, kernel, offset), (steps.shapes[k][0], count, size))
         return steps.permute(apart, *dims)
+
+    def multiplied(a: int, b: int) -> int:
+        """A product of arrays (heads, ...) and (shared, ...): one of the second with each head that shares it."""
+        if shared == heads:
+            return steps.matmul(a, b)
+        a = steps.reshape(a, (shared, heads // shared, *steps.shapes[a][1:]))
+        product = steps.matmul(a, steps.reshape(b, (shared, 1, *steps.shapes[b][1:])))
+        return steps.reshape(product, (heads, *steps.shapes[product][2:]))
 
     queries = steps.with_numbers(
         np.multiply, projected("query", query, width, 2, 1, 3), np.array(1 / math.sqrt(width), np.float32)
     )
-    scores = steps.matmul(queries, projected("key", key, width, 2, 3, 1))
+    scores = multiplied(queries, projected("key", key, width, 2, 3, 1))
     counts = [_counts(steps, query, as_query=True), _counts(steps, value, as_query=False)]
     if key != value:
         counts.append(_counts(steps, key, as_query=False))
     weights = _weights(steps, scores, counts)
-    y = steps.permute(steps.matmul(weights, projected("value", value, value_width, 2, 1, 3)), 2, 1, 3)
+    y = steps.permute(multiplied(weights, projected("value", value, value_width, 2, 1, 3)), 2, 1, 3)
     joined = steps.reshape(y, (steps.shapes[query][0], heads * value_width))
     y = _dense(steps, "output", joined, given["output"].reshape(heads * value_width, units), given.get("output_bias"))
     steps.add(MaskedBy(name=options.name, zeroed=False), y, query)
