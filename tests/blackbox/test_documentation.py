@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from serving import PATIENCE, ROOT
 
-from lstm_serve import load_model
+from lstm_serve import export, load_model
 from lstm_serve.engine.activations import ACTIVATIONS
 from lstm_serve.loading.config.activations import UNAMBIGUOUS
 from lstm_serve.loading.layers.registry import LOWERED, TABLE
@@ -98,6 +97,35 @@ def same(shown: str, printed: str) -> bool:
     return all(abs(float(a) - float(b)) <= 2e-4 for a, b in pairs)
 
 
+def run(command: str, folder: Path, environment: dict[str, str]) -> str:
+    """What a command prints. Other commands that write what it reads are run before, where no test has yet."""
+    needed(command, folder, environment)
+    done = subprocess.run(
+        ["/bin/bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def needed(reader: str, folder: Path, environment: dict[str, str]) -> None:
+    """Make the files that a command or Python reads, by the commands that are documented to write them."""
+    for command, _ in commands():
+        written = re.search(r" -o (\S+)", command)
+        if (
+            written
+            and f" -o {written[1]}" not in reader
+            and written[1] in reader
+            and not (folder / written[1]).exists()
+        ):
+            run(command, folder, environment)
+
+
 @pytest.mark.parametrize(("command", "shown"), [pytest.param(*pair, id=pair[0][:60]) for pair in commands()])
 def test_command(
     command: str, shown: list[str], folder: Path, environment: dict[str, str], request: pytest.FixtureRequest
@@ -112,9 +140,7 @@ def test_command(
         pytest.skip("needs the package onnx: make exports")
     if "127.0.0.1:8080" in command:
         command = command.replace("127.0.0.1:8080", request.getfixturevalue("address"))
-    run = partial(subprocess.run, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
-    done = run(["/bin/bash", "-c", command], check=True)
-    printed = iter(done.stdout.splitlines())
+    printed = iter(run(command, folder, environment).splitlines())
     following = True  # whether the next line shown is to be the next line printed
     for line in shown:
         if line == "...":
@@ -126,7 +152,7 @@ def test_command(
             following = True
 
 
-def test_python(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python(folder: Path, address: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     golden = np.load("models/turbofan.golden.npz")
     names: dict[str, Any] = {"x": golden["x"], "model": load_model("my_model.h5"), "numpy": np}
@@ -134,8 +160,10 @@ def test_python(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> 
         if "scaler" in block or "paho" in block:
             continue  # they have tests of their own
         imported = re.findall(r"^(?:from|import) (\w+)", block, re.MULTILINE)
-        if any(importlib.util.find_spec(name) is None for name in imported):
-            continue  # another server's client, which `make clients` installs
+        wanted = [*imported, *(["onnx"] if "onnxruntime" in imported else [])]
+        if any(importlib.util.find_spec(name) is None for name in wanted):
+            continue  # another server's client, or ONNX, which `make clients` and `make exports` install
+        needed(block, folder, environment)
         exec(block.replace("127.0.0.1:8080", address), names)  # noqa: S102 - the documentation's own
         if "probabilities" in block:
             found = names.pop("probabilities")
@@ -184,6 +212,49 @@ def test_the_card_of_a_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
     np.testing.assert_allclose(scaled, scaler.transform(frame), rtol=1e-12)
 
 
+C_MAIN = """
+#include <stdio.h>
+
+void use_answer(int number, const float *out)
+{
+    printf("%d", number);
+    for (int k = 0; k < M_OUTPUTS; ++k) printf(" %.9g", (double)out[k]);
+    printf("\\n");
+}
+
+int main(void)
+{
+    float row[M_FEATURES];
+    for (int number = 1;; ++number) {
+        for (int k = 0; k < M_FEATURES; ++k)
+            if (scanf("%f", &row[k]) != 1) return 0;
+        take_row(number, row);
+    }
+}
+"""
+
+
+BUILD = "-std=c99 -Wall m.c device.c -lm -o device"
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc) here")
+def test_c(tmp_path: Path) -> None:
+    """A device that keeps the last rows answers each as the service does."""
+    model = load_model(ROOT / "models" / "turbofan.h5")
+    export.export(model, "c", tmp_path / "c")
+    (shown,) = blocks("c")
+    source = "void use_answer(int number, const float *out);\n" + shown + C_MAIN
+    (tmp_path / "c" / "device.c").write_text(source)
+    subprocess.run([str(shutil.which("cc")), *BUILD.split()], cwd=tmp_path / "c", check=True)
+    rows = np.loadtxt(ROOT / "models" / "turbofan.example.csv", np.float32, delimiter=",", skiprows=1)[:, 1:]
+    given = "\n".join(" ".join(map(str, row)) for row in rows)
+    done = subprocess.run([tmp_path / "c" / "device"], input=given, capture_output=True, text=True, check=True)
+    answers = np.array([line.split() for line in done.stdout.splitlines()], float)
+    assert answers[:, 0].tolist() == list(range(20, len(rows) + 1))
+    windows = np.lib.stride_tricks.sliding_window_view(rows, 20, axis=0).transpose(0, 2, 1)
+    np.testing.assert_allclose(answers[:, 1:], model.predict(windows), atol=2e-6)
+
+
 def test_metrics_table() -> None:
     """Every metric that is documented exists, and the other way round."""
     documented = re.findall(r"^\| `(lstmserve_\w+)` \|", TEXT, re.MULTILINE)
@@ -219,6 +290,10 @@ def test_the_documentation_leads_to_what_is_there() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name} leads to {link}"
+
+
+def test_nothing_is_left_of_a_merge() -> None:
+    assert not re.search(r"^(<<<<<<<|>>>>>>>) ", TEXT + (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
 def test_the_readme_is_short() -> None:

@@ -16,7 +16,10 @@ def add(add_parser: AddParser) -> None:
     add_model(command)
     command.add_argument("--to", metavar="TARGET", required=True, choices=TARGETS, help=f"one of {', '.join(TARGETS)}")
     command.add_argument(
-        "-o", metavar="OUT", dest="out", help="the file (keras, onnx) or the folder (c, numpy, js) to write"
+        "-o",
+        metavar="OUT",
+        dest="out",
+        help="the file (keras, onnx) or the folder (c, numpy, js) to write; here by default, as model.onnx or model-c",
     )
     command.add_argument(
         "--check", action="store_true", help="run the result against the golden predictions before it is written"

@@ -319,6 +319,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
         shape=axes(model.input_shape).replace("(", "(n, ", 1),
         output=axes(model.output_shape).replace("(", "(n, ", 1),
         classes=ascii(model.about.classes),
+        sizes=repr(model.input_shape),
         count=len(program.weights),
         functions="\n\n\n".join(program.functions.values()),
         dtype=np.dtype(model.input_dtype),
