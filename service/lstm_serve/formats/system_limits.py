@@ -29,6 +29,16 @@ def lower(name: str, most: int) -> None:
     _set(what, most, most)
 
 
+def allow_more_seconds(seconds: int) -> None:
+    """End this process by SIGXCPU where it takes so many seconds of a processor more than it has by now."""
+    if resource is None:
+        return
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    _set(resource.RLIMIT_CPU, soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard)
+
+
 def allow_files(connections: int) -> tuple[int, int]:
     """Let this process open a file for each connection, by default it is often 1024, and some more.
 

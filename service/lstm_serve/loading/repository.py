@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lstm_serve.errors import ModelError, UnreadableFile
+from lstm_serve.formats.text import printable
 from lstm_serve.loading import locate
 from lstm_serve.loading.files import detect
 from lstm_serve.loading.sidecars import card as cards
@@ -71,7 +72,7 @@ def expect_inside(root: Path, model: Path) -> None:
 
 def _alone(place: Place, found: Iterable[Place]) -> Place:
     """A place whose name is no other's; without versions where it is."""
-    same = sorted(other.path.name for other in found if other.name == place.name)
+    same = sorted(printable(other.path.name) for other in found if other.name == place.name)
     if len(same) == 1:
         return place
     wrong = f"{', '.join(same)} are all called {place.name}, so none is served. Rename the others, or remove them"
@@ -80,6 +81,7 @@ def _alone(place: Place, found: Iterable[Place]) -> Place:
 
 def _place(entry: Path, root: Path) -> Place:
     """What lies at an entry of a folder of models."""
+    name = printable(entry.name)  # one that is no UTF-8, or has control characters, is in no answer and no log as it is
     if not entry.exists() or not entry.resolve().is_relative_to(root):
         return Place(
             _called(entry), entry, {}, "is a link to nothing, or out of the folder, which is not followed", root
@@ -88,14 +90,14 @@ def _place(entry: Path, root: Path) -> Place:
         if _is_meant(entry):
             return Place(_called(entry), entry, {None: entry}, None, root)
         if locate.has_model(entry):
-            return Place(entry.name, entry, {None: entry}, None, root)
+            return Place(name, entry, {None: entry}, None, root)
         versions, wrong = _versions(entry)
     except (OSError, UnreadableFile) as error:
         wrong = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
-        return Place(entry.name, entry, {}, wrong, root)
+        return Place(name, entry, {}, wrong, root)
     if not versions:
         wrong = f"is a folder without a model or a version, which is a number from 1 on, in it{wrong and f'; {wrong}'}"
-    return Place(entry.name, entry, versions, wrong or None, root)
+    return Place(name, entry, versions, wrong or None, root)
 
 
 def _versions_of_one(path: Path) -> dict[str | None, Path]:
@@ -112,7 +114,7 @@ def _versions(folder: Path) -> tuple[dict[str | None, Path], str]:
     numbers = sorted(
         (entry for entry in entries if re.fullmatch(cards.VERSION, entry.name)), key=lambda e: -int(e.name)
     )
-    others = ", ".join(entry.name for entry in entries if entry not in numbers)
+    others = ", ".join(printable(entry.name) for entry in entries if entry not in numbers)
     wrong = f"no version, which is a number from 1 on: {others[:200]}" if others else ""
     return {entry.name: entry for entry in numbers}, wrong
 
@@ -120,9 +122,9 @@ def _versions(folder: Path) -> tuple[dict[str | None, Path], str]:
 def _called(entry: Path) -> str:
     """How a model that lies in the folder itself is called."""
     try:
-        return cards.read(ModelFiles.of(entry)).name or stem_of(entry)
+        return cards.read(ModelFiles.of(entry)).name or printable(stem_of(entry))
     except ModelError:
-        return stem_of(entry)
+        return printable(stem_of(entry))
 
 
 def _holds_one(entry: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from lstm_serve.errors import Unsupported
+from lstm_serve.formats.text import printable
 from lstm_serve.loading.load import load_model, resolve
 from lstm_serve.loading.repository import expect_inside
 from lstm_serve.loading.sidecars.golden import savez
@@ -242,4 +243,4 @@ class Deployment:
 
 def without_folders(reason: str, path: Path) -> str:
     """What is wrong with a model's files, without where on this machine they are."""
-    return reason.replace(str(path), path.name) if path.name else reason
+    return reason.replace(printable(str(path)), printable(path.name)) if path.name else reason

@@ -4,7 +4,6 @@ A damaged file can crash or stall the HDF5 library, which no exception handler s
 one being served is first read here, under limits, where nothing of the web comes in.
 """
 
-import contextlib
 import json
 import sys
 from pathlib import Path
@@ -16,37 +15,46 @@ from lstm_serve.formats import system_limits
 # once more while layers are made of them and golden predictions replayed.
 ADDRESS_SPACE = 2 << 30
 COPIES = 3
-MAX_CPU_SECONDS = 120
+MAX_CPU_SECONDS = 120  # for one model
+NO_MEMORY = "reading it needs more memory than there is for it"
 
 
 def main(arguments: str) -> int:
     """Load the model and replay its golden predictions: 0 if it can be served, 3 and the reason on stdout if not.
 
     `arguments` are load_model's, a JSON object, with the max_bytes that its limits follow. With `paths` in place of a
-    path each is read, without its golden predictions, and a line is written once it was, well or not.
+    path each is read, without its golden predictions, and a line is written once it was, well or not: empty, but where
+    reading it took more memory than there is, which the service must not try.
     """
     told = json.loads(arguments)
     paths = told.pop("paths", None)
     system_limits.lower("RLIMIT_AS", ADDRESS_SPACE + COPIES * told["max_bytes"])
-    system_limits.lower("RLIMIT_CPU", MAX_CPU_SECONDS * len(paths or "1"))
+    if paths is None:
+        system_limits.lower("RLIMIT_CPU", MAX_CPU_SECONDS)
     system_limits.lower("RLIMIT_CORE", 0)
     _go_first()
     from lstm_serve.loading.load import load_model  # noqa: PLC0415 - under the limits already
 
     if paths is not None:
         for path in paths:
-            with contextlib.suppress(ModelError, MemoryError):
+            system_limits.allow_more_seconds(MAX_CPU_SECONDS)
+            reason = ""
+            try:
                 load_model(path, replay=False, **told)
-            sys.stdout.write("\n")
+            except MemoryError:
+                reason = NO_MEMORY
+            except ModelError:
+                pass  # loading it says why
+            sys.stdout.write(f"{reason}\n")
             sys.stdout.flush()
         return 0
     try:
         load_model(**told)
     except ModelError as error:
-        sys.stdout.write(str(error))
+        sys.stdout.buffer.write(str(error).encode(errors="backslashreplace"))
         return 3
     except MemoryError:
-        sys.stdout.write(f"{told['path']}: reading it needs more memory than there is for it")
+        sys.stdout.write(f"{told['path']}: {NO_MEMORY}")
         return 3
     return 0
 

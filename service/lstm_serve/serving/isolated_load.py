@@ -7,14 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, cast
 
 from lstm_serve.errors import ModelError, UnreadableFile
 from lstm_serve.serving.isolated_child import MAX_CPU_SECONDS
 from lstm_serve.settings import PREFIX, Settings
 
-MAX_TRIAL_SECONDS = 300
+MAX_TRIAL_SECONDS = 300  # of one model
 MAX_KILL_SECONDS = 30
 
 # What a damaged file makes of the library that reads it.
@@ -33,29 +36,47 @@ def find_fatal(settings: Settings, paths: Sequence[Path]) -> dict[Path, str]:
     Before a folder of models is loaded: one that is damaged must not keep the others from being served.
     """
     found: dict[Path, str] = {}
-    while paths:
-        told = json.dumps({"paths": [*map(str, paths)], **settings.told})
+    rest = deque(paths)
+    while rest:
+        told = json.dumps({"paths": [*map(str, rest)], **settings.told})
         try:
-            done = subprocess.run(  # noqa: S603 - this Python
+            child = subprocess.Popen(  # noqa: S603 - this Python
                 _command(told),
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
                 env=_env(),
-                timeout=MAX_TRIAL_SECONDS,
-                check=False,
             )
-            status, said = done.returncode, done.stdout
-        except subprocess.TimeoutExpired as error:
-            status, said = -signal.SIGXCPU, error.stdout or b""
         except OSError:
             return found  # there is no room for a process: loading them says what there is to say
-        if status == 0:
-            return found
-        read = said.count(b"\n")
-        for path in paths[read : read + 1]:
-            found[path] = f"{path}: reading it {_ended(status)}"
-        paths = paths[read + 1 :]
+        with child:
+            while rest:
+                line, late = _next_line(child)
+                if not line.endswith(b"\n"):
+                    break
+                path = rest.popleft()
+                if reason := line.strip().decode():
+                    found[path] = f"{path}: {reason}"
+        if rest:
+            path = rest.popleft()
+            found[path] = str(took_too_long(path)) if late else f"{path}: reading it {_ended(child.returncode)}"
     return found
+
+
+def _next_line(child: subprocess.Popen[bytes]) -> tuple[bytes, bool]:
+    """The next line that a child writes, less where it ends, and whether it was ended as none came in time."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        child.kill()
+
+    clock = threading.Timer(MAX_TRIAL_SECONDS, end)
+    clock.start()
+    try:
+        return cast("IO[bytes]", child.stdout).readline(), late.is_set()
+    finally:
+        clock.cancel()
 
 
 async def try_aside(settings: Settings, path: Path | None = None) -> None:

@@ -16,7 +16,7 @@ from lstm_serve.errors import ModelError, SettingsError, UnreadableFile
 from lstm_serve.loading.repository import Place, places
 from lstm_serve.model.files import around
 from lstm_serve.serving.aside import Aside
-from lstm_serve.serving.deployment import Loaded, Source, load
+from lstm_serve.serving.deployment import Deployment, Loaded, Source, load
 from lstm_serve.serving.isolated_load import MAX_TRIAL_SECONDS, find_fatal, took_too_long, try_aside
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
@@ -117,7 +117,7 @@ class Reloader:
             self._serving.metrics.forget(name)
             if (deployment := self._registry.deployments.pop(name, None)) is not None:
                 log.info("%s is not there any more, and is not served", name)
-                self._retiring.add(task := asyncio.create_task(deployment.retire()))
+                self._retiring.add(task := asyncio.create_task(self._retire(deployment)))
                 task.add_done_callback(self._retiring.discard)
             return
         place, seen = now[name]
@@ -134,6 +134,11 @@ class Reloader:
                 log.exception("a new model could not be loaded")
                 kept.refuse(version, "a fault of the service; the log has it")
         kept.settle()
+
+    async def _retire(self, deployment: Deployment) -> None:
+        await deployment.retire()
+        if deployment.name not in self._kept:  # what its last requests have counted
+            self._serving.metrics.forget(deployment.name)
 
     async def _reread(self, what: str, each: Rereadable, reading: Aside) -> None:
         wrong = "%s stay as they were: %s"

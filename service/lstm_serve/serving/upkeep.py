@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 
 from lstm_serve.errors import ModelError
+from lstm_serve.formats.text import printable
 from lstm_serve.loading.repository import Place
 from lstm_serve.serving.compatibility import expect_same
 from lstm_serve.serving.deployment import Deployment, Loaded, Source, without_folders
@@ -83,21 +84,21 @@ class Upkeep:
                 wrong.append(str(error))
         name = self.name
         if self.deployment is None:
-            reason = "; ".join(wrong)[:MAX_REASON]
+            reason = printable("; ".join(wrong))[:MAX_REASON]
             self._registry.refused[name] = without_folders(reason, self._serving.settings.model)
             self._serving.metrics.refused(name)
             log.error("%s is not served: %s", name, reason)
             return
         self.deployment.keep(self._loaded.values())
         if wrong:
-            self.deployment.record_rejection("; ".join(wrong)[:MAX_REASON])
+            self.deployment.record_rejection(printable("; ".join(wrong))[:MAX_REASON])
         elif self.deployment.refused is not None:
             self.deployment.forget_rejection()
 
     @property
     def name(self) -> str:
         """How the model is called."""
-        return self.place.name or (self.place.path.name if self.deployment is None else self.deployment.name)
+        return self.place.name or (printable(self.place.path.name) if self.deployment is None else self.deployment.name)
 
     def _answer_with(self, version: Version, loaded: Loaded) -> None:
         if self.deployment is None:

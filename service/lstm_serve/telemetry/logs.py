@@ -68,8 +68,12 @@ def _json(seconds: float, level: str, logger: str, message: str, more: Mapping[s
         return orjson.dumps(content, default=str).decode()
     except TypeError:
         # A file's name that is not UTF-8 is half a surrogate pair to Python, and no text to JSON.
-        plain = {key: ascii(value) if isinstance(value, str) else value for key, value in content.items()}
+        plain = {key: _escaped(value) if isinstance(value, str) else value for key, value in content.items()}
         return orjson.dumps(plain, default=ascii).decode()
+
+
+def _escaped(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 class Text(logging.Formatter):

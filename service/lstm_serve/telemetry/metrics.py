@@ -6,6 +6,7 @@ prometheus_client's own counters take locks: 3 us an observation where these tak
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from typing import Any
 
 from lstm_serve.model.model import Model
 
@@ -159,9 +160,20 @@ class Metrics:
         self.reload_good.set(0, model)
 
     def forget(self, model: str) -> None:
-        """Say nothing more of a model that is gone, but for its requests."""
+        """Say nothing more of a model that is gone."""
         for gauge in self.gauges:
             gauge.values.pop(model, None)
+        for histogram in self.histograms:
+            _forget(histogram.by_labels, histogram.labels, model)
+        for tally in self.tallies:
+            _forget(tally.counts, tally.labels, model)
+
+
+def _forget(counted: dict[tuple[str | int, ...], Any], names: Sequence[str], model: str) -> None:
+    if "model" in names:
+        at = names.index("model")
+        for labels in [labels for labels in counted if labels[at] == model]:
+            del counted[labels]
 
 
 class ModelMetrics:
