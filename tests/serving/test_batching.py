@@ -5,7 +5,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from serving import PATIENCE, in_loop
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, NoAnswer, NotFinite, QueueFull, Unavailable
 from lstm_serve.model.model import Model
-from lstm_serve.serving.batching import Batcher, Job
+from lstm_serve.serving.batching import Batcher, Job, Shortcut
 
 
 def later() -> float:
@@ -106,6 +106,42 @@ async def test_rule_2_first_in_first_out_and_a_larger_request_is_split(running: 
         assert rig.layer.rows == [4, 4, 4]
         assert np.concatenate(rig.layer.calls)[:, 0].tolist() == list(range(12))
         assert rig.batcher.queued_rows == 0
+
+
+class Growing(Echo):
+    """Its rows are longer each time: those of two batches do not go together."""
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
+        (y,), out = super().__call__(xs, masks)
+        return (y.repeat(len(self.calls), axis=1),), out
+
+
+@in_loop
+async def test_rows_that_do_not_go_together_are_an_error_of_their_job_alone(running: Running) -> None:
+    async with running(max_batch_rows=2) as rig:
+        job, other = rig.batcher.submit(model_of(Growing()), rows(1, 2, 3), later()), rig.submit(5)
+        broken, answer = await settled(job, other)
+        assert isinstance(broken, ComputeFailed)
+        assert answer.tolist() == [[10, 10]]
+
+
+@in_loop
+async def test_what_is_no_number_is_computed_again(running: Running) -> None:
+    async with running() as rig:
+        shortcut = Shortcut(lambda: np.array([[None, None]]), lambda _due: True)
+        job = rig.batcher.submit(rig.model, rows(1), later(), shortcut)
+        assert [y.tolist() for y in await settled(job)] == [[[2, 2]]]
+
+
+@in_loop
+async def test_where_a_shortcut_raises_its_row_is_computed_alone(running: Running) -> None:
+    def broken() -> Array:
+        raise ValueError
+
+    async with running() as rig:
+        job = rig.batcher.submit(rig.model, rows(1), later(), Shortcut(broken, lambda _due: True))
+        assert (await job.future).tolist() == [[2, 2]]
+        assert (job.due, job.shortened) == (1, False)
 
 
 @in_loop

@@ -11,6 +11,7 @@ from serving import PATIENCE, in_loop
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, NotFinite, QueueFull, Unavailable
 from lstm_serve.model.model import Model
+from lstm_serve.model.records import packed, unpacked
 from lstm_serve.serving.batching import Batcher
 from lstm_serve.serving.second_lane import Behind, SecondLane
 
@@ -98,6 +99,21 @@ async def test_each_failure_is_answered() -> None:
         await infinite.future
     assert lane.rows == 0
     del layer
+    await lane.close()
+    await queue.close()
+
+
+@in_loop
+async def test_several_outputs_are_records() -> None:
+    queue, lane, _, on = lanes()
+    queue.start()
+
+    def of_two(y: Array) -> Array:
+        return packed(("a", "b"), (y, y + 1))
+
+    x = rows(1, 2)
+    given = lane.submit(Behind(on, x[:1], time.monotonic() + PATIENCE, 2, lambda a, b: x[a:b], of_two))
+    assert [y.tolist() for y in unpacked(await given.future)] == [[[2, 2], [4, 4]], [[3, 3], [5, 5]]]
     await lane.close()
     await queue.close()
 

@@ -7,13 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pytest
 from apps import MODEL, app_of, deployment_of, state_of
 from fastapi import FastAPI
 from numpy.typing import NDArray
 from serving import ASKER, call, in_loop, started
 
 from lstm_serve import load_model
+from lstm_serve.engine.types import Array
 from lstm_serve.model.model import Model
+from lstm_serve.serving.batching import Shortcut
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.series.steps import Costs, Steps
 
@@ -146,6 +149,24 @@ async def test_another_model_in_between_has_steps_of_its_own() -> None:
                     same([answer], rows[: k + 1], model)
         assert ways(app)["step"] > 3 * STEPS
         assert ways(app)["window"] >= 2 * STEPS - 2
+
+
+@in_loop
+async def test_where_the_step_raises_the_window_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, rows = app_of(), rows_of(STEPS + 2)
+    steps = served(app)
+
+    def broken() -> Array:
+        raise ValueError
+
+    async with started(app):
+        for k in range(STEPS):
+            await append(app, "s", rows[k : k + 1], k)
+        monkeypatch.setattr(steps, "shortcut", lambda *_: Shortcut(broken, lambda _due: True))
+        same([await append(app, "s", rows[STEPS : STEPS + 1], STEPS)], rows[: STEPS + 1])
+        monkeypatch.undo()
+        same([await append(app, "s", rows[STEPS + 1 :], STEPS + 1)], rows)
+        assert ways(app) == {"step": 2, "window": 1}
 
 
 @in_loop

@@ -241,6 +241,7 @@ class Batcher:
         start = time.monotonic()
         try:
             y = await self._outputs(parts)
+            finite = all_finite(y)
         except Exception:
             log.exception("a forward pass of %d requests raised; each row is tried alone", len(parts))
             await self._compute_alone(parts)
@@ -248,7 +249,6 @@ class Batcher:
         seconds = time.monotonic() - start
         self._observe(len(y), seconds)
         at = 0
-        finite = all_finite(y)
         for part in parts:
             part.job.compute_seconds += seconds
             part.job.due = len(y)
@@ -262,7 +262,7 @@ class Batcher:
                 continue
             start = time.monotonic()
             try:
-                rows = [await self._forward(part.job.model, row[np.newaxis]) for row in part.x]
+                y = np.concatenate([await self._forward(part.job.model, row[np.newaxis]) for row in part.x])
             except Exception:
                 log.exception("a forward pass of one row raised")
                 if not part.job.future.done():
@@ -270,17 +270,19 @@ class Batcher:
             else:
                 seconds = time.monotonic() - start
                 part.job.compute_seconds += seconds
-                self._observe(len(rows), seconds)
-                _deliver(part, np.concatenate(rows), finite=False)
+                part.job.due = 1
+                self._observe(len(y), seconds)
+                _deliver(part, y, finite=False)
 
     async def _outputs(self, parts: Sequence[Part]) -> Array:
         """The rows' y, in their order: by the jobs' shortcuts where all have one that pays."""
         ways = [part.job.shortcut for part in parts]
         shortcuts = [way for way in ways if way is not None and way.pays(len(parts))]
         if len(shortcuts) == len(parts):
+            y = await self._call(_shortened, shortcuts)
             for part in parts:
                 part.job.shortened = True
-            return await self._call(_shortened, shortcuts)
+            return y
         x = parts[0].x if len(parts) == 1 else np.concatenate([part.x for part in parts])
         return await self._forward(parts[0].job.model, x)
 
@@ -309,15 +311,19 @@ def _shortened(shortcuts: Sequence[Shortcut]) -> Array:
 
 
 def _deliver(part: Part, y: Array, *, finite: bool) -> None:
-    """Hand a part's rows to its job, `finite` where that is known; the last part completes it."""
+    """Hand a part's rows to its job, `finite` where that is known; the last part completes it. Raises nothing."""
     job = part.job
     if job.future.done():
         return
-    if not finite and not all_finite(y):
-        job.future.set_exception(NotFinite("the model answered NaN or infinity"))
-    elif len(y) == len(job.x):
-        job.future.set_result(y)
-    else:
-        job.done.append(y)
-        if part.stop == len(job.x):
-            job.future.set_result(np.concatenate(job.done))
+    try:
+        if not finite and not all_finite(y):
+            job.future.set_exception(NotFinite("the model answered NaN or infinity"))
+        elif len(y) == len(job.x):
+            job.future.set_result(y)
+        else:
+            job.done.append(y)
+            if part.stop == len(job.x):
+                job.future.set_result(np.concatenate(job.done))
+    except Exception:  # of memory, or rows that do not go together: it must not end the batching task
+        log.exception("the rows of an answer could not be put together")
+        job.future.set_exception(ComputeFailed("the forward pass failed"))

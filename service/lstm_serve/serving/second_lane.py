@@ -16,6 +16,7 @@ import numpy as np
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, NotFinite, QueueFull, Unavailable
 from lstm_serve.model.model import Model
+from lstm_serve.model.records import all_finite
 from lstm_serve.serving.batching import Batcher, Job
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class SecondLane:
         self.rows -= stop - start
         if job.future.done():
             return
-        if not np.isfinite(y).all():
+        if not all_finite(y):
             job.future.set_exception(NotFinite("the model answered NaN or infinity"))
             return
         job.done.append(y)
