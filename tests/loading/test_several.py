@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kerasfiles import save
+from kerasfiles import dense, lstm, numbers, save, save_sequential
 from serving import GOLDEN
 
 from lstm_serve import Model, load_model
 from lstm_serve.cli.main import main
 from lstm_serve.errors import InvalidInput, UnreadableFile, Unsupported, WrongNumbers
+from lstm_serve.loading.sidecars import golden
 
 SEVERAL = GOLDEN / "several"
 FILES = sorted(
@@ -97,6 +98,35 @@ def test_golden_predictions_are_replayed_by_number_or_by_name(tmp_path: Path, ca
     np.savez(tmp_path / "m.golden.npz", **named)
     with pytest.raises(UnreadableFile, match=rf"should hold the arrays x_{inputs[0]} .* {last}.*np\.savez\(f, x0=x0"):
         load_model(path)
+
+
+def test_golden_predictions_go_by_the_name_in_the_file_or_the_cards(tmp_path: Path) -> None:
+    path = save_sequential(tmp_path / "m.h5", [lstm(), dense()])
+    x = numbers(4, 5, 3)
+    y = load_model(path).predict(x)
+    (tmp_path / "m.card.json").write_text(
+        json.dumps({"inputs": {"layer_0_input": {"name": "rows"}}, "outputs": {"layer_1": {"name": "state"}}})
+    )
+    for names in (("x", "y"), ("x0", "y0"), ("x_layer_0_input", "y_layer_1"), ("x_rows", "y_state"), ("x", "y_state")):
+        np.savez(tmp_path / "m.golden.npz", **dict(zip(names, (x, y), strict=True)))
+        assert load_model(path).origin.verified, names
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "by_keys" in path.name], ids=lambda path: path.name)
+def test_the_lines_that_make_golden_predictions_take_the_dict_that_keras_answers(tmp_path: Path, path: Path) -> None:
+    arrays = golden_of(path)
+    model = load_model(path, replay=False)
+    code = golden.savez(model, "f")
+    assert code.endswith('np.savez(f, x0=x0, x1=x1, y_alarm=y["alarm"], y_power=y["power"])')
+    here = {"model": model, "np": np, "f": tmp_path / "g.npz", "x0": arrays["x0"], "x1": arrays["x1"]}
+    exec(code, here)  # noqa: S102 - it is what is shown to be run
+    xs, ys = golden.read(tmp_path / "g.npz", model)
+    assert all(map(np.array_equal, [*xs, *ys], [arrays["x0"], arrays["x1"], here["y"]["alarm"], here["y"]["power"]]))
+    np.savez(tmp_path / "g.npz", x0=arrays["x0"], x1=arrays["x1"], y0="alarm", y1="power")
+    with pytest.raises(
+        UnreadableFile, match=r"'y0.npy' holds text.* A dict taken apart gives its keys.*y = model.pred"
+    ):
+        golden.read(tmp_path / "g.npz", model)
 
 
 def test_golden_predictions_of_other_shapes_are_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from lstm_serve.explain import hdf5_paths, numpy_program
 from lstm_serve.explain.describe import registry
 from lstm_serve.explain.describe.description import axes
 from lstm_serve.formats.text import shown
-from lstm_serve.loading.sidecars.golden import savez
+from lstm_serve.loading.sidecars.golden import savez_lines
 from lstm_serve.model.files import ModelFiles, look_alikes
 from lstm_serve.model.graph import INPUT, Source
 from lstm_serve.model.inputs import Input
@@ -125,7 +125,7 @@ def _verified(model: Model, path: Path, missed: ModelError | None) -> list[str]:
             f"not verified: there is no {beside} beside it. Where its Keras runs, with inputs x (some 32 rows), two "
             "lines make it:",
         ),
-        *(f"{'':16}{line}" for line in savez(model, f'"{beside}"').split("; ")),
+        *(f"{'':16}{line}" for line in savez_lines(model, f'"{beside}"')),
     ]
 
 

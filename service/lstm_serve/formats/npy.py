@@ -30,6 +30,10 @@ class HoldsObjects(UnreadableFile):
     """An array of Python objects, which is a pickle."""
 
 
+class HoldsText(UnreadableFile):
+    """An array of text."""
+
+
 def read_npy(source: BinaryIO, name: str = "the .npy file", limit: int = MAX_BYTES) -> AnyArray:
     """The array of a .npy file. Raises UnreadableFile for anything but plain numbers of the declared size."""
     data = source.read(limit + 1)
@@ -49,6 +53,8 @@ def read_npy(source: BinaryIO, name: str = "the .npy file", limit: int = MAX_BYT
             f"{name} holds Python objects, which only pickle can read, and a pickle can run any code. "
             "Save plain numbers instead, with np.save, or np.savez for several arrays"
         )
+    if dtype.kind in "US":
+        raise HoldsText(f"{name} holds text, where numbers were expected")
     if dtype.kind not in "fiub":
         raise UnreadableFile(f"{name} holds {dtype} {shape}, where numbers were expected")
     if len(shape) > MAX_AXES or any(type(size) is not int or not 0 <= size <= limit for size in shape):

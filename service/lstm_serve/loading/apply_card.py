@@ -59,6 +59,7 @@ def model(assembled: Assembled, origin: Origin, card: Card, path: Path, from_log
             for (name, shape), words, takes_ids in zip(assembled.inputs, of_inputs, ids, strict=True)
         ),
         output_names=tuple(words.name or name for (name, _), words in zip(assembled.outputs, of_outputs, strict=True)),
+        names_in_file=tuple(name for name, _ in assembled.outputs),
         ends=() if ends == [Source(len(nodes) - 1)] else tuple(ends),
         origin=origin,
         about=about,

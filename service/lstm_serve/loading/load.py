@@ -126,6 +126,7 @@ def _load(files: ModelFiles, card: Card, budget: Budget) -> Model:
         assumed=(*contents.notes, *assumed, *assembled.assumed),
         tolerance=assembled.tolerance,
         told_sha256=digest.of(sha256, card, described),
+        answers_dict=wiring.by_key,
     )
     by_itself = described is None and contents.config is None  # then the architecture was made of what was said
     return apply_card.model(

@@ -18,7 +18,7 @@ class Origin:
     predictions that were replayed, `golden_difference` is the worst difference among them, scaled as in the tolerance.
     `rounding` is how far the golden predictions, which are Keras' own, are from what float64 gives, where that is why
     they are held to less. `told_sha256` is of the model together with what was said besides it that its numbers depend
-    on, if anything was.
+    on, if anything was. `answers_dict` says whether Keras' own predict gives a dict of the outputs by their names.
     """
 
     file: str
@@ -31,6 +31,7 @@ class Origin:
     golden_difference: float | None = None
     rounding: float | None = None
     told_sha256: str | None = None
+    answers_dict: bool = False
 
     @property
     def digest(self) -> str:

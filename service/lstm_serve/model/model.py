@@ -47,8 +47,8 @@ class Model:
 
     `inputs` and `outputs` say what it takes and answers, in the file's order. An input's dtype is float32, or float64
     where the card's scaling comes first, or int32 where an Embedding does; an output's is float32. The outputs come
-    from `ends`; where that is empty there is one, of the last node. The last `added` nodes are the card's, none of them
-    Keras'. What is said of the one input, or of the one output, is the first one's where there are several.
+    from `ends`; where that is empty there is one, of the last node. `names_in_file` are what the file calls them, whatever
+    the card does. The last `added` nodes are the card's, none of them Keras'. What is said of the one input, or of the one output, is the first one's where there are several.
     """
 
     nodes: tuple[Node, ...]
@@ -56,6 +56,7 @@ class Model:
     origin: Origin
     about: About
     output_names: tuple[str | None, ...] = (None,)
+    names_in_file: tuple[str, ...] = ()
     ends: tuple[Source, ...] = ()
     added: int = 0
 
@@ -98,6 +99,7 @@ class Model:
             name: replace(
                 self,
                 output_names=(name,),
+                names_in_file=(),
                 ends=(end,),
                 about=replace(self.about, classes=words.classes, threshold=words.threshold, outputs=()),
             )

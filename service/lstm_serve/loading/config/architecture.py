@@ -54,7 +54,8 @@ class Architecture(NamedTuple):
     """`layers` in Keras' own order, which is that of the weights; `calls` in the order of their computation.
 
     `outputs` are their names, no two the same, and which values they are, numbered as calls do. `build_input_shape`
-    says whether a Sequential's config has that key; None in a functional model.
+    says whether a Sequential's config has that key; None in a functional model. `by_key` says whether the outputs are
+    an object by their names, which Keras answers as a dict.
     """
 
     inputs: tuple[GivenInput, ...]
@@ -62,6 +63,7 @@ class Architecture(NamedTuple):
     calls: tuple[Call, ...]
     outputs: tuple[tuple[str, int], ...]
     build_input_shape: bool | None
+    by_key: bool = False
 
 
 Modernize = Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]]
@@ -86,6 +88,7 @@ def read(model: Any, modernize: Modernize | None = None) -> Architecture:  # noq
         calls=calls,
         outputs=tuple(zip(distinct(outline.output_names), outputs, strict=True)),
         build_input_shape="build_input_shape" in config if outline.graph is None and isinstance(config, dict) else None,
+        by_key=outline.graph is not None and all(key for key, _ in of_model(_dict(config, "it").get("output_layers"))),
     )
 
 

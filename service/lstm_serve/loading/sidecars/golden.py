@@ -1,6 +1,7 @@
 """The golden predictions, `<stem>.golden.npz`: inputs `x` and what Keras answered, `y`. Replayed at load."""
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, UnreadableFile, WrongNumbers
 from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.folder import opened
-from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, AnyArray, member_names, read_npz
+from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, AnyArray, HoldsObjects, HoldsText, member_names, read_npz
 from lstm_serve.model import exact as exactly
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.inputs import expect_rows, named
@@ -75,16 +76,20 @@ def replay(model: Model, files: ModelFiles) -> Model:
 def read(golden: Path, model: Model) -> tuple[list[AnyArray], list[AnyArray]]:
     """Return the inputs and Keras' answers in a file; raises FileNotFoundError, or UnreadableFile and why.
 
-    They are x and y; of several inputs or outputs x_<name> and y_<name>, by the file's names or the card's, or x0, x1,
-    ... in their order, which is also of whoever counts those of one. What else the file holds is not looked at.
+    They are x and y, or x_<name> and y_<name>, by the file's names or the card's, or x0, x1, ... in their order. What
+    else the file holds is not looked at.
     """
     takes = _names("x", [(spec.name, spec.in_file) for spec in model.inputs])
-    gives = _names("y", [(name, None) for name in model.output_names])
+    gives = _names("y", [*zip(model.output_names, model.names_in_file or model.output_names, strict=True)])
     with opened(golden) as file:
         if file.peek(len(NPY_MAGIC)).startswith(NPY_MAGIC):
             raise UnreadableFile(f"it is an .npy, of one array, where an .npz of x and y was expected: {savez(model)}")
         known = {name for names in (*takes, *gives) for name in names}
-        arrays = read_npz(file, only=[*known], limit=_limit(file))
+        try:
+            arrays = read_npz(file, only=[*known], limit=_limit(file))
+        except (HoldsObjects, HoldsText) as error:
+            dicts = " A dict taken apart gives its keys, and Keras' answers here are one." * model.origin.answers_dict
+            raise UnreadableFile(f"{error}.{dicts} Make it anew: {savez(model)}") from None
         found = [next((arrays[name] for name in names if name in arrays), None) for names in (*takes, *gives)]
         if any(array is None for array in found):
             wanted = " and ".join(names[0] for names in (*takes, *gives))
@@ -104,13 +109,25 @@ def _names(letter: str, names: Sequence[tuple[str | None, str | None]]) -> list[
 
 def savez(model: Model, file: str = "f") -> str:
     """The Python that makes golden predictions, where Keras is."""
+    return "; ".join(savez_lines(model, file))
+
+
+def savez_lines(model: Model, file: str = "f") -> tuple[str, str]:
+    """The same, line by line."""
     xs, ys = (
         [letter] if count == 1 else [f"{letter}{k}" for k in range(count)]
         for letter, count in (("x", len(model.inputs)), ("y", len(model.output_names)))
     )
     given = xs[0] if len(xs) == 1 else f"[{', '.join(xs)}]"
-    saved = ", ".join(f"{name}={name}" for name in (*xs, *ys))
-    return f"{', '.join(ys)} = model.predict({given}); np.savez({file}, {saved})"
+    values, taken = ys, ", ".join(ys)
+    if model.origin.answers_dict:
+        values, taken = [f"y[{json.dumps(name)}]" for name in model.names_in_file], "y"
+        ys = [
+            y if len(ys) == 1 or not f"y_{name}".isidentifier() else f"y_{name}"
+            for y, name in zip(ys, model.names_in_file, strict=True)
+        ]
+    saved = ", ".join(f"{name}={value}" for name, value in zip((*xs, *ys), (*xs, *values), strict=True))
+    return f"{taken} = model.predict({given})", f"np.savez({file}, {saved})"
 
 
 def _limit(file: BinaryIO) -> int:
