@@ -31,7 +31,7 @@ OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # The arrays of a plain layer or a cell, by Keras' attribute, in the order of `get_weights()`.
 ARRAYS = (
     *("kernel", "recurrent_kernel", "embeddings", "alpha", "gamma", "beta", "bias"),
-    *("moving_mean", "moving_variance", "mean", "variance", "count"),
+    *("moving_mean", "moving_variance", "mean", "variance", "count", "scale", "concat_score_weight"),
 )
 
 
