@@ -53,15 +53,18 @@ def check_masks(masked: Sequence[tuple[str, Tensor]], entries: Sequence[Mapping[
 MASKLESS = frozenset(
     {
         *("InputLayer", "Conv1D", "MaxPooling1D", "AveragePooling1D", "GlobalMaxPooling1D", "GlobalAveragePooling1D"),
-        *("Flatten", "Reshape", "Permute", "RepeatVector"),
+        *("Flatten", "Reshape", "Permute", "RepeatVector", "Dot"),
     }
 )
+# Classes whose output has the mask of their first input alone, the query.
+OF_QUERY = frozenset({"Attention", "AdditiveAttention", "MultiHeadAttention", "GroupQueryAttention"})
 
 
 def _carries_mask(entry: Mapping[str, Any], inbound: Mapping[str, Mapping[str, Any]], known: dict[str, bool]) -> bool:
     """Whether a mask reaches a layer by the way that masks take by themselves."""
     reached = False
-    for tensor in (tensor for call in calls_of(entry) for tensor in call):
+    count = 1 if str(entry.get("class_name")) in OF_QUERY else None
+    for tensor in (tensor for call in calls_of(entry) for tensor in call[:count]):
         if tensor.layer not in known:
             known[tensor.layer] = False  # in case of a circle
             source = inbound.get(tensor.layer, {})
