@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from lstm_serve import load_model
 from lstm_serve.cli import main
 from lstm_serve.errors import ModelError, SettingsError
 from lstm_serve.model.model import Model
-from lstm_serve.serving import isolated_load
-from lstm_serve.serving.deployment import Deployment
+from lstm_serve.serving import isolated_load, reload
+from lstm_serve.serving.deployment import Deployment, Loaded, Source, load
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 
@@ -446,6 +447,35 @@ async def test_versions_and_models_come_and_go(folder: Path, tmp_path: Path) -> 
         deployment = await reread(app, "new")
         assert "are all called new" in str(deployment.refused)
         await asked(app, "new", rows_for(load_model(folder / "new")))
+
+
+@in_loop
+async def test_other_versions_answer_while_one_is_still_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(Settings(model=folder))
+    go_on, really = threading.Event(), load
+
+    def slow(settings: Settings, source: Source) -> Loaded:
+        if source.version == "2":
+            go_on.wait(PATIENCE)
+        return really(settings, source)
+
+    monkeypatch.setattr(reload, "load", slow)
+    async with started(app):
+        try:
+            deployment = app.state.registry.get("engine")
+            version_of(folder / "engine", 11, 3.0)
+            scaled_copy(folder / "engine" / "2" / "model.h5")
+            (folder / "engine" / "2" / "model.golden.npz").unlink()
+            app.state.reloader.ask()
+            while deployment.current.model.about.version != "11":  # noqa: ASYNC110 - set by another task
+                await asyncio.sleep(0.01)
+            for version in ("1", "2", "10", "11"):
+                assert (await call(app, f"/v2/models/engine/versions/{version}")).status == 200, version
+        finally:
+            go_on.set()
+        async with asyncio.timeout(PATIENCE):
+            await app.state.reloader.settled.wait()
+        assert sorted(deployment.versions, key=int) == ["1", "2", "10", "11"]
 
 
 @in_loop

@@ -118,7 +118,7 @@ class Deployment:
         self.behind = SecondLane(self.queue, settings.max_queue_rows)
         self.refused: str | None = None  # why the model's files, as they are now, are not served
         self._path, self._metrics = settings.model, metrics
-        self.lines = Lines()
+        self.lines, self.versions = Lines(), {}
         timesteps = loaded.model.input_shape[0] if loaded.model.has_time_axis else None
         self.series: Store | None = None  # where no length of a window is told, there are none
         if timesteps is not None:
@@ -130,11 +130,14 @@ class Deployment:
         self.activate(loaded)
 
     def activate(self, loaded: Loaded) -> None:
-        """Answer with this model from now on. A request that is under way keeps the one that it has taken."""
+        """Answer with this model from now on. A request that is under way keeps the one that it has taken.
+
+        Other versions are answered as before, until `keep` says which are there.
+        """
         self._expect_slow(loaded)
         self.files = loaded.files
         self.current = Served.of(loaded.model, loaded.steps)
-        self.versions = {loaded.model.about.version: self.current}
+        self.versions = {**self.versions, loaded.model.about.version: self.current}
         self.refused = None
         self.metrics.loaded(loaded.model, loaded.load_seconds)
         self._announce(loaded)
