@@ -25,8 +25,9 @@ def lower(name: str, most: int) -> None:
         return
     what = getattr(resource, name)
     _, hard = resource.getrlimit(what)
-    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    _set(what, most, most)
+    # At the hard limit of processor time comes SIGKILL, which does not say why.
+    most, above = (most, most + 1) if hard == resource.RLIM_INFINITY else (min(most, hard), min(most + 1, hard))
+    _set(what, most, above)
 
 
 def allow_more_seconds(seconds: int) -> None:
