@@ -104,7 +104,10 @@ def _read(  # noqa: PLR0913, PLR0917 - those of `read`
         raise InvalidInput.at(
             f"has {count} rows of {len(names)} columns, more than {MAX_BYTES >> 30} GiB of memory; predict it in parts"
         )
-    values, beside = np.empty((count, len(names)), dtype), _Beside(pyarrow, named)
+    values, beside = (
+        np.empty((count, len(names)), dtype),
+        _Beside(pyarrow, named, [header[k] for k in (*places.keys, *places.labels)]),
+    )
     left_out = [] if named.by else [header[k] for k in places.left_out if _may_name(pyarrow, schemas[0].field(k).type)]
     watches = [Watch(name.strip()) for name in left_out]
     row = 0
@@ -126,9 +129,9 @@ def _read(  # noqa: PLR0913, PLR0917 - those of `read`
 class _Beside:
     """What is in the columns beside the features: the keys, and what is right for each row."""
 
-    def __init__(self, pyarrow: Any, named: Named) -> None:  # noqa: ANN401 - no type hints
+    def __init__(self, pyarrow: Any, named: Named, columns: Sequence[str]) -> None:  # noqa: ANN401 - no type hints
         """No row has been read yet."""
-        self.columns = [*named.by, *named.labels]
+        self.columns = columns
         self.keys: list[tuple[str, ...]] = []
         self.truth: list[list[float]] = []
         self._pyarrow = pyarrow
