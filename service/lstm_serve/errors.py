@@ -14,7 +14,7 @@ LstmServeError
 │   ├── UnknownType      a content type or encoding that is not understood
 │   ├── TooSlow          a body that took too long to come
 │   ├── UnknownModel     a name or version that is not the model's
-│   ├── UnknownSeries    a series that is not there, or another caller's
+│   ├── UnknownSeries    a series that is not there
 │   ├── SeriesConflict   rows that do not follow those of their series
 │   └── NoWindow         a series of a model whose windows have no length
 ├── InvalidInput         input that does not fit the model

@@ -19,7 +19,9 @@ from lstm_serve.engine.operations.wrappers import Bidirectional
 from lstm_serve.model.model import Model
 from lstm_serve.serving.series import steps
 from lstm_serve.serving.series.steps import Costs, Steps, measured
+from lstm_serve.serving.series.store import Key
 
+KEY = Key(b"", "s")
 STEPS = 6
 CHEAP = Costs(window=3.5, more=0.25, answer=0.5, rest=0.5)
 MODELS = {
@@ -54,7 +56,7 @@ def rows_of(made: Model, count: int, seed: int, values: int = 7) -> NDArray[Any]
     return drawn.astype(made.input_dtype)
 
 
-def answered(kept: Steps, made: Model, series: str, window: NDArray[Any]) -> bool:
+def answered(kept: Steps, made: Model, series: Key, window: NDArray[Any]) -> bool:
     """Whether there is a shortcut to a window's answer; it is the right one."""
     shortcut = kept.shortcut(series, window)
     if shortcut is not None:
@@ -72,8 +74,8 @@ def test_once_a_window_has_been_seen_whole_each_row_is_a_step(name: str) -> None
     rows = rows_of(made, 4 * STEPS, 1)
     for k in range(1, len(rows)):
         if k >= STEPS:
-            assert answered(kept, made, "s", rows[k - STEPS : k])
-        kept.follow("s", last(rows[:k]))
+            assert answered(kept, made, KEY, rows[k - STEPS : k])
+        kept.follow(KEY, last(rows[:k]))
 
 
 happenings = st.lists(
@@ -101,17 +103,17 @@ def test_whatever_happens_what_is_answered_is_right(
         if what == "begin anew":
             rows = pool[:0]
         if what == "forget":
-            kept.forget("s")
+            kept.forget(KEY)
         elif what == "late":
             if len(rows) > count:
-                kept.follow("s", last(rows[:-count]))
+                kept.follow(KEY, last(rows[:-count]))
         else:
             rows = np.concatenate([rows, pool[at : at + count]])
             at += count
             if len(rows) >= STEPS:
-                answered(kept, made, "s", last(rows))
+                answered(kept, made, KEY, last(rows))
             if what == "rows":
-                kept.follow("s", last(rows))
+                kept.follow(KEY, last(rows))
 
 
 @pytest.mark.parametrize("behind", range(1, 5))
@@ -120,13 +122,13 @@ def test_rows_that_were_not_seen_are_caught_up_with_in_the_time_of_two_windows(b
     made, kept = MODELS["stacked"], steps_of(MODELS["stacked"], costs=costs)
     rows = rows_of(made, 3 * STEPS, 2, 100)
     for k in range(1, 2 * STEPS):
-        kept.follow("s", last(rows[:k]))
+        kept.follow(KEY, last(rows[:k]))
     window = last(rows[: 2 * STEPS - 1 + behind])
-    assert answered(kept, made, "s", window) == (behind <= 3)
-    shortcut = kept.shortcut("s", window)
+    assert answered(kept, made, KEY, window) == (behind <= 3)
+    shortcut = kept.shortcut(KEY, window)
     assert shortcut is None or shortcut.pays(1) == (behind == 1)
-    kept.follow("s", window)
-    assert answered(kept, made, "s", last(rows[: 2 * STEPS + behind])) == (behind <= 3)
+    kept.follow(KEY, window)
+    assert answered(kept, made, KEY, last(rows[: 2 * STEPS + behind])) == (behind <= 3)
 
 
 def test_rows_by_steps_pay_where_few_are_due() -> None:
@@ -140,28 +142,29 @@ def test_a_place_is_kept_until_its_series_is_idle() -> None:
     kept = steps_of(made, most=2, clock=lambda: now)
     rows = rows_of(made, 2 * STEPS, 3)
 
-    def follow(series: str) -> bool:
+    def follow(name: str) -> bool:
+        series = Key(b"", name)
         for k in range(1, STEPS + 1):
             kept.follow(series, last(rows[:k]))
         return answered(kept, made, series, rows[1 : STEPS + 1])
 
-    assert [follow(series) for series in "abc"] == [True, True, False]
+    assert [follow(name) for name in "abc"] == [True, True, False]
     now = 59.0
     assert follow("b")
     now = 60.0
-    assert [follow(series) for series in "cab"] == [True, False, True]
-    kept.forget("b")
+    assert [follow(name) for name in "cab"] == [True, False, True]
+    kept.forget(Key(b"", "b"))
     assert follow("a")
 
 
 def test_what_raises_is_let_go_of_and_told(caplog: pytest.LogCaptureFixture) -> None:
     made, kept = MODELS["stacked"], steps_of(MODELS["stacked"])
     rows = rows_of(made, STEPS, 4)
-    kept.follow("s", rows[:2])
-    kept.follow("s", rows[:3, :2])  # no rows of this model
+    kept.follow(KEY, rows[:2])
+    kept.follow(KEY, rows[:3, :2])  # no rows of this model
     assert "raised" in caplog.text
-    kept.follow("s", rows)
-    assert not answered(kept, made, "s", rows)
+    kept.follow(KEY, rows)
+    assert not answered(kept, made, KEY, rows)
 
 
 def test_where_steps_are_measured_to_pay() -> None:

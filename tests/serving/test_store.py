@@ -15,10 +15,11 @@ from lstm_serve.errors import SeriesBusy, SeriesConflict, SeriesFull, UnknownSer
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.serving.series.lines import MOST_WAITING, Lines
 from lstm_serve.serving.series.memory import MemoryStore
-from lstm_serve.serving.series.store import Appended, Sent
+from lstm_serve.serving.series.store import Appended, Key, Sent
 
 T = TypeVar("T")
 STEPS = 4
+KEY = Key(b"", "s")
 REFUSE, RESET, LAST, TIME = (
     SeriesRules(),
     SeriesRules(gap="reset"),
@@ -53,7 +54,7 @@ def append(
     rules: SeriesRules = REFUSE,
     name: str = "s",
 ) -> Appended:
-    return run(kept.append(name, b"", Sent(rows(*numbers), seqs), rules))
+    return run(kept.append(Key(b"", name), Sent(rows(*numbers), seqs), rules))
 
 
 def windows(done: Appended) -> list[list[float] | None]:
@@ -81,7 +82,7 @@ def test_a_row_of_other_values_is_a_conflict_and_nothing_is_appended() -> None:
     append(kept, [0, 1, 2], range(3))
     with pytest.raises(SeriesConflict, match="other values"):
         append(kept, [1, 7, 3], range(1, 4))
-    assert run(kept.look("s", b"")).seq == 2
+    assert run(kept.look(Key(b"", "s"))).seq == 2
 
 
 def test_a_gap_is_refused_or_begins_anew_or_is_filled() -> None:
@@ -134,18 +135,17 @@ def test_numbers_in_each_request_or_in_none() -> None:
 
 def test_a_series_is_its_owners() -> None:
     kept = store()
-    run(kept.append("s", b"mine", Sent(rows(1), None), REFUSE))
-    for call in (
-        lambda: kept.append("s", b"yours", Sent(rows(1), None), REFUSE),
-        lambda: kept.look("s", b"yours"),
-        lambda: kept.forget("s", b"yours"),
-    ):
-        with pytest.raises(UnknownSeries):
-            run(call())
-    run(kept.forget("s", b"mine"))
-    run(kept.forget("s", b"mine"))
+    mine, yours = Key(b"mine", "s"), Key(b"yours", "s")
+    run(kept.append(mine, Sent(rows(1), None), REFUSE))
     with pytest.raises(UnknownSeries):
-        run(kept.look("s", b"mine"))
+        run(kept.look(yours))
+    assert run(kept.append(yours, Sent(rows(7), [3]), REFUSE)).kept == 1
+    assert (run(kept.look(mine)).seq, run(kept.look(yours)).seq, kept.count()) == (None, 3, 2)
+    run(kept.forget(mine))
+    run(kept.forget(mine))
+    with pytest.raises(UnknownSeries):
+        run(kept.look(mine))
+    assert run(kept.look(yours)).seq == 3
 
 
 def test_a_living_series_is_never_dropped_and_an_idle_one_makes_room() -> None:
@@ -166,14 +166,14 @@ def test_a_living_series_is_never_dropped_and_an_idle_one_makes_room() -> None:
 def test_what_is_refused_begins_no_series() -> None:
     kept = store()
     with pytest.raises(UnknownSeries):
-        run(kept.look("s", b""))
+        run(kept.look(Key(b"", "s")))
     assert kept.count() == 0
 
 
 def test_rows_kept_are_no_more_than_two_windows() -> None:
     kept = store()
     append(kept, range(1000), range(1000))
-    found = run(kept.look("s", b"")).rows
+    found = run(kept.look(Key(b"", "s"))).rows
     assert (len(found), found.base) == (2 * STEPS, None)
 
 
@@ -204,7 +204,7 @@ async def test_a_few_wait_in_line_and_no_more() -> None:
     lines, order = Lines(), list[int]()
 
     async def request(number: int) -> None:
-        async with lines.of(("s",)):
+        async with lines.of((KEY,)):
             await asyncio.sleep(0)
             order.append(number)
 
@@ -216,18 +216,21 @@ async def test_a_few_wait_in_line_and_no_more() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == [k for k in range(MOST_WAITING + 1) if k != 3]
     await request(99)
-    assert lines.expect_room("s") is None  # type: ignore[func-returns-value]
+    await lines.enter(KEY)
+    await lines.enter(Key(b"another", "s"))
+    lines.leave(KEY)
+    assert lines.expect_room(KEY) is None  # type: ignore[func-returns-value]
 
 
 @in_loop
 async def test_whoever_leaves_when_the_turn_has_come_passes_it_on() -> None:
     lines = Lines()
-    await lines.enter("s")
-    second = asyncio.create_task(lines.enter("s"))
-    third = asyncio.create_task(lines.enter("s"))
+    await lines.enter(KEY)
+    second = asyncio.create_task(lines.enter(KEY))
+    third = asyncio.create_task(lines.enter(KEY))
     await asyncio.sleep(0)
-    lines.leave("s")
+    lines.leave(KEY)
     second.cancel()
     await third
-    lines.leave("s")
-    await lines.enter("s")
+    lines.leave(KEY)
+    await lines.enter(KEY)

@@ -325,13 +325,16 @@ def test_keys_do_not_see_each_others_series(tmp_path: Path) -> None:
         body = {"rows": [[1, 2, 3]], "seq": 0}
         assert client.post("/series/s/rows", json=body).status_code == 401
         assert client.post("/series/s/rows", json=body, headers=mine).status_code == 200
-        assert client.post("/series/s/rows", json=body, headers=yours).status_code == 404
-        item = {"rows": [{"series": "s", "seq": 1, "row": [1, 2, 3]}]}
-        assert client.post("/series/rows", json=item, headers=yours).json()["results"][0]["status"] == 404
-        for method in ("GET", "DELETE"):
-            assert client.request(method, "/series/s", headers=yours).status_code == 404
+        assert client.get("/series/s", headers=yours).status_code == 404
+        assert client.delete("/series/s", headers=yours).status_code == 204
+        item = {"rows": [{"series": "s", "seq": 7, "row": [4, 5, 6]}]}
+        results = client.post("/series/rows", json=item, headers=yours).json()["results"]
+        assert (results[0]["seq"], results[0]["rows"]) == (7, 1)
+        answer = client.post("/series/s/rows", json={"rows": [[4, 5, 6]], "seq": 8}, headers=yours).json()
+        assert (answer["seq"], answer["rows"]) == (8, 2)
         assert client.get("/series/s", headers=mine).json()["seq"] == 0
         assert client.delete("/series/s", headers=mine).status_code == 204
+        assert client.get("/series/s", headers=yours).json()["seq"] == 8
 
 
 def test_no_row_is_lost_or_doubled_through_repeats_and_a_reload(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from lstm_serve.serving.second_lane import SecondLane
 from lstm_serve.serving.series.lines import Lines
 from lstm_serve.serving.series.memory import MemoryStore
 from lstm_serve.serving.series.steps import Steps, measured
-from lstm_serve.serving.series.store import Store
+from lstm_serve.serving.series.store import Key, Store
 from lstm_serve.serving.warmup import LONGEST_ON_THE_LOOP, warm_up
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry.metrics import Metrics, ModelMetrics
@@ -156,11 +156,11 @@ class Deployment:
         if loaded.slow and self.queue.executor is None:
             self.queue.executor = ThreadPoolExecutor(1, "compute")
 
-    def _expired(self, series: str) -> None:
+    def _expired(self, series: Key) -> None:
         self.metrics.expired()
         self.forget_steps(series)
 
-    def forget_steps(self, series: str) -> None:
+    def forget_steps(self, series: Key) -> None:
         """Let go of the windows that have begun, of a series that is not kept any more."""
         for served in self.versions.values():
             if served.steps is not None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from lstm_serve.errors import SeriesBusy
+from lstm_serve.serving.series.store import Key
 
 MOST_WAITING = 8
 
@@ -15,14 +16,14 @@ class Lines:
 
     def __init__(self) -> None:
         """Nobody is here."""
-        self._lines: dict[str, deque[asyncio.Future[None]]] = {}
+        self._lines: dict[Key, deque[asyncio.Future[None]]] = {}
 
-    def expect_room(self, series: str) -> None:
+    def expect_room(self, series: Key) -> None:
         """Raise SeriesBusy where too many wait already."""
         if len(self._lines.get(series, ())) >= MOST_WAITING:
             raise SeriesBusy(f"{MOST_WAITING} requests of this series are waiting; at most so many may")
 
-    async def enter(self, series: str) -> None:
+    async def enter(self, series: Key) -> None:
         """Wait until it is this request's turn; `leave` ends it. Raises SeriesBusy."""
         line = self._lines.get(series)
         if line is None:
@@ -40,7 +41,7 @@ class Lines:
                 line.remove(turn)
             raise
 
-    def leave(self, series: str) -> None:
+    def leave(self, series: Key) -> None:
         """Let the next one have it."""
         line = self._lines[series]
         while line:
@@ -51,14 +52,14 @@ class Lines:
         del self._lines[series]
 
     @asynccontextmanager
-    async def of(self, names: Iterable[str]) -> AsyncIterator[None]:
+    async def of(self, keys: Iterable[Key]) -> AsyncIterator[None]:
         """Enter the lines of several series, in an order in which no two requests wait for one another."""
-        entered: list[str] = []
+        entered: list[Key] = []
         try:
-            for name in sorted(names):
-                await self.enter(name)
-                entered.append(name)
+            for key in sorted(keys):
+                await self.enter(key)
+                entered.append(key)
             yield
         finally:
-            for name in entered:
-                self.leave(name)
+            for key in entered:
+                self.leave(key)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import SeriesConflict, SeriesFull, UnknownSeries
 from lstm_serve.model.metadata import SeriesRules
-from lstm_serve.serving.series.store import Appended, Known, Sent
+from lstm_serve.serving.series.store import Appended, Key, Known, Sent
 
 # Rows over those that are kept, from which on they are copied, so that what is not kept is let go of.
 SLACK = 8
@@ -21,11 +21,11 @@ Seqs = npt.NDArray[np.int64]
 class _Series:
     """One series: its last rows, an array that is never written to, and where their numbers are times, those."""
 
-    __slots__ = ("first", "last", "owner", "rows", "times", "touched")
+    __slots__ = ("first", "last", "rows", "times", "touched")
 
-    def __init__(self, owner: bytes, rows: Array, first: int | None, times: Seqs | None) -> None:
+    def __init__(self, rows: Array, first: int | None, times: Seqs | None) -> None:
         """It begins with these rows, of which there may be none yet."""
-        self.owner, self.rows, self.first, self.times = owner, rows, first, times
+        self.rows, self.first, self.times = rows, first, times
         self.last: int | None = None
         self.touched = 0.0
 
@@ -51,20 +51,20 @@ class MemoryStore:
         timesteps: int,
         most: int,
         ttl_seconds: float,
-        expired: Callable[[str], None] = lambda _series: None,
+        expired: Callable[[Key], None] = lambda _series: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """At most `most` series; `expired` is told of each that was idle for `ttl_seconds`."""
         self._keep, self._most, self._ttl = 2 * timesteps, most, ttl_seconds
         self._expired, self._clock = expired, clock
-        self._series: OrderedDict[str, _Series] = OrderedDict()  # who was idle for longest comes first
+        self._series: OrderedDict[Key, _Series] = OrderedDict()  # who was idle for longest comes first
 
     def count(self) -> int:
         """How many series there are."""
         self._expire(self._clock())
         return len(self._series)
 
-    async def append(self, series: str, owner: bytes, sent: Sent, rules: SeriesRules) -> Appended:
+    async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none; see `Store`."""
         now = self._clock()
         self._expire(now)
@@ -73,9 +73,7 @@ class MemoryStore:
             if len(self._series) >= self._most:
                 raise SeriesFull(f"{self._most} series are kept; at most so many are, each until it is idle")
             times = np.empty(0, np.int64) if rules.seq == "time" and sent.seqs is not None else None
-            found = _Series(owner, sent.rows[:0], None if sent.seqs is None else sent.seqs[0], times)
-        elif found.owner != owner:
-            raise UnknownSeries
+            found = _Series(sent.rows[:0], None if sent.seqs is None else sent.seqs[0], times)
         elif (sent.seqs is None) != (found.last is None):
             raise SeriesConflict("a series has `seq` in each of its requests, or in none: it began the other way")
         done = _append(found, sent, rules, self._keep)
@@ -84,28 +82,25 @@ class MemoryStore:
         self._series.move_to_end(series)
         return done
 
-    async def look(self, series: str, owner: bytes) -> Known:
+    async def look(self, series: Key) -> Known:
         """Return what is known of it; see `Store`."""
         self._expire(self._clock())
         found = self._series.get(series)
-        if found is None or found.owner != owner:
+        if found is None:
             raise UnknownSeries
         return Known(found.last, found.rows, self._clock() - found.touched)
 
-    async def forget(self, series: str, owner: bytes) -> None:
+    async def forget(self, series: Key) -> None:
         """Forget it; see `Store`."""
-        found = self._series.get(series)
-        if found is not None and found.owner != owner:
-            raise UnknownSeries
         self._series.pop(series, None)
 
     def _expire(self, now: float) -> None:
         while self._series:
-            name, oldest = next(iter(self._series.items()))
+            key, oldest = next(iter(self._series.items()))
             if now - oldest.touched < self._ttl:
                 return
-            del self._series[name]
-            self._expired(name)
+            del self._series[key]
+            self._expired(key)
 
 
 def _append(found: _Series, sent: Sent, rules: SeriesRules, keep: int) -> Appended:

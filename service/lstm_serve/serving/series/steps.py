@@ -22,6 +22,7 @@ from lstm_serve.engine.types import Array, State
 from lstm_serve.model.model import Model
 from lstm_serve.model.stepping import Stepper
 from lstm_serve.serving.batching import Shortcut
+from lstm_serve.serving.series.store import Key
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Begun(NamedTuple):
 
 
 class Steps:
-    """The windows that have begun, of the series of one model, by their ids."""
+    """The windows that have begun, of the series of one model, by their keys."""
 
     def __init__(
         self, stepper: Stepper, timesteps: int, most: int, costs: Costs, clock: Callable[[], float] = time.monotonic
@@ -76,12 +77,12 @@ class Steps:
         self.costs = costs
         self._stepper, self._timesteps, self._most, self._clock = stepper, timesteps, most, clock
         self._one = stepper.start(1)
-        self._begun: OrderedDict[str, Begun] = OrderedDict()  # who was idle for longest comes first
+        self._begun: OrderedDict[Key, Begun] = OrderedDict()  # who was idle for longest comes first
         # So many rows behind are caught up with, in the time of two windows. To begin anew takes more than it gives
         # where now and then rows of other series are due as well.
         self._furthest = max(1, min(timesteps - 1, int(2 * costs.window / costs.rest)))
 
-    def shortcut(self, series: str, window: Array) -> Shortcut | None:
+    def shortcut(self, series: Key, window: Array) -> Shortcut | None:
         """The way to the answer of a window (timesteps, *features) from what is kept, if there is one."""
         state, new = self._known(series, window)
         if not state or len(state[0]) != self._timesteps - new:
@@ -89,7 +90,7 @@ class Steps:
         oldest = tuple(array[:1] for array in state)
         return Shortcut(partial(_answer, self._stepper, oldest, window[-new:]), lambda due: self.costs.pay(new, due))
 
-    def follow(self, series: str, rows: Array) -> None:
+    def follow(self, series: Key, rows: Array) -> None:
         """Let the windows of a series take its newest rows; `rows` are its last ones, at most a window of them."""
         now = self._clock()
         if series not in self._begun and not self._has_room(now):
@@ -107,7 +108,7 @@ class Steps:
         """Of how many series some are kept."""
         return len(self._begun)
 
-    def forget(self, series: str) -> None:
+    def forget(self, series: Key) -> None:
         """Let go of what is kept of a series, if anything is."""
         self._begun.pop(series, None)
 
@@ -115,13 +116,13 @@ class Steps:
         """Whether there is a place for one more series, made by one that was idle for long."""
         if len(self._begun) < self._most:
             return True
-        name, oldest = next(iter(self._begun.items()))
+        key, oldest = next(iter(self._begun.items()))
         if now - oldest.touched < IDLE_SECONDS:
             return False
-        self.forget(name)
+        self.forget(key)
         return True
 
-    def _known(self, series: str, rows: Array) -> tuple[State, int]:
+    def _known(self, series: Key, rows: Array) -> tuple[State, int]:
         """The states of the windows that began in `rows`, the oldest first, and how many of the rows are new to them.
 
         No state where nothing is known.
@@ -138,7 +139,7 @@ class Steps:
                 return tuple(array[kept - some :] for array in begun.state), new
         return (), 1
 
-    def _taken(self, series: str, rows: Array) -> tuple[bytes, State]:
+    def _taken(self, series: Key, rows: Array) -> tuple[bytes, State]:
         """The windows once they have taken the new rows, those that are complete left out."""
         state, new = self._known(series, rows)
         if state and len(state[0]) == self._timesteps - new:

@@ -7,6 +7,13 @@ from lstm_serve.engine.types import Array
 from lstm_serve.model.metadata import SeriesRules
 
 
+class Key(NamedTuple):
+    """What a series is known by: whose it is, and its id. What of one owner has an id, no other can tell."""
+
+    owner: bytes
+    id: str
+
+
 class Sent(NamedTuple):
     """Rows (k, *features) of one series that came together, and their numbers or times, ascending, if they have any."""
 
@@ -41,20 +48,19 @@ class Known(NamedTuple):
 
 
 class Store(Protocol):
-    """Series by their ids. A series belongs to the owner that began it: to another it is not there."""
+    """Series by their keys."""
 
-    async def append(self, series: str, owner: bytes, sent: Sent, rules: SeriesRules) -> Appended:
+    async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none.
 
-        Raises UnknownSeries of another owner's, SeriesConflict where the rows do not follow, SeriesFull where there is
-        no room for one more series.
+        Raises SeriesConflict where the rows do not follow, SeriesFull where there is no room for one more series.
         """
 
-    async def look(self, series: str, owner: bytes) -> Known:
+    async def look(self, series: Key) -> Known:
         """Return what is known of it. Raises UnknownSeries."""
 
-    async def forget(self, series: str, owner: bytes) -> None:
-        """Forget it, be it there or not. Raises UnknownSeries of another owner's."""
+    async def forget(self, series: Key) -> None:
+        """Forget it, be it there or not."""
 
     def count(self) -> int:
         """How many series there are."""

@@ -11,7 +11,7 @@ from lstm_serve.errors import ComputeFailed
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Job, Shortcut
-from lstm_serve.serving.series.store import Appended
+from lstm_serve.serving.series.store import Appended, Key
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.predict import PredictRequest, computed_classes
 
@@ -57,7 +57,7 @@ async def answers_or_errors(
 
 
 async def answer_first(
-    serving: ServingState, series: str, done: Appended, request: PredictRequest, deadline: float
+    serving: ServingState, series: Key, done: Appended, request: PredictRequest, deadline: float
 ) -> tuple[list[Any], Callable[[], None] | None]:
     """The answer to the last row that was sent, and what is to be done once it is out, if anything is."""
     steps, queue, model = request.served.steps, request.deployment.queue, request.served.model

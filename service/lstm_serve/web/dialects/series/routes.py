@@ -28,7 +28,7 @@ from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.registry import Registry
-from lstm_serve.serving.series.store import Appended, Store
+from lstm_serve.serving.series.store import Appended, Key, Store
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.api_keys import Keys
@@ -67,7 +67,7 @@ ALL = {
 AGAIN = "without `seq` a row that is sent again is appended again"
 log = logging.getLogger(__name__)
 
-REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, UnknownSeries, NoWindow)
+REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, NoWindow)
 
 
 class AppendRoute(PostRoute):
@@ -129,9 +129,9 @@ def _add_routes(
 
     async def forget_series(request: Request) -> Response:
         """Forget a series, whether it is there or not."""
-        (deployment, served), name = meant(registry, request), expect_id(request.path_params["series"])
-        await store_of(deployment, served).forget(name, owner_of(request))
-        deployment.forget_steps(name)
+        (deployment, served), key = meant(registry, request), key_of(request)
+        await store_of(deployment, served).forget(key)
+        deployment.forget_steps(key)
         return Response(status_code=204)
 
     named = parameters(served, prefix)["parameters"]
@@ -207,9 +207,14 @@ def store_of(deployment: Deployment, served: Served) -> Store:
 
 
 def owner_of(request: Request) -> bytes:
-    """Whose series a request may see: those that began with its key."""
+    """Whose series a request sees: those that began with its API key."""
     keys: Keys | None = request.app.state.keys
     return b"" if keys is None else keys.owner(request.scope["state"]["headers"].get(b"authorization"))
+
+
+def key_of(request: Request) -> Key:
+    """What the series of a request's path is known by. Raises InvalidInput."""
+    return Key(owner_of(request), expect_id(request.path_params["series"]))
 
 
 @contextmanager
@@ -225,22 +230,22 @@ def _refusals_counted(request: PredictRequest) -> Iterator[None]:
 async def _append(serving: ServingState, body: Body, request: PredictRequest) -> Answer:
     """Append rows to one series, and answer the last of them, or each."""
     deployment, model = request.deployment, request.served.model
-    store, name = store_of(deployment, request.served), expect_id(request.path_params["series"])
+    store, key = store_of(deployment, request.served), key_of(request)
     each = _wants_all(request)
     deadline = deadline_of(request, serving.settings.deadline_seconds, None)
     (rows,) = await converted(body, request)
     given = sent(body, rows, model)
     body.let_go()
-    deployment.lines.expect_room(name)
-    async with deployment.lines.of((name,)):
+    deployment.lines.expect_room(key)
+    async with deployment.lines.of((key,)):
         _expect_room(request, len(rows) if each else 1)
-        done = await store.append(name, owner_of(request), given, model.about.series)
+        done = await store.append(key, given, model.about.series)
         deployment.metrics.appended(done.fresh, len(given.rows) - done.fresh)
         if each and len(rows) > 1:
             cut = [window_of(done, end, model) for end in done.ends]
             found, after = await answers_or_errors(serving, cut, request, deadline), None
         else:
-            found, after = await answer_first(serving, name, done, request, deadline)
+            found, after = await answer_first(serving, key, done, request, deadline)
     result = _result(done, model)
     if each:
         result["answers"] = [_problem(each, request) if isinstance(each, ComputeFailed) else each for each in found]
@@ -257,7 +262,7 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
     request.scope["state"]["turn"].end()
     body.let_go()
     done: list[Appended | LstmServeError] = []
-    async with deployment.lines.of({item[0] for item in items if isinstance(item, tuple)}):
+    async with deployment.lines.of({Key(owner, item[0]) for item in items if isinstance(item, tuple)}):
         _expect_room(request, len(items))
         for item in items:
             if isinstance(item, InvalidInput):
@@ -265,7 +270,7 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
                 continue
             name, given = item
             try:
-                appended = await store.append(name, owner, given, model.about.series)
+                appended = await store.append(Key(owner, name), given, model.about.series)
             except REFUSALS as error:
                 deployment.metrics.series_refused(row_of(error).slug)
                 done.append(error)
@@ -332,7 +337,7 @@ def _known(seq: int | None, kept: int, model: Model) -> dict[str, Any]:
 async def _state(serving: ServingState, deployment: Deployment, served: Served, request: Request) -> Response:
     """What is known of a series, and the answer to its last row, computed anew."""
     model = served.model
-    known = await store_of(deployment, served).look(expect_id(request.path_params["series"]), owner_of(request))
+    known = await store_of(deployment, served).look(key_of(request))
     timesteps, answer = model.input_shape[0] or 0, None
     if len(known.rows) >= timesteps:
         deadline = time.monotonic() + serving.settings.deadline_seconds
