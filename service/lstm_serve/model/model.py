@@ -47,8 +47,9 @@ class Model:
 
     `inputs` and `outputs` say what it takes and answers, in the file's order. An input's dtype is float32, or float64
     where the card's scaling comes first, or int32 where an Embedding does; an output's is float32. The outputs come
-    from `ends`; where that is empty there is one, of the last node. `names_in_file` are what the file calls them, whatever
-    the card does. The last `added` nodes are the card's, none of them Keras'. What is said of the one input, or of the one output, is the first one's where there are several.
+    from `ends`; where that is empty there is one, of the last node. `names_in_file` are what the file calls them,
+    whatever the card does. The last `added` nodes are the card's, none of them Keras'. What is said of the one input,
+    or of the one output, is the first one's where there are several.
     """
 
     nodes: tuple[Node, ...]

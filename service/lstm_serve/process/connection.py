@@ -203,7 +203,7 @@ class Protocol(HttpToolsProtocol):
             self.parser.feed_data(b"\r\n".join([*head, b"", b""]))
 
     def _should_upgrade(self) -> bool:
-        """Whether `_feed` reads the current request again, without its Upgrade."""
+        """Whether `_parse` reads the current request again, without its Upgrade."""
         return bool(self.scope["method"] != "CONNECT")
 
     def on_message_begin(self) -> None:

@@ -1,4 +1,4 @@
-"""The marks of a JSON body's structure, count_marks before it is parsed: what stands in its texts is none of it."""
+"""The marks of a JSON body's structure, counted before it is parsed: what stands in its texts is none of it."""
 
 import numpy as np
 import numpy.typing as npt
