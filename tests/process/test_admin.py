@@ -1,8 +1,10 @@
 """Health and metrics on a port of their own."""
 
 import contextlib
+import re
 import signal
 import socket
+import time
 from typing import Any
 
 import httpx
@@ -38,6 +40,26 @@ def test_a_full_house_hides_no_health() -> None:
         assert metrics.headers["content-type"].startswith("text/plain")
         held.sendall(b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(GOOD), GOOD))
         assert read_all(held).startswith(b"HTTP/1.1 200 ")
+
+
+def test_series_expire_on_the_loop_while_they_are_counted_in_its_thread() -> None:
+    ttl = {"LSTMSERVE_SERIES_TTL_SECONDS": "0.001"}
+    with Process(MODEL, LSTMSERVE_ADMIN_PORT="0", **ttl) as process, httpx.Client(base_url=process.url) as client:
+        url = admin_url(process)
+
+        def counted() -> list[str]:
+            text = httpx.get(f"{url}/metrics").text
+            return re.findall(r"(?m)^lstmserve_series(?:_expired_total)?\{.*\} (.+)$", text)
+
+        for k in range(200):
+            body = {"rows": [[0.5] * 15]}
+            assert client.post(f"/series/s{k}/rows", json=body).status_code == 200
+            if k % 10 == 0:
+                counted()
+        end = time.monotonic() + PATIENCE
+        while sorted(counted()) != ["0.0", "200.0"]:  # without another row
+            assert time.monotonic() < end, counted()
+            time.sleep(0.1)
 
 
 def test_it_tells_of_the_drain() -> None:

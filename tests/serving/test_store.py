@@ -160,7 +160,19 @@ def test_a_living_series_is_never_dropped_and_an_idle_one_makes_room() -> None:
     append(kept, [0], [0], name="c")
     assert kept.count() == 2
     clock.now = 100
+    kept.expire()
     assert kept.count() == 0
+
+
+def test_to_count_changes_nothing() -> None:
+    """Another thread may: the one that is scraped."""
+    clock, expired = Clock(), list[Key]()
+    kept = MemoryStore(STEPS, 3, 10.0, expired.append, clock)
+    append(kept, [0], [0])
+    clock.now = 10
+    assert (kept.count(), expired) == (1, [])
+    kept.expire()
+    assert (kept.count(), expired) == (0, [KEY])
 
 
 def test_what_is_refused_begins_no_series() -> None:

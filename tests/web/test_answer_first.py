@@ -198,5 +198,6 @@ async def test_what_is_forgotten_or_expired_leaves_nothing_behind() -> None:
         await append(app, "s", rows[:1], 0)
         await asyncio.sleep(0)
         await asyncio.sleep(0.002)
+        deployment.series.expire()
         assert deployment.series.count() == 0
         assert steps.count() == 0

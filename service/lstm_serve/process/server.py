@@ -166,6 +166,9 @@ class Server(uvicorn.Server):
         self._serving.beat = now = time.monotonic()
         for connection in self._connections:
             connection.sweep(now)
+        for deployment in self._registry.deployments.values():
+            if deployment.series is not None:
+                deployment.series.expire()
         budget = self._serving.budget
         if budget.freed > TRIM_BYTES:
             budget.freed = 0

@@ -60,9 +60,12 @@ class MemoryStore:
         self._series: OrderedDict[Key, _Series] = OrderedDict()  # who was idle for longest comes first
 
     def count(self) -> int:
-        """How many series there are."""
-        self._expire(self._clock())
+        """How many series there are, those too that are to expire; see `Store`."""
         return len(self._series)
+
+    def expire(self) -> None:
+        """Forget each that was idle for too long; see `Store`."""
+        self._expire(self._clock())
 
     async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none; see `Store`."""

@@ -63,4 +63,7 @@ class Store(Protocol):
         """Forget it, be it there or not."""
 
     def count(self) -> int:
-        """How many series there are."""
+        """How many series are kept. It changes nothing: whoever scrapes may ask from another thread."""
+
+    def expire(self) -> None:
+        """Forget the series that were idle for too long. To be called in the event loop's thread alone."""
