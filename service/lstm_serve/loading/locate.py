@@ -39,6 +39,14 @@ def is_folder_model(folder: Path) -> bool:
     return "saved_model.pb" in names or keras_v3.is_folder(names)
 
 
+def holds_folder_model(entry: Path) -> bool:
+    """Whether an entry of a folder is a model and a folder, where that can be told: `lost+found` is only root's."""
+    try:
+        return entry.is_dir() and is_folder_model(entry)
+    except (OSError, UnreadableFile):
+        return False
+
+
 def entries(folder: Path) -> list[Path]:
     """What is in a folder. Raises UnreadableFile where that is too much, and OSError."""
     found = []
@@ -53,7 +61,7 @@ def _models(folder: Path) -> list[Path]:
     """The files in a folder that are models; where there are none, the folders in it that are."""
     inside = entries(folder)
     files = sorted(entry for entry in inside if not entry.name.endswith(GOLDEN) and detect.is_model(entry))
-    return files or sorted(e for e in inside if e.is_dir() and not is_number(e) and is_folder_model(e))
+    return files or sorted(entry for entry in inside if not is_number(entry) and holds_folder_model(entry))
 
 
 def is_number(entry: Path) -> bool:

@@ -55,7 +55,7 @@ def places(path: Path, *, several: bool) -> list[Place]:
     if not several:
         return [Place(None, path, _versions_of_one(path) or {None: path})]
     try:
-        found = [_place(entry, path.resolve()) for entry in _visible(path) if _is_meant(entry) or entry.is_dir()]
+        found = [_place(entry, path.resolve()) for entry in _visible(path) if _is_meant(entry) or _may_hold_one(entry)]
     except UnreadableFile as error:
         raise UnreadableFile(f"{path}: {error}") from None
     if not found:
@@ -66,7 +66,11 @@ def places(path: Path, *, several: bool) -> list[Place]:
 def expect_inside(root: Path, model: Path) -> None:
     """Raise UnreadableFile where a model of a folder, or what lies beside it, is a link that leads out of `root`."""
     for path in ModelFiles.of(model):
-        if not path.resolve().is_relative_to(root):
+        try:
+            inside = path.resolve().is_relative_to(root)
+        except (OSError, RuntimeError) as error:  # before Python 3.13 a link to itself is a RuntimeError
+            raise UnreadableFile(f"{path}: cannot be followed: {error}") from None
+        if not inside:
             raise UnreadableFile(f"{path}: leads out of the folder of models, which is not followed. Copy it there")
 
 
@@ -82,11 +86,10 @@ def _alone(place: Place, found: Iterable[Place]) -> Place:
 def _place(entry: Path, root: Path) -> Place:
     """What lies at an entry of a folder of models."""
     name = printable(entry.name)  # one that is no UTF-8, or has control characters, is in no answer and no log as it is
-    if not entry.exists() or not entry.resolve().is_relative_to(root):
-        return Place(
-            _called(entry), entry, {}, "is a link to nothing, or out of the folder, which is not followed", root
-        )
     try:
+        if not entry.exists() or not entry.resolve().is_relative_to(root):
+            wrong = "is a link to nothing, or out of the folder, which is not followed"
+            return Place(_called(entry), entry, {}, wrong, root)
         if _is_meant(entry):
             return Place(_called(entry), entry, {None: entry}, None, root)
         if locate.has_model(entry):
@@ -127,13 +130,21 @@ def _called(entry: Path) -> str:
         return printable(stem_of(entry))
 
 
+def _may_hold_one(entry: Path) -> bool:
+    """Whether an entry of a folder of models is a folder, or cannot be looked at, which `_place` says."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True
+
+
 def _holds_one(entry: Path) -> bool:
     """Whether a folder looks like that of one model."""
-    if not entry.is_dir():
-        return False
     try:
-        return any(_is_meant(inner) or (locate.is_number(inner) and inner.is_dir()) for inner in _visible(entry))
-    except UnreadableFile:
+        return entry.is_dir() and any(
+            _is_meant(inner) or (locate.is_number(inner) and inner.is_dir()) for inner in _visible(entry)
+        )
+    except (OSError, UnreadableFile):
         return False
 
 
@@ -141,7 +152,7 @@ def _is_meant(entry: Path) -> bool:
     """Whether an entry is a model by what it holds, or by its name is meant as one."""
     if entry.name.endswith(GOLDEN):
         return False
-    return entry.suffix in MEANT or detect.is_model(entry) or (entry.is_dir() and locate.is_folder_model(entry))
+    return entry.suffix in MEANT or detect.is_model(entry) or locate.holds_folder_model(entry)
 
 
 def _visible(folder: Path) -> list[Path]:

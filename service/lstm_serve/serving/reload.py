@@ -88,19 +88,27 @@ class Reloader:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), seconds)
-            now, asked = await self._look(), self._asked.is_set()
+            asked = self._asked.is_set()
             self._asked.clear()
-            due = [name for name in {**self._kept, **now} if self._is_due(name, now, asked=asked)]
-            if due and not asked:
-                log.info("reading %s again: it has changed", ", ".join(filter(None, due)) or self._path)
-            if due or asked:
-                for what, (each, reading) in self._others.items():
-                    await self._reread(what, each, reading)
-            for name in due:
-                await self._change(name, now)
-            self._before = now
+            try:
+                await self._pass(asked=asked)
+            except Exception:
+                log.exception("the models were not all read again, by a fault of the service; have them read again")
             if not self._asked.is_set():
                 self.settled.set()
+
+    async def _pass(self, *, asked: bool) -> None:
+        """Look once, and change what is due."""
+        now = await self._look()
+        due = [name for name in {**self._kept, **now} if self._is_due(name, now, asked=asked)]
+        if due and not asked:
+            log.info("reading %s again: it has changed", ", ".join(filter(None, due)) or self._path)
+        if due or asked:
+            for what, (each, reading) in self._others.items():
+                await self._reread(what, each, reading)
+        for name in due:
+            await self._change(name, now)
+        self._before = now
 
     def _is_due(self, name: str, now: Seen, *, asked: bool) -> bool:
         kept, found = self._kept.get(name), now.get(name)
@@ -154,8 +162,8 @@ class Reloader:
         """What is there now; where that cannot be told, what was there before."""
         try:
             return await self._reading.run(MAX_SECONDS, look, self._path, several=self._registry.several)
-        except (TimeoutError, ModelError) as error:
-            log.error("the models stay as they are: %s", error or "the folder is not read in time")  # noqa: TRY400
+        except (OSError, ModelError) as error:  # and TimeoutError, which says nothing
+            log.error("the models stay as they are: %s", str(error) or "the folder is not read in time")  # noqa: TRY400
             return self._before
 
     async def _load(self, source: Source, now: Fingerprint) -> Loaded:

@@ -40,9 +40,9 @@ def read(file: BufferedReader, budget: Budget) -> Contents:
 
 def is_model(path: Path) -> bool:
     """Whether a file is a model, or the weights of one, as far as a look at its beginning tells. JSON is not."""
-    if not path.is_file():
-        return False
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             if file.read(4) == zip_file.MAGIC:
                 with zip_file.opened(file) as archive:
