@@ -47,8 +47,13 @@ PLAIN: dict[str, Callable[[float], float]] = {
     "hard_tanh": lambda v: _clip(v, -1, 1),
     "tanh_shrink": lambda v: v - math.tanh(v),
     "log_sigmoid": lambda v: -_softplus(-v),
+    "soft_shrink": lambda v: v - 0.5 if v > 0.5 else v + 0.5 if v < -0.5 else 0,
+    "hard_shrink": lambda v: v if abs(v) > 0.5 else 0,
+    "sparse_plus": lambda v: 0 if v <= -1 else (v + 1) ** 2 / 4 if v < 1 else v,
+    "sparse_sigmoid": lambda v: _clip((v + 1) / 2, 0, 1),
+    "squareplus": lambda v: (v + math.sqrt(v * v + 4)) / 2,
 }
-XS = np.concatenate([np.linspace(-12, 12, 401), [0, -0.0, 1e-7, -1e-7]]).astype(np.float32)
+XS = np.concatenate([np.linspace(-12, 12, 401), [0.5, -0.5, 1, -1, 0, -0.0, 1e-7, -1e-7]]).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -79,6 +84,24 @@ def test_softmax_and_its_logarithm_go_over_the_last_axis() -> None:
     np.testing.assert_allclose(ACTIVATIONS["softmax"].apply(x.copy()), expected, rtol=1e-5)
     np.testing.assert_allclose(ACTIVATIONS["log_softmax"].apply(x.copy()), np.log(expected), rtol=1e-4, atol=1e-6)
     assert ACTIVATIONS["softmax_v2"] is ACTIVATIONS["softmax"]
+
+
+@pytest.mark.parametrize("width", [1, 2, 7])
+def test_sparsemax_is_that_of_keras(width: int) -> None:
+    """Of sums, where the function of this name elsewhere has the numbers themselves."""
+    x = np.array([[0.3, 0.11, -0.2, 0.9]], np.float32)
+    np.testing.assert_allclose(
+        ACTIVATIONS["sparsemax"].apply(x), [[0, 0, 0, 0.9 - (0.9 + 1.2 + 1.31 - 1) / 3]], atol=1e-6
+    )
+    x = np.random.default_rng(3).normal(0, 1, (50, width)).astype(np.float32)
+    x[1], x[2, :2] = 3, 0.25
+    expected = []
+    for row in x.astype(np.float64):
+        falling = np.sort(row)[::-1]
+        counts = np.arange(1, width + 1)
+        enough = falling - (np.cumsum(falling) - 1) / counts > 0
+        expected.append(np.maximum(row - (np.cumsum(falling)[enough].sum() - 1) / enough.sum(), 0))
+    np.testing.assert_allclose(ACTIVATIONS["sparsemax"].apply(x.copy()), expected, atol=1e-6)
 
 
 def test_hard_sigmoid_is_two_functions() -> None:

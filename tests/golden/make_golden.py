@@ -97,6 +97,16 @@ def activations() -> keras.Model:
 
 
 @case
+def activations_of_keras_3() -> keras.Model:
+    """Those that Keras 2 did not have, of gates too."""
+    given = keras.Input((4, 3))
+    names = "soft_shrink hard_shrink sparse_plus sparse_sigmoid squareplus sparsemax"
+    sequence = layers.GRU(4, "squareplus", "sparse_sigmoid", return_sequences=True)(given)
+    last = layers.LSTM(5, activation="sparse_plus", recurrent_activation="sparsemax")(sequence)
+    return keras.Model(given, layers.Concatenate()([layers.Dense(4, activation=name)(last) for name in names.split()]))
+
+
+@case
 def activation_layers() -> keras.Model:
     """Layers that activate, as layers and as an activation."""
     return keras.Sequential(

@@ -602,6 +602,14 @@ def test_an_activation_layer_may_be_an_activation(tmp_path: Path) -> None:
     np.testing.assert_allclose(layer.activation.apply(np.array([-4, 4], np.float32)), [-1, 4])
 
 
+def test_thresholded_relu_gives_what_is_above_theta(tmp_path: Path) -> None:
+    layers: Any = [("ThresholdedReLU", {"theta": {"type": "ndarray", "value": 0.5}}, []), lstm(return_sequences=True)]
+    layer: Any = one(tmp_path, layers).nodes[0].operation
+    above = float(np.nextafter(np.float32(0.5), np.float32(1)))
+    x = np.array([-7, 0, 0.25, 0.5, above, 2], np.float32)
+    np.testing.assert_array_equal(layer.activation.apply(x.copy()), np.array([0, 0, 0, 0, above, 2], np.float32))
+
+
 def test_a_card_with_ids_has_one_feature_and_no_scaling(tmp_path: Path) -> None:
     layers: Any = [("Embedding", {"input_dim": 9, "output_dim": 3}, [numbers(9, 3)]), lstm()]
     path = save_sequential(tmp_path / "m.h5", layers, [5])

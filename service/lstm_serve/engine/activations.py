@@ -127,6 +127,51 @@ def _tanh_shrink(x: Array) -> Array:
     return x
 
 
+def _soft_shrink(x: Array) -> Array:
+    x -= np.clip(x, np.float32(-0.5), np.float32(0.5))
+    return x
+
+
+def _hard_shrink(x: Array) -> Array:
+    np.copyto(x, 0, where=np.abs(x) <= np.float32(0.5))
+    return x
+
+
+def _sparse_plus(x: Array) -> Array:
+    linear = np.maximum(x - 1, 0)
+    x += 1
+    np.clip(x, 0, 2, out=x)
+    np.square(x, out=x)
+    x /= 4
+    x += linear
+    return x
+
+
+def _sparse_sigmoid(x: Array) -> Array:
+    x += 1
+    np.clip(x, 0, 2, out=x)
+    x /= 2
+    return x
+
+
+def _squareplus(x: Array) -> Array:
+    # As Keras reckons it, so that what cancels far below 0 does so here.
+    x += np.sqrt(np.square(x) + 4)
+    x /= 2
+    return x
+
+
+def _sparsemax(x: Array) -> Array:
+    # As Keras has it: it takes the mean of the sums of the largest, and what is left does not add up to 1. Source:
+    # sparsemax() of keras/src/backend/tensorflow/nn.py, 3.15, and of each other backend.
+    falling = np.sort(x, axis=-1)[..., ::-1]
+    sums = np.cumsum(falling, axis=-1, dtype=x.dtype)
+    large = falling - (sums - 1) / np.arange(1, x.shape[-1] + 1, dtype=x.dtype) > 0
+    taken = np.where(large, sums, 0).sum(axis=-1, keepdims=True) - 1
+    x -= taken / large.sum(axis=-1, keepdims=True, dtype=x.dtype)
+    return np.maximum(x, 0, out=x)
+
+
 def _erf(x: Array) -> Array:
     """The error function to 1.5e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
 
@@ -201,7 +246,7 @@ def relu(max_value: float | None = None, negative_slope: float = 0.0, threshold:
         np.copyto(x, leak, where=below)
         return x
 
-    formula = f"min(x, {top:g}), below {threshold:g}: {negative_slope:g} (x - {threshold:g})"
+    formula = f"min(x, {top:g}), below {threshold:.9g}: {negative_slope:g} (x - {threshold:.9g})"
     parameters = {"max_value": float(top), "negative_slope": negative_slope, "threshold": threshold}
     return Activation("relu", formula, apply, variant="general_relu", parameters=parameters)
 
@@ -260,5 +305,11 @@ ACTIVATIONS = {
         Activation("tanh_shrink", "x - tanh(x)", _tanh_shrink),
         Activation("log_sigmoid", "-log(1 + exp(-x))", _log_sigmoid),
         Activation("log_softmax", "x - log(sum(exp(x)))", _log_softmax, elementwise=False),
+        Activation("soft_shrink", "x - clip(x, -0.5, 0.5)", _soft_shrink),
+        Activation("hard_shrink", "x, where |x| <= 0.5: 0", _hard_shrink),
+        Activation("sparse_plus", "clip(x + 1, 0, 2)^2 / 4 + max(x - 1, 0)", _sparse_plus),
+        Activation("sparse_sigmoid", "clip(x + 1, 0, 2) / 2", _sparse_sigmoid),
+        Activation("squareplus", "(x + sqrt(x^2 + 4)) / 2", _squareplus),
+        Activation("sparsemax", "max(x - t, 0), t of Keras' sparsemax", _sparsemax, elementwise=False),
     )
 } | {"swish": SILU, "hard_swish": HARD_SILU, "softmax_v2": SOFTMAX}

@@ -24,6 +24,12 @@ ACTIVATIONS = {
     "tanh_shrink": "x - Math.tanh(x)",
     "log_sigmoid": "-softplus(-x)",
     "log_softmax": "vector:logSoftmax",
+    "soft_shrink": "x - clip(x, -0.5, 0.5)",
+    "hard_shrink": "Math.abs(x) <= 0.5 ? 0 : x",
+    "sparse_plus": "clip(x + 1, 0, 2) ** 2 / 4 + Math.max(x - 1, 0)",
+    "sparse_sigmoid": "clip(x + 1, 0, 2) / 2",
+    "squareplus": "(x + Math.sqrt(x * x + 4)) / 2",
+    "sparsemax": "vector:sparsemax",
     "hard_sigmoid_keras_2": "clip(0.2 * x + 0.5, 0, 1)",
     "hard_sigmoid_keras_3": "clip(x + 3, 0, 6) / 6",
 }

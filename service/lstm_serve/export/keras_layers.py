@@ -57,6 +57,9 @@ ACTIVATIONS: dict[str, Callable[[Activation], str | dict[str, Any]]] = {
     **dict.fromkeys(
         ("exponential", "gelu", "mish", "hard_tanh", "tanh_shrink", "log_sigmoid", "log_softmax"), _by_name
     ),
+    **dict.fromkeys(
+        ("soft_shrink", "hard_shrink", "sparse_plus", "sparse_sigmoid", "squareplus", "sparsemax"), _by_name
+    ),
     "hard_sigmoid_keras_2": _by_name,
     "hard_sigmoid_keras_3": _by_name,
     "celu": _by_name,

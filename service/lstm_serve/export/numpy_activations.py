@@ -27,6 +27,16 @@ ACTIVATIONS = {
     "tanh_shrink": "x - np.tanh(x)",
     "log_sigmoid": "-np.logaddexp(-x, np.float32(0))",
     "log_softmax": "(s := x - x.max(-1, keepdims=True)) - np.log(np.exp(s).sum(-1, keepdims=True))",
+    "soft_shrink": "x - np.clip(x, -0.5, 0.5)",
+    "hard_shrink": "np.where(np.abs(x) <= 0.5, np.float32(0), x)",
+    "sparse_plus": "np.square(np.clip(x + 1, 0, 2)) / 4 + np.maximum(x - 1, 0)",
+    "sparse_sigmoid": "np.clip(x + 1, 0, 2) / 2",
+    "squareplus": "(x + np.sqrt(np.square(x) + 4)) / 2",
+    "sparsemax": (
+        "np.maximum(x - (np.where(k := (s := np.sort(x)[..., ::-1])"
+        " - ((c := np.cumsum(s, -1)) - 1) / np.arange(1, x.shape[-1] + 1, dtype=x.dtype) > 0, c, 0)"
+        ".sum(-1, keepdims=True) - 1) / k.sum(-1, keepdims=True, dtype=x.dtype), 0)"
+    ),
     "hard_sigmoid_keras_2": "np.clip(np.float32(0.2) * x + np.float32(0.5), 0, 1)",
     "hard_sigmoid_keras_3": "np.clip(x + 3, 0, 6) / 6",
 }

@@ -87,6 +87,29 @@ def _log_sigmoid(g: Graph, x: str, _: dict[str, float]) -> str:
     return g.add("Neg", g.add("Softplus", g.add("Neg", x)))
 
 
+def _sparse_plus(g: Graph, x: str, _: dict[str, float]) -> str:
+    clipped = g.add("Clip", g.add("Add", x, g.constant(1)), g.constant(0), g.constant(2))
+    above = g.add("Relu", g.add("Sub", x, g.constant(1)))
+    return g.add("Add", times(g, times(g, clipped, clipped), g.constant(0.25)), above)
+
+
+def _squareplus(g: Graph, x: str, _: dict[str, float]) -> str:
+    root = g.add("Sqrt", g.add("Add", times(g, x, x), g.constant(4)))
+    return times(g, g.add("Add", x, root), g.constant(0.5))
+
+
+def _sparsemax(g: Graph, x: str, _: dict[str, float]) -> str:
+    count = g.add("Slice", g.add("Shape", x), g.integers(-1), g.constant(np.array([np.iinfo(np.int64).max]), np.int64))
+    falling, last = g.name(), g.integers(-1)
+    g.nodes.append(g.helper.make_node("TopK", [x, count], [falling, g.name()], axis=-1))
+    numbers = g.add("CumSum", g.add("Expand", g.constant(1), count), g.constant(0, np.int64))
+    sums = g.add("CumSum", falling, g.constant(-1, np.int64))
+    means = g.add("Div", g.add("Sub", sums, g.constant(1)), numbers)
+    large = g.add("Cast", g.add("Greater", falling, means), to=1)
+    taken = g.add("Sub", g.add("ReduceSum", times(g, sums, large), last, keepdims=1), g.constant(1))
+    return g.add("Relu", g.add("Sub", x, g.add("Div", taken, g.add("ReduceSum", large, last, keepdims=1))))
+
+
 ACTIVATIONS: dict[str, Write] = {
     "linear": lambda g, x, _: x,
     "tanh": _plain("Tanh"),
@@ -110,6 +133,12 @@ ACTIVATIONS: dict[str, Write] = {
     "tanh_shrink": lambda g, x, _: g.add("Sub", x, g.add("Tanh", x)),
     "log_sigmoid": _log_sigmoid,
     "log_softmax": _plain("LogSoftmax", axis=-1),
+    "soft_shrink": _plain("Shrink", lambd=0.5, bias=0.5),
+    "hard_shrink": _plain("Shrink", lambd=0.5, bias=0.0),
+    "sparse_plus": _sparse_plus,
+    "sparse_sigmoid": _plain("HardSigmoid", alpha=0.5, beta=0.5),
+    "squareplus": _squareplus,
+    "sparsemax": _sparsemax,
     "hard_sigmoid_keras_2": _plain("HardSigmoid", alpha=0.2, beta=0.5),
     "hard_sigmoid_keras_3": _plain("HardSigmoid", alpha=1 / 6, beta=0.5),
 }
@@ -124,6 +153,7 @@ FUSED: dict[str, Callable[[dict[str, float]], tuple[str, float, float]]] = {
     "softplus": lambda p: ("Softplus", 0, 0),
     "elu": lambda p: ("Elu", p["alpha"], 0),
     "leaky_relu": lambda p: ("LeakyRelu", p["negative_slope"], 0),
+    "sparse_sigmoid": lambda p: ("HardSigmoid", 0.5, 0.5),
     "hard_sigmoid_keras_2": lambda p: ("HardSigmoid", 0.2, 0.5),
     "hard_sigmoid_keras_3": lambda p: ("HardSigmoid", 1 / 6, 0.5),
 }

@@ -29,6 +29,16 @@ NUMPY = {
     "x - tanh(x)": "x - np.tanh(x)",
     "-log(1 + exp(-x))": "-np.logaddexp(-x, 0)",
     "x - log(sum(exp(x)))": "(d := x - x.max(-1, keepdims=True)) - np.log(np.exp(d).sum(-1, keepdims=True))",
+    "x - clip(x, -0.5, 0.5)": "x - np.clip(x, -0.5, 0.5)",
+    "x, where |x| <= 0.5: 0": "np.where(abs(x) <= 0.5, 0, x)",
+    "clip(x + 1, 0, 2)^2 / 4 + max(x - 1, 0)": "np.clip(x + 1, 0, 2) ** 2 / 4 + np.maximum(x - 1, 0)",
+    "clip(x + 1, 0, 2) / 2": "np.clip(x + 1, 0, 2) / 2",
+    "(x + sqrt(x^2 + 4)) / 2": "(x + np.sqrt(x * x + 4)) / 2",
+    "max(x - t, 0), t of Keras' sparsemax": (
+        "np.maximum(x - (np.where(k := (s := np.sort(x)[..., ::-1])"
+        " - ((c := np.cumsum(s, -1)) - 1) / np.arange(1, x.shape[-1] + 1, dtype=x.dtype) > 0, c, 0)"
+        ".sum(-1, keepdims=True) - 1) / k.sum(-1, keepdims=True, dtype=x.dtype), 0)"
+    ),
 }
 
 

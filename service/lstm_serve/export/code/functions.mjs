@@ -53,6 +53,16 @@ function logSoftmax(d, start, n) {
   for (let k = 0; k < n; k++) part[k] -= largest + Math.log(sum);
 }
 
+function sparsemax(d, start, n) {
+  const part = d.subarray(start, start + n);
+  let sum = 0, taken = -1, large = 0;
+  part.slice().sort().reverse().forEach((x, k) => {
+    sum += x;
+    if (x - (sum - 1) / (k + 1) > 0) [taken, large] = [taken + sum, large + 1];
+  });
+  for (let k = 0; k < n; k++) part[k] = Math.max(part[k] - taken / large, 0);
+}
+
 // y (U) += x (F) @ w (F, columns), of w U columns from `from` on.
 function product(x, at, F, w, columns, from, U, y, to) {
   for (let f = 0; f < F; f++) {

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from lstm_serve.engine.activations import (
     SOFTMAX,
     Activation,
@@ -212,6 +214,12 @@ def _relu(options: Options) -> Activation:
     )
 
 
+def _thresholded_relu(options: Options) -> Activation:
+    # x above theta, where a ReLU gives x from its threshold on: the next number above theta.
+    theta = np.float32(options.take("theta", float, 1.0))
+    return relu(threshold=float(np.nextafter(theta, np.float32(np.inf))))
+
+
 def _softmax(options: Options) -> Activation:
     options.refuse_unless("axis", expected=-1, why="softmax is taken over the last axis")
     return SOFTMAX
@@ -223,4 +231,5 @@ ACTIVATION_LAYERS: dict[str, Callable[[Options], Activation]] = {
     "ReLU": _relu,
     "ELU": lambda options: elu(options.take("alpha", float, 1.0)),
     "Softmax": _softmax,
+    "ThresholdedReLU": _thresholded_relu,
 }
