@@ -64,6 +64,13 @@ def answered(kept: Steps, made: Model, series: Key, window: NDArray[Any]) -> boo
     return shortcut is not None
 
 
+def follow(kept: Steps, series: Key, rows: NDArray[Any]) -> None:
+    """As after an answer, at once."""
+    found = kept.follower(series)
+    if found is not None:
+        found(rows)()
+
+
 def last(rows: NDArray[Any]) -> NDArray[Any]:
     return rows[-STEPS:]
 
@@ -75,7 +82,7 @@ def test_once_a_window_has_been_seen_whole_each_row_is_a_step(name: str) -> None
     for k in range(1, len(rows)):
         if k >= STEPS:
             assert answered(kept, made, KEY, rows[k - STEPS : k])
-        kept.follow(KEY, last(rows[:k]))
+        follow(kept, KEY, last(rows[:k]))
 
 
 happenings = st.lists(
@@ -106,14 +113,14 @@ def test_whatever_happens_what_is_answered_is_right(
             kept.forget(KEY)
         elif what == "late":
             if len(rows) > count:
-                kept.follow(KEY, last(rows[:-count]))
+                follow(kept, KEY, last(rows[:-count]))
         else:
             rows = np.concatenate([rows, pool[at : at + count]])
             at += count
             if len(rows) >= STEPS:
                 answered(kept, made, KEY, last(rows))
             if what == "rows":
-                kept.follow(KEY, last(rows))
+                follow(kept, KEY, last(rows))
 
 
 @pytest.mark.parametrize("behind", range(1, 5))
@@ -122,12 +129,12 @@ def test_rows_that_were_not_seen_are_caught_up_with_in_the_time_of_two_windows(b
     made, kept = MODELS["stacked"], steps_of(MODELS["stacked"], costs=costs)
     rows = rows_of(made, 3 * STEPS, 2, 100)
     for k in range(1, 2 * STEPS):
-        kept.follow(KEY, last(rows[:k]))
+        follow(kept, KEY, last(rows[:k]))
     window = last(rows[: 2 * STEPS - 1 + behind])
     assert answered(kept, made, KEY, window) == (behind <= 3)
     shortcut = kept.shortcut(KEY, window)
     assert shortcut is None or shortcut.pays(1) == (behind == 1)
-    kept.follow(KEY, window)
+    follow(kept, KEY, window)
     assert answered(kept, made, KEY, last(rows[: 2 * STEPS + behind])) == (behind <= 3)
 
 
@@ -142,28 +149,53 @@ def test_a_place_is_kept_until_its_series_is_idle() -> None:
     kept = steps_of(made, most=2, clock=lambda: now)
     rows = rows_of(made, 2 * STEPS, 3)
 
-    def follow(name: str) -> bool:
+    def followed(name: str) -> bool:
         series = Key(b"", name)
         for k in range(1, STEPS + 1):
-            kept.follow(series, last(rows[:k]))
+            follow(kept, series, last(rows[:k]))
         return answered(kept, made, series, rows[1 : STEPS + 1])
 
-    assert [follow(name) for name in "abc"] == [True, True, False]
+    assert [followed(name) for name in "abc"] == [True, True, False]
     now = 59.0
-    assert follow("b")
+    assert followed("b")
     now = 60.0
-    assert [follow(name) for name in "cab"] == [True, False, True]
+    assert [followed(name) for name in "cab"] == [True, False, True]
     kept.forget(Key(b"", "b"))
-    assert follow("a")
+    assert followed("a")
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_what_is_forgotten_before_it_is_kept_is_not_kept(*, computed: bool) -> None:
+    made, kept = MODELS["stacked"], steps_of(MODELS["stacked"])
+    rows = rows_of(made, 2, 5)
+    late, keep = kept.follower(KEY), None
+    assert late is not None
+    if computed:
+        keep = late(rows[:1])
+    kept.forget(KEY)
+    follow(kept, KEY, rows)
+    kept.forget(KEY)
+    (keep or late(rows[:1]))()
+    assert kept.count() == 0
+    follow(kept, KEY, rows)
+    assert kept.count() == 1
+
+
+def test_what_is_computed_at_once_has_no_more_places_than_there_are() -> None:
+    made, kept = MODELS["stacked"], steps_of(MODELS["stacked"], most=1)
+    found = [kept.follower(Key(b"", name)) for name in "ab"]
+    for keep in [each(rows_of(made, 1, 5)) for each in found if each is not None]:
+        keep()
+    assert kept.count() == 1
 
 
 def test_what_raises_is_let_go_of_and_told(caplog: pytest.LogCaptureFixture) -> None:
     made, kept = MODELS["stacked"], steps_of(MODELS["stacked"])
     rows = rows_of(made, STEPS, 4)
-    kept.follow(KEY, rows[:2])
-    kept.follow(KEY, rows[:3, :2])  # no rows of this model
+    follow(kept, KEY, rows[:2])
+    follow(kept, KEY, rows[:3, :2])  # no rows of this model
     assert "raised" in caplog.text
-    kept.follow(KEY, rows)
+    follow(kept, KEY, rows)
     assert not answered(kept, made, KEY, rows)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from apps import MODEL, app_of, deployment_of, state_of
 from fastapi import FastAPI
 from numpy.typing import NDArray
-from serving import ASKER, call, in_loop, started
+from serving import ASKER, PATIENCE, call, in_loop, started
 
 from lstm_serve import load_model
 from lstm_serve.engine.types import Array
@@ -182,6 +183,20 @@ async def test_in_the_thread_that_computes() -> None:
             if k >= STEPS - 1:
                 same([answer], rows[: k + 1])
         assert ways(app) == {"step": 2 * STEPS + 1}
+
+
+@in_loop
+async def test_what_is_forgotten_before_the_others_take_their_step_stays_forgotten() -> None:
+    app, rows, free = app_of(), rows_of(1), threading.Event()
+    steps = served(app)
+    async with started(app):
+        executor = deployment_of(app).queue.executor = ThreadPoolExecutor(1)
+        executor.submit(free.wait, PATIENCE)
+        await append(app, "s", rows, 0)
+        assert (await call(app, "/series/s", method="DELETE")).status == 204
+        free.set()
+        await asyncio.get_running_loop().run_in_executor(executor, int)
+        assert steps.count() == 0
 
 
 @in_loop

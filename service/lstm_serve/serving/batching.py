@@ -163,12 +163,15 @@ class Batcher:
         self._notify()
         return job
 
-    def run_after(self, work: Callable[[], None]) -> None:
-        """Do a little work that nobody waits for, where batches are computed, once what is answered now is out."""
+    def run_after(self, work: Callable[[], Callable[[], None]]) -> None:
+        """Do a little work that nobody waits for, where batches are computed, once what is answered now is out.
+
+        What it returns is called on the event loop. Neither may raise.
+        """
         if self.executor is None:
-            self._loop.call_soon(work)
+            self._loop.call_soon(_do, work)
         elif self.alive:
-            self.executor.submit(work)
+            self.executor.submit(lambda: self._loop.call_soon_threadsafe(work()))
 
     async def is_idle(self, deadline: float) -> bool:
         """Wait until nothing is queued or computed, or until then, in the time of `time.monotonic`."""
@@ -304,6 +307,10 @@ class Batcher:
                 job.future.set_exception(Unavailable("the service cannot compute"))
         self._queue.clear()
         self.queued_rows = 0
+
+
+def _do(work: Callable[[], Callable[[], None]]) -> None:
+    work()()
 
 
 def _shortened(shortcuts: Sequence[Shortcut]) -> Array:

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -67,6 +68,10 @@ class Begun(NamedTuple):
     touched: float
 
 
+class Followed:
+    """That rows of a series are being followed: it is not the same one any more once the series was forgotten."""
+
+
 class Steps:
     """The windows that have begun, of the series of one model, by their keys."""
 
@@ -78,6 +83,7 @@ class Steps:
         self._stepper, self._timesteps, self._most, self._clock = stepper, timesteps, most, clock
         self._one = stepper.start(1)
         self._begun: OrderedDict[Key, Begun] = OrderedDict()  # who was idle for longest comes first
+        self._followed: WeakValueDictionary[Key, Followed] = WeakValueDictionary()  # there while something follows
         # So many rows behind are caught up with, in the time of two windows. To begin anew takes more than it gives
         # where now and then rows of other series are due as well.
         self._furthest = max(1, min(timesteps - 1, int(2 * costs.window / costs.rest)))
@@ -90,18 +96,32 @@ class Steps:
         oldest = tuple(array[:1] for array in state)
         return Shortcut(partial(_answer, self._stepper, oldest, window[-new:]), lambda due: self.costs.pay(new, due))
 
-    def follow(self, series: Key, rows: Array) -> None:
-        """Let the windows of a series take its newest rows; `rows` are its last ones, at most a window of them."""
-        now = self._clock()
-        if series not in self._begun and not self._has_room(now):
-            return
+    def follower(self, series: Key) -> Callable[[Array], Callable[[], None]] | None:
+        """What lets the windows of a series take the newest rows that are about to be answered; None without a place.
+
+        It is called with the last rows, at most a window of them, in whichever thread computes; what it returns is then
+        to be called on the event loop, and changes nothing where the series was forgotten in the meantime.
+        """
+        if series not in self._begun and self._is_full(self._clock()):
+            return None
+        return partial(self._follow, series, self._followed.setdefault(series, Followed()))
+
+    def _follow(self, series: Key, followed: Followed, rows: Array) -> Callable[[], None]:
         try:
-            begun = self._taken(series, rows)
+            return partial(self._keep, series, followed, *self._taken(series, rows))
         except Exception:
             log.exception("the steps after an answer raised")
-            self.forget(series)
+            return partial(self.forget, series)
+
+    def _keep(self, series: Key, followed: Followed, rows: bytes, state: State) -> None:
+        now = self._clock()
+        if self._followed.get(series) is not followed:
             return
-        self._begun[series] = Begun(*begun, now)
+        if series not in self._begun and len(self._begun) >= self._most:
+            if self._is_full(now):
+                return
+            self._begun.popitem(last=False)
+        self._begun[series] = Begun(rows, state, now)
         self._begun.move_to_end(series)
 
     def count(self) -> int:
@@ -111,23 +131,20 @@ class Steps:
     def forget(self, series: Key) -> None:
         """Let go of what is kept of a series, if anything is."""
         self._begun.pop(series, None)
+        self._followed.pop(series, None)
 
-    def _has_room(self, now: float) -> bool:
-        """Whether there is a place for one more series, made by one that was idle for long."""
+    def _is_full(self, now: float) -> bool:
+        """Whether all places are taken, and whoever was idle for longest was not for long enough."""
         if len(self._begun) < self._most:
-            return True
-        key, oldest = next(iter(self._begun.items()))
-        if now - oldest.touched < IDLE_SECONDS:
             return False
-        self.forget(key)
-        return True
+        return now - next(iter(self._begun.values())).touched < IDLE_SECONDS
 
     def _known(self, series: Key, rows: Array) -> tuple[State, int]:
         """The states of the windows that began in `rows`, the oldest first, and how many of the rows are new to them.
 
         No state where nothing is known.
         """
-        begun = self._begun.get(series)
+        begun = self._begun.get(series)  # all that another thread than the loop's does with it
         if begun is None:
             return (), 1
         of_row = rows[:1].nbytes

@@ -64,15 +64,15 @@ async def answer_first(
     window = window_of(done, done.ends[-1], model)
     if steps is None or not done.fresh:
         return await answers_to(serving, [window], request, deadline), None
-    due = 1 + queue.queued_rows
+    due, follow = 1 + queue.queued_rows, steps.follower(series)
     shortcut = None if window is None else steps.shortcut(series, window)
     found = await answers_to(serving, [window], request, deadline, shortcut)
     if window is not None:
         due = _job(request).due
-    if not steps.costs.pay(done.fresh + done.filled, due):
+    if follow is None or not steps.costs.pay(done.fresh + done.filled, due):
         return found, None
     rows = done.rows[-(model.input_shape[0] or 0) :]
-    return found, partial(queue.run_after, partial(steps.follow, series, rows))
+    return found, partial(queue.run_after, partial(follow, rows))
 
 
 def _job(request: PredictRequest) -> Job:
