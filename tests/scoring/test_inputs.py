@@ -470,10 +470,10 @@ def test_a_key_column_is_none_of_the_columns_that_are_taken_in_their_order(tmp_p
 @pytest.mark.parametrize(
     ("content", "on", "expected"),
     [
-        (table_of([("a",)] * 4, ["Unit"]), NAMED, "lacks the column unit, which --by names. Its header has 4 columns"),
+        (table_of([("a",)] * 4, ["Unit"]), NAMED, "lacks the column unit, which `by` names. Its header has 4 columns"),
         (table_of([("a",)] * 4, ["Unit"]), NAMED, "The names differ in case: Unit for unit"),
-        (text_of(ROWS, NAMES), NAMED, "lacks the column unit, which --by names"),
-        (text_of(ROWS), UNNAMED, "lacks the column unit, which --by names"),
+        (text_of(ROWS, NAMES), NAMED, "lacks the column unit, which `by` names"),
+        (text_of(ROWS), UNNAMED, "lacks the column unit, which `by` names"),
         ("unit,unit,alpha,beta,gamma\n1,1,1,1,1\n", NAMED, "has the column unit more than once"),
         (table_of([("a",), ("",)] * 4, ["unit"]), NAMED, "row 2 (line 3), column 'unit' holds nothing"),
         (npy(ROWS), NAMED, "has no columns with names; --by takes those of a CSV file"),
@@ -492,15 +492,15 @@ def test_a_left_out_column_that_looks_like_a_unit_is_told(tmp_path: Path) -> Non
     three = [(name,) for name in ("1", "2", "3") for _ in range(6)]
     said = mixed(tmp_path, table_of(three, ["unit"], ["cycle"]))
     assert said.startswith("the column unit, left out, looks as if it told units apart")
-    assert "--by unit makes each a series of its own" in said
-    assert "--by 'the unit' makes" in mixed(tmp_path, table_of(three, ["the unit"]))
+    assert "each is a series of its own: on the command line --by unit, over HTTP ?by=unit" in said
+    assert "--by 'the unit', over HTTP ?by=the%20unit" in mixed(tmp_path, table_of(three, ["the unit"]))
     for text in (
         table_of([(str(k % 6),) for k in range(18)], ["cycle"]),
         table_of([(str(k % 6 + 1), "P-12") for k in range(18)], ["cycle", "plant"]),
     ):
         said = mixed(tmp_path, text)
         assert said.startswith("the column cycle, left out, counts up and starts anew 2 times")
-        assert "--by COLUMN" in said
+        assert "on the command line --by COLUMN, over HTTP ?by=COLUMN" in said
 
 
 @pytest.mark.parametrize(

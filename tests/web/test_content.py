@@ -215,7 +215,15 @@ def test_one_sequence_is_not_a_file(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("body", "kind", "status", "hint"),
     [
-        (b"own.json", "application/x-www-form-urlencoded", 415, "the name of a file begins with @"),
+        (b"own.json", "application/x-www-form-urlencoded", 415, "is not JSON; curl -d sends a file as -d @name"),
+        (
+            b"hello",
+            "application/x-www-form-urlencoded",
+            415,
+            "the body is declared a form, as curl -d does, and is not",
+        ),
+        (b"hello", "application/json", 400, "the body is not JSON"),
+        (npy(X), "application/x-www-form-urlencoded", 415, "goes to /predict/batch as application/x-npy"),
         (b"\xff\xfe" + GOOD, "application/x-www-form-urlencoded", 400, "text in UTF-16; expected JSON in UTF-8"),
         (gzip.compress(GOOD), "application/x-www-form-urlencoded", 415, "Content-Encoding"),
         (npy(X), "application/octet-stream", 415, "goes to /predict/batch as application/x-npy"),

@@ -196,7 +196,7 @@ def _is_header(cells: Sequence[str], features: Sequence[str] | None, width: int 
 def in_header(first: Row, features: Sequence[str] | None, width: int | None, named: Named, shown: Shown) -> Places:
     """Where the columns are in a header, and what to say of it. Raises InvalidInput where one is missing."""
     header = [cell.strip() for cell in first.cells]
-    _expect(named.by, header, "which --by names", first, (shown, shown))
+    _expect(named.by, header, "which `by` names", first, (shown, shown))
     _expect(named.labels, header, "which --label names", first, (shown, shown))
     keys, labels = [header.index(name) for name in named.by], [header.index(name) for name in named.labels]
     if features is None:

@@ -1,6 +1,7 @@
 """Columns that tell apart the units of a table: several engines, patients or machines, one below the other."""
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 # Rows with one value of a column: fewer in a run, on average, are no unit's.
 LONG_RUN = 5
@@ -65,15 +66,16 @@ def mixed(watches: Sequence[Watch]) -> str | None:
         return (
             f"the column{'' if one else 's'} {', '.join(map(_shown, naming))}, left out, look{'s' * one} as if "
             f"{'it' if one else 'they'} told units apart, and a window here may hold rows of two. "
-            f"--by {_quoted(naming[0])} makes each a series of its own"
+            f"With the key {_shown(naming[0])} each is a series of its own: "
+            f"on the command line --by {_quoted(naming[0])}, over HTTP ?by={quote(naming[0][:60])}"
         )
     for watch in watches:
         if watch.restarts:
             times = "once" if watch.restarts == 1 else f"{watch.restarts} times"
             return (
                 f"the column {_shown(watch.name)}, left out, counts up and starts anew {times}, as if units came one "
-                "after the other, and a window here may hold rows of two. --by COLUMN, of a column that names the "
-                "unit, makes each a series of its own"
+                "after the other, and a window here may hold rows of two. With a column that names the unit each is a "
+                "series of its own: on the command line --by COLUMN, over HTTP ?by=COLUMN"
             )
     return None
 

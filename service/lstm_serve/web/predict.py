@@ -248,7 +248,7 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
     elif kind in {b"application/jsonlines", b"application/x-ndjson"}:
         hint = '; put the lines\' sequences into one list: {"sequences": [...]}, for /predict/batch or /invocations'
     elif kind == b"application/x-www-form-urlencoded":
-        hint = "; for curl -d the name of a file begins with @"
+        hint = "; the body is declared a form, as curl -d does, and is not JSON; curl -d sends a file as -d @name"
     raise UnknownType(f"expected the content type application/json{hint}")
 
 
