@@ -367,6 +367,23 @@ def test_one_that_ends_the_process_that_reads_it_ends_not_the_service(
     assert sorted(registry.deployments) == sorted(FILES.keys() - {"fan", "gear"})
 
 
+def test_versions_of_a_lone_model_are_each_kept_and_a_damaged_one_ends_not_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2, 3):
+        path = version_of(tmp_path / "engine", number)
+        path.with_suffix(".card.json").write_text('{"version": "7"}')  # as it is copied from one to the next
+    kill = "lambda path, **_: os.kill(os.getpid(), 11) if path.endswith('3') else 0"
+    trial = (
+        f"import os, sys; sys.path[:] = sys.argv[2:]; from lstm_serve.loading import load; load.load_model = {kill}\n"
+    )
+    monkeypatch.setattr(isolated_load, "TRIAL", trial + isolated_load.TRIAL)
+    deployment = create_app(Settings(model=tmp_path / "engine")).state.registry.get()
+    assert sorted(deployment.versions) == ["1", "2"]
+    assert deployment.current.model.about.version == "2"
+    assert "reading it ended a process by SIGSEGV: it is damaged" in str(deployment.refused)
+
+
 def test_a_folder_of_which_nothing_can_be_served_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="without a model in it"):
         create_app(Settings(model=tmp_path))

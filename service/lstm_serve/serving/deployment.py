@@ -237,7 +237,7 @@ class Deployment:
     async def close(self) -> None:
         """Finish what is queued."""
         if self.series is not None and (lost := self.series.count()):
-            log.warning("%d series of rows end with the process", lost)
+            log.warning("%d series of rows end, as %s is not served any more", lost, self.name)
         await self.behind.close()
         await self.queue.close()
         if self.queue.executor is not None:

@@ -57,7 +57,7 @@ class Reloader:
         self._kept = dict[str, Upkeep]()
         self._before = look(self._path, several=registry.several)
         paths = [path for place, _ in self._before.values() for path in place.versions.values()]
-        fatal = find_fatal(self._settings, paths) if registry.several else {}
+        fatal = find_fatal(self._settings, paths) if len(paths) > 1 else {}
         for name, (place, seen) in self._before.items():
             self._kept[name] = kept = Upkeep(registry, serving, place)
             for version in kept.due(place, seen, all_of_it=True):

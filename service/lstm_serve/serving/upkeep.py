@@ -55,7 +55,7 @@ class Upkeep:
     def source(self, version: Version) -> Source:
         """Return the files of a version."""
         name = self.place.name or self._serving.settings.name
-        return Source(self.place.versions[version], name, version if self.place.name else None, self.place.root)
+        return Source(self.place.versions[version], name, version, self.place.root)
 
     def take(self, version: Version, loaded: Loaded) -> None:
         """Serve a version that was loaded, where it is the newest one that there is, in place of the one before.
