@@ -90,7 +90,7 @@ def test_a_verified_model_is_known_by_all_that_it_carries() -> None:
         "format whole-model HDF5 saved by Keras 3.15.1 sha256 0a27ee656d0e30d3",
         "card turbofan.card.json",
         "name turbofan, version 1",
-        "input (None, 20, 15), None being the batch; 20 time steps of 15 features each",
+        "input (None, 20, 15), the first axis being the batch; 20 time steps of 15 features each",
         "features T24 [degR], T30 [degR]",
         "output (None, 5): the probabilities of 5 classes",
         "0 = 0-29 cycles left, 1 = 30-59 cycles left",
@@ -452,6 +452,15 @@ def test_an_unknown_class_is_told_by_name_class_and_arrays() -> None:
     text = unwrapped(report(model([Doubled(name="new", keras_class="Double")]), M_H5))
     assert "new (Double), in the order of its get_weights(): [0] two (1,)" in text
     assert "y = Double(x), as Keras computes it" in text
+
+
+def test_a_file_of_keras_1_has_the_gates_apart() -> None:
+    path = ASKER / "k122_model.h5"
+    text = unwrapped(report(load_model(path, replay=False), path))
+    assert "lstm_1 (LSTM), each gate's side by side: [0] kernel (15, 404)" in text
+    assert "dense_1 (Dense), in the order of its get_weights(): [0] kernel (101, 5)" in text
+    assert "The arrays are 5 here:" in text
+    assert "Keras 1's own get_weights() has those of each gate apart: of an LSTM 12 arrays, of a GRU 9." in text
 
 
 def test_reports_are_narrow_and_the_same_each_time(asker: Model) -> None:

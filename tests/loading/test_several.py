@@ -154,8 +154,12 @@ WORDS, STATIC, SENSORS = np.ones((2, 5), int), np.zeros((2, 3)), np.zeros((2, 6,
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"words": WORDS, "static": STATIC}, "expected the inputs words, static, sensors, got sensors missing"),
-        ({"words": WORDS, "static": STATIC, "sensors": SENSORS, "x": 1}, "got 1 more"),
+        ({"words": WORDS, "static": STATIC}, "the inputs words, static, sensors, each by its name: sensors is missing"),
+        ({"words": WORDS}, "each by its name: static, sensors are missing"),
+        (
+            {"words": WORDS, "static": STATIC, "sensors": SENSORS, "x": 1},
+            "by its name: 4 came, so 1 of them is none of these",
+        ),
         ([WORDS, STATIC], "a dict of the inputs words, static, sensors, or a list .* got 2 of them"),
         (SENSORS, "got one array"),
         ([WORDS, STATIC, SENSORS[:1]], "as many rows of each input, got words 2, static 2, sensors 1"),
@@ -256,24 +260,49 @@ def test_what_takes_one_input_and_one_output_says_so(several: Model) -> None:
 def test_inspect_tells_each_input_and_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(SEVERAL / "k3__state_and_rul.h5")]) == 0
     told = capsys.readouterr().out
-    assert "  input       words (None, 5), None being the batch; 5 time steps of one id each" in told
+    assert "  input       words (None, 5), the first axis being the batch; 5 time steps of one id each" in told
+    assert "  input       static (None, 3), the first axis being the batch; each row is 3 numbers" in told
     assert "  output      state (None, 3): the probabilities of 3 classes" in told
     assert "  output      rul (None, 1): values, not probabilities" in told
     assert "  (static)      InputLayer" in told
     assert "Of state: The y of state are the probabilities." in told
     assert "no short form in NumPy: it has several inputs or outputs" in told
+    assert "--trace" not in told
+
+
+def test_a_folder_and_python_tell_each_input_and_output(
+    several: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes = "words (None, 5), static (None, 3), sensors (None, 6, 4) to state (None, 3) classes, rul (None, 1) values"
+    assert repr(several) == f"<Model k3__state_and_rul, version 1: {shapes}, not verified>"
+    copied("k3__state_and_rul", tmp_path)
+    shutil.copy(SEVERAL / "k3__by_keys.h5", tmp_path / "other.h5")
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert f"m 1: {shapes}, verified" in capsys.readouterr().out
+    many = "<tr><td>(static)</td><td>InputLayer</td><td>(None, 3)</td><td>0</td></tr>"
+    assert many in several._repr_html_()
 
 
 @pytest.mark.parametrize(
-    "command", [["predict"], ["evaluate"], ["explain"], ["export", "--to", "onnx", "-o", "m.onnx"], ["follow"]]
+    ("command", "what"),
+    [
+        (["predict"], "what is answered from a file has"),
+        (["evaluate"], "what is evaluated has"),
+        (["explain"], "what lstm-serve explain takes has"),
+        (["inspect", "--trace"], "what lstm-serve inspect --trace takes has"),
+        (["export", "--to", "onnx", "-o", "m.onnx"], "what is exported for ONNX has"),
+        (["follow"], "what follows rows has"),
+    ],
 )
 def test_commands_that_take_one_input_refuse_by_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], what: str
 ) -> None:
     name, *flags = command
     files = [] if name in {"export", "follow"} else [str(SEVERAL / "k3__state_and_rul.golden.npz")]
-    assert main([name, str(SEVERAL / "k3__state_and_rul.h5"), *files, *flags]) != 0
-    assert "3 inputs (words, static, sensors) and 2 outputs (state, rul), and what " in capsys.readouterr().err
+    assert main([name, str(SEVERAL / "k3__state_and_rul.h5"), *flags, *files]) != 0
+    assert (
+        f"3 inputs (words, static, sensors) and 2 outputs (state, rul), and {what} one input" in capsys.readouterr().err
+    )
     assert not (tmp_path / "m.onnx").exists()
 
 

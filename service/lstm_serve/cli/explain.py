@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     if kind not in {"", ".json", ".csv"} or (arguments.out is not None and not kind):
         arguments.misused(f"-o {arguments.out[:100]!r} should end in .json, .csv")
     model = model_of(arguments)
+    model.expect_one("what lstm-serve explain takes")
     sequences = with_notes_said(inputs.read(arguments.input, model))
     (part,) = sequences.parts
     number = part.numbers[-1] if arguments.row is None else arguments.row

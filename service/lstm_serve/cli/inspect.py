@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(listed)
         return 0 if good else NOT_SERVED
     model = model_of(arguments, replay=False)
+    if arguments.trace is not None:
+        model.expect_one("what lstm-serve inspect --trace takes")
     path = resolve(Path(arguments.model))
     missed = None
     try:

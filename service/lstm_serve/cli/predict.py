@@ -15,9 +15,7 @@ def add(add_parser: AddParser) -> None:
         metavar="INPUT",
         help="a series, one row a time step, or ready sequences; of Parquet a 'pattern*' too; - is standard input",
     )
-    command.add_argument(
-        "-o", metavar="OUT", dest="out", help="write to a .npy, .csv, .json or .parquet file, not a table"
-    )
+    command.add_argument("-o", metavar="OUT", dest="out", help="write .npy, .csv, .json or .parquet, and no table")
     command.add_argument(
         "--stride", metavar="N", type=positive, default=1, help="rows from one window of a series to the next (1)"
     )

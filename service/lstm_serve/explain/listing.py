@@ -6,6 +6,7 @@ from pathlib import Path
 from lstm_serve.errors import ModelError
 from lstm_serve.loading.load import resolve
 from lstm_serve.loading.repository import Place, expect_inside, places
+from lstm_serve.model import notebook
 from lstm_serve.model.model import Model
 
 Load = Callable[[Path], Model]
@@ -47,4 +48,6 @@ def _versions(place: Place, load: Load) -> Iterator[tuple[str | None, str, Model
             yield version, str(error), None
             continue
         verified = "verified" if model.origin.verified else "not verified"
-        yield version, f"{model.kind}, {model.input_shape} -> {model.output_shape}, {verified}", model
+        alone = len(model.inputs) == len(model.outputs) == 1
+        told = f"{model.kind}, {model.input_shape} -> {model.output_shape}" if alone else notebook.shapes(model)
+        yield version, f"{told}, {verified}", model

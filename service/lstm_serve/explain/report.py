@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lstm_serve.engine.activations import LINEAR
+from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Scaling
 from lstm_serve.errors import ModelError, WrongNumbers
 from lstm_serve.explain import hdf5_paths, numpy_program
@@ -69,7 +70,7 @@ def _known(model: Model, path: Path, missed: ModelError | None) -> list[str]:
     ]
     for given, spec in zip(model.takes, model.inputs, strict=True):
         name = _called(spec.name, spec.in_file) if len(model.inputs) > 1 or spec.in_file else ""
-        facts.append(("input", f"{name}{axes((None, *given.shape))}, None being the batch; {_input(given)}"))
+        facts.append(("input", f"{name}{axes((None, *given.shape))}, the first axis being the batch; {_input(given)}"))
         if given.features is not None:
             columns = [f.name if f.unit is None else f"{f.name} [{f.unit}]" for f in given.features]
             facts.append(("features", ", ".join(shown(column) for column in columns)))
@@ -138,12 +139,14 @@ def _called(name: str | None, in_file: str | None) -> str:
 
 
 def _input(given: Input) -> str:
-    (timesteps, *_) = given.shape or (None,)
+    if not given.has_time_axis:
+        return f"each row is {' x '.join(map(str, given.shape)) or 'one'} number{'s' * (given.shape not in {(), (1,)})}"
+    timesteps = given.shape[0]
     steps = f"{'any number of' if timesteps is None else timesteps} time steps"
     if given.id_limit is not None:
         return f"{steps} of one id each, an integer from 0 to {given.id_limit - 1}"
     if len(given.shape) != 2:
-        return "the rest one input"
+        return f"{steps} of an array {axes(given.shape[1:])} each"
     return f"{steps} of {given.shape[1]} features each"
 
 
@@ -185,8 +188,18 @@ def _feeder(model: Model, source: Source) -> str:
     return "(input)" if len(model.inputs) == 1 else f"({shown(str(model.inputs[source.output].name), 28)})"
 
 
+def _may_be_keras_1(model: Model) -> bool:
+    """Keras 1.0 wrote no version."""
+    return (model.origin.keras or "1.").startswith("1.")
+
+
+def _has_gates(layer: Operation) -> bool:
+    return any(name.endswith("recurrent_kernel") and a.shape[1] > a.shape[0] for name, a in layer.weights.items())
+
+
 def _arrays(model: Model, found: Mapping[str, Sequence[str]]) -> list[str]:
     lines = []
+    keras_1 = _may_be_keras_1(model)
     for node, shape in zip(model.nodes, numpy_program.inputs(model), strict=True):
         layer = node.operation
         name = f"  {shown(layer.name)} ({layer.keras_class})"
@@ -194,7 +207,10 @@ def _arrays(model: Model, found: Mapping[str, Sequence[str]]) -> list[str]:
             lines.append(f"{name}: none")
             continue
         roles = registry.of(layer, shape).roles
-        lines.append(f"{name}, in the order of its get_weights():")
+        apart = (
+            ", each gate's side by side:" if keras_1 and _has_gates(layer) else ", in the order of its get_weights():"
+        )
+        lines.append(f"{name}{apart}")
         rows = _columns(
             [
                 (f"  [{k}] {array}", axes(values.shape), roles.get(array, ""))
@@ -264,7 +280,9 @@ def _slips(model: Model) -> list[str]:
         parts = ", ".join(
             f"{count} of {shown(layer.name, 30)} ({', '.join(layer.weights)})" for layer, count in counted
         )
-        slips.append(f"The arrays are {total}: {parts}. An input layer has none.")
+        apart = _may_be_keras_1(model) and any(_has_gates(layer) for layer, _ in counted)
+        gates = " Keras 1's own get_weights() has those of each gate apart: of an LSTM 12 arrays, of a GRU 9." * apart
+        slips.append(f"The arrays are {total}{' here' * apart}: {parts}. An input layer has none.{gates}")
     for node, shape in zip(model.nodes, numpy_program.inputs(model), strict=True):
         slips += registry.of(node.operation, shape).slips
     if len(own) > 1:

@@ -97,8 +97,9 @@ def arranged(takes: Sequence[Input], x: Any) -> Sequence[npt.ArrayLike]:  # noqa
         names = [str(each.name) for each in takes]
         missing = [name for name in names if name not in x]
         if missing or len(x) > len(names):
-            wrong = f"{', '.join(missing)} missing" if missing else f"{len(x) - len(names)} more"
-            raise InvalidInput.at(f"expected the inputs {', '.join(names)}, got {wrong}")
+            more = f"{len(x)} came, so {len(x) - len(names)} of them is none of these"
+            wrong = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else more
+            raise InvalidInput.at(f"expected the inputs {', '.join(names)}, each by its name: {wrong}")
         return [x[name] for name in names]
     if len(takes) == 1:
         return [x]

@@ -41,7 +41,7 @@ ROWS_AT_ONCE = 128
 FLOATS_AT_ONCE = 1 << 22
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Model:
     """An immutable model. Safe to use from several threads.
 
@@ -145,6 +145,9 @@ class Model:
                 (end,) = self.nodes[end.node].inputs  # noqa: PLW2901 - each of the card's has one
             ends.append(end)
         return replace(self, nodes=self.nodes[:kept], ends=tuple(ends), added=0)
+
+    def __repr__(self) -> str:
+        return f"<Model {notebook.summary(self)}>"
 
     def _repr_html_(self) -> str:
         return notebook.html(self)
