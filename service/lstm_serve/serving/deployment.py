@@ -199,16 +199,16 @@ class Deployment:
             )
         card, golden = loaded.files.card, loaded.files.golden
         if card.exists():
-            log.info("its card is %s", card)
+            log.info("its card is %s", printable(str(card)))
         else:
-            log.info("it has no card: there is no %s", card)
+            log.info("it has no card: there is no %s", printable(str(card)))
         for assumption in origin.assumed:
             log.warning("assumed: %s", assumption)
         if origin.verified:
             log.info(
                 "it reproduces %d golden predictions in %s to %.1e",
                 origin.golden_rows,
-                golden,
+                printable(str(golden)),
                 origin.golden_difference,
             )
             if origin.rounding is not None:

@@ -107,4 +107,4 @@ class Upkeep:
         elif loaded.model is not self.deployment.current.model:
             expect_same(loaded.model, self.deployment.current.model)
             self.deployment.activate(loaded)
-            log.info("replaced: requests are answered by %s as it is now", self.place.versions[version])
+            log.info("replaced: requests are answered by %s as it is now", printable(str(self.place.versions[version])))
