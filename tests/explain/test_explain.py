@@ -528,7 +528,9 @@ def test_layers_have_the_classes_that_they_had_in_keras(path: Path) -> None:
         classes = classes_in(json.loads(archive.read("config.json")))
     loaded = load_model(path)
     layers = model_info(loaded).layers
-    assert {layer.name.rpartition("/")[2]: layer.class_name for layer in layers} == classes
+    named = {layer.name.rpartition("/")[2]: layer.class_name for layer in layers}
+    # Of a layer that is several operations, all but the last are numbered.
+    assert {name: class_name for name, class_name in named.items() if not name.isdigit()} == classes
     text = report(loaded, path)
     assert all(f"\n  {layer.name} ({layer.class_name})" in text for layer in layers)
 

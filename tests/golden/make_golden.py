@@ -107,6 +107,25 @@ def activations_of_keras_3() -> keras.Model:
 
 
 @case
+def rows_normalized() -> keras.Model:
+    """Along time, along both axes, in groups, by the length and by the mean square, of a masked sequence."""
+    given = keras.Input((6, 3))
+    wide = layers.Dense(4)(layers.Masking()(given))
+    each = [
+        layers.LayerNormalization(axis=1),
+        layers.LayerNormalization(axis=1, scale=False),
+        layers.GroupNormalization(groups=2),
+        layers.GroupNormalization(groups=-1, center=False),
+        layers.GroupNormalization(groups=3, axis=1, epsilon=0.1),
+        layers.UnitNormalization(),
+        layers.UnitNormalization(axis=[1, 2]),
+        layers.RMSNormalization(),
+        layers.RMSNormalization(axis=[1, 2], epsilon=0.1),
+    ]
+    return keras.Model(given, layers.Concatenate()([layers.LSTM(2)(layer(wide)) for layer in each]))
+
+
+@case
 def activation_layers() -> keras.Model:
     """Layers that activate, as layers and as an activation."""
     return keras.Sequential(

@@ -284,7 +284,12 @@ LAYERS = {
     "a cell of one's own": ([("RNN", {"cell": {"class_name": "MyCell", "config": {}}}, [])], "MyCell"),
     "statistics of a batch": ([("BatchNormalization", {"renorm": True}, [])], "renorm"),
     "statistics along a free axis": ([("BatchNormalization", {"axis": 1}, [numbers(5)] * 4)], "not known", [None, 3]),
-    "normalization along time": ([("LayerNormalization", {"axis": 1}, [numbers(5)] * 2)], "only the last"),
+    "normalization along axes turned round": (
+        [("LayerNormalization", {"axis": [2, 1]}, [numbers(3, 5)] * 2)],
+        "axes in their order",
+    ),
+    "groups that do not come out even": ([("GroupNormalization", {"groups": 2}, [numbers(3)] * 2)], "2 groups of 3"),
+    "root mean squares along time": ([("RMSNormalization", {"axis": 1}, [numbers(5)])], "only the last ones"),
     "an inverted normalization": ([("Normalization", {"invert": True}, [])], "invert"),
     "slopes along a free axis": ([("PReLU", {}, [numbers(5, 3)])], "slopes", [None, 3]),
     "a reshape of a free size": ([("Reshape", {"target_shape": [3, -1]}, [])], "not known", [None, 3]),

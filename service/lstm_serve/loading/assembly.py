@@ -196,6 +196,7 @@ def _shape_from_weights(architecture: Architecture, arrays: Sequence[Sequence[Ar
 KEEP_SHAPE = frozenset(
     {
         *("Masking", "Activation", *ACTIVATION_LAYERS, "PReLU", "BatchNormalization", "LayerNormalization"),
+        *("GroupNormalization", "RMSNormalization", "UnitNormalization"),
         *("Dropout", "Identity", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout"),
         *("ActivityRegularization", "Rescaling"),
     }

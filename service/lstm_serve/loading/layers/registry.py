@@ -11,7 +11,16 @@ from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config import graph_operations
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, MODELS, Options
-from lstm_serve.loading.layers import attention, between, lowering, mask_rules, merging, pointwise, temporal
+from lstm_serve.loading.layers import (
+    attention,
+    between,
+    lowering,
+    mask_rules,
+    merging,
+    normalizing,
+    pointwise,
+    temporal,
+)
 from lstm_serve.loading.layers.checks import check_output
 from lstm_serve.loading.layers.recurrent import CELLS, recurrent, rnn
 from lstm_serve.loading.layers.steps import Step, Steps
@@ -70,7 +79,7 @@ def check_class(class_name: str, name: str, config: Mapping[str, Any]) -> None:
         what = f"the {class_name} layer {name[:100]!r} holds a {held[:100]}"
         if class_name == "TimeDistributed" and held in MODELS:
             raise Unsupported(f"{what}: {MODEL_FOR_EACH_STEP}")
-        if class_name == "TimeDistributed" and (held in NOT_EACH_STEP or held in LOWERED):
+        if class_name == "TimeDistributed" and (held in NOT_EACH_STEP or held in LOWERED.keys() - TABLE.keys()):
             raise Unsupported(f"{what}, which is not supported for each time step by itself")
         if class_name == "Bidirectional" and held not in RECURRENT:
             raise Unsupported(f"{what}, where one of {', '.join(sorted(RECURRENT))} is supported")
@@ -272,6 +281,10 @@ LOWERED: dict[str, Lowered] = {
     ),
     "Dot": Lowered(attention.dot),
     "Softmax": Lowered(lowering.softmax),
+    "LayerNormalization": Lowered(normalizing.layer, SCALED),
+    "GroupNormalization": Lowered(normalizing.group, SCALED),
+    "RMSNormalization": Lowered(normalizing.root_mean_square, ("scale",)),
+    "UnitNormalization": Lowered(normalizing.unit),
 }
 RECURRENT = frozenset({*CELLS, "RNN"})
 MERGING = frozenset({*merging.JOINS, "Concatenate", "Dot", *graph_operations.CALLED_WITH})
