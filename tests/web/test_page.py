@@ -130,6 +130,41 @@ def test_a_click_a_key_and_a_link_choose_a_row(browser: Browser, turbofan: Proce
     browser.wait_for(f"return document.querySelector('#readout').textContent.startsWith('Row {row + 1}: ')")
 
 
+def test_of_several_models_one_is_chosen(browser: Browser, tmp_path: Path) -> None:
+    """Whose paths are asked from then on; a link tells it."""
+    for name in ("engine", "other"):
+        (tmp_path / name).mkdir()
+        shutil.copy(TURBOFAN, tmp_path / name / "model.h5")
+    save_sequential(tmp_path / "valve.h5", [lstm(), dense()], [5, 3])
+    for path in TURBOFAN.parent.glob("turbofan.*"):
+        if path != TURBOFAN:
+            shutil.copy(path, tmp_path / "other" / path.name.replace("turbofan", "model", 1))
+    with Process(tmp_path) as process:
+        browser.command("url", url=f"{process.url}/")
+        browser.wait_for("return document.querySelectorAll('#chosen option').length === 3")
+        browser.wait_for("return document.querySelector('#name').textContent === 'engine'")
+        drop(browser, "\n".join(",".join(map(str, row)) for row in columns()))
+        browser.wait_for("return document.querySelector('#readout').textContent !== ''")
+        browser.run(
+            """const select = document.querySelector('#chosen'); select.value = 'other';
+            select.dispatchEvent(new Event('change'));"""
+        )
+        browser.wait_for("return document.querySelector('#name').textContent === 'other'")
+        assert browser.run("return document.querySelector('#found').hidden")
+        browser.click("#take")
+        browser.wait_for("return !document.querySelector('#found').hidden")
+        browser.click("#tab-why")
+        browser.wait_for("return document.querySelectorAll('#reasons li').length > 0")
+        browser.click("#tab-inside")
+        browser.wait_for("return document.querySelectorAll('#layers canvas').length > 5")
+        link = browser.run("return location.href")
+        assert "model=other" in link
+        browser.command("url", url="about:blank")
+        browser.command("url", url=link)
+        browser.wait_for("return document.querySelectorAll('#layers canvas').length > 5")
+        assert browser.run("return document.querySelector('#about').href") == f"{process.url}/models/other"
+
+
 def test_gates_are_those_of_the_trace(browser: Browser, turbofan: Process) -> None:
     browser.command("url", url=f"{turbofan.url}/#example=&row=150&view=inside")
     browser.wait_for("return document.querySelectorAll('#layers canvas').length > 5")

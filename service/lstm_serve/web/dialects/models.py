@@ -18,7 +18,7 @@ from lstm_serve.web.openapi import problem_responses
 from lstm_serve.web.predict import PostRoute
 from lstm_serve.web.schemas import ModelDetails, ModelList, ModelSummary, PathSchemas, model_info
 
-ELSEWHERE = ("/v1/", "/v2/", "/models/")
+ELSEWHERE = ("/v1/", "/v2/", "/models/", "/invocations")
 
 RoutesOf = Callable[[Documented], Iterable[BaseRoute]]
 

@@ -242,9 +242,9 @@ def _add_routes(routes: APIRouter, serving: ServingState, prefix: str, served: S
     everywhere: list[Any] = [
         ("/predict", predict, OneRoute, one_answer, json, of_path, "Answer one sequence"),
         ("/predict/batch", predict_batch, BatchRoute, many_answer, npy, takes_npy, "Answer several sequences"),
+        ("/trace", trace, OneRoute, TraceAnswer, json, of_path, "Show what each layer computes on one sequence"),
     ]
     of_default: list[Any] = [
-        ("/trace", trace, OneRoute, TraceAnswer, json, None, "Show what each layer computes on one sequence"),
         ("/invocations", invocations, EitherRoute, either, of_any, takes_any, "Answer one or several"),
     ]
     for tail, endpoint, route, answer, responses, extra, summary in [*everywhere, *([] if prefix else of_default)]:

@@ -6,11 +6,13 @@ from pathlib import Path
 from fastapi import APIRouter
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from lstm_serve.errors import LstmServeError
 from lstm_serve.formats.folder import opened
 from lstm_serve.serving.registry import Registry
 from lstm_serve.settings import Settings
+from lstm_serve.web.dialects.model_path import MODEL, meant
 from lstm_serve.web.packaged import content, file_of
 
 FOLDER = "lstm_serve.web.ui.static"
@@ -32,9 +34,11 @@ def router(settings: Settings, registry: Registry) -> APIRouter:
         routes.add_api_route(f"/ui/{name}", file_of(FOLDER, name, HEADERS), include_in_schema=False)
 
     @routes.get("/model/example", include_in_schema=False)
-    async def example() -> Response:
+    @routes.get(f"{MODEL}/example", include_in_schema=False)
+    async def example(request: Request) -> Response:
         try:
-            series = await asyncio.to_thread(_example, registry.get().files.series, settings.max_body_bytes)
+            path = meant(registry, request)[0].files.series
+            series = await asyncio.to_thread(_example, path, settings.max_body_bytes)
         except (OSError, LstmServeError):
             raise HTTPException(404) from None
         return Response(series, media_type="text/csv")

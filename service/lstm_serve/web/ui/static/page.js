@@ -11,7 +11,8 @@ const BAND = 54; // pixels of a channel
 const VIEWS = ["try", "why", "inside"];
 
 // The model, what came of its data with the curves of that, and what is looked at: rows are counted from 1.
-export const shown = { model: null, data: null, curves: null, row: null, first: 1, last: 1, view: "try", taken: false };
+// Of several models `name` says which.
+export const shown = { name: null, model: null, data: null, curves: null, row: null, first: 1, last: 1, view: "try", taken: false };
 let again = null; // what a key was missing for
 
 function tell(error) {
@@ -53,6 +54,16 @@ const features = () => Array.from(
 const withUnit = ({ name, unit }) => (unit ? `${name} (${unit})` : name);
 
 async function begin() {
+  const all = await service.models();
+  const served = all.filter(({ version }) => version !== null);
+  const found = served.find(({ name }) => name === asked().get("model")) ?? served.find((each) => each.default) ?? served[0];
+  Object.assign(shown, { name: all.length > 1 ? found.name : null, data: null, row: null });
+  $("found").hidden = true;
+  $("note").hidden = true;
+  $("models").hidden = served.length < 2;
+  $("chosen").replaceChildren(...served.map(({ name }) => new Option(name, name, false, name === found.name)));
+  service.look(shown.name);
+  $("about").href = service.about();
   shown.model = await service.model();
   const { model } = shown;
   document.title = model.name;
@@ -67,7 +78,10 @@ async function begin() {
 
 async function open(text, taken = false) {
   await attempt(async () => {
+    if (!shown.model) await begin();
+    const { model: asking } = shown;
     const data = await service.series(text, ids() ? 1 : timesteps(), (share) => wait(`Answering … ${Math.round(100 * share)} %`));
+    if (shown.model !== asking) return;
     Object.assign(shown, { data, taken, curves: curves(shown.model, data.predictions, MOST_COLOURS) });
     $("note").textContent = (data.notes ?? []).join("\n");
     $("note").hidden = !data.notes?.length;
@@ -92,7 +106,7 @@ const asked = () => new URLSearchParams(location.hash.slice(1));
 // A link to this page shows the same row again, of the example at once, of another file once it is dropped.
 function remember() {
   const { row, first, last, view, data, taken } = shown;
-  const parts = new URLSearchParams({ ...(taken && { example: "" }), row, view });
+  const parts = new URLSearchParams({ ...(shown.name !== null && { model: shown.name }), ...(taken && { example: "" }), row, view });
   if (first !== 1 || last !== data.inputs.length) { parts.set("from", first); parts.set("to", last); }
   history.replaceState(null, "", `#${parts}`);
 }
@@ -280,7 +294,9 @@ for (const view of VIEWS) {
     if (way) turn(VIEWS[(VIEWS.indexOf(view) + way) % VIEWS.length], true);
   });
 }
-addEventListener("hashchange", () => (shown.data ? follow() : attempt(begin, "Loading …")));
+$("chosen").addEventListener("change", (event) => { location.hash = new URLSearchParams({ model: event.target.value }); });
+addEventListener("hashchange", () => (
+  shown.data && (shown.name === null || asked().get("model") === shown.name) ? follow() : attempt(begin, "Loading …")));
 let resized;
 addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => shown.data && turn(shown.view), 150); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.data && turn(shown.view));

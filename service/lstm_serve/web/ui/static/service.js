@@ -29,10 +29,16 @@ async function ask(path, options = {}) {
   throw new Refused(response.status, told);
 }
 
-export const model = async () => (await ask("model")).json();
-export const example = async () => (await ask("model/example")).text();
+export const models = async () => (await (await ask("models")).json()).models;
 
-const post = async (path, body) => (await ask(path, {
+// Of several models the paths have the name of the one that is looked at.
+let prefix = "";
+export const look = (name) => { prefix = name === null ? "" : `models/${encodeURIComponent(name)}/`; };
+export const about = () => (prefix ? prefix.slice(0, -1) : "model");
+export const model = async () => (await ask(about())).json();
+export const example = async () => (await ask(`${about()}/example`)).text();
+
+const post = async (path, body) => (await ask(prefix + path, {
   method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
 })).json();
 export const explain = (sequence, grain) => post("explain", { sequence, grain });
@@ -58,7 +64,7 @@ export function lines(text) {
 // The answers to a whole CSV file, sent in parts that overlap by `timesteps` - 1 rows: `tell(share)` says how far it is.
 // Gives {rows, predictions, inputs, notes}: inputs[n - 1] is row n as the model takes it.
 export async function series(text, timesteps, tell) {
-  const send = async (part) => (await ask("predict/series?inputs=true", {
+  const send = async (part) => (await ask(`${prefix}predict/series?inputs=true`, {
     method: "POST", headers: { "Content-Type": "text/csv" }, body: part,
   })).json();
   const all = lines(text);
