@@ -80,3 +80,12 @@ def test_a_trial_gives_its_time_to_each_model(folder: Path, monkeypatch: pytest.
         "stalls": "reading it took more than 5 seconds",
         "large": "reading it needs more memory than there is for it",
     }
+
+
+@in_loop
+async def test_a_default_model_that_is_not_there_is_warned_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    app = create_app(Settings(model=folder, default_model="pump"))
+    assert any(r.levelname == "WARNING" and "default model pump is not served" in r.message for r in caplog.records)
+    async with started(app):
+        told = (await call(app, "/predict", b"{}")).json["detail"]
+        assert all(f'"{name}"' in told for name in ("fan", "gear"))

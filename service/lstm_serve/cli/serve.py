@@ -10,7 +10,9 @@ def add(add_parser: AddParser, *, with_flags: bool) -> None:
     """Declare the command."""
     command = add_command(add_parser, "serve", "serve a model over HTTP")
     command.usage = "lstm-serve serve [MODEL] [flags]"
-    command.add_argument("model", metavar="MODEL", nargs="?", help="a file that Keras saved, or a folder with one")
+    command.add_argument(
+        "model", metavar="MODEL", nargs="?", help="a file that Keras saved, or a folder with one, or several"
+    )
     command.set_defaults(run=run, misused=command.error)
     if with_flags:  # they are the settings, and Pydantic, which holds those, takes its time to come in
         from lstm_serve import settings

@@ -45,6 +45,7 @@ class Registry:
                 "/models/{name}/predict, or one is named by LSTMSERVE_DEFAULT_MODEL"
                 if self._default is None
                 else f"the default model {self._default} is not served: {self.refused.get(self._default, 'not there')}"
+                f"; {self._named()} go by /models/{{name}}/predict"
             )
         if name in self.refused:
             raise UnknownModel(f'the model "{name}" is not served; /readyz?verbose and the log say why')

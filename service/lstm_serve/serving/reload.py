@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lstm_serve.errors import ModelError, SettingsError, UnreadableFile
+from lstm_serve.formats.text import printable
 from lstm_serve.loading.repository import Place, places
 from lstm_serve.model.files import around
 from lstm_serve.serving.aside import Aside
@@ -72,6 +73,8 @@ class Reloader:
             kept.settle()
         if not registry.deployments:
             raise ModelError("; ".join(registry.refused.values()))
+        if registry.default is None and (default := self._settings.default_model) is not None:
+            log.warning("the default model %s is not served: paths without a name are 404", printable(default))
 
     def ask(self) -> None:
         """Have the files read, changed or not."""
