@@ -126,6 +126,17 @@ def rows_normalized() -> keras.Model:
 
 
 @case
+def resized() -> keras.Model:
+    """Steps of 0 at the ends, steps taken off, each step three times; the mask ends there."""
+    given = keras.Input((6, 3))
+    masked = layers.Masking()(given)
+    longer = layers.ZeroPadding1D((1, 3))(masked)
+    shorter = layers.Cropping1D((0, 2))(layers.Conv1D(4, 3)(longer))
+    parts = [layers.ZeroPadding1D(2)(shorter), layers.Cropping1D(1)(masked), layers.UpSampling1D(3)(masked)]
+    return keras.Model(given, layers.Concatenate()([layers.LSTM(3)(part) for part in parts]))
+
+
+@case
 def activation_layers() -> keras.Model:
     """Layers that activate, as layers and as an activation."""
     return keras.Sequential(

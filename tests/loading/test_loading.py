@@ -288,6 +288,11 @@ LAYERS = {
         [("LayerNormalization", {"axis": [2, 1]}, [numbers(3, 5)] * 2)],
         "axes in their order",
     ),
+    "steps off a sequence of any length": (
+        [("Cropping1D", {"cropping": [1, 2], "batch_input_shape": [None, None, 3]}, [])],
+        "length is not known",
+    ),
+    "padding of three ends": ([("ZeroPadding1D", {"padding": [1, 2, 3]}, [])], "one number or two"),
     "groups that do not come out even": ([("GroupNormalization", {"groups": 2}, [numbers(3)] * 2)], "2 groups of 3"),
     "root mean squares along time": ([("RMSNormalization", {"axis": 1}, [numbers(5)])], "only the last ones"),
     "an inverted normalization": ([("Normalization", {"invert": True}, [])], "invert"),

@@ -19,6 +19,7 @@ from lstm_serve.loading.layers import (
     merging,
     normalizing,
     pointwise,
+    resizing,
     temporal,
 )
 from lstm_serve.loading.layers.checks import check_output
@@ -285,6 +286,9 @@ LOWERED: dict[str, Lowered] = {
     "GroupNormalization": Lowered(normalizing.group, SCALED),
     "RMSNormalization": Lowered(normalizing.root_mean_square, ("scale",)),
     "UnitNormalization": Lowered(normalizing.unit),
+    "ZeroPadding1D": Lowered(resizing.padding),
+    "Cropping1D": Lowered(resizing.cropping),
+    "UpSampling1D": Lowered(resizing.upsampling),
 }
 RECURRENT = frozenset({*CELLS, "RNN"})
 MERGING = frozenset({*merging.JOINS, "Concatenate", "Dot", *graph_operations.CALLED_WITH})
