@@ -10,14 +10,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import ComputeFailed, DeadlinePassed, NotFinite, QueueFull, Unavailable
+from lstm_serve.errors import ComputeFailed, DeadlinePassed, LstmServeError, NotFinite, QueueFull, Unavailable
 from lstm_serve.model.model import Model
 from lstm_serve.model.records import all_finite
 from lstm_serve.serving.batching import Batcher, Job
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,27 @@ class SecondLane:
             self._task = asyncio.create_task(self._work(), name="second lane")
         return job
 
+    async def run(self, work: Callable[[], T], deadline: float) -> T:
+        """Return what work of another kind gives, done between slices; it counts as one row.
+
+        Raises what it raises, QueueFull, Unavailable, or DeadlinePassed: what has begun by then goes on in its thread.
+        """
+        self.check_room(1)
+        self.rows += 1
+        try:
+            await self._queue.is_idle(deadline)
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await asyncio.get_running_loop().run_in_executor(self._thread(), work)
+        except TimeoutError:
+            raise DeadlinePassed("the deadline passed while the layers were computed") from None
+        except LstmServeError:
+            raise
+        except Exception:
+            log.exception("work behind predictions raised")
+            raise ComputeFailed("the forward pass failed") from None
+        finally:
+            self.rows -= 1
+
     async def close(self) -> None:
         """Refuse new work, and finish what is queued."""
         self._closing = True
@@ -106,10 +130,8 @@ class SecondLane:
     async def _slice(self, job: Behind) -> None:
         if not job.taken:
             job.queue_seconds = time.monotonic() - job.queued_at
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, "behind")
         start, stop = job.taken, min(job.taken + self._size, job.count)
-        y, seconds = await asyncio.get_running_loop().run_in_executor(self._executor, _computed, job, start, stop)
+        y, seconds = await asyncio.get_running_loop().run_in_executor(self._thread(), _computed, job, start, stop)
         job.compute_seconds += seconds
         self._size = max(1, min(2 * self._size, int((stop - start) * SLICE / max(seconds, 1e-6))))
         job.taken = stop
@@ -122,6 +144,11 @@ class SecondLane:
         job.done.append(y)
         if stop == job.count:
             job.future.set_result(np.concatenate(job.done))
+
+    def _thread(self) -> ThreadPoolExecutor:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, "behind")
+        return self._executor
 
 
 def _computed(job: Behind, start: int, stop: int) -> tuple[Array, float]:

@@ -1,7 +1,7 @@
 """POST /trace: what each layer computes on one sequence, as `inspect --trace` has it."""
 
-import asyncio
 import math
+from functools import partial
 
 import numpy as np
 import orjson
@@ -10,17 +10,17 @@ from pydantic import Field
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import TooLarge
+from lstm_serve.errors import NotFinite, TooLarge
 from lstm_serve.model import graph
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.nested_lists import Body
-from lstm_serve.web.predict import Answer, PredictRequest, check_free, converted
+from lstm_serve.web.predict import Answer, PredictRequest, check_free, converted, deadline_of
 from lstm_serve.web.schemas import Schema
 
-# Numbers in an answer: as JSON they are ten times as many bytes.
-MOST_NUMBERS = 1 << 20
+MOST_NUMBERS = 1 << 20  # in an answer
+BYTES_OF_A_NUMBER = 16  # in its array, and as JSON
 OF_A_UNIT = 22  # of two LSTMs, one a direction: four sums, four gates, two states, and the output each
 
 
@@ -29,7 +29,9 @@ class TracedArray(Schema):
 
     name: str
     shape: list[int]
-    values: list[object] = Field(description="nested as the shape: time first, where it has one")
+    values: list[object] = Field(
+        description="nested as the shape: time first, where it has one; null is no finite number"
+    )
 
 
 class TracedLayer(Schema):
@@ -49,18 +51,28 @@ class TraceAnswer(Schema):
 
 async def traced(serving: ServingState, body: Body, request: PredictRequest) -> Answer:
     """Answer with every layer's gates, states and output. Raises TooLarge where those are too many numbers."""
-    model, turn = request.served.model, request.scope["state"]["turn"]
-    request.deployment.queue.check_room(1)
+    model, lane = request.served.model, request.deployment.behind
+    lane.check_room(1)
+    deadline = deadline_of(request, serving.settings.deadline_seconds, None)
     (x,) = await converted(body, request)
     body.let_go()
     check_free(model, [x], serving.settings.max_timesteps)
-    if _at_most(model, x) > MOST_NUMBERS:
+    count = _at_most(model, x)
+    if count > MOST_NUMBERS:
         raise TooLarge(
             f"the layers compute over {MOST_NUMBERS} numbers on {x.shape[1]} time steps; lstm-serve inspect --trace "
             "shows some of them, and Model.trace in Python gives all"
         )
-    await turn.begin()  # one at a time
-    found = await asyncio.to_thread(model.trace, x)
+    request.scope["state"]["held"].become(x.nbytes + BYTES_OF_A_NUMBER * count)
+    return Answer(await lane.run(partial(_encoded, model, x), deadline))
+
+
+def _encoded(model: Model, x: Array) -> bytes:
+    """The answer for x (1, *input_shape). Raises NotFinite as for /predict; a number on the way may be null."""
+    found = model.trace(x)
+    y = found[-1]["output"]
+    if not np.isfinite(y).all():
+        raise NotFinite("the model answered NaN or infinity")
     layers = [
         {
             "name": operation.name,
@@ -72,8 +84,8 @@ async def traced(serving: ServingState, body: Body, request: PredictRequest) -> 
         }
         for (operation, _), arrays in zip(model.nodes, found, strict=True)
     ]
-    (answer,) = answers(model, found[-1]["output"])
-    return Answer(orjson.dumps({"answer": answer, "layers": layers}, option=orjson.OPT_SERIALIZE_NUMPY))
+    (answer,) = answers(model, y)
+    return orjson.dumps({"answer": answer, "layers": layers}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _at_most(model: Model, x: Array) -> int:
