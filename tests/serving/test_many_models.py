@@ -571,6 +571,11 @@ async def test_under_load_each_answer_is_of_a_version_that_was_there(tmp_path_fa
                     (root / ".fan.h5").replace(root / "fan.h5")
                 process.signal(signal.SIGHUP)
                 await asyncio.to_thread(process.wait_for, "replaced: requests", change - 1)
+                changed = "engine" if change % 3 else "fan"
+                newest = [*y[changed]][-1]
+                async with asyncio.timeout(PATIENCE):
+                    while not tallies[changed].by_model[newest]:  # noqa: ASYNC110 - the callers wait too
+                        await asyncio.sleep(0.01)
     assert process.popen.returncode == 0
     for name, tally in tallies.items():
         assert not tally.wrong, tally.wrong[:3]

@@ -24,7 +24,7 @@ PLAIN_POST = POST - {"401", "415", "422"} | {"404"}
 V1_MODEL, V2_MODEL = (
     [f"/{v}/models/{{model_name}}", f"/{v}/models/{{model_name}}/versions/{{model_version}}"] for v in ("v1", "v2")
 )
-VERBS = ("predict", "predict/batch", "explain")
+VERBS = ("predict", "predict/batch", "explain", "trace")
 MODEL = "/models/{model_name}"
 VERSION = f"{MODEL}/versions/{{model_version}}"
 STATUSES = {
