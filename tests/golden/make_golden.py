@@ -5,22 +5,14 @@
 Needs Keras 3.15 with TensorFlow, which neither the service nor its tests need. What it writes is checked in.
 """
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
+from cases import case, made
 from keras import layers
 
 HERE = Path(__file__).parent / "keras3"
-CASES: dict[str, Callable[[], keras.Model]] = {}
-
-
-def case(make: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
-    """Put a model into the list under its function's name."""
-    CASES[make.__name__] = make
-    return make
 
 
 @case
@@ -324,12 +316,7 @@ def free_length() -> keras.Model:
 def main() -> None:
     """Save every case as .h5 and .keras, and its inputs and outputs."""
     HERE.mkdir(exist_ok=True)
-    for name, make in CASES.items():
-        if sys.argv[1:] and name not in sys.argv[1:]:
-            continue
-        keras.utils.clear_session()
-        keras.utils.set_random_seed(7)
-        model = make()
+    for name, model in made():
         generator = np.random.default_rng(11)
         # Zeros and small random numbers in one: biases and statistics must show.
         model.set_weights([w + generator.normal(0, 0.2, w.shape).astype(w.dtype) ** 2 for w in model.get_weights()])
@@ -345,8 +332,8 @@ def main() -> None:
         model.save(HERE / f"{name}.h5")
         model.save(HERE / f"{name}.keras")
         # What was saved, read back: set_weights does not reach what a Normalization has worked out already.
-        model = keras.models.load_model(HERE / f"{name}.keras")
-        np.savez(HERE / f"{name}.golden.npz", x=x, y=np.asarray(model.predict(x, verbose=0)))
+        saved = keras.models.load_model(HERE / f"{name}.keras")
+        np.savez(HERE / f"{name}.golden.npz", x=x, y=np.asarray(saved.predict(x, verbose=0)))
 
 
 if __name__ == "__main__":

@@ -6,23 +6,14 @@ Needs Keras, which the tests do not. Run it once with TensorFlow 2.15, and once 
 of a model inside a model each in its own way. What it writes is checked in.
 """
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
+from cases import case, made, save
 from keras import layers
 
 HERE = Path(__file__).parent / "nested"
-KERAS_3 = keras.__version__.startswith("3.")
-CASES: dict[str, Callable[[], keras.Model]] = {}
-
-
-def case(make: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
-    """Put a model into the list under its function's name."""
-    CASES[make.__name__] = make
-    return make
 
 
 def trained() -> keras.Model:
@@ -93,24 +84,13 @@ def thrice() -> keras.Model:
 
 def main() -> None:
     """Save every case in every form that this Keras has."""
-    HERE.mkdir(exist_ok=True)
-    for name, make in CASES.items():
-        if sys.argv[1:] and name not in sys.argv[1:]:
-            continue
-        keras.backend.clear_session()
-        keras.utils.set_random_seed(7)
-        model, generator = make(), np.random.default_rng(11)
+    for name, model in made():
+        generator = np.random.default_rng(11)
         # Biases and statistics must show.
         model.set_weights([w + generator.normal(0, 0.3, w.shape).astype(w.dtype) ** 2 for w in model.get_weights()])
         x = generator.normal(0, 1, (4, 5, 3)).astype(np.float32)
-        stem = HERE / f"{'k3' if KERAS_3 else 'tf215'}__{name}"
-        model.save(f"{stem}.h5")
-        model.save(f"{stem}.keras")
-        model.save_weights(f"{stem}.weights.h5")
-        Path(f"{stem}.json").write_text(model.to_json() + "\n")
+        stem = save(model, HERE, name)
         np.savez(f"{stem}.npz", *model.get_weights())
-        if not KERAS_3:
-            model.save(stem, save_traces=False)
         np.savez(f"{stem}.golden.npz", x=x, y=np.asarray(model.predict(x, verbose=0)))
 
 

@@ -7,24 +7,15 @@ and count calls each in its own way. What it writes is checked in. x0, x1, ... a
 model.inputs and of model.outputs, and `names` is how a client feeds and finds them.
 """
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from cases import case, made, save
 from keras import layers
 
 HERE = Path(__file__).parent / "several"
-KERAS_3 = keras.__version__.startswith("3.")
-CASES: dict[str, Callable[[], keras.Model]] = {}
-
-
-def case(make: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
-    """Put a model into the list under its function's name."""
-    CASES[make.__name__] = make
-    return make
 
 
 @case
@@ -97,13 +88,8 @@ def _flat(structure: Any) -> list[tuple[str | None, Any]]:
 
 def main() -> None:
     """Make the named cases, or all."""
-    HERE.mkdir(exist_ok=True)
-    for name, make in CASES.items():
-        if sys.argv[1:] and name not in sys.argv[1:]:
-            continue
-        keras.backend.clear_session()
-        keras.utils.set_random_seed(7)
-        model, generator = make(), np.random.default_rng(11)
+    for name, model in made():
+        generator = np.random.default_rng(11)
         # Biases and statistics must show.
         model.set_weights([w + generator.normal(0, 0.3, w.shape).astype(w.dtype) for w in model.get_weights()])
         given = _flat(model.input)
@@ -111,13 +97,7 @@ def main() -> None:
         keys = [key or tensor._keras_history[0].name for key, tensor in given]
         by_key = isinstance(model.input, dict)
         answered = _flat(model.predict(dict(zip(keys, xs, strict=True)) if by_key else xs, verbose=0))
-        stem = HERE / f"{'k3' if KERAS_3 else 'tf215'}__{name}"
-        model.save(f"{stem}.h5")
-        model.save(f"{stem}.keras")
-        model.save_weights(f"{stem}.weights.h5")
-        Path(f"{stem}.json").write_text(model.to_json() + "\n")
-        if not KERAS_3:
-            model.save(stem, save_traces=False)
+        stem = save(model, HERE, name)
         arrays: dict[str, Any] = {f"x{k}": x for k, x in enumerate(xs)}
         arrays |= {f"y{k}": np.asarray(y) for k, (_, y) in enumerate(answered)} | {"names": np.array(keys)}
         np.savez(f"{stem}.golden.npz", **arrays)
