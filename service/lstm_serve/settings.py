@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Ty
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lstm_serve.errors import SettingsError
-from lstm_serve.limits import MAX_MODEL_BYTES
+from lstm_serve.limits import MAX_MODEL_BYTES, MODEL_NAME
 
 PREFIX = "LSTMSERVE_"
 # What Kubernetes puts into every pod for a Service called lstmserve, or lstmserve-something.
@@ -46,7 +46,7 @@ Origins = Annotated[str, AfterValidator(_origins)]
 
 
 def _name(given: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", given):
+    if not re.fullmatch(MODEL_NAME, given):
         raise PydanticCustomError(
             "name", "expected at most 100 letters, digits, '.', '_' and '-', a letter or a digit first"
         )

@@ -48,6 +48,6 @@ def _versions(place: Place, load: Load) -> Iterator[tuple[str | None, str, Model
             yield version, str(error), None
             continue
         verified = "verified" if model.origin.verified else "not verified"
-        alone = len(model.inputs) == len(model.outputs) == 1
-        told = f"{model.kind}, {model.input_shape} -> {model.output_shape}" if alone else notebook.shapes(model)
+        alone = f"{model.kind}, {model.input_shape} -> {model.output_shape}"
+        told = alone if model.is_single else notebook.shapes(model)
         yield version, f"{told}, {verified}", model

@@ -48,11 +48,11 @@ def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading:
     ]
     activations = {activation: numpy_of(activation) for each in said for activation in each.activations}
     reason = _no_short_form(model, said, activations)
-    if len(model.inputs) > 1 or len(model.output_names) > 1:
+    if not model.is_single:
         reason = "it has several inputs or outputs, and a program is of one layer after the other"
     if reason is not None:
         text = f"This model has no short form in NumPy: {reason}."
-        if len(model.inputs) == len(model.output_names) == 1:
+        if model.is_single:
             text += " `inspect --trace INPUT` shows the values along the way."
         return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     # What a name stands for in one layer after another is said before each.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.errors import InvalidInput, SettingsError
-from lstm_serve.formats.csv_layout import Layout, Named, Row, Shown, in_header
+from lstm_serve.formats.csv_layout import Layout, Named, Row, in_header
 from lstm_serve.formats.csv_table import Table
 from lstm_serve.formats.units import Watch, mixed
 
@@ -64,7 +64,6 @@ def read(
     features: Sequence[str] | None,
     width: int | None,
     named: Named = Named(),  # noqa: B008 - it is immutable
-    shown: Shown = str,
 ) -> Table:
     """The columns of the features of one or more files, one below the other, as `csv_table.read` gives them.
 
@@ -73,19 +72,18 @@ def read(
     """
     pyarrow = _pyarrow()
     try:
-        return _read(pyarrow, sources, features, width, named, shown)
+        return _read(pyarrow, sources, features, width, named)
     except (pyarrow.ArrowException, OSError, EOFError) as error:
         said = str(error).partition("\n")[0][:200]
         raise InvalidInput.at(f"cannot be read as Parquet: {said}") from None
 
 
-def _read(  # noqa: PLR0913, PLR0917 - those of `read`
+def _read(
     pyarrow: Any,  # noqa: ANN401 - it has no type hints
     sources: Sequence[Source],
     features: Sequence[str] | None,
     width: int | None,
     named: Named,
-    shown: Shown,
 ) -> Table:
     parts, schemas = [], []
     for source in sources:
@@ -94,7 +92,7 @@ def _read(  # noqa: PLR0913, PLR0917 - those of `read`
             parts.append(_File(source, name, file.metadata.num_rows))
             schemas.append(file.schema_arrow)
     header = [*schemas[0].names]
-    places = in_header(Row(1, header), features, width, named, shown)
+    places = in_header(Row(1, header), features, width, named, str)
     names = [header[k] for k in places.features]
     count = sum(part.rows for part in parts)
     dtype = np.result_type(*{_dtype(pyarrow, schema, name) for schema in schemas for name in names})
@@ -104,10 +102,8 @@ def _read(  # noqa: PLR0913, PLR0917 - those of `read`
         raise InvalidInput.at(
             f"has {count} rows of {len(names)} columns, more than {MAX_BYTES >> 30} GiB of memory; predict it in parts"
         )
-    values, beside = (
-        np.empty((count, len(names)), dtype),
-        _Beside(pyarrow, named, [header[k] for k in (*places.keys, *places.labels)]),
-    )
+    values = np.empty((count, len(names)), dtype)
+    beside = _Beside(pyarrow, named, [header[k] for k in (*places.keys, *places.labels)])
     left_out = [] if named.by else [header[k] for k in places.left_out if _may_name(pyarrow, schemas[0].field(k).type)]
     watches = [Watch(name.strip()) for name in left_out]
     row = 0

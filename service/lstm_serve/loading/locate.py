@@ -1,5 +1,6 @@
 """A folder with one model in it, as KServe and TensorFlow Serving mount them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from lstm_serve.errors import UnreadableFile
@@ -14,15 +15,16 @@ def model_in(folder: Path) -> Path:
 
     What a file is, its content says; JSON is not looked at, since it may be anything.
     """
-    if is_folder_model(folder):
+    inside = entries(folder)
+    if _is_model(inside):
         return folder.absolute()  # what "." is called, its card and golden predictions are
-    models = _models(folder)
+    models = _models(inside)
     if len(models) > 1:
         listed = ", ".join(model.name for model in models[:10])
         raise UnreadableFile(f"is a folder with {len(models)} models ({listed[:200]}); name one of them")
     if models:
         return models[0]
-    versions = [entry for entry in entries(folder) if is_number(entry) and entry.is_dir()]
+    versions = [entry for entry in inside if is_number(entry) and entry.is_dir()]
     if not versions:
         raise UnreadableFile("is a folder without a model in it, where a file that model.save() wrote was expected")
     return model_in(max(versions, key=lambda version: int(version.name[:20])))
@@ -30,13 +32,13 @@ def model_in(folder: Path) -> Path:
 
 def has_model(folder: Path) -> bool:
     """Whether a folder is a model, or has one, or several, right in it."""
-    return is_folder_model(folder) or bool(_models(folder))
+    inside = entries(folder)
+    return _is_model(inside) or bool(_models(inside))
 
 
 def is_folder_model(folder: Path) -> bool:
     """Whether a folder is a model itself, as Keras saves them."""
-    names = {entry.name for entry in entries(folder)}
-    return "saved_model.pb" in names or keras_v3.is_folder(names)
+    return _is_model(entries(folder))
 
 
 def holds_folder_model(entry: Path) -> bool:
@@ -57,9 +59,14 @@ def entries(folder: Path) -> list[Path]:
     return found
 
 
-def _models(folder: Path) -> list[Path]:
-    """The files in a folder that are models; where there are none, the folders in it that are."""
-    inside = entries(folder)
+def _is_model(inside: Iterable[Path]) -> bool:
+    """Whether what is in a folder makes it a model."""
+    names = {entry.name for entry in inside}
+    return "saved_model.pb" in names or keras_v3.is_folder(names)
+
+
+def _models(inside: Iterable[Path]) -> list[Path]:
+    """The files of those in a folder that are models; where there are none, the folders that are."""
     files = sorted(entry for entry in inside if not entry.name.endswith(GOLDEN) and detect.is_model(entry))
     return files or sorted(entry for entry in inside if not is_number(entry) and holds_folder_model(entry))
 

@@ -122,15 +122,15 @@ def checked(takes: Sequence[Input], x: Any) -> list[Array]:  # noqa: ANN401 - on
             if len(takes) == 1:
                 raise
             raise named(error, each) from None
-    expect_rows(takes, found)
+    expect_rows(takes, [*map(len, found)])
     return found
 
 
-def expect_rows(takes: Sequence[Input], arrays: Sequence[npt.NDArray[Any]]) -> None:
-    """Raise InvalidInput where the inputs are not of as many rows each."""
-    if len({len(array) for array in arrays}) > 1:
-        counts = ", ".join(f"{each.name} {len(array)}" for each, array in zip(takes, arrays, strict=True))
-        raise InvalidInput.at(f"expected as many rows of each input, got {counts}")
+def expect_rows(takes: Sequence[Input], counts: Sequence[int], *where: str | int) -> None:
+    """Raise InvalidInput where the inputs, of so many rows, are not of as many each."""
+    if len(set(counts)) > 1:
+        told = ", ".join(f"{each.name} {count}" for each, count in zip(takes, counts, strict=True))
+        raise InvalidInput.at(f"expected as many rows of each input, got {told}", *where)
 
 
 def named(error: InvalidInput, of: Input) -> InvalidInput:

@@ -231,6 +231,11 @@ class Model:
             graph.run(self.nodes, records.unpacked(given), self.results, self.last_uses, compute)
         return traced
 
+    @property
+    def is_single(self) -> bool:
+        """Whether it has one input and one output."""
+        return len(self.inputs) == len(self.output_names) == 1
+
     def expect_one(self, what: str) -> None:
         """Raise Unsupported, by their names, where several inputs or outputs are more than `what` takes."""
         several = [

@@ -101,6 +101,11 @@ class Part(NamedTuple):
         """The rows themselves."""
         return self.job.x[self.start : self.stop]
 
+    @property
+    def is_last(self) -> bool:
+        """Whether they are the job's last."""
+        return self.stop == len(self.job.x)
+
 
 class Batcher:
     """The queue and the task that works through it.
@@ -256,7 +261,7 @@ class Batcher:
             part.job.compute_seconds += seconds
             part.job.due = len(y)
             rows = part.stop - part.start
-            _deliver(part, y[at : at + rows], finite=finite)
+            deliver(part.job, y[at : at + rows], last=part.is_last, finite=finite)
             at += rows
 
     async def _compute_alone(self, parts: Sequence[Part]) -> None:
@@ -275,7 +280,7 @@ class Batcher:
                 part.job.compute_seconds += seconds
                 part.job.due = 1
                 self._observe(len(y), seconds)
-                _deliver(part, y, finite=False)
+                deliver(part.job, y, last=part.is_last)
 
     async def _outputs(self, parts: Sequence[Part]) -> Array:
         """The rows' y, in their order: by the jobs' shortcuts where all have one that pays."""
@@ -317,19 +322,18 @@ def _shortened(shortcuts: Sequence[Shortcut]) -> Array:
     return np.concatenate([shortcut.compute() for shortcut in shortcuts])
 
 
-def _deliver(part: Part, y: Array, *, finite: bool) -> None:
-    """Hand a part's rows to its job, `finite` where that is known; the last part completes it. Raises nothing."""
-    job = part.job
+def deliver(job: Job, y: Array, *, last: bool, finite: bool = False) -> None:
+    """Hand a job its next rows, `finite` where that is known; the last ones complete it. Raises nothing."""
     if job.future.done():
         return
     try:
         if not finite and not all_finite(y):
             job.future.set_exception(NotFinite("the model answered NaN or infinity"))
-        elif len(y) == len(job.x):
+        elif last and not job.done:
             job.future.set_result(y)
         else:
             job.done.append(y)
-            if part.stop == len(job.x):
+            if last:
                 job.future.set_result(np.concatenate(job.done))
     except Exception:  # of memory, or rows that do not go together: it must not end the batching task
         log.exception("the rows of an answer could not be put together")

@@ -152,6 +152,11 @@ class Deployment:
             kept[version] = before if before is not None and before.model is model else Served.of(model, loaded.steps)
         self.versions = {**kept, self.current.model.about.version: self.current}
 
+    @property
+    def numbers(self) -> list[str]:
+        """The versions that can be asked for, in their order."""
+        return sorted(self.versions, key=int)
+
     def _expect_slow(self, loaded: Loaded) -> None:
         if loaded.slow and self.queue.executor is None:
             self.queue.executor = ThreadPoolExecutor(1, "compute")

@@ -59,10 +59,9 @@ class Registry:
         if version is None:
             return deployment, deployment.current
         if (served := deployment.versions.get(version)) is None:
-            there = " and ".join(sorted(deployment.versions, key=int))
-            are = "versions" if len(deployment.versions) > 1 else "version"
-            verb = "are" if len(deployment.versions) > 1 else "is"
-            raise UnknownModel(f'the {are} of "{deployment.name}" served here {verb} {there}')
+            what, verb = ("versions", "are") if len(deployment.versions) > 1 else ("version", "is")
+            there = " and ".join(deployment.numbers)
+            raise UnknownModel(f'the {what} of "{deployment.name}" served here {verb} {there}')
         return deployment, served
 
     def reasons(self) -> dict[str, str]:

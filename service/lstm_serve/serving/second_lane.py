@@ -12,13 +12,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import numpy as np
-
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import ComputeFailed, DeadlinePassed, LstmServeError, NotFinite, QueueFull, Unavailable
+from lstm_serve.errors import ComputeFailed, DeadlinePassed, LstmServeError, QueueFull, Unavailable
 from lstm_serve.model.model import Model
-from lstm_serve.model.records import all_finite
-from lstm_serve.serving.batching import Batcher, Job
+from lstm_serve.serving.batching import Batcher, Job, deliver
 
 T = TypeVar("T")
 
@@ -136,14 +133,7 @@ class SecondLane:
         self._size = max(1, min(2 * self._size, int((stop - start) * SLICE / max(seconds, 1e-6))))
         job.taken = stop
         self.rows -= stop - start
-        if job.future.done():
-            return
-        if not all_finite(y):
-            job.future.set_exception(NotFinite("the model answered NaN or infinity"))
-            return
-        job.done.append(y)
-        if stop == job.count:
-            job.future.set_result(np.concatenate(job.done))
+        deliver(job, y, last=stop == job.count)
 
     def _thread(self) -> ThreadPoolExecutor:
         if self._executor is None:

@@ -1,5 +1,7 @@
 """GET /docs: the API page, with nothing from outside, so that it opens on a machine with no internet."""
 
+from typing import Any
+
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -28,9 +30,14 @@ def router() -> APIRouter:
             swagger_favicon_url=f"docs/{ICON}",
         )
 
+    sent: tuple[Any, bytes] = None, b""  # the document and its bytes, the same for all who read it
+
     @routes.get("/openapi.json", include_in_schema=False)
     async def document(request: Request) -> Response:
-        return Response(orjson.dumps(request.app.openapi()), media_type="application/json")
+        nonlocal sent
+        if (found := request.app.openapi()) is not sent[0]:
+            sent = found, orjson.dumps(found)
+        return Response(sent[1], media_type="application/json")
 
     for name in (SCRIPT, STYLE, ICON):
         routes.add_api_route(f"/docs/{name}", file_of(FOLDER, name, A_DAY), include_in_schema=False)

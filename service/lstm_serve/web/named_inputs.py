@@ -13,12 +13,12 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
 
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
-from lstm_serve.model.inputs import Input
+from lstm_serve.errors import InvalidInput, Malformed, Problem
+from lstm_serve.model.inputs import Input, expect_rows
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_faults import Where, kind_of
 from lstm_serve.web.body_types import body_of, names_of_input, sequence, zeros
-from lstm_serve.web.nested_lists import MAX_PROBLEMS, Body, json_of
+from lstm_serve.web.nested_lists import MAX_PROBLEMS, Body, expect_few, json_of
 
 INPUTS = "inputs"
 # From a row and an input to where its value is in a body.
@@ -109,8 +109,7 @@ class NamedInputs:
         given = _under(parsed, key, alone=alone)
         if not isinstance(given, list) or not given:
             raise InvalidInput.at(f"expected a list of objects of the inputs, got {_came(given)}", key)
-        if len(given) > self.max_rows:
-            raise TooLarge(f"the body has {len(given)} rows; at most {self.max_rows} are answered at once")
+        expect_few(len(given), self.max_rows, "rows")
         for k, row in enumerate(given):
             self.expect_names(row, key, k)
         columns = {name: [row[name] for row in given] for name in self.names}
@@ -122,12 +121,9 @@ class NamedInputs:
         for name in self.names:
             if not isinstance(given[name], list) or not given[name]:
                 raise InvalidInput.at(f"expected a list of rows, got {_came(given[name])}", key, name)
-        counts = {name: len(given[name]) for name in self.names}
-        if len(set(counts.values())) > 1:
-            told = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise InvalidInput.at(f"expected as many rows of each input, got {told}", key)
-        if max(counts.values()) > self.max_rows:
-            raise TooLarge(f"the body has {max(counts.values())} rows; at most {self.max_rows} are answered at once")
+        counts = [len(given[name]) for name in self.names]
+        expect_rows(self.model.takes, counts, key)
+        expect_few(counts[0], self.max_rows, "rows")
         return NamedRows(self, given, lambda row, name: (key, name, row), many=True)
 
     def expect_names(self, given: Any, *where: str | int) -> None:  # noqa: ANN401 - the same

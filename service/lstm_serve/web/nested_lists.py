@@ -86,7 +86,7 @@ class Body(BaseModel):
             if cls.many and isinstance(value, list) and len(value) > cls.max_rows:
                 rows = len(value)
                 del parsed, value
-                raise TooLarge(f"the body has {rows} {cls.noun}; at most {cls.max_rows} are answered at once")
+                expect_few(rows, cls.max_rows, cls.noun)
             if cls.many and isinstance(value, list) and len(value) > cls.slice_rows:
                 # What is bad from the start is not kept until its turn.
                 cls._valid({**parsed, cls.key: value[:1]}, parsed)
@@ -263,6 +263,12 @@ class Body(BaseModel):
     def _beyond_float32(self, start: int) -> InvalidInput:
         told = self._wrong(self.given or {self.key: getattr(self, self.key)}, start)
         return told or InvalidInput.at("expected finite float32 numbers, got one beyond 3.4e38", self.key)
+
+
+def expect_few(rows: int, most: int, noun: str = "sequences") -> None:
+    """Raise TooLarge for more than are answered at once."""
+    if rows > most:
+        raise TooLarge(f"the body has {rows} {noun}; at most {most} are answered at once")
 
 
 def elsewhere(parsed: Any, paths: Mapping[str, str]) -> str:  # noqa: ANN401 - JSON is anything

@@ -31,7 +31,7 @@ from lstm_serve.settings import Settings
 from lstm_serve.web.errors import JSON, Headers, respond
 from lstm_serve.web.inflate import GZIP_MAGIC
 from lstm_serve.web.json_structure import count_marks, structure
-from lstm_serve.web.nested_lists import NPY_GOES, UTF_16
+from lstm_serve.web.nested_lists import NPY_GOES, UTF_16, expect_few
 from lstm_serve.web.read_body import inflated, read_body
 
 
@@ -309,12 +309,6 @@ async def converted(body: Decoded, request: PredictRequest) -> list[Array]:
     if len(arrays) == 1:
         return arrays
     return [np.concatenate(list(run)) for _, run in groupby(arrays, lambda x: (x.shape[1:], x.dtype))]
-
-
-def expect_few(rows: int, most: int) -> None:
-    """Raise TooLarge for more sequences than are answered at once."""
-    if rows > most:
-        raise TooLarge(f"the body has {rows} sequences; at most {most} are answered at once")
 
 
 def check_free(model: Model, arrays: Iterable[Array], longest: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lstm_serve.errors import Unsupported
-from lstm_serve.loading.config.graph_operations import LAMBDAS
+from lstm_serve.loading.config.graph_operations import CALLED_WITH, LAMBDAS
 from lstm_serve.loading.config.inbound_nodes import Tensor, calls_of
 
 
@@ -56,14 +56,12 @@ MASKLESS = frozenset(
         *("Flatten", "Reshape", "Permute", "RepeatVector", "Dot"),
     }
 )
-# Classes whose output has the mask of their first input alone, the query.
-OF_QUERY = frozenset({"Attention", "AdditiveAttention", "MultiHeadAttention", "GroupQueryAttention"})
 
 
 def _carries_mask(entry: Mapping[str, Any], inbound: Mapping[str, Mapping[str, Any]], known: dict[str, bool]) -> bool:
     """Whether a mask reaches a layer by the way that masks take by themselves."""
     reached = False
-    count = 1 if str(entry.get("class_name")) in OF_QUERY else None
+    count = 1 if str(entry.get("class_name")) in CALLED_WITH else None  # of attention the query's alone
     for tensor in (tensor for call in calls_of(entry) for tensor in call[:count]):
         if tensor.layer not in known:
             known[tensor.layer] = False  # in case of a circle

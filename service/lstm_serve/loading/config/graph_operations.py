@@ -52,10 +52,12 @@ def read(entry: Mapping[str, Any]) -> Written:
     return Written(function[:100], positional, named, tuple(arguments.inputs), len(listed), arguments.other)
 
 
+# The last is what an HDF5 file of Keras 3 calls the second.
+MULTI_HEAD = ("MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention")
 # The inputs of layers that are called with more than inputs, by their names, where they have names.
 CALLED_WITH: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Attention", "AdditiveAttention"), ()),
-    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention"), ("query", "value", "key")),
+    **dict.fromkeys(MULTI_HEAD, ("query", "value", "key")),
 }
 SAYING_NOTHING = {"training": (None, True, False), "return_attention_scores": (None, False), "mask": (None,)}
 

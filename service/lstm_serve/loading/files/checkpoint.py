@@ -18,6 +18,7 @@ from lstm_serve.formats.tensor_bundle import Bundle
 from lstm_serve.loading.config.keras_version import UNKNOWN
 from lstm_serve.loading.config.options import MAX_LAYERS
 from lstm_serve.loading.contents import Contents
+from lstm_serve.loading.layers.registry import HEADS
 from lstm_serve.loading.refusals import MODEL_FOR_EACH_STEP
 from lstm_serve.loading.weights import assign as weights
 
@@ -203,7 +204,7 @@ def _parts(graph: Graph, layer: int) -> list[int]:
     """The objects in a wrapper or a recurrent layer that hold its arrays."""
     children = graph.children(layer)
     # A Bidirectional has its forward layer as `layer` too.
-    heads = [f"_{part}_dense" for part in ("query", "key", "value", "output")]
+    heads = [f"_{part}_dense" for part in HEADS]
     for parts in (["forward_layer", "backward_layer"], ["cell"], ["layer"], heads):
         if all(part in children for part in parts):
             return [children[part] for part in parts]

@@ -17,8 +17,8 @@ from lstm_serve.loading.layers.checks import expect
 from lstm_serve.loading.layers.steps import Steps
 
 # What Keras adds to the score of a step that does not count: exp() of it is 0, and of a row of such all are the same.
-LEFT_OUT = np.array(1e9, np.float32)
-ONE, NONE = np.array(1, np.float32), np.array(0, np.float32)
+LEFT_OUT = 1e9
+ONE = np.array(1, np.float32)
 
 
 def attention(steps: Steps, arrays: Sequence[Array]) -> None:
@@ -76,8 +76,7 @@ def _summed(steps: Steps, query: int, key: int, inside: Array, weight: Array) ->
 
 def _counts(steps: Steps, k: int, *, as_query: bool) -> int:
     """1 where a step of the value k counts, and 0 where it does not: (T, 1) of a query, (1, S) of others."""
-    one = steps.with_numbers(np.power, steps.slice(k, 2, slice(0, 1)), NONE)
-    counts = steps.add(MaskedBy(name=steps.options.name, zeroed=True), one, k)
+    counts = steps.add(MaskedBy(name=steps.options.name, zeroed=True), steps.ones(k, 2), k)
     return counts if as_query else steps.permute(counts, 2, 1)
 
 
@@ -94,7 +93,7 @@ def _weights(steps: Steps, scores: int, counts: Sequence[int]) -> int:
         kept = _causal(steps, kept, rows, columns)
     if len(shape) > 2:
         kept = steps.reshape(kept, (1, *steps.shapes[kept]))
-    left_out = steps.with_numbers(np.multiply, steps.with_numbers(np.subtract, kept, ONE), LEFT_OUT)
+    left_out = steps.with_numbers(np.multiply, steps.with_numbers(np.subtract, kept, 1), LEFT_OUT)
     return steps.unary(steps.pair(np.add, scores, left_out), SOFTMAX)
 
 
@@ -107,7 +106,7 @@ def _causal(steps: Steps, kept: int, rows: int, columns: int) -> int:
     n = max(rows, columns)
     from_end = steps.with_numbers(np.multiply, kept, np.arange(n, n - columns, -1, dtype=np.float32))
     above = steps.with_numbers(np.subtract, from_end, np.arange(n - 1, n - 1 - rows, -1, dtype=np.float32)[:, None])
-    return steps.with_numbers(np.minimum, steps.with_numbers(np.maximum, above, NONE), ONE)
+    return steps.with_numbers(np.minimum, steps.with_numbers(np.maximum, above, 0), 1)
 
 
 def multi_head(steps: Steps, arrays: Sequence[Array]) -> None:
@@ -165,9 +164,7 @@ def multi_head(steps: Steps, arrays: Sequence[Array]) -> None:
         product = steps.matmul(a, steps.reshape(b, (shared, 1, *steps.shapes[b][1:])))
         return steps.reshape(product, (heads, *steps.shapes[product][2:]))
 
-    queries = steps.with_numbers(
-        np.multiply, projected("query", query, width, 2, 1, 3), np.array(1 / math.sqrt(width), np.float32)
-    )
+    queries = steps.with_numbers(np.multiply, projected("query", query, width, 2, 1, 3), 1 / math.sqrt(width))
     scores = multiplied(queries, projected("key", key, width, 2, 3, 1))
     counts = [_counts(steps, query, as_query=True), _counts(steps, value, as_query=False)]
     if key != value:
@@ -220,5 +217,5 @@ def normalized(steps: Steps, k: int, axes: tuple[int, ...], epsilon: float) -> i
     """x / sqrt(max(sum of squares along the axes, epsilon)), as l2_normalize."""
     squares = steps.pair(np.multiply, k, k)
     total = steps.reduce("sum", squares, axes, keepdims=True)
-    root = steps.with_numbers(np.power, steps.constant(np.maximum, total, epsilon), np.array(0.5, np.float32))
+    root = steps.with_numbers(np.power, steps.with_numbers(np.maximum, total, epsilon), 0.5)
     return steps.pair(np.true_divide, k, root)

@@ -67,16 +67,15 @@ def variance(steps: Steps) -> None:
     """The mean square distance from the mean."""
     k = steps.given("x")
     axes, keepdims = steps.axes(k), steps.options.take("keepdims", bool, default=False)
-    apart = steps.pair(np.subtract, k, steps.reduce("mean", k, axes, keepdims=True))
-    steps.reduce("mean", steps.unary(apart, FUNCTIONS["square"]), axes, keepdims=keepdims)
+    steps.reduce("mean", steps.unary(steps.apart(k, "mean", axes), FUNCTIONS["square"]), axes, keepdims=keepdims)
 
 
 def log_sum_exp(steps: Steps) -> None:
     """log(sum(exp(x))), the largest taken out first."""
     k = steps.given("x")
     axes, keepdims = steps.axes(k), steps.options.take("keepdims", bool, default=False)
-    apart = steps.pair(np.subtract, k, steps.reduce("max", k, axes, keepdims=True))
-    total = steps.reduce("sum", steps.unary(apart, ACTIVATIONS["exponential"]), axes, keepdims=keepdims)
+    powers = steps.unary(steps.apart(k, "max", axes), ACTIVATIONS["exponential"])
+    total = steps.reduce("sum", powers, axes, keepdims=keepdims)
     largest = steps.reduce("max", k, axes, keepdims=keepdims)
     steps.pair(np.add, steps.unary(total, FUNCTIONS["log"]), largest)
 
@@ -127,7 +126,7 @@ def clip(steps: Steps) -> None:
     k, low, high = steps.given("x"), steps.options.take("low", float), steps.options.take("high", float)
     if low > high:
         raise steps.refusal(f"clips to {low:g} at least and {high:g} at most")
-    steps.constant(np.maximum, steps.constant(np.minimum, k, high), low)
+    steps.with_numbers(np.maximum, steps.with_numbers(np.minimum, k, high), low)
 
 
 def item(steps: Steps) -> None:
@@ -233,7 +232,6 @@ def softmax(steps: Steps, arrays: Sequence[Array]) -> None:
     if len(axes) == 1:
         y = _turned(steps, 0, axes[0], activate)
     else:
-        apart = steps.pair(np.subtract, 0, steps.reduce("max", 0, axes, keepdims=True))
-        powers = steps.unary(apart, ACTIVATIONS["exponential"])
+        powers = steps.unary(steps.apart(0, "max", axes), ACTIVATIONS["exponential"])
         y = steps.pair(np.true_divide, powers, steps.reduce("sum", powers, axes, keepdims=True))
     steps.add(MaskedBy(name=steps.options.name, zeroed=False), y, 0)

@@ -80,13 +80,13 @@ def _refuse_turned(steps: Steps) -> None:
 
 def _standardized(steps: Steps, k: int, axes: tuple[int, ...], epsilon: float) -> int:
     """(x - mean) / sqrt(variance + epsilon), of the mean and the variance along the axes."""
-    apart = steps.pair(np.subtract, k, steps.reduce("mean", k, axes, keepdims=True))
+    apart = steps.apart(k, "mean", axes)
     variance = steps.reduce("mean", steps.unary(apart, FUNCTIONS["square"]), axes, keepdims=True)
     return steps.pair(np.true_divide, apart, _root(steps, variance, epsilon))
 
 
 def _root(steps: Steps, k: int, epsilon: float) -> int:
-    return steps.unary(steps.constant(np.add, k, epsilon), FUNCTIONS["sqrt"])
+    return steps.unary(steps.with_numbers(np.add, k, epsilon), FUNCTIONS["sqrt"])
 
 
 def _scaled(steps: Steps, y: int, broadcast: tuple[int, ...], gamma: Array | None, beta: Array | None) -> None:

@@ -74,8 +74,8 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
 
 def check_class(class_name: str, name: str, config: Mapping[str, Any]) -> None:
     """Refuse a class of layers that is not implemented, or that of a layer which one holds where it is not."""
-    if class_name not in TABLE | LOWERED:
-        raise unsupported(class_name, name, TABLE | LOWERED)
+    if class_name not in KNOWN:
+        raise unsupported(class_name, name, KNOWN)
     for held, inner in _held(class_name, config):
         what = f"the {class_name} layer {name[:100]!r} holds a {held[:100]}"
         if class_name == "TimeDistributed" and held in MODELS:
@@ -100,7 +100,7 @@ def _held(class_name: str, config: Mapping[str, Any]) -> list[tuple[str, dict[st
 def check_call(class_name: str, name: str, inputs: int) -> None:
     """Refuse a number of inputs that the layers of a class do not take."""
     if class_name.startswith(OPERATION) and class_name.removeprefix(OPERATION) not in between.TABLE:
-        raise unsupported(class_name, name, TABLE | LOWERED)
+        raise unsupported(class_name, name, KNOWN)
     if inputs == 0:
         raise UnreadableFile(f"the {class_name} layer {name[:100]!r} has no input")
     several = class_name in MERGING | RECURRENT | {"Bidirectional"} or class_name.startswith(OPERATION)
@@ -141,7 +141,7 @@ def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
         return []
     if class_name in KERAS_1_GATES and config.get("consume_less", "gpu") != "gpu":
         return [f"{name}_{gate}" for gate in KERAS_1_GATES[class_name] for name in "WUb"]
-    kind = (TABLE | LOWERED).get(class_name.removesuffix("Cell"))
+    kind = KNOWN.get(class_name.removesuffix("Cell"))
     names = [name.partition("?") for name in kind.arrays] if kind else []
     return [name for name, _, option in names if _has(config, option)]
 
@@ -269,15 +269,14 @@ TABLE: dict[str, Kind] = {
     "AlphaDropout": Kind(pointwise.identity),
     "ActivityRegularization": Kind(pointwise.identity),
 }
-PROJECTED = tuple(
-    f"{name}_{array}" for name in ("query", "key", "value", "output") for array in ("kernel", "bias?use_bias")
-)
+# The parts of a layer of several heads, in the order of their arrays.
+HEADS = ("query", "key", "value", "output")
+PROJECTED = tuple(f"{name}_{array}" for name in HEADS for array in ("kernel", "bias?use_bias"))
 LOWERED: dict[str, Lowered] = {
     "Attention": Lowered(attention.attention, ("scale?+use_scale", "concat_score_weight?score_mode=concat")),
     "AdditiveAttention": Lowered(attention.attention, ("scale?use_scale",)),
     **dict.fromkeys(
-        # The last is what an HDF5 file of Keras 3 calls the second.
-        ("MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention"),
+        graph_operations.MULTI_HEAD,
         Lowered(attention.multi_head, PROJECTED),
     ),
     "Dot": Lowered(attention.dot),
@@ -290,6 +289,7 @@ LOWERED: dict[str, Lowered] = {
     "Cropping1D": Lowered(resizing.cropping),
     "UpSampling1D": Lowered(resizing.upsampling),
 }
+KNOWN: dict[str, Kind | Lowered] = {**TABLE, **LOWERED}
 RECURRENT = frozenset({*CELLS, "RNN"})
 MERGING = frozenset({*merging.JOINS, "Concatenate", "Dot", *graph_operations.CALLED_WITH})
 # What works on more than one time step, or makes or joins masks.

@@ -12,8 +12,6 @@ from lstm_serve.engine.types import Array
 from lstm_serve.loading.layers.checks import expect, last_axis
 from lstm_serve.loading.layers.steps import Steps
 
-NONE = np.array(0, np.float32)
-
 
 def padding(steps: Steps, arrays: Sequence[Array]) -> None:
     """ZeroPadding1D: steps of 0 before and after."""
@@ -57,5 +55,4 @@ def _ends(steps: Steps, arrays: Sequence[Array], key: str) -> tuple[int, int]:
 
 def _zeros(steps: Steps, count: int) -> int:
     """So many steps of 0, whatever is in the sequence: (count, features)."""
-    one = steps.with_numbers(np.power, steps.slice(0, 1, slice(0, 1)), NONE)
-    return steps.with_numbers(np.multiply, one, np.zeros((count, 1), np.float32))
+    return steps.with_numbers(np.multiply, steps.ones(0, 1), np.zeros((count, 1), np.float32))

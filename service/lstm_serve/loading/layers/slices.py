@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lstm_serve.engine.operations.arithmetic import left
 from lstm_serve.engine.types import Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.loading.config.options import MAX_SIZE
@@ -55,11 +56,9 @@ def _taken(part: slice | int | None, size: int | None, what: str) -> tuple[slice
 
 def _left(part: slice, size: int | None) -> int | None:
     """How many are left; 0 where an axis whose size is free may have none."""
-    if size is not None:
-        return len(range(size)[part])
-    if (part.start, part.stop, part.step) in {(-1, None, None), (0, 1, None)}:
-        return 1
-    return None if part.start in {None, 0} and part.stop is None else 0
+    found = left(part, size)
+    whole = part.start in {None, 0} and part.stop is None
+    return 0 if found is None and not whole else found
 
 
 def _is_ellipsis(part: Any) -> bool:  # noqa: ANN401 - JSON is anything

@@ -108,11 +108,6 @@ class Steps:
             raise self.refusal(f"joins arrays of the shapes {first} and {second}, which is not supported")
         return self.add(Binary(name=self.options.name, function=function), a, b)
 
-    def constant(self, function: np.ufunc, k: int, value: float) -> int:
-        """A function of a value and a number."""
-        number = np.array(value, np.float32)
-        return self.add(Binary(name=self.options.name, function=function, constant=number), k)
-
     def reduce(self, function: ReduceKind, k: int, axes: tuple[int, ...], *, keepdims: bool) -> int:
         """One number of all along the axes."""
         return self.add(Reduce(name=self.options.name, function=function, axes=axes, keepdims=keepdims), k)
@@ -127,9 +122,18 @@ class Steps:
         slices[axis - 1] = part
         return self.add(Slice(name=self.options.name, slices=tuple(slices)), k)
 
-    def with_numbers(self, function: np.ufunc, k: int, numbers: Array) -> int:
+    def with_numbers(self, function: np.ufunc, k: int, numbers: Array | float) -> int:
         """A function of a value and of numbers that broadcast to it, or it to them."""
-        return self.add(Binary(name=self.options.name, function=function, constant=numbers), k)
+        constant = np.asarray(numbers, np.float32)
+        return self.add(Binary(name=self.options.name, function=function, constant=constant), k)
+
+    def ones(self, k: int, axis: int) -> int:
+        """1, whatever is in the value k, along all axes but one, counted from 1, of which one place is left."""
+        return self.with_numbers(np.power, self.slice(k, axis, slice(0, 1)), 0)
+
+    def apart(self, k: int, function: ReduceKind, axes: tuple[int, ...]) -> int:
+        """How far each number of a value is from one of all along the axes, such as the mean."""
+        return self.pair(np.subtract, k, self.reduce(function, k, axes, keepdims=True))
 
     def matmul(self, a: int, b: int) -> int:
         """A product along the last two axes."""

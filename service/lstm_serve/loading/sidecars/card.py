@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.formats.folder import opened
 from lstm_serve.formats.text import decode, not_utf8
+from lstm_serve.limits import MODEL_NAME
 from lstm_serve.loading.sidecars import scaling as scalings
 from lstm_serve.loading.sidecars.scaling import ScalingCard
 from lstm_serve.model.files import ModelFiles, stem_of
@@ -72,7 +73,7 @@ class SeriesCard(_Part):
 
 VERSION = r"^[1-9][0-9]{0,17}$"
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Name = Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")]
 Features = list[Text | FeatureCard]
 Classes = Annotated[list[Text], Field(min_length=2), AfterValidator(_distinct)]
 Threshold = Annotated[float, Field(gt=0, le=1)]

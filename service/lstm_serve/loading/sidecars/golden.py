@@ -147,7 +147,7 @@ def _check_size(model: Model, xs: Sequence[AnyArray], ys: Sequence[AnyArray], na
             if len(xs) == 1:
                 raise
             raise named(error, each) from None
-    expect_rows(model.takes, xs)
+    expect_rows(model.takes, [*map(len, xs)])
     given = [x.shape[1:] for x in xs]
     model.check_free(*given)
     for output, shape, y in zip(model.outputs, model.output_shapes_for(*given), ys, strict=True):

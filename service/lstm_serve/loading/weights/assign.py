@@ -10,8 +10,9 @@ from typing import Any
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.architecture import LayerSpec
+from lstm_serve.loading.config.graph_operations import MULTI_HEAD
 from lstm_serve.loading.config.keras_version import KerasVersion
-from lstm_serve.loading.layers.registry import NOT_TRAINED, RECURRENT, array_names, cells_of, layer_in
+from lstm_serve.loading.layers.registry import HEADS, NOT_TRAINED, RECURRENT, array_names, cells_of, layer_in
 
 Groups = Sequence[tuple[str, Sequence[Array]]]
 # By the path of the object that has them, as Keras 3 writes it: ("layers", "lstm", "cell").
@@ -141,8 +142,8 @@ def _below(class_name: str, config: Mapping[str, Any], tree: Tree, place: tuple[
         return inside("layer", "layer")
     if class_name == "RNN":
         return inside("cell", "cell")
-    if class_name in {"MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention"}:
-        parts = [f"{part}_dense" for part in ("query", "key", "value", "output")]
+    if class_name in MULTI_HEAD:
+        parts = [f"{part}_dense" for part in HEADS]
         return [array for part in parts for name in (part, f"_{part}") for array in tree.get((*place, name), ())]
     if class_name == "StackedRNNCells":
         cells = [class_name for class_name, _ in cells_of(config)]

@@ -24,7 +24,7 @@ from lstm_serve.web.dialects.native import MODEL_HEADER, errors_of
 from lstm_serve.web.dialects.v1 import codec
 from lstm_serve.web.dialects.v1 import routes as v1
 from lstm_serve.web.dialects.v1.schemas import Outputs, Predictions
-from lstm_serve.web.nested_lists import Body, json_of
+from lstm_serve.web.nested_lists import Body, expect_few, json_of
 from lstm_serve.web.predict import (
     Answer,
     Decoded,
@@ -34,7 +34,6 @@ from lstm_serve.web.predict import (
     computed,
     converted,
     deadline_of,
-    expect_few,
     expect_one,
 )
 from lstm_serve.web.schemas import AnyAnswer, AnyBody, Schema, one_and_many_answers
@@ -161,7 +160,7 @@ def router(serving: ServingState, documented: Documented) -> APIRouter:
 
 def _types(served: Served | None, max_rows: int) -> tuple[Any, Any, Any]:
     """For OpenAPI: the request and the answer of one sequence, and v1's request."""
-    if served is None or len(served.model.inputs) > 1 or len(served.model.output_names) > 1:
+    if served is None or not served.model.is_single:
         return AnyBody, AnyAnswer, AnyBody
     one, of_v1 = served.made(_request_types, max_rows)
     one_answer: Any = one_and_many_answers(served.model)[0]

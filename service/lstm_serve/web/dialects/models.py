@@ -38,8 +38,7 @@ def router(registry: Registry, documented: Documented, routes_of: RoutesOf) -> A
         deployment, served = meant(registry, request)
         if (paths := served.of_model.get(router)) is None:  # 50 ms, once
             paths = served.of_model[router] = await asyncio.to_thread(partial(_paths, served, routes_of))
-        versions = sorted(deployment.versions, key=int)
-        return ModelDetails(**model_info(served.model).model_dump(), versions=versions, paths=paths)
+        return ModelDetails(**model_info(served.model).model_dump(), versions=deployment.numbers, paths=paths)
 
     routes.add_api_route("/models", models, summary="Which models are served", responses=problem_responses(401, 500))
     routes.add_api_route(
@@ -57,7 +56,7 @@ def _summary(registry: Registry, deployment: Deployment) -> ModelSummary:
     return ModelSummary(
         name=deployment.name,
         version=model.about.version,
-        versions=sorted(deployment.versions, key=int),
+        versions=deployment.numbers,
         default=deployment is registry.default,
         kind=model.kind,
         verified=model.origin.verified,

@@ -276,23 +276,25 @@ def of_named(named: NamedInputs, raw: bytes) -> Decoded:
     return named.rows(parsed) if isinstance(given, list) else named.one(parsed)
 
 
-def npz_answer(model: Model, parts: list[Predicted]) -> Answer:
-    """Each output as an array by its name. Raises InvalidInput where they are of different lengths."""
-    names = [str(name) for name in model.output_names]
+def _joined(parts: list[Predicted]) -> Array:
+    """One array (n, ...) of several. Raises InvalidInput where they are of different lengths."""
     if len({(part.y.shape[1:], part.y.dtype) for part in parts}) > 1:
         raise InvalidInput.at("outputs of different lengths are no one array; accept JSON instead")
+    return np.concatenate([part.y for part in parts])
+
+
+def npz_answer(model: Model, parts: list[Predicted]) -> Answer:
+    """Each output as an array by its name. Raises InvalidInput where they are of different lengths."""
     file = io.BytesIO()
-    arrays = dict(zip(names, unpacked(np.concatenate([part.y for part in parts])), strict=True))
+    arrays = dict(zip(map(str, model.output_names), unpacked(_joined(parts)), strict=True))
     np.savez(file, **arrays)  # type: ignore[arg-type] # its stub has no keyword arguments of arrays
     return Answer(file.getvalue(), [(b"content-type", NPZ)])
 
 
 def npy_answer(parts: list[Predicted]) -> Answer:
     """The outputs as one array (n, *output_shape). Raises InvalidInput where they are of different lengths."""
-    if len({part.y.shape[1:] for part in parts}) > 1:
-        raise InvalidInput.at("outputs of different lengths are no one array; accept JSON instead")
     file = io.BytesIO()
-    np.save(file, np.concatenate([part.y for part in parts]), allow_pickle=False)
+    np.save(file, _joined(parts), allow_pickle=False)
     return Answer(file.getvalue(), [(b"content-type", NPY)])
 
 

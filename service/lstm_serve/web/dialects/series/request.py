@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 from starlette.exceptions import HTTPException
 
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import InvalidInput, Problem, TooLarge
+from lstm_serve.errors import InvalidInput, Problem
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.series.store import Sent
 from lstm_serve.web.body_types import Whole, names_of, rows_of_series, sequence
 from lstm_serve.web.json_structure import count_marks, structure
-from lstm_serve.web.nested_lists import FEW, Body, json_of
+from lstm_serve.web.nested_lists import FEW, Body, expect_few, json_of
 
 # The names of paths are no ids.
 ID_PATTERN = r"^(?!(rows|events)$)[A-Za-z0-9._:-]{1,128}$"
@@ -113,8 +113,7 @@ class ManyRequest(BaseModel):
         items = parsed.get("rows") if isinstance(parsed, dict) and parsed.keys() == {"rows"} else None
         if not isinstance(items, list) or not items:
             raise InvalidInput.at('expected {"rows": [{"series": id, "seq": number, "row": [...]}, ...]}')
-        if len(items) > of.max_rows:
-            raise TooLarge(f"the body has {len(items)} rows; at most {of.max_rows} are answered at once")
+        expect_few(len(items), of.max_rows, "rows")
         results: list[tuple[str, Sent] | InvalidInput] = []
         named: dict[int, tuple[str, int | None]] = {}
         for at, item in enumerate(items):

@@ -57,6 +57,8 @@ from lstm_serve.web.predict import (
 )
 from lstm_serve.web.schemas import ANSWERS, AnyAnswer, AnyBody, ProblemDetails
 
+log = logging.getLogger(__name__)
+
 ID = {"name": "series", "in": "path", "required": True, "schema": {"type": "string", "pattern": ID_PATTERN}}
 ALL = {
     "name": "answers",
@@ -65,8 +67,6 @@ ALL = {
     "description": "all: `answers` in place of `answer`, one for each row of the request",
 }
 AGAIN = "without `seq` a row that is sent again is appended again"
-log = logging.getLogger(__name__)
-
 REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, NoWindow)
 
 
@@ -236,7 +236,6 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
     (rows,) = await converted(body, request)
     given = sent(body, rows, model)
     body.let_go()
-    deployment.lines.expect_room(key)
     async with deployment.lines.of((key,)):
         _expect_room(request, len(rows) if each else 1)
         done = await store.append(key, given, model.about.series)

@@ -72,7 +72,7 @@ def router(serving: ServingState, registry: Registry, documented: Documented) ->
     async def status(request: Request) -> JSONResponse:
         """Whether the model answers, for the clients of TF-Serving and of KServe."""
         (deployment, served), ready = meant(registry, request), is_ready(serving, registry)
-        versions = sorted(deployment.versions, key=int, reverse=True)
+        versions = deployment.numbers[::-1]
         if "model_version" in request.path_params:
             versions = [served.model.about.version]
         return JSONResponse(model_status(deployment.name, versions, ready=ready).model_dump(), 200 if ready else 503)

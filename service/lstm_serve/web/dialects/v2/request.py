@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from lstm_serve.errors import InvalidInput, Problem
-from lstm_serve.model.inputs import Input
+from lstm_serve.model.inputs import Input, expect_rows
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_types import NATIVE
 from lstm_serve.web.dialects.v2.schemas import InferRequest, InputTensor, Parameters
@@ -71,9 +71,7 @@ def read_head(model: Model, json: bytes) -> tuple[Head, Sequence[Sent]]:
         _expect_shape(model.takes[number], tensor.shape, place)
     if len({one.number for one in sent}) < len(sent):
         raise InvalidInput.at(f"expected the inputs {', '.join(input_names(model))}, each once", "inputs")
-    if len({one.tensor.shape[0] for one in sent}) > 1:
-        counts = ", ".join(f"{model.takes[one.number].name} {one.tensor.shape[0]}" for one in sent)
-        raise InvalidInput.at(f"expected as many rows of each input, got {counts}", "inputs")
+    expect_rows([model.takes[one.number] for one in sent], [one.tensor.shape[0] for one in sent], "inputs")
     return Head(request.id, _timeout(request.parameters), _outputs(model, request)), sent
 
 

@@ -148,7 +148,7 @@ def _server_routes(serving: ServingState, registry: Registry) -> APIRouter:
         served = [
             IndexEntry(name=name, version=version, state=state, reason="")
             for name, one in sorted(registry.deployments.items())
-            for version in sorted(one.versions, key=int)
+            for version in one.numbers
         ]
         refused = sorted(registry.refused.items())
         return [
@@ -165,7 +165,7 @@ def _model_routes(serving: ServingState, registry: Registry, served: Served | No
     async def metadata(request: Request) -> ModelMetadata:
         """What the model takes and answers."""
         deployment, found = meant(registry, request)
-        return model_metadata(found.model, sorted(deployment.versions, key=int))
+        return model_metadata(found.model, deployment.numbers)
 
     async def ready(request: Request) -> JSONResponse:
         """Whether the model answers."""
