@@ -261,6 +261,7 @@ def card_that_is_a_link(root: Path) -> None:
 
 def empty(root: Path) -> None:
     (root / "valve").mkdir()
+    (root / "lost+found").mkdir(mode=0)  # of the file system, which is no model
 
 
 def two_in_one(root: Path) -> None:
@@ -577,6 +578,8 @@ async def test_under_load_each_answer_is_of_a_version_that_was_there(tmp_path_fa
                     while not tallies[changed].by_model[newest]:  # noqa: ASYNC110 - the callers wait too
                         await asyncio.sleep(0.01)
     assert process.popen.returncode == 0
+    named = {line["model"] for line in process.records if line["message"].startswith(("loaded ", "not verified: "))}
+    assert named == {*y}
     for name, tally in tallies.items():
         assert not tally.wrong, tally.wrong[:3]
         assert all(tally.by_model[digest] > 0 for digest in y[name])

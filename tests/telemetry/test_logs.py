@@ -115,7 +115,7 @@ async def test_a_request_behind_a_slow_batch_says_how_long_it_waited(caplog: pyt
         job = queued(app, 9)
         assert (await call(app, "/predict", row_of(1))).status == 200
         await job.future
-    record = caplog.records[-1].request  # type: ignore[attr-defined]
+    record = caplog.records[-1].fields  # type: ignore[attr-defined]
     assert record["queue_ms"] >= 20
     assert record["compute_ms"] > 0
     assert record["queue_ms"] != record["compute_ms"]
@@ -128,11 +128,11 @@ async def test_a_traceparent_is_cut(caplog: pytest.LogCaptureFixture) -> None:
     app = app_of()
     for length, kept in ((200, 200), (201, 200), (5000, 200)):
         await call(app, "/nowhere", headers={"traceparent": "a" * length})
-        assert caplog.records[-1].request["traceparent"] == "a" * kept  # type: ignore[attr-defined]
+        assert caplog.records[-1].fields["traceparent"] == "a" * kept  # type: ignore[attr-defined]
 
 
 def test_json_line() -> None:
-    made = json.loads(logs.JsonLines().format(record_of("a\nb", request={"rows": 2, "odd": {1}})))
+    made = json.loads(logs.JsonLines().format(record_of("a\nb", fields={"rows": 2, "odd": {1}})))
     assert made.pop("time")
     assert made == {"level": "info", "logger": "lstm_serve.x", "message": "a\nb", "rows": 2, "odd": "{1}"}
 
@@ -150,7 +150,7 @@ def test_an_exception_is_in_its_line() -> None:
 
 
 def test_text_line() -> None:
-    text = logs.Text().format(record_of(request={"ms": 1.5, "rows": 2, "request_id": "abc", "path": "/x"}))
+    text = logs.Text().format(record_of(fields={"ms": 1.5, "rows": 2, "request_id": "abc", "path": "/x"}))
     assert re.fullmatch(r"\d\d:\d\d:\d\d info    hello ms=1.5 rows=2 request_id=abc", text)
     assert logs.Text().format(record_of()).endswith("hello")
 

@@ -3,7 +3,7 @@
     pump/model.h5    pump/1/model.h5, pump/2/model.keras    pump.h5    fan.card.json beside fan.keras
 
 What lies in the folder itself is called as it is alone: as its card says, or as its file. What lies in a folder of its
-own is called as that, and a number is a version there. Nothing that is hidden is looked at.
+own is called as that, and a number is a version there. Nothing that is hidden is looked at, nor `lost+found`.
 """
 
 import re
@@ -79,7 +79,7 @@ def _alone(place: Place, found: Iterable[Place]) -> Place:
     same = sorted(printable(other.path.name) for other in found if other.name == place.name)
     if len(same) == 1:
         return place
-    wrong = f"{', '.join(same)} are all called {place.name}, so none is served. Rename the others, or remove them"
+    wrong = f"{', '.join(same)} are all called {place.name}. Rename all but one, or remove them"
     return place._replace(versions={}, wrong=wrong)
 
 
@@ -157,6 +157,9 @@ def _is_meant(entry: Path) -> bool:
 
 def _visible(folder: Path) -> list[Path]:
     try:
-        return sorted(entry for entry in locate.entries(folder) if not entry.name.startswith("."))
+        # A file system's own folder lies at the root of each volume.
+        return sorted(
+            entry for entry in locate.entries(folder) if not entry.name.startswith(".") and entry.name != "lost+found"
+        )
     except OSError as error:
         raise UnreadableFile(f"cannot be read: {error.strerror or error}") from None

@@ -111,6 +111,7 @@ class Deployment:
         """Serve what was loaded, once it is started."""
         self.requests = 0  # that are under way
         self.name = loaded.model.about.name
+        self._log = logging.LoggerAdapter(log, {"fields": {"model": self.name}})
         self.metrics = ModelMetrics(metrics, self.name)
         self.queue = Batcher(
             max_batch_rows=settings.max_batch_rows, max_queue_rows=settings.max_queue_rows, observe=self.metrics.batch
@@ -175,7 +176,7 @@ class Deployment:
         """Note why the model's files, as they are now, are not served."""
         self.refused = without_folders(reason, self._path)
         self._metrics.refused(self.name)
-        log.error("the model stays the one before: %s", reason)
+        self._log.error("the model stays the one before: %s", reason)
 
     def forget_rejection(self) -> None:
         """Note that what was not served is not there any more."""
@@ -184,7 +185,7 @@ class Deployment:
 
     def _announce(self, loaded: Loaded) -> None:
         model, origin = loaded.model, loaded.model.origin
-        log.info(
+        self._log.info(
             "loaded %s (%s, Keras %s): %s %s -> %s in %.2f s; %d rows take %.1f ms, computed %s",
             origin.file,
             origin.format,
@@ -198,33 +199,33 @@ class Deployment:
             "on the event loop" if self.queue.executor is None else "in a thread",
         )
         if loaded.steps is not None:
-            log.info(
+            self._log.info(
                 "a row of a series takes %.2f ms to its answer and %.2f ms after it, its window %.2f ms",
                 *loaded.steps.costs.in_ms,
             )
         card, golden = loaded.files.card, loaded.files.golden
         if card.exists():
-            log.info("its card is %s", printable(str(card)))
+            self._log.info("its card is %s", printable(str(card)))
         else:
-            log.info("it has no card: there is no %s", printable(str(card)))
+            self._log.info("it has no card: there is no %s", printable(str(card)))
         for assumption in origin.assumed:
-            log.warning("assumed: %s", assumption)
+            self._log.warning("assumed: %s", assumption)
         if origin.verified:
-            log.info(
+            self._log.info(
                 "it reproduces %d golden predictions in %s to %.1e",
                 origin.golden_rows,
                 printable(str(golden)),
                 origin.golden_difference,
             )
             if origin.rounding is not None:
-                log.warning(
+                self._log.warning(
                     "float32 is not enough for 1e-5 in this model: Keras' own answers are up to %.1e from those of "
                     "float64, so the tolerance is %.1e",
                     origin.rounding,
                     origin.tolerance,
                 )
         else:
-            log.warning(
+            self._log.warning(
                 "not verified: there are no golden predictions. Make them where Keras is: %s",
                 savez(model, repr(str(golden))),
             )
@@ -242,7 +243,7 @@ class Deployment:
     async def close(self) -> None:
         """Finish what is queued."""
         if self.series is not None and (lost := self.series.count()):
-            log.warning("%d series of rows end, as %s is not served any more", lost, self.name)
+            self._log.warning("%d series of rows end, as %s is not served any more", lost, self.name)
         await self.behind.close()
         await self.queue.close()
         if self.queue.executor is not None:
