@@ -23,17 +23,8 @@ from lstm_serve.engine.operations.pointwise import (
     Scaling,
 )
 from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
-from lstm_serve.engine.operations.temporal import (
-    Conv1D,
-    Embedding,
-    GlobalPooling1D,
-    Masking,
-    Permute,
-    Pooling1D,
-    RepeatVector,
-    Reshape,
-    Window,
-)
+from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking, Permute, RepeatVector, Reshape
+from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.loading.layers import gate_layouts
@@ -72,10 +63,12 @@ LAYERS: list[Operation] = [
     LayerNormalization(name="layer", gamma=array(3), beta=array(3), epsilon=1e-3),
     LayerNormalization(name="layer", gamma=None, beta=None, epsilon=1e-3),
     Masking(name="masking", mask_value=0),
-    Conv1D(name="conv", kernel=array(3, 3, 5), bias=array(5), window=Window(size=3), activation=RELU),
-    Conv1D(name="conv", kernel=array(2, 3, 5), bias=None, window=Window(size=2, padding="causal"), activation=LINEAR),
-    Pooling1D(name="max", window=Window(size=2, stride=2), average=False),
-    Pooling1D(name="average", window=Window(size=4, stride=3, padding="same"), average=True),
+    Convolution(name="conv", kernel=array(3, 3, 5), bias=array(5), windows=(Window(size=3),), activation=RELU),
+    Convolution(
+        name="conv", kernel=array(2, 3, 5), bias=None, windows=(Window(size=2, padding="causal"),), activation=LINEAR
+    ),
+    Pooling(name="max", windows=(Window(size=2, stride=2),), average=False),
+    Pooling(name="average", windows=(Window(size=4, stride=3, padding="same"),), average=True),
     GlobalPooling1D(name="max", average=False, keepdims=False),
     GlobalPooling1D(name="average", average=True, keepdims=True),
     Reshape(name="flatten", target=(-1,)),
@@ -101,7 +94,7 @@ def test_a_layer_gives_the_shape_that_it_says_and_leaves_its_input_alone(layer: 
     assert mask_out is None or mask_out.shape == y.shape[:2]
     assert all(steps.shape[0] == 2 for steps in layer.trace([x], [mask]).values())
     assert all(values.dtype == np.float32 for values in layer.weights.values())
-    assert layer.last_activation is None or isinstance(layer, (Dense, Activate, Conv1D, TimeDistributed))
+    assert layer.last_activation is None or isinstance(layer, (Dense, Activate, Convolution, TimeDistributed))
 
 
 @pytest.mark.parametrize(
@@ -205,13 +198,13 @@ def test_windows_are_those_of_padded_time(timesteps: int, size: int, stride: int
     padded[:, before : before + timesteps] = x
     taken = np.stack([padded[:, k * stride : k * stride + span + 1 : dilation] for k in range(n)], axis=1)
     kernel = np.random.default_rng(size).normal(0, 1, (size, 2, 3)).astype(np.float32)
-    y, _ = run(Conv1D(name="c", kernel=kernel, bias=None, window=window, activation=LINEAR), [x], [None])
+    y, _ = run(Convolution(name="c", kernel=kernel, bias=None, windows=(window,), activation=LINEAR), [x], [None])
     np.testing.assert_allclose(y, np.einsum("bnkf,kfo->bno", np.nan_to_num(taken), kernel), rtol=1e-3, atol=1e-3)
     if padding == "causal" or dilation > 1:
         return
-    highest, _ = run(Pooling1D(name="p", window=window, average=False), [x], [None])
+    highest, _ = run(Pooling(name="p", windows=(window,), average=False), [x], [None])
     np.testing.assert_array_equal(highest, np.nanmax(taken, axis=2))
-    mean, _ = run(Pooling1D(name="p", window=window, average=True), [x], [None])
+    mean, _ = run(Pooling(name="p", windows=(window,), average=True), [x], [None])
     np.testing.assert_allclose(mean, np.nanmean(taken, axis=2), rtol=1e-5)
 
 
@@ -315,7 +308,7 @@ def test_stacked_cells_are_layers_one_above_the_other() -> None:
 
 
 def test_one_layer_for_each_step_sees_each_step_alone() -> None:
-    inner = Conv1D(name="c", kernel=array(2, 3, 4), bias=None, window=Window(size=2), activation=LINEAR)
+    inner = Convolution(name="c", kernel=array(2, 3, 4), bias=None, windows=(Window(size=2),), activation=LINEAR)
     layer = TimeDistributed(name="td", layer=inner)
     x = array(2, 5, 6, 3)
     y, _ = run(layer, [x], [None])

@@ -23,17 +23,8 @@ from lstm_serve.engine.operations.pointwise import (
     Unscaling,
 )
 from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
-from lstm_serve.engine.operations.temporal import (
-    Conv1D,
-    Embedding,
-    GlobalPooling1D,
-    Masking,
-    Permute,
-    Pooling1D,
-    RepeatVector,
-    Reshape,
-    Window,
-)
+from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking, Permute, RepeatVector, Reshape
+from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.types import Array
 
@@ -70,9 +61,9 @@ def gru(*, reset_after: bool, return_sequences: bool = False) -> GRU:
     )
 
 
-def conv(size: int = 3, **options: Any) -> Conv1D:
+def conv(size: int = 3, **options: Any) -> Convolution:
     made = Window(size=size, **options)
-    return Conv1D(name="c", kernel=numbers(size, 3, 5), bias=numbers(5), window=made, activation=RELU)
+    return Convolution(name="c", kernel=numbers(size, 3, 5), bias=numbers(5), windows=(made,), activation=RELU)
 
 
 def rnn(*, return_sequences: bool = False, go_backwards: bool = False) -> SimpleRNN:
@@ -140,7 +131,7 @@ NOT_CAUSAL: list[Operation] = [
     conv(padding="same"),
     conv(padding="causal", stride=2),
     conv(padding="causal", dilation=1 << 30),
-    Pooling1D(name="p", window=Window(size=2), average=True),
+    Pooling(name="p", windows=(Window(size=2),), average=True),
     GlobalPooling1D(name="p", average=False, keepdims=False),
     RepeatVector(name="r", n=3),
     Reshape(name="r", target=(-1,)),

@@ -35,7 +35,8 @@ from lstm_serve.engine.operations.base import BaseOperation, Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import Activate, Identity, Normalization, PReLU, Rescaling, Scaling
 from lstm_serve.engine.operations.recurrent import GRU, SimpleRNN
-from lstm_serve.engine.operations.temporal import Conv1D, Embedding, GlobalPooling1D, Masking, Pooling1D, Window
+from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking
+from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Mask, Outputs
@@ -437,15 +438,32 @@ def test_masks_are_in_the_printed_program(
 def test_windows_are_padded_in_the_printed_program(dilation: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
     same = Window(size=4, stride=stride, dilation=dilation, padding="same")
     layers: list[Operation] = [
-        Conv1D(name="conv", kernel=numbers(4, 3, 2), bias=numbers(2), activation=RELU, window=same),
-        Pooling1D(name="pool", window=Window(size=3, stride=2, padding="same"), average=True),
-        Pooling1D(name="max", window=Window(size=2, stride=2, padding="same"), average=False),
+        Convolution(name="conv", kernel=numbers(4, 3, 2), bias=numbers(2), activation=RELU, windows=(same,)),
+        Pooling(name="pool", windows=(Window(size=3, stride=2, padding="same"),), average=True),
+        Pooling(name="max", windows=(Window(size=2, stride=2, padding="same"),), average=False),
     ]
     free = model(layers, (None, 3))
     for timesteps in (1, 5, 8, 13):
         x = numbers(2, timesteps, 3, seed=6)
         came = sketched(report(free, M_H5), x, free, monkeypatch)
         np.testing.assert_allclose(came, free.predict(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_pictures_are_in_the_printed_program(padding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide, high = Window(size=3, stride=2, padding=padding), Window(size=2, dilation=2, padding=padding)
+    layers: list[Operation] = [
+        Convolution(
+            name="conv", kernel=numbers(3, 2, 2, 6), bias=numbers(6), activation=RELU, windows=(wide, high), groups=2
+        ),
+        Convolution(name="last", kernel=numbers(2, 3, 6, 2), bias=None, activation=TANH, windows=(high, wide)),
+        Pooling(name="pool", windows=(Window(size=2, padding=padding),) * 2, average=padding == "same"),
+    ]
+    sizes = (9, 11) if padding == "valid" else (None, None)
+    over = model(layers, (*sizes, 4))
+    x = numbers(2, 9, 11, 4, seed=6)
+    came = sketched(report(over, M_H5), x, over, monkeypatch)
+    np.testing.assert_allclose(came, over.predict(x), atol=1e-6)
 
 
 def test_an_unknown_class_is_told_by_name_class_and_arrays() -> None:
@@ -622,7 +640,7 @@ def test_a_cell_that_no_one_knows_is_no_silence() -> None:
 
 def test_windows_say_how_they_are_padded() -> None:
     def way(timesteps: int | None, **options: Any) -> str:
-        layer = Pooling1D(name="p", window=Window(size=4, stride=2, **options), average=True)
+        layer = Pooling(name="p", windows=(Window(size=4, stride=2, **options),), average=True)
         return "\n".join(of(layer, (timesteps, 3)).way)
 
     assert "steps that fill no window are left out" in way(6)

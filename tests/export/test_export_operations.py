@@ -23,7 +23,7 @@ from lstm_serve.engine.activations import (
     leaky_relu,
     relu,
 )
-from lstm_serve.engine.operations import arithmetic, merging, pointwise, recurrent, temporal, wrappers
+from lstm_serve.engine.operations import arithmetic, merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
@@ -57,8 +57,8 @@ def positive(*shape: int) -> Array:
     return np.abs(numbers(*shape)) + np.float32(0.1)
 
 
-def window(size: int, stride: int = 1, dilation: int = 1, padding: Any = "valid") -> temporal.Window:
-    return temporal.Window(size=size, stride=stride, dilation=dilation, padding=padding)
+def window(size: int, stride: int = 1, dilation: int = 1, padding: Any = "valid") -> windows.Window:
+    return windows.Window(size=size, stride=stride, dilation=dilation, padding=padding)
 
 
 def branches(join: Operation, *, masked: bool = False) -> Model:
@@ -90,12 +90,24 @@ def models() -> Iterator[tuple[str, Model]]:
     ]
     yield from ((f"{k} {type(operation).__name__}", model([operation], (6, 3))) for k, operation in enumerate(single))
     for padding, size in product(("valid", "same", "causal"), (2, 3)):
-        conv = temporal.Conv1D(name="c", kernel=numbers(size, 3, 4), bias=numbers(4), activation=relu(),
-                               window=window(size, 1 if size == 2 else 2, 2 if size == 2 else 1, padding))  # fmt: skip
+        cut = window(size, 1 if size == 2 else 2, 2 if size == 2 else 1, padding)
+        conv = windows.Convolution(
+            name="c", kernel=numbers(size, 3, 4), bias=numbers(4), windows=(cut,), activation=relu()
+        )
         yield f"Conv1D {padding} {size}", model([conv], (7, 3))
     for average, padding in product((True, False), ("valid", "same")):
-        pooling = temporal.Pooling1D(name="p", window=window(3, 2, padding=padding), average=average)
+        pooling = windows.Pooling(name="p", windows=(window(3, 2, padding=padding),), average=average)
         yield f"Pooling1D {average} {padding}", model([pooling], (7, 3))
+    apart = windows.Convolution(
+        name="c", kernel=numbers(3, 2, 6), bias=None, windows=(window(3),), groups=2, activation=TANH
+    )
+    yield "Convolution in groups", model([apart], (7, 4))
+    for padding in ("valid", "same"):
+        cuts = (window(3, 2, padding=padding), window(2, padding=padding))
+        over = windows.Convolution(name="c", kernel=numbers(3, 2, 2, 4), bias=numbers(4), windows=cuts, groups=2,
+                                   activation=relu())  # fmt: skip
+        pools: list[Operation] = [windows.Pooling(name="p", windows=cuts, average=padding == "same")]
+        yield f"Convolution and Pooling of pictures {padding}", model([over, *pools], (8, 6, 4))
     rows: list[Operation] = [dense(3, 4), temporal.RepeatVector(name="r", n=3), simple_rnn(4, 2, return_sequences=True)]
     yield "RepeatVector", model(rows, (3,))
     pooled = temporal.GlobalPooling1D(name="g", average=True, keepdims=True)

@@ -11,7 +11,7 @@ from serving import GOLDEN
 from lstm_serve import load_model
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, SIGMOID
 from lstm_serve.engine.operations.recurrent import GRU, LSTM
-from lstm_serve.engine.operations.temporal import Conv1D
+from lstm_serve.engine.operations.windows import Convolution
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.errors import MissingFact, ModelError, UnreadableFile, Unsupported
@@ -125,7 +125,7 @@ def test_theano_turned_its_kernels_round(tmp_path: Path) -> None:
     kernel = numbers(3, 3, 2)
     layers: Any = [("Conv1D", {"filters": 2, "kernel_size": [3]}, [kernel, numbers(2)])]
     turned = one(tmp_path, layers, keras="2.2.4", backend="theano").nodes[0].operation
-    assert isinstance(turned, Conv1D)
+    assert isinstance(turned, Convolution)
     np.testing.assert_array_equal(turned.kernel, kernel[::-1])
 
 
@@ -229,8 +229,8 @@ LAYERS = {
         "holds a Sequential: a model for each time step",
     ),
     "an unknown layer for each step": (
-        [("TimeDistributed", {"layer": {"class_name": "Conv2D", "config": {"name": "c"}}}, [])],
-        "the layer 'c' is of the class Conv2D",
+        [("TimeDistributed", {"layer": {"class_name": "LocallyConnected2D", "config": {"name": "c"}}}, [])],
+        "the layer 'c' is of the class LocallyConnected2D",
     ),
     "a cell of one's own in both directions": (
         [
@@ -267,7 +267,7 @@ LAYERS = {
         r"quantization_config.*before quantize\(\)",
     ),
     "features first": ([("MaxPooling1D", {"data_format": "channels_first"}, [])], "data_format"),
-    "groups": ([("Conv1D", {"filters": 3, "kernel_size": 1, "groups": 3}, [numbers(1, 1, 3), numbers(3)])], "groups"),
+    "uneven groups": ([("Conv1D", {"filters": 4, "kernel_size": 1, "groups": 3}, [])], "3 groups of 3 features and 4"),
     "an unknown padding": ([("MaxPooling1D", {"padding": "full"}, [])], "padding"),
     "two outputs of a Bidirectional": (
         [("Bidirectional", {"merge_mode": None, "layer": {"class_name": "LSTM", "config": {"units": 1}}}, [])],

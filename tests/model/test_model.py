@@ -12,7 +12,8 @@ from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, TANH, Activa
 from lstm_serve.engine.operations.merging import MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import Dense, Identity
 from lstm_serve.engine.operations.recurrent import LSTM
-from lstm_serve.engine.operations.temporal import Conv1D, Embedding, Window
+from lstm_serve.engine.operations.temporal import Embedding
+from lstm_serve.engine.operations.windows import Convolution, Window
 from lstm_serve.errors import InvalidInput
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
 from lstm_serve.model.metadata import About, Origin
@@ -129,7 +130,7 @@ def test_a_model_without_ids_has_no_limit() -> None:
 
 
 def test_too_few_steps_for_a_window_are_refused() -> None:
-    conv = Conv1D(name="c", kernel=numbers(3, 3, 4), bias=None, window=Window(size=3), activation=LINEAR)
+    conv = Convolution(name="c", kernel=numbers(3, 3, 4), bias=None, windows=(Window(size=3),), activation=LINEAR)
     made = model(conv, shape=(None, 3))
     assert made.predict(numbers(1, 3, 3)).shape == (1, 1, 4)
     with pytest.raises(InvalidInput, match="too few time steps"):

@@ -15,7 +15,8 @@ from lstm_serve.engine.activations import RELU, SOFTMAX
 from lstm_serve.engine.operations.base import BaseOperation, Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskRule
 from lstm_serve.engine.operations.pointwise import Scaling, Unscaling
-from lstm_serve.engine.operations.temporal import Conv1D, Embedding, GlobalPooling1D, RepeatVector, Window
+from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, RepeatVector
+from lstm_serve.engine.operations.windows import Convolution, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional
 from lstm_serve.engine.types import Array, State
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
@@ -64,8 +65,8 @@ def test_steps_of_every_golden_model_that_is_causal_end_where_the_window_does() 
 def branches() -> Model:
     """Two branches over time, one of them with a convolution, and the card's scaling before and after."""
     names = {"name": "scaling", "keras_class": "Scaling"}
-    conv = Conv1D(
-        name="conv", kernel=numbers(3, 3, 2), bias=numbers(2), window=WINDOW, activation=RELU, keras_class="Conv1D"
+    conv = Convolution(
+        name="conv", kernel=numbers(3, 3, 2), bias=numbers(2), windows=(WINDOW,), activation=RELU, keras_class="Conv1D"
     )
     nodes = (
         Node(Scaling(offset=np.array([1.0, 2, 3]), scale=np.array([2.0, 4, 8]), **names), (Source(INPUT),)),

@@ -14,7 +14,8 @@ from small_models import dense, lstm, model, numbers
 from lstm_serve import load_model
 from lstm_serve.engine.activations import SOFTMAX
 from lstm_serve.engine.operations.pointwise import Normalization
-from lstm_serve.engine.operations.temporal import Conv1D, Embedding, Window
+from lstm_serve.engine.operations.temporal import Embedding
+from lstm_serve.engine.operations.windows import Convolution, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional
 from lstm_serve.model.model import Model
 from lstm_serve.serving.series import steps
@@ -29,11 +30,11 @@ MODELS = {
     "convolved": model(
         [
             Normalization(name="n", mean=numbers(3), variance=np.ones(3, np.float32)),
-            Conv1D(
+            Convolution(
                 name="conv",
                 kernel=numbers(3, 3, 4),
                 bias=numbers(4),
-                window=Window(size=3, dilation=1, padding="causal"),
+                windows=(Window(size=3, dilation=1, padding="causal"),),
                 activation=SOFTMAX,
             ),
             lstm(4, 3),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
+from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
@@ -30,14 +30,17 @@ from lstm_serve.export.operation import (
     NO_MASKS_IN_TIME,
     NOT_YET,
     NOTHING_LEFT_OUT,
+    TIME_ALONE,
     Support,
     Target,
     Value,
     deviation,
     factor_and_offset,
+    kernel_in_one_group,
     masks_of_whole,
     places_in,
     refuse,
+    window_of,
     writer_of,
 )
 from lstm_serve.model.model import Model
@@ -199,29 +202,30 @@ def _masking(s: Source, op: temporal.Masking, xs: Sequence[Value]) -> Value:
     return y
 
 
-def _window(op: temporal.Conv1D | temporal.Pooling1D, xs: Sequence[Value]) -> tuple[int, int, int, int]:
+def _window(op: windows.Convolution | windows.Pooling, xs: Sequence[Value]) -> tuple[int, int, int, int]:
     """The input's steps and features, the number of windows, and the steps of padding before."""
-    (timesteps, features), window = sizes(op, xs)[:2], op.window
-    n, span = window.count(timesteps) or 0, (window.size - 1) * window.dilation
+    window, (timesteps, features) = window_of(TITLE, op), sizes(op, xs)[:2]
+    n, span = window.count(timesteps) or 0, window.span
     same = max((n - 1) * window.stride + span + 1 - timesteps, 0) // 2
     return timesteps, features, n, {"valid": 0, "causal": span, "same": same}[window.padding]
 
 
-def _conv1d(s: Source, op: temporal.Conv1D, xs: Sequence[Value]) -> Value:
+def _conv1d(s: Source, op: windows.Convolution, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     timesteps, features, n, before = _window(op, xs)
-    size, _, filters = op.kernel.shape
-    sizes = timesteps, features, size, filters, n, op.window.stride, op.window.dilation, before
-    arrays = s.constant(op.kernel), s.constant(op.bias), s.activation(op, op.activation)
+    kernel, window = kernel_in_one_group(op), op.windows[0]
+    sizes = timesteps, features, window.size, kernel.shape[-1], n, window.stride, window.dilation, before
+    arrays = s.constant(kernel), s.constant(op.bias), s.activation(op, op.activation)
     s.call("conv1d", *sizes, xs[0].name, *arrays, y.name)
-    s.adds += n * op.kernel.size
+    s.adds += n * kernel.size
     return y
 
 
-def _pooling(s: Source, op: temporal.Pooling1D, xs: Sequence[Value]) -> Value:
+def _pooling(s: Source, op: windows.Pooling, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     timesteps, features, n, before = _window(op, xs)
-    sizes = timesteps, features, op.window.size, n, op.window.stride, before
+    window = op.windows[0]
+    sizes = timesteps, features, window.size, n, window.stride, before
     s.call("pool", *sizes, int(op.average), xs[0].name, y.name)
     return y
 
@@ -281,8 +285,8 @@ TABLE: dict[type, Support] = {
     merging.Concatenate: Support(_concatenate, NO_MASKS_IN_TIME),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),
-    temporal.Conv1D: Support(_conv1d),
-    temporal.Pooling1D: Support(_pooling),
+    windows.Convolution: Support(_conv1d, TIME_ALONE),
+    windows.Pooling: Support(_pooling, TIME_ALONE),
     temporal.GlobalPooling1D: Support(_global_pooling),
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),

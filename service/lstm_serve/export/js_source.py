@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
+from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.export.artifact import Golden, Numbers, header, scaled_by_card
@@ -26,15 +26,18 @@ from lstm_serve.export.operation import (
     NO_MASKS_IN_TIME,
     NOT_YET,
     NOTHING_LEFT_OUT,
+    TIME_ALONE,
     Support,
     Target,
     Value,
     deviation,
     factor_and_offset,
+    kernel_in_one_group,
     masks_of_whole,
     places_in,
     refuse,
     walk,
+    window_of,
     writer_of,
 )
 from lstm_serve.model.model import Model
@@ -151,18 +154,19 @@ def _masking(p: Program, op: temporal.Masking, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "zeroed", xs[0].name, mask, mask=mask)
 
 
-def _conv1d(p: Program, op: temporal.Conv1D, xs: Sequence[Value]) -> Value:
-    arrays = p.weight(op.kernel), p.weight(op.bias), op.kernel.shape[2]
-    return p.let(op, xs, "conv1d", xs[0].name, *arrays, _window(op.window), p.activation(op, op.activation))
+def _conv1d(p: Program, op: windows.Convolution, xs: Sequence[Value]) -> Value:
+    window, kernel = _window(window_of(TITLE, op)), kernel_in_one_group(op)
+    arrays = p.weight(kernel), p.weight(op.bias), kernel.shape[-1]
+    return p.let(op, xs, "conv1d", xs[0].name, *arrays, window, p.activation(op, op.activation))
 
 
-def _window(window: temporal.Window) -> str:
+def _window(window: windows.Window) -> str:
     fields = {"size": window.size, "stride": window.stride, "dilation": window.dilation, "padding": window.padding}
     return json.dumps(fields)
 
 
-def _pooling(p: Program, op: temporal.Pooling1D, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, "pool", xs[0].name, str(op.average).lower(), _window(op.window))
+def _pooling(p: Program, op: windows.Pooling, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "pool", xs[0].name, str(op.average).lower(), _window(window_of(TITLE, op)))
 
 
 def _global_pooling(p: Program, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
@@ -205,8 +209,8 @@ TABLE: dict[type, Support] = {
     merging.Concatenate: Support(_concatenate, NO_MASKS_IN_TIME),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),
-    temporal.Conv1D: Support(_conv1d),
-    temporal.Pooling1D: Support(_pooling),
+    windows.Convolution: Support(_conv1d, TIME_ALONE),
+    windows.Pooling: Support(_pooling, TIME_ALONE),
     temporal.GlobalPooling1D: Support(_global_pooling),
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),

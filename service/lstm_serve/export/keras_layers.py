@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, Activation
-from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
+from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskRule
 from lstm_serve.engine.recurrence import Recurrent
@@ -96,20 +96,27 @@ def _dense(op: pointwise.Dense, xs: Sequence[Value]) -> Layer:
     return _with_kernel(op, "Dense", units=op.kernel.shape[1])
 
 
-def _conv1d(op: temporal.Conv1D, xs: Sequence[Value]) -> Layer:
-    window = op.window
+def _convolution(op: windows.Convolution, xs: Sequence[Value]) -> Layer:
     return _with_kernel(
         op,
-        "Conv1D",
-        filters=op.kernel.shape[2],
-        kernel_size=[window.size],
-        strides=[window.stride],
-        dilation_rate=[window.dilation],
-        padding=window.padding,
+        f"Conv{_count(op)}D",
+        filters=op.kernel.shape[-1],
+        kernel_size=[window.size for window in op.windows],
+        strides=[window.stride for window in op.windows],
+        dilation_rate=[window.dilation for window in op.windows],
+        padding=op.windows[0].padding,
+        groups=op.groups,
     )
 
 
-def _with_kernel(op: pointwise.Dense | temporal.Conv1D, class_name: str, **config: object) -> Layer:
+def _count(op: windows.Convolution | windows.Pooling) -> int:
+    """As many as Keras has layers for."""
+    if len(op.windows) > 3 or len({window.padding for window in op.windows}) > 1:
+        refuse(TITLE, op, "Keras has no such layer")
+    return len(op.windows)
+
+
+def _with_kernel(op: pointwise.Dense | windows.Convolution, class_name: str, **config: object) -> Layer:
     arrays = [_folded(array, op.activation) for array in op.weights.values()]
     settings = {**config, "activation": _activation(op, op.activation), "use_bias": op.bias is not None}
     return Layer(class_name, settings, {"": arrays})
@@ -218,10 +225,13 @@ def _masking(op: temporal.Masking, xs: Sequence[Value]) -> Layer:
     return Layer("Masking", {"mask_value": op.mask_value})
 
 
-def _pooling(op: temporal.Pooling1D, xs: Sequence[Value]) -> Layer:
-    window = op.window
-    kind = "AveragePooling1D" if op.average else "MaxPooling1D"
-    return Layer(kind, {"pool_size": window.size, "strides": window.stride, "padding": window.padding})
+def _pooling(op: windows.Pooling, xs: Sequence[Value]) -> Layer:
+    settings = {
+        "pool_size": [window.size for window in op.windows],
+        "strides": [window.stride for window in op.windows],
+        "padding": op.windows[0].padding,
+    }
+    return Layer(f"{'Average' if op.average else 'Max'}Pooling{_count(op)}D", settings)
 
 
 def _global_pooling(op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Layer:
@@ -339,8 +349,8 @@ TABLE: dict[type, Support] = {
     merging.Concatenate: Support(_concatenate, NO_OLD_MASKS),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),
-    temporal.Conv1D: Support(_conv1d),
-    temporal.Pooling1D: Support(_pooling),
+    windows.Convolution: Support(_convolution),
+    windows.Pooling: Support(_pooling),
     temporal.GlobalPooling1D: Support(_global_pooling),
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
+from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
@@ -23,6 +23,7 @@ from lstm_serve.export.numpy_activations import ACTIVATIONS
 from lstm_serve.export.operation import (
     BETWEEN,
     NOT_YET,
+    TIME_ALONE,
     Support,
     Target,
     Value,
@@ -31,9 +32,11 @@ from lstm_serve.export.operation import (
     called,
     deviation,
     factor_and_offset,
+    kernel_in_one_group,
     leaves_steps_out,
     masks_to_merge,
     walk,
+    window_of,
     write_stacked,
     writer_of,
 )
@@ -196,14 +199,16 @@ def _masking(p: _Program, op: temporal.Masking, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"{xs[0].name} * {mask}[..., None]", mask)
 
 
-def _conv1d(p: _Program, op: temporal.Conv1D, xs: Sequence[Value]) -> Value:
-    window = f"{op.window.stride}, {op.window.dilation}, {op.window.padding!r}"
-    code = f"{p.call('conv1d')}({xs[0].name}, {p.weight(op.kernel)}, {p.weight(op.bias)}, {window})"
+def _conv1d(p: _Program, op: windows.Convolution, xs: Sequence[Value]) -> Value:
+    along = window_of(TITLE, op)
+    window = f"{along.stride}, {along.dilation}, {along.padding!r}"
+    code = f"{p.call('conv1d')}({xs[0].name}, {p.weight(kernel_in_one_group(op))}, {p.weight(op.bias)}, {window})"
     return p.let(op, xs, f"{p.activation(op, op.activation)}({code})")
 
 
-def _pooling(p: _Program, op: temporal.Pooling1D, xs: Sequence[Value]) -> Value:
-    window = f"{op.window.size}, {op.window.stride}, {op.window.dilation}, {op.window.padding!r}"
+def _pooling(p: _Program, op: windows.Pooling, xs: Sequence[Value]) -> Value:
+    along = window_of(TITLE, op)
+    window = f"{along.size}, {along.stride}, {along.dilation}, {along.padding!r}"
     return p.let(op, xs, f"{p.call('pool')}({xs[0].name}, {op.average}, {window})")
 
 
@@ -292,8 +297,8 @@ TABLE: dict[type, Support] = {
     merging.Concatenate: Support(_concatenate),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),
-    temporal.Conv1D: Support(_conv1d),
-    temporal.Pooling1D: Support(_pooling),
+    windows.Convolution: Support(_conv1d, TIME_ALONE),
+    windows.Pooling: Support(_pooling, TIME_ALONE),
     temporal.GlobalPooling1D: Support(_global_pooling),
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, wrappers
+from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
@@ -141,37 +141,49 @@ def _masking(g: Graph, op: temporal.Masking, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, times(g, xs[0].name, kept), mask)
 
 
-def _turned(g: Graph, x: str) -> str:
-    """(n, T, features) to (n, features, T), or back."""
-    return g.add("Transpose", x, perm=[0, 2, 1])
+def _along(g: Graph, operator: str, xs: Sequence[Value], *arrays: str, **settings: Any) -> str:  # noqa: ANN401
+    """An operator that has the features first, (n, features, *sizes), of and to what has them last."""
+    axes = len(xs[0].shape)
+    turned = g.add("Transpose", xs[0].name, perm=[0, axes, *range(1, axes)])
+    return g.add("Transpose", g.add(operator, turned, *arrays, **settings), perm=[0, *range(2, axes + 1), 1])
 
 
-def _pads(op: temporal.Conv1D | temporal.Pooling1D) -> dict[str, Any]:
-    window = op.window
+def _settings(op: windows.Convolution | windows.Pooling, xs: Sequence[Value]) -> dict[str, Any]:
+    """The sizes of an operator of windows, and how it pads."""
+    settings: dict[str, Any] = {
+        "kernel_shape": [window.size for window in op.windows],
+        "strides": [window.stride for window in op.windows],
+    }
+    kinds = {window.padding for window in op.windows}
+    dilated = any(window.dilation > 1 for window in op.windows)
+    if kinds == {"valid"}:
+        return settings | {"auto_pad": "VALID"}
+    if kinds == {"same"} and not dilated:
+        return settings | {"auto_pad": "SAME_UPPER"}
+    pads = [_padding(op, window, size) for window, size in zip(op.windows, xs[0].shape, strict=False)]
+    return settings | {"pads": [before for before, _ in pads] + [after for _, after in pads]}
+
+
+def _padding(op: Operation, window: windows.Window, size: int | None) -> tuple[int, int]:
     if window.padding == "causal":
-        return {"pads": [(window.size - 1) * window.dilation, 0]}
-    return {"auto_pad": "SAME_UPPER" if window.padding == "same" else "VALID"}
+        return window.span, 0
+    if size is None:
+        refuse(TITLE, op, "it is dilated, padded as `same`, and its number of time steps is not known")
+    total = max(((window.count(size) or 0) - 1) * window.stride + window.span + 1 - size, 0)
+    return total // 2, total - total // 2
 
 
-def _conv1d(g: Graph, op: temporal.Conv1D, xs: Sequence[Value]) -> Value:
-    window = op.window
-    arrays = [g.constant(op.kernel.transpose(2, 1, 0)), *([] if op.bias is None else [g.constant(op.bias)])]
-    sizes = {"kernel_shape": [window.size], "strides": [window.stride], "dilations": [window.dilation]}
-    pads = _pads(op)
-    if window.padding == "same" and window.dilation > 1:
-        if xs[0].shape[0] is None:
-            refuse(TITLE, op, "it is dilated, padded as `same`, and its number of time steps is not known")
-        n, span = window.count(xs[0].shape[0]) or 0, (window.size - 1) * window.dilation
-        total = max((n - 1) * window.stride + span + 1 - xs[0].shape[0], 0)
-        pads = {"pads": [total // 2, total - total // 2]}
-    y = _turned(g, g.add("Conv", _turned(g, xs[0].name), *arrays, **sizes, **pads))
+def _convolution(g: Graph, op: windows.Convolution, xs: Sequence[Value]) -> Value:
+    axes = len(op.windows)
+    kernel = op.kernel.transpose(axes + 1, axes, *range(axes))
+    arrays = [g.constant(kernel), *([] if op.bias is None else [g.constant(op.bias)])]
+    dilations = [window.dilation for window in op.windows]
+    y = _along(g, "Conv", xs, *arrays, dilations=dilations, group=op.groups, **_settings(op, xs))
     return g.result(op, xs, _activated(g, op, op.activation, y))
 
 
-def _pooling(g: Graph, op: temporal.Pooling1D, xs: Sequence[Value]) -> Value:
-    operator = "AveragePool" if op.average else "MaxPool"
-    sizes = {"kernel_shape": [op.window.size], "strides": [op.window.stride]}
-    return g.result(op, xs, _turned(g, g.add(operator, _turned(g, xs[0].name), **sizes, **_pads(op))))
+def _pooling(g: Graph, op: windows.Pooling, xs: Sequence[Value]) -> Value:
+    return g.result(op, xs, _along(g, "AveragePool" if op.average else "MaxPool", xs, **_settings(op, xs)))
 
 
 def _global_pooling(g: Graph, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
@@ -228,8 +240,8 @@ TABLE: dict[type, Support] = {
     merging.Concatenate: Support(_concatenate, "not of some inputs masked and others not"),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),
-    temporal.Conv1D: Support(_conv1d, "dilated and padded as `same` where the number of time steps is known"),
-    temporal.Pooling1D: Support(_pooling),
+    windows.Convolution: Support(_convolution, "dilated and padded as `same` where the number of time steps is known"),
+    windows.Pooling: Support(_pooling),
     temporal.GlobalPooling1D: Support(_global_pooling),
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),

@@ -12,6 +12,7 @@ from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slic
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskedBy, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization
+from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
@@ -25,6 +26,9 @@ T = TypeVar("T")
 # The operations between layers and of attention, which ONNX alone has so far.
 BETWEEN: tuple[type[Operation], ...] = (Slice, Binary, Reduce, MatMul, MaskedBy)
 NOT_YET = "not exported yet: operations between layers, and attention"
+
+
+TIME_ALONE = "along time, not along the axes of a picture"
 
 
 class Value(NamedTuple):
@@ -68,6 +72,25 @@ def refuse(title: str, operation: Operation, why: str) -> NoReturn:
     kind = operation.keras_class or type(operation).__name__
     raise Unsupported(
         f"{title} cannot do the {plain(kind)} layer {plain(operation.name)!r} as it is in this model: {why}"
+    )
+
+
+def window_of(title: str, operation: Convolution | Pooling) -> Window:
+    """The window along time. Refuses those along several axes."""
+    if len(operation.windows) > 1:
+        refuse(title, operation, f"it works along {len(operation.windows)} axes")
+    return operation.windows[0]
+
+
+def kernel_in_one_group(operation: Convolution) -> Array:
+    """The kernel (..., features, filters) that is 0 where a feature and a filter are of different groups."""
+    parts, groups = np.split(operation.kernel, operation.groups, axis=-1), range(operation.groups)
+    return np.concatenate(
+        [
+            np.concatenate([part if k == group else np.zeros_like(part) for k in groups], axis=-2)
+            for group, part in enumerate(parts)
+        ],
+        axis=-1,
     )
 
 

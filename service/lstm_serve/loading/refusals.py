@@ -59,10 +59,6 @@ OTHER_MODEL = (
     "layers, i = keras.Input(shape); keras.Model(i, m.call(i)).save('m.h5') saves a functional one"
 )
 STATES = "Where it is h, the first of an LSTM's states, that is what the layer gives with return_sequences=False"
-GROUPS = (
-    "groups are not implemented. Build it without groups, with a kernel that is 0 where input and filter are of "
-    "different groups: it computes the same"
-)
 QUANTIZED = "quantized weights are not read: save the model as it was before quantize()"
 
 

@@ -19,16 +19,8 @@ from lstm_serve.engine.operations.pointwise import (
     Unscaling,
 )
 from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
-from lstm_serve.engine.operations.temporal import (
-    Conv1D,
-    Embedding,
-    GlobalPooling1D,
-    Masking,
-    Permute,
-    Pooling1D,
-    RepeatVector,
-    Reshape,
-)
+from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking, Permute, RepeatVector, Reshape
+from lstm_serve.engine.operations.windows import Convolution, Pooling
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 
 OPERATIONS: tuple[type[Operation], ...] = (
@@ -49,8 +41,8 @@ OPERATIONS: tuple[type[Operation], ...] = (
     # A sequence, or a row, as a whole.
     Embedding,
     Masking,
-    Conv1D,
-    Pooling1D,
+    Convolution,
+    Pooling,
     GlobalPooling1D,
     RepeatVector,
     Reshape,

@@ -22,19 +22,11 @@ from lstm_serve.engine.operations.pointwise import (
     Unscaling,
 )
 from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
-from lstm_serve.engine.operations.temporal import (
-    Conv1D,
-    Embedding,
-    GlobalPooling1D,
-    Masking,
-    Permute,
-    Pooling1D,
-    RepeatVector,
-    Reshape,
-)
+from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking, Permute, RepeatVector, Reshape
+from lstm_serve.engine.operations.windows import Convolution, Pooling
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.types import Shape
-from lstm_serve.explain.describe import arithmetic, pointwise, recurrent, temporal
+from lstm_serve.explain.describe import arithmetic, pointwise, recurrent, temporal, windows
 from lstm_serve.explain.describe.description import Words
 
 
@@ -90,8 +82,8 @@ TABLE: dict[type, Callable[[Any, Shape], Words]] = {
     Unscaling: pointwise.unscaling,
     Embedding: temporal.embedding,
     Masking: temporal.masking,
-    Conv1D: temporal.conv1d,
-    Pooling1D: temporal.pooling,
+    Convolution: windows.convolution,
+    Pooling: windows.pooling,
     GlobalPooling1D: temporal.global_pooling,
     RepeatVector: temporal.repeat_vector,
     Reshape: temporal.reshape,

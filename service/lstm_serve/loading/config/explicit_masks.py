@@ -50,12 +50,15 @@ def check_masks(masked: Sequence[tuple[str, Tensor]], entries: Sequence[Mapping[
 
 
 # Classes whose output has no mask, whatever their input has.
-MASKLESS = frozenset(
-    {
-        *("InputLayer", "Conv1D", "MaxPooling1D", "AveragePooling1D", "GlobalMaxPooling1D", "GlobalAveragePooling1D"),
-        *("Flatten", "Reshape", "Permute", "RepeatVector", "Dot"),
-    }
-)
+MASKLESS = frozenset({"InputLayer", "Flatten", "Reshape", "Permute", "RepeatVector", "Dot"}) | {
+    f"{before}{axes}D{after}"
+    for before, after in (
+        *(("Conv", ""), ("DepthwiseConv", ""), ("SeparableConv", ""), ("Conv", "Transpose")),
+        *((f"{kind}Pooling", "") for kind in ("Max", "Average", "GlobalMax", "GlobalAverage")),
+        *(("ZeroPadding", ""), ("Cropping", ""), ("UpSampling", "")),
+    )
+    for axes in (1, 2, 3)
+}
 
 
 def _carries_mask(entry: Mapping[str, Any], inbound: Mapping[str, Mapping[str, Any]], known: dict[str, bool]) -> bool:

@@ -133,6 +133,14 @@ class Options:
             raise UnreadableFile(f"the {self} has {key} = {str(sizes)[:40]}, where one positive integer was expected")
         return sizes[0]
 
+    def sizes(self, key: str, count: int, default: list[int] | None = None) -> list[int]:
+        """The option `key`, a positive integer for each of so many axes or one for all; else as `size`."""
+        sizes = self.integers(key, default)
+        if len(sizes) not in {1, count} or min(sizes) < 1:
+            wanted = f"{count} positive integers were" if count > 1 else "one positive integer was"
+            raise UnreadableFile(f"the {self} has {key} = {str(sizes)[:40]}, where {wanted} expected")
+        return sizes * (count // len(sizes))
+
     def choice(self, key: str, choices: Sequence[str], default: str) -> str:
         """The option `key`, one of `choices`; absent it is `default`."""
         value = self._left.pop(key, default)
@@ -163,6 +171,10 @@ class Options:
     def renamed(self, name: str) -> "Options":
         """The same layer under another name."""
         return self.with_config({**self.config, "name": name})
+
+    def refusal(self, why: str) -> Unsupported:
+        """The refusal of the layer, or of a call."""
+        return Unsupported(f"the {self} {why}")
 
     def refuse_unless(self, key: str, expected: object, why: str) -> None:
         """Refuse the model unless the option is absent, null or `expected`."""

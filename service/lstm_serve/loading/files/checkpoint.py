@@ -31,7 +31,8 @@ MAX_EDGES = 50_000
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # The arrays of a plain layer or a cell, by Keras' attribute, in the order of `get_weights()`.
 ARRAYS = (
-    *("kernel", "recurrent_kernel", "embeddings", "alpha", "gamma", "beta", "bias"),
+    *("depthwise_kernel", "pointwise_kernel", "kernel", "recurrent_kernel", "embeddings", "alpha", "gamma", "beta"),
+    "bias",
     *("moving_mean", "moving_variance", "mean", "variance", "count", "scale", "concat_score_weight"),
 )
 

@@ -44,6 +44,11 @@ def last_axis(options: Options, shapes: Sequence[Shape], rank: int | None = None
     return shape[-1]
 
 
+def channels_last(options: Options) -> None:
+    """Refuse features that come before time, or before the axes of a picture."""
+    options.refuse_unless("data_format", expected="channels_last", why="the features have to come last")
+
+
 def numbers(options: Options, key: str) -> Array:
     """The option `key`, a number or a list of them, or NumPy numbers as Keras writes them."""
     value = options.take(key, object, default=0.0)

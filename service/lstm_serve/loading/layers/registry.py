@@ -21,6 +21,7 @@ from lstm_serve.loading.layers import (
     pointwise,
     resizing,
     temporal,
+    windows,
 )
 from lstm_serve.loading.layers.checks import check_output
 from lstm_serve.loading.layers.recurrent import CELLS, recurrent, rnn
@@ -236,11 +237,13 @@ TABLE: dict[str, Kind] = {
     "Bidirectional": Kind(_bidirectional),
     "TimeDistributed": Kind(_time_distributed),
     "Dense": Kind(pointwise.dense, ("kernel", "bias?use_bias")),
-    "Conv1D": Kind(temporal.conv1d, ("kernel", "bias?use_bias")),
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), Kind(windows.convolution, ("kernel", "bias?use_bias"))),
+    **dict.fromkeys(
+        ("DepthwiseConv1D", "DepthwiseConv2D"), Kind(windows.depthwise, ("depthwise_kernel", "bias?use_bias"))
+    ),
     "Embedding": Kind(temporal.embedding, ("embeddings",)),
     "Masking": Kind(temporal.masking),
-    "MaxPooling1D": Kind(temporal.pooling),
-    "AveragePooling1D": Kind(temporal.pooling),
+    **{f"{kind}Pooling{n}D": Kind(windows.pooling) for n in (1, 2, 3) for kind in ("Max", "Average")},
     "GlobalMaxPooling1D": Kind(temporal.global_pooling),
     "GlobalAveragePooling1D": Kind(temporal.global_pooling),
     "Flatten": Kind(temporal.reshape),
@@ -263,7 +266,7 @@ TABLE: dict[str, Kind] = {
     # Nothing is left of these at inference.
     "Dropout": Kind(pointwise.identity),
     "Identity": Kind(pointwise.identity),
-    "SpatialDropout1D": Kind(pointwise.identity),
+    **{f"SpatialDropout{n}D": Kind(pointwise.identity) for n in (1, 2, 3)},
     "GaussianNoise": Kind(pointwise.identity),
     "GaussianDropout": Kind(pointwise.identity),
     "AlphaDropout": Kind(pointwise.identity),
@@ -272,6 +275,7 @@ TABLE: dict[str, Kind] = {
 # The parts of a layer of several heads, in the order of their arrays.
 HEADS = ("query", "key", "value", "output")
 PROJECTED = tuple(f"{name}_{array}" for name in HEADS for array in ("kernel", "bias?use_bias"))
+SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias?use_bias")
 LOWERED: dict[str, Lowered] = {
     "Attention": Lowered(attention.attention, ("scale?+use_scale", "concat_score_weight?score_mode=concat")),
     "AdditiveAttention": Lowered(attention.attention, ("scale?use_scale",)),
@@ -285,9 +289,12 @@ LOWERED: dict[str, Lowered] = {
     "GroupNormalization": Lowered(normalizing.group, SCALED),
     "RMSNormalization": Lowered(normalizing.root_mean_square, ("scale",)),
     "UnitNormalization": Lowered(normalizing.unit),
-    "ZeroPadding1D": Lowered(resizing.padding),
-    "Cropping1D": Lowered(resizing.cropping),
-    "UpSampling1D": Lowered(resizing.upsampling),
+    **{f"SeparableConv{n}D": Lowered(windows.separable, SEPARABLE) for n in (1, 2)},
+    **{f"Conv{n}DTranspose": Lowered(windows.transposed, ("kernel", "bias?use_bias")) for n in (1, 2, 3)},
+    **{f"Global{kind}Pooling{n}D": Lowered(windows.global_pooling) for n in (2, 3) for kind in ("Max", "Average")},
+    **{f"ZeroPadding{n}D": Lowered(resizing.padding) for n in (1, 2, 3)},
+    **{f"Cropping{n}D": Lowered(resizing.cropping) for n in (1, 2, 3)},
+    **{f"UpSampling{n}D": Lowered(resizing.upsampling) for n in (1, 2, 3)},
 }
 KNOWN: dict[str, Kind | Lowered] = {**TABLE, **LOWERED}
 RECURRENT = frozenset({*CELLS, "RNN"})

@@ -46,7 +46,7 @@ class Steps:
         given = [self.shapes[k] for k in inputs]
         (shape,) = operation.output_shapes(given)
         check_output(self.options, operation, given)
-        if shape.count(None) > 1:
+        if shape.count(None) > max(1, *(each.count(None) for each in given)):
             raise self.refusal("makes an array of more than one axis whose size is not known: say timesteps in a card")
         self.made.append(Step(operation, inputs))
         self.shapes.append(shape)
@@ -54,7 +54,7 @@ class Steps:
 
     def refusal(self, why: str) -> Unsupported:
         """The refusal of the call."""
-        return Unsupported(f"the {self.options} {why}")
+        return self.options.refusal(why)
 
     def given(self, key: str) -> int:
         """The argument `key`, which has to be an output of a layer."""

@@ -2,74 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.temporal import (
-    Conv1D,
-    Embedding,
-    GlobalPooling1D,
-    Masking,
-    Padding,
-    Permute,
-    Pooling1D,
-    RepeatVector,
-    Reshape,
-    Window,
-)
+from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking, Permute, RepeatVector, Reshape
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import Options
-from lstm_serve.loading.layers.checks import expect, last_axis, with_bias
-from lstm_serve.loading.refusals import GROUPS, QUANTIZED
-
-
-def conv1d(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
-    filters, size = options.size("filters"), options.size("kernel_size")
-    features = last_axis(options, shapes, rank=2)
-    _refuse_channels_first(options)
-    options.refuse_unless("groups", expected=1, why=GROUPS)
-    if arrays and arrays[0].ndim == 4:  # Keras 1: (size, 1, features, filters)
-        arrays = [arrays[0].reshape(arrays[0].shape[0] * arrays[0].shape[1], *arrays[0].shape[2:]), *arrays[1:]]
-    (kernel,), bias = with_bias(options, arrays, kernel=(size, features, filters), bias=(filters,))
-    options.ignore("input_dim", "input_length")
-    if options.keras.theano:  # Theano turns the kernel round where the others do not
-        kernel = kernel[::-1]
-    elif options.keras.major == 1:
-        options.assume("saved with the TensorFlow backend; Theano would have turned its kernel round")
-    window = Window(
-        size=size,
-        stride=options.size("strides", 1),
-        dilation=options.size("dilation_rate", 1),
-        padding=cast("Padding", options.choice("padding", ("valid", "same", "causal"), "valid")),
-    )
-    activation = options.activation("activation", "linear")
-    return Conv1D(name=options.name, kernel=kernel, bias=bias, window=window, activation=activation)
-
-
-def pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
-    expect(options, arrays)
-    last_axis(options, shapes, rank=2)
-    _refuse_channels_first(options)
-    size = options.size("pool_size", 2)
-    window = Window(
-        size=size,
-        stride=options.size("strides", size),
-        padding=cast("Padding", options.choice("padding", ("valid", "same"), "valid")),
-    )
-    return Pooling1D(name=options.name, window=window, average=options.class_name.startswith("Average"))
+from lstm_serve.loading.layers.checks import channels_last, expect, last_axis
+from lstm_serve.loading.refusals import QUANTIZED
 
 
 def global_pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     expect(options, arrays)
     last_axis(options, shapes, rank=2)
-    _refuse_channels_first(options)
+    channels_last(options)
     average = options.class_name.startswith("GlobalAverage")
     return GlobalPooling1D(name=options.name, average=average, keepdims=options.take("keepdims", bool, default=False))
-
-
-def _refuse_channels_first(options: Options) -> None:
-    options.refuse_unless("data_format", expected="channels_last", why="time comes before the features")
 
 
 def embedding(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
@@ -101,7 +49,7 @@ def reshape(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) 
     expect(options, arrays)
     target = [-1]
     if options.class_name == "Flatten":
-        _refuse_channels_first(options)
+        channels_last(options)
     else:
         target = options.integers("target_shape")
     (shape,) = shapes

@@ -1,0 +1,158 @@
+"""Keras' convolutions and poolings, along time or along the axes of a picture, lowered.
+
+Sources: keras/src/layers/convolutional/ and keras/src/layers/pooling/ of 3.15; the same in tf.keras 2.15.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from lstm_serve.engine.activations import LINEAR
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.pointwise import Dense
+from lstm_serve.engine.operations.windows import Convolution, Padding, Pooling, Window
+from lstm_serve.engine.types import Array, Shape
+from lstm_serve.loading.config.options import Options
+from lstm_serve.loading.layers.checks import channels_last, expect, last_axis, with_bias
+from lstm_serve.loading.layers.resizing import padded, spread
+from lstm_serve.loading.layers.steps import Steps
+
+
+def axes_of(options: Options) -> int:
+    """Along how many axes a layer works, as its class says: 2 of Conv2D."""
+    found = re.search(r"\dD", options.class_name)
+    return int(found[0][0]) if found else 1
+
+
+def convolution(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
+    """Conv1D, Conv2D and Conv3D."""
+    axes, filters = axes_of(options), options.size("filters")
+    windows, features = _windows(options, shapes)
+    groups = options.size("groups", 1)
+    if arrays and axes == 1 and arrays[0].ndim == 4:  # Keras 1: (size, 1, features, filters)
+        arrays = [arrays[0].reshape(arrays[0].shape[0] * arrays[0].shape[1], *arrays[0].shape[2:]), *arrays[1:]]
+    shape = *(window.size for window in windows), features // groups, filters
+    if features % groups or filters % groups:
+        raise options.refusal(f"makes {groups} groups of {features} features and {filters} filters")
+    (kernel,), bias = with_bias(options, arrays, kernel=shape, bias=(filters,))
+    options.ignore("input_dim", "input_length")
+    if options.keras.theano:  # Theano turns the kernel round where the others do not
+        kernel = np.flip(kernel, tuple(range(axes)))
+    elif options.keras.major == 1:
+        options.assume("saved with the TensorFlow backend; Theano would have turned its kernel round")
+    activation = options.activation("activation", "linear")
+    return Convolution(
+        name=options.name, kernel=kernel, bias=bias, windows=windows, groups=groups, activation=activation
+    )
+
+
+def depthwise(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
+    """DepthwiseConv1D and 2D: each feature by itself, `depth_multiplier` filters for each."""
+    windows, features = _windows(options, shapes)
+    multiplier = options.size("depth_multiplier", 1)
+    _ignore(options, "depthwise")
+    options.refuse_unless("groups", expected=1, why="each feature is a group by itself")
+    sizes = [window.size for window in windows]
+    filters = features * multiplier
+    (kernel,), bias = with_bias(options, arrays, depthwise_kernel=(*sizes, features, multiplier), bias=(filters,))
+    return Convolution(
+        name=options.name,
+        kernel=kernel.reshape(*sizes, 1, filters),
+        bias=bias,
+        windows=windows,
+        groups=features,
+        activation=options.activation("activation", "linear"),
+    )
+
+
+def separable(steps: Steps, arrays: Sequence[Array]) -> None:
+    """SeparableConv1D and 2D: each feature by itself, and then all that comes of them for each place."""
+    options = steps.options
+    windows, features = _windows(options, steps.shapes)
+    multiplier, filters = options.size("depth_multiplier", 1), options.size("filters")
+    _ignore(options, "depthwise", "pointwise")
+    options.refuse_unless("groups", expected=1, why="each feature is a group by itself")
+    sizes, width = [window.size for window in windows], features * multiplier
+    kernels = {
+        "depthwise_kernel": (*sizes, features, multiplier),
+        "pointwise_kernel": (*(1,) * len(sizes), width, filters),
+    }
+    (apart, across), bias = with_bias(options, arrays, bias=(filters,), **kernels)
+    kernel = apart.reshape(*sizes, 1, width)
+    each = Convolution(name=options.name, kernel=kernel, bias=None, windows=windows, groups=features, activation=LINEAR)
+    activation = options.activation("activation", "linear")
+    steps.add(
+        Dense(name=options.name, kernel=across.reshape(width, filters), bias=bias, activation=activation),
+        steps.add(each, 0),
+    )
+
+
+def transposed(steps: Steps, arrays: Sequence[Array]) -> None:
+    """Conv1DTranspose, 2D and 3D: a convolution of what has zeros between its steps, its kernel turned round."""
+    options, axes = steps.options, axes_of(steps.options)
+    features, filters = last_axis(options, steps.shapes, rank=axes + 1), options.size("filters")
+    sizes, strides = options.sizes("kernel_size", axes), options.sizes("strides", axes, [1])
+    channels_last(options)
+    for key, expected in (("dilation_rate", 1), ("groups", 1)):
+        given = options.integers(key, [expected])
+        if set(given) != {expected}:
+            raise options.refusal(f"has {key} = {str(given)[:40]}, which is not supported")
+    options.refuse_unless("output_padding", expected=None, why="it is not implemented")
+    same = options.choice("padding", ("valid", "same"), "valid") == "same"
+    (kernel,), bias = with_bias(options, arrays, kernel=(*sizes, filters, features), bias=(filters,))
+    k = 0
+    for axis, (size, stride) in enumerate(zip(sizes, strides, strict=True), 1):
+        k = spread(steps, k, axis, [1] + [0] * (stride - 1))
+        before = max(size - stride, 0) // 2 if same else 0
+        k = padded(steps, k, axis, size - 1 - before, before if same else max(size - stride, 0))
+    turned = np.flip(kernel, tuple(range(axes))).swapaxes(-1, -2)
+    windows = tuple(Window(size=size) for size in sizes)
+    activation = options.activation("activation", "linear")
+    steps.add(Convolution(name=options.name, kernel=turned, bias=bias, windows=windows, activation=activation), k)
+
+
+def pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
+    """MaxPooling and AveragePooling, along each number of axes."""
+    expect(options, arrays)
+    axes = axes_of(options)
+    last_axis(options, shapes, rank=axes + 1)
+    channels_last(options)
+    sizes = options.sizes("pool_size", axes, [2])
+    strides = options.sizes("strides", axes, sizes)
+    padding = cast("Padding", options.choice("padding", ("valid", "same"), "valid"))
+    windows = [Window(size=size, stride=n, padding=padding) for size, n in zip(sizes, strides, strict=True)]
+    return Pooling(name=options.name, windows=tuple(windows), average=options.class_name.startswith("Average"))
+
+
+def global_pooling(steps: Steps, arrays: Sequence[Array]) -> None:
+    """GlobalMaxPooling and GlobalAveragePooling, along two axes and more."""
+    options, axes = steps.options, axes_of(steps.options)
+    expect(options, arrays)
+    last_axis(options, steps.shapes, rank=axes + 1)
+    channels_last(options)
+    keepdims = options.take("keepdims", bool, default=False)
+    average = options.class_name.startswith("GlobalAverage")
+    steps.reduce("mean" if average else "max", 0, tuple(range(1, axes + 1)), keepdims=keepdims)
+
+
+def _windows(options: Options, shapes: Sequence[Shape]) -> tuple[tuple[Window, ...], int]:
+    """What a convolution's options say of its windows, and the features of its input."""
+    axes = axes_of(options)
+    features = last_axis(options, shapes, rank=axes + 1)
+    channels_last(options)
+    paddings = ("valid", "same", "causal") if axes == 1 else ("valid", "same")
+    padding = cast("Padding", options.choice("padding", paddings, "valid"))
+    each = zip(
+        options.sizes("kernel_size", axes),
+        options.sizes("strides", axes, [1]),
+        options.sizes("dilation_rate", axes, [1]),
+        strict=True,
+    )
+    return tuple(Window(size=size, stride=n, dilation=d, padding=padding) for size, n, d in each), features
+
+
+def _ignore(options: Options, *kernels: str) -> None:
+    parts = ("initializer", "regularizer", "constraint")
+    options.ignore(*(f"{kernel}_{part}" for kernel in kernels for part in parts))
