@@ -25,15 +25,15 @@ def held(x: Doubles, cut: tuple[Window, ...]) -> Doubles:
     made = [math.ceil((size - (w.span if w.padding == "valid" else 0)) / w.stride)
             for w, size in zip(cut, sizes, strict=True)]  # fmt: skip
     y = np.full((b, *made, *(w.size for w in cut), features), np.nan)
-    for at in product(*map(range, made)):
+    for at in product(*(range(n) for n in made)):
         for step in product(*(range(w.size) for w in cut)):
-            place = []
+            place: list[int] = []
             for w, size, n, k, i in zip(cut, sizes, made, step, at, strict=True):
                 total = max((n - 1) * w.stride + w.span + 1 - size, 0)
                 before = {"valid": 0, "same": total // 2, "causal": w.span}[w.padding]
                 place.append(i * w.stride + k * w.dilation - before)
             if all(0 <= p < size for p, size in zip(place, sizes, strict=True)):
-                y[(slice(None), *at, *step)] = x[(slice(None), *place)]
+                y[:, *at, *step] = x[:, *place]
     return y
 
 
