@@ -25,9 +25,11 @@ def held(x: Doubles, cut: tuple[Window, ...]) -> Doubles:
     made = [math.ceil((size - (w.span if w.padding == "valid" else 0)) / w.stride)
             for w, size in zip(cut, sizes, strict=True)]  # fmt: skip
     y = np.full((b, *made, *(w.size for w in cut), features), np.nan)
+    at: Any
     for at in product(*(range(n) for n in made)):
+        step: Any
         for step in product(*(range(w.size) for w in cut)):
-            place: list[int] = []
+            place: list[Any] = []
             for w, size, n, k, i in zip(cut, sizes, made, step, at, strict=True):
                 total = max((n - 1) * w.stride + w.span + 1 - size, 0)
                 before = {"valid": 0, "same": total // 2, "causal": w.span}[w.padding]
