@@ -21,7 +21,8 @@ LstmServeError
 └── NoAnswer             good input that gets no answer
     ├── QueueFull        too much is waiting already
     │   ├── SeriesFull   there are as many series as may be
-    │   └── SeriesBusy   too many requests of one series are waiting
+    │   ├── SeriesBusy   too many requests of one series are waiting
+    │   └── ListenersFull  as many clients listen to series as may
     ├── DeadlinePassed   its time ran out before it was computed
     ├── Unavailable      starting, stopping, or the batching task is dead
     └── ComputeFailed    the forward pass raised
@@ -148,6 +149,10 @@ class SeriesFull(QueueFull):
 
 class SeriesBusy(QueueFull):
     """Too many requests of one series are waiting."""
+
+
+class ListenersFull(QueueFull):
+    """As many clients listen to series as may."""
 
 
 class DeadlinePassed(NoAnswer):

@@ -133,6 +133,18 @@ def test_numbers_in_each_request_or_in_none() -> None:
         append(kept, [1], [1])
 
 
+def test_each_row_that_is_kept_is_told_apart() -> None:
+    numbered, filled, timed, counted = store(), store(), store(), store()
+    append(numbered, range(11), range(5, 16))
+    append(filled, [0, 1], [0, 1], LAST)
+    append(filled, [2], [4], LAST)
+    append(timed, range(9), [10 * k * k for k in range(9)], TIME)
+    for _ in range(3):
+        append(counted, range(3), None)
+    found = [list(run(kept.look(KEY)).numbers) for kept in (numbered, filled, timed, counted)]
+    assert found == [list(range(8, 16)), list(range(5)), [10 * k * k for k in range(1, 9)], list(range(2, 10))]
+
+
 def test_a_series_is_its_owners() -> None:
     kept = store()
     mine, yours = Key(b"mine", "s"), Key(b"yours", "s")

@@ -127,6 +127,7 @@ def test_names_and_types() -> None:
         "series_expired_total counter",
         "series_steps_total counter",
         "series gauge",
+        "series_listeners gauge",
         "queue_rows gauge",
         "model_info gauge",
         "model_load_seconds gauge",

@@ -37,8 +37,8 @@ def words(response: httpx.Response, header: str) -> set[str]:
 @pytest.mark.parametrize("path", ["/predict", "/v1/models/k215_model:predict", "/model", "/nothing"])
 def test_a_preflight_needs_no_key_and_no_route(pages: httpx.Client, path: str) -> None:
     asked = (
-        "authorization, content-type, content-encoding, inference-header-content-length, traceparent, x-request-id, "
-        "x-request-timeout-ms"
+        "authorization, content-type, content-encoding, inference-header-content-length, last-event-id, traceparent, "
+        "x-request-id, x-request-timeout-ms"
     )
     response = preflight(pages, path, headers=asked)
     assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, ORIGIN)

@@ -35,6 +35,10 @@ STATUSES = {
     **{("post", f"{MODEL}/series{path}/rows"): POST | {"404", "409"} for path in ("", "/{series}")},
     ("get", f"{MODEL}/series/{{series}}"): {"200", "401", "404", "409", "422", "429", "500", "503", "504"},
     ("delete", f"{MODEL}/series/{{series}}"): {"204", "401", "404", "409", "422", "500"},
+    **{
+        ("get", f"{prefix}/series/{{series}}/events"): {"200", "400", "401", "404", "409", "422", "429", "500", "503"}
+        for prefix in ("", MODEL)
+    },
     ("post", "/predict"): POST,
     ("post", "/predict/batch"): POST,
     ("post", "/predict/series"): POST,

@@ -93,6 +93,7 @@ class Cycle(RequestResponseCycle):
     """
 
     _start: HTTPResponseStartEvent | None = None
+    _to_the_end = False  # whether the end of the connection is that of the body
 
     async def send(self, message: ASGISendEvent) -> None:
         """Hold the head back until the body comes. To who has left nothing is sent."""
@@ -107,7 +108,12 @@ class Cycle(RequestResponseCycle):
         if start is not None:
             if message["type"] == "http.response.body" and self._sent(start, message):
                 return
+            if self.scope["http_version"] == "1.0" and all(name != b"content-length" for name, _ in start["headers"]):
+                self._to_the_end, self.keep_alive = True, False
+                self.chunked_encoding = False  # HTTP/1.0 knows no chunks
             await super().send(start)
+        if self._to_the_end and message["type"] == "http.response.body":
+            self.expected_content_length = len(message.get("body", b""))
         await super().send(message)
 
     def _sent(self, start: HTTPResponseStartEvent, message: HTTPResponseBodyEvent) -> bool:

@@ -21,7 +21,8 @@ from lstm_serve.serving.second_lane import SecondLane
 from lstm_serve.serving.series.lines import Lines
 from lstm_serve.serving.series.memory import MemoryStore
 from lstm_serve.serving.series.steps import Steps, measured
-from lstm_serve.serving.series.store import Key, Store
+from lstm_serve.serving.series.store import Appended, Key, Sent, Store
+from lstm_serve.serving.series.watch import Watch
 from lstm_serve.serving.warmup import LONGEST_ON_THE_LOOP, warm_up
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry.metrics import Metrics, ModelMetrics
@@ -119,7 +120,7 @@ class Deployment:
         self.behind = SecondLane(self.queue, settings.max_queue_rows)
         self.refused: str | None = None  # why the model's files, as they are now, are not served
         self._path, self._metrics = settings.model, metrics
-        self.lines, self.versions = Lines(), {}
+        self.lines, self.watch, self.versions = Lines(), Watch(), {}
         timesteps = loaded.model.input_shape[0] if loaded.model.has_time_axis else None
         self.series: Store | None = None  # where no length of a window is told, there are none
         if timesteps is not None:
@@ -127,6 +128,7 @@ class Deployment:
                 timesteps, settings.series_max, settings.series_ttl_seconds, self._expired
             )
             metrics.series.set(store.count, self.name)
+            metrics.series_listeners.set(self.watch.count, self.name)
         metrics.queued_rows.set(lambda: self.queue.queued_rows, self.name)
         self.activate(loaded)
 
@@ -162,12 +164,21 @@ class Deployment:
         if loaded.slow and self.queue.executor is None:
             self.queue.executor = ThreadPoolExecutor(1, "compute")
 
+    async def append(self, store: Store, series: Key, sent: Sent, model: Model) -> Appended:
+        """Append rows to a series by the model's rules, count them, and wake who listens; raises as `Store` does."""
+        done = await store.append(series, sent, model.about.series)
+        self.metrics.appended(done.fresh, len(sent.rows) - done.fresh)
+        if done.fresh:
+            self.watch.appended(series)
+        return done
+
     def _expired(self, series: Key) -> None:
         self.metrics.expired()
-        self.forget_steps(series)
+        self.forgotten(series)
 
-    def forget_steps(self, series: Key) -> None:
-        """Let go of the windows that have begun, of a series that is not kept any more."""
+    def forgotten(self, series: Key) -> None:
+        """Tell who listens that a series is not kept any more, and let go of its windows that have begun."""
+        self.watch.forgotten(series)
         for served in self.versions.values():
             if served.steps is not None:
                 served.steps.forget(series)
@@ -244,6 +255,7 @@ class Deployment:
         """Finish what is queued."""
         if self.series is not None and (lost := self.series.count()):
             self._log.warning("%d series of rows end, as %s is not served any more", lost, self.name)
+        self.watch.wake_all()
         await self.behind.close()
         await self.queue.close()
         if self.queue.executor is not None:

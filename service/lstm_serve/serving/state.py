@@ -22,5 +22,6 @@ class ServingState:
         self.turns = Turns()
         self.shares = Shares()
         self.draining = False
+        self.listeners = 0  # clients that listen to series
         self.beat = 0.0  # when the event loop last came around, in the time of `time.monotonic`
         self.lingering: set[asyncio.Transport] = set()  # those of connections that were refused and are not closed yet

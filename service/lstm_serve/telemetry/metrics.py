@@ -122,6 +122,7 @@ class Metrics:
         )
         self.dropped_lines = Tally("lstmserve_log_lines_dropped", "Lines of the log that nobody took in time")
         self.series = Gauge("lstmserve_series", "Series of rows that are kept now")
+        self.series_listeners = Gauge("lstmserve_series_listeners", "Clients that listen to series now")
         self.series_rows = Tally("lstmserve_series_rows", "Rows appended to series", "model")
         self.series_duplicates = Tally(
             "lstmserve_series_duplicates", "Rows that came again and were there already", "model"
@@ -148,7 +149,7 @@ class Metrics:
             self.series_refused,
             self.series_steps,
         )
-        self.gauges = (self.queued_rows, self.model, self.load, self.reload_good, self.series)
+        self.gauges = (self.queued_rows, self.model, self.load, self.reload_good, self.series, self.series_listeners)
 
     def request(self, route: str, status: int, model: str, seconds: float) -> None:
         """Count one request; `route` is a path template, and `model` one that is served, so that there are few."""

@@ -25,8 +25,8 @@ from lstm_serve.web.api_keys import Keys, configured
 from lstm_serve.web.boundary import Boundary, open_paths
 from lstm_serve.web.dialects import explain, models, native
 from lstm_serve.web.dialects.model_path import Documented
+from lstm_serve.web.dialects.series import events, stateless
 from lstm_serve.web.dialects.series import routes as series
-from lstm_serve.web.dialects.series import stateless
 from lstm_serve.web.dialects.v1 import routes as v1
 from lstm_serve.web.dialects.v2 import routes as v2
 from lstm_serve.web.methods import answer_head, raise_again
@@ -48,6 +48,7 @@ SENT_BY_PAGES = [
     "Content-Encoding",
     "Content-Type",
     BINARY_LENGTH,
+    "Last-Event-ID",
     "traceparent",
     "X-Request-Id",
     "X-Request-Timeout-Ms",
@@ -130,6 +131,7 @@ def _of_models(serving: ServingState, registry: Registry, documented: Documented
         native.router(serving, registry, documented),
         stateless.router(serving, documented),
         series.router(serving, registry, documented),
+        events.router(serving, registry, documented),
         explain.router(serving, documented),
     ]
 

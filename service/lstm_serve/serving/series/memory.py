@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import SeriesConflict, SeriesFull, UnknownSeries
 from lstm_serve.model.metadata import SeriesRules
-from lstm_serve.serving.series.store import Appended, Key, Known, Sent
+from lstm_serve.serving.series.store import WINDOWS, Appended, Key, Known, Sent
 
 # Rows over those that are kept, from which on they are copied, so that what is not kept is let go of.
 SLACK = 8
@@ -19,15 +19,27 @@ Seqs = npt.NDArray[np.int64]
 
 
 class _Series:
-    """One series: its last rows, an array that is never written to, and where their numbers are times, those."""
+    """One series: its last rows, an array that is never written to, and where their numbers are times, those.
 
-    __slots__ = ("first", "last", "rows", "times", "touched")
+    `count` is of all rows that were appended to it.
+    """
+
+    __slots__ = ("count", "first", "last", "rows", "times", "touched")
 
     def __init__(self, rows: Array, first: int | None, times: Seqs | None) -> None:
         """It begins with these rows, of which there may be none yet."""
         self.rows, self.first, self.times = rows, first, times
         self.last: int | None = None
-        self.touched = 0.0
+        self.touched, self.count = 0.0, 0
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """What tells the rows that are kept apart; see `Known`."""
+        if self.times is not None:
+            numbers: list[int] = self.times.tolist()
+            return numbers
+        end = 1 + (self.count if self.last is None else self.last)
+        return range(end - len(self.rows), end)
 
     def place(self, seq: int) -> int | None:
         """Where the row of this number is; -1 where it is too old to be kept; None where it never was there."""
@@ -44,7 +56,7 @@ class _Series:
 
 
 class MemoryStore:
-    """Series of a model whose windows have so many rows; of each the last two windows are kept, for repeats."""
+    """Series of a model whose windows have so many rows; of each the last rows are kept."""
 
     def __init__(
         self,
@@ -55,7 +67,7 @@ class MemoryStore:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """At most `most` series; `expired` is told of each that was idle for `ttl_seconds`."""
-        self._keep, self._most, self._ttl = 2 * timesteps, most, ttl_seconds
+        self._keep, self._most, self._ttl = WINDOWS * timesteps, most, ttl_seconds
         self._expired, self._clock = expired, clock
         self._series: OrderedDict[Key, _Series] = OrderedDict()  # who was idle for longest comes first
 
@@ -91,7 +103,7 @@ class MemoryStore:
         found = self._series.get(series)
         if found is None:
             raise UnknownSeries
-        return Known(found.last, found.rows, self._clock() - found.touched)
+        return Known(found.last, found.rows, self._clock() - found.touched, found.numbers)
 
     async def forget(self, series: Key) -> None:
         """Forget it; see `Store`."""
@@ -132,6 +144,7 @@ def _append(found: _Series, sent: Sent, rules: SeriesRules, keep: int) -> Append
     ends += range(start + 1, len(joined) + 1)
     kept = joined[-keep:]
     found.rows, found.first = kept if len(joined) <= keep + SLACK else kept.copy(), first
+    found.count += fresh
     if seqs is not None:
         found.last = seqs[-1]
         if times is not None:

@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 from lstm_serve.engine.types import Array
 from lstm_serve.model.metadata import SeriesRules
 
+WINDOWS = 2  # of each series the rows of so many are kept, for repeats
+
 
 class Key(NamedTuple):
     """What a series is known by: whose it is, and its id. What of one owner has an id, no other can tell."""
@@ -40,11 +42,15 @@ class Appended(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known of a series: its last number, its last rows, and how many seconds ago the last one came."""
+    """What is known of a series: its last number, its last rows, and how many seconds ago the last one came.
+
+    `numbers` tells the rows apart: each one's number or time, or where rows have none, which one of all it is, from 1.
+    """
 
     seq: int | None
     rows: Array
     age: float
+    numbers: Sequence[int]
 
 
 class Store(Protocol):

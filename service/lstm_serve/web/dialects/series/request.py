@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, Problem
@@ -26,6 +27,13 @@ MAX_SEQ = 1 << 53  # up to which each JSON parser has whole numbers
 ROW_KEYS = {"series", "row"}
 NOT_YET = InvalidInput.at("not looked at yet")
 
+INPUTS = {
+    "name": "inputs",
+    "in": "query",
+    "schema": {"type": "boolean", "default": False},
+    "description": "tell the rows too, as the model takes them",
+}
+
 Seq = Annotated[Whole, Field(ge=0, le=MAX_SEQ)]
 
 
@@ -40,6 +48,14 @@ def expect_id(name: object, *where: str | int) -> str:
     if not isinstance(name, str) or not ID.fullmatch(name):
         raise InvalidInput.at(f"expected {ID_IN_WORDS}", *where)
     return name
+
+
+def wants_inputs(request: Request) -> bool:
+    """Whether the rows are to be told as well. Raises InvalidInput."""
+    given = request.query_params.get("inputs", "false")
+    if given not in {"true", "false"}:
+        raise InvalidInput.at("expected as the query `inputs` true or false")
+    return given == "true"
 
 
 def append_type(model: Model, max_rows: int) -> type[Body]:

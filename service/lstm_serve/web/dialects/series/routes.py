@@ -131,7 +131,7 @@ def _add_routes(
         """Forget a series, whether it is there or not."""
         (deployment, served), key = meant(registry, request), key_of(request)
         await store_of(deployment, served).forget(key)
-        deployment.forget_steps(key)
+        deployment.forgotten(key)
         return Response(status_code=204)
 
     named = parameters(served, prefix)["parameters"]
@@ -238,8 +238,7 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
     body.let_go()
     async with deployment.lines.of((key,)):
         _expect_room(request, len(rows) if each else 1)
-        done = await store.append(key, given, model.about.series)
-        deployment.metrics.appended(done.fresh, len(given.rows) - done.fresh)
+        done = await deployment.append(store, key, given, model)
         if each and len(rows) > 1:
             cut = [window_of(done, end, model) for end in done.ends]
             found, after = await answers_or_errors(serving, cut, request, deadline), None
@@ -269,13 +268,10 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
                 continue
             name, given = item
             try:
-                appended = await store.append(Key(owner, name), given, model.about.series)
+                done.append(await deployment.append(store, Key(owner, name), given, model))
             except REFUSALS as error:
                 deployment.metrics.series_refused(row_of(error).slug)
                 done.append(error)
-            else:
-                deployment.metrics.appended(appended.fresh, len(given.rows) - appended.fresh)
-                done.append(appended)
         cut = [window_of(each, each.ends[0], model) if isinstance(each, Appended) else None for each in done]
         found = await answers_or_errors(serving, cut, request, deadline)
     results: list[Any] = []
@@ -313,7 +309,7 @@ def _wants_all(request: Request) -> bool:
 
 def _result(done: Appended, model: Model) -> dict[str, Any]:
     """What is said of a series besides the answer."""
-    result = _known(done.seq, done.kept, model)
+    result = known_of(done.seq, done.kept, model)
     if not done.fresh:
         result["duplicate"] = True
     if done.begun is not None:
@@ -325,7 +321,8 @@ def _result(done: Appended, model: Model) -> dict[str, Any]:
     return result
 
 
-def _known(seq: int | None, kept: int, model: Model) -> dict[str, Any]:
+def known_of(seq: int | None, kept: int, model: Model) -> dict[str, Any]:
+    """What is said of a series whose last row has this number, with so many rows that are kept."""
     timesteps = model.input_shape[0] or 0
     result = {"seq": seq, "rows": min(kept, timesteps), "ready": kept >= timesteps}
     if kept < timesteps:
@@ -343,5 +340,5 @@ async def _state(serving: ServingState, deployment: Deployment, served: Served, 
         answer = answers(
             model, await deployment.queue.submit(model, known.rows[np.newaxis, -timesteps:], deadline).future
         )[0]
-    content = {**_known(known.seq, len(known.rows), model), "age_seconds": round(known.age, 3), "answer": answer}
+    content = {**known_of(known.seq, len(known.rows), model), "age_seconds": round(known.age, 3), "answer": answer}
     return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")

@@ -25,7 +25,7 @@ from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import Whole, rows_of_series
 from lstm_serve.web.dialects.model_path import MODEL, Documented, parameters
 from lstm_serve.web.dialects.native import CSV, MODEL_HEADER, NPY, NPY_CONTENT, NpyBody, errors_of, npy_answer, npy_of
-from lstm_serve.web.dialects.series.request import expect_time_axis
+from lstm_serve.web.dialects.series.request import INPUTS, expect_time_axis, wants_inputs
 from lstm_serve.web.nested_lists import Body
 from lstm_serve.web.predict import (
     Answer,
@@ -47,13 +47,6 @@ BY = {
     "in": "query",
     "schema": {"type": "array", "items": {"type": "string"}},
     "description": "of CSV, the columns that name the unit a row is of: each is a series of its own",
-}
-
-INPUTS = {
-    "name": "inputs",
-    "in": "query",
-    "schema": {"type": "boolean", "default": False},
-    "description": "tell the rows too, as the model takes them; with a stride of 1, of one series",
 }
 
 
@@ -226,12 +219,10 @@ def _asked(body: Body | NpyBody | CsvText, request: PredictRequest) -> tuple[int
 
 def _telling(request: PredictRequest, stride: int, by: tuple[str, ...]) -> bool:
     """Whether a request asks for the rows as well."""
-    given = request.query_params.get("inputs", "false")
-    if given not in {"true", "false"}:
-        raise InvalidInput.at("expected as the query `inputs` true or false")
-    if given == "true" and (stride != 1 or by):
+    telling = wants_inputs(request)
+    if telling and (stride != 1 or by):
         raise InvalidInput.at("the query `inputs` goes with a stride of 1, and without `by`")
-    return given == "true"
+    return telling
 
 
 def _rows(x: Array) -> Array:
