@@ -65,8 +65,8 @@ TABLE: dict[type[BaseException], Status] = {
     InvalidInput: Status(422, "Invalid input", "invalid-input", "expected a list of 20 time steps, got 19"),
     QueueFull: Status(429, "Too many requests", "queue-full", "4096 rows are waiting; at most 4096 may"),
     SeriesFull: Status(429, "Too many series", "series-full", "10000 series are kept; at most so many are"),
-    SeriesBusy: Status(429, "Too many requests", "series-busy", "8 requests of this series are waiting"),
     ListenersFull: Status(429, "Too many listeners", "listeners-full", "500 clients listen to series; at most so many"),
+    SeriesBusy: Status(429, "Too many requests", "series-busy", "8 requests of this series are waiting"),
     Unavailable: Status(503, "Service unavailable", "unavailable", "the service is stopping"),
     DeadlinePassed: Status(504, "Deadline passed", "deadline-passed", "the deadline passed while the request waited"),
     NotFinite: Status(500, "Output not finite", "not-finite", "the model answered NaN or infinity"),
@@ -79,7 +79,7 @@ OF_HTTP = {
     431: Status(431, "Headers too large", "headers-too-large", "the headers are over 32768 bytes"),
     405: Status(405, "Method not allowed", "method-not-allowed", "this path takes the methods of the header Allow"),
 }
-# Of several rows of one code the last: UnknownModel's, and the fault that is not told.
+# Of several rows of one code the last: UnknownModel's, the 429 that fits all, and the fault that is not told.
 STATUSES = {row.code: row for row in (*OF_HTTP.values(), *TABLE.values())}
 
 
