@@ -17,7 +17,10 @@ from lstm_serve.web.packaged import content, file_of
 
 FOLDER = "lstm_serve.web.ui.static"
 SHELL = "index.html"
-ASSETS = ("answers.js", "chart.js", "icon.svg", "inside.js", "page.css", "page.js", "service.js", "why.js")
+ASSETS = (
+    *("answers.js", "chart.js", "icon.svg", "inside.js", "live.js", "page.css", "page.js", "picture.js", "service.js"),
+    "why.js",
+)
 PATHS = frozenset({"/", *(f"/ui/{name}" for name in ASSETS)})
 # Nothing from elsewhere, nothing inline, in nobody's frame.
 POLICY = (

@@ -39,7 +39,7 @@ export function axis(width, first, last, left = LEFT) {
 
 // A number in four digits, or in as many as tell it from its neighbour `apart` away.
 export function short(number, apart = 0) {
-  if (number === null || !Number.isFinite(number)) return "–";
+  if (number === null || number === undefined || !Number.isFinite(number)) return "–";
   const size = Math.abs(number);
   const digits = apart > 0 && size > 0 ? Math.min(9, Math.max(4, Math.ceil(Math.log10(size / apart)) + 2)) : 4;
   if (size !== 0 && (size >= 1e7 || size < 1e-3)) return number.toExponential(2);
@@ -98,7 +98,11 @@ export function line(pen, x, rows, values, { top, height, low, high, ink }) {
   pen.strokeStyle = ink;
   pen.lineWidth = 1.5;
   pen.beginPath();
-  for (const [px, value] of thin(rows, values, from, to, x)) pen.lineTo(px, top + height - ((value - low) / span) * height);
+  let on = false; // not across what is missing
+  for (const [px, value] of thin(rows, values, from, to, x)) {
+    if (!Number.isNaN(value)) pen[on ? "lineTo" : "moveTo"](px, top + height - ((value - low) / span) * height);
+    on = !Number.isNaN(value);
+  }
   pen.stroke();
   if (to - from < 2) for (let k = from; k <= to; k += 1) pen.strokeRect(x.at(rows[k]) - 1, top + height - ((values[k] - low) / span) * height - 1, 2, 2);
   pen.restore();

@@ -1,14 +1,17 @@
 // The page: what is shown, and what a click, a drag and a key do. Text from outside is only ever set as text.
 
-import { curves, title, words } from "./answers.js";
-import { axis, colour, cursor, frame, line, MOST_COLOURS, patch, sheet, short, stack, ticks } from "./chart.js";
+import { curves, words } from "./answers.js";
+import { axis, MOST_COLOURS } from "./chart.js";
 import { showInside } from "./inside.js";
+import * as live from "./live.js";
+import { picture } from "./picture.js";
 import * as service from "./service.js";
 import { showWhy } from "./why.js";
 
 const $ = (id) => document.getElementById(id);
-const BAND = 54; // pixels of a channel
-const VIEWS = ["try", "why", "inside"];
+// Of the data that are dropped, and those that have their own: each has `show`, `hide`, and `parts` for the page's address.
+const OWN = { live };
+const VIEWS = ["try", "why", "inside", ...Object.keys(OWN)];
 
 // The model, what came of its data with the curves of that, and what is looked at: rows are counted from 1.
 // Of several models `name` says which.
@@ -47,8 +50,8 @@ const timesteps = () => shown.model.input_shape[0];
 // Of a model of ids a row is a sequence, of others a time step of one that ends there.
 const ids = () => shown.model.input_shape.length < 2;
 const length = () => (ids() ? 1 : timesteps() ?? shown.data.inputs.length);
-const features = () => Array.from(
-  { length: shown.data?.inputs[0].length ?? shown.model.input_shape[1] ?? 1 },
+const features = (count = shown.data?.inputs[0].length ?? shown.model.input_shape[1] ?? 1) => Array.from(
+  { length: count },
   (_, k) => (ids() ? { name: `id ${k + 1}` } : shown.model.features?.[k] ?? { name: `feature ${k + 1}` }),
 );
 const withUnit = ({ name, unit }) => (unit ? `${name} (${unit})` : name);
@@ -73,6 +76,8 @@ async function begin() {
   $("expects").textContent = ids() ? `A row is a sequence of ${timesteps() ?? "any number of"} ids.`
     : `The model looks at ${timesteps() ?? "any number of"} rows at a time, of: ${columns}.`;
   $("example").hidden = !model.features;
+  $("views").hidden = false;
+  turn(wanted());
   if (asked().has("example")) await open(await service.example(), true);
 }
 
@@ -92,21 +97,27 @@ async function open(text, taken = false) {
 
 // Show what the page's address asks for.
 function follow() {
-  const wanted = asked();
-  const number = (name, other) => Number(wanted.get(name)) || other;
+  const given = asked();
+  const number = (name, other) => Number(given.get(name)) || other;
   const { inputs, rows } = shown.data;
-  shown.view = VIEWS.includes(wanted.get("view")) ? wanted.get("view") : "try";
+  shown.view = wanted();
   look(number("from", 1), number("to", inputs.length));
   choose(number("row", rows[rows.length - 1]));
   turn(shown.view);
 }
 
 const asked = () => new URLSearchParams(location.hash.slice(1));
+const wanted = () => (VIEWS.includes(asked().get("view")) ? asked().get("view") : "try");
 
 // A link to this page shows the same row again, of the example at once, of another file once it is dropped.
 function remember() {
   const { row, first, last, view, data, taken } = shown;
-  const parts = new URLSearchParams({ ...(shown.name !== null && { model: shown.name }), ...(taken && { example: "" }), row, view });
+  const model = shown.name !== null && { model: shown.name };
+  if (OWN[view]) {
+    history.replaceState(null, "", `#${new URLSearchParams({ ...model, view, ...OWN[view].parts() })}`);
+    return;
+  }
+  const parts = new URLSearchParams({ ...model, ...(taken && { example: "" }), row, view });
   if (first !== 1 || last !== data.inputs.length) { parts.set("from", first); parts.set("to", last); }
   history.replaceState(null, "", `#${parts}`);
 }
@@ -140,45 +151,10 @@ function look(first, last) {
 function draw(brushed = null) {
   if (shown.view !== "try") return;
   const { model, data, curves: curve, row, first, last } = shown;
-  $("answers-title").textContent = title(model);
-  const inks = curve.names.map((_, k) => colour(k));
-  $("legend").replaceChildren(...curve.names.map((name, k) => {
-    const item = document.createElement("li");
-    item.append(patch(inks[k]), name);
-    return item;
-  }));
-  const above = sheet($("answers"), Number($("answers").dataset.height));
-  const x = axis(above.width, first, last);
-  const band = { top: 4, height: above.height - 26, low: curve.low, high: curve.high };
-  if (curve.stacked) stack(above.pen, x, data.rows, curve.values, inks, band);
-  else curve.values.forEach((values, k) => line(above.pen, x, data.rows, values, { ...band, ink: inks[k] }));
-  if (curve.threshold !== null && curve.threshold !== undefined && !curve.stacked) {
-    line(above.pen, x, [first, last], [curve.threshold, curve.threshold], { ...band, ink: inks[1] });
-  }
-  frame(above.pen, x, band);
-  ticks(above.pen, x, above.height - 10);
-
-  const below = sheet($("channels"), features().length * BAND + 22);
-  const numbers = data.inputs.map((_, k) => k + 1);
-  features().forEach((feature, f) => {
-    const values = data.inputs.map((each) => each[f]);
-    let low = Infinity;
-    let high = -Infinity;
-    for (let k = first - 1; k < last; k += 1) {
-      low = Math.min(low, values[k]);
-      high = Math.max(high, values[k]);
-    }
-    const place = { top: f * BAND + 16, height: BAND - 20, low, high, ink: colour(0) };
-    line(below.pen, x, numbers, values, place);
-    frame(below.pen, x, { ...place, name: `${withUnit(feature)}: ${short(values[row - 1], high - low)}` });
+  picture({ title: $("answers-title"), legend: $("legend"), answers: $("answers"), channels: $("channels") }, {
+    model, curve, row, first, last, brushed, rows: data.rows, numbers: data.inputs.map((_, k) => k + 1), inputs: data.inputs,
+    features: features().map(withUnit), length: length(), said: $("readout").textContent,
   });
-  ticks(below.pen, x, below.height - 10);
-  for (const [{ pen, height }, window] of [[above, 1], [below, length()]]) {
-    cursor(pen, x, row, window, height - 20);
-    if (brushed) pen.strokeRect(Math.min(...brushed), 1, Math.abs(brushed[1] - brushed[0]), height - 22);
-  }
-  $("answers").setAttribute("aria-label", `${title(model)}, rows ${first} to ${last}. ${$("readout").textContent}`);
-  $("channels").setAttribute("aria-label", `The ${features().length} columns that came in, rows ${first} to ${last}`);
 }
 
 async function turn(view, focus = false) {
@@ -190,8 +166,14 @@ async function turn(view, focus = false) {
     $(`tab-${each}`).tabIndex = here ? 0 : -1;
     if (here && focus) $(`tab-${each}`).focus();
   }
+  const own = OWN[view];
+  for (const each of Object.values(OWN)) if (each !== own) each.hide();
+  $("drop").hidden = own !== undefined;
+  $("found").hidden = own !== undefined || !shown.data;
+  own?.show({ model: shown.model, names: (count) => features(count).map(withUnit), attempt, remember }, asked());
+  if (own || shown.row !== null) remember();
+  if (own || !shown.data) return;
   $("range").hidden = view !== "try";
-  if (shown.row !== null) remember();
   draw();
   const row = shown.row;
   const still = () => shown.row === row && shown.view === view;
@@ -279,7 +261,7 @@ for (const name of ["dragover", "dragleave", "drop"]) {
   addEventListener(name, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", name === "dragover");
-    if (name === "drop") read(event.dataTransfer.files);
+    if (name === "drop" && !$("drop").hidden) read(event.dataTransfer.files);
   });
 }
 for (const canvas of [$("answers"), $("channels")]) brush(canvas);
@@ -298,6 +280,6 @@ $("chosen").addEventListener("change", (event) => { location.hash = new URLSearc
 addEventListener("hashchange", () => (
   shown.data && (shown.name === null || asked().get("model") === shown.name) ? follow() : attempt(begin, "Loading …")));
 let resized;
-addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => shown.data && turn(shown.view), 150); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.data && turn(shown.view));
+addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => shown.model && turn(shown.view), 150); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.model && turn(shown.view));
 attempt(begin, "Loading …");

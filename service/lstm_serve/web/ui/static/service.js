@@ -44,6 +44,26 @@ const post = async (path, body) => (await ask(prefix + path, {
 export const explain = (sequence, grain) => post("explain", { sequence, grain });
 export const trace = (sequence) => post("trace", { sequence });
 
+// The events of a series as they come, after the row whose number is `last`: `tell({name, id, data})` of each, and before
+// that `tell(null)`, as with whatever else comes.
+export async function events(series, last, signal, tell) {
+  const headers = last === null ? {} : { "Last-Event-ID": last };
+  const response = await ask(`${prefix}series/${encodeURIComponent(series)}/events?inputs=true`, { headers, signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    tell(null);
+    const whole = (text + value).split("\n\n");
+    text = whole.pop();
+    for (const block of whole) {
+      const fields = Object.fromEntries(block.split("\n").map((each) => each.split(/: ?(.*)/s)));
+      if (fields.data) tell({ name: fields.event ?? "message", id: fields.id, data: JSON.parse(fields.data) });
+    }
+  }
+}
+
 // A CSV file as its header and its lines; a line break within quotes ends no line.
 export function lines(text) {
   const found = [];

@@ -1,0 +1,160 @@
+// A series as it comes: its events, drawn. What a broken connection kept back is asked for by the number of the last row.
+
+import { curves, words } from "./answers.js";
+import { MOST_COLOURS } from "./chart.js";
+import { picture } from "./picture.js";
+import * as service from "./service.js";
+
+const $ = (id) => document.getElementById(id);
+const MOST = 600; // rows that are shown
+const AGAIN = 1000; // ms until what was refused or has ended is asked for again
+const SILENCE = 45000; // ms: the service says every 15 s at least that it lives
+const NO = [400, 401, 409, 422]; // what asking again does not change
+
+// The series, the number of its last row, its rows {number, row, answer}, of which one without values stands where some are
+// missing, and whether it is to be followed whenever it is looked at.
+export const live = { series: "", last: null, rows: [], on: false };
+let about = null; // of the page: the model, the names of its columns, and what asks for a key
+let stop = null; // while it is followed, what lets go of the connection
+let drawing = false;
+
+function say(text) {
+  if ($("live-state").textContent !== text) $("live-state").textContent = text;
+}
+
+function label() {
+  $("go").textContent = stop && $("series").value.trim() === live.series ? "Stop" : "Follow";
+}
+
+function take({ name, id, data }) {
+  const newest = live.rows[live.rows.length - 1];
+  if (name === "end") {
+    live.last = null;
+    say("The series has ended; another one is waited for.");
+  } else if (name === "gap") {
+    if (newest) live.rows.push({ number: newest.number + 0.5, row: [] });
+  } else {
+    const number = Number(id);
+    if (newest && number <= newest.number) live.rows = []; // another series
+    live.rows.push({ ...data, number, row: [data.row].flat(Infinity) });
+    live.rows.splice(0, live.rows.length - MOST);
+    live.last = id;
+    if (!drawing) requestAnimationFrame(draw);
+    drawing = true;
+  }
+}
+
+const said = (model, { answer, problem, missing }) => (
+  answer ? words(model, answer) : problem?.detail ?? (missing ? `${missing} more rows are needed for an answer` : "no answer"));
+
+function draw() {
+  drawing = false;
+  const newest = live.rows[live.rows.length - 1];
+  if ($("live").hidden || !newest) return;
+  const { model, names } = about;
+  const told = said(model, newest);
+  $("live-said").textContent = `Row ${newest.number}: ${told}`;
+  const answered = live.rows.map(({ answer }) => answer).filter(Boolean);
+  const curve = answered.length ? curves(model, answered, MOST_COLOURS) : { names: [], values: [], stacked: true, low: 0, high: 1 };
+  let count = 0;
+  const places = live.rows.map(({ answer }) => (answer ? count++ : null));
+  const numbers = live.rows.map(({ number }) => number);
+  picture({ title: $("live-title"), legend: $("live-legend"), answers: $("live-answers"), channels: $("live-channels") }, {
+    model, numbers, rows: numbers, features: names(newest.row.length), length: model.input_shape[0] ?? 1, said: told,
+    curve: { ...curve, values: curve.values.map((values) => places.map((place) => values[place] ?? NaN)) },
+    inputs: live.rows.map(({ row }) => newest.row.map((_, f) => row[f] ?? NaN)),
+    row: newest.number, first: numbers[0], last: Math.max(newest.number, numbers[0] + 1),
+  });
+}
+
+// What comes of one connection, until that ends.
+async function listen(ended) {
+  const silent = new AbortController();
+  let timer;
+  const heard = (text) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => silent.abort(), SILENCE);
+    say(text);
+  };
+  heard("Connecting …");
+  try {
+    await service.events(live.series, live.last, AbortSignal.any([ended, silent.signal]), (event) => {
+      if (ended.aborted) return;
+      if (event) take(event);
+      else heard("Each row is shown as it comes.");
+    });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function follow() {
+  stop?.();
+  const ending = new AbortController();
+  const ended = ending.signal;
+  stop = () => ending.abort();
+  label();
+  while (!ended.aborted) {
+    try {
+      await listen(ended);
+    } catch (error) {
+      if (ended.aborted) return;
+      if (NO.includes(error.status)) {
+        halt();
+        throw error;
+      }
+      const why = error instanceof service.Refused ? error.message : "The connection broke.";
+      say(error.status === 404 ? "There is no such series yet; it is waited for." : `${why} It is tried again.`);
+    }
+    await new Promise((done) => { setTimeout(done, AGAIN); });
+  }
+}
+
+function halt() {
+  stop?.();
+  stop = null;
+  label();
+}
+
+// Begin with a series, or go on with the one that there is after its last row.
+function begin(series) {
+  if (series !== live.series) {
+    Object.assign(live, { series, last: null, rows: [] });
+    $("live-said").textContent = "";
+  }
+  $("series").value = series;
+  live.on = true;
+  about.attempt(follow);
+}
+
+export const parts = () => (live.series ? { series: live.series } : {});
+
+// Show it; the page's address may say which series.
+export function show(given, address) {
+  if (about?.model !== given.model) {
+    halt();
+    Object.assign(live, { series: "", last: null, rows: [], on: false });
+  }
+  about = given;
+  const series = address.get("series");
+  if (series && series !== live.series) begin(series);
+  else if (live.on && !stop) begin(live.series);
+  draw();
+}
+
+// Let go of the connection while something else is looked at.
+export const hide = halt;
+
+$("series").addEventListener("input", label);
+$("follow").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const series = $("series").value.trim();
+  if (stop && series === live.series) {
+    live.on = false;
+    halt();
+    say("Stopped.");
+  } else {
+    begin(series);
+    about.remember();
+  }
+});
