@@ -1,0 +1,81 @@
+"""Back through a whole model: from its answers to its input."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.temporal import Masking
+from lstm_serve.engine.types import Array, Mask, Outputs
+from lstm_serve.explain.gradients import table
+from lstm_serve.explain.gradients.step import Step
+from lstm_serve.model.graph import INPUT, Source, run
+from lstm_serve.model.graph import shapes as shapes_of
+from lstm_serve.model.model import Model
+
+# What one row may keep, in numbers: 128 MB. Beyond that a gradient would need too much memory at once.
+MOST_FLOATS = 1 << 25
+
+
+def why_not(model: Model, shape: tuple[int, ...]) -> str | None:
+    """Why there is no gradient by an input of this shape, as a sentence without its end; None where there is one."""
+    for op, _ in model.nodes:
+        why = table.why_not(op)
+        if why is not None:
+            return f"the layer {op.name} ({op.keras_class or type(op).__name__}) has no gradient: {why}"
+    if kept_floats(model, shape) > MOST_FLOATS:
+        return "the sequence is too long for what the way back would keep of it"
+    return None
+
+
+def kept_floats(model: Model, shape: tuple[int, ...]) -> int:
+    """About how many numbers of one row are kept for the way back, and made on it."""
+    found = shapes_of(model.nodes, [shape])
+    kept = sum(math.prod(n or 1 for n in each) for outputs in found for each in outputs) * 3
+    for op, inputs in model.nodes:
+        units = sum(len(array) for name, array in op.weights.items() if name.endswith("recurrent_kernel"))
+        steps = math.prod(n or 1 for n in found[inputs[0].node + 1][inputs[0].output][:-1])
+        kept += 20 * units * steps  # its gates and their slopes
+    return kept
+
+
+def masks_of(model: Model, x: Array) -> dict[int, Mask]:
+    """The mask that each Masking makes of one sequence x (1, ...), by its node's number."""
+    at = [k for k, (op, _) in enumerate(model.nodes) if isinstance(op, Masking)]
+    if not at:
+        return {}
+    _, masks = run(model.nodes, [x], model.results, model.last_uses)
+    return {k: masks[k + 1][0] for k in at}
+
+
+def gradients(
+    model: Model, x: Array, by_answers: Callable[[Array], Array], held: Mapping[int, Mask]
+) -> tuple[Array, Array]:
+    """The answers y to rows x (n, ...), and the gradient by x from that by the answers, which `by_answers(y)` gives.
+
+    `held` are masks (1, T) by their nodes' numbers that stay as they are, whatever x is.
+    """
+    steps: list[Step] = []
+
+    def compute(op: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
+        mask = held.get(len(steps))
+        if mask is None:
+            steps.append(table.forward(op, xs, masks))
+        else:
+            mask = np.repeat(mask, len(x), axis=0)
+            steps.append(Step(op, xs, masks, (xs[0] * mask[..., np.newaxis],), (mask,)))
+        return steps[-1].ys, steps[-1].given
+
+    (end,) = model.results
+    (y,), _ = run(model.nodes, [x], model.results, model.last_uses, compute)
+    found: dict[Source, Array] = {end: by_answers(y)}
+    for k in reversed(range(len(steps))):
+        step = steps.pop()
+        gs = [found.pop(Source(k, output), None) for output in range(len(step.ys))]
+        if all(g is None for g in gs):
+            continue
+        for source, g in zip(model.nodes[k].inputs, table.backward(step, gs), strict=True):
+            if g is not None:
+                found[source] = found[source] + g if source in found else g
+    return y, found.get(Source(INPUT), np.zeros_like(x))

@@ -1,0 +1,31 @@
+"""What is kept of an operation that was computed forward, so that a gradient can go back through it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from lstm_serve.engine.types import Array, Mask
+
+# By an output, or by an input: None where nothing depends on it.
+Gradient = Array | None
+
+
+class Step(NamedTuple):
+    """An operation with its inputs, their masks and its outputs; `kept` is what its forward keeps beside them."""
+
+    operation: Any
+    xs: Sequence[Array]
+    masks: Sequence[Mask]
+    ys: tuple[Array, ...]
+    given: tuple[Mask, ...]
+    kept: Any = None
+
+
+# From the gradients by the outputs to those by the inputs.
+Backward = Callable[[Step, Sequence[Any]], Sequence[Gradient]]
+
+
+def summed_to(g: Array, shape: Sequence[int]) -> Array:
+    """The gradient by an array that was broadcast, from the one by what it became."""
+    g = g.sum(axis=tuple(range(g.ndim - len(shape))))
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1 and g.shape[axis] != 1)
+    return g.sum(axis=axes, keepdims=True) if axes else g

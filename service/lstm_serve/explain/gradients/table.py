@@ -1,0 +1,172 @@
+"""For each operation of the engine how a gradient goes back through it, or why it does not.
+
+To add an operation: a function `(step, gradients by the outputs) -> gradients by the inputs`, and a line in `TABLE`;
+`forward` too where the way back needs more than inputs and outputs, and a reason where there is no way back.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, Merge
+from lstm_serve.engine.operations.pointwise import (
+    Activate,
+    BatchNormalization,
+    Dense,
+    Identity,
+    LayerNormalization,
+    Normalization,
+    PReLU,
+    Rescaling,
+    Scaling,
+    Unscaling,
+)
+from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
+from lstm_serve.engine.operations.temporal import (
+    Conv1D,
+    Embedding,
+    GlobalPooling1D,
+    Masking,
+    Permute,
+    Pooling1D,
+    RepeatVector,
+    Reshape,
+)
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
+from lstm_serve.engine.types import Array, Mask, Outputs
+from lstm_serve.explain.gradients import between, pointwise, recurrent, temporal
+from lstm_serve.explain.gradients.step import Backward, Gradient, Step
+
+Forward = Callable[[Any, Sequence[Array], Sequence[Mask]], Step]
+
+
+class Way(NamedTuple):
+    """The way back through an operation, None where there is none; `why_not` says of one why it is so."""
+
+    backward: Backward | None
+    forward: Forward | None = None
+    why_not: Callable[[Any], str | None] = lambda _: None
+
+
+def why_not(op: Operation) -> str | None:
+    """Why a gradient does not go back through an operation, as the end of a sentence about it; None where it does."""
+    way = TABLE.get(type(op))
+    return "no gradient is known of it" if way is None else way.why_not(op)
+
+
+def forward(op: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Step:
+    """Compute an operation, and keep what its way back needs."""
+    kept = TABLE[type(op)].forward
+    return Step(op, xs, masks, *op(xs, masks)) if kept is None else kept(op, xs, masks)
+
+
+def backward(step: Step, gs: Sequence[Gradient]) -> Sequence[Gradient]:
+    """The gradients by the inputs from those by the outputs, some of which are there."""
+    way = TABLE[type(step.operation)].backward
+    assert way is not None  # noqa: S101 - why_not has been asked
+    return way(step, gs)
+
+
+class _Kept:
+    """An operation within another: it computes as it would, and keeps its step."""
+
+    def __init__(self, op: Operation) -> None:
+        self.op = op
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the outer one asks of it
+        return getattr(self.op, name)
+
+    def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
+        self.step = forward(self.op, xs, masks)
+        return self.step.ys, self.step.given
+
+
+def _with_steps_of(*fields: str) -> Forward:
+    """The forward of an operation that holds others, in these fields: their steps are what it keeps."""
+
+    def computed(op: Any, xs: Sequence[Array], masks: Sequence[Mask]) -> Step:  # noqa: ANN401 - a record
+        held = {name: getattr(op, name) for name in fields}
+        kept = {name: [*map(_Kept, ops)] if isinstance(ops, tuple) else _Kept(ops) for name, ops in held.items()}
+        ys, given = replace(op, **kept)(xs, masks)
+        flat = [each for one in kept.values() for each in (one if isinstance(one, list) else [one])]
+        return Step(op, xs, masks, ys, given, [each.step for each in flat])
+
+    return computed
+
+
+def _back_through_stacked(step: Step, gs: Sequence[Gradient]) -> Sequence[Gradient]:
+    for each in reversed(step.kept):
+        gs = backward(each, gs)
+    return gs
+
+
+def _back_through_bidirectional(step: Step, gs: Sequence[Gradient]) -> Sequence[Gradient]:
+    op, (one, other) = step.operation, step.kept
+    half, units = len(one.ys), one.ys[0].shape[-1]
+    # The other's output as it is merged: turned round where it is a sequence, and its gradient back again.
+    turn: Callable[[Array], Array] = (lambda y: y[:, ::-1]) if op.forward.return_sequences else (lambda y: y)
+    by: tuple[Gradient, Gradient] = (None, None)
+    if (g := gs[0]) is not None:
+        by = {
+            "concat": lambda: (g[..., :units], g[..., units:]),
+            "sum": lambda: (g, g),
+            "mul": lambda: (g * turn(other.ys[0]), g * one.ys[0]),
+            "ave": lambda: (g / 2, g / 2),
+        }[op.merge_mode]()
+        by = (by[0], turn(by[1]))
+    by_x, *states = backward(one, (by[0], *gs[1:half]))
+    and_x, *others = backward(other, (by[1], *gs[half:]))
+    return [by_x + and_x, *states, *others]  # type: ignore[operator] # each reads x
+
+
+def _back_through_time_distributed(step: Step, gs: Sequence[Gradient]) -> Sequence[Gradient]:
+    (g,), (inner,) = gs, step.kept
+    assert g is not None  # noqa: S101 - it has one output
+    (by_x,) = backward(inner, [g.reshape(inner.ys[0].shape)])
+    return [None if by_x is None else by_x.reshape(step.xs[0].shape)]
+
+
+def _first(layers: Sequence[Operation]) -> str | None:
+    return next((why for layer in layers if (why := why_not(layer))), None)
+
+
+_RECURRENT = Way(recurrent.backward, recurrent.forward, recurrent.why_not)
+
+# In the order of OPERATIONS.
+TABLE: dict[type, Way] = {
+    Identity: Way(pointwise.identity),
+    Dense: Way(pointwise.dense),
+    Activate: Way(pointwise.activate),
+    PReLU: Way(pointwise.prelu),
+    Normalization: Way(pointwise.normalization),
+    Rescaling: Way(pointwise.times_scale),
+    BatchNormalization: Way(pointwise.batch_normalization),
+    LayerNormalization: Way(pointwise.layer_normalization),
+    Scaling: Way(pointwise.over_scale),
+    Unscaling: Way(pointwise.times_scale),
+    Merge: Way(between.merge),
+    Concatenate: Way(between.concatenate),
+    Embedding: Way(None, why_not=lambda _: "between two ids there is nothing"),
+    Masking: Way(temporal.masking),
+    Conv1D: Way(temporal.conv1d),
+    Pooling1D: Way(temporal.pooling1d),
+    GlobalPooling1D: Way(temporal.global_pooling1d),
+    RepeatVector: Way(temporal.repeat_vector),
+    Reshape: Way(temporal.reshape),
+    Permute: Way(temporal.permute),
+    Slice: Way(between.part),
+    Binary: Way(between.binary),
+    Reduce: Way(between.shrunk),
+    MatMul: Way(between.matmul),
+    MaskedBy: Way(between.masked_by),
+    LSTM: _RECURRENT,
+    GRU: _RECURRENT,
+    SimpleRNN: _RECURRENT,
+    Stacked: Way(_back_through_stacked, _with_steps_of("layers"), lambda op: _first(op.layers)),
+    Bidirectional: Way(
+        _back_through_bidirectional, _with_steps_of("forward", "backward"), lambda op: _first([op.forward, op.backward])
+    ),
+    TimeDistributed: Way(_back_through_time_distributed, _with_steps_of("layer"), lambda op: why_not(op.layer)),
+}
