@@ -1,4 +1,4 @@
-"""Explanations by occlusion: a planted signal is found, and each number is a difference of two answers."""
+"""Explanations: a planted signal is found, and by occlusion each number is a difference of two answers."""
 
 import csv
 import json
@@ -17,7 +17,8 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Normalization, Scaling
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.errors import InvalidInput
-from lstm_serve.explain.occlusion import Asked, baseline_of, explained
+from lstm_serve.explain.asked import Asked, Method, baseline_of
+from lstm_serve.explain.explained import explained
 from lstm_serve.model.metadata import About
 from lstm_serve.model.model import Model
 
@@ -26,14 +27,16 @@ TURBOFAN = str(ROOT / "models/turbofan.h5")
 ENGINE = str(ROOT / "models/turbofan.example.csv")
 
 
+@pytest.mark.parametrize("method", ["integrated-gradients", "occlusion"])
 @pytest.mark.parametrize("name", sorted(path.stem for path in PLANTED.glob("*.h5")))
-def test_a_planted_signal_is_found_in_the_first_place_in_20_of_20(name: str) -> None:
+def test_a_planted_signal_is_found_in_the_first_place_in_20_of_20(name: str, method: Method) -> None:
     on = load_model(PLANTED / f"{name}.h5")
     with np.load(PLANTED / f"{name}.npz") as planted:
         x, column, start, stop = (planted[key] for key in ("x", "column", "start", "stop"))
     assert len(x) == 20
     for sequence in x:
-        found = explained(on, sequence, Asked(grain="cell"))
+        found = explained(on, sequence, Asked(grain="cell", method=method))
+        assert found["method"] == method
         assert found["by_feature"].argmax() == column
         assert start <= found["by_step"].argmax() < stop
         step, feature = np.unravel_index(found["attribution"].argmax(), found["attribution"].shape)
@@ -69,6 +72,7 @@ def test_each_number_is_by_how_much_the_score_drops(on: Model, index: int | None
             None if index == 1 and on.output_shape[-1] == 1 and on.kind != "binary" else index,
             "cell" if cell else "step",
             0.25,
+            "occlusion",
         ),
     )
     (y,) = on.predict(x[np.newaxis])
@@ -161,7 +165,16 @@ def test_the_command_tells_what_spoke_most(capsys: pytest.CaptureFixture[str]) -
     assert main(["explain", TURBOFAN, ENGINE]) == 0
     said = capsys.readouterr().out
     assert said.startswith("EXPLANATION of row 205: class 0 (0-29 cycles left), 0.979\n")
-    for part in ("the training mean, from the layer normalization", "Nc [rpm]", "  step\n    186 ", "    step 205 "):
+    assert "by integrated gradients; their sum misses it by" in said
+    assert main(["explain", TURBOFAN, ENGINE, "--method", "occlusion"]) == 0
+    said += capsys.readouterr().out
+    for part in (
+        "where a part is replaced by",
+        "the training mean, from the layer normalization",
+        "Nc [rpm]",
+        "  step\n    186 ",
+        "    step 205 ",
+    ):
         assert part in said
 
 
@@ -177,7 +190,7 @@ def test_the_command_writes_all_of_it(tmp_path: Path) -> None:
         lines = list(csv.DictReader(file))
     assert len(lines) == 20 + 15 + 300
     cells = [line for line in lines if line["step"] and line["feature"]]
-    assert [float(line["drop"]) for line in cells] == np.ravel(found["attribution"]).tolist()
+    assert [float(line["attribution"]) for line in cells] == np.ravel(found["attribution"]).tolist()
     assert (cells[0]["step"], cells[0]["feature"]) == ("131", "T24")
     assert float(cells[0]["value"]) == pytest.approx(rows[0, 0])
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,13 +22,23 @@ def rows(*values: float) -> Array:
     return np.repeat(np.array(values, np.float32)[:, np.newaxis], 2, axis=1)
 
 
-def kept(y: Array) -> Array:
-    return y[:, 0]
+class First:
+    """Of each row the first number of the answer, of what `made` it is."""
+
+    seconds: ClassVar[float] = 0.001
+
+    def __init__(self, x: Array, made: Callable[[Array], Array], more: int = 0) -> None:
+        self.x, self.made, self.count, self.more = x, made, len(x) - more, more
+
+    def compute(self, start: int, stop: int) -> Array:
+        if stop == self.count:
+            self.count, self.more = self.count + self.more, 0
+        return self.made(self.x[start:stop])
 
 
-def job(on: Model, *values: float, seconds: float = PATIENCE) -> Behind:
+def job(on: Model, *values: float, seconds: float = PATIENCE, more: int = 0) -> Behind:
     x = rows(*values)
-    return Behind(on, x[:1], time.monotonic() + seconds, len(x), lambda a, b: x[a:b], kept)
+    return Behind(on, x[:1], time.monotonic() + seconds, First(x, lambda part: on.forward(part)[:, 0], more))
 
 
 def lanes(max_rows: int = 100) -> tuple[Batcher, SecondLane, Echo, Model]:
@@ -45,6 +57,18 @@ async def test_a_job_is_answered_in_slices_and_in_order() -> None:
     expected = on.forward(rows(*numbers))[:, 0]
     assert np.array_equal(await given.future, expected)
     assert np.array_equal(await other.future, on.forward(rows(7, 8))[:, 0])
+    assert lane.rows == 0
+    await lane.close()
+    await queue.close()
+
+
+@in_loop
+async def test_work_may_become_more_while_it_is_computed() -> None:
+    queue, lane, _, on = lanes(max_rows=4)
+    queue.start()
+    numbers = np.arange(9, dtype=np.float32)
+    given = lane.submit(job(on, *numbers, more=6))
+    assert np.array_equal(await given.future, on.forward(rows(*numbers))[:, 0])
     assert lane.rows == 0
     await lane.close()
     await queue.close()
@@ -91,7 +115,7 @@ async def test_each_failure_is_answered() -> None:
     late = lane.submit(job(on, 1, seconds=-1))
     with pytest.raises(DeadlinePassed):
         await late.future
-    broken = lane.submit(Behind(on, rows(1), time.monotonic() + PATIENCE, 1, _raise, kept))
+    broken = lane.submit(Behind(on, rows(1), time.monotonic() + PATIENCE, First(rows(1), _raise)))
     with pytest.raises(ComputeFailed):
         await broken.future
     infinite = lane.submit(job(on, float("inf")))
@@ -108,17 +132,18 @@ async def test_several_outputs_are_records() -> None:
     queue, lane, _, on = lanes()
     queue.start()
 
-    def of_two(y: Array) -> Array:
+    def of_two(x: Array) -> Array:
+        y = on.forward(x)
         return packed(("a", "b"), (y, y + 1))
 
     x = rows(1, 2)
-    given = lane.submit(Behind(on, x[:1], time.monotonic() + PATIENCE, 2, lambda a, b: x[a:b], of_two))
+    given = lane.submit(Behind(on, x[:1], time.monotonic() + PATIENCE, First(x, of_two)))
     assert [y.tolist() for y in unpacked(await given.future)] == [[[2, 2], [4, 4]], [[3, 3], [5, 5]]]
     await lane.close()
     await queue.close()
 
 
-def _raise(_start: int, _stop: int) -> Array:
+def _raise(_: Array) -> Array:
     raise ValueError
 
 

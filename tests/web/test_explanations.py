@@ -11,7 +11,8 @@ from apps import app_of, deployment_of
 from serving import PATIENCE, ROOT, SMALL, Process, call, in_loop, started
 
 from lstm_serve import load_model
-from lstm_serve.explain.occlusion import Asked, explained
+from lstm_serve.explain.asked import Asked
+from lstm_serve.explain.explained import explained
 
 TURBOFAN = ROOT / "models/turbofan.h5"
 MODEL = load_model(TURBOFAN)
@@ -26,7 +27,7 @@ def client() -> Iterator[httpx.Client]:
 
 def same(found: Any, expected: dict[str, Any]) -> None:
     assert found.keys() == expected.keys()
-    for key in ("score", "by_step", "by_feature", "attribution"):
+    for key in ("score", "by_step", "by_feature", "attribution", "completeness_error"):
         if expected[key] is None:
             assert found[key] is None
         else:
@@ -39,8 +40,9 @@ def same(found: Any, expected: dict[str, Any]) -> None:
     ("more", "asked"),
     [
         ({}, Asked()),
-        ({"grain": "cell", "class": 3}, Asked(3, "cell")),
-        ({"class": 2.0, "baseline": 600, "method": "occlusion"}, Asked(2, baseline=600)),
+        ({"method": "occlusion", "grain": "cell", "class": 3}, Asked(3, "cell", method="occlusion")),
+        ({"class": 2.0, "baseline": 600, "method": "occlusion"}, Asked(2, baseline=600, method="occlusion")),
+        ({"method": "integrated-gradients", "class": 1}, Asked(1, method="integrated-gradients")),
         ({"baseline": [1.5] * 15}, Asked(baseline=[1.5] * 15)),
         ({"class": None, "baseline": None}, Asked()),
     ],
@@ -72,7 +74,7 @@ def test_v1_explains_each_row(client: httpx.Client) -> None:
         ({"class": -1}, "#/class", "expected the index of a class"),
         ({"class": True}, "#/class", "expected the index of a class"),
         ({"grain": "row"}, "#/grain", 'expected "step"'),
-        ({"method": "gradients"}, "#/method", 'expected "occlusion"'),
+        ({"method": "gradients"}, "#/method", 'expected "integrated-gradients"'),
         ({"baseline": "mean"}, "#/baseline", "expected a number, or a list"),
         ({"baseline": 1e300}, "#/baseline", "expected a finite number, or a list of 15"),
         ({"baseline": [1]}, "#/baseline", "a list of 15"),
@@ -101,12 +103,13 @@ def test_a_body_that_is_none(client: httpx.Client, body: bytes) -> None:
 
 def test_more_than_may_wait_is_too_large() -> None:
     async def ask() -> None:
-        app = app_of(TURBOFAN, max_queue_rows=35)
+        app = app_of(TURBOFAN, max_queue_rows=32)
         async with started(app):
-            body = json.dumps({"sequence": X[0].tolist()}).encode()
-            reply = await call(app, "/explain", body)
-            assert reply.status == 413
-            assert "would answer 36 sequences; at most 35" in reply.json["detail"]
+            for method, rows in (("occlusion", 36), (None, 33)):
+                body = json.dumps({"sequence": X[0].tolist(), "method": method}).encode()
+                reply = await call(app, "/explain", body)
+                assert reply.status == 413
+                assert f"would answer {rows} sequences; at most 32" in reply.json["detail"]
 
     in_loop(ask)()
 
@@ -135,5 +138,23 @@ def test_each_kind_of_model_is_explained(name: str) -> None:
             reply = await call(app, "/explain", json.dumps({"sequence": x.tolist(), "grain": "cell"}).encode())
             assert reply.status == 200
             same(reply.json, explained(on, x, Asked(grain="cell")))
+
+    in_loop(ask)()
+
+
+def test_what_has_no_gradient_is_occluded() -> None:
+    rng = np.random.default_rng(3)
+
+    async def ask() -> None:
+        app = app_of(SMALL / "ids.h5")
+        async with started(app):
+            on = load_model(SMALL / "ids.h5")
+            ids = rng.integers(0, on.id_limit, [size or 7 for size in on.input_shape])
+            reply = await call(app, "/explain", json.dumps({"sequence": ids.tolist()}).encode())
+            assert (reply.status, reply.json["method"]) == (200, "occlusion")
+            more = {"sequence": ids.tolist(), "method": "integrated-gradients"}
+            reply = await call(app, "/explain", json.dumps(more).encode())
+            assert reply.status == 422
+            assert "has no gradient: between two ids there is nothing" in reply.json["errors"][0]["detail"]
 
     in_loop(ask)()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of, positive, with_notes_said
 
-# With more cells, only steps and features are explained: each cell is an answer of the model.
+# With more cells, only steps and features are occluded: each cell is an answer of the model.
 MOST_CELLS = 4096
 
 
@@ -18,6 +18,11 @@ def add(add_parser: AddParser) -> None:
     command.add_argument(
         "--row", metavar="N", type=positive, help="the row, or sequence, whose answer is explained (the last)"
     )
+    command.add_argument(
+        "--method",
+        choices=["integrated-gradients", "occlusion"],
+        help="how (integrated gradients, where each layer has a gradient, or occlusion)",
+    )
     command.add_argument("-o", metavar="OUT", dest="out", help="write to a .json or .csv file, not a table")
     command.set_defaults(run=run)
 
@@ -25,7 +30,9 @@ def add(add_parser: AddParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write what spoke most as a table, or all of it to a file. Gives the exit status."""
     from lstm_serve.errors import SettingsError
-    from lstm_serve.explain import occlusion, occlusion_text
+    from lstm_serve.explain import text
+    from lstm_serve.explain.asked import Asked, Grain, has_cells
+    from lstm_serve.explain.explained import explained
     from lstm_serve.scoring import inputs, outputs
 
     kind = "" if arguments.out is None else Path(arguments.out).suffix
@@ -41,13 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"--row {number}: there are answers for {sequences.noun}s {part.numbers[0]} to {part.numbers[-1]}"
         )
     x = model.checked(part.x[part.numbers.index(number)][None])[0]
-    grain: occlusion.Grain = "cell" if occlusion.has_cells(model) and x.size <= MOST_CELLS else "step"
-    found = occlusion.explained(model, x, occlusion.Asked(grain=grain))
+    grain: Grain = "cell" if has_cells(model) and x.size <= MOST_CELLS else "step"
+    found = explained(model, x, Asked(grain=grain, method=arguments.method))
     first = number - len(x) + 1 if sequences.noun == "row" else 1
     if kind == ".json":
         outputs.write_report(found, arguments.out)
     elif kind == ".csv":
-        outputs.write_bytes(occlusion_text.table(model, x, found, first).encode(), arguments.out)
+        outputs.write_bytes(text.table(model, x, found, first).encode(), arguments.out)
     else:
-        sys.stdout.write(occlusion_text.text(model, x, found, f"{sequences.noun} {number}", first))
+        sys.stdout.write(text.text(model, x, found, f"{sequences.noun} {number}", first))
     return 0

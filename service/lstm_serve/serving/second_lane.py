@@ -10,7 +10,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import numpy.typing as npt
 
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, LstmServeError, QueueFull, Unavailable
@@ -21,28 +23,32 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-# What a slice should take, in seconds. The engine's small NumPy calls keep Python's lock, for which a prediction would
-# otherwise wait as long as the interpreter's switch interval, 5 ms.
-SLICE = 0.001
+
+class Work(Protocol):
+    """What a job computes: rows number 0 to `count`, in slices of about `seconds` each, in their order.
+
+    `compute(start, stop)` gives an array (stop - start, ...), and may raise `count`.
+    """
+
+    seconds: ClassVar[float]
+
+    @property
+    def count(self) -> int:
+        """How many rows there are, so far as is known."""
+
+    def compute(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """What is computed of some rows."""
 
 
 class Behind(Job):
-    """One row x (1, *input_shape), and `count` rows made of it: the future has of each what `kept` keeps of its y."""
+    """Work on the row x (1, *input_shape): the future has what it gives, joined."""
 
-    __slots__ = ("count", "kept", "made")
+    __slots__ = ("work",)
 
-    def __init__(  # noqa: PLR0913, PLR0917 - all that a job is
-        self,
-        model: Model,
-        x: Array,
-        deadline: float,
-        count: int,
-        made: Callable[[int, int], Array],
-        kept: Callable[[Array], Array],
-    ) -> None:
-        """`made(start, stop)` gives rows, `kept(y)` an array as long as y."""
+    def __init__(self, model: Model, x: Array, deadline: float, work: Work) -> None:
+        """`deadline` is in the time of `time.monotonic`."""
         super().__init__(model, x, deadline, asyncio.get_running_loop())
-        self.count, self.made, self.kept = count, made, kept
+        self.work = work
         self.waits = True
 
 
@@ -55,7 +61,7 @@ class SecondLane:
         self.max_rows = max_rows
         self._queue = queue
         self._jobs: deque[Behind] = deque()
-        self._size = 1  # rows of the next slice
+        self._sizes = dict[type, int]()  # rows of the next slice, by what computes them
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._executor: ThreadPoolExecutor | None = None
@@ -69,8 +75,8 @@ class SecondLane:
 
     def submit(self, job: Behind) -> Behind:
         """Queue a job. Raises QueueFull or Unavailable."""
-        self.check_room(job.count)
-        self.rows += job.count
+        self.check_room(job.work.count)
+        self.rows += job.work.count
         self._jobs.append(job)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work(), name="second lane")
@@ -113,7 +119,7 @@ class SecondLane:
                 job.future.set_exception(DeadlinePassed("the deadline passed while the explanation was computed"))
             if job.future.done():
                 self._jobs.popleft()
-                self.rows -= job.count - job.taken
+                self.rows -= job.work.count - job.taken
                 continue
             if not await self._queue.is_idle(job.deadline):
                 continue
@@ -127,13 +133,15 @@ class SecondLane:
     async def _slice(self, job: Behind) -> None:
         if not job.taken:
             job.queue_seconds = time.monotonic() - job.queued_at
-        start, stop = job.taken, min(job.taken + self._size, job.count)
-        y, seconds = await asyncio.get_running_loop().run_in_executor(self._thread(), _computed, job, start, stop)
+        kind, count = type(job.work), job.work.count
+        size = self._sizes.get(kind, 1)
+        start, stop = job.taken, min(job.taken + size, count)
+        y, seconds = await asyncio.get_running_loop().run_in_executor(self._thread(), _computed, job.work, start, stop)
         job.compute_seconds += seconds
-        self._size = max(1, min(2 * self._size, int((stop - start) * SLICE / max(seconds, 1e-6))))
+        self._sizes[kind] = max(1, min(2 * size, int((stop - start) * kind.seconds / max(seconds, 1e-6))))
         job.taken = stop
-        self.rows -= stop - start
-        deliver(job, y, last=stop == job.count)
+        self.rows += job.work.count - count - (stop - start)
+        deliver(job, y, last=stop == job.work.count)
 
     def _thread(self) -> ThreadPoolExecutor:
         if self._executor is None:
@@ -141,7 +149,7 @@ class SecondLane:
         return self._executor
 
 
-def _computed(job: Behind, start: int, stop: int) -> tuple[Array, float]:
+def _computed(work: Work, start: int, stop: int) -> tuple[npt.NDArray[Any], float]:
     began = time.monotonic()
-    y = job.kept(job.model.forward(job.made(start, stop)))
+    y = work.compute(start, stop)
     return y, time.monotonic() - began

@@ -1,7 +1,7 @@
 """Back through a whole model: from its answers to its input."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -45,14 +45,13 @@ def masks_of(model: Model, x: Array) -> dict[int, Mask]:
     at = [k for k, (op, _) in enumerate(model.nodes) if isinstance(op, Masking)]
     if not at:
         return {}
-    _, masks = run(model.nodes, [x], model.results, model.last_uses)
+    with np.errstate(all="ignore"):
+        _, masks = run(model.nodes, [x], model.results, model.last_uses)
     return {k: masks[k + 1][0] for k in at}
 
 
-def gradients(
-    model: Model, x: Array, by_answers: Callable[[Array], Array], held: Mapping[int, Mask]
-) -> tuple[Array, Array]:
-    """The answers y to rows x (n, ...), and the gradient by x from that by the answers, which `by_answers(y)` gives.
+def traced(model: Model, x: Array, held: Mapping[int, Mask]) -> tuple[Array, list[Step]]:
+    """The answers to rows x (n, ...), and what is kept of each node for the way back.
 
     `held` are masks (1, T) by their nodes' numbers that stay as they are, whatever x is.
     """
@@ -67,15 +66,23 @@ def gradients(
             steps.append(Step(op, xs, masks, (xs[0] * mask[..., np.newaxis],), (mask,)))
         return steps[-1].ys, steps[-1].given
 
+    with np.errstate(all="ignore"):
+        (y,), _ = run(model.nodes, [x], model.results, model.last_uses, compute)
+    return y, steps
+
+
+def back(model: Model, steps: list[Step], by_y: Array) -> Array:
+    """The gradient by the rows from that by their answers; the steps are let go of on the way."""
     (end,) = model.results
-    (y,), _ = run(model.nodes, [x], model.results, model.last_uses, compute)
-    found: dict[Source, Array] = {end: by_answers(y)}
-    for k in reversed(range(len(steps))):
-        step = steps.pop()
-        gs = [found.pop(Source(k, output), None) for output in range(len(step.ys))]
-        if all(g is None for g in gs):
-            continue
-        for source, g in zip(model.nodes[k].inputs, table.backward(step, gs), strict=True):
-            if g is not None:
-                found[source] = found[source] + g if source in found else g
-    return y, found.get(Source(INPUT), np.zeros_like(x))
+    x = steps[0].xs[0]
+    found: dict[Source, Array] = {end: by_y}
+    with np.errstate(all="ignore"):
+        for k in reversed(range(len(steps))):
+            step = steps.pop()
+            gs = [found.pop(Source(k, output), None) for output in range(len(step.ys))]
+            if all(g is None for g in gs):
+                continue
+            for source, g in zip(model.nodes[k].inputs, table.backward(step, gs), strict=True):
+                if g is not None:
+                    found[source] = found[source] + g if source in found else g
+    return found.get(Source(INPUT), np.zeros_like(x))

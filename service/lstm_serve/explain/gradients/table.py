@@ -105,17 +105,18 @@ def _back_through_stacked(step: Step, gs: Sequence[Gradient]) -> Sequence[Gradie
 def _back_through_bidirectional(step: Step, gs: Sequence[Gradient]) -> Sequence[Gradient]:
     op, (one, other) = step.operation, step.kept
     half, units = len(one.ys), one.ys[0].shape[-1]
-    # The other's output as it is merged: turned round where it is a sequence, and its gradient back again.
-    turn: Callable[[Array], Array] = (lambda y: y[:, ::-1]) if op.forward.return_sequences else (lambda y: y)
+    # The other's output is merged turned round where it is a sequence, and its gradient is turned back.
+    turned = slice(None, None, -1 if op.forward.return_sequences else 1)
     by: tuple[Gradient, Gradient] = (None, None)
-    if (g := gs[0]) is not None:
-        by = {
+    g: Any = gs[0]
+    if g is not None:
+        by_one, by_other = {
             "concat": lambda: (g[..., :units], g[..., units:]),
             "sum": lambda: (g, g),
-            "mul": lambda: (g * turn(other.ys[0]), g * one.ys[0]),
+            "mul": lambda: (g * other.ys[0][:, turned], g * one.ys[0]),
             "ave": lambda: (g / 2, g / 2),
         }[op.merge_mode]()
-        by = (by[0], turn(by[1]))
+        by = (by_one, by_other[:, turned])
     by_x, *states = backward(one, (by[0], *gs[1:half]))
     and_x, *others = backward(other, (by[1], *gs[half:]))
     return [by_x + and_x, *states, *others]  # type: ignore[operator] # each reads x

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from lstm_serve.engine.types import FLOAT32_MAX, Array
 from lstm_serve.errors import InvalidInput, TooLarge
-from lstm_serve.explain.occlusion import Asked, Grain, Occlusion, count_of, has_cells, index_of, occlusion, score_of
+from lstm_serve.explain.asked import Asked, Grain, Method, count_of, has_cells
+from lstm_serve.explain.explained import explaining, rows_needed
+from lstm_serve.explain.occlusion import Occlusion
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.second_lane import Behind, SecondLane
@@ -45,8 +47,13 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     index: Whole | None = Field(default=None, alias="class", ge=0, description="the index of a class")
-    grain: Grain = Field(default="step", description='"step", each step and each feature, or "cell", each cell too')
-    method: Literal["occlusion"] = Field(default="occlusion", description='"occlusion"')
+    grain: Grain = Field(
+        default="step", description='"step", each step and each feature, or "cell", each cell too, for occlusion'
+    )
+    method: Method | None = Field(
+        default=None,
+        description='"integrated-gradients", the default where every layer has a gradient, or "occlusion"',
+    )
     baseline: float | list[float] | None = Field(
         default=None, description="a number, or a list of one for each feature: what a part is replaced by"
     )
@@ -60,7 +67,7 @@ class Options(BaseModel):
         except ValidationError as error:
             name = str(error.errors(include_url=False, include_input=False, include_context=False)[0]["loc"][0])
             raise InvalidInput.at(f"expected {OPTIONS[name]}", name) from None
-        return Asked(found.index, found.grain, found.baseline)
+        return Asked(found.index, found.grain, found.baseline, found.method)
 
 
 OPTIONS = {field.alias or name: field.description for name, field in Options.model_fields.items()}
@@ -77,7 +84,7 @@ def _fields(model: Model) -> dict[str, Any]:
     types: dict[str, Any] = {
         "index": Annotated[int, Field(ge=0, lt=count_of(model))] | None,
         "grain": Grain if has_cells(model) else Literal["step"],
-        "method": given["method"].annotation,
+        "method": Method | None,
         "baseline": baseline | None,
     }
     return {name: (types[name], given[name]) for name in given}
@@ -115,14 +122,23 @@ class Baseline(Schema):
 
 
 class Explanation(Schema):
-    """An answer, and by how much its score drops where a part of the sequence takes the values of the baseline."""
+    """An answer, and what each part of the sequence adds to its score.
+
+    By integrated gradients, to what it is over that of the baseline; by occlusion, how far it drops where the part
+    takes the values of the baseline.
+    """
 
     index: int = Field(alias="class", description="whose score is explained: a class, or one of the values")
     label: str | None = Field(description="its label, where the model's card has labels")
     score: float = Field(description="the probability of the class, or the value; of steps after the last")
-    attribution: list[list[float]] | None = Field(description="of each cell, steps by features, where asked for")
+    attribution: list[list[float]] | None = Field(
+        description="of each cell, steps by features; of occlusion where asked for"
+    )
     by_step: list[float] | None = Field(description="of each step; null where there are none")
     by_feature: list[float] | None = Field(description="of each feature; null where a step is an id")
+    completeness_error: float | None = Field(
+        description="by how much the sum of what is added misses the difference; null for occlusion"
+    )
     method: str
     grain: str
     baseline: Baseline
@@ -253,18 +269,36 @@ async def explanations(
     form.body.let_go()
     request.scope["state"]["held"].become(sum(x.nbytes for x in arrays))
     check_free(model, arrays, settings.max_timesteps)
-    asked = [occlusion(model, row, form.asked) for x in arrays for row in x]
-    count = sum(len(one) + 1 for one in asked)
+    rows = [row for x in arrays for row in x]
+    count = sum(rows_needed(model, row, form.asked) + 1 for row in rows)
     if count > lane.max_rows:
         raise TooLarge(f"to explain it the model would answer {count} sequences; at most {lane.max_rows} may wait")
     lane.check_room(count)
-    answered = [lane.submit(Behind(model, x, deadline, len(x), partial(_some, x), _as_it_is)) for x in arrays]
+    answered = [lane.submit(Behind(model, x, deadline, Answers(model, x))) for x in arrays]
     outputs = [np.ascontiguousarray(y) for ys in await computed(answered, request) for y in ys]
-    indices = [index_of(model, y, form.asked.explained) for y in outputs]
-    with _all_or_none(lane, [_job(one, index, deadline) for one, index in zip(asked, indices, strict=True)]) as jobs:
-        scores = await computed(jobs, request)
-    parts = zip(asked, outputs, scores, indices, strict=True)
-    return [(one.attributed(y, drops.astype(np.float64), index), y) for one, y, drops, index in parts]
+    works = [explaining(model, row, form.asked, y) for row, y in zip(rows, outputs, strict=True)]
+    with _all_or_none(lane, [Behind(model, work.what.x[np.newaxis], deadline, work) for work in works]) as jobs:
+        found = await computed(jobs, request)
+    return [(work.found(each), y) for work, each, y in zip(works, found, outputs, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers to rows x (n, *input_shape), which are to be explained."""
+
+    model: Model
+    x: Array
+
+    seconds: ClassVar[float] = Occlusion.seconds
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(self.x)
+
+    def compute(self, start: int, stop: int) -> Array:
+        """The model's output for some of them."""
+        return self.model.forward(self.x[start:stop])
 
 
 @contextlib.contextmanager
@@ -276,22 +310,3 @@ def _all_or_none(lane: SecondLane, jobs: list[Behind]) -> Iterator[list[Behind]]
         for job in jobs:
             job.abandon()
         raise
-
-
-def _job(one: Occlusion, index: int, deadline: float) -> Behind:
-    return Behind(
-        one.model,
-        one.x[np.newaxis],
-        deadline,
-        len(one),
-        one.rows,
-        lambda y: cast("Array", score_of(one.model, y, index)),
-    )
-
-
-def _some(x: Array, start: int, stop: int) -> Array:
-    return x[start:stop]
-
-
-def _as_it_is(y: Array) -> Array:
-    return y

@@ -1,4 +1,4 @@
-// Why the model said so: what its answer loses where a value is replaced.
+// Why the model said so: what each value adds to its answer.
 
 import { named } from "./answers.js";
 import { ends, map, patch, short } from "./chart.js";
@@ -10,8 +10,12 @@ const signed = (value) => `${value < 0 ? "−" : "+"}${short(Math.abs(value))}`;
 export function showWhy(found, { model, features, row, first, step, sequence }) {
   const about = model.kind === "values" ? `value ${found.class + 1}` : `“${named(model, found.class)}”`;
   $("why-title").textContent = `What speaks for ${about} at row ${row}, and what against`;
-  $("why-how").textContent = `Each value is replaced (by ${found.baseline.from}), and the model asked again: `
-    + "what the answer loses by that spoke for it. Only what the model does is explained here, not the machine behind it.";
+  $("why-how").textContent = (found.method === "occlusion"
+    ? `Each value is replaced (by ${found.baseline.from}), and the model asked again: what the answer loses by that spoke `
+      + "for it. "
+    : `What each value adds to the answer, over that to a sequence which says nothing (${found.baseline.from}), by `
+      + "integrated gradients. ")
+    + "Only what the model does is explained here, not the machine behind it.";
   const values = sequence.map((step) => (Array.isArray(step) ? step : [step]));
   // Lines are features, columns are steps.
   const grid = found.attribution ?? found.by_step;

@@ -22,7 +22,7 @@ def text(model: Model, x: Array, found: dict[str, Any], title: str, first: int) 
     values = np.asarray(found["baseline"]["values"])
     lines = [
         f"EXPLANATION of {title}: {what} {found['class']}{label}, {found['score']:.4g}",
-        f"  By how much that drops where a part is replaced by {found['baseline']['from']}.",
+        *_how(found),
     ]
     names = _names(model)
     if found["by_feature"] is not None:
@@ -34,7 +34,7 @@ def text(model: Model, x: Array, found: dict[str, Any], title: str, first: int) 
         lines += [f"    {first + k:<24} {drop:>+10.4f}" for k, drop in enumerate(found["by_step"])]
     if found["attribution"] is not None:
         cells = np.asarray(found["attribution"])
-        lines += ["", f"  the {min(SHOWN, cells.size)} cells that spoke most, their values, and those that they took"]
+        lines += ["", f"  the {min(SHOWN, cells.size)} cells that spoke most, their values, and those of the baseline"]
         for at in np.argsort(-np.abs(cells), axis=None, kind="stable")[:SHOWN]:
             step, k = (int(n) for n in np.unravel_index(at, cells.shape))
             part = f"    step {first + step:<6} {names[k]:<24} {cells[step, k]:>+10.4f}"
@@ -42,11 +42,22 @@ def text(model: Model, x: Array, found: dict[str, Any], title: str, first: int) 
     return "\n".join([*lines, ""])
 
 
+def _how(found: dict[str, Any]) -> list[str]:
+    """What the numbers say, and how far they are to be believed."""
+    origin = found["baseline"]["from"]
+    if found["method"] == "occlusion":
+        return [f"  By how much that drops where a part is replaced by {origin}."]
+    return [
+        f"  What each part adds to what that is over the answer to {origin},",
+        f"  by integrated gradients; their sum misses it by {found['completeness_error']:.1g}.",
+    ]
+
+
 def table(model: Model, x: Array, found: dict[str, Any], first: int) -> str:
-    """A CSV file with a line for each part: its step, its feature, its value, and by how much the score drops."""
+    """A CSV file with a line for each part: its step, its feature, its value, and what it adds to the score."""
     out = io.StringIO()
     lines = csv.writer(out, lineterminator="\n")
-    lines.writerow(["step", "feature", "value", "drop"])
+    lines.writerow(["step", "feature", "value", "attribution"])
     lines.writerows(_parts(model, x, found, first))
     return out.getvalue()
 
