@@ -40,17 +40,8 @@ from lstm_serve.engine.operations.pointwise import (
     Unscaling,
 )
 from lstm_serve.engine.operations.recurrent import GRU, SimpleRNN
-from lstm_serve.engine.operations.temporal import (
-    Conv1D,
-    Embedding,
-    GlobalPooling1D,
-    Masking,
-    Permute,
-    Pooling1D,
-    RepeatVector,
-    Reshape,
-    Window,
-)
+from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking, Permute, RepeatVector, Reshape
+from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.explain.gradients.table import TABLE, backward, forward, why_not
 
@@ -90,15 +81,21 @@ def both(layer: Any, merge_mode: Any, **options: Any) -> Bidirectional:
     )
 
 
-def conv(activation: Activation = TANH, **options: Any) -> Conv1D:
-    window = Window(**{"size": 3, **options})
-    return Conv1D(
-        name="c", kernel=numbers(window.size, WIDTH, 4), bias=numbers(4, seed=2), activation=activation, window=window
+def conv(activation: Activation = TANH, *, groups: int = 1, axes: int = 1, **options: Any) -> Convolution:
+    windows = tuple(Window(**{"size": 3 - k, **options}) for k in range(axes))
+    return Convolution(
+        name="c",
+        kernel=numbers(*(window.size for window in windows), WIDTH // groups, 2 * WIDTH),
+        bias=numbers(2 * WIDTH, seed=2),
+        activation=activation,
+        windows=windows,
+        groups=groups,
     )
 
 
-def pool(*, average: bool, **options: Any) -> Pooling1D:
-    return Pooling1D(name="p", window=Window(**{"size": 2, "stride": 2, **options}), average=average)
+def pool(*, average: bool, axes: int = 1, **options: Any) -> Pooling:
+    windows = (Window(**{"size": 2, "stride": 2, **options}),) * axes
+    return Pooling(name="p", windows=windows, average=average)
 
 
 def merged(join: np.ufunc, *, mean: bool = False, rule: MaskRule = MaskRule.ALL) -> Merge:
@@ -143,6 +140,7 @@ CASES: list[tuple[Any, tuple[tuple[int, ...], ...]]] = [
             Masking(name="m", mask_value=0.0),
             conv(),
             conv(stride=2),
+            conv(groups=3),
             conv(padding="same", stride=2),
             conv(ACTIVATIONS["silu"], padding="causal", dilation=2),
             pool(average=True),
@@ -189,6 +187,11 @@ CASES: list[tuple[Any, tuple[tuple[int, ...], ...]]] = [
         )
     ),
     (TimeDistributed(name="t", layer=conv()), ((2, *SEQUENCE),)),
+    (conv(axes=2), ((*SEQUENCE, WIDTH),)),
+    (conv(ACTIVATIONS["gelu"], axes=2, groups=3, stride=2, padding="same"), ((*SEQUENCE, WIDTH),)),
+    (conv(axes=3), ((*SEQUENCE, 2, WIDTH),)),
+    *((pool(average=average, axes=2), ((*SEQUENCE, 2),)) for average in (True, False)),
+    *((pool(average=average, axes=2, stride=1, padding="same"), ((*SEQUENCE, 2),)) for average in (True, False)),
     (RepeatVector(name="r", n=3), ((WIDTH,),)),
     (lstm(WIDTH, 4, return_state=True, return_sequences=True), (*STATES, (4,))),
     (gru(return_state=True), STATES),

@@ -165,7 +165,7 @@ def test_the_command_tells_what_spoke_most(capsys: pytest.CaptureFixture[str]) -
     assert main(["explain", TURBOFAN, ENGINE]) == 0
     said = capsys.readouterr().out
     assert said.startswith("EXPLANATION of row 205: class 0 (0-29 cycles left), 0.979\n")
-    assert "by integrated gradients; their sum misses it by" in said
+    assert "by integrated gradients. The sum misses the difference of the two by" in said
     assert main(["explain", TURBOFAN, ENGINE, "--method", "occlusion"]) == 0
     said += capsys.readouterr().out
     for part in (

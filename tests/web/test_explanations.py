@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from apps import app_of, deployment_of
-from serving import PATIENCE, ROOT, SMALL, Process, call, in_loop, started
+from kerasfiles import dense, lstm, save_sequential
+from serving import GOLDEN, PATIENCE, ROOT, SMALL, Process, call, in_loop, started
 
 from lstm_serve import load_model
 from lstm_serve.explain.asked import Asked
@@ -142,19 +144,32 @@ def test_each_kind_of_model_is_explained(name: str) -> None:
     in_loop(ask)()
 
 
-def test_what_has_no_gradient_is_occluded() -> None:
-    rng = np.random.default_rng(3)
+@in_loop
+async def test_what_has_no_gradient_is_occluded() -> None:
+    app = app_of(GOLDEN / "features/k224__emb_mz.h5")
+    body = {"sequence": [1, 2, 3, 4, 2, 1]}
+    async with started(app):
+        reply = await call(app, "/explain", json.dumps(body).encode())
+        assert (reply.status, reply.json["method"]) == (200, "occlusion")
+        reply = await call(app, "/explain", json.dumps({**body, "method": "integrated-gradients"}).encode())
+        assert reply.status == 422
+        assert "has no gradient: between two ids there is nothing" in reply.json["errors"][0]["detail"]
 
-    async def ask() -> None:
-        app = app_of(SMALL / "ids.h5")
-        async with started(app):
-            on = load_model(SMALL / "ids.h5")
-            ids = rng.integers(0, on.id_limit, [size or 7 for size in on.input_shape])
-            reply = await call(app, "/explain", json.dumps({"sequence": ids.tolist()}).encode())
-            assert (reply.status, reply.json["method"]) == (200, "occlusion")
-            more = {"sequence": ids.tolist(), "method": "integrated-gradients"}
-            reply = await call(app, "/explain", json.dumps(more).encode())
-            assert reply.status == 422
-            assert "has no gradient: between two ids there is nothing" in reply.json["errors"][0]["detail"]
 
-    in_loop(ask)()
+def test_a_hostile_sequence_is_explained_or_refused(client: httpx.Client) -> None:
+    rng = np.random.default_rng(4)
+    for size in (1e-38, 1e19, 3e38):
+        sequence = (size * rng.uniform(-1, 1, X[0].shape)).tolist()
+        answer = client.post("/predict", json={"sequence": sequence}).status_code
+        for baseline in (None, [size] * 15):
+            found = client.post("/explain", json={"sequence": sequence, "baseline": baseline})
+            assert found.status_code in {answer, 422}, found.text
+
+
+@in_loop
+async def test_a_model_of_a_thousand_layers_is_explained(tmp_path: Path) -> None:
+    deep = save_sequential(tmp_path / "deep.h5", [dense(3, 3, activation="tanh")] * 998 + [lstm(), dense()])
+    app = app_of(deep)
+    async with started(app):
+        reply = await call(app, "/explain", json.dumps({"sequence": [[1, 2, 3]] * 5}).encode())
+        assert (reply.status, reply.json["method"]) == (200, "integrated-gradients")

@@ -48,8 +48,8 @@ def _how(found: dict[str, Any]) -> list[str]:
     if found["method"] == "occlusion":
         return [f"  By how much that drops where a part is replaced by {origin}."]
     return [
-        f"  What each part adds to what that is over the answer to {origin},",
-        f"  by integrated gradients; their sum misses it by {found['completeness_error']:.1g}.",
+        f"  What each part adds to it on the way from {origin}, to this sequence,",
+        f"  by integrated gradients. The sum misses the difference of the two by {found['completeness_error']:.1g}.",
     ]
 
 

@@ -24,19 +24,11 @@ from lstm_serve.engine.operations.pointwise import (
     Unscaling,
 )
 from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
-from lstm_serve.engine.operations.temporal import (
-    Conv1D,
-    Embedding,
-    GlobalPooling1D,
-    Masking,
-    Permute,
-    Pooling1D,
-    RepeatVector,
-    Reshape,
-)
+from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking, Permute, RepeatVector, Reshape
+from lstm_serve.engine.operations.windows import Convolution, Pooling
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.types import Array, Mask, Outputs
-from lstm_serve.explain.gradients import between, pointwise, recurrent, temporal
+from lstm_serve.explain.gradients import between, pointwise, recurrent, temporal, windows
 from lstm_serve.explain.gradients.step import Backward, Gradient, Step
 
 Forward = Callable[[Any, Sequence[Array], Sequence[Mask]], Step]
@@ -151,8 +143,8 @@ TABLE: dict[type, Way] = {
     Concatenate: Way(between.concatenate),
     Embedding: Way(None, why_not=lambda _: "between two ids there is nothing"),
     Masking: Way(temporal.masking),
-    Conv1D: Way(temporal.conv1d),
-    Pooling1D: Way(temporal.pooling1d),
+    Convolution: Way(windows.convolution),
+    Pooling: Way(windows.pooling),
     GlobalPooling1D: Way(temporal.global_pooling1d),
     RepeatVector: Way(temporal.repeat_vector),
     Reshape: Way(temporal.reshape),

@@ -1,14 +1,11 @@
 """How a gradient goes back through what sees a sequence, or a row, as a whole. Each gives that by x."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from lstm_serve.engine.activations import LINEAR
 from lstm_serve.engine.types import Array
-from lstm_serve.explain.gradients.activations import through
 from lstm_serve.explain.gradients.between import to_those
 from lstm_serve.explain.gradients.step import Step
 
@@ -32,36 +29,6 @@ def reshape(step: Step, gs: Sequence[Any]) -> list[Array]:
 def permute(step: Step, gs: Sequence[Any]) -> list[Array]:
     """In the order that x had."""
     return [gs[0].transpose(0, *(np.argsort(step.operation.dims) + 1))]
-
-
-def conv1d(step: Step, gs: Sequence[Any]) -> list[Array]:
-    """To the steps that each window has, through the kernel."""
-    op, (x,) = step.operation, step.xs
-    g = through(op.activation, lambda: replace(op, activation=LINEAR)(step.xs, step.masks)[0][0], step.ys[0], gs[0])
-    found = np.zeros(x.shape, g.dtype)
-    for k, windows, steps in op.window.taps(x.shape[1]):
-        found[:, steps] += g[:, windows] @ op.kernel[k].T
-    return [found]
-
-
-def pooling1d(step: Step, gs: Sequence[Any]) -> list[Array]:
-    """To all steps of a window alike, or to the first that is its maximum, as TensorFlow does."""
-    op, (x,), (y,), (g,) = step.operation, step.xs, step.ys, gs
-    found, left = np.zeros(x.shape, g.dtype), np.ones(y.shape, np.bool_)
-    taps = [*op.window.taps(x.shape[1])]
-    if op.average:
-        met = np.zeros((y.shape[1], 1), g.dtype)
-        for _, windows, _ in taps:
-            met[windows] += 1
-        g = g / met
-    for _, windows, steps in taps:
-        if op.average:
-            found[:, steps] += g[:, windows]
-        else:
-            hit = left[:, windows] & (x[:, steps] == y[:, windows])
-            found[:, steps] += g[:, windows] * hit
-            left[:, windows] &= ~hit
-    return [found]
 
 
 def global_pooling1d(step: Step, gs: Sequence[Any]) -> list[Array]:
