@@ -17,6 +17,7 @@ import pytest
 from browser import DRIVER, MISSING, Browser, opened
 from kerasfiles import Layers, dense, lstm, numbers, save_sequential
 from kinds import BINARY, LABELS, TAGGER
+from relay import Relay
 from serving import PATIENCE, ROOT, Process
 
 from lstm_serve import load_model
@@ -343,3 +344,51 @@ def test_behind_a_proxy_that_puts_it_under_a_path(browser: Browser, turbofan: Pr
         browser.click("#tab-inside")
         browser.wait_for("return document.querySelector('#layers canvas') !== null")
         browser.command("url", url="about:blank")
+
+
+def test_a_live_series_has_no_hole_after_its_connection_broke(browser: Browser) -> None:
+    """Nor is one hidden that there is: of who was away for too long."""
+    x = columns()[:110]
+    expected = load_model(TURBOFAN).predict_series(x)
+    live = "return import('./ui/live.js').then(({live}) => %s)"
+
+    with (
+        Process(TURBOFAN, LSTMSERVE_API_KEYS=KEY) as process,
+        Relay(process.port) as relay,
+        httpx.Client(base_url=process.url, headers={"authorization": f"Bearer {KEY}"}, timeout=PATIENCE) as device,
+    ):
+
+        def send(first: int, stop: int) -> None:
+            for k in range(first, stop):
+                device.post("/series/pump/rows", json={"rows": [x[k].tolist()], "seq": k}).raise_for_status()
+
+        def seen(row: int) -> None:
+            browser.wait_for(f"return document.querySelector('#live-said').textContent.startsWith('Row {row}: ')")
+
+        send(0, 10)
+        browser.command("url", url=f"http://127.0.0.1:{relay.port}/#view=live&series=pump")
+        browser.wait_for("return !document.querySelector('#ask').hidden")
+        browser.run(f"document.querySelector('#key').value = {KEY!r}; document.querySelector('#ask').requestSubmit()")
+        seen(9)
+        assert "more rows are needed" in browser.run("return document.querySelector('#live-said').textContent")
+        send(10, 40)
+        seen(39)
+        relay.cut()
+        send(40, 60)
+        relay.mend()
+        send(60, 61)
+        seen(60)
+        rows = browser.run(live % "live.rows")
+        assert [row["number"] for row in rows] == list(range(61))
+        np.testing.assert_allclose([row["row"] for row in rows], x[:61], rtol=1e-6)
+        assert [row["answer"] for row in rows[:19]] == [None] * 19
+        np.testing.assert_allclose([row["answer"]["probabilities"] for row in rows[19:]], expected[:42], atol=2e-6)
+        assert len(browser.run("return [...document.querySelectorAll('#live-legend li')]")) == 5
+        relay.cut()
+        send(61, 110)
+        relay.mend()
+        seen(109)
+        numbers = browser.run(live % "live.rows.map(({number}) => number)")
+        assert numbers == [*range(61), 60.5, *range(89, 110)]
+        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert all("401" in said or "net::ERR" in said for said in browser.complaints())
