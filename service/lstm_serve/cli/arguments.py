@@ -20,6 +20,7 @@ EXAMPLES = {
     "predict": "lstm-serve predict model.h5 series.csv",
     "follow": "tail -n +1 -f rows.csv | lstm-serve follow model.h5 --by unit",
     "evaluate": "lstm-serve evaluate model.h5 labelled.csv --label state --by unit",
+    "profile": "lstm-serve profile model.h5 train.csv --by unit",
     "explain": "lstm-serve explain model.h5 series.csv --row 150",
     "inspect": "lstm-serve inspect model.h5 --trace series.csv --step 3",
     "export": "lstm-serve export model.h5 --to keras -o model.keras --check",
@@ -61,11 +62,11 @@ def load_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return told if limit is None else {"max_bytes": limit, **told}
 
 
-def model_of(arguments: argparse.Namespace, *, replay: bool = True) -> "Model":
+def model_of(arguments: argparse.Namespace, *, replay: bool = True, profile: bool = True) -> "Model":
     """Return the model that the arguments say, loaded."""
     from lstm_serve import load_model
 
-    return load_model(arguments.model, replay=replay, **load_options(arguments))
+    return load_model(arguments.model, replay=replay, profile=profile, **load_options(arguments))
 
 
 def add_command(add_parser: AddParser, name: str, purpose: str) -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lstm_serve import __version__
-from lstm_serve.cli import evaluate, explain, export, follow, inspect, predict, serve
+from lstm_serve.cli import evaluate, explain, export, follow, inspect, predict, profile, serve
 from lstm_serve.cli.arguments import EXAMPLES, say
 from lstm_serve.errors import LstmServeError, ModelError
 
@@ -86,6 +86,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     predict.add(commands.add_parser)
     follow.add(commands.add_parser)
     evaluate.add(commands.add_parser)
+    profile.add(commands.add_parser)
     explain.add(commands.add_parser)
     inspect.add(commands.add_parser)
     export.add(commands.add_parser)

@@ -23,6 +23,7 @@ from lstm_serve.loading.files import checkpoint, detect, keras_v3, saved_model
 from lstm_serve.loading.sidecars import architecture_json as described_beside
 from lstm_serve.loading.sidecars import card as cards
 from lstm_serve.loading.sidecars import golden, misnamed
+from lstm_serve.loading.sidecars import profile as profiles
 from lstm_serve.loading.sidecars.architecture_json import Described
 from lstm_serve.loading.sidecars.card import Card
 from lstm_serve.loading.weights import assign as weights
@@ -37,6 +38,7 @@ def load_model(  # noqa: PLR0913 - a keyword each
     path: str | os.PathLike[str],
     *,
     replay: bool = True,
+    profile: bool = True,
     recurrent_activation: str | None = None,
     output_activation: str | None = None,
     hidden_activation: str | None = None,
@@ -48,7 +50,8 @@ def load_model(  # noqa: PLR0913 - a keyword each
 
     `path` is a file of any form, a folder that Keras saved, a checkpoint with or without .index, or a folder with one
     such. The activations, `return_sequences` and `mask_zero` say, as the card's fields do, what weights alone do not.
-    Where there are golden predictions, the model has reproduced them when this returns; `replay=False` leaves that out.
+    Where there are golden predictions, the model has reproduced them when this returns; `replay=False` leaves that out,
+    `profile=False` what lies beside it of the training data.
     All arrays may take `max_bytes` of memory. Raises ModelError, with the file's name and what to do.
     """
     path = Path(path)
@@ -64,6 +67,8 @@ def load_model(  # noqa: PLR0913 - a keyword each
             mask_zero=mask_zero,
         )
         model = _load(files, card, Budget(max_bytes))
+        if profile:
+            model = profiles.added(model, files)
         return golden.replay(model, files) if replay else model
     except ModelError as error:
         raise type(error)(printable(f"{path}: {error}")) from error

@@ -1,4 +1,4 @@
-"""What belongs to a model by its name: how its card, its golden predictions and its architecture are called."""
+"""What belongs to a model by its name: how its card, its golden predictions, its architecture and so on are called."""
 
 import os
 from itertools import islice
@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 CARD, GOLDEN, ARCHITECTURE = ".card.json", ".golden.npz", ".json"
 WEIGHTS = ".weights.h5"
 EXAMPLE, SERIES = ".example.json", ".example.csv"
+PROFILE = ".profile.json"
 
 # What a model's file is called; a folder may be one too.
 MODELS = frozenset({".h5", ".hdf5", ".keras", ".npz", ".index"})
@@ -17,7 +18,8 @@ MAX_ENTRIES = 10_000
 class ModelFiles(NamedTuple):
     """A model's file or folder, and what lies beside it, be it there or not.
 
-    `architecture` is for weights alone; `example` is a request to try, and `series` a longer series.
+    `architecture` is for weights alone; `example` is a request to try, and `series` a longer series; `profile` says
+    what the training data were like.
     """
 
     model: Path
@@ -26,14 +28,15 @@ class ModelFiles(NamedTuple):
     architecture: Path
     example: Path
     series: Path
+    profile: Path
 
     @classmethod
     def of(cls, model: Path) -> Self:
         """Those of a model. They are called by a file's name without extension, by a folder's, which may have dots."""
         stem = stem_of(model)
         bare = stem.removesuffix(".weights") if model.name.endswith(WEIGHTS) else stem
-        card, golden, example, series = (model.with_name(stem + end) for end in (CARD, GOLDEN, EXAMPLE, SERIES))
-        return cls(model, card, golden, model.with_name(bare + ARCHITECTURE), example, series)
+        card, golden, *others = (model.with_name(stem + end) for end in (CARD, GOLDEN, EXAMPLE, SERIES, PROFILE))
+        return cls(model, card, golden, model.with_name(bare + ARCHITECTURE), *others)
 
 
 class LookAlike(NamedTuple):

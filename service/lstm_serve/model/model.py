@@ -19,6 +19,7 @@ from lstm_serve.model import graph, inputs, notebook, records, stepping
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
 from lstm_serve.model.inputs import Input
 from lstm_serve.model.metadata import About, Origin
+from lstm_serve.model.profile import Profile
 from lstm_serve.model.stepping import Stepper
 from lstm_serve.model.windows import joined, units, windows
 
@@ -49,7 +50,8 @@ class Model:
     where the card's scaling comes first, or int32 where an Embedding does; an output's is float32. The outputs come
     from `ends`; where that is empty there is one, of the last node. `names_in_file` are what the file calls them,
     whatever the card does. The last `added` nodes are the card's, none of them Keras'. What is said of the one input,
-    or of the one output, is the first one's where there are several.
+    or of the one output, is the first one's where there are several. `profile` tells of the training data, where a file
+    beside the model does.
     """
 
     nodes: tuple[Node, ...]
@@ -60,6 +62,7 @@ class Model:
     names_in_file: tuple[str, ...] = ()
     ends: tuple[Source, ...] = ()
     added: int = 0
+    profile: Profile | None = None
 
     @property
     def input_shape(self) -> Shape:

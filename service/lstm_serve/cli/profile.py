@@ -1,0 +1,37 @@
+"""The command `profile`: what the training data were like, written beside the model."""
+
+import argparse
+import sys
+
+from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of, say
+
+
+def add(add_parser: AddParser) -> None:
+    """Declare the command."""
+    command = add_command(add_parser, "profile", "note what the training data were like, so that drift from it is seen")
+    add_model(command)
+    command.add_argument(
+        "train", metavar="TRAIN", help="the training data, in the order of time, in any form that predict takes"
+    )
+    command.add_argument(
+        "--by", metavar="COLUMN", action="append", default=[], help="a column that names the unit a row is of"
+    )
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write <stem>.profile.json, and say what is in it. Gives the exit status."""
+    from pathlib import Path
+
+    from lstm_serve.loading.load import resolve
+    from lstm_serve.model.files import ModelFiles
+    from lstm_serve.scoring import outputs, profile
+
+    model = model_of(arguments, profile=False)
+    found, notes = profile.read(arguments.train, model, arguments.by)
+    for note in notes:
+        say(note)
+    path = ModelFiles.of(resolve(Path(arguments.model))).profile
+    outputs.write_bytes(profile.written(found, model.input_dtype), str(path))
+    sys.stdout.write(profile.summary(found, path.name))
+    return 0

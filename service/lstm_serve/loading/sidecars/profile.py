@@ -1,0 +1,169 @@
+"""The profile, `<stem>.profile.json`: what the training data were like, as `lstm-serve profile` writes it."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lstm_serve.engine.types import FLOAT32_MAX
+from lstm_serve.errors import UnreadableFile
+from lstm_serve.formats.folder import opened
+from lstm_serve.model.files import ModelFiles
+from lstm_serve.model.model import Model
+from lstm_serve.model.profile import BINS, MOST_FEATURES, Chunks, Column, Profile, Spoken, Spread
+from lstm_serve.model.watched import class_count, names, why_not
+
+MAX_BYTES = 1 << 20
+AGAIN = "Make it again with lstm-serve profile, or take it away"
+
+Number = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
+Size = Annotated[Number, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(gt=0, lt=1 << 53)]
+Shares = Annotated[list[Share], Field(min_length=1, max_length=100_000)]
+Sizes = Annotated[list[Size], Field(max_length=MOST_FEATURES)]
+
+# What rounding leaves of a sum of shares.
+ROUNDED = 1e-4
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+
+
+class FeaturePart(_Part):
+    """A feature."""
+
+    name: Annotated[str, Field(min_length=1, max_length=1000)]
+    min: Number
+    max: Number
+    q01: Number
+    q99: Number
+    mean: Number
+    sd: Size
+    edges: Annotated[list[Number], Field(min_length=1, max_length=BINS - 1)]
+    shares: Shares
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if any(first >= second for first, second in pairwise(self.edges)):
+            raise ValueError("edges: expected numbers that ascend")
+        if not self.min <= self.q01 <= self.q99 <= self.max:
+            raise ValueError("expected min, q01, q99 and max in ascending order")
+        if len(self.shares) != len(self.edges) + 1:
+            raise ValueError(f"shares: expected {len(self.edges) + 1}, one more than edges")
+        _expect_whole(self.shares, "shares")
+        return self
+
+
+class SpreadPart(_Part):
+    """Mean and standard deviation of a statistic, of each feature."""
+
+    mean: Sizes
+    sd: Sizes
+
+
+class ChunksPart(_Part):
+    """Chunks of one size."""
+
+    rows: Count
+    psi: SpreadPart
+    wasserstein_sd: SpreadPart
+
+
+class AnswersPart(_Part):
+    """What was answered."""
+
+    classes: Shares
+    entropy: Annotated[Shares, Field(min_length=BINS, max_length=BINS)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        _expect_whole(self.classes, "classes")
+        _expect_whole(self.entropy, "entropy")
+        return self
+
+
+class ProfilePart(_Part):
+    """The whole of it."""
+
+    rows: Count
+    features: Annotated[list[FeaturePart], Field(min_length=1, max_length=MOST_FEATURES)]
+    chunks: Annotated[list[ChunksPart], Field(max_length=20)]
+    answers: AnswersPart | None
+
+    @model_validator(mode="after")
+    def _of_each_feature(self) -> Self:
+        if any(first.rows >= second.rows for first, second in pairwise(self.chunks)):
+            raise ValueError("chunks: expected sizes that ascend")
+        for chunks in self.chunks:
+            spreads = (chunks.psi, chunks.wasserstein_sd)
+            if any(len(of) != len(self.features) for spread in spreads for of in (spread.mean, spread.sd)):
+                raise ValueError(f"chunks: expected {len(self.features)} numbers of each, one a feature")
+        return self
+
+
+def _expect_whole(shares: list[float], name: str) -> None:
+    if abs(sum(shares) - 1) > ROUNDED:
+        raise ValueError(f"{name}: expected shares whose sum is 1")
+
+
+def added(model: Model, files: ModelFiles) -> Model:
+    """The model with its profile; unchanged where it has none. Raises UnreadableFile with what is wrong."""
+    name = files.profile.name
+    try:
+        with opened(files.profile) as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return model
+    except OSError as error:
+        raise UnreadableFile(f"its profile {name} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise UnreadableFile(f"its profile {name} is larger than {MAX_BYTES >> 20} MiB. {AGAIN}")
+    try:
+        read = ProfilePart.model_validate_json(data)
+    except ValidationError as error:
+        (problem, *_) = error.errors(include_url=False, include_input=False, include_context=False)
+        where = ".".join(str(part)[:100] for part in problem["loc"]) or "the profile"
+        said = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        raise UnreadableFile(f"its profile {name} is wrong: {where}: {said}. {AGAIN}") from None
+    if wrong := _misfit(read, model):
+        raise UnreadableFile(f"its profile {name} is of other data: {wrong}. {AGAIN}")
+    return replace(model, profile=_record(read, model.input_dtype))
+
+
+def _misfit(read: ProfilePart, model: Model) -> str | None:
+    """Why a profile is not this model's."""
+    if reason := why_not(model):
+        return reason
+    expected, came = names(model), [feature.name for feature in read.features]
+    if len(came) != len(expected):
+        return f"it has {len(came)} features, and the model takes {len(expected)}"
+    for k, (one, other) in enumerate(zip(came, expected, strict=True), start=1):
+        if one != other:
+            return f"its feature {k} is {one[:60]!r}, and the model's is {other[:60]!r}"
+    classes = None if read.answers is None else len(read.answers.classes)
+    if classes not in {None, class_count(model)}:
+        return f"it has {classes} classes, and the model {class_count(model)}"
+    return None
+
+
+def _record(read: ProfilePart, dtype: np.dtype[Any]) -> Profile:
+    def exact(numbers: Iterable[float]) -> tuple[float, ...]:
+        """The numbers of the model's own type that were written with as few digits as tell them apart."""
+        return tuple(float(dtype.type(number)) for number in numbers)
+
+    columns = []
+    for of in read.features:
+        least, greatest, low, high = exact((of.min, of.max, of.q01, of.q99))
+        columns.append(Column(of.name, least, greatest, low, high, of.mean, of.sd, exact(of.edges), tuple(of.shares)))
+    chunks = tuple(Chunks(each.rows, _spread(each.psi), _spread(each.wasserstein_sd)) for each in read.chunks)
+    spoken = None if read.answers is None else Spoken(np.array(read.answers.classes), np.array(read.answers.entropy))
+    return Profile(read.rows, tuple(columns), chunks, spoken)
+
+
+def _spread(of: SpreadPart) -> Spread:
+    return Spread(np.array(of.mean), np.array(of.sd))

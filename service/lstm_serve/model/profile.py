@@ -1,0 +1,186 @@
+"""What the training data were like, feature by feature, and how far other rows are from that.
+
+The population stability index (PSI) is the sum over bins of (p - q) ln(p / q), p being the shares of the bins among the
+rows and q those of the training. It is of counts alone, so that those of several processes may be added up before. The
+Wasserstein distance is the mean distance of values of the same rank: it sees a shift within bins too.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+AnyArray = npt.NDArray[Any]
+
+BINS = 10
+MOST_FEATURES = 64
+# A share is taken for no less, or an empty bin would make the PSI infinite.
+LEAST_SHARE = 1e-4
+ROWS_AT_ONCE = 4096
+
+# A feature has drifted from here on, where its chunks in the training do not reach as far themselves.
+PSI_LIMIT = 0.2
+WASSERSTEIN_LIMIT = 0.3
+
+
+class Column(NamedTuple):
+    """A feature: its range, its quantiles of 1 and 99 %, and the shares of the bins that `edges` part, at most BINS.
+
+    The first bin holds what is below the first edge, the others what is at their edge or above. A value that is a tenth
+    of all has a bin of its own.
+    """
+
+    name: str
+    least: float
+    greatest: float
+    low: float
+    high: float
+    mean: float
+    sd: float
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    @property
+    def ranks(self) -> tuple[Floats, Floats]:
+        """Values in ascending order, and which share of the training was below each."""
+        values, below = [self.least, *self.edges, self.greatest], [0.0, *np.cumsum(self.shares)]
+        if self.least < self.low < values[1]:
+            values.insert(1, self.low)
+            below.insert(1, 0.01)
+        if values[-2] < self.high < self.greatest:
+            values.insert(-1, self.high)
+            below.insert(-1, 0.99)
+        return np.array(values), np.array(below)
+
+
+class Spread(NamedTuple):
+    """Mean and standard deviation of a statistic over chunks of the training, of each feature: (F,), (F,)."""
+
+    mean: Floats
+    sd: Floats
+
+    def limit(self, least: float) -> Floats:
+        """What a chunk of the training would hardly reach, and no less than `least`."""
+        return np.maximum(least, self.mean + 3 * self.sd)
+
+
+class Chunks(NamedTuple):
+    """How far chunks of so many rows of the training were from the whole of it; the Wasserstein distance in sd."""
+
+    rows: int
+    psi: Spread
+    wasserstein: Spread
+
+
+class Spoken(NamedTuple):
+    """What was answered: how often each class (C,), and how often each tenth of the entropy (BINS,)."""
+
+    classes: AnyArray
+    entropy: AnyArray
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Of so many rows of training data: features, chunks of ascending sizes, and shares of what the model answered."""
+
+    rows: int
+    columns: tuple[Column, ...]
+    chunks: tuple[Chunks, ...] = ()
+    spoken: Spoken | None = None
+
+    @cached_property
+    def shares(self) -> Floats:
+        """The shares of the bins, (F, BINS); 0 of those that there are not."""
+        return np.array([[*column.shares, *[0.0] * (BINS - len(column.shares))] for column in self.columns])
+
+    @cached_property
+    def sds(self) -> Floats:
+        """The standard deviations, (F,)."""
+        return np.array([column.sd for column in self.columns])
+
+    @cached_property
+    def _edges(self) -> Floats:
+        """The first edge of each feature, the second, and so on: (BINS - 1, F)."""
+        padded = [[*column.edges, *[np.inf] * (BINS - 1 - len(column.edges))] for column in self.columns]
+        return np.ascontiguousarray(np.array(padded).T)
+
+    @cached_property
+    def _first(self) -> npt.NDArray[np.int16]:
+        """Where the bins of each feature begin among those of all."""
+        return BINS * np.arange(len(self.columns), dtype=np.int16)
+
+    @cached_property
+    def _range(self) -> tuple[Floats, Floats]:
+        return np.array([column.least for column in self.columns]), np.array([each.greatest for each in self.columns])
+
+    def limits(self, rows: int) -> tuple[Floats, Floats]:
+        """The PSI, and the Wasserstein distance in sd, from which on a feature of a window of so many rows is off."""
+        # Of chunks that are no larger than the window: they vary as much as it does, or more.
+        fitting = [chunks for chunks in self.chunks if chunks.rows <= rows]
+        if not fitting:
+            ones = np.ones(len(self.columns))
+            return PSI_LIMIT * ones, WASSERSTEIN_LIMIT * ones
+        return fitting[-1].psi.limit(PSI_LIMIT), fitting[-1].wasserstein.limit(WASSERSTEIN_LIMIT)
+
+    def counts(self, x: AnyArray) -> Ints:
+        """How many of the rows x (n, F) are in each bin of each feature, (F, BINS)."""
+        count = len(self.columns)
+        found = np.zeros(count * BINS, np.int64)
+        for start in range(0, len(x), ROWS_AT_ONCE):
+            rows = x[start : start + ROWS_AT_ONCE].astype(np.float64)
+            bins = np.zeros(rows.shape, np.int16) + self._first
+            for edge in self._edges:
+                bins += rows >= edge
+            found += np.bincount(bins.ravel(), minlength=len(found))
+        return found.reshape(count, BINS)
+
+    def out_of_range(self, x: AnyArray) -> Floats:
+        """The share of rows x (n, F) whose value the training never reached, of each feature."""
+        least, greatest = self._range
+        outside: Floats = ((x < least) | (x > greatest)).mean(axis=0)
+        return outside
+
+    def wasserstein(self, x: AnyArray) -> Floats:
+        """The Wasserstein distance of rows x (n, F), of each feature, in sd; 0 where the training had one value."""
+        ranks = (np.arange(len(x)) + 0.5) / len(x)
+        found = np.zeros(len(self.columns))
+        for k, column in enumerate(self.columns):
+            if column.sd:
+                values, below = column.ranks
+                expected = np.interp(ranks, below, values)
+                found[k] = np.abs(np.sort(x[:, k]) - expected).mean() / column.sd
+        return found
+
+
+def psi(counts: AnyArray, shares: AnyArray) -> Floats:
+    """The PSI of counts (..., bins) against the shares of the training (..., bins)."""
+    seen = np.maximum(counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1), LEAST_SHARE)
+    expected = np.maximum(shares, LEAST_SHARE)
+    found: Floats = ((seen - expected) * np.log(seen / expected)).sum(axis=-1)
+    return found
+
+
+def column(name: str, x: AnyArray) -> Column:
+    """The profile of one feature's values x (n,), which are of the type that the model takes."""
+    # Quantiles that are values of the data themselves: of whole numbers no bin begins between two.
+    quantiles = np.quantile(x, [0.01, *(np.arange(1, BINS) / BINS), 0.99], method="inverted_cdf")
+    values, times = np.unique(quantiles[1:-1], return_counts=True)
+    edges = np.unique(np.concatenate([values, np.nextafter(values[times > 1], values.dtype.type(np.inf))]))
+    counts = np.bincount(np.searchsorted(edges, x, side="right"), minlength=len(edges) + 1)
+    exact = x.astype(np.float64)
+    sd = float(exact.std()) if x.min() < x.max() else 0.0
+    return Column(
+        name,
+        float(x.min()),
+        float(x.max()),
+        float(quantiles[0]),
+        float(quantiles[-1]),
+        float(exact.mean()),
+        sd,
+        tuple(edges.tolist()),
+        tuple((counts / len(x)).tolist()),
+    )

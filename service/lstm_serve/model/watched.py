@@ -1,0 +1,54 @@
+"""What is counted of a model's inputs and answers, to be held against its profile."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_serve.engine.types import Array
+from lstm_serve.model.answers import chosen
+from lstm_serve.model.model import Model
+from lstm_serve.model.profile import BINS, MOST_FEATURES, Spoken
+
+AnyArray = npt.NDArray[Any]
+
+
+def why_not(model: Model) -> str | None:
+    """Why a model's inputs have no features that could be watched; None where they have."""
+    if not model.is_single:
+        return f"it has {len(model.inputs)} inputs and {len(model.output_names)} outputs, and one of each is watched"
+    if model.id_limit is not None:
+        return "it takes ids, which no quantile tells apart"
+    if len(model.input_shape) > 2 or model.input_shape[-1] is None:
+        return f"no row of features is in an input of the shape {model.input_shape}"
+    return None
+
+
+def names(model: Model) -> list[str]:
+    """What the features that are watched are called, at most MOST_FEATURES."""
+    count = model.input_shape[-1] or 0
+    features = model.about.features
+    called = [f"feature {k + 1}" for k in range(count)] if features is None else [of.name for of in features]
+    return called[:MOST_FEATURES]
+
+
+def rows(x: AnyArray) -> AnyArray:
+    """The rows that count, (n, F): of sequences (n, timesteps, features) the last; rows themselves as they are."""
+    return (x if x.ndim == 2 else x[:, -1])[:, :MOST_FEATURES]
+
+
+def class_count(model: Model) -> int | None:
+    """How many classes the answers are distributions over; None where they are none."""
+    return {"binary": 2, "classes": model.output_shape[-1], "steps": model.output_shape[-1]}.get(model.kind)
+
+
+def spoken(model: Model, y: Array) -> Spoken | None:
+    """What the outputs y (n, *output_shape) say, in counts; None where they are no distributions over classes."""
+    count = class_count(model)
+    if count is None:
+        return None
+    shares = np.concatenate([1 - y, y], axis=-1) if model.kind == "binary" else y
+    shares = shares.reshape(-1, count).astype(np.float64)
+    entropy = -(shares * np.log(np.maximum(shares, np.finfo(np.float64).tiny))).sum(axis=-1) / np.log(count)
+    tenths = np.clip((entropy * BINS).astype(np.int64), 0, BINS - 1)
+    return Spoken(np.bincount(chosen(model, y).ravel(), minlength=count), np.bincount(tenths, minlength=BINS))
