@@ -9,7 +9,7 @@ RUN pip --python /opt/lstm-serve/bin/python install --no-cache-dir --no-deps .
 
 FROM python:3.13-slim
 COPY --from=build /opt/lstm-serve /opt/lstm-serve
-COPY models/turbofan.h5 models/turbofan.card.json models/turbofan.golden.npz models/turbofan.example.csv /models/
+COPY models/turbofan.h5 models/turbofan.card.json models/turbofan.golden.npz models/turbofan.profile.json models/turbofan.example.csv /models/
 COPY deploy/healthcheck.py /opt/lstm-serve/healthcheck.py
 # The drain: an orchestrator goes on sending requests for some seconds after SIGTERM. MALLOC: memory of large bodies goes
 # back to the system when they are answered.

@@ -15,6 +15,7 @@ LstmServeError
 │   ├── TooSlow          a body that took too long to come
 │   ├── UnknownModel     a name or version that is not the model's
 │   ├── UnknownSeries    a series that is not there
+│   ├── NotWatched       a model whose input is not held against its training
 │   ├── SeriesConflict   rows that do not follow those of their series
 │   └── NoWindow         a series of a model whose windows have no length
 ├── InvalidInput         input that does not fit the model
@@ -95,6 +96,10 @@ class UnknownSeries(RequestError):
     def __init__(self) -> None:
         """Say no more than that."""
         super().__init__("there is no such series")
+
+
+class NotWatched(RequestError):
+    """A model whose input is not held against its training: what to do that it is."""
 
 
 class SeriesConflict(RequestError):

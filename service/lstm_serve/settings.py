@@ -110,6 +110,9 @@ class Settings(BaseModel):
     series_ttl_seconds: Annotated[
         Seconds, Field(gt=0, description="how long a series is kept to which no rows come")
     ] = 3600.0
+    drift_rows: Annotated[
+        int, Field(ge=1000, le=20_000, description="rows of a window that is held against the model's profile")
+    ] = 5000
     max_connections: Annotated[
         Count, Field(description="most connections at once; for more, who waits longest goes")
     ] = 1000

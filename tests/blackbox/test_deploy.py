@@ -65,6 +65,21 @@ def test_the_image_has_what_the_builder_is_given() -> None:
             assert f"!{name}" in ignored
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+def test_the_rules_alert_where_they_should() -> None:
+    rules = ROOT / "tests/blackbox/prometheus_rules_test.yaml"
+    done = subprocess.run(
+        [str(shutil.which("promtool")), "test", "rules", str(rules)], capture_output=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_rules_name_metrics_that_there_are() -> None:
+    used = set(re.findall(r"\blstmserve_\w+", (ROOT / "deploy/prometheus-rules.yaml").read_text()))
+    told = re.findall(r"^# TYPE (\w+)", prometheus.text(Metrics()).decode(), re.MULTILINE)
+    assert used <= set(told)
+
+
 @pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed (Debian: haproxy)")
 def test_the_proxy_takes_its_configuration() -> None:
     done = subprocess.run(

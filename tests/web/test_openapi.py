@@ -39,6 +39,7 @@ STATUSES = {
         ("get", f"{prefix}/series/{{series}}/events"): {"200", "400", "401", "404", "409", "422", "429", "500", "503"}
         for prefix in ("", MODEL)
     },
+    **{("get", f"{at}/drift"): {"200", "401", "404", "500"} for at in ("", MODEL)},
     ("post", "/predict"): POST,
     ("post", "/predict/batch"): POST,
     ("post", "/predict/series"): POST,

@@ -17,6 +17,7 @@ from lstm_serve.loading.sidecars.golden import savez
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
+from lstm_serve.serving.drift import MOST_MODELS, Drift
 from lstm_serve.serving.second_lane import SecondLane
 from lstm_serve.serving.series.lines import Lines
 from lstm_serve.serving.series.memory import MemoryStore
@@ -119,7 +120,8 @@ class Deployment:
         )
         self.behind = SecondLane(self.queue, settings.max_queue_rows)
         self.refused: str | None = None  # why the model's files, as they are now, are not served
-        self._path, self._metrics = settings.model, metrics
+        self._path, self._metrics, self._drift_rows = settings.model, metrics, settings.drift_rows
+        self.drift: Drift | None = None  # where the current model has a profile
         self.lines, self.watch, self.versions = Lines(), Watch(), {}
         timesteps = loaded.model.input_shape[0] if loaded.model.has_time_axis else None
         self.series: Store | None = None  # where no length of a window is told, there are none
@@ -142,8 +144,23 @@ class Deployment:
         self.current = Served.of(loaded.model, loaded.steps)
         self.versions = {**self.versions, loaded.model.about.version: self.current}
         self.refused = None
+        self._begin_drift(loaded.model)
         self.metrics.loaded(loaded.model, loaded.load_seconds)
         self._announce(loaded)
+
+    def _begin_drift(self, model: Model) -> None:
+        """Count from now on what comes in for this model, anew; or nothing where it has no profile."""
+        if self.drift is not None:
+            self.drift.end()
+            self.drift = None
+        self._metrics.forget_features(self.name)
+        if model.profile is None:
+            return
+        if self._metrics.watched >= MOST_MODELS:
+            self._log.warning("it is not watched for drift: %d other models are, and no more can be", MOST_MODELS)
+            return
+        self.drift = Drift(model, model.profile, self._drift_rows, self._metrics, self._log)
+        self._log.info("its profile is of %d rows of training data: see /drift", model.profile.rows)
 
     def keep(self, older: Iterable[Loaded]) -> None:
         """Answer with these too, where their versions are asked for, and with no others."""

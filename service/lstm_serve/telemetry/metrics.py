@@ -4,7 +4,8 @@ prometheus_client's own counters take locks: 3 us an observation where these tak
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -76,11 +77,15 @@ class Gauge:
     def __init__(self, name: str, text: str, *labels: str) -> None:
         """Nothing is there until it is set."""
         self.name, self.text, self.labels = name, text, ("model", *labels)
-        self.values: dict[str, tuple[tuple[str, ...], Callable[[], float]]] = {}
+        self.values: dict[str, dict[tuple[str, ...], Callable[[], float]]] = {}
 
     def set(self, value: float | Callable[[], float], model: str, *labels: str) -> None:
         """Set it for a model, in place of what it was for that."""
-        self.values[model] = (model, *labels), value if callable(value) else lambda: value
+        self.values[model] = {(model, *labels): value if callable(value) else lambda: value}
+
+    def set_each(self, model: str, values: Mapping[tuple[str, ...], float]) -> None:
+        """Set all numbers of a model, by their labels, that of the model first."""
+        self.values[model] = {labels: partial(float, value) for labels, value in values.items()}
 
 
 class Metrics:
@@ -137,6 +142,15 @@ class Metrics:
             "model",
             "way",
         )
+        self.bins = Tally(
+            "lstmserve_input_bin", "Rows counted, by feature and bin of its training data", "model", "feature", "bin"
+        )
+        self.bin_expected = Gauge("lstmserve_input_bin_expected", "The bin's share of the training", "feature", "bin")
+        self.drift_psi = Gauge("lstmserve_drift_psi", "How far the last full window is from the training", "feature")
+        self.drift_state = Gauge("lstmserve_drift_state", "0 is ok, 1 watch, 2 drifted", "feature")
+        self.out_of_range = Gauge(
+            "lstmserve_input_out_of_range_ratio", "Of the last full window, what the training never reached", "feature"
+        )
         self.histograms = (self.requests, self.batch_rows, self.queue, self.compute)
         self.counted = (self.rows, self.series_rows, self.series_duplicates, self.series_expired)  # by model alone
         self.tallies = (
@@ -148,8 +162,18 @@ class Metrics:
             self.dropped_lines,
             self.series_refused,
             self.series_steps,
+            self.bins,
         )
-        self.gauges = (self.queued_rows, self.model, self.load, self.reload_good, self.series, self.series_listeners)
+        self.of_features = (self.bin_expected, self.drift_psi, self.drift_state, self.out_of_range)
+        self.gauges = (
+            self.queued_rows,
+            self.model,
+            self.load,
+            self.reload_good,
+            self.series,
+            self.series_listeners,
+            *self.of_features,
+        )
 
     def request(self, route: str, status: int, model: str, seconds: float) -> None:
         """Count one request; `route` is a path template, and `model` one that is served, so that there are few."""
@@ -159,6 +183,17 @@ class Metrics:
         """Say that a model's files, as they are now, are not served."""
         self.reloads.add(model, "refused")
         self.reload_good.set(0, model)
+
+    @property
+    def watched(self) -> int:
+        """Of how many models the input is watched."""
+        return len(self.bin_expected.values)
+
+    def forget_features(self, model: str) -> None:
+        """Say nothing more of a model's features."""
+        for gauge in self.of_features:
+            gauge.values.pop(model, None)
+        _forget(self.bins.counts, self.bins.labels, model)
 
     def forget(self, model: str) -> None:
         """Say nothing more of a model that is gone."""

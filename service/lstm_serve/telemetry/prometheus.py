@@ -42,8 +42,9 @@ class Ours(Collector):
             yield counter
         for gauge in self._metrics.gauges:
             value = GaugeMetricFamily(gauge.name, gauge.text, labels=gauge.labels)
-            for of_model, number in list(gauge.values.values()):
-                value.add_metric(of_model, number())
+            for of_model in list(gauge.values.values()):
+                for of_labels, number in of_model.items():
+                    value.add_metric(of_labels, number())
             yield value
 
 

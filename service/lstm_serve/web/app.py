@@ -23,7 +23,7 @@ from lstm_serve.telemetry.metrics import Metrics
 from lstm_serve.web import docs, health
 from lstm_serve.web.api_keys import Keys, configured
 from lstm_serve.web.boundary import Boundary, open_paths
-from lstm_serve.web.dialects import explain, models, native
+from lstm_serve.web.dialects import drift, explain, models, native
 from lstm_serve.web.dialects.model_path import Documented
 from lstm_serve.web.dialects.series import events, stateless
 from lstm_serve.web.dialects.series import routes as series
@@ -133,6 +133,7 @@ def _of_models(serving: ServingState, registry: Registry, documented: Documented
         series.router(serving, registry, documented),
         events.router(serving, registry, documented),
         explain.router(serving, documented),
+        drift.router(registry, documented),
     ]
 
 

@@ -15,6 +15,7 @@ from lstm_serve.errors import (
     LstmServeError,
     Malformed,
     NotFinite,
+    NotWatched,
     NoWindow,
     QueueFull,
     SeriesBusy,
@@ -54,6 +55,9 @@ TABLE: dict[type[BaseException], Status] = {
     TooLarge: Status(413, "Body too large", "too-large", "the body is over the limit of 2097152 bytes"),
     UnknownType: Status(415, "Unsupported media type", "unknown-type", "expected content-type application/json"),
     UnknownSeries: Status(404, "Not found", "unknown-series", "there is no such series"),
+    NotWatched: Status(
+        404, "Not watched", "not-watched", "there is no profile of the training data: lstm-serve profile makes one"
+    ),
     UnknownModel: Status(404, "Not found", "unknown-model", 'the model served here is "turbofan"'),
     NoWindow: Status(
         409,
