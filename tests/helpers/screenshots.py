@@ -11,10 +11,11 @@ from browser import Browser, opened
 from serving import ROOT, Process
 
 DOCS = ROOT / "docs"
-VIEWS = ("try", "why", "inside")
+VIEWS = ("try", "why", "inside", "watch")
 DRAWN = {
     "try": "document.querySelector('#legend li')",
     "why": "document.querySelector('#reasons li')",
+    "watch": "document.querySelector('#watched canvas')",
     "inside": "document.querySelector('#layers canvas')",
 }
 ROW = 190

@@ -392,3 +392,45 @@ def test_a_live_series_has_no_hole_after_its_connection_broke(browser: Browser) 
         assert numbers == [*range(61), 60.5, *range(89, 110)]
         assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
     assert all("401" in said or "net::ERR" in said for said in browser.complaints())
+
+
+def test_what_is_watched_is_what_drift_answers(browser: Browser) -> None:
+    """What is off comes first; without data on the page, in the width of a phone, and anew by itself."""
+    x = np.tile(columns(), (5, 1))[: 1000 + 19]
+    with (
+        Process(TURBOFAN, LSTMSERVE_DRIFT_ROWS="1000") as process,
+        httpx.Client(base_url=process.url, timeout=PATIENCE) as client,
+    ):
+        browser.command("url", url=f"{process.url}/#view=watch")
+        browser.wait_for("return document.querySelectorAll('#watched canvas').length === 17")
+        assert "nothing is judged" in browser.run("return document.querySelector('#watch-said').textContent")
+        x[:, 4] = 553.0  # P30 is stuck
+        for _ in range(2):
+            client.post("/predict/series", json={"series": x.tolist()}).raise_for_status()
+        found = client.get("/drift").json()
+        browser.wait_for("return document.querySelector('#watch-said').className.includes('drifted')")
+        told = browser.run(
+            "return [...document.querySelectorAll('#watched figcaption')].map((each) => each.textContent)"
+        )
+        drifted = [of["name"] for of in found["features"] if of["state"] == "drifted"]
+        assert "P30" in drifted
+        assert [caption.split()[0] for caption in told[: len(drifted)]] == drifted
+        (p30,) = (caption for caption in told if caption.startswith("P30 (psia) drifted PSI "))
+        (of,) = (of for of in found["features"] if of["name"] == "P30")
+        np.testing.assert_allclose(float(p30.split()[4]), of["psi"], rtol=1e-3)
+        browser.command("window/rect", width=360, height=900)
+        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+        browser.command("window/rect", width=1200, height=1600)
+        browser.run(
+            "document.querySelector('#tab-watch').dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft'}))"
+        )
+        assert browser.run("return document.querySelector('#watch').hidden")
+
+
+def test_a_model_that_is_not_watched_says_how_it_would_be(browser: Browser, tmp_path: Path) -> None:
+    shutil.copy(TURBOFAN, tmp_path / "m.h5")
+    with Process(tmp_path / "m.h5") as process:
+        browser.command("url", url=f"{process.url}/#view=watch")
+        told = browser.wait_for("return document.querySelector('#problem').textContent")
+        assert "lstm-serve profile m.h5 TRAIN.csv" in told
+    assert all("404" in said for said in browser.complaints())

@@ -19,7 +19,7 @@ FOLDER = "lstm_serve.web.ui.static"
 SHELL = "index.html"
 ASSETS = (
     *("answers.js", "chart.js", "icon.svg", "inside.js", "live.js", "page.css", "page.js", "picture.js", "service.js"),
-    "why.js",
+    *("watch.js", "why.js"),
 )
 PATHS = frozenset({"/", *(f"/ui/{name}" for name in ASSETS)})
 # Nothing from elsewhere, nothing inline, in nobody's frame.

@@ -53,6 +53,20 @@ function label(pen, text, x, y, room) {
   pen.fillText(shown, x, y);
 }
 
+// Shares side by side, a group of bars for each bin: `each` has an array of shares for each of the inks.
+export function bars(canvas, each, inks, height = 56) {
+  const { pen, width } = sheet(canvas, height);
+  const high = Math.max(...each.flat(), 1e-9);
+  const room = width / each[0].length;
+  each.forEach((shares, k) => shares.forEach((share, bin) => {
+    const tall = (share / high) * (height - 4);
+    pen.fillStyle = inks[k];
+    pen.fillRect(bin * room + 2 + k * ((room - 4) / each.length), height - 1 - tall, (room - 4) / each.length, tall);
+  }));
+  pen.fillStyle = css("--line");
+  pen.fillRect(0, height - 1, width, 1);
+}
+
 // The numbers of rows below a picture.
 export function ticks(pen, x, y) {
   pen.fillStyle = css("--quiet");

@@ -6,11 +6,12 @@ import { showInside } from "./inside.js";
 import * as live from "./live.js";
 import { picture } from "./picture.js";
 import * as service from "./service.js";
+import * as watch from "./watch.js";
 import { showWhy } from "./why.js";
 
 const $ = (id) => document.getElementById(id);
 // Of the data that are dropped, and those that have their own: each has `show`, `hide`, and `parts` for the page's address.
-const OWN = { live };
+const OWN = { live, watch };
 const VIEWS = ["try", "why", "inside", ...Object.keys(OWN)];
 
 // The model, what came of its data with the curves of that, and what is looked at: rows are counted from 1.

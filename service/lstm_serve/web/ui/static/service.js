@@ -36,6 +36,7 @@ let prefix = "";
 export const look = (name) => { prefix = name === null ? "" : `models/${encodeURIComponent(name)}/`; };
 export const about = () => (prefix ? prefix.slice(0, -1) : "model");
 export const model = async () => (await ask(about())).json();
+export const drift = async () => (await ask(`${prefix}drift`)).json();
 export const example = async () => (await ask(`${about()}/example`)).text();
 
 const post = async (path, body) => (await ask(prefix + path, {

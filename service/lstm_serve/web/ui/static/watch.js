@@ -1,0 +1,82 @@
+// Whether what comes in is still like the training: of each feature its state, its figures, and the shares of its bins.
+
+import { bars, colour, patch, short } from "./chart.js";
+import * as service from "./service.js";
+
+const $ = (id) => document.getElementById(id);
+const EVERY = 5000; // ms
+const ORDER = ["drifted", "watch", "ok", "few"];
+const WORDS = {
+  few: "No window is full yet, so nothing is judged.",
+  ok: "What comes in is like the training data.",
+  watch: "Something is on its way: half of a limit is passed.",
+  drifted: "What comes in is no longer like the training data.",
+};
+const percent = (share) => `${short(100 * share)} %`;
+
+let timer = null; // while it is looked at
+let looked = 0; // how often it was, so that an answer that comes too late is not shown
+
+function told({ state, psi, psi_limit: psiLimit, wasserstein_sd: apart, wasserstein_sd_limit: most, out_of_range: out }) {
+  if (state === "few") return "";
+  const far = apart === null ? "" : `, distance ${short(apart)} sd of ${short(most)}`;
+  return `PSI ${short(psi)} of ${short(psiLimit)}${far}, ${percent(out)} out of range`;
+}
+
+function part(text, kind, ink) {
+  const made = document.createElement(kind);
+  made.append(...(ink ? [patch(ink), text] : [text]));
+  return made;
+}
+
+function figure(name, of, state) {
+  const made = document.createElement("figure");
+  const caption = document.createElement("figcaption");
+  const canvas = document.createElement("canvas");
+  const word = part(state ?? "", "b");
+  word.className = state ?? "";
+  caption.append(part(name, "strong"), " ", word, state ? ` ${told(of)}` : of.psi === null ? "" : `PSI ${short(of.psi)}`);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `Shares of the bins in the training: ${of.expected.map(percent).join(", ")}${
+    of.seen ? `; in the last window: ${of.seen.map(percent).join(", ")}` : ""}`);
+  made.append(caption, canvas);
+  return [made, canvas, of];
+}
+
+function draw(found, names) {
+  if ($("watch-said").textContent !== WORDS[found.state]) $("watch-said").textContent = WORDS[found.state];
+  $("watch-said").className = `said ${found.state}`;
+  $("watch-rows").textContent = `${found.rows} rows were counted; the window that is being filled has ${found.filled} of ${
+    found.window}. The training data had ${found.profile_rows}.`;
+  const inks = [colour(7), colour(0)];
+  $("watch-legend").replaceChildren(part("in the training", "li", inks[0]), part("in the last full window", "li", inks[1]));
+  const features = found.features.map((of, k) => ({ of, name: names[k] ?? of.name }))
+    .sort((a, b) => ORDER.indexOf(a.of.state) - ORDER.indexOf(b.of.state));
+  const figures = features.map(({ of, name }) => figure(name, of, of.state));
+  if (found.classes) figures.push(figure(`Answers, by class: ${(found.classes.labels ?? []).join("; ")}`, found.classes));
+  if (found.entropy) figures.push(figure("Answers, from certain to torn (entropy in tenths)", found.entropy));
+  $("watched").replaceChildren(...figures.map(([made]) => made));
+  for (const [, canvas, of] of figures) bars(canvas, [of.expected, of.seen ?? []], inks);
+}
+
+export const parts = () => ({});
+
+// Show it, and again every few seconds until something else is looked at.
+export function show(given) {
+  hide();
+  looked += 1;
+  const mine = looked;
+  const names = given.names();
+  const look = async () => {
+    const found = await service.drift();
+    if (mine !== looked) return;
+    draw(found, names);
+    timer = setTimeout(() => given.attempt(look), EVERY);
+  };
+  given.attempt(look);
+}
+
+export function hide() {
+  clearTimeout(timer);
+  looked += 1;
+}
