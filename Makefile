@@ -89,8 +89,8 @@ screenshots: $(CHECK) ## draw the pictures of the page for the docs anew; needs 
 
 lock: $(VENV)/bin/python ## write the lock files anew, with the newest versions that pyproject.toml allows
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile $(LOCK) --output-file requirements/serve.txt pyproject.toml
-	$(BIN)/uv pip compile $(LOCK) --output-file requirements/check.txt --extra test --extra check pyproject.toml
+	$(BIN)/uv pip compile $(LOCK) --output-file requirements/serve.txt --extra redis pyproject.toml
+	$(BIN)/uv pip compile $(LOCK) --output-file requirements/check.txt --extra redis --extra test --extra check pyproject.toml
 	$(BIN)/uv pip compile $(LOCK) --output-file requirements/clients.txt --constraint requirements/check.txt \
 		--extra clients pyproject.toml
 

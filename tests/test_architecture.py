@@ -48,6 +48,7 @@ ONE_MODULE = {
     "onnx": "lstm_serve.export.onnx",
     "onnxruntime": "lstm_serve.export.onnx",
     "pyarrow": "lstm_serve.formats.parquet",
+    "redis": "lstm_serve.serving.series.redis_server",
 }
 
 

@@ -26,6 +26,7 @@ LstmServeError
     │   └── ListenersFull  as many clients listen to series as may
     ├── DeadlinePassed   its time ran out before it was computed
     ├── Unavailable      starting, stopping, or the batching task is dead
+    ├── StoreUnavailable the store of series does not answer
     └── ComputeFailed    the forward pass raised
         └── NotFinite    the forward pass gave NaN or infinity
 """
@@ -166,6 +167,10 @@ class DeadlinePassed(NoAnswer):
 
 class Unavailable(NoAnswer):
     """The service is starting, stopping, or broken."""
+
+
+class StoreUnavailable(NoAnswer):
+    """The store of series does not answer, or takes nothing."""
 
 
 class ComputeFailed(NoAnswer):

@@ -113,6 +113,9 @@ class Settings(BaseModel):
     drift_rows: Annotated[
         int, Field(ge=1000, le=20_000, description="rows of a window that is held against the model's profile")
     ] = 5000
+    series_store: Annotated[
+        SecretStr | None, Field(description="redis://..., where series are kept for restarts and replicas")
+    ] = None
     max_connections: Annotated[
         Count, Field(description="most connections at once; for more, who waits longest goes")
     ] = 1000
@@ -155,7 +158,7 @@ class Settings(BaseModel):
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give the parser a flag for each setting but `model`, which is an argument, and secrets, which ps would show."""
     for name, field in Settings.model_fields.items():
-        if name in {"model", "api_keys"}:
+        if name in {"model", "api_keys", "series_store"}:
             continue
         flag, text = f"--{name.replace('_', '-')}", f"{field.description} (default {field.default})"
         if field.annotation is bool:

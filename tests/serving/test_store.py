@@ -1,21 +1,25 @@
-"""The store of series in memory, by its interface alone: any other store has to do the same."""
+"""The stores of series, by their interface alone: all do the same."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import itertools
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from redis_process import RedisProcess, needs_redis
 from serving import in_loop
 
 from lstm_serve.errors import SeriesBusy, SeriesConflict, SeriesFull, UnknownSeries
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.serving.series.lines import MOST_WAITING, Lines
 from lstm_serve.serving.series.memory import MemoryStore
-from lstm_serve.serving.series.store import Appended, Key, Sent
+from lstm_serve.serving.series.redis_server import RedisServer
+from lstm_serve.serving.series.redis_store import RedisStore
+from lstm_serve.serving.series.store import Appended, Key, Limits, Sent, Store
 
 T = TypeVar("T")
 STEPS = 4
@@ -32,10 +36,6 @@ def rows(*numbers: float) -> NDArray[np.float32]:
     return np.array(numbers, np.float32)[:, np.newaxis]
 
 
-def run(made: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(made)
-
-
 class Clock:
     now = 0.0
 
@@ -43,12 +43,76 @@ class Clock:
         return self.now
 
 
-def store(most: int = 3, ttl: float = 10.0, clock: Clock | None = None) -> MemoryStore:
-    return MemoryStore(STEPS, most, ttl, clock=clock or Clock())
+LOOP = asyncio.Runner()
+
+
+def run(made: Coroutine[Any, Any, T]) -> T:
+    return LOOP.run(made)
+
+
+class InMemory:
+    """Makes stores whose time goes by when it is told to."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+
+    def __call__(self, most: int = 3, ttl: float = 10.0, expired: Callable[[Key], None] = lambda _: None) -> Store:
+        return MemoryStore(Limits(2 * STEPS, most, ttl), expired, self.clock)
+
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    def expire(self, kept: Store) -> None:
+        kept.expire()
+
+
+class InRedis:
+    """The same in a real Redis, where series are made to expire sooner; a second is long, so that no others do."""
+
+    second = 1000.0
+
+    def __init__(self, process: RedisProcess) -> None:
+        self.server, self.client, self.names = RedisServer(process.url), process.client, itertools.count()
+
+    def __call__(self, most: int = 3, ttl: float = 10.0, expired: Callable[[Key], None] = lambda _: None) -> Store:
+        limits = Limits(2 * STEPS, most, ttl * self.second)
+        return RedisStore(self.server, f"{next(self.names)}/é", rows(0)[0], limits, expired)
+
+    def wait(self, seconds: float) -> None:
+        sooner = round(seconds * self.second * 1000)
+        for key in self.client.scan_iter():
+            if b":" not in key.removeprefix(b"lstmserve:"):
+                for member, _ in self.client.zscan_iter(key):
+                    self.client.zincrby(key, -sooner, member)
+            else:
+                self.client.pexpire(key, max(0, self.client.pttl(key) - sooner))
+
+    def expire(self, kept: Store) -> None:
+        async def expired() -> None:
+            kept.expire()
+            await next(task for task in asyncio.all_tasks() if task.get_name() == "expiring series")
+
+        run(expired())
+
+
+Stores = InMemory | InRedis
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InRedis]:
+    with RedisProcess(tmp_path_factory.mktemp("redis")) as process:
+        stores = InRedis(process)
+        yield stores
+        run(stores.server.close())
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=needs_redis)])
+def stores(request: pytest.FixtureRequest) -> Stores:
+    return InMemory() if request.param == "memory" else request.getfixturevalue("redis")
 
 
 def append(
-    kept: MemoryStore,
+    kept: Store,
     numbers: Sequence[float],
     seqs: Sequence[int] | None,
     rules: SeriesRules = REFUSE,
@@ -61,14 +125,14 @@ def windows(done: Appended) -> list[list[float] | None]:
     return [None if end is None or end < STEPS else done.rows[end - STEPS : end, 0].tolist() for end in done.ends]
 
 
-def test_a_window_ends_with_each_row_once_there_are_enough() -> None:
-    kept = store()
+def test_a_window_ends_with_each_row_once_there_are_enough(stores: Stores) -> None:
+    kept = stores()
     assert windows(append(kept, [0, 1, 2], range(3))) == [None] * 3
     assert windows(append(kept, [3, 4], range(3, 5))) == [[0, 1, 2, 3], [1, 2, 3, 4]]
 
 
-def test_what_is_there_already_is_skipped_and_answered_again() -> None:
-    kept = store()
+def test_what_is_there_already_is_skipped_and_answered_again(stores: Stores) -> None:
+    kept = stores()
     append(kept, range(9), range(9))
     again = append(kept, [7, 8], range(7, 9))
     assert (again.fresh, again.seq, windows(again)) == (0, 8, [[4, 5, 6, 7], [5, 6, 7, 8]])
@@ -77,17 +141,17 @@ def test_what_is_there_already_is_skipped_and_answered_again() -> None:
     assert windows(append(kept, [0], [0])) == [None]
 
 
-def test_a_row_of_other_values_is_a_conflict_and_nothing_is_appended() -> None:
-    kept = store()
+def test_a_row_of_other_values_is_a_conflict_and_nothing_is_appended(stores: Stores) -> None:
+    kept = stores()
     append(kept, [0, 1, 2], range(3))
     with pytest.raises(SeriesConflict, match="other values"):
         append(kept, [1, 7, 3], range(1, 4))
     assert run(kept.look(Key(b"", "s"))).seq == 2
 
 
-def test_a_gap_is_refused_or_begins_anew_or_is_filled() -> None:
+def test_a_gap_is_refused_or_begins_anew_or_is_filled(stores: Stores) -> None:
     for rules in (REFUSE, RESET, LAST):
-        kept = store()
+        kept = stores()
         append(kept, range(6), range(6), rules)
         if rules is REFUSE:
             with pytest.raises(SeriesConflict) as refused:
@@ -101,23 +165,23 @@ def test_a_gap_is_refused_or_begins_anew_or_is_filled() -> None:
             assert (done.filled, windows(done)) == (2, [[5, 5, 5, 8]])
 
 
-def test_a_long_gap_costs_no_more_than_a_window() -> None:
-    kept = store()
+def test_a_long_gap_costs_no_more_than_a_window(stores: Stores) -> None:
+    kept = stores()
     append(kept, range(6), range(6), LAST)
     done = append(kept, [1], [1 << 50], LAST)
     assert (len(done.rows) < 5 * STEPS, windows(done)) == (True, [[5, 5, 5, 1]])
     assert done.filled == (1 << 50) - 6
 
 
-def test_a_row_from_before_the_beginning_is_a_conflict() -> None:
-    kept = store()
+def test_a_row_from_before_the_beginning_is_a_conflict(stores: Stores) -> None:
+    kept = stores()
     append(kept, [5], [5])
     with pytest.raises(SeriesConflict, match="never there"):
         append(kept, [4], [4])
 
 
-def test_times_have_no_gaps() -> None:
-    kept = store()
+def test_times_have_no_gaps(stores: Stores) -> None:
+    kept = stores()
     append(kept, range(5), [10, 20, 35, 36, 70], TIME)
     assert windows(append(kept, [5], [1000], TIME)) == [[2, 3, 4, 5]]
     assert windows(append(kept, [4, 6], [70, 2000], TIME)) == [[1, 2, 3, 4], [3, 4, 5, 6]]
@@ -125,16 +189,16 @@ def test_times_have_no_gaps() -> None:
         append(kept, [9], [40], TIME)
 
 
-def test_numbers_in_each_request_or_in_none() -> None:
-    kept = store()
+def test_numbers_in_each_request_or_in_none(stores: Stores) -> None:
+    kept = stores()
     append(kept, [0], None)
     assert append(kept, [0], None).fresh == 1
     with pytest.raises(SeriesConflict, match="or in none"):
         append(kept, [1], [1])
 
 
-def test_each_row_that_is_kept_is_told_apart() -> None:
-    numbered, filled, timed, counted = store(), store(), store(), store()
+def test_each_row_that_is_kept_is_told_apart(stores: Stores) -> None:
+    numbered, filled, timed, counted = stores(), stores(), stores(), stores()
     append(numbered, range(11), range(5, 16))
     append(filled, [0, 1], [0, 1], LAST)
     append(filled, [2], [4], LAST)
@@ -145,8 +209,8 @@ def test_each_row_that_is_kept_is_told_apart() -> None:
     assert found == [list(range(8, 16)), list(range(5)), [10 * k * k for k in range(1, 9)], list(range(2, 10))]
 
 
-def test_a_series_is_its_owners() -> None:
-    kept = store()
+def test_a_series_is_its_owners(stores: Stores) -> None:
+    kept = stores()
     mine, yours = Key(b"mine", "s"), Key(b"yours", "s")
     run(kept.append(mine, Sent(rows(1), None), REFUSE))
     with pytest.raises(UnknownSeries):
@@ -160,50 +224,64 @@ def test_a_series_is_its_owners() -> None:
     assert run(kept.look(yours)).seq == 3
 
 
-def test_a_living_series_is_never_dropped_and_an_idle_one_makes_room() -> None:
-    clock = Clock()
-    kept = store(2, 10, clock)
+def test_a_living_series_is_never_dropped_and_an_idle_one_makes_room(stores: Stores) -> None:
+    gone = list[Key]()
+    kept = stores(2, 10, gone.append)
     append(kept, [0], [0], name="a")
-    clock.now = 6
+    stores.wait(6)
     append(kept, [0], [0], name="b")
     with pytest.raises(SeriesFull):
         append(kept, [0], [0], name="c")
-    clock.now = 11
+    stores.wait(5)
     append(kept, [0], [0], name="c")
-    assert kept.count() == 2
-    clock.now = 100
-    kept.expire()
+    stores.expire(kept)
+    assert (kept.count(), gone) == (2, [Key(b"", "a")])
+    stores.wait(100)
+    stores.expire(kept)
     assert kept.count() == 0
+    assert sorted(gone) == [Key(b"", "a"), Key(b"", "b"), Key(b"", "c")]
 
 
-def test_to_count_changes_nothing() -> None:
-    """Another thread may: the one that is scraped."""
-    clock, expired = Clock(), list[Key]()
-    kept = MemoryStore(STEPS, 3, 10.0, expired.append, clock)
+def test_one_that_expired_and_is_there_again_before_that_was_seen(stores: Stores) -> None:
+    gone = list[Key]()
+    kept = stores(1, 10, gone.append)
     append(kept, [0], [0])
-    clock.now = 10
+    stores.wait(11)
+    assert append(kept, [7], [7]).kept == 1
+    stores.expire(kept)
+    assert (kept.count(), gone) == (1, [KEY])
+
+
+def test_to_count_changes_nothing(stores: Stores) -> None:
+    """Another thread may: the one that is scraped."""
+    expired = list[Key]()
+    kept = stores(3, 10, expired.append)
+    append(kept, [0], [0])
+    stores.wait(11)
     assert (kept.count(), expired) == (1, [])
-    kept.expire()
+    stores.expire(kept)
     assert (kept.count(), expired) == (0, [KEY])
 
 
-def test_what_is_refused_begins_no_series() -> None:
-    kept = store()
+def test_what_is_refused_begins_no_series(stores: Stores) -> None:
+    kept = stores()
     with pytest.raises(UnknownSeries):
         run(kept.look(Key(b"", "s")))
     assert kept.count() == 0
 
 
-def test_rows_kept_are_no_more_than_two_windows() -> None:
-    kept = store()
+def test_rows_kept_are_no_more_than_two_windows(stores: Stores) -> None:
+    kept = stores()
     append(kept, range(1000), range(1000))
     found = run(kept.look(Key(b"", "s"))).rows
-    assert (len(found), found.base) == (2 * STEPS, None)
+    assert len(found) == 2 * STEPS
+    assert isinstance(stores, InRedis) or found.base is None
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=40))
-def test_chunks_that_repeat_and_overlap_give_each_window_once(chunks: list[tuple[int, int]]) -> None:
-    kept, there = store(), 0
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(chunks=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=40))
+def test_chunks_that_repeat_and_overlap_give_each_window_once(stores: Stores, chunks: list[tuple[int, int]]) -> None:
+    kept, there = stores(), 0
     for start, count in chunks:
         numbers = range(start, start + count)
         if not there or start <= there:
@@ -221,6 +299,45 @@ def test_chunks_that_repeat_and_overlap_give_each_window_once(chunks: list[tuple
         else:
             with pytest.raises(SeriesConflict):
                 append(kept, numbers, numbers)
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from([REFUSE, RESET, LAST]),
+        st.lists(st.integers(1, 7).map(lambda n: n if n > 2 else 1), min_size=1, max_size=12),  # to the next number
+        st.integers(-14, 3),  # from the last number on
+        st.booleans(),  # with numbers
+        st.integers(0, 9).map(lambda n: n == 0),  # with another value
+    ),
+    max_size=12,
+)
+
+
+def outcome(kept: Store, sent: Sent, rules: SeriesRules) -> object:
+    try:
+        done = run(kept.append(KEY, sent, rules))
+    except SeriesConflict as error:
+        return str(error), error.expected, error.got
+    known = run(kept.look(KEY))
+    return done._replace(rows=done.rows.tolist(), ends=[*done.ends]), known.seq, known.rows.tolist(), [*known.numbers]
+
+
+@needs_redis
+@given(steps, st.sampled_from([None, TIME]))
+def test_both_stores_do_the_same(redis: InRedis, steps: list[Any], times: SeriesRules | None) -> None:
+    stores, last = (InMemory()(), redis()), 0
+    for rules, distances, start, numbered, other in steps:
+        numbers = [max(0, last + start)]
+        for distance in distances:
+            numbers.append(numbers[-1] + (distance if times else 1))
+        if not numbered and not last:
+            continue
+        sent = Sent(
+            rows(*(-0.0 if number == 0 else number + other for number in numbers)), numbers if numbered else None
+        )
+        found, same = [outcome(kept, sent, times or rules) for kept in stores]
+        assert found == same
+        last = max(last, numbers[-1])
 
 
 @in_loop

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kerasfiles import dense, lstm, save_sequential
 from numpy.typing import NDArray
+from redis_process import RedisProcess, needs_redis
 from scraping import one_of, parsed
 from serving import PATIENCE, SMALL, Process
 
@@ -41,10 +42,14 @@ def carded(folder: Path, **card: object) -> Path:
     return folder / "m.h5"
 
 
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with Process(carded(tmp_path_factory.mktemp("m"))) as process:
-        yield process
+@pytest.fixture(scope="module", params=["memory", pytest.param("redis", marks=needs_redis)])
+def process(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    with contextlib.ExitStack() as stack:
+        variables = {}
+        if request.param == "redis":
+            redis = stack.enter_context(RedisProcess(tmp_path_factory.mktemp("redis")))
+            variables["LSTMSERVE_SERIES_STORE"] = redis.url
+        yield stack.enter_context(Process(carded(tmp_path_factory.mktemp("m")), **variables))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar, cast
 
+import numpy as np
+
 from lstm_serve.errors import Unsupported
 from lstm_serve.formats.text import printable
 from lstm_serve.loading.load import load_model, resolve
@@ -21,8 +23,10 @@ from lstm_serve.serving.drift import MOST_MODELS, Drift
 from lstm_serve.serving.second_lane import SecondLane
 from lstm_serve.serving.series.lines import Lines
 from lstm_serve.serving.series.memory import MemoryStore
+from lstm_serve.serving.series.redis_server import RedisServer
+from lstm_serve.serving.series.redis_store import RedisStore
 from lstm_serve.serving.series.steps import Steps, measured
-from lstm_serve.serving.series.store import Appended, Key, Sent, Store
+from lstm_serve.serving.series.store import WINDOWS, Appended, Key, Limits, Sent, Store
 from lstm_serve.serving.series.watch import Watch
 from lstm_serve.serving.warmup import LONGEST_ON_THE_LOOP, warm_up
 from lstm_serve.settings import Settings
@@ -109,8 +113,8 @@ class Deployment:
     current: Served
     versions: dict[str, Served]  # all, by their numbers
 
-    def __init__(self, loaded: Loaded, settings: Settings, metrics: Metrics) -> None:
-        """Serve what was loaded, once it is started."""
+    def __init__(self, loaded: Loaded, settings: Settings, metrics: Metrics, redis: RedisServer | None = None) -> None:
+        """Serve what was loaded, once it is started; `redis` keeps its series, or else this process."""
         self.requests = 0  # that are under way
         self.name = loaded.model.about.name
         self._log = logging.LoggerAdapter(log, {"fields": {"model": self.name}})
@@ -123,16 +127,23 @@ class Deployment:
         self._path, self._metrics, self._drift_rows = settings.model, metrics, settings.drift_rows
         self.drift: Drift | None = None  # where the current model has a profile
         self.lines, self.watch, self.versions = Lines(), Watch(), {}
-        timesteps = loaded.model.input_shape[0] if loaded.model.has_time_axis else None
-        self.series: Store | None = None  # where no length of a window is told, there are none
-        if timesteps is not None:
-            self.series = store = MemoryStore(
-                timesteps, settings.series_max, settings.series_ttl_seconds, self._expired
-            )
-            metrics.series.set(store.count, self.name)
+        self.series = self._store(loaded.model, settings, redis)
+        if self.series is not None:
+            metrics.series.set(self.series.count, self.name)
             metrics.series_listeners.set(self.watch.count, self.name)
         metrics.queued_rows.set(lambda: self.queue.queued_rows, self.name)
         self.activate(loaded)
+
+    def _store(self, model: Model, settings: Settings, redis: RedisServer | None) -> Store | None:
+        """What keeps its series: where no length of a window is told, there are none."""
+        timesteps = model.input_shape[0] if model.has_time_axis else None
+        if timesteps is None:
+            return None
+        limits = Limits(WINDOWS * timesteps, settings.series_max, settings.series_ttl_seconds)
+        if redis is None:
+            return MemoryStore(limits, self._expired)
+        row = np.zeros([size or 1 for size in model.input_shape[1:]], model.input_dtype)
+        return RedisStore(redis, self.name, row, limits, self._expired)
 
     def activate(self, loaded: Loaded) -> None:
         """Answer with this model from now on. A request that is under way keeps the one that it has taken.
@@ -270,7 +281,7 @@ class Deployment:
 
     async def close(self) -> None:
         """Finish what is queued."""
-        if self.series is not None and (lost := self.series.count()):
+        if self.series is not None and (lost := await self.series.close()):
             self._log.warning("%d series of rows end, as %s is not served any more", lost, self.name)
         self.watch.wake_all()
         await self.behind.close()

@@ -4,6 +4,7 @@ import asyncio
 
 from lstm_serve.serving.memory_budget import Inflight
 from lstm_serve.serving.places import Places
+from lstm_serve.serving.series.redis_server import RedisServer
 from lstm_serve.serving.shares import Shares
 from lstm_serve.serving.turns import Turns
 from lstm_serve.settings import Settings
@@ -14,13 +15,15 @@ class ServingState:
     """The settings, what is counted, what is limited, and whether the process is stopping."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        """Nothing is read or answered yet."""
+        """Nothing is read or answered yet. Raises SettingsError where the store of series is none."""
         self.settings = settings
         self.metrics = metrics
         self.budget = Inflight(settings.max_inflight_bytes)
         self.places = Places(settings.max_connections, metrics.ended.add)
         self.turns = Turns()
         self.shares = Shares()
+        store = settings.series_store
+        self.redis = None if store is None else RedisServer(store.get_secret_value())
         self.draining = False
         self.listeners = 0  # clients that listen to series
         self.beat = 0.0  # when the event loop last came around, in the time of `time.monotonic`

@@ -102,7 +102,7 @@ class Upkeep:
 
     def _answer_with(self, version: Version, loaded: Loaded) -> None:
         if self.deployment is None:
-            self.deployment = Deployment(loaded, self._serving.settings, self._serving.metrics)
+            self.deployment = Deployment(loaded, self._serving.settings, self._serving.metrics, self._serving.redis)
             self._registry.add(self.deployment)
         elif loaded.model is not self.deployment.current.model:
             expect_same(loaded.model, self.deployment.current.model)

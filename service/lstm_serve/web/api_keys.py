@@ -65,9 +65,9 @@ class Keys:
         return hmac.compare_digest(given, self._digests.get(given[:16], b""))
 
     def owner(self, authorization: bytes | None) -> bytes:
-        """Whose a request is that was admitted: the same for each with the same key, and not the key."""
+        """Whose a request is that was admitted: the same for each with the same key, in any process; not the key."""
         match = BEARER.fullmatch(authorization or b"")
-        return b"" if match is None else self._digest(match[1])
+        return b"" if match is None else hashlib.blake2b(match[1], digest_size=16, person=b"owner of series").digest()
 
     def _digest(self, key: bytes) -> bytes:
         return hashlib.blake2b(key, digest_size=32, key=self._secret).digest()

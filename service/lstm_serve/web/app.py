@@ -75,6 +75,8 @@ def create_app(settings: Settings) -> FastAPI:
         await asyncio.wait([watching])
         for deployment in registry.deployments.values():
             await deployment.close()
+        if serving.redis is not None:
+            await serving.redis.close()
 
     app = FastAPI(
         title=f"lstm-serve: {registry.title}",

@@ -21,6 +21,7 @@ from lstm_serve.errors import (
     SeriesBusy,
     SeriesConflict,
     SeriesFull,
+    StoreUnavailable,
     TooLarge,
     TooSlow,
     Unavailable,
@@ -71,6 +72,9 @@ TABLE: dict[type[BaseException], Status] = {
     SeriesFull: Status(429, "Too many series", "series-full", "10000 series are kept; at most so many are"),
     ListenersFull: Status(429, "Too many listeners", "listeners-full", "500 clients listen to series; at most so many"),
     SeriesBusy: Status(429, "Too many requests", "series-busy", "8 requests of this series are waiting"),
+    StoreUnavailable: Status(
+        503, "Store of series unavailable", "store-unavailable", "the store of series does not answer, or takes nothing"
+    ),
     Unavailable: Status(503, "Service unavailable", "unavailable", "the service is stopping"),
     DeadlinePassed: Status(504, "Deadline passed", "deadline-passed", "the deadline passed while the request waited"),
     NotFinite: Status(500, "Output not finite", "not-finite", "the model answered NaN or infinity"),

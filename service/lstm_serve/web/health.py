@@ -32,6 +32,9 @@ class Health(Schema):
 
     status: str
     checks: dict[str, bool] | None = Field(default=None, description="each check, with ?verbose")
+    series_store: bool | None = Field(
+        default=None, description="whether the store of series answers; what needs none of it is answered without"
+    )
     refused: Refused = Field(
         default=None, description="why the model's newest files are not what is served; of several by their names"
     )
@@ -52,6 +55,7 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         content = Health(status="ok" if good else "failing")
         if "verbose" in request.query_params:
             content.checks = checks
+            content.series_store = None if serving.redis is None else not serving.redis.away
             # What is wrong with a file is for those alone who may call, where that is restricted.
             if may_know(request):
                 content.refused = refused

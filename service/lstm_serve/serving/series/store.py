@@ -53,8 +53,16 @@ class Known(NamedTuple):
     numbers: Sequence[int]
 
 
+class Limits(NamedTuple):
+    """How many of its last rows are kept of a series, how many series, and how long each without a new row."""
+
+    rows: int
+    series: int
+    ttl_seconds: float
+
+
 class Store(Protocol):
-    """Series by their keys."""
+    """Series by their keys. One that is not in this process raises StoreUnavailable where it does not answer."""
 
     async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none.
@@ -68,8 +76,16 @@ class Store(Protocol):
     async def forget(self, series: Key) -> None:
         """Forget it, be it there or not."""
 
+    async def close(self) -> int:
+        """End. Returns how many series end with it."""
+
     def count(self) -> int:
         """How many series are kept. It changes nothing: whoever scrapes may ask from another thread."""
 
     def expire(self) -> None:
         """Forget the series that were idle for too long. To be called in the event loop's thread alone."""
+
+
+def too_many(most: int) -> str:
+    """What SeriesFull says."""
+    return f"{most} series are kept; at most so many are, each until it is idle"

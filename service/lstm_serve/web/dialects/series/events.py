@@ -28,6 +28,7 @@ from lstm_serve.errors import (
     Malformed,
     QueueFull,
     SeriesConflict,
+    StoreUnavailable,
     Unavailable,
     UnknownSeries,
 )
@@ -50,7 +51,7 @@ EVENTS = "text/event-stream"
 # To a proxy silence is the end, after a minute or half of one. nginx keeps an answer back unless it is told not to.
 BEAT_SECONDS = 15.0
 HEADERS = [(b"content-type", EVENTS.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
-RETRY_SECONDS = 1.0  # until rows are computed that too many others waited before
+RETRY_SECONDS = 1.0  # until what was in the way is tried again: too many others, or a store that is away
 MOST = 64  # rows told at once, and those whose answers are kept for the others who listen,
 BYTES = 1 << 16  # of which these take about so much at most
 NUMBER_BYTES = 12  # of a number in JSON
@@ -135,7 +136,7 @@ class EventStream(Response):
                 told = END if watched.over else await self._next(watched)
             except UnknownSeries:
                 told = END
-            except (QueueFull, DeadlinePassed):
+            except (QueueFull, DeadlinePassed, StoreUnavailable):
                 told, waited, pause = b"", {leaving}, RETRY_SECONDS
             except Unavailable:
                 return

@@ -1,0 +1,106 @@
+"""What runs inside Redis, each script as one step that nothing comes between. Redis 5 or later, or Valkey.
+
+A series is a hash: `form` and `by` say what its rows and its numbers are, `rows` has the bytes of the last ones, `seqs`
+their numbers as doubles, which are exact up to 2**53, `first` the number that it began with, `count` how many
+rows were ever appended. `KEYS[2]` is a sorted
+set of the series of a model by the millisecond in which each expires, by which they are counted.
+"""
+
+# The verdict, how many series there are, whether an expired one was found, and the series as it was before. What is
+# `wrong` is said by the caller, whose `kept.append` comes to the same of the same rows. It has to be changed with this.
+APPEND = """
+local key, index, member = KEYS[1], KEYS[2], ARGV[1]
+local keep, most, ttl = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local form, width, by, gap, seqs, rows = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local had = redis.call('HMGET', key, 'form', 'by', 'first', 'seqs', 'rows', 'count')
+local expired = 0
+local function answer(verdict)
+    return {verdict, redis.call('ZCARD', index), expired, had[1], had[2], had[3], had[4], had[5], had[6]}
+end
+local function whole(number) return string.format('%.0f', number) end
+local function seq_of(packed, place) return (struct.unpack('<d', packed, 8 * place + 1)) end
+local function row_of(bytes, place) return string.sub(bytes, width * place + 1, width * (place + 1)) end
+
+if not had[1] then
+    local until_then = redis.call('ZSCORE', index, member)
+    if until_then and tonumber(until_then) <= now then expired = redis.call('ZREM', index, member) end
+    if (not until_then or expired == 1) and redis.call('ZCOUNT', index, '(' .. whole(now), '+inf') >= most then
+        return answer('full')
+    end
+end
+local there = had[1] == form
+if there and (had[2] == 'none') ~= (by == 'none') then return answer('wrong') end
+local count, skip = #rows / width, 0
+local base_rows, base_seqs, appended = '', '', 0
+local first = by ~= 'none' and whole(seq_of(seqs, 0)) or ''
+if there then
+    base_rows, base_seqs, by, first, appended = had[5], had[4], had[2], had[3], had[6]
+end
+if there and by ~= 'none' then
+    local kept, at = #base_seqs / 8, 0
+    local oldest, last = seq_of(base_seqs, 0), seq_of(base_seqs, kept - 1)
+    while skip < count and seq_of(seqs, skip) <= last do
+        local seq = seq_of(seqs, skip)
+        if seq < tonumber(first) then return answer('wrong') end
+        if seq >= oldest then
+            while seq_of(base_seqs, at) < seq do at = at + 1 end
+            if seq_of(base_seqs, at) ~= seq or row_of(base_rows, at) ~= row_of(rows, skip) then
+                return answer('wrong')
+            end
+        end
+        skip = skip + 1
+    end
+    local missing = 0
+    if skip < count and by == 'count' then missing = seq_of(seqs, skip) - last - 1 end
+    if missing > 0 and gap == 'refuse' then return answer('wrong') end
+    if missing > 0 and gap == 'reset' then
+        base_rows, base_seqs, first = '', '', whole(seq_of(seqs, skip))
+    elseif missing > 0 then
+        local filled, packed = math.min(missing, keep), {}
+        for place = 1, filled do
+            packed[place] = struct.pack('<d', seq_of(seqs, skip) - filled + place - 1)
+        end
+        base_rows = base_rows .. string.rep(row_of(base_rows, kept - 1), filled)
+        base_seqs = base_seqs .. table.concat(packed)
+    end
+end
+if skip < count then
+    base_rows = string.sub(base_rows .. string.sub(rows, width * skip + 1), -width * keep)
+    base_seqs = string.sub(base_seqs .. string.sub(seqs, 8 * skip + 1), -8 * keep)
+    redis.call('HSET', key, 'form', form, 'by', by, 'first', first, 'seqs', base_seqs, 'rows', base_rows,
+        'count', whole(appended + count - skip))
+end
+redis.call('HSET', key, 'touched', whole(now))
+redis.call('PEXPIRE', key, ttl)
+redis.call('ZADD', index, whole(now + ttl), member)
+redis.call('PEXPIRE', index, ttl + 60000)
+return answer('good')
+"""
+
+# The series, and how many milliseconds ago the last row came.
+LOOK = """
+local had = redis.call('HMGET', KEYS[1], 'form', 'by', 'first', 'seqs', 'rows', 'count', 'touched')
+local time = redis.call('TIME')
+if had[1] then had[7] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) - had[7]) end
+return had
+"""
+
+# How many series there are.
+FORGET = """
+redis.call('DEL', KEYS[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+return redis.call('ZCARD', KEYS[2])
+"""
+
+# How many series there are, and those that expired since. It would write what is not there, so that it fails where
+# Redis is full, or may not write.
+EXPIRE = """
+redis.call('ZADD', KEYS[1], 'XX', 0, '')
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1000)
+if #gone > 0 then redis.call('ZREM', KEYS[1], unpack(gone)) end
+return {redis.call('ZCARD', KEYS[1]), gone}
+"""

@@ -1,0 +1,78 @@
+"""The server that keeps series for all replicas: Redis or Valkey, a few connections, and whether it answers."""
+
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from lstm_serve.errors import SettingsError, StoreUnavailable
+from lstm_serve.settings import PREFIX
+
+log = logging.getLogger(__name__)
+
+# How long it may take to connect, to answer, and to have one of the connections free; the URL may say others.
+SECONDS = 2.0
+CONNECTIONS = 16
+INSTALL = "pip install 'lstm-serve[redis]'"
+
+
+class RedisServer:
+    """Redis, which runs scripts; it is connected to when it is first asked, and anew where it was away.
+
+    Nothing is sent twice: it may have been done without an answer. A client that knows what a repeat is repeats.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Raises SettingsError where the URL is none, or the package is not there; it never holds the URL."""
+        try:
+            from redis import exceptions  # noqa: PLC0415 - of whom series are to outlive
+            from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415
+            from redis.asyncio.retry import Retry  # noqa: PLC0415
+            from redis.backoff import NoBackoff  # noqa: PLC0415
+        except ImportError:
+            raise SettingsError(f"{PREFIX}SERIES_STORE needs a package that is not installed: {INSTALL}") from None
+        try:
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=CONNECTIONS,
+                timeout=SECONDS,
+                socket_timeout=SECONDS,
+                socket_connect_timeout=SECONDS,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+            )
+            pool.make_connection()  # type: ignore[no-untyped-call] # of which the URL may ask what it has not
+        except (ValueError, TypeError, exceptions.RedisError):
+            raise SettingsError(
+                f"{PREFIX}SERIES_STORE: expected redis://, rediss:// or unix:// and where Redis is, such as "
+                "redis://:password@127.0.0.1:6379/0"
+            ) from None
+        self._client, self._errors = Redis.from_pool(pool), exceptions
+        self._ask: Callable[..., Awaitable[Any]] = self._client.execute_command
+        self.away = False
+
+    async def run(self, script: str, keys: list[str], *given: bytes | str | float) -> Any:  # noqa: ANN401 - as it says
+        """Run a script that is done whole or not at all. Raises StoreUnavailable: it may be done or not, then."""
+        arguments = (len(keys), *keys, *given)
+        try:
+            try:
+                digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+                answer = await self._ask("EVALSHA", digest, *arguments)
+            except self._errors.NoScriptError:
+                answer = await self._ask("EVAL", script, *arguments)
+        except (self._errors.RedisError, OSError) as error:
+            if not self.away:
+                log.warning("the store of series does not take or answer anything: %s", error)
+            self.away = True
+            raise StoreUnavailable(
+                "the store of series does not answer, or takes nothing: rows of this request may be there or not, "
+                "so send them again, with their seq"
+            ) from None
+        if self.away:
+            log.info("the store of series answers again")
+        self.away = False
+        return answer
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()

@@ -1,0 +1,120 @@
+"""Series in Redis: they outlive this process, and any replica goes on with them."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from urllib.parse import quote
+
+import numpy as np
+
+from lstm_serve.engine.types import Array
+from lstm_serve.errors import SeriesFull, StoreUnavailable, UnknownSeries
+from lstm_serve.model.metadata import SeriesRules
+from lstm_serve.serving.series import redis_scripts as scripts
+from lstm_serve.serving.series.kept import Series, append
+from lstm_serve.serving.series.redis_server import RedisServer
+from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, too_many
+
+
+class RedisStore:
+    """Series of the model of a name, rows (timesteps, *features) of a dtype; see `Store`."""
+
+    def __init__(
+        self,
+        server: RedisServer,
+        name: str,
+        row: Array,
+        limits: Limits,
+        expired: Callable[[Key], None] = lambda _series: None,
+    ) -> None:
+        """`row` is any of them. `expired` is told of series that were idle, each in one of the replicas."""
+        self._server, self._expired = server, expired
+        self._prefix = f"lstmserve:{{{quote(name, safe='')}}}"
+        self._row, self._form = row, " ".join([row.dtype.str, *map(str, row.shape)])
+        self._limits = limits
+        self._count = 0
+        self._expiring: asyncio.Task[None] | None = None
+
+    def count(self) -> int:
+        """How many series there are, as of the last second; see `Store`."""
+        return self._count
+
+    def expire(self) -> None:
+        """Let Redis say what has expired, and whether it is there; see `Store`."""
+        if self._expiring is None or self._expiring.done():
+            self._expiring = asyncio.get_running_loop().create_task(self._expire(), name="expiring series")
+
+    async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
+        """Append all rows that are not there yet, or none; see `Store`. Raises StoreUnavailable."""
+        rows = sent.rows + np.zeros((), sent.rows.dtype)  # -0.0 is 0.0, and here bytes are compared
+        by = "none" if sent.seqs is None else "time" if rules.seq == "time" else "count"
+        seqs = b"" if sent.seqs is None else np.array(sent.seqs, "<f8").tobytes()
+        verdict, self._count, expired, *had = await self._server.run(
+            scripts.APPEND,
+            self._keys(series),
+            _member(series),
+            *(*self._limits[:2], round(self._limits.ttl_seconds * 1000)),
+            *(self._form, self._row.nbytes, by, rules.gap, seqs, rows.tobytes()),
+        )
+        if expired:
+            self._expired(series)
+        if verdict == b"full":
+            raise SeriesFull(too_many(self._limits.series))
+        before = self._series(had)
+        done = append(before or Series.begin(sent, rules), Sent(rows, sent.seqs), rules, self._limits.rows)
+        return done._replace(begun="model") if before is None and had[0] is not None else done
+
+    async def look(self, series: Key) -> Known:
+        """Return what is known of it; see `Store`. Raises StoreUnavailable."""
+        *had, age = await self._server.run(scripts.LOOK, self._keys(series))
+        found = self._series(had)
+        if found is None:
+            raise UnknownSeries
+        return Known(found.last, found.rows, int(age) / 1000, found.numbers)
+
+    async def forget(self, series: Key) -> None:
+        """Forget it; see `Store`. Raises StoreUnavailable."""
+        self._count = await self._server.run(scripts.FORGET, self._keys(series), _member(series))
+
+    async def close(self) -> int:
+        """Ask nothing more; no series ends."""
+        if self._expiring is not None:
+            self._expiring.cancel()
+            await asyncio.wait([self._expiring])
+        return 0
+
+    async def _expire(self) -> None:
+        try:
+            self._count, gone = await self._server.run(scripts.EXPIRE, [self._prefix])
+        except StoreUnavailable:
+            return
+        for member in gone:
+            name, _, owner = member.decode().partition("@")
+            self._expired(Key(bytes.fromhex(owner), name))
+
+    def _keys(self, series: Key) -> list[str]:
+        return [f"{self._prefix}:{_member(series)}", self._prefix]
+
+    def _series(self, had: Sequence[bytes | None]) -> Series | None:
+        """A series as it is kept; None where there is none, or of rows that are not of the model's form."""
+        form, by, first, seqs, rows, count = had
+        if (
+            form is None
+            or form.decode() != self._form
+            or rows is None
+            or seqs is None
+            or first is None
+            or count is None
+        ):
+            return None
+        found = Series(np.frombuffer(rows, self._row.dtype).reshape(-1, *self._row.shape), None, None)
+        found.count = int(count)
+        if by != b"none":
+            numbers = np.frombuffer(seqs, "<f8").astype(np.int64)
+            found.first, found.last = int(first), int(numbers[-1])
+            found.times = numbers if by == b"time" else None
+        return found
+
+
+def _member(series: Key) -> str:
+    """How a series is called among those of its model; no id has an @."""
+    return f"{series.id}@{series.owner.hex()}" if series.owner else series.id
