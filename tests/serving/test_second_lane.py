@@ -75,6 +75,25 @@ async def test_work_may_become_more_while_it_is_computed() -> None:
 
 
 @in_loop
+async def test_a_slice_of_wider_rows_has_fewer() -> None:
+    queue, lane, _, on = lanes(max_rows=1000)
+    queue.start()
+    slices: list[int] = []
+
+    def counted(x: Array) -> Array:
+        slices.append(len(x))
+        return x[:, 0]
+
+    for width in (2, 2000):
+        x = np.zeros((64, width), np.float32)
+        slices.clear()
+        await lane.submit(Behind(on, x[:1], time.monotonic() + PATIENCE, First(x, counted))).future
+    assert slices[0] == 1  # at most 128 numbers were in one before
+    await lane.close()
+    await queue.close()
+
+
+@in_loop
 async def test_nothing_is_taken_while_predictions_wait() -> None:
     queue, lane, _, on = lanes()
     queue.start()

@@ -61,7 +61,7 @@ class SecondLane:
         self.max_rows = max_rows
         self._queue = queue
         self._jobs: deque[Behind] = deque()
-        self._sizes = dict[type, int]()  # rows of the next slice, by what computes them
+        self._numbers = dict[type, int]()  # in the rows of the next slice, by what computes them
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._executor: ThreadPoolExecutor | None = None
@@ -134,11 +134,12 @@ class SecondLane:
         if not job.taken:
             job.queue_seconds = time.monotonic() - job.queued_at
         kind, count = type(job.work), job.work.count
-        size = self._sizes.get(kind, 1)
-        start, stop = job.taken, min(job.taken + size, count)
+        numbers, row = self._numbers.get(kind, 1), job.x[0].size
+        start, stop = job.taken, min(job.taken + max(1, numbers // row), count)
         y, seconds = await asyncio.get_running_loop().run_in_executor(self._thread(), _computed, job.work, start, stop)
         job.compute_seconds += seconds
-        self._sizes[kind] = max(1, min(2 * size, int((stop - start) * kind.seconds / max(seconds, 1e-6))))
+        fit = (stop - start) * row * kind.seconds / max(seconds, 1e-6)
+        self._numbers[kind] = int(min(2 * max(numbers, row), fit))
         job.taken = stop
         self.rows += job.work.count - count - (stop - start)
         deliver(job, y, last=stop == job.work.count)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from lstm_serve.engine.types import FLOAT32_MAX, Array
 from lstm_serve.errors import InvalidInput, TooLarge
 from lstm_serve.explain.asked import Asked, Grain, Method, count_of, has_cells
-from lstm_serve.explain.explained import explaining, rows_needed
+from lstm_serve.explain.explained import explaining, rows_needed, settled
 from lstm_serve.explain.occlusion import Occlusion
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Served
@@ -269,14 +269,15 @@ async def explanations(
     form.body.let_go()
     request.scope["state"]["held"].become(sum(x.nbytes for x in arrays))
     check_free(model, arrays, settings.max_timesteps)
-    rows = [row for x in arrays for row in x]
-    count = sum(rows_needed(model, row, form.asked) + 1 for row in rows)
+    asked = [settled(model, x[0], form.asked) for x in arrays]
+    count = sum((rows_needed(model, x[0], each) + 1) * len(x) for x, each in zip(arrays, asked, strict=True))
     if count > lane.max_rows:
         raise TooLarge(f"to explain it the model would answer {count} sequences; at most {lane.max_rows} may wait")
     lane.check_room(count)
     answered = [lane.submit(Behind(model, x, deadline, Answers(model, x))) for x in arrays]
     outputs = [np.ascontiguousarray(y) for ys in await computed(answered, request) for y in ys]
-    works = [explaining(model, row, form.asked, y) for row, y in zip(rows, outputs, strict=True)]
+    rows = [(row, each) for x, each in zip(arrays, asked, strict=True) for row in x]
+    works = [explaining(model, *row, y) for row, y in zip(rows, outputs, strict=True)]
     with _all_or_none(lane, [Behind(model, work.what.x[np.newaxis], deadline, work) for work in works]) as jobs:
         found = await computed(jobs, request)
     return [(work.found(each), y) for work, each, y in zip(works, found, outputs, strict=True)]

@@ -14,7 +14,7 @@ export function showWhy(found, { model, features, row, first, step, sequence }) 
     ? `Each value is replaced (by ${found.baseline.from}), and the model asked again: what the answer loses by that spoke `
       + "for it. "
     : `What each value adds to the answer, over that to a sequence which says nothing (${found.baseline.from}), by `
-      + "integrated gradients. ")
+      + `integrated gradients. The sum misses the difference by ${short(found.completeness_error)}. `)
     + "Only what the model does is explained here, not the machine behind it.";
   const values = sequence.map((step) => (Array.isArray(step) ? step : [step]));
   // Lines are features, columns are steps.
