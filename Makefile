@@ -36,9 +36,10 @@ fuzz: $(CHECK) ## fuzz requests, connections, model files and folders, FUZZ_SECO
 	cd tests/fuzz && for target in requests connections models folders; do \
 		PYTHONPATH=../helpers ../../$(BIN)/python fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
 
-chaos: $(CHECK) ## bad clients, overload, restarts behind a proxy, devices that send rows, for some minutes: prints figures
+chaos: $(CHECK) ## bad clients, overload, restarts behind a proxy, devices that send rows, replicas that are killed, for some minutes: prints figures
 	PYTHONPATH=tests/helpers $(BIN)/python tests/blackbox/chaos.py
 	PYTHONPATH=tests/helpers $(BIN)/python tests/blackbox/devices.py --series 2000 --minutes 2
+	PYTHONPATH=tests/helpers $(BIN)/python tests/blackbox/replicas.py
 
 clients: $(CLIENTS) ## run the tests with Triton's and KServe's own clients, which are 400 MB
 	$(BIN)/python -m pytest tests/blackbox/test_clients.py tests/blackbox/test_documentation.py
