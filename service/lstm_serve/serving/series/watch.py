@@ -17,7 +17,7 @@ class Watched:
         self.listeners = 0
         self.over = False  # whether the series was forgotten: one that begins under its key is another one
         self.changed = asyncio.get_running_loop().create_future()  # done once it has changed, another in its place
-        self.turn = asyncio.Lock()  # of who computes answers
+        self.computing: asyncio.Future[None] | None = None  # done once one of who listen has computed what is due
         self.told: OrderedDict[int, Any] = OrderedDict()  # by the rows' numbers
         self.digest = b""  # of the model that answered
 

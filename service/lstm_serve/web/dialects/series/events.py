@@ -21,6 +21,7 @@ from fastapi.responses import Response
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import (
     ComputeFailed,
     DeadlinePassed,
@@ -181,28 +182,38 @@ class EventStream(Response):
 
     async def _answers(self, watched: Watched, served: Served, known: Known, start: int, stop: int) -> list[Any]:
         """The answers to the rows `start` to `stop`, as JSON, or what was wrong; None before there is a window."""
-        model, told, numbers = served.model, watched.told, known.numbers
-        timesteps = model.input_shape[0] or 0
-        async with watched.turn:
-            if watched.digest != served.digest:
-                watched.digest = served.digest
-                told.clear()
-            due = [k for k in range(max(start, timesteps - 1), stop) if numbers[k] not in told]
-            queue, deadline = self._deployment.queue, time.monotonic() + self._serving.settings.deadline_seconds
-            queue.check_room(len(due))
-            # A job each, so that a row on which the model overflows is one answer's error.
-            jobs = [queue.submit(model, known.rows[np.newaxis, k + 1 - timesteps : k + 1], deadline) for k in due]
+        told, numbers, timesteps = watched.told, known.numbers, served.model.input_shape[0] or 0
+        if watched.digest != served.digest:
+            watched.digest = served.digest
+            told.clear()
+        while due := [k for k in range(max(start, timesteps - 1), stop) if numbers[k] not in told]:
+            if watched.computing is not None:
+                await asyncio.wait({watched.computing})
+                continue
+            watched.computing = asyncio.get_running_loop().create_future()
             try:
-                for k, job in zip(due, jobs, strict=True):
-                    told[numbers[k]] = await _answer(model, job)
-            except BaseException:
-                for job in jobs:
-                    job.abandon()
-                raise
-            found = [told.get(numbers[k]) for k in range(start, stop)]
-            while len(told) > MOST:
-                told.popitem(last=False)
-        return found
+                windows = [known.rows[np.newaxis, k + 1 - timesteps : k + 1] for k in due]
+                found = await self._computed(served.model, windows)
+            finally:
+                watched.computing.set_result(None)
+                watched.computing = None
+            told.update(zip((numbers[k] for k in due), found, strict=True))
+        answered = [told.get(numbers[k]) for k in range(start, stop)]
+        while len(told) > MOST:
+            told.popitem(last=False)
+        return answered
+
+    async def _computed(self, model: Model, windows: Sequence[Array]) -> list[Any]:
+        """The answers to windows (1, timesteps, *features): a job each, so that one which overflows is itself alone."""
+        queue, deadline = self._deployment.queue, time.monotonic() + self._serving.settings.deadline_seconds
+        queue.check_room(len(windows))
+        jobs = [queue.submit(model, x, deadline) for x in windows]
+        try:
+            return [await _answer(model, job) for job in jobs]
+        except BaseException:
+            for job in jobs:
+                job.abandon()
+            raise
 
 
 def place(numbers: Sequence[int], timesteps: int, after: int | None) -> tuple[int, bool]:
