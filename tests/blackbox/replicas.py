@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from chaos import free_ports, haproxy
@@ -81,7 +82,7 @@ async def _killing(
 def _expect_each_row_once(redis: RedisProcess, series: Series) -> None:
     """Hold what the store has against what was sent: how many rows were ever appended, and the last ones."""
     name = MODELS[0].about.name
-    held = redis.client.hgetall(f"lstmserve:{{{name}}}:{series.name}")
+    held = cast("dict[bytes, Any]", redis.client.hgetall(f"lstmserve:{{{name}}}:{series.name}"))
     length = len(series.rows)
     assert int(held[b"count"]) == length
     assert np.frombuffer(held[b"seqs"]).tolist() == list(range(length - 2 * STEPS, length))
