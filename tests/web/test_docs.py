@@ -1,14 +1,20 @@
 """The page at /docs, with nothing from outside: its files, and in a browser that reaches no network."""
 
+import asyncio
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import httpx
 import pytest
 from browser import DRIVER, MISSING, Browser, opened
-from serving import Process
+from serving import ASKER, PATIENCE, Process, call, in_loop, started
+
+from lstm_serve.settings import Settings
+from lstm_serve.web.app import create_app
 
 POST_PREDICT = "#operations-predict-predict_predict_post"
 
@@ -32,6 +38,30 @@ def test_page_and_its_files(client: httpx.Client) -> None:
 @pytest.mark.parametrize("name", ["__init__.py", "nothing", "..%2Fmain.py", ""])
 def test_nothing_else_of_the_package(client: httpx.Client, name: str) -> None:
     assert client.get(f"/docs/{name}").status_code == 404
+
+
+@in_loop
+async def test_others_are_answered_while_the_document_is_made_once_for_all_who_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = create_app(Settings(model=ASKER / "k215_model.h5"))
+    make, calls, begun, go_on = app.openapi, list[int](), threading.Event(), threading.Event()
+
+    def slow() -> dict[str, Any]:
+        calls.append(1)
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        return make()
+
+    monkeypatch.setattr(app, "openapi", slow)
+    async with started(app), asyncio.TaskGroup() as asking:
+        first, second = (asking.create_task(call(app, "/openapi.json")) for _ in range(2))
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
+        assert (await call(app, "/livez")).status == 200
+        assert not first.done()
+        go_on.set()
+    assert (first.result().status, first.result().body) == (200, second.result().body)
+    assert calls == [1]
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from starlette.routing import BaseRoute, Route
 
 from lstm_serve import __version__
 from lstm_serve.errors import SettingsError
-from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry, registry_of
 from lstm_serve.serving.reload import Reloader
 from lstm_serve.serving.state import ServingState
@@ -96,14 +95,10 @@ def create_app(settings: Settings) -> FastAPI:
     # Not include_router: it would put a second dispatch in front of each route.
     app.router.routes.extend(_routes(serving, registry, Documented(None, None)))
     _expect_free(app, settings)
-    made: list[tuple[Served | None, dict[str, Any]]] = [(None, {})]
 
     def openapi() -> dict[str, Any]:
         default = None if registry.default is None else registry.default.current
-        if made[0][0] is not default or not made[0][1]:
-            documented = Documented(default, None if registry.several else default)
-            made[0] = default, document(app, _routes(serving, registry, documented))
-        return made[0][1]
+        return document(app, _routes(serving, registry, Documented(default, None if registry.several else default)))
 
     # https://fastapi.tiangolo.com/how-to/extending-openapi/
     app.openapi = openapi  # type: ignore[method-assign]
@@ -119,7 +114,7 @@ def _routes(serving: ServingState, registry: Registry, documented: Documented) -
         models.router(registry, documented, lambda of: [route for router in own(of) for route in router.routes]),
         v2.router(serving, registry, documented),
         health.router(serving, registry),
-        docs.router(),
+        docs.router(registry),
         *([page.router(serving.settings, registry)] if serving.settings.page else []),
     ]
     for router in routers:

@@ -1,12 +1,14 @@
 """GET /docs: the API page, with nothing from outside, so that it opens on a machine with no internet."""
 
-from typing import Any
+import asyncio
 
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 
+from lstm_serve.serving.deployment import Served
+from lstm_serve.serving.registry import Registry
 from lstm_serve.web.packaged import file_of
 
 # The package fastapi-swagger carries Swagger UI's own files; they are all that is used of it.
@@ -16,7 +18,7 @@ PATHS = {"/openapi.json", "/docs", *(f"/docs/{name}" for name in (SCRIPT, STYLE,
 A_DAY = {"cache-control": "public, max-age=86400"}
 
 
-def router() -> APIRouter:
+def router(registry: Registry) -> APIRouter:
     """The page, and the three files that it asks for, by relative paths: a proxy may put it anywhere."""
     routes = APIRouter()
 
@@ -30,13 +32,16 @@ def router() -> APIRouter:
             swagger_favicon_url=f"docs/{ICON}",
         )
 
-    sent: tuple[Any, bytes] = None, b""  # the document and its bytes, the same for all who read it
+    sent: tuple[Served | None, bytes] = None, b""  # the same bytes for all who read them, and for which model
+    making = asyncio.Lock()
 
     @routes.get("/openapi.json", include_in_schema=False)
     async def document(request: Request) -> Response:
         nonlocal sent
-        if (found := request.app.openapi()) is not sent[0]:
-            sent = found, orjson.dumps(found)
+        async with making:  # once for all who ask meanwhile, in a thread: it takes some tenths of a second
+            current = None if registry.default is None else registry.default.current
+            if not sent[1] or sent[0] is not current:
+                sent = current, orjson.dumps(await asyncio.to_thread(request.app.openapi))
         return Response(sent[1], media_type="application/json")
 
     for name in (SCRIPT, STYLE, ICON):

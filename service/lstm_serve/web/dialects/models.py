@@ -26,6 +26,7 @@ RoutesOf = Callable[[Documented], Iterable[BaseRoute]]
 def router(registry: Registry, documented: Documented, routes_of: RoutesOf) -> APIRouter:
     """The routes. `routes_of` gives those that tell a model's requests and answers."""
     routes = APIRouter(tags=["model"])
+    making = asyncio.Lock()
 
     async def models() -> ModelList:
         """Each model, and why it is not served where it is not."""
@@ -36,8 +37,9 @@ def router(registry: Registry, documented: Documented, routes_of: RoutesOf) -> A
     async def model(request: Request) -> ModelDetails:
         """What a model is, and what each of its paths takes and answers."""
         deployment, served = meant(registry, request)
-        if (paths := served.of_model.get(router)) is None:  # 50 ms, once
-            paths = served.of_model[router] = await asyncio.to_thread(partial(_paths, served, routes_of))
+        async with making:  # once for all who ask meanwhile: it takes 50 ms
+            if (paths := served.of_model.get(router)) is None:
+                paths = served.of_model[router] = await asyncio.to_thread(partial(_paths, served, routes_of))
         return ModelDetails(**model_info(served.model).model_dump(), versions=deployment.numbers, paths=paths)
 
     routes.add_api_route("/models", models, summary="Which models are served", responses=problem_responses(401, 500))
