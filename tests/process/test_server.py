@@ -2,7 +2,9 @@
 
 import signal
 import socket
+import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -36,6 +38,18 @@ def test_a_signal_ends_it_with_0(number: signal.Signals) -> None:
         assert process.ended() == 0
     assert process.errors == ""
     assert any(f"{number.name}: stopping" in record["message"] for record in process.records)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS lets 128 wait")
+def test_hundreds_wait_to_be_accepted() -> None:
+    # Who finds no room would try again after a second; to one that is stopped, in vain.
+    with Process(MODEL) as process, ExitStack() as connected:
+        process.signal(signal.SIGSTOP)
+        connections = [connected.enter_context(process.connect()) for _ in range(300)]
+        process.signal(signal.SIGCONT)
+        for connection in connections:
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert read_all(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_what_was_accepted_is_finished() -> None:

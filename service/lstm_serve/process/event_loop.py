@@ -12,6 +12,8 @@ from typing import Any
 from lstm_serve.process.handshakes import Handshake
 from lstm_serve.serving.state import ServingState
 
+BACKLOG = 4096  # connections that wait to be accepted, where net.core.somaxconn allows as many
+
 
 def new_loop(serving: ServingState) -> asyncio.AbstractEventLoop:
     """A loop in which a TLS handshake has a place, and may take as long as a request's headers."""
@@ -26,6 +28,10 @@ def new_loop(serving: ServingState) -> asyncio.AbstractEventLoop:
                 args = (lambda: Handshake(make, context, seconds, serving.places, serving.budget), *args_left)
             if options.get("host") == "::":
                 options["sock"] = listen(options.pop("host"), options.pop("port"))
+            if not issubclass(base, asyncio.BaseEventLoop):
+                # uvloop accepts one in a turn, asyncio's own as many as may wait. Who finds no room among those that
+                # wait tries again after a second.
+                options["backlog"] = BACKLOG
             with _host_names():
                 return await super().create_server(*args, **options)
 
