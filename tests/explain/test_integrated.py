@@ -15,8 +15,8 @@ from lstm_serve.engine.operations.temporal import Embedding, Masking, Reshape
 from lstm_serve.errors import InvalidInput
 from lstm_serve.explain import integrated
 from lstm_serve.explain.asked import Asked, Explained, Method
-from lstm_serve.explain.explained import explained
 from lstm_serve.explain.gradients import path
+from lstm_serve.explain.why import explained
 from lstm_serve.model.metadata import About
 from lstm_serve.model.model import Model
 

@@ -18,7 +18,7 @@ from lstm_serve.engine.operations.pointwise import Normalization, Scaling
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.errors import InvalidInput
 from lstm_serve.explain.asked import Asked, Method, baseline_of
-from lstm_serve.explain.explained import explained
+from lstm_serve.explain.why import explained
 from lstm_serve.model.metadata import About
 from lstm_serve.model.model import Model
 

@@ -14,7 +14,7 @@ from serving import GOLDEN, PATIENCE, ROOT, SMALL, Process, call, in_loop, start
 
 from lstm_serve import load_model
 from lstm_serve.explain.asked import Asked
-from lstm_serve.explain.explained import explained
+from lstm_serve.explain.why import explained
 
 TURBOFAN = ROOT / "models/turbofan.h5"
 MODEL = load_model(TURBOFAN)

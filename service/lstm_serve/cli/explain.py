@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lstm_serve.errors import SettingsError
     from lstm_serve.explain import text
     from lstm_serve.explain.asked import Asked, Grain, has_cells
-    from lstm_serve.explain.explained import explained
+    from lstm_serve.explain.why import explained
     from lstm_serve.scoring import inputs, outputs
 
     kind = "" if arguments.out is None else Path(arguments.out).suffix

@@ -36,7 +36,7 @@ class Scan(NamedTuple):
 
 
 def why_not(op: Recurrent) -> str | None:
-    """Of units that are activated together each step would need the whole of it once more."""
+    """The way back multiplies by a slope for each unit, which an activation of all units together has not."""
     together = [each.name for each in _activations(op) if not each.elementwise]
     return f"its activation {together[0]} is of all units together" if together else None
 

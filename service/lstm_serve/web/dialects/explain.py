@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from lstm_serve.engine.types import FLOAT32_MAX, Array
 from lstm_serve.errors import InvalidInput, TooLarge
 from lstm_serve.explain.asked import Asked, Grain, Method, count_of, has_cells
-from lstm_serve.explain.explained import explaining, rows_needed, settled
 from lstm_serve.explain.occlusion import Occlusion
+from lstm_serve.explain.why import explaining, rows_needed, settled
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.second_lane import Behind, SecondLane
