@@ -79,7 +79,7 @@ LAYERS: list[Operation] = [
     Stacked(name="rnn", layers=(lstm(return_sequences=True), lstm(features=4, units=2))),
     Bidirectional(name="bi", forward=lstm(), backward=lstm(go_backwards=True), merge_mode="concat"),
     Bidirectional(name="bi", forward=lstm(), backward=lstm(go_backwards=True), merge_mode="ave"),
-    TimeDistributed(name="td", layer=Dense(name="dense", kernel=array(3, 2), bias=None, activation=LINEAR)),
+    TimeDistributed.of(name="td", layer=Dense(name="dense", kernel=array(3, 2), bias=None, activation=LINEAR)),
 ]
 
 
@@ -309,7 +309,7 @@ def test_stacked_cells_are_layers_one_above_the_other() -> None:
 
 def test_one_layer_for_each_step_sees_each_step_alone() -> None:
     inner = Convolution(name="c", kernel=array(2, 3, 4), bias=None, windows=(Window(size=2),), activation=LINEAR)
-    layer = TimeDistributed(name="td", layer=inner)
+    layer = TimeDistributed.of(name="td", layer=inner)
     x = array(2, 5, 6, 3)
     y, _ = run(layer, [x], [None])
     assert y.shape[1:] == layer.output_shapes([(5, 6, 3)])[0] == (5, 5, 4)

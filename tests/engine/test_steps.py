@@ -114,7 +114,7 @@ CAUSAL: list[Operation] = [
     gru(reset_after=False),
     rnn(return_sequences=True),
     Stacked(name="s", layers=(lstm(return_sequences=True), lstm(4, return_sequences=True))),
-    TimeDistributed(name="t", layer=Dense(name="d", kernel=numbers(3, 2), bias=None, activation=LINEAR)),
+    TimeDistributed.of(name="t", layer=Dense(name="d", kernel=numbers(3, 2), bias=None, activation=LINEAR)),
 ]
 
 NOT_CAUSAL: list[Operation] = [

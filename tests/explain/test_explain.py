@@ -365,7 +365,7 @@ class Doubled(BaseOperation):
             "bi (Bidirectional) has two functions of the name hard_sigmoid",
         ),
         (
-            [TimeDistributed(name="each", keras_class="TimeDistributed", layer=Masking(name="m", mask_value=0))],
+            [TimeDistributed.of(name="each", keras_class="TimeDistributed", layer=Masking(name="m", mask_value=0))],
             "each (TimeDistributed) has none",
         ),
     ],

@@ -85,7 +85,7 @@ def models() -> Iterator[tuple[str, Model]]:
         temporal.Permute(name="p", dims=(2, 1)),
         temporal.Reshape(name="r", target=(9, 2)),
         temporal.GlobalPooling1D(name="g", average=True, keepdims=True),
-        wrappers.TimeDistributed(name="t", layer=pointwise.PReLU(name="inner", alpha=numbers(3))),
+        wrappers.TimeDistributed.of(name="t", layer=pointwise.PReLU(name="inner", alpha=numbers(3))),
         wrappers.Stacked(name="s", layers=(lstm(3, 4, return_sequences=True, go_backwards=True), gru(4, 2))),
     ]
     yield from ((f"{k} {type(operation).__name__}", model([operation], (6, 3))) for k, operation in enumerate(single))

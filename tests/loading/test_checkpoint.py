@@ -110,12 +110,6 @@ def test_stacked_cells_and_wrappers(tmp_path: Path) -> None:
     assert len(arrays) == 3
 
 
-def test_a_model_in_a_wrapper_is_refused_by_its_place(tmp_path: Path) -> None:
-    objects: list[tuple[dict[str, int], str]] = [({"layer-0": 1}, ""), ({"layer": 2}, ""), ({"layer-0": 3}, "")]
-    with pytest.raises(Unsupported, match="layer-0 is a wrapper around a model"):
-        written(tmp_path, *objects, ({"kernel": 4}, ""), ({}, "a"))
-
-
 @pytest.mark.parametrize(
     ("objects", "error", "said"),
     [

@@ -224,10 +224,6 @@ LAYERS = {
     "a class like no other": ([("Zzz", {}, [])], r"not supported\. All that are read: docs/supported-models.md"),
     "text": ([("TextVectorization", {}, [])], r"it takes text: .*m\.layers\[1:\]"),
     "an activation with a slip of the pen": ([lstm(activation="tahn")], "Most like it: tanh"),
-    "a model for each step": (
-        [("TimeDistributed", {"layer": sequential([dense(), ("BatchNormalization", {}, [])])}, [numbers(3)])],
-        "holds a Sequential: a model for each time step",
-    ),
     "an unknown layer for each step": (
         [("TimeDistributed", {"layer": {"class_name": "LocallyConnected2D", "config": {"name": "c"}}}, [])],
         "the layer 'c' is of the class LocallyConnected2D",
@@ -277,9 +273,17 @@ LAYERS = {
         [("Bidirectional", {"layer": {"class_name": "Dense", "config": {"units": 1}}}, [])],
         "Dense",
     ),
-    "recurrence for each step by itself": (
-        [("TimeDistributed", {"layer": {"class_name": "LSTM", "config": {"units": 1}}}, [])],
+    "a mask for each step by itself": (
+        [("TimeDistributed", {"layer": {"class_name": "Masking", "config": {}}}, [])],
         "each time step",
+    ),
+    "what looks at masks for each step": (
+        [
+            ("Masking", {}, []),
+            ("TimeDistributed", {"layer": {"class_name": "GlobalAveragePooling1D", "config": {"name": "g"}}}, []),
+        ],
+        "GlobalAveragePooling1D for each time step of a masked sequence",
+        [3, 5, 3],
     ),
     "a cell of one's own": ([("RNN", {"cell": {"class_name": "MyCell", "config": {}}}, [])], "MyCell"),
     "statistics of a batch": ([("BatchNormalization", {"renorm": True}, [])], "renorm"),
@@ -732,9 +736,9 @@ def test_a_layer_of_keras_3_in_hdf5_may_not_say_whether_it_is_trained(tmp_path: 
 
 def test_weights_of_what_is_not_supported_are_refused_for_that_reason(tmp_path: Path) -> None:
     """Not because their number is another than that of the layers that are known."""
-    held = sequential([dense(features=4), ("BatchNormalization", {}, [])])
+    held = sequential([dense(features=4), ("BatchNormalization", {}, []), dense(features=2)])
     model = sequential([lstm(return_sequences=True), ("TimeDistributed", {"layer": held}, [])])
     (tmp_path / "m.json").write_text(json.dumps({**model, "keras_version": "2.15.0"}))
     np.savez(tmp_path / "m.npz", *lstm()[2], *dense()[2], *[numbers(2)] * 4)
-    with pytest.raises(Unsupported, match="holds a Sequential: a model for each time step"):
+    with pytest.raises(Unsupported, match="arrays that are not trained"):
         load_model(tmp_path / "m.npz")

@@ -14,7 +14,7 @@ from lstm_serve.errors import UnreadableFile, Unsupported
 
 FILES = sorted(
     file
-    for golden in (GOLDEN / "nested").glob("*.golden.npz")
+    for golden in (*(GOLDEN / "nested").glob("*.golden.npz"), *(GOLDEN / "each_step").glob("*.golden.npz"))
     for ending in (".h5", ".keras", ".weights.h5", ".npz", "")
     if (file := golden.with_name(golden.name.removesuffix(".golden.npz") + ending)).exists()
 )
@@ -28,7 +28,8 @@ def test_answers_what_the_keras_that_saved_it_answered(path: Path) -> None:
 
 
 def test_every_form_of_each_keras_is_there() -> None:
-    assert len(FILES) == 6 * (5 + 4)
+    assert len([path for path in FILES if path.parent.name == "nested"]) == 6 * (5 + 4)
+    assert len([path for path in FILES if path.parent.name == "each_step"]) == 2 * (5 + 4) + 2 * 2 - 1
 
 
 def head(call: int) -> dict[str, Any]:

@@ -113,6 +113,10 @@ class Recurrent(ABC):
         states = ((self.units,),) * len(self.carried) if self.return_state else ()
         return ((timesteps, self.units) if self.return_sequences else (self.units,), *states)
 
+    def products(self, shapes: Sequence[Shape]) -> int:
+        """Each step meets all weights."""
+        return (shapes[0][0] or 1) * sum(array.size for array in self.weights.values())
+
     @abstractmethod
     def buffers(self, batch: int) -> list[tuple[int, ...]]:
         """The shapes of the arrays that the cell works in."""

@@ -41,6 +41,7 @@ from lstm_serve.export.operation import (
     places_in,
     refuse,
     window_of,
+    write_inside,
     writer_of,
 )
 from lstm_serve.model.model import Model
@@ -260,9 +261,9 @@ def _time_distributed(s: Source, op: wrappers.TimeDistributed, xs: Sequence[Valu
     timesteps = xs[0].shape[0] or 1
     width, out = (math.prod(size or 1 for size in value.shape[1:]) for value in (xs[0], y))
     outside, s.lines, adds = s.lines, [], s.adds
-    kind = "const int" if isinstance(op.layer, temporal.Embedding) else "const float"
+    kind = "const int" if wrappers.tables(op) else "const float"
     step = s.name("x")
-    inner = s.write(op.layer, [Value(step, xs[0].shape[1:])])
+    inner = write_inside(TITLE, op, Value(step, xs[0].shape[1:]), s.write)
     s.call("place", 1, out, out, inner.name, f"{y.name} + t * {out}")
     s.adds = adds + timesteps * (s.adds - adds)
     block = [f"for (int t = 0; t < {timesteps}; ++t) {{", f"    {kind} *const {step} = {xs[0].name} + t * {width};"]

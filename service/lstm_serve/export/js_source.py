@@ -38,6 +38,7 @@ from lstm_serve.export.operation import (
     refuse,
     walk,
     window_of,
+    write_inside,
     writer_of,
 )
 from lstm_serve.model.model import Model
@@ -188,7 +189,7 @@ def _permute(p: Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
 
 def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
     inner = Program(p.write_operation, weights=p.weights, functions=p.functions, count=p.count)
-    y = inner.write(op.layer, [Value("x", xs[0].shape[1:])])
+    y = write_inside(TITLE, op, Value("x", xs[0].shape[1:]), inner.write)
     p.count = inner.count
     body = "\n".join([*(f"    {line}" for line in inner.lines), f"    return {y.name};"])
     return p.let(op, xs, "eachStep", xs[0].name, f"(x) => {{\n{body}\n  }}", mask=xs[0].mask)

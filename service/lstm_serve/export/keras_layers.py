@@ -325,6 +325,8 @@ def _direction(op: Recurrent | wrappers.Stacked, xs: Sequence[Value]) -> Layer:
 
 
 def _time_distributed(op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Layer:
+    if op.layer is None:
+        refuse(TITLE, op, "it holds several operations")
     inner = layer_of(op.layer, [Value("x", xs[0].shape[1:])])
     inner.config["name"] = "layer"
     arrays = {f"layer/{path}".rstrip("/"): arrays for path, arrays in inner.arrays.items()}

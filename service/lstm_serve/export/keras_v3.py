@@ -231,7 +231,7 @@ def _activations(op: Operation) -> set[Activation]:
     elif isinstance(op, Bidirectional):
         parts = [op.forward, op.backward]
     elif isinstance(op, TimeDistributed):
-        parts = [op.layer]
+        parts = [node.operation for node in op.nodes]
     if parts != [op]:
         return set().union(*map(_activations, parts))
     names = ("activation", "recurrent_activation")

@@ -37,6 +37,7 @@ from lstm_serve.export.operation import (
     masks_to_merge,
     walk,
     window_of,
+    write_inside,
     write_stacked,
     writer_of,
 )
@@ -276,7 +277,7 @@ def _bidirectional(p: _Program, op: wrappers.Bidirectional, xs: Sequence[Value])
 
 def _time_distributed(p: _Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
     inner = _Program(weights=p.weights, functions=p.functions, count=p.count + 1)
-    y = inner.write(op.layer, [Value("x", xs[0].shape[1:])])
+    y = write_inside(TITLE, op, Value("x", xs[0].shape[1:]), inner.write)
     p.count = inner.count
     p.lines += [f"def layer{p.count}(x):", *(f"    {line}" for line in inner.lines), f"    return {y.name}"]
     return p.let(op, xs, f"{p.call('each_step')}({xs[0].name}, layer{p.count})", xs[0].mask)

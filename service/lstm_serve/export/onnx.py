@@ -31,6 +31,7 @@ from lstm_serve.export.operation import (
     masks_of_whole,
     refuse,
     walk,
+    write_inside,
     writer_of,
 )
 from lstm_serve.model.model import Model
@@ -218,7 +219,8 @@ def _time_distributed(g: Graph, op: wrappers.TimeDistributed, xs: Sequence[Value
     x = xs[0]
     if None in x.shape[1:]:
         refuse(TITLE, op, "a size of each step is not known")
-    inner = g.write(op.layer, [Value(g.add("Reshape", x.name, g.integers(-1, *x.shape[1:])), x.shape[1:])])  # type: ignore[arg-type]
+    step = Value(g.add("Reshape", x.name, g.integers(-1, *x.shape[1:])), x.shape[1:])  # type: ignore[arg-type]
+    inner = write_inside(TITLE, op, step, g.write)
     lead = g.add("Slice", g.add("Shape", x.name), *map(g.integers, (0, 2)))
     shape = g.add("Concat", lead, g.integers(*(size or -1 for size in inner.shape)), axis=0)
     return g.result(op, xs, g.add("Reshape", inner.name, shape), x.mask)

@@ -13,7 +13,7 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskedBy, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization
 from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
-from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
@@ -124,6 +124,18 @@ def walk(model: Model, given: Value, write: Callable[[Operation, Sequence[Value]
     for node in model.nodes:
         values.append(write(node.operation, [values[source.node + 1] for source in node.inputs]))
     return values[-1]
+
+
+def write_inside(
+    title: str, op: TimeDistributed, x: Value, write: Callable[[Operation, Sequence[Value]], Value]
+) -> Value:
+    """Write the operations for each time step, of the value that is one, and give what comes out of them."""
+    values = [x]
+    for operation, inputs in op.nodes:
+        if any(source.output for source in (*inputs, op.end)):
+            refuse(title, op, "states are given from layer to layer in it, which is not exported yet")
+        values.append(write(operation, [values[source.node + 1] for source in inputs]))
+    return values[op.end.node + 1]
 
 
 # What several targets say of an operation.

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from lstm_serve.engine.activations import ACTIVATIONS, LINEAR, SOFTMAX, Activation
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Activate, Scaling, Unscaling
-from lstm_serve.engine.operations.temporal import Embedding, Permute, Reshape
+from lstm_serve.engine.operations.temporal import Permute, Reshape
+from lstm_serve.engine.operations.wrappers import tables
 from lstm_serve.engine.types import Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.formats.text import printable
@@ -80,7 +81,7 @@ def model(assembled: Assembled, origin: Origin, card: Card, path: Path, from_log
 
 def _takes_ids(assembled: Assembled, number: int) -> bool:
     given = Source(INPUT, number)
-    return any(isinstance(node.operation, Embedding) and given in node.inputs for node in assembled.nodes)
+    return any(given in node.inputs and tables(node.operation) for node in assembled.nodes)
 
 
 def _dtype(words: InputCard, *, takes_ids: bool) -> np.dtype[Any]:

@@ -8,19 +8,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations.temporal import Embedding
+from lstm_serve.engine.operations import wiring
+from lstm_serve.engine.operations.wiring import INPUT, Node, Source
+from lstm_serve.engine.operations.wrappers import TimeDistributed, tables
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
-from lstm_serve.loading.config.architecture import Architecture, GivenInput
+from lstm_serve.loading.config.architecture import Architecture
+from lstm_serve.loading.config.calls import Call, EachStep
 from lstm_serve.loading.config.keras_version import KerasVersion
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, Options, precision
+from lstm_serve.loading.config.outline import GivenInput
 from lstm_serve.loading.layers import between
-from lstm_serve.loading.layers.checks import MAX_AXES, MAX_ROW
+from lstm_serve.loading.layers.checks import MAX_AXES, MAX_ROW, check_output
 from lstm_serve.loading.layers.registry import RECURRENT, lower
 from lstm_serve.loading.layers.steps import Step
+from lstm_serve.loading.mask_flow import check_masks
 from lstm_serve.loading.refusals import OPERATION
-from lstm_serve.model import graph
-from lstm_serve.model.graph import INPUT, Node, Source
 from lstm_serve.model.metadata import TOLERANCE
 
 # Models of a half-precision policy are computed in float32, and were not by Keras.
@@ -47,53 +50,103 @@ def assemble(
 ) -> Assembled:
     """Build each layer with its arrays; `timesteps` is the card's, and fills a free time axis."""
     given = _input_shapes(architecture, arrays, timesteps)
-    assumed: list[str] = []
-    shapes: list[Shape] = [*given]
-    # Where each value comes from: the inputs, then what each call gives. An operation between layers may be many nodes.
-    sources = [Source(INPUT, k) for k in range(len(given))]
-    built: dict[int, list[Step]] = {}
-    called_on: dict[int, list[Shape]] = {}
-    nodes: list[Node] = []
-    half = False
-    for call in architecture.calls:
-        spec = architecture.layers[call.layer]
-        inputs = [shapes[k] for k in call.inputs]
-        options = Options(spec.class_name, spec.config | {"name": spec.name}, keras, assumed)
-        made = built.get(call.layer)
+    assembly = _Assembly(architecture, arrays, keras)
+    wired = assembly.wired(architecture.calls, given, ids=True)
+    outputs = tuple((name, wired.sources[value]) for name, value in architecture.outputs)
+    check_masks(wired.nodes, keras)
+    _check_live(wired.nodes, given, [source for _, source in outputs])
+    return Assembled(
+        nodes=tuple(wired.nodes),
+        inputs=tuple((each.name, shape) for each, shape in zip(architecture.inputs, given, strict=True)),
+        outputs=outputs,
+        tolerance=HALF_TOLERANCE if assembly.half else TOLERANCE,
+        assumed=tuple(dict.fromkeys(assembly.assumed)),
+    )
+
+
+class _Wired(NamedTuple):
+    """The nodes that calls come to; of each value, inputs first and then what calls give, its source and its shape."""
+
+    nodes: list[Node]
+    sources: list[Source]
+    shapes: list[Shape]
+
+
+class _Assembly:
+    """Makes nodes of calls. A layer that is called twice is one operation, or the same ones."""
+
+    def __init__(self, architecture: Architecture, arrays: Sequence[Sequence[Array]], keras: KerasVersion) -> None:
+        self.architecture = architecture
+        self.arrays = arrays
+        self.keras = keras
+        self.assumed: list[str] = []
+        self.half = False
+        self._built: dict[int, list[Step]] = {}
+        self._called_on: dict[int, list[Shape]] = {}
+        self._count = 0
+
+    def wired(self, calls: Sequence[Call], given: Sequence[Shape], *, ids: bool) -> _Wired:
+        """The nodes of calls on inputs of these shapes; `ids` says whether these may be what a client sends."""
+        found = _Wired([], [Source(INPUT, k) for k in range(len(given))], [*given])
+        for call in calls:
+            shapes = [found.shapes[k] for k in call.inputs]
+            from_client = ids and max(call.inputs) < len(given)
+            if call.each_step is not None:
+                name = call.each_step.name
+                made = [Step(self._for_each_step(call.each_step, shapes[0], ids=from_client), (0,))]
+            else:
+                name = self.architecture.layers[call.layer].name
+                made = self._steps(call.layer, shapes)
+            if tables(made[-1].operation) and not from_client:
+                raise Unsupported(f"the Embedding {name[:100]!r} is not the first layer; its ids must be the input")
+            added, outputs = _wired(made, [found.sources[k] for k in call.inputs], shapes, len(found.nodes))
+            found.nodes.extend(added)
+            found.sources.extend(Source(len(found.nodes) - 1, k) for k in range(len(outputs)))
+            found.shapes.extend(outputs)
+            if len(outputs) != call.outputs:
+                raise UnreadableFile(f"the layer {name[:100]!r} gives {len(outputs)} outputs, not {call.outputs}")
+            self._count += len(added)
+            if self._count > MAX_NODES:
+                raise Unsupported(f"the model's layers are more than {MAX_NODES} operations")
+        _refuse_arithmetic_of_ids(found.nodes, len(given))
+        return found
+
+    def _steps(self, layer: int, shapes: Sequence[Shape]) -> list[Step]:
+        """The steps of a layer or of an operation on inputs of these shapes."""
+        spec, arrays = self.architecture.layers[layer], self.arrays[layer]
+        options = Options(spec.class_name, spec.config | {"name": spec.name}, self.keras, self.assumed)
         if spec.class_name.startswith(OPERATION):
-            options = options.with_config({"name": spec.name})
-            made = between.lower(options, spec.config, inputs)
-        elif made is None:
-            made = built[call.layer] = lower(options, arrays[call.layer], inputs)
-            called_on[call.layer] = inputs
+            return between.lower(options.with_config({"name": spec.name}), spec.config, shapes)
+        if layer not in self._built:
+            self._built[layer], self._called_on[layer] = lower(options, arrays, shapes), [*shapes]
             # A layer without weights, such as a Dropout, says its dtype too, and computes next to nothing in it.
-            half = half or (bool(arrays[call.layer]) and precision(spec.config.get("dtype"), str(options)) in HALF)
-        elif called_on[call.layer] != inputs and not _same(lower(options, arrays[call.layer], inputs), made):
+            self.half = self.half or (bool(arrays) and precision(spec.config.get("dtype"), str(options)) in HALF)
+        elif self._called_on[layer] != [*shapes] and not _same(lower(options, arrays, shapes), self._built[layer]):
             raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
-        if isinstance(made[-1].operation, Embedding) and max(call.inputs) >= len(given):
-            raise Unsupported(f"the Embedding {spec.name[:100]!r} is not the first layer; its ids must be the input")
-        added, given_shapes = _wired(made, [sources[k] for k in call.inputs], inputs, len(nodes))
-        nodes += added
-        sources += [Source(len(nodes) - 1, k) for k in range(len(given_shapes))]
-        shapes += given_shapes
-        if len(given_shapes) != call.outputs:
-            raise UnreadableFile(f"the layer {spec.name[:100]!r} gives {len(given_shapes)} outputs, not {call.outputs}")
-        if len(nodes) > MAX_NODES:
-            raise Unsupported(f"the model's layers are more than {MAX_NODES} operations")
-    _refuse_arithmetic_of_ids(nodes, len(given))
-    outputs = tuple((name, sources[value]) for name, value in architecture.outputs)
-    if (live := graph.live_floats(nodes, given, [source for _, source in outputs])) > MAX_LIVE:
+        return self._built[layer]
+
+    def _for_each_step(self, called: EachStep, shape: Shape, *, ids: bool) -> TimeDistributed:
+        """A model for each time step of an input of this shape."""
+        if len(shape) < 2:
+            raise UnreadableFile(f"the layer {called.name[:100]!r} is given the shape {shape} without time steps")
+        inside = self.wired(called.calls, [shape[1:]], ids=ids)
+        end = inside.sources[called.output]
+        operation = TimeDistributed(name=called.name, keras_class="TimeDistributed", nodes=tuple(inside.nodes), end=end)
+        check_output(Options("TimeDistributed", {"name": called.name}, self.keras, []), operation, [shape])
+        return operation
+
+
+def _check_live(nodes: Sequence[Node], given: Sequence[Shape], ends: Sequence[Source]) -> None:
+    """Refuse what needs too many numbers in memory at once, for a row or for a time step of one."""
+    if (live := wiring.live_floats(nodes, given, ends)) > MAX_LIVE:
         raise Unsupported(
             f"one row needs {live} numbers in memory at once between layers, more than {MAX_LIVE}: its widest layers "
             "are too many, or used too late"
         )
-    return Assembled(
-        nodes=tuple(nodes),
-        inputs=tuple((each.name, shape) for each, shape in zip(architecture.inputs, given, strict=True)),
-        outputs=outputs,
-        tolerance=HALF_TOLERANCE if half else TOLERANCE,
-        assumed=tuple(dict.fromkeys(assumed)),
-    )
+    shapes = wiring.shapes_of(nodes, given)
+    for operation, (source, *_) in nodes:
+        if isinstance(operation, TimeDistributed):
+            _check_live(operation.nodes, [shapes[source.node + 1][source.output][1:]], [operation.end])
 
 
 def _wired(
@@ -115,7 +168,7 @@ def _refuse_arithmetic_of_ids(nodes: Sequence[Node], inputs: int) -> None:
     """Refuse operations on ids: Keras computes them with integers."""
     for k in range(inputs):
         of_input = [node.operation for node in nodes if Source(INPUT, k) in node.inputs]
-        others = [operation for operation in of_input if not isinstance(operation, Embedding)]
+        others = [operation for operation in of_input if not tables(operation)]
         if len(others) < len(of_input) and (named := [op for op in others if op.keras_class in between.TABLE]):
             raise Unsupported(f"the operation {named[0].name[:100]!r} is called on ids, which is not supported")
 
@@ -173,6 +226,8 @@ def _shape_from_weights(architecture: Architecture, arrays: Sequence[Sequence[Ar
     timesteps: int | None = None
     features: int | None = None
     for k, call in enumerate(architecture.calls):
+        if call.each_step is not None:
+            break
         spec, (kernel, *_) = architecture.layers[call.layer], [*arrays[call.layer], np.zeros(0, np.float32)]
         class_name, config = spec.class_name, spec.config
         if call.inputs != (k,):

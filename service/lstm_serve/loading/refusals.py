@@ -48,11 +48,6 @@ OF_KERAS = frozenset(
     *("STFTSpectrogram", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "DenseFeatures"),
 }
 
-MODEL_FOR_EACH_STEP = (
-    "a model for each time step is not supported. Where it is a Sequential without recurrent layers, put each of its "
-    f"layers into a TimeDistributed instead, for k in inner.layers: x = TimeDistributed(k)(x), {REBUILD}"
-)
-
 STATEFUL = "stateful, and every sequence starts from states of 0, as in Keras after reset_states()"
 OTHER_MODEL = (
     "supported are Sequential and functional models, not classes of one's own. Where its call() is made of Keras' "

@@ -12,7 +12,8 @@ from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, Activation
 from lstm_serve.engine.blas import one_thread
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Activate, Identity
-from lstm_serve.engine.operations.temporal import Embedding
+from lstm_serve.engine.operations.wiring import FLOATS_AT_ONCE, ROWS_AT_ONCE
+from lstm_serve.engine.operations.wrappers import tables
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 from lstm_serve.errors import InvalidInput, Unsupported
 from lstm_serve.model import graph, inputs, notebook, records, stepping
@@ -35,11 +36,6 @@ class Output(NamedTuple):
     shape: Shape
     dtype: np.dtype[Any]
     kind: Kind
-
-
-# A forward pass takes at most so many rows, and at most so many floats at once between layers. More rows are no faster.
-ROWS_AT_ONCE = 128
-FLOATS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -168,8 +164,8 @@ class Model:
 
     def _id_limit(self, number: int) -> int | None:
         given = Source(INPUT, number)
-        tables = [op for op, sources in self.nodes if given in sources and isinstance(op, Embedding)]
-        return min((len(table.embeddings) for table in tables), default=None)
+        found = [table for op, sources in self.nodes if given in sources for table in tables(op)]
+        return min((len(table.embeddings) for table in found), default=None)
 
     def predict(self, x: Any) -> Any:  # noqa: ANN401 - one array or several
         """x (n, *input_shape) -> float32 (n, *output_shape).
@@ -356,7 +352,7 @@ class Model:
         return records.packed([spec.name for spec in self.inputs], xs)
 
     def _rows(self, shapes: Sequence[Shape]) -> int:
-        return max(1, min(ROWS_AT_ONCE, FLOATS_AT_ONCE // graph.live_floats(self.nodes, shapes, self.results)))
+        return graph.rows_at_once(self.nodes, shapes, self.results)
 
     def _run(self, xs: Sequence[Array]) -> Array:
         ys, _ = graph.run(self.nodes, xs, self.results, self.last_uses)

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lstm_serve.engine.operations.wiring import ROWS_AT_ONCE
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, SettingsError
 from lstm_serve.formats.text import shown
-from lstm_serve.model.model import ROWS_AT_ONCE, Model
+from lstm_serve.model.model import Model
 from lstm_serve.model.windows import AnyArray
 from lstm_serve.scoring.row_lines import Line, Reader, Unreadable
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lstm_serve.engine.operations.wiring import products
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import InvalidInput
 from lstm_serve.model import graph
@@ -80,10 +81,8 @@ def _fit(model: Model, shapes: Sequence[tuple[int, ...]]) -> bool:
 
 
 def _work(model: Model, given: Sequence[Shape]) -> int:
-    """About how many multiplications a row takes: each step in time meets all of a layer's weights."""
-    work, shapes = 0, graph.shapes(model.nodes, given)
-    for layer, inputs in model.nodes:
-        shape = shapes[inputs[0].node + 1][inputs[0].output]
-        weights = sum(array.size for array in layer.weights.values())
-        work += ((shape[0] or 1) if len(shape) > 1 else 1) * (weights + STEP)
-    return work
+    """About how many multiplications a row takes, and the steps in time for as many as each takes by itself."""
+    shapes = graph.shapes(model.nodes, given)
+    first = [shapes[inputs[0].node + 1][inputs[0].output] for _, inputs in model.nodes]
+    steps = sum((shape[0] or 1) if len(shape) > 1 else 1 for shape in first)
+    return sum(products(model.nodes, given)) + STEP * steps

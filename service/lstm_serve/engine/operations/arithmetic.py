@@ -130,6 +130,10 @@ class MatMul(BaseOperation):
         a, b = shapes
         return ((*(_broadcast(i, j) for i, j in zip(a[:-2], b[:-2], strict=True)), a[-2], b[-1]),)
 
+    def products(self, shapes: Sequence[Shape]) -> int:
+        """As many for each number of the output as there are along the axis that goes."""
+        return math.prod(size or 1 for size in (*self.output_shapes(shapes)[0], shapes[0][-1]))
+
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """(b, ..., m, k) and (b, ..., k, n) -> (b, ..., m, n)."""
         return (np.matmul(xs[0], xs[1]),), (None,)

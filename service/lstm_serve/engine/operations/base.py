@@ -43,6 +43,9 @@ class Operation(Protocol):
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """The output's shape for these input shapes, all without the batch axis."""
 
+    def products(self, shapes: Sequence[Shape]) -> int:
+        """About how many multiplications a row of inputs of these shapes takes."""
+
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """The output and its mask."""
 
@@ -81,6 +84,12 @@ class BaseOperation:
         """The input's."""
         return (shapes[0],)
 
+    def products(self: Operation, shapes: Sequence[Shape]) -> int:
+        """By default one for each number of the output, or each place along the last axis meets all weights."""
+        weights = sum(array.size for array in self.weights.values())
+        (made, *_) = self.output_shapes(shapes)
+        return max(_places(made), _places(shapes[0][:-1]) * weights)
+
     def trace(self, xs: Sequence[Array], masks: Sequence[Mask]) -> dict[str, Array]:
         """Nothing by default."""
         return {}
@@ -98,6 +107,10 @@ class BaseOperation:
     def step(self: Operation, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
         """By default the call: a causal layer without a state sees a time step as it sees a row."""
         return self(xs, (None,) * len(xs))[0], state
+
+
+def _places(shape: Shape) -> int:
+    return math.prod(size or 1 for size in shape)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -113,6 +113,10 @@ class Convolution(KernelOperation):
         """(*sizes, features) -> (*windows, filters)."""
         return ((*counts(self.windows, shapes[0]), self.kernel.shape[-1]),)
 
+    def products(self, shapes: Sequence[Shape]) -> int:
+        """Each window meets the kernel."""
+        return math.prod(size or 1 for size in counts(self.windows, shapes[0])) * self.kernel.size
+
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, *sizes, features) -> (b, *windows, filters).
 

@@ -1,13 +1,16 @@
-"""The layers that hold layers: both directions of a recurrent one, several cells in one, one layer for each step."""
+"""The layers that hold layers: both directions of a recurrent one, several cells in one, and those for each step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import BaseOperation, Operation
+from lstm_serve.engine.operations.temporal import Embedding
+from lstm_serve.engine.operations.wiring import INPUT, Node, Source, last_uses, products, rows_at_once, run, shapes_of
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape, State
 
@@ -49,6 +52,10 @@ class Stacked:
         for layer in self.layers:
             (shape,) = layer.output_shapes([shape])
         return (shape,)
+
+    def products(self, shapes: Sequence[Shape]) -> int:
+        """Each step meets all weights."""
+        return (shapes[0][0] or 1) * sum(array.size for array in self.weights.values())
 
     @property
     def not_causal(self) -> str | None:
@@ -152,34 +159,80 @@ class Bidirectional(BaseOperation):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TimeDistributed(BaseOperation):
-    """A layer applied to each time step by itself: time joins the batch, and leaves it again. The mask passes on."""
+    """Operations applied to each time step by itself: time joins the batch, and leaves it again. The mask passes on.
+
+    They are wired as a model's; what each takes is of the INPUT, a time step (...), or of those before it, and what
+    comes out at the `end` is the step's output. None sees a mask that the sequence has.
+    """
 
     not_causal = None
 
-    layer: Operation
+    nodes: tuple[Node, ...]
+    end: Source
+
+    @classmethod
+    def of(cls, layer: Operation, *, name: str, keras_class: str = "") -> "TimeDistributed":
+        """Of one layer."""
+        return cls(name=name, keras_class=keras_class, nodes=(Node(layer, (Source(INPUT),)),), end=Source(0))
+
+    @property
+    def layer(self) -> Operation | None:
+        """The one operation, or None where there are several."""
+        return self.nodes[0].operation if len(self.nodes) == 1 else None
 
     @property
     def weights(self) -> dict[str, Array]:
-        """The layer's."""
-        return self.layer.weights
+        """The layer's; of several, each one's under its name."""
+        if self.layer is not None:
+            return self.layer.weights
+        return {f"{op.name}/{name}": array for op, _ in self.nodes for name, array in op.weights.items()}
 
     @property
     def last_activation(self) -> Activation | None:
-        """The layer's."""
-        return self.layer.last_activation
+        """That of the operation at the end."""
+        return self.nodes[self.end.node].operation.last_activation
 
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """(T, ...) -> (T, ...)."""
         timesteps, *shape = shapes[0]
-        return ((timesteps, *self.layer.output_shapes([tuple(shape)])[0]),)
+        made = shapes_of(self.nodes, [tuple(shape)])
+        return ((timesteps, *made[self.end.node + 1][self.end.output]),)
+
+    def products(self, shapes: Sequence[Shape]) -> int:
+        """Those of each operation, at each step."""
+        timesteps, *shape = shapes[0]
+        return (timesteps or 1) * sum(products(self.nodes, [tuple(shape)]))
 
     def step(self, xs: Sequence[Array], state: State) -> tuple[tuple[Array, ...], State]:
-        """x (n, ...) -> (n, ...): the layer's call."""
-        return self.layer(xs, (None,))[0], state
+        """x (n, ...) -> (n, ...): what the call gives."""
+        return (self._computed(xs[0]),), state
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
-        """x (b, T, ...) -> (b, T, ...)."""
-        (x,) = xs
+        """x (b, T, ...) -> (b, T, ...). A step counts where any place in it does."""
+        (x,), (mask,) = xs, masks
         b, timesteps = x.shape[:2]
-        (y,), _ = self.layer([x.reshape(b * timesteps, *x.shape[2:])], [None])
-        return (y.reshape(b, timesteps, *y.shape[1:]),), (masks[0],)
+        y = self._computed(x.reshape(b * timesteps, *x.shape[2:]))
+        if mask is not None and mask.ndim > 2:
+            mask = np.logical_or.reduce(mask.reshape(b, timesteps, -1), axis=2)
+        return (y.reshape(b, timesteps, *y.shape[1:]),), (mask,)
+
+    def _computed(self, x: Array) -> Array:
+        """Steps (n, ...) -> (n, ...), some at once, so that memory does not grow with the length of a sequence."""
+        rows = rows_at_once(self.nodes, [x.shape[1:]], [self.end])
+        parts = [
+            run(self.nodes, [x[start : start + rows]], [self.end], self._last_uses)[0][0]
+            for start in range(0, max(1, len(x)), rows)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @cached_property
+    def _last_uses(self) -> tuple[tuple[int, ...], ...]:
+        return last_uses(self.nodes, [self.end])
+
+
+def tables(operation: Operation) -> list[Embedding]:
+    """The tables in which an operation looks up what it is given, itself or at each time step."""
+    if isinstance(operation, Embedding):
+        return [operation]
+    inside = operation.nodes if isinstance(operation, TimeDistributed) else ()
+    return [table for node in inside if Source(INPUT) in node.inputs for table in tables(node.operation)]

@@ -6,6 +6,7 @@ Formulas and NumPy lines are filled with the layer's own sizes. To add a class: 
 from collections.abc import Callable
 from typing import Any
 
+from lstm_serve.engine.operations import wiring
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, Merge
@@ -28,6 +29,7 @@ from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDi
 from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe import arithmetic, pointwise, recurrent, temporal, windows
 from lstm_serve.explain.describe.description import Words
+from lstm_serve.formats.text import shown
 
 
 def of(layer: Operation, shape: Shape) -> Words:
@@ -36,6 +38,8 @@ def of(layer: Operation, shape: Shape) -> Words:
 
 
 def _time_distributed(layer: TimeDistributed, shape: Shape) -> Words:
+    if layer.layer is None:
+        return _several_for_each_step(layer, shape)
     words = of(layer.layer, shape[1:])
     return words._replace(
         way=[
@@ -54,6 +58,32 @@ def _time_distributed(layer: TimeDistributed, shape: Shape) -> Words:
             "y = np.array(ys)",
         ],
         masked=None,
+    )
+
+
+def _several_for_each_step(layer: TimeDistributed, shape: Shape) -> Words:
+    shapes = wiring.shapes_of(layer.nodes, [shape[1:]])
+    said = [of(op, shapes[inputs[0].node + 1][inputs[0].output]) for op, inputs in layer.nodes]
+    names = ["x", *(shown(op.name) for op, _ in layer.nodes)]
+    return Words(
+        roles={
+            f"{op.name}/{name}": role
+            for (op, _), words in zip(layer.nodes, said, strict=True)
+            for name, role in words.roles.items()
+        },
+        way=[
+            "For each step x by itself:",
+            *(
+                line
+                for (op, inputs), words, name in zip(layer.nodes, said, names[1:], strict=True)
+                for line in (
+                    f"  {name} ({op.keras_class}) of {' and '.join(names[source.node + 1] for source in inputs)}:",
+                    *(f"    {line}" for line in words.way),
+                )
+            ),
+            f"y = what {names[layer.end.node + 1]} gives, the steps one after the other",
+        ],
+        slips=[*dict.fromkeys(slip for words in said for slip in words.slips)],
     )
 
 

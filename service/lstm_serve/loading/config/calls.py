@@ -8,12 +8,22 @@ from typing import NamedTuple
 class Call(NamedTuple):
     """A layer, by its index, what it is called on by number, and how many outputs it has.
 
-    The model's inputs are numbered first, and then what each call gives, states among it.
+    The model's inputs are numbered first, and then what each call gives, states among it. Of a model for each time step
+    `each_step` is its calls, and `layer` means nothing.
     """
 
     layer: int
     inputs: tuple[int, ...]
     outputs: int = 1
+    each_step: "EachStep | None" = None
+
+
+class EachStep(NamedTuple):
+    """The calls of a TimeDistributed's model: value 0 is a time step, and `output` what comes of it."""
+
+    name: str
+    calls: tuple[Call, ...]
+    output: int
 
 
 def needed(calls: Sequence[Call], outputs: Sequence[int], inputs: int) -> tuple[tuple[Call, ...], tuple[int, ...]]:

@@ -19,7 +19,6 @@ from lstm_serve.loading.config.keras_version import UNKNOWN
 from lstm_serve.loading.config.options import MAX_LAYERS
 from lstm_serve.loading.contents import Contents
 from lstm_serve.loading.layers.registry import HEADS
-from lstm_serve.loading.refusals import MODEL_FOR_EACH_STEP
 from lstm_serve.loading.weights import assign as weights
 
 # 34 KB were seen.
@@ -191,10 +190,11 @@ class _Walk:
             return
         variables: list[Variable] = []
         for part in _parts(self._graph, layer):
-            for leaf in self.below(part, (), depth + 1):
-                if leaf.edges:
-                    raise Unsupported(f"{'/'.join(edges)[:100]} is a wrapper around a model: {MODEL_FOR_EACH_STEP}")
-                variables += leaf.variables
+            found = list(self.below(part, (), depth + 1))
+            if found and found[0].edges:  # a TimeDistributed, and the layers of the model that it holds
+                yield from (Leaf((*edges, "layer", *leaf.edges), leaf.variables) for leaf in found)
+                return
+            variables += [variable for leaf in found for variable in leaf.variables]
         for name in ARRAYS:
             if name in children:
                 variables += self._graph.variables(children[name])

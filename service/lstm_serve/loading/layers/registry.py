@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.wiring import Node, Source
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
@@ -26,7 +27,7 @@ from lstm_serve.loading.layers import (
 from lstm_serve.loading.layers.checks import check_output
 from lstm_serve.loading.layers.recurrent import CELLS, recurrent, rnn
 from lstm_serve.loading.layers.steps import Step, Steps
-from lstm_serve.loading.refusals import MODEL_FOR_EACH_STEP, OPERATION, unsupported
+from lstm_serve.loading.refusals import OPERATION, unsupported
 
 Builder = Callable[[Options, Sequence[Array], Sequence[Shape]], Operation]
 
@@ -79,9 +80,7 @@ def check_class(class_name: str, name: str, config: Mapping[str, Any]) -> None:
         raise unsupported(class_name, name, KNOWN)
     for held, inner in _held(class_name, config):
         what = f"the {class_name} layer {name[:100]!r} holds a {held[:100]}"
-        if class_name == "TimeDistributed" and held in MODELS:
-            raise Unsupported(f"{what}: {MODEL_FOR_EACH_STEP}")
-        if class_name == "TimeDistributed" and (held in NOT_EACH_STEP or held in LOWERED.keys() - TABLE.keys()):
+        if class_name == "TimeDistributed" and held in NOT_EACH_STEP:
             raise Unsupported(f"{what}, which is not supported for each time step by itself")
         if class_name == "Bidirectional" and held not in RECURRENT:
             raise Unsupported(f"{what}, where one of {', '.join(sorted(RECURRENT))} is supported")
@@ -156,15 +155,10 @@ def _has(config: Mapping[str, Any], option: str) -> bool:
 
 
 def layer_in(config: Mapping[str, Any], key: str) -> tuple[str, dict[str, Any]] | None:
-    """The class and config of the layer that an option holds; None where it holds none.
-
-    No layer around a Bidirectional is supported, and each of them in another would double what there is to read.
-    """
+    """The class and config of the layer that an option holds; None where it holds none."""
     layer = config.get(key)
     if not isinstance(layer, dict) or not isinstance(layer.get("config"), dict):
         return None
-    if layer.get("class_name") == "Bidirectional":
-        raise Unsupported("a Bidirectional layer is inside another layer, which is not supported")
     return str(layer.get("class_name")), layer["config"]
 
 
@@ -225,7 +219,15 @@ def _time_distributed(options: Options, arrays: Sequence[Array], shapes: Sequenc
         raise UnreadableFile(f"the {options} holds no layer, or is given the shape {shape} without time steps")
     if inner.class_name in {"Dense", "Dropout", "Activation"}:  # these work on the last axis of any shape
         return build(inner.renamed(options.name), arrays, shapes)
-    return TimeDistributed(name=options.name, layer=build(inner, arrays, [shape[1:]]))
+    if inner.config.get("mask_zero"):
+        raise inner.refusal("masks ids for each time step by itself, which is not supported")
+    return each_step(options.name, lower(inner, arrays, [shape[1:]]))
+
+
+def each_step(name: str, steps: Sequence[Step]) -> TimeDistributed:
+    """The steps for each time step by itself, of one value, which is a time step."""
+    nodes = [Node(step.operation, tuple(Source(k - 1) for k in step.inputs)) for step in steps]
+    return TimeDistributed(name=name, nodes=tuple(nodes), end=Source(len(nodes) - 1))
 
 
 GATED = ("kernel", "recurrent_kernel", "bias?use_bias")
@@ -299,5 +301,5 @@ LOWERED: dict[str, Lowered] = {
 KNOWN: dict[str, Kind | Lowered] = {**TABLE, **LOWERED}
 RECURRENT = frozenset({*CELLS, "RNN"})
 MERGING = frozenset({*merging.JOINS, "Concatenate", "Dot", *graph_operations.CALLED_WITH})
-# What works on more than one time step, or makes or joins masks.
-NOT_EACH_STEP = RECURRENT | MERGING | {"Masking", "Embedding", "TimeDistributed", "Bidirectional"}
+# What takes several inputs, or makes masks, and what a reader of architectures takes apart.
+NOT_EACH_STEP = MERGING | {"Masking", *MODELS}

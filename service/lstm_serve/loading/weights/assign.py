@@ -59,11 +59,13 @@ def check_order(layers: Sequence[LayerSpec], keras: KerasVersion) -> None:
     Of a model inside the model, Keras by itself up to 2.3 lists last the arrays that are not trained (`weights` in
     keras/engine/network.py); tf.keras 2 and Keras 3 list layer after layer. Equal shapes would be mixed in silence.
     """
-    if keras.major >= 3 or (keras.major, keras.minor) >= (2, 4):
+    if keras.major >= 3:
         return
+    known = (keras.major, keras.minor) >= (2, 4)
     inside: dict[str, list[LayerSpec]] = {}
     for layer in layers:
-        if len(layer.path) > 1:
+        # A TimeDistributed is no model, and lists last what is not trained in any Keras 2.
+        if len(layer.path) > 1 and (not known or "TimeDistributed" in layer.models):
             inside.setdefault(layer.path[0], []).append(layer)
     for name, members in inside.items():
         slots = [fixed for fixed, _ in _slots(members)]
@@ -86,37 +88,39 @@ def by_class(layers: Sequence[LayerSpec], tree: Tree) -> list[list[Array]]:
     Source: _save_container_state of keras/src/saving/saving_lib.py.
     """
     found: list[list[Array]] = [[] for _ in layers]
-    _hand_out(layers, range(len(layers)), tree, ("layers",), found)
+
+    def hand_out(members: Sequence[int], place: tuple[str, ...], depth: int) -> None:
+        """Hand the arrays below `place` to the layers that stand there, and to those in the models that do.
+
+        Their paths have `depth` names before those that stand there.
+        """
+        entries: dict[str, list[int]] = {}
+        for k in members:
+            entries.setdefault(layers[k].path[depth], []).append(k)
+        by_name: dict[str, list[list[int]]] = {}
+        for inside in entries.values():
+            if any(array_names(layers[k].class_name, layers[k].config) for k in inside):
+                first = layers[inside[0]]
+                class_name = first.models[depth] if len(first.path) > depth + 1 else first.class_name
+                by_name.setdefault(snake_case(CALLED.get(class_name, class_name)), []).append(inside)
+        for name, listed in by_name.items():
+            groups = numbered(name, tree, place)
+            if len(groups) != len(listed):
+                raise UnreadableFile(
+                    f"the architecture has {len(listed)} layers with weights of the class {name}, "
+                    f"the file has {len(groups)}"
+                )
+            for group, inside in zip(groups, listed, strict=True):
+                first = layers[inside[0]]
+                if len(first.path) == depth + 1:
+                    found[inside[0]] = _below(first.class_name, first.config, tree, (*place, group))
+                elif first.models[depth] == "TimeDistributed":
+                    hand_out(inside, (*place, group, "layer", "layers"), depth + 2)
+                else:
+                    hand_out(inside, (*place, group, "layers"), depth + 1)
+
+    hand_out(range(len(layers)), ("layers",), 0)
     return found
-
-
-def _hand_out(
-    layers: Sequence[LayerSpec], members: Sequence[int], tree: Tree, place: tuple[str, ...], found: list[list[Array]]
-) -> None:
-    """Hand the arrays below `place` to those of the layers that stand there, and to those in the models that do."""
-    depth = place.count("layers") - 1
-    entries: dict[str, list[int]] = {}
-    for k in members:
-        entries.setdefault(layers[k].path[depth], []).append(k)
-    by_name: dict[str, list[list[int]]] = {}
-    for inside in entries.values():
-        if any(array_names(layers[k].class_name, layers[k].config) for k in inside):
-            first = layers[inside[0]]
-            class_name = first.models[depth] if len(first.path) > depth + 1 else first.class_name
-            by_name.setdefault(snake_case(CALLED.get(class_name, class_name)), []).append(inside)
-    for name, listed in by_name.items():
-        groups = numbered(name, tree, place)
-        if len(groups) != len(listed):
-            raise UnreadableFile(
-                f"the architecture has {len(listed)} layers with weights of the class {name}, "
-                f"the file has {len(groups)}"
-            )
-        for group, inside in zip(groups, listed, strict=True):
-            first = layers[inside[0]]
-            if len(first.path) > depth + 1:
-                _hand_out(layers, inside, tree, (*place, group, "layers"), found)
-            else:
-                found[inside[0]] = _below(first.class_name, first.config, tree, (*place, group))
 
 
 def numbered(name: str, tree: Tree, place: tuple[str, ...]) -> list[str]:
