@@ -42,6 +42,7 @@ from lstm_serve.engine.operations.pointwise import (
 from lstm_serve.engine.operations.recurrent import GRU, SimpleRNN
 from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking, Permute, RepeatVector, Reshape
 from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
+from lstm_serve.engine.operations.wiring import INPUT, Node, Source
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.explain.gradients.table import TABLE, backward, forward, why_not
 
@@ -183,10 +184,20 @@ CASES: list[tuple[Any, tuple[tuple[int, ...], ...]]] = [
             both(rnn, "ave"),
             both(gru, "sum"),
             Stacked(name="s", layers=(lstm(WIDTH, 4, return_sequences=True, go_backwards=True), gru(features=4))),
-            TimeDistributed(name="t", layer=dense(WIDTH, 2, TANH)),
+            TimeDistributed.of(name="t", layer=dense(WIDTH, 2, TANH)),
+            TimeDistributed(
+                name="t",
+                nodes=(
+                    Node(dense(WIDTH, 2, TANH), (Source(INPUT),)),
+                    Node(reduced("sum"), (Source(INPUT),)),
+                    Node(Reshape(name="r", target=(1,)), (Source(1),)),
+                    Node(Concatenate(name="c", axis=1, mask_rule=MaskRule.ALL), (Source(0), Source(2))),
+                ),
+                end=Source(3),
+            ),
         )
     ),
-    (TimeDistributed(name="t", layer=conv()), ((2, *SEQUENCE),)),
+    (TimeDistributed.of(name="t", layer=conv()), ((2, *SEQUENCE),)),
     (conv(axes=2), ((*SEQUENCE, WIDTH),)),
     (conv(ACTIVATIONS["gelu"], axes=2, groups=3, stride=2, padding="same"), ((*SEQUENCE, WIDTH),)),
     (conv(axes=3), ((*SEQUENCE, 2, WIDTH),)),
@@ -217,7 +228,8 @@ def wide(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.astype(np.float64)
     if isinstance(value, tuple):
-        return tuple(map(wide, value))
+        made = map(wide, value)
+        return value._make(made) if hasattr(value, "_make") else tuple(made)
     if is_dataclass(value) and not isinstance(value, type | Activation):
         return replace(value, **{field.name: wide(getattr(value, field.name)) for field in fields(value)})
     return value
@@ -283,7 +295,7 @@ def test_every_operation_has_a_gradient_or_a_reason() -> None:
     assert [why_not(op) for op, _ in CASES] == [None] * len(CASES)
     assert why_not(table) == "between two ids there is nothing"
     assert "softmax is of all units together" in str(why_not(rnn(SOFTMAX)))
-    assert why_not(TimeDistributed(name="t", layer=table)) == why_not(table)
+    assert why_not(TimeDistributed.of(name="t", layer=table)) == why_not(table)
     for each in (lambda **options: rnn(SOFTMAX, **options), lambda **_: rnn(SOFTMAX)):
         assert why_not(both(each, "sum")) is not None
     assert why_not(Stacked(name="s", layers=(rnn(return_sequences=True), rnn(SOFTMAX)))) is not None

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from lstm_serve.engine.operations.wiring import FLOATS_AT_ONCE
 from lstm_serve.engine.types import Array, Mask
 from lstm_serve.errors import InvalidInput
 from lstm_serve.explain.asked import Explained, has_cells, score_of
 from lstm_serve.explain.gradients import path
-from lstm_serve.model.model import FLOATS_AT_ONCE
 
 # Points on the line, at first and at most: twice as many are taken where what the cells add misses the difference by
 # more than is allowed, and by more than that part of it.

@@ -10,7 +10,7 @@ from lstm_serve.engine.operations.temporal import Masking
 from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.explain.gradients import table
 from lstm_serve.explain.gradients.step import Step
-from lstm_serve.model.graph import INPUT, Source, run
+from lstm_serve.model.graph import run
 from lstm_serve.model.graph import shapes as shapes_of
 from lstm_serve.model.model import Model
 
@@ -75,14 +75,6 @@ def back(model: Model, steps: list[Step], by_y: Array) -> Array:
     """The gradient by the rows from that by their answers; the steps are let go of on the way."""
     (end,) = model.results
     x = steps[0].xs[0]
-    found: dict[Source, Array] = {end: by_y}
     with np.errstate(all="ignore"):
-        for k in reversed(range(len(steps))):
-            step = steps.pop()
-            gs = [found.pop(Source(k, output), None) for output in range(len(step.ys))]
-            if all(g is None for g in gs):
-                continue
-            for source, g in zip(model.nodes[k].inputs, table.backward(step, gs), strict=True):
-                if g is not None:
-                    found[source] = found[source] + g if source in found else g
-    return found.get(Source(INPUT), np.zeros_like(x))
+        found = table.back_through(model.nodes, steps, {end: by_y})
+    return np.zeros_like(x) if found is None else found

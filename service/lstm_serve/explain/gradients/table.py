@@ -26,6 +26,7 @@ from lstm_serve.engine.operations.pointwise import (
 from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
 from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking, Permute, RepeatVector, Reshape
 from lstm_serve.engine.operations.windows import Convolution, Pooling
+from lstm_serve.engine.operations.wiring import INPUT, Node, Source, run
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.explain.gradients import between, pointwise, recurrent, temporal, windows
@@ -114,11 +115,36 @@ def _back_through_bidirectional(step: Step, gs: Sequence[Gradient]) -> Sequence[
     return [by_x + and_x, *states, *others]  # type: ignore[operator] # each reads x
 
 
+def _each_step(op: TimeDistributed, xs: Sequence[Array], masks: Sequence[Mask]) -> Step:
+    """A TimeDistributed: what it keeps is the steps of its operations, on all time steps at once."""
+    steps: list[Step] = []
+
+    def compute(inner: Operation, given: Sequence[Array], of: Sequence[Mask]) -> Outputs:
+        steps.append(forward(inner, given, of))
+        return steps[-1].ys, steps[-1].given
+
+    run(op.nodes, [xs[0].reshape(-1, *xs[0].shape[2:])], [op.end], [()] * len(op.nodes), compute)
+    return Step(op, xs, masks, *op(xs, masks), steps)
+
+
 def _back_through_time_distributed(step: Step, gs: Sequence[Gradient]) -> Sequence[Gradient]:
-    (g,), (inner,) = gs, step.kept
+    op, (g,), (x,) = step.operation, gs, step.xs
     assert g is not None  # noqa: S101 - it has one output
-    (by_x,) = backward(inner, [g.reshape(inner.ys[0].shape)])
-    return [None if by_x is None else by_x.reshape(step.xs[0].shape)]
+    by_x = back_through(op.nodes, [*step.kept], {op.end: g.reshape(-1, *g.shape[2:])})
+    return [None if by_x is None else by_x.reshape(x.shape)]
+
+
+def back_through(nodes: Sequence[Node], steps: list[Step], found: dict[Source, Array]) -> Gradient:
+    """The gradient by the input of what is wired, from those by what comes out; the steps are let go of on the way."""
+    for k in reversed(range(len(steps))):
+        step = steps.pop()
+        gs = [found.pop(Source(k, output), None) for output in range(len(step.ys))]
+        if all(g is None for g in gs):
+            continue
+        for source, g in zip(nodes[k].inputs, backward(step, gs), strict=True):
+            if g is not None:
+                found[source] = found[source] + g if source in found else g
+    return found.get(Source(INPUT))
 
 
 def _first(layers: Sequence[Operation]) -> str | None:
@@ -161,5 +187,7 @@ TABLE: dict[type, Way] = {
     Bidirectional: Way(
         _back_through_bidirectional, _with_steps_of("forward", "backward"), lambda op: _first([op.forward, op.backward])
     ),
-    TimeDistributed: Way(_back_through_time_distributed, _with_steps_of("layer"), lambda op: why_not(op.layer)),
+    TimeDistributed: Way(
+        _back_through_time_distributed, _each_step, lambda op: _first([node.operation for node in op.nodes])
+    ),
 }
