@@ -142,7 +142,7 @@ def test_of_ids_each_step_becomes_the_padding(*, mask_zero: bool) -> None:
     k = found["class"]
     drop = on.predict(x[np.newaxis])[0, k] - on.predict(changed[np.newaxis])[0, k]
     assert found["by_step"][3] == pytest.approx(drop, abs=1e-6)
-    with pytest.raises(InvalidInput, match="an id, an integer from 0 to 8"):
+    with pytest.raises(InvalidInput, match="an integer id from 0 to 8"):
         explained(on, x, Asked(baseline=9))
     with pytest.raises(InvalidInput, match="expected step"):
         explained(on, x, Asked(grain="cell"))

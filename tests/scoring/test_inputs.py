@@ -342,9 +342,9 @@ def test_ids_are_read_from_every_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("0,8,1,2\n3,9,0,0\n", "row 2 (line 2), column 2 holds 9.0, and an id, an integer from 0 to 8, was expected"),
-        ("0,8,1,2.5\n", "row 1 (line 1), column 4 holds 2.5, and an id"),
-        ("[0, 1, -1, 2]", "place 3 holds -1, and an id"),
+        ("0,8,1,2\n3,9,0,0\n", "row 2 (line 2), column 2 holds 9.0, and an integer id from 0 to 8 was expected"),
+        ("0,8,1,2.5\n", "row 1 (line 1), column 4 holds 2.5, and an integer id"),
+        ("[0, 1, -1, 2]", "place 3 holds -1, and an integer id"),
         ("0,1,2\n", "where an array of shape (n, 4) of integers from 0 to 8 was expected"),
         ("[[[0]]]", "where an array of shape (n, 4) of integers from 0 to 8 was expected"),
     ],

@@ -340,7 +340,7 @@ def test_lines_of_ids_of_any_length_and_of_steps() -> None:
         assert [float(cell) for cell in answer.text.split(",")] == np.ravel(values).tolist()
         for cell in (b"1.5", b"-1", b"1e9", b"nan"):
             beyond = httpx.post(f"{process.url}/invocations", content=b"0,1,2,3,4," + cell, headers=CSV)
-            assert "line 1, value 6: expected an id" in refused(beyond, 422)
+            assert "line 1, value 6: expected an integer id" in refused(beyond, 422)
     with Process(SMALL / "steps.h5") as process:
         x = np.arange(18).reshape(6, 3) / 20
         lines = csv(x[np.newaxis]) + csv(x[np.newaxis, :4]) + csv(x[np.newaxis])

@@ -141,7 +141,7 @@ ROW = rows(arrays(1))[0]
         ({"inputs": {**ROW, "more": 1}}, "the inputs words, static, sensors alone, got 1 more", "#/inputs"),
         (
             {"inputs": [ROW, {**ROW, "words": [1, 2, 3, 4, 9]}]},
-            "expected an id, an integer from 0",
+            "expected an integer id from 0",
             "#/inputs/1/words/4",
         ),
         ({"inputs": [ROW, 3]}, "an object of the inputs words, static, sensors, got a number", "#/inputs/1"),

@@ -12,6 +12,7 @@ from lstm_serve.engine.types import FLOAT32_MAX, Array
 from lstm_serve.errors import InvalidInput
 from lstm_serve.model.answers import answers
 from lstm_serve.model.graph import INPUT, Source
+from lstm_serve.model.inputs import wanted
 from lstm_serve.model.model import Model
 
 Grain = Literal["step", "cell"]
@@ -47,7 +48,7 @@ def baseline_of(model: Model, given: float | list[float] | None = None) -> Basel
         if given is None:
             return Baseline(np.zeros(()), "the id 0, the padding that the model masks" if masks else "the id 0")
         if isinstance(given, list) or not (0 <= given < model.id_limit and given == int(given)):
-            raise InvalidInput.at(f"expected an id, an integer from 0 to {model.id_limit - 1}", "baseline")
+            raise InvalidInput.at(f"expected {wanted(model.id_limit)}", "baseline")
         return Baseline(np.array(given, np.float64), "given")
     features = model.input_shape[-1] or 1
     if given is not None:

@@ -39,16 +39,12 @@ class Input(NamedTuple):
         except ValueError:
             raise InvalidInput.at(f"expected {expects}, got rows of different lengths") from None
         self._check_shape(given, shape, expects)
-        # Where a wrong value is, and not which: over HTTP what a client sends never comes back.
-        finite = np.isfinite(given if given.dtype == np.float32 else _as_float32(given))
-        if not finite.all():
-            where = tuple(int(k) for k in np.argwhere(~finite)[0])
-            raise InvalidInput.at(f"expected finite float32 numbers, got another at {where}", *where)
-        if self.id_limit is not None:
-            good = (given >= 0) & (given < self.id_limit) & (given == np.floor(given))
-            if not good.all():
-                where = tuple(int(k) for k in np.argwhere(~good)[0])
-                raise InvalidInput.at(f"expected {expects}, got another number at {where}", *where)
+        good = fits(given, self.id_limit)
+        if not good.all():
+            # Where a wrong value is, and not which: over HTTP what a client sends never comes back.
+            where = tuple(int(k) for k in np.argwhere(~good)[0])
+            what, number = ("finite float32 numbers", "") if self.id_limit is None else (expects, " number")
+            raise InvalidInput.at(f"expected {what}, got another{number} at {where}", *where)
         return given
 
     def _check_shape(self, given: npt.NDArray[Any], shape: Shape, expects: str) -> None:
@@ -86,6 +82,20 @@ class Input(NamedTuple):
         if longer and self.shape[0] is not None and shape[1] > self.shape[0]:
             return ": over a longer series, lstm-serve predict slides windows, and so does Model.predict_series"
         return ""
+
+
+def fits(given: npt.NDArray[Any], id_limit: int | None) -> npt.NDArray[np.bool_]:
+    """Which of an array's numbers a model takes: finite ones as float32, or ids from 0 to below the limit."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a NaN that signals is invalid
+        good: npt.NDArray[np.bool_] = np.isfinite(given.astype(np.float32, copy=False))
+    if id_limit is not None:
+        good &= (given >= 0) & (given < id_limit) & (given == np.floor(given))
+    return good
+
+
+def wanted(id_limit: int | None) -> str:
+    """What such a number is."""
+    return "a finite float32 number" if id_limit is None else f"an integer id from 0 to {id_limit - 1}"
 
 
 def arranged(takes: Sequence[Input], x: Any) -> Sequence[npt.ArrayLike]:  # noqa: ANN401 - one array or several
@@ -136,8 +146,3 @@ def expect_rows(takes: Sequence[Input], counts: Sequence[int], *where: str | int
 def named(error: InvalidInput, of: Input) -> InvalidInput:
     """The same error of one input of several: it says which."""
     return InvalidInput([problem._replace(detail=f"{of.name}: {problem.detail}") for problem in error.problems])
-
-
-def _as_float32(given: npt.NDArray[Any]) -> Array:
-    with np.errstate(over="ignore", invalid="ignore"):  # a NaN that signals is invalid
-        return given.astype(np.float32)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from lstm_serve.errors import InvalidInput, UnreadableFile
@@ -19,6 +18,7 @@ from lstm_serve.formats import csv_table, parquet
 from lstm_serve.formats.csv_layout import Named, Shown
 from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
+from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
 from lstm_serve.model.windows import AnyArray, last_rows, units, windows
 
@@ -274,20 +274,6 @@ def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple
         )
         notes += (told,)
     return Sequences(tuple(parts), "row", by, notes)
-
-
-def fits(array: AnyArray, id_limit: int | None) -> npt.NDArray[np.bool_]:
-    """Which of an array's numbers a model takes: finite ones, or ids from 0 to below the limit."""
-    with np.errstate(over="ignore"):
-        good = np.isfinite(array.astype(np.float32))
-    if id_limit is not None:
-        good &= (array >= 0) & (array < id_limit) & (array == np.floor(array))
-    return good
-
-
-def wanted(id_limit: int | None) -> str:
-    """What such a number is."""
-    return "a finite float32 number" if id_limit is None else f"an id, an integer from 0 to {id_limit - 1},"
 
 
 def _refuse(table: csv_table.Table, id_limit: int | None, shown: Shown) -> None:

@@ -11,9 +11,10 @@ from lstm_serve.formats import csv_layout
 from lstm_serve.formats.csv_layout import Layout, Named
 from lstm_serve.formats.csv_table import OF_POWERSHELL
 from lstm_serve.formats.text import decode, not_utf8, without_mark
+from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
 from lstm_serve.model.windows import AnyArray
-from lstm_serve.scoring.inputs import feature_names, fits, wanted
+from lstm_serve.scoring.inputs import feature_names
 
 # A longer line is no row; what is read at once of a stream.
 MAX_LINE = 1 << 20

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from lstm_serve.errors import Problem
+from lstm_serve.model.inputs import wanted
 
 Where = tuple[str | int, ...]
 Names = tuple[str, ...]
@@ -73,7 +74,7 @@ def _number(value: Any, where: Where, id_limit: int | None) -> Problem | None:  
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Problem(where, f"expected a number, got {kind_of(value)}")
     if id_limit is not None and not (isinstance(value, int) and 0 <= value < id_limit):
-        return Problem(where, f"expected an id, an integer from 0 to {id_limit - 1}, got another number")
+        return Problem(where, f"expected {wanted(id_limit)}, got another number")
     if not abs(value) <= BELOW_INFINITY:
         return Problem(where, "expected a finite float32 number, got NaN, infinity or a number beyond 3.4e38")
     return None

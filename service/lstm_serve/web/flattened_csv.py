@@ -14,8 +14,8 @@ import orjson
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, Malformed, TooLarge
 from lstm_serve.formats.text import without_mark
+from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
-from lstm_serve.web.body_faults import BELOW_INFINITY
 
 # So many lines are made into an array at once; others are answered between two.
 LINES_AT_ONCE = 64
@@ -62,13 +62,11 @@ class Flattened:
             number = 1 + next(k for k, cell in enumerate(cells) if b"_" in cell or not _is_number(cell))
             header = ", and no header" if index == 0 else ""
             raise InvalidInput.at(f"line {index + 1}, value {number}: expected a number{header}")
-        x, limit = np.frombuffer(values), self.model.id_limit
-        if limit is not None:
-            good, what = (x >= 0) & (x < limit) & (x == np.floor(x)), f"an id, an integer from 0 to {limit - 1}"
-        else:
-            good, what = np.abs(x) <= BELOW_INFINITY, "a finite float32 number"
+        x = np.frombuffer(values)
+        good = fits(x, self.model.id_limit)
         if not good.all():
-            raise InvalidInput.at(f"line {index + 1}, value {int(np.argmin(good)) + 1}: expected {what}")
+            expected = f"expected {wanted(self.model.id_limit)}"
+            raise InvalidInput.at(f"line {index + 1}, value {int(np.argmin(good)) + 1}: {expected}")
         return x.reshape([-1 if size is None else size for size in shape])
 
 
