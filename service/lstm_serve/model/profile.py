@@ -17,6 +17,9 @@ Ints = npt.NDArray[np.int64]
 AnyArray = npt.NDArray[Any]
 
 BINS = 10
+# The quantiles that are kept beside the edges: what lies between two is taken for even, which far out it is not.
+LOW = (0.001, 0.01, 0.025, 0.05)
+HIGH = (0.95, 0.975, 0.99, 0.999)
 MOST_FEATURES = 64
 # A share is taken for no less, or an empty bin would make the PSI infinite.
 LEAST_SHARE = 1e-4
@@ -24,11 +27,11 @@ ROWS_AT_ONCE = 4096
 
 # A feature has drifted from here on, where its chunks in the training do not reach as far themselves.
 PSI_LIMIT = 0.2
-WASSERSTEIN_LIMIT = 0.3
+WASSERSTEIN_LIMIT = 0.25
 
 
 class Column(NamedTuple):
-    """A feature: its range, its quantiles of 1 and 99 %, and the shares of the bins that `edges` part, at most BINS.
+    """A feature: its range, its quantiles of LOW and HIGH, and the shares of the bins that `edges` part, at most BINS.
 
     The first bin holds what is below the first edge, the others what is at their edge or above. A value that is a tenth
     of all has a bin of its own.
@@ -37,8 +40,8 @@ class Column(NamedTuple):
     name: str
     least: float
     greatest: float
-    low: float
-    high: float
+    low: tuple[float, ...]
+    high: tuple[float, ...]
     mean: float
     sd: float
     edges: tuple[float, ...]
@@ -47,14 +50,14 @@ class Column(NamedTuple):
     @property
     def ranks(self) -> tuple[Floats, Floats]:
         """Values in ascending order, and which share of the training was below each."""
-        values, below = [self.least, *self.edges, self.greatest], [0.0, *np.cumsum(self.shares)]
-        if self.least < self.low < values[1]:
-            values.insert(1, self.low)
-            below.insert(1, 0.01)
-        if values[-2] < self.high < self.greatest:
-            values.insert(-1, self.high)
-            below.insert(-1, 0.99)
-        return np.array(values), np.array(below)
+        at_edges = np.cumsum(self.shares)[:-1]
+        low = [(value, share) for value, share in zip(self.low, LOW, strict=True) if share < at_edges[0]]
+        high = [(value, share) for value, share in zip(self.high, HIGH, strict=True) if share > at_edges[-1]]
+        edges = zip(self.edges, at_edges.tolist(), strict=True)
+        values, below = map(np.array, zip((self.least, 0.0), *low, *edges, *high, (self.greatest, 1.0), strict=True))
+        # Of numbers in steps, 38.81 and 38.82, those of a bin lie half a step lower than evenly: the mean tells.
+        evenly = ((values[1:] + values[:-1]) / 2 * np.diff(below)).sum()
+        return values + (self.mean - evenly), below
 
 
 class Spread(NamedTuple):
@@ -167,8 +170,8 @@ def psi(counts: AnyArray, shares: AnyArray) -> Floats:
 def column(name: str, x: AnyArray) -> Column:
     """The profile of one feature's values x (n,), which are of the type that the model takes."""
     # Quantiles that are values of the data themselves: of whole numbers no bin begins between two.
-    quantiles = np.quantile(x, [0.01, *(np.arange(1, BINS) / BINS), 0.99], method="inverted_cdf")
-    values, times = np.unique(quantiles[1:-1], return_counts=True)
+    quantiles = np.quantile(x, [*LOW, *(np.arange(1, BINS) / BINS), *HIGH], method="inverted_cdf")
+    values, times = np.unique(quantiles[len(LOW) : -len(HIGH)], return_counts=True)
     edges = np.unique(np.concatenate([values, np.nextafter(values[times > 1], values.dtype.type(np.inf))]))
     counts = np.bincount(np.searchsorted(edges, x, side="right"), minlength=len(edges) + 1)
     exact = x.astype(np.float64)
@@ -177,8 +180,8 @@ def column(name: str, x: AnyArray) -> Column:
         name,
         float(x.min()),
         float(x.max()),
-        float(quantiles[0]),
-        float(quantiles[-1]),
+        tuple(quantiles[: len(LOW)].tolist()),
+        tuple(quantiles[-len(HIGH) :].tolist()),
         float(exact.mean()),
         sd,
         tuple(edges.tolist()),

@@ -1,6 +1,7 @@
 """A profile made of training data: what `lstm-serve profile` writes beside the model."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from lstm_serve.scoring.inputs import Sequences
 from lstm_serve.scoring.predict import predictions
 
 # Windows of the service may have any size: its chunks are the largest of these that are no larger.
-CHUNKS = (1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+CHUNKS = (1000, 2000, 5000, 10_000, 20_000)
 LEAST_CHUNKS = 2
 LEAST_ROWS = 1000
 
@@ -39,18 +40,18 @@ def read(source: str, model: Model, by: Sequence[str] = ()) -> tuple[Profile, tu
     if len(x) < LEAST_CHUNKS * LEAST_ROWS:
         few = f"{len(x)} rows say little of how far chunks of them differ: from {LEAST_CHUNKS * LEAST_ROWS} on they do"
         notes += (few,)
-    return made(model, x, sequences), notes
+    return replace(of_rows(names(model), x), spoken=_answers(model, sequences)), notes
 
 
-def made(model: Model, x: AnyArray, sequences: Sequences) -> Profile:
-    """The profile of rows x (N, F) in the order of time, and of the answers to sequences."""
-    alone = Profile(len(x), tuple(column(name, x[:, k]) for k, name in enumerate(names(model))))
+def of_rows(called: Sequence[str], x: AnyArray) -> Profile:
+    """The profile of rows x (N, F) in the order of time, of the type that the model takes; without its answers."""
+    alone = Profile(len(x), tuple(column(name, x[:, k]) for k, name in enumerate(called)))
     chunks = []
     for size in (size for size in CHUNKS if size * LEAST_CHUNKS <= len(x)):
         parts = [x[start : start + size] for start in range(0, len(x) - size + 1, size)]
         spread = [_spread(of, parts) for of in (lambda part: psi(alone.counts(part), alone.shares), alone.wasserstein)]
         chunks.append(Chunks(size, *spread))
-    return Profile(alone.rows, alone.columns, tuple(chunks), _answers(model, sequences))
+    return replace(alone, chunks=tuple(chunks))
 
 
 def _spread(of: Callable[[AnyArray], Floats], parts: Iterable[AnyArray]) -> Spread:
@@ -86,18 +87,16 @@ def written(profile: Profile, dtype: np.dtype[Any]) -> bytes:
 
 def _feature(column: Column, dtype: np.dtype[Any]) -> dict[str, object]:
     # As few digits as the type needs: 642.06, not 642.0599975585938.
-    least, greatest, low, high, *edges = np.array(
-        [column.least, column.greatest, column.low, column.high, *column.edges], dtype
-    )
+    least, greatest = np.array([column.least, column.greatest], dtype)
     return {
         "name": column.name,
         "min": least,
         "max": greatest,
-        "q01": low,
-        "q99": high,
+        "low": np.array(column.low, dtype),
+        "high": np.array(column.high, dtype),
         "mean": _digits(column.mean, 9),
         "sd": _digits(column.sd, 9),
-        "edges": edges,
+        "edges": np.array(column.edges, dtype),
         "shares": _short(column.shares),
     }
 

@@ -13,7 +13,7 @@ from lstm_serve.errors import UnreadableFile
 from lstm_serve.formats.folder import opened
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
-from lstm_serve.model.profile import BINS, MOST_FEATURES, Chunks, Column, Profile, Spoken, Spread
+from lstm_serve.model.profile import BINS, HIGH, LOW, MOST_FEATURES, Chunks, Column, Profile, Spoken, Spread
 from lstm_serve.model.watched import class_count, names, why_not
 
 MAX_BYTES = 1 << 20
@@ -40,8 +40,8 @@ class FeaturePart(_Part):
     name: Annotated[str, Field(min_length=1, max_length=1000)]
     min: Number
     max: Number
-    q01: Number
-    q99: Number
+    low: Annotated[list[Number], Field(min_length=len(LOW), max_length=len(LOW))]
+    high: Annotated[list[Number], Field(min_length=len(HIGH), max_length=len(HIGH))]
     mean: Number
     sd: Size
     edges: Annotated[list[Number], Field(min_length=1, max_length=BINS - 1)]
@@ -51,8 +51,8 @@ class FeaturePart(_Part):
     def _in_order(self) -> Self:
         if any(first >= second for first, second in pairwise(self.edges)):
             raise ValueError("edges: expected numbers that ascend")
-        if not self.min <= self.q01 <= self.q99 <= self.max:
-            raise ValueError("expected min, q01, q99 and max in ascending order")
+        if any(first > second for first, second in pairwise([self.min, *self.low, *self.high, self.max])):
+            raise ValueError("expected min, low, high and max in ascending order")
         if len(self.shares) != len(self.edges) + 1:
             raise ValueError(f"shares: expected {len(self.edges) + 1}, one more than edges")
         _expect_whole(self.shares, "shares")
@@ -158,7 +158,7 @@ def _record(read: ProfilePart, dtype: np.dtype[Any]) -> Profile:
 
     columns = []
     for of in read.features:
-        least, greatest, low, high = exact((of.min, of.max, of.q01, of.q99))
+        (least, greatest), low, high = exact((of.min, of.max)), exact(of.low), exact(of.high)
         columns.append(Column(of.name, least, greatest, low, high, of.mean, of.sd, exact(of.edges), tuple(of.shares)))
     chunks = tuple(Chunks(each.rows, _spread(each.psi), _spread(each.wasserstein_sd)) for each in read.chunks)
     spoken = None if read.answers is None else Spoken(np.array(read.answers.classes), np.array(read.answers.entropy))
