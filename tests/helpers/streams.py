@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lstm_serve.model.model import Model
 from lstm_serve.model.profile import Profile
-from lstm_serve.serving.drift import STATES, Drift, Seen
+from lstm_serve.serving.drift import STATES, Drift
 from lstm_serve.telemetry.metrics import Metrics
 
 Rows = NDArray[Any]
@@ -42,7 +42,7 @@ def states(model: Model, profile: Profile, x: Rows, window: int) -> list[list[st
     drift = Drift(model, profile, window, metrics, logging.LoggerAdapter(logging.getLogger(__name__), {}))
     found: list[list[str]] = []
     for start in range(0, len(x) - window + 1, window):
-        drift.add([Seen(x[start : start + window], None)])
+        drift.take(x[start : start + window])
         assert drift.judged is not None
         found.append([STATES[int(state)] for state in drift.judged.states])
     return found

@@ -198,5 +198,5 @@ async def test_what_waits_is_counted_soon(model: Path) -> None:
         assert (await call(app, "/predict", body)).status == 200
         assert (found.rows, found._timer is not None) == (0, True)
         found._timer.cancel()  # type: ignore[union-attr]
-        found._flush_late()
+        found._on_time()
         assert (found.rows, found._timer) == (1, None)

@@ -34,7 +34,7 @@ def names(model: Model) -> list[str]:
 
 def rows(x: AnyArray) -> AnyArray:
     """The rows that count, (n, F): of sequences (n, timesteps, features) the last; rows themselves as they are."""
-    return (x if x.ndim == 2 else x[:, -1])[:, :MOST_FEATURES]
+    return x[:, :MOST_FEATURES] if x.ndim == 2 else x[:, -1, :MOST_FEATURES]
 
 
 def class_count(model: Model) -> int | None:

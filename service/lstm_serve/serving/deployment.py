@@ -198,6 +198,8 @@ class Deployment:
         self.metrics.appended(done.fresh, len(sent.rows) - done.fresh)
         if done.fresh:
             self.watch.appended(series)
+            if self.drift is not None and model is self.current.model:
+                self.drift.see(sent.rows[len(sent.rows) - done.fresh :], None)
         return done
 
     def _expired(self, series: Key) -> None:

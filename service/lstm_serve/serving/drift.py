@@ -5,7 +5,6 @@ A row counts once its answer is out. Windows do not overlap; a feature has drift
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -27,21 +26,11 @@ STATES: tuple[State, ...] = ("ok", "watch", "drifted")
 OK, WATCH, DRIFTED = range(3)
 # Of its limit, from where on a feature is watched.
 HALF = 0.5
-# Answers that are counted together, and how long the first of them waits for that.
-TOGETHER = 64
-FLUSH_SECONDS = 1.0
-
-
-class Seen(NamedTuple):
-    """Rows that were answered, (n, F), and outputs, where there are any."""
-
-    rows: Array
-    outputs: Array | None
-
-
-def seen(x: Array, y: Array) -> Seen:
-    """What counts of sequences, or of rows, and of their outputs: of each the last row, and the last step's answer."""
-    return Seen(watched.rows(x).copy(), y if y.ndim < 3 else y[:, -1:].copy())
+# So many answers are counted together, as alone each would take ten times as long; and the first waits so long for it.
+TOGETHER = 256
+SOON = 1.0  # seconds
+# Of more bytes than these a sequence is not kept until then.
+SMALL = 1 << 13
 
 
 class Judged(NamedTuple):
@@ -72,7 +61,8 @@ class Drift:
         self._window = np.empty((rows, len(profile.columns)), model.input_dtype)
         self._total = np.zeros((len(profile.columns), BINS), np.int64)
         self._begin()
-        self._waiting: list[Seen] = []
+        self._xs: list[Array] = []  # that wait
+        self._ys: list[Array] = []
         self._timer: asyncio.TimerHandle | None = None
         self._ended = False
         names = [column.name for column in profile.columns]
@@ -92,25 +82,33 @@ class Drift:
         """That of the feature that is farthest off; few, where no window was full yet."""
         return "few" if self.judged is None else STATES[int(self.judged.states.max())]
 
-    def add(self, seen: Sequence[Seen]) -> None:
-        """Count rows that were answered, soon. To be called in the event loop's thread alone."""
-        if self._ended:
-            return
-        self._waiting += seen
-        if len(self._waiting) >= TOGETHER or sum(len(each.rows) for each in seen) > TOGETHER:
-            self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_late)
+    def see(self, x: Array | None, y: Array | None) -> None:
+        """Have what is answered counted, soon: of sequences (n, timesteps, features) the last rows, or rows; outputs.
+
+        Of an answer for each step that is the last one. To be called in the event loop's thread alone.
+        """
+        if x is not None:
+            self._xs.append(x if x.nbytes <= SMALL else watched.rows(x).copy())
+        if y is not None:
+            self._ys.append(y if y.ndim < 3 else y[:, -1:].copy())
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SOON, self._on_time)
+        elif len(self._xs) == TOGETHER or (x is not None and len(x) >= TOGETHER):
+            self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(0, self._on_time)
 
     def flush(self) -> None:
         """Count what waits for that now."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting or self._ended:
+        xs, ys, self._xs, self._ys = self._xs, self._ys, [], []
+        if self._ended:
             return
-        rows = np.concatenate([seen.rows for seen in waiting])
-        outputs = [seen.outputs for seen in waiting if seen.outputs is not None]
-        if outputs:
-            self._answer(np.concatenate(outputs))
+        if ys:
+            self._answer(np.concatenate(ys))
+        if xs:
+            self.take(np.concatenate([watched.rows(x) for x in xs]))
+
+    def take(self, rows: Array) -> None:
+        """Count rows (n, F) now, and judge each window that is full with them."""
         while len(rows):
             start, part = self.filled, rows[: self.size - self.filled]
             rows = rows[len(part) :]
@@ -127,7 +125,7 @@ class Drift:
         """Count nothing any more: another has its place."""
         self._ended = True
 
-    def _flush_late(self) -> None:
+    def _on_time(self) -> None:
         self._timer = None
         self.flush()
 

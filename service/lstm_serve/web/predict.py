@@ -23,7 +23,6 @@ from lstm_serve.model.model import Model
 from lstm_serve.model.records import shapes
 from lstm_serve.serving.batching import Job, Shortcut
 from lstm_serve.serving.deployment import Deployment, Served
-from lstm_serve.serving.drift import Seen, seen
 from lstm_serve.serving.memory_budget import Held
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
@@ -75,7 +74,7 @@ class PredictRequest(Request):
         super().__init__(scope, receive)
         self.deployment, self.served = deployment, served
         self.drift = deployment.drift if served is deployment.current else None
-        self.seen: list[Seen] = []  # what is counted once it is answered
+        self.appended = False  # whether its rows are those of series, which are counted as they are appended
 
 
 class Answer(NamedTuple):
@@ -150,8 +149,6 @@ class PostRoute(APIRoute):
             turn.end()
             held.become(0)
         await respond(send, 200, answer.content, [*answer.headers, (b"x-model-sha256", served.digest)])
-        if request.drift is not None:
-            request.drift.add(request.seen)
         if answer.after is not None:
             answer.after()
 
@@ -293,7 +290,8 @@ async def computed_classes(
     found = [Predicted(y, predicted_classes(model, y)) for y in await computed(jobs, request)]
     request.deployment.metrics.answered([counted(model, part.classes) for part in found], jobs[0].queue_seconds, rows)
     if request.drift is not None:
-        request.seen += [seen(x, part.y) for x, part in zip(arrays, found, strict=True)]
+        for x, part in zip(arrays, found, strict=True):
+            request.drift.see(None if request.appended else x, part.y)
     return found
 
 

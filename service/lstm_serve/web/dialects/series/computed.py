@@ -1,6 +1,6 @@
 """The answers to windows that end with rows: of whole windows, or where one row is due, of a step from those before."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,11 +8,9 @@ import numpy as np
 
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed
-from lstm_serve.model import watched
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Job, Shortcut
-from lstm_serve.serving.drift import Seen
 from lstm_serve.serving.series.store import Appended, Key
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.predict import PredictRequest, computed_classes
@@ -35,6 +33,7 @@ async def answers_to(
     ready = [window for window in cut if window is not None]
     if not ready:
         return [None] * len(cut)
+    request.appended = True
     x = ready[0][np.newaxis] if len(ready) == 1 else np.stack(ready)
     (part,) = await computed_classes(serving, [x], request, deadline, shortcut)
     request.deployment.metrics.series_answered(len(ready), "step" if _job(request).shortened else "window")
@@ -75,13 +74,6 @@ async def answer_first(
         return found, None
     rows = done.rows[-(model.input_shape[0] or 0) :]
     return found, partial(queue.run_after, partial(follow, rows))
-
-
-def count_rows(request: PredictRequest, rows: Iterable[Array]) -> None:
-    """Have these rows (n, F) counted, that were not there yet, in place of the last ones of the windows computed."""
-    if request.drift is not None:
-        answers_alone = [each._replace(rows=each.rows[:0]) for each in request.seen]
-        request.seen = [*answers_alone, *(Seen(watched.rows(part), None) for part in rows)]
 
 
 def _job(request: PredictRequest) -> Job:

@@ -34,7 +34,7 @@ from lstm_serve.settings import Settings
 from lstm_serve.web.api_keys import Keys
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
 from lstm_serve.web.dialects.native import MODEL_HEADER, errors_of
-from lstm_serve.web.dialects.series.computed import answer_first, answers_or_errors, count_rows, window_of
+from lstm_serve.web.dialects.series.computed import answer_first, answers_or_errors, window_of
 from lstm_serve.web.dialects.series.request import (
     ID_PATTERN,
     ManyRequest,
@@ -244,7 +244,6 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
             found, after = await answers_or_errors(serving, cut, request, deadline), None
         else:
             found, after = await answer_first(serving, key, done, request, deadline)
-    count_rows(request, [given.rows[len(given.rows) - done.fresh :]])
     result = _result(done, model)
     if each:
         result["answers"] = [_problem(each, request) if isinstance(each, ComputeFailed) else each for each in found]
@@ -275,8 +274,6 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
                 done.append(error)
         cut = [window_of(each, each.ends[0], model) if isinstance(each, Appended) else None for each in done]
         found = await answers_or_errors(serving, cut, request, deadline)
-    # Of each series a row, the last one that it has.
-    count_rows(request, [each.rows[-1:] for each in done if isinstance(each, Appended) and each.fresh])
     results: list[Any] = []
     for each, answer in zip(done, found, strict=True):
         told = answer if isinstance(answer, ComputeFailed) else each
