@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kerasfiles import dense, lstm, save_sequential
 from numpy.typing import NDArray
+from redis_process import RedisProcess, needs_redis
 from serving import PATIENCE, SMALL, Process, in_loop, read_all, started
 
 from lstm_serve import load_model
@@ -295,6 +296,31 @@ def test_listeners_are_bounded_and_who_never_reads_goes(tmp_path: Path) -> None:
                 sent += 3
                 stream.take(3)
         assert 'lstmserve_rejected_total{reason="listeners-full"} 1.0' in text
+
+
+@needs_redis
+def test_of_several_replicas_each_tells_what_any_takes(tmp_path: Path) -> None:
+    with RedisProcess(tmp_path) as redis, ExitStack() as replicas:
+        here, there = (
+            f"{replicas.enter_context(Process(SMALL / 'binary.h5', LSTMSERVE_SERIES_STORE=redis.url)).url}/series/s"
+            for _ in range(2)
+        )
+        rows = rows_of(STEPS + 4)
+        append(here, rows[:STEPS])
+        with listening(f"{here}/events") as stream, listening(f"{there}/events") as other:
+            told = stream.take(STEPS)
+            for k in range(STEPS, len(rows)):
+                append((here, there)[k % 2], rows[k : k + 1])
+                told += stream.take(1)
+            redis.__exit__()
+            assert httpx.get(f"{here}/events").status_code == 503
+            redis.__enter__()
+            httpx.delete(there).raise_for_status()
+            assert [event.name for event in stream.rest()] == ["end"]
+            assert [event.name for event in other.rest()] == ["message"] * len(rows) + ["end"]
+    assert [event.id for event in told] == [str(k) for k in range(1, len(rows) + 1)]
+    wanted = MODEL.predict_series(rows)[:, 0]
+    np.testing.assert_allclose([event.data["answer"]["probability"] for event in told[STEPS - 1 :]], wanted, atol=2e-6)
 
 
 @in_loop

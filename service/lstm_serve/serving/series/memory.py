@@ -13,6 +13,8 @@ from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, 
 class MemoryStore:
     """Series of a model; see `Store`."""
 
+    shared = False
+
     def __init__(
         self,
         limits: Limits,

@@ -18,6 +18,8 @@ from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, 
 class RedisStore:
     """Series of the model of a name, rows (timesteps, *features) of a dtype; see `Store`."""
 
+    shared = True
+
     def __init__(
         self,
         server: RedisServer,

@@ -64,6 +64,8 @@ class Limits(NamedTuple):
 class Store(Protocol):
     """Series by their keys. One that is not in this process raises StoreUnavailable where it does not answer."""
 
+    shared: bool  # whether other processes append to the same series
+
     async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none.
 

@@ -1,30 +1,70 @@
 """Who listens to the series of a model. A row of a series to which nobody listens costs one look into a dict."""
 
 import asyncio
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from lstm_serve.serving.series.store import Key
+from lstm_serve.errors import LstmServeError, StoreUnavailable, UnknownSeries
+from lstm_serve.serving.series.store import Key, Known, Store
+
+LOOK_SECONDS = 1.0  # how old what a store has said may be to which others append as well
 
 
 class Watched:
-    """A series that somebody listens to, and the answers to some of its rows: computed once, whoever listens."""
+    """A series that somebody listens to: it is looked up once, and its rows are answered once, whoever listens."""
 
     def __init__(self) -> None:
         """Nothing has changed yet. To be made in the event loop."""
         self.listeners = 0
         self.over = False  # whether the series was forgotten: one that begins under its key is another one
         self.changed = asyncio.get_running_loop().create_future()  # done once it has changed, another in its place
-        self.computing: asyncio.Future[None] | None = None  # done once one of who listen has computed what is due
+        self._doing: asyncio.Future[None] | None = None  # done once one of who listen has done what all wait for
+        self._found: Known | LstmServeError | None = None  # what the store has said since it changed, and when
+        self._looked = 0.0
         self.told: OrderedDict[int, Any] = OrderedDict()  # by the rows' numbers
-        self.digest = b""  # of the model that answered
+        self.digest, self.last = b"", 0  # of the model that answered them, and the series' last row then
 
     def wake(self) -> None:
         """Let all who listen look again."""
+        self._found = None
         self.changed.set_result(None)
         self.changed = asyncio.get_running_loop().create_future()
+
+    async def alone(self, do: Callable[[], Awaitable[None]]) -> None:
+        """Do it, or wait until another who listens has done what that one does."""
+        if self._doing is not None:
+            await asyncio.wait({self._doing})
+            return
+        self._doing = asyncio.get_running_loop().create_future()
+        try:
+            await do()
+        finally:
+            self._doing.set_result(None)
+            self._doing = None
+
+    async def look(self, store: Store, series: Key) -> Known:
+        """Return what is known of it. Raises as `Store` does."""
+        if store.shared and time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._found = None
+        while (found := self._found) is None:
+            await self.alone(partial(self._look, store, series))
+        if isinstance(found, LstmServeError):
+            raise found.with_traceback(None)
+        return found
+
+    async def _look(self, store: Store, series: Key) -> None:
+        changed = self.changed
+        found: Known | LstmServeError
+        try:
+            found = await store.look(series)
+        except (UnknownSeries, StoreUnavailable) as error:
+            found = error
+        if changed is self.changed:
+            self._found, self._looked = found, time.monotonic()
 
 
 class Watch:

@@ -11,7 +11,8 @@ import math
 import re
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ from lstm_serve.serving.batching import Job
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.series.store import WINDOWS, Known
-from lstm_serve.serving.series.watch import Watched
+from lstm_serve.serving.series.watch import LOOK_SECONDS, Watched
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.api_keys import may_know
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
@@ -131,8 +132,9 @@ class EventStream(Response):
     async def _events(self, watched: Watched, leaving: asyncio.Future[None]) -> AsyncIterator[bytes]:
         """Events as they come."""
         yield BEGIN
+        silent_since = time.monotonic()
         while self._goes_on and not leaving.done():
-            waited, pause = {leaving, watched.changed}, BEAT_SECONDS
+            waited, pause = {leaving, watched.changed}, LOOK_SECONDS if self._store.shared else BEAT_SECONDS
             try:
                 told = END if watched.over else await self._next(watched)
             except UnknownSeries:
@@ -143,12 +145,14 @@ class EventStream(Response):
                 return
             if told:
                 yield told
+                silent_since = time.monotonic()
                 if told is END:
                     return
                 continue
             done, _ = await asyncio.wait(waited, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
+            if not done and (now := time.monotonic()) - silent_since > BEAT_SECONDS / 2:
                 yield BEAT
+                silent_since = now
 
     @property
     def _goes_on(self) -> bool:
@@ -158,7 +162,7 @@ class EventStream(Response):
 
     async def _next(self, watched: Watched) -> bytes:
         """The events of the next rows; nothing where there are none."""
-        known, served = await self._store.look(self._key), self._deployment.current
+        known, served = await watched.look(self._store, self._key), self._deployment.current
         model = served.model
         timesteps, count = model.input_shape[0] or 0, len(known.rows)
         start, missed = place(known.numbers, timesteps, self._after)
@@ -183,33 +187,25 @@ class EventStream(Response):
     async def _answers(self, watched: Watched, served: Served, known: Known, start: int, stop: int) -> list[Any]:
         """The answers to the rows `start` to `stop`, as JSON, or what was wrong; None before there is a window."""
         told, numbers, timesteps = watched.told, known.numbers, served.model.input_shape[0] or 0
-        if watched.digest != served.digest:
-            watched.digest = served.digest
+        if watched.digest != served.digest or numbers[-1] < watched.last:  # of another series, which had the name
             told.clear()
+        watched.digest, watched.last = served.digest, numbers[-1]
         while due := [k for k in range(max(start, timesteps - 1), stop) if numbers[k] not in told]:
-            if watched.computing is not None:
-                await asyncio.wait({watched.computing})
-                continue
-            watched.computing = asyncio.get_running_loop().create_future()
-            try:
-                windows = [known.rows[np.newaxis, k + 1 - timesteps : k + 1] for k in due]
-                found = await self._computed(served.model, windows)
-            finally:
-                watched.computing.set_result(None)
-                watched.computing = None
-            told.update(zip((numbers[k] for k in due), found, strict=True))
+            windows = {numbers[k]: known.rows[np.newaxis, k + 1 - timesteps : k + 1] for k in due}
+            await watched.alone(partial(self._compute, served.model, windows, told))
         answered = [told.get(numbers[k]) for k in range(start, stop)]
         while len(told) > MOST:
             told.popitem(last=False)
         return answered
 
-    async def _computed(self, model: Model, windows: Sequence[Array]) -> list[Any]:
-        """The answers to windows (1, timesteps, *features): a job each, so that one which overflows is itself alone."""
+    async def _compute(self, model: Model, windows: Mapping[int, Array], told: dict[int, Any]) -> None:
+        """Answer windows (1, timesteps, *features): a job each, so that where the model overflows one alone fails."""
         queue, deadline = self._deployment.queue, time.monotonic() + self._serving.settings.deadline_seconds
         queue.check_room(len(windows))
-        jobs = [queue.submit(model, x, deadline) for x in windows]
+        jobs = [queue.submit(model, x, deadline) for x in windows.values()]
         try:
-            return [await _answer(model, job) for job in jobs]
+            for number, job in zip(windows, jobs, strict=True):
+                told[number] = await _answer(model, job)
         except BaseException:
             for job in jobs:
                 job.abandon()
