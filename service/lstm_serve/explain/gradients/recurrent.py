@@ -101,20 +101,18 @@ def backward(step: Step, gs: Sequence[Gradient]) -> list[Gradient]:
     op, scan = step.operation, step.kept
     timesteps, (_, u, b), dtype = len(scan.hs) - 1, scan.hs.shape, scan.hs.dtype
     by_y, *by_ends = gs
-    by_h = np.zeros((timesteps, u, b), dtype)
+    if by_y is not None and scan.mask is not None and op.zero_output_for_mask:
+        by_y = by_y * (scan.mask[..., np.newaxis] if op.return_sequences else scan.mask[:, -1:])
+    by_h: dict[int, Array] = {}
     if by_y is not None:
-        if scan.mask is not None and op.zero_output_for_mask:
-            by_y = by_y * (scan.mask[..., np.newaxis] if op.return_sequences else scan.mask[:, -1:])
-        if op.return_sequences:
-            by_h[:] = by_y.transpose(1, 2, 0)
-        else:
-            by_h[-1] = by_y.T
+        by_h = dict(enumerate(by_y.transpose(1, 2, 0))) if op.return_sequences else {timesteps - 1: by_y.T}
     ends = by_ends or [None] * len(op.carried)
     states = [np.zeros((u, b), dtype) if given is None else given.T.astype(dtype, "C") for given in ends]
     by_sums = np.empty((timesteps, op.kernel.shape[1], b), dtype)
     back = CELLS[type(op)](op, scan, by_sums)
     for t in reversed(range(timesteps)):
-        states[0] += by_h[t]
+        if t in by_h:
+            states[0] += by_h[t]
         if scan.mask is None:
             states = list(back(t, *states))
         else:
