@@ -1,5 +1,6 @@
 """Integrated gradients: what all cells add is the difference of two answers, and gradients are those of TensorFlow."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from lstm_serve.engine.activations import ACTIVATIONS, SIGMOID, SOFTMAX, TANH
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.pointwise import Activate
 from lstm_serve.engine.operations.temporal import Embedding, Masking, Reshape
+from lstm_serve.engine.operations.wrappers import TimeDistributed
 from lstm_serve.errors import InvalidInput
 from lstm_serve.explain import integrated
 from lstm_serve.explain.asked import Asked, Explained, Method
@@ -145,6 +147,26 @@ def test_of_ids_and_of_long_sequences_there_is_occlusion() -> None:
         explained(on, x, Asked(method="integrated-gradients"))
     assert path.why_not(FREE, (100, 3)) is None
     assert "too long" in str(path.why_not(FREE, (1_000_000, 3)))
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        model([lstm(3, 40), dense(40, 2, SOFTMAX)], (300, 3)),
+        model([lstm(3, 40, return_sequences=True), lstm(40, 20), dense(20, 2)], (300, 3)),
+        model([TimeDistributed.of(lstm(3, 20), name="t"), lstm(20, 5)], (30, 30, 3)),
+        model([dense(300, 300, name=f"d{k}") for k in range(20)], (20, 300)),
+    ],
+)
+def test_what_a_row_keeps_is_about_what_is_reckoned(on: Model) -> None:
+    x = numbers(1, *[size or 1 for size in on.input_shape])
+    on.forward(x)
+    tracemalloc.start()
+    y, steps = path.traced(on, x, {})
+    path.back(on, steps, np.ones_like(y))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most <= 4 * path.kept_floats(on, x.shape[1:])
 
 
 def test_gradients_that_are_not_finite_are_refused_with_what_to_ask_for() -> None:

@@ -7,11 +7,11 @@ import numpy as np
 
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.temporal import Masking
-from lstm_serve.engine.types import Array, Mask, Outputs
+from lstm_serve.engine.operations.wiring import Node, run, shapes_of
+from lstm_serve.engine.operations.wrappers import TimeDistributed
+from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 from lstm_serve.explain.gradients import table
 from lstm_serve.explain.gradients.step import Step
-from lstm_serve.model.graph import run
-from lstm_serve.model.graph import shapes as shapes_of
 from lstm_serve.model.model import Model
 
 # What one row may keep, in numbers: 128 MB. Beyond that a gradient would need too much memory at once.
@@ -31,12 +31,19 @@ def why_not(model: Model, shape: tuple[int, ...]) -> str | None:
 
 def kept_floats(model: Model, shape: tuple[int, ...]) -> int:
     """About how many numbers of one row are kept for the way back, and made on it."""
-    found = shapes_of(model.nodes, [shape])
-    kept = sum(math.prod(n or 1 for n in each) for outputs in found for each in outputs) * 3
-    for op, inputs in model.nodes:
+    return _kept_floats(model.nodes, shape)
+
+
+def _kept_floats(nodes: Sequence[Node], shape: Shape) -> int:
+    found = shapes_of(nodes, [shape])
+    kept = 3 * sum(math.prod(n or 1 for n in each) for outputs in found for each in outputs)
+    for op, inputs in nodes:
+        given = found[inputs[0].node + 1][inputs[0].output]
+        if isinstance(op, TimeDistributed):
+            kept += (given[0] or 1) * _kept_floats(op.nodes, given[1:])
+            continue
         units = sum(len(array) for name, array in op.weights.items() if name.endswith("recurrent_kernel"))
-        steps = math.prod(n or 1 for n in found[inputs[0].node + 1][inputs[0].output][:-1])
-        kept += 20 * units * steps  # its gates and their slopes
+        kept += 20 * units * math.prod(n or 1 for n in given[:-1])  # the gates, and their slopes
     return kept
 
 
