@@ -111,6 +111,8 @@ def test_status_lines(status: HTTPStatus) -> None:
         "more_body",
         "body",
         "on_response",
+        "chunked_encoding",
+        "expected_content_length",
     ],
 )
 def test_what_a_cycle_has(connection: Still, name: str) -> None:
