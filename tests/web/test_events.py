@@ -242,7 +242,6 @@ def test_keys(tmp_path: Path) -> None:
             process.wait_for("the keys were read again")
             with listening(f"{at}/events", headers=mine) as refused:
                 assert refused.response.status_code == 401
-            process.signal(signal.SIGTERM)
             assert stream.rest() == []
 
 

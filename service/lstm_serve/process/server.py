@@ -127,8 +127,7 @@ class Server(uvicorn.Server):
             seconds = self._serving.settings.drain_seconds if self._signal == signal.SIGTERM else 0
             log.info("%s: stopping in %g s", self._signal.name, seconds)
             self._drained_at = time.monotonic() + seconds
-            for deployment in self._registry.deployments.values():
-                deployment.watch.wake_all()
+            self._registry.wake_listeners()
         if self._drained_at is not None and time.monotonic() >= self._drained_at:
             self.should_exit = True
         return await super().on_tick(counter)

@@ -69,6 +69,11 @@ class Registry:
         refused = {name: one.refused for name, one in self.deployments.items() if one.refused is not None}
         return {**self.refused, **refused}
 
+    def wake_listeners(self) -> None:
+        """Let all who listen to series look again: whether they still may has changed."""
+        for deployment in self.deployments.values():
+            deployment.watch.wake_all()
+
     @property
     def title(self) -> str:
         """What is served, for a heading."""

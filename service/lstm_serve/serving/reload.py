@@ -155,6 +155,7 @@ class Reloader:
         wrong = "%s stay as they were: %s"
         try:
             each.use(await reading.run(MAX_SECONDS, each.read))
+            self._registry.wake_listeners()
             log.info("%s were read again", what)
         except SettingsError as error:
             log.error(wrong, what, error)  # noqa: TRY400 - it says it all

@@ -106,6 +106,6 @@ class Watch:
             watched.wake()
 
     def wake_all(self) -> None:
-        """Let all look again: what they are part of comes to its end."""
+        """Let all look again."""
         for watched in [*self._watched.values()]:
             watched.wake()
