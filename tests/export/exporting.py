@@ -4,16 +4,23 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from golden_models import golden_models
+from small_models import dense, lstm, model
 
+from lstm_serve.engine.activations import SOFTMAX
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
 from lstm_serve.export import TARGETS, Golden, target
 from lstm_serve.export.artifact import write
+from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
+from lstm_serve.model.metadata import About, OutputWords
+from lstm_serve.model.model import Model
 
 # The Python of an environment with Keras 3, as `make exports` makes it.
 KERAS_PYTHON = os.environ.get("EXPORTS_KERAS_PYTHON")
@@ -30,9 +37,9 @@ EACH_TARGET = [pytest.param(name, marks=[NEEDS_ONNX] if name == "onnx" else []) 
 def written(to: str, folder: Path) -> Iterator[tuple[str, Path, Golden]]:
     """Each golden model that the target takes, written."""
     aim = target(to)
-    for name, model, golden in golden_models(EVERY[to]):
+    for name, made, golden in golden_models(EVERY[to]):
         try:
-            files = aim.build(model, golden)
+            files = aim.build(made, golden)
         except Unsupported:
             continue
         path = folder / f"{name.replace('/', '-')}{aim.suffix}"
@@ -40,10 +47,30 @@ def written(to: str, folder: Path) -> Iterator[tuple[str, Path, Golden]]:
         yield name, path, golden
 
 
-def difference(y: object, golden: Golden) -> float:
+def difference(y: list[Array] | str, golden: Golden) -> float:
     """The largest, relative above 1."""
     assert not isinstance(y, str), y
-    return golden.worst(np.asarray(y))
+    return golden.worst(y)
+
+
+def of_several(names: Sequence[str] = ("rows", "start", "classes", "state")) -> Model:
+    """Two inputs, two outputs, and states from one layer to the next."""
+    first = lstm(3, 5, name="first", return_sequences=True, return_state=True)
+    nodes = (
+        Node(first, (Source(INPUT),)),
+        Node(dense(2, 5, name="start"), (Source(INPUT, 1),)),
+        Node(lstm(5, 5, name="second"), (Source(0), Source(1), Source(0, 2))),
+        Node(dense(5, 2, SOFTMAX, name="last"), (Source(2),)),
+    )
+    float32 = np.dtype(np.float32)
+    return replace(
+        model([first]),
+        nodes=nodes,
+        inputs=(TensorSpec(names[0], (4, 3), float32), TensorSpec(names[1], (2,), float32)),
+        output_names=tuple(names[2:]),
+        ends=(Source(3), Source(0, 1)),
+        about=About(name="m", inputs=(None, None), outputs=(OutputWords(), OutputWords())),
+    )
 
 
 def run(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporting import EACH_TARGET, EVERY, difference, run
+from exporting import EACH_TARGET, EVERY, difference, of_several, run
 from golden_models import golden_models
 from serving import ASKER, GOLDEN, ROOT
 from small_models import classes, dense, lstm, model
@@ -20,6 +20,7 @@ from lstm_serve import export, load_model
 from lstm_serve.cli.export import TARGETS as OFFERED
 from lstm_serve.engine.activations import ACTIVATIONS as ENGINE
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, SOFTMAX, relu
+from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations import OPERATIONS
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
@@ -50,7 +51,8 @@ def test_the_command_offers_each_target() -> None:
 def test_every_operation_and_activation_is_in_the_table(to: str) -> None:
     aim = target(to)
     assert list(aim.table) == list(OPERATIONS)
-    kinds = {activation.kind for activation in (*ENGINE.values(), HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3)}
+    used = (*ENGINE.values(), *FUNCTIONS.values(), HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3)
+    kinds = {activation.kind for activation in used}
     assert set(aim.activations) == kinds | {relu(6.0).kind}
 
 
@@ -108,7 +110,7 @@ def test_a_full_disk_leaves_nothing(to: str, tmp_path: Path) -> None:
 @each_target
 def test_the_result_is_run_before_it_is_written(to: str, tmp_path: Path) -> None:
     wrong = made_golden(classes())
-    wrong = wrong._replace(y=wrong.y[:, ::-1])
+    wrong = wrong._replace(ys=[wrong.ys[0][:, ::-1]])
     out = tmp_path / "out"
     if isinstance(_answers(to, tmp_path), str):
         pytest.skip("the tool for it is not here")
@@ -117,11 +119,11 @@ def test_the_result_is_run_before_it_is_written(to: str, tmp_path: Path) -> None
     assert not out.exists()
 
 
-def _answers(to: str, folder: Path) -> Array | str:
+def _answers(to: str, folder: Path) -> list[Array] | str:
     aim = target(to)
     path = folder / f"there{aim.suffix}"
     export.export(classes(), to, path)
-    return aim.run(path, made_golden(classes()).x)
+    return aim.run(path, made_golden(classes()).xs)
 
 
 @each_target
@@ -136,10 +138,65 @@ def test_hostile_names_stay_names(to: str, tmp_path: Path) -> None:
     aim = target(to)
     out = tmp_path / f"m{aim.suffix}"
     export.export(made, to, out, golden=golden)
-    y = aim.run(out, golden.x)
+    y = aim.run(out, golden.xs)
     if isinstance(y, str):
         pytest.skip(y)
     assert difference(y, golden) <= 1e-5
+
+
+@each_target
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("rows", "start", "classes", "state"),
+        ("while", *HOSTILE[2:5]),
+        ("v1", "v2", *HOSTILE[:2]),
+        ("__proto__", "constructor", "__proto__", "toString"),
+    ],
+)
+def test_several_inputs_outputs_and_states_by_any_names(to: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    made = of_several(names)
+    golden = made_golden(made)
+    aim = target(to)
+    out = tmp_path / f"m{aim.suffix}"
+    export.export(made, to, out, golden=golden)
+    y = aim.run(out, golden.xs)
+    if isinstance(y, str):
+        pytest.skip(y)
+    assert difference(y, golden) <= 1e-5
+
+
+def test_in_numpy_several_are_dicts_by_their_names(tmp_path: Path) -> None:
+    made = of_several(("rows", "it's", "classes", HOSTILE[2]))
+    golden = made_golden(made)
+    export.to_numpy(made, tmp_path / "m")
+    script = """
+import json, model, sys
+answers = model.predict(json.load(sys.stdin))
+print(json.dumps({name: y.tolist() for name, y in answers.items()}))
+"""
+    given = {"it's": golden.xs[1].tolist(), "rows": golden.xs[0].tolist()}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path / "m",
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = json.loads(done.stdout)
+    assert list(answers) == ["classes", HOSTILE[2]]
+    np.testing.assert_allclose(answers["classes"], golden.ys[0], atol=1e-5)
+
+
+def test_m_h_says_which_is_which(tmp_path: Path) -> None:
+    export.to_c(of_several(("rows", "while", "classes", HOSTILE[2])), tmp_path / "m")
+    header = (tmp_path / "m/m.h").read_text("ascii")
+    assert "void m_predict(const float in1[4][3], const float in2[2], float out1[2], float out2[5]);" in header
+    assert (
+        "/* The answers to one row of inputs.\n * in1: rows\n * in2: while\n * out1: classes, (2,)\n * out2: x_y"
+        in header
+    )
 
 
 @each_target
@@ -152,7 +209,7 @@ def test_extreme_weights(to: str, tmp_path: Path) -> None:
     aim = target(to)
     out = tmp_path / f"m{aim.suffix}"
     export.export(made, to, out, golden=golden)
-    y = aim.run(out, golden.x)
+    y = aim.run(out, golden.xs)
     if isinstance(y, str):
         pytest.skip(y)
     assert difference(y, golden) <= 1e-5
@@ -169,7 +226,7 @@ def test_the_golden_files_it_takes(to: str, tmp_path: Path) -> None:
             continue
         out = tmp_path / f"{count}{aim.suffix}"
         write(out, files, folder=aim.is_folder, force=False)
-        y = aim.run(out, golden.x)
+        y = aim.run(out, golden.xs)
         shutil.rmtree(out) if aim.is_folder else out.unlink()
         if isinstance(y, str):
             pytest.skip(y)
@@ -200,7 +257,7 @@ def test_what_the_card_does_after_the_last_layer(to: str, tmp_path: Path) -> Non
     golden = read_golden(tmp_path / "m.h5", made)
     assert golden is not None
     with np.load(tmp_path / "m.golden.npz") as arrays:
-        np.testing.assert_allclose(golden.y, arrays["y"][: len(golden.y)] * 3e5 + 2e6, rtol=1e-6)
+        np.testing.assert_allclose(golden.ys[0], arrays["y"][: len(golden.ys[0])] * 3e5 + 2e6, rtol=1e-6)
     checked = export.export(made, to, tmp_path / "out", golden=golden, check=True)
     assert checked is not None
     assert checked.not_run or checked.difference <= 1e-5

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exporting import EACH_TARGET, EVERY, difference
+from golden_models import golden_of
 from small_models import dense, lstm, model, numbers
 
 from lstm_serve.engine.activations import (
@@ -23,12 +24,13 @@ from lstm_serve.engine.activations import (
     leaky_relu,
     relu,
 )
+from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations import arithmetic, merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
 from lstm_serve.export import target
-from lstm_serve.export.artifact import Golden, write
+from lstm_serve.export.artifact import write
 from lstm_serve.model.graph import INPUT, Node, Source
 from lstm_serve.model.model import Model
 
@@ -137,11 +139,18 @@ def models() -> Iterator[tuple[str, Model]]:
         arithmetic.Slice(name="s", slices=(slice(-1, None), slice(None))),
         arithmetic.Binary(name="b", function=np.subtract, constant=numbers(3), constant_first=True),
         arithmetic.Binary(name="b", function=np.power, constant=np.array(2, np.float32)),
+        arithmetic.Slice(name="s", slices=(slice(5, 0, -3), slice(None, -1))),
+        arithmetic.Binary(name="b", function=np.maximum, constant=numbers(6, 1)),
+        arithmetic.Binary(name="b", function=np.true_divide, constant=numbers(6, 3), constant_first=True),
+        arithmetic.Reduce(name="r", function="sum", axes=(2,), keepdims=False),
+        arithmetic.Reduce(name="r", function="mean", axes=(1, 2), keepdims=True),
         *(arithmetic.Reduce(name="r", function=kind, axes=(1,), keepdims=keep)
           for kind, keep in product(kinds, (True, False))),
     ]  # fmt: skip
     for k, operation in enumerate(between):
         yield f"{k} between {type(operation).__name__}", model([operation], (6, 3))
+    causal: list[Operation] = [arithmetic.Slice(name="s", slices=(slice(None), slice(1, None))), lstm(2, 4)]
+    yield "Slice of each step", model(causal, (6, 3))
     turned = temporal.Permute(name="p", dims=(2, 1))
     pair = (Source(INPUT), Source(0))
     yield "MatMul", replace(made, nodes=(Node(turned, (Source(INPUT),)), Node(arithmetic.MatMul(name="m"), pair)))
@@ -157,6 +166,10 @@ def models() -> Iterator[tuple[str, Model]]:
 
 
 def activations() -> Iterator[tuple[str, Model]]:
+    for used in FUNCTIONS.values():
+        layers: list[Operation] = [pointwise.Activate(name="a", activation=ACTIVATIONS["sigmoid"]),
+                                   pointwise.Activate(name="b", activation=used)]  # fmt: skip
+        yield used.name, model(layers, (6, 3))
     others = [elu(0.5), celu(0.5), leaky_relu(0.3), relu(2.0, 0.1, 0.5), relu(negative_slope=0.2)]
     for used in dict.fromkeys((*ACTIVATIONS.values(), HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, *others)):
         yield f"Dense {used.name} {used.formula}", model([dense(3, 5, used)], (6, 3))
@@ -192,8 +205,8 @@ def test_as_the_engine(to: str, made: Any, tmp_path: Path) -> None:
     missed, refused, built = {}, list[str](), 0
     for k, (name, each) in enumerate(made()):
         x = inputs(each)
-        golden = Golden(x, each.predict(x), "the engine's")
-        if not np.isfinite(golden.y).all():  # what no target has to overflow in the same way
+        golden = golden_of([x], [each.predict(x)], "the engine's")
+        if not np.isfinite(golden.ys[0]).all():  # what no target has to overflow in the same way
             continue
         try:
             files = aim.build(each, golden)
@@ -205,7 +218,7 @@ def test_as_the_engine(to: str, made: Any, tmp_path: Path) -> None:
             continue
         path = tmp_path / f"{k}{aim.suffix}"
         write(path, files, folder=aim.is_folder, force=False)
-        y = aim.run(path, x)
+        y = aim.run(path, golden.xs)
         if isinstance(y, str):
             pytest.skip(y)
         if not difference(y, golden) <= 1e-5:

@@ -1,6 +1,7 @@
-"""Every model of one input and one output in the repository that has golden predictions, and these."""
+"""Every model in the repository that has golden predictions, and these."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from serving import ASKER, GOLDEN
@@ -8,6 +9,7 @@ from serving import ASKER, GOLDEN
 from lstm_serve import load_model
 from lstm_serve.errors import ModelError
 from lstm_serve.export import Golden
+from lstm_serve.loading.sidecars.golden import read
 from lstm_serve.model.model import Model
 
 
@@ -21,8 +23,10 @@ def golden_models(every: int = 1) -> Iterator[tuple[str, Model, Golden]]:
             model = load_model(path, replay=False)
         except ModelError:  # a few files are there for their refusal
             continue
-        if len(model.inputs) > 1 or len(model.output_names) > 1:
-            continue
-        with np.load(beside) as arrays:
-            x, y = (arrays[name] if name in arrays else arrays[f"{name}0"] for name in "xy")
-        yield f"{path.parent.name}/{path.name}", model, Golden(x, y, "Keras")
+        xs, ys = read(beside, model)
+        yield f"{path.parent.name}/{path.name}", model, golden_of(xs, ys, "Keras")
+
+
+def golden_of(xs: Sequence[Any], ys: Sequence[Any], whose: str) -> Golden:
+    """The same as an exporter takes them."""
+    return Golden(xs, ys, whose, [np.ones(1, np.float32)] * len(ys))

@@ -57,7 +57,7 @@ def test_steps_of_every_golden_model_that_is_causal_end_where_the_window_does() 
     for name, made, golden in golden_models():
         if made.stepper() is not None:
             causal += 1
-            x = made.checked(golden.x)
+            x = made.checked(golden.xs[0])
             assert apart(walked(made, x), at_the_end(made, x)) <= 1e-6, name
     assert causal >= 144  # of 348: the others mask, look ahead, or take a sequence as a whole
 

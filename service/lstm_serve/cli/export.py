@@ -38,7 +38,6 @@ def run(arguments: argparse.Namespace) -> int:
     model = model_of(arguments)
     source = resolve(Path(arguments.model))
     aim = export.target(arguments.to)
-    model.expect_one(f"what is exported for {aim.title}")
     name = source.name if source.is_dir() else source.stem
     path = Path(f"{name}{aim.suffix}" if arguments.out is None else arguments.out)
     if path.exists() and path.samefile(source):

@@ -14,7 +14,7 @@ import numpy as np
 
 from lstm_serve.errors import WrongNumbers
 from lstm_serve.export.artifact import Golden, already_beside, check_card, made_golden, write
-from lstm_serve.export.operation import Target, check_states
+from lstm_serve.export.operation import Target
 from lstm_serve.model.files import GOLDEN, MODELS
 from lstm_serve.model.model import Model
 
@@ -59,8 +59,6 @@ def export(  # noqa: PLR0913 - each by its name
     Raises Unsupported, by name, for what the target cannot do; SettingsError where it cannot be written.
     """
     aim = target(to)
-    model.expect_one(f"what is exported for {aim.title}")
-    check_states(aim.title, model)
     path = Path(path)
     if aim.suffix in MODELS:
         check_card(path, model)
@@ -78,7 +76,7 @@ def _checked(aim: Target, files: dict[str, bytes], model: Model, golden: Golden)
     with tempfile.TemporaryDirectory(prefix="lstm-serve-") as folder:
         path = Path(folder, f"m{aim.suffix}")
         write(path, files, folder=aim.is_folder, force=False)
-        y = aim.run(path, golden.x)
+        y = aim.run(path, golden.xs)
     if isinstance(y, str):
         return Checked(0, np.nan, y)
     worst = golden.worst(y)
@@ -87,7 +85,7 @@ def _checked(aim: Target, files: dict[str, bytes], model: Model, golden: Golden)
             f"{aim.title} gives other answers than expected, by up to {worst:.2g}, where "
             f"{model.origin.tolerance:g} is allowed; nothing was written. Please report this model"
         )
-    return Checked(len(y), worst)
+    return Checked(len(y[0]), worst)
 
 
 def to_keras(model: Model, path: str | PathLike[str], *, golden: Golden | None = None, force: bool = False) -> None:

@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve import __version__
+from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Normalization, Scaling, Unscaling
 from lstm_serve.engine.operations.temporal import Embedding, Masking
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import ModelError, SettingsError
 from lstm_serve.loading.sidecars import golden as goldens
 from lstm_serve.model.files import ModelFiles
+from lstm_serve.model.graph import INPUT, Source
+from lstm_serve.model.inputs import Input
 from lstm_serve.model.model import Model
 
 # Of the golden predictions so many numbers go along at most; one row always does.
@@ -33,25 +36,36 @@ Numbers = npt.NDArray[Any]
 
 
 class Golden(NamedTuple):
-    """Inputs x (n, ...), the answers y expected, and in words whose they are.
+    """An array (n, ...) for each input, the answers expected of each output, and in words whose they are.
 
-    A difference is relative to an answer above `unit`, 1 or what the card multiplies by; it broadcasts against y.
+    A difference is relative to an answer above its unit, 1 or what the card multiplies by; it broadcasts against it.
     """
 
-    x: Numbers
-    y: npt.NDArray[np.float32]
+    xs: Sequence[Numbers]
+    ys: Sequence[npt.NDArray[np.float32]]
     whose: str
-    unit: npt.NDArray[np.float32] = np.ones(1, np.float32)
+    units: Sequence[npt.NDArray[np.float32]]
 
     @property
     def made(self) -> bool:
         """Whether they are not Keras' own."""
         return self.whose == MADE
 
-    def worst(self, came: Array) -> float:
+    @property
+    def arrays(self) -> dict[str, Numbers]:
+        """All by their names in a file: x and y, or x0, x1, ... in their order, as golden predictions are read."""
+        named = {"x": self.xs, "y": self.ys}
+        return {
+            letter if len(arrays) == 1 else f"{letter}{k}": array
+            for letter, arrays in named.items()
+            for k, array in enumerate(arrays)
+        }
+
+    def worst(self, came: Sequence[Array]) -> float:
         """The largest difference between these answers and those that came."""
-        differences = np.abs(came.reshape(self.y.shape) - self.y) / np.maximum(self.unit, np.abs(self.y))
-        return float(differences.max())
+        pairs = zip(came, self.ys, self.units, strict=True)
+        differences = [np.abs(here.reshape(y.shape) - y) / np.maximum(unit, np.abs(y)) for here, y, unit in pairs]
+        return float(np.max([difference.max() for difference in differences]))
 
 
 def read_golden(path: Path, model: Model) -> Golden | None:
@@ -60,60 +74,81 @@ def read_golden(path: Path, model: Model) -> Golden | None:
     They are what Keras answered; what the card does after that is done to them.
     """
     try:
-        (x,), (y,) = goldens.read(ModelFiles.of(path).golden, model)
+        xs, ys = goldens.read(ModelFiles.of(path).golden, model)
     except FileNotFoundError:
         return None
-    rows = max(1, MAX_GOLDEN_FLOATS // max(1, x[0].size))
-    x, y = x[:rows], y[:rows].astype(np.float32)
-    whose = "Keras' own predictions"
-    for node in model.nodes[len(model.nodes) - model.added :]:
-        (y,), _ = node.operation([y], [None])
-        whose = f"{whose}, after the card's {node.operation.name}"
-    return Golden(x, y, whose, _unit(model))
+    rows = max(1, MAX_GOLDEN_FLOATS // max(1, sum(x[0].size for x in xs)))
+    found: list[npt.NDArray[np.float32]] = []
+    names = ["Keras' own predictions"]
+    for given, added in zip(ys, _added(model), strict=True):
+        y = given[:rows].astype(np.float32)
+        for operation in added:
+            (y,), _ = operation([y], [None])
+        found.append(y)
+        names += [f"after the card's {operation.name}" for operation in added]
+    return Golden([x[:rows] for x in xs], found, ", ".join(dict.fromkeys(names)), _units(model))
 
 
-def _unit(model: Model) -> npt.NDArray[np.float32]:
-    unit = np.ones(1, np.float32)
-    for operation, _ in model.nodes:
-        if isinstance(operation, Unscaling):
-            unit = np.maximum(unit, np.abs(operation.scale)).astype(np.float32)
-    return unit
+def _added(model: Model) -> list[list[Operation]]:
+    """For each output what the card does before it, after the last layer."""
+    found = []
+    for end in model.results:
+        added: list[Operation] = []
+        while end.node >= len(model.nodes) - model.added:
+            operation, (end,) = model.nodes[end.node]  # noqa: PLW2901 - each of the card's has one input
+            added.insert(0, operation)
+        found.append(added)
+    return found
+
+
+def _units(model: Model) -> list[npt.NDArray[np.float32]]:
+    units = []
+    for added in _added(model):
+        scales = [np.abs(operation.scale) for operation in added if isinstance(operation, Unscaling)]
+        units.append(np.maximum(1, *scales).astype(np.float32) if scales else np.ones(1, np.float32))
+    return units
 
 
 def made_golden(model: Model) -> Golden:
     """Inputs made for the model, some with masked steps where it has a mask, and this engine's answers."""
     random = np.random.default_rng(0)
-    shape = tuple(FREE_TIMESTEPS if size is None else size for size in model.input_shape)
-    if model.id_limit is not None:
-        x: Numbers = random.integers(0, model.id_limit, (MADE_ROWS, *shape))
+    xs = [_made(model, k, each, random) for k, each in enumerate(model.takes)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        y = model.predict(xs if len(xs) > 1 else xs[0])
+    return Golden(xs, list(y.values()) if isinstance(y, dict) else [y], MADE, _units(model))
+
+
+def _made(model: Model, number: int, given: Input, random: np.random.Generator) -> Numbers:
+    """Rows for one of the inputs."""
+    shape = tuple(FREE_TIMESTEPS if size is None else size for size in given.shape)
+    first = [node.operation for node in model.nodes if Source(INPUT, number) in node.inputs]
+    if given.id_limit is not None:
+        x: Numbers = random.integers(0, given.id_limit, (MADE_ROWS, *shape))
         fill: float = 0
     else:
         x = random.standard_normal((MADE_ROWS, *shape))
-        first = model.nodes[0].operation
-        if isinstance(first, Scaling):
-            x = x * first.scale + first.offset
-        elif isinstance(first, Normalization):
-            x = x * np.sqrt(first.variance) + first.mean
+        for operation in first:
+            if isinstance(operation, Scaling):
+                x = x * operation.scale + operation.offset
+            elif isinstance(operation, Normalization):
+                x = x * np.sqrt(operation.variance) + operation.mean
         fill = next((n.operation.mask_value for n in model.nodes if isinstance(n.operation, Masking)), 0)
     if any(isinstance(node.operation, Masking | Embedding) for node in model.nodes) and x.ndim > 1:
         steps = x.shape[1]
         x[1, steps - steps // 3 :] = fill
         x[2, : steps // 2] = fill
         x[3, steps // 2] = fill
-    x = x.astype(model.input_dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        y = model.predict(x)
-    return Golden(x, y, MADE, _unit(model))
+    return x.astype(given.dtype)
 
 
 def already_beside(path: Path, model: Model, golden: Golden) -> bool:
     """Whether the file of golden predictions of a model at `path` begins with these, such as that of its source."""
     try:
-        (x,), (y,) = goldens.read(ModelFiles.of(path).golden, model)
+        xs, ys = goldens.read(ModelFiles.of(path).golden, model)
     except (OSError, ModelError):
         return False
-    rows = len(golden.x)
-    return np.array_equal(x[:rows], golden.x) and np.array_equal(y[:rows].astype(np.float32), golden.y)
+    found = [*xs, *(y.astype(np.float32) for y in ys)]
+    return all(np.array_equal(a[: len(b)], b) for a, b in zip(found, [*golden.xs, *golden.ys], strict=True))
 
 
 def check_card(path: Path, model: Model) -> None:
@@ -145,8 +180,8 @@ def _escaped(char: str) -> str:
 
 
 def scaled_by_card(model: Model) -> bool:
-    """Whether the card scales the input, which is then float64."""
-    return any(isinstance(node.operation, Scaling) for node in model.nodes)
+    """Whether the card scales an input, which is then float64."""
+    return any(spec.dtype == np.float64 for spec in model.inputs)
 
 
 def header(model: Model) -> list[str]:

@@ -2,79 +2,59 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 
-from lstm_serve.engine.operations.temporal import Embedding
-from lstm_serve.export.artifact import Golden, Numbers, header
+from lstm_serve.export.artifact import Golden, Numbers, header, plain
+from lstm_serve.export.c_writer import Source, known
 from lstm_serve.export.library import filled, text
-from lstm_serve.export.operation import Value
-from lstm_serve.model.graph import INPUT
+from lstm_serve.export.operation import Value, walk, write_nodes
+from lstm_serve.model.graph import INPUT, TensorSpec
 from lstm_serve.model.model import Model
-
-if TYPE_CHECKING:
-    from lstm_serve.export.c_source import Emit
-    from lstm_serve.export.c_writer import Source
-
 
 # What the calls themselves, with libm's, take of the stack of a Cortex-M: 20 to 191 bytes were measured.
 CALLS = 256
 
 
-def build(
-    model: Model, golden: Golden, steps: Sequence[int] | None, source: "Source", emit: "Emit"
-) -> dict[str, bytes]:
+class _Written(NamedTuple):
+    """The functions, the state's fields, what `m_predict` is declared to take and give, its lines, and what it takes.
+
+    `ram` is bytes of the stack, `adds` are products with a sum, of a sequence or of a row.
+    """
+
+    body: str
+    fields: dict[str, int] | None
+    declared: list[str]
+    predict: list[str]
+    ram: int
+    adds: int
+
+
+def build(model: Model, golden: Golden, steps: Sequence[int] | None, source: Source) -> dict[str, bytes]:
     """All the files. `steps` are the nodes that `m_step` computes, None for a model written as a whole."""
-    ids = isinstance(model.nodes[0].operation, Embedding)
-    kind = "int" if ids else "float"
-    features = 1 if ids or not model.input_shape else model.input_shape[-1] or 1
-    last = len(model.nodes) - 1
-    if steps is None:
-        values = {INPUT: Value("x", model.input_shape)}
-        emit(source, model, range(len(model.nodes)), values)
-        size = math.prod(n or 1 for n in model.output_shape)
-        source.call("place", 1, size, size, values[last].name, "out")
-        given = f"const {kind} *const x = {'window' if len(model.input_shape) < 2 or ids else 'window[0]'};"
-        given = given if len(model.input_shape) <= 2 else f"const {kind} *const x = (const {kind} *)window;"
-        body, fields, outputs = "", None, size
-        predict = [given, *source.lines]
-        ram, adds = source.ram, source.adds
-    else:
-        body, fields, outputs, ram, adds, predict = _streamed(model, steps, source, emit, kind)
-    sequence = steps is not None and last in steps and len(model.output_shape) == 2
-    free = model.input_shape[:1] == (None,)
-    lead = "[M_TIMESTEPS]" if not free else "[]"
-    dims = "".join(f"[{n}]" for n in model.input_shape[1:]) if steps is None or ids else "[M_FEATURES]"
-    if len(model.input_shape) < 2 and not ids:
-        lead, dims = "[M_FEATURES]", ""
-    window = f"const {kind} window{lead}{dims}" + (", int timesteps" if free else "")
-    out = "float out[][M_OUTPUTS]" if sequence else "float out[M_OUTPUTS]"
-    signature = f"void m_predict({window}, {out})"
-    body += "\n".join([f"\n{signature}", "{", *(f"    {line}" for line in predict), "}", ""])
+    written = _whole(model, source) if steps is None else _streamed(model, steps, source)
+    each_row = steps is not None and len(model.nodes) - 1 in steps
+    signature = f"void m_predict({', '.join(written.declared)})"
+    body = written.body + "\n".join([f"\n{signature}", "{", *(f"    {line}" for line in written.predict), "}", ""])
+    kept = "" if written.fields is None else f", and {4 * sum(written.fields.values()):,} for each series"
     facts = (
-        f"Flash: {source.flash:,} bytes of weights, and the code. RAM: at most {ram + CALLS:,} bytes on the stack of a "
-        f"Cortex-M{'' if fields is None else f', and {4 * sum(fields.values()):,} for each series'}. "
-        f"Multiplications with an addition: {adds:,} {'a sequence' if steps is None else 'a row'}."
+        f"Flash: {source.flash:,} bytes of weights, and the code. RAM: at most {written.ram + CALLS:,} bytes on the "
+        f"stack of a Cortex-M{kept}. "
+        f"Multiplications with an addition: {written.adds:,} {'a sequence' if steps is None else 'a row'}."
     )
     head = "\n".join(f" * {line}" for line in header(model))
-    state = "" if fields is None else filled("m_state.h", kind=kind, fields=_fields(fields))
+    fields = written.fields and "\n".join(f"    float {name}[{size}];" for name, size in written.fields.items())
     return {
         "m.h": filled(
             "m.h",
             head=head,
             bytes=facts,
-            features=features,
-            outputs=outputs,
-            timesteps=""
-            if free or (len(model.input_shape) < 2 and not ids)
-            else f"#define M_TIMESTEPS {model.input_shape[0]}\n",
-            state=state,
-            what="The answer to a whole sequence"
-            + (", for each of its rows" if sequence else "")
-            + (f"; its ids are from 0 to {(model.id_limit or 1) - 1}, which is not checked." if ids else "."),
-            window=window,
-            out=out,
+            sizes=_sizes(model, each_row=each_row),
+            state="" if fields is None else filled("m_state.h", kind=_kind(model.inputs[0]), fields=fields),
+            what="\n * ".join(_words(model, each_row=each_row)),
+            signature=signature,
         ).encode("ascii"),
         "m.c": filled(
             "m.c",
@@ -83,36 +63,87 @@ def build(
             constants="\n".join(source.constants),
             body=body.lstrip("\n"),
         ).encode("ascii"),
-        "m_golden.c": _golden(model, golden, kind, features, free=free, ids=ids, sequence=sequence).encode("ascii"),
+        "m_golden.c": _golden(model, golden, each_row=each_row).encode("ascii"),
         **{name: text(name).encode("ascii") for name in ("m_cortex.c", "m.ld", "Makefile")},
     }
 
 
-def _fields(fields: dict[str, int]) -> str:
-    return "\n".join(f"    float {name}[{size}];" for name, size in fields.items())
+def _kind(spec: TensorSpec) -> str:
+    return "int" if spec.dtype.kind == "i" else "float"
 
 
-def _streamed(
-    model: Model, steps: Sequence[int], source: "Source", emit: "Emit", kind: str
-) -> tuple[str, dict[str, int], int, int, int, list[str]]:
-    """m_reset, m_step, m_output; the state's fields, the outputs, bytes of stack, products, m_predict's lines."""
-    last = len(model.nodes) - 1
+def _sizes(model: Model, *, each_row: bool) -> str:
+    """The sizes of a model of one input and one output, by their names."""
+    if not model.is_single:
+        return ""
+    shape = model.input_shape
+    ids = model.id_limit is not None
+    sizes = {"M_FEATURES": 1 if ids or not shape else shape[-1] or 1}
+    sizes["M_OUTPUTS"] = math.prod(known(model.output_shape[1:] if each_row else model.output_shape))
+    if shape[:1] != (None,) and (len(shape) > 1 or ids):
+        sizes["M_TIMESTEPS"] = shape[0] or 1
+    return "".join(f"#define {name} {size}\n" for name, size in sizes.items())
+
+
+def _words(model: Model, *, each_row: bool) -> list[str]:
+    """What `m_predict` answers, and of several inputs and outputs which is which."""
+    limits = [(plain(str(each.name)), each.id_limit) for each in model.takes]
+    if model.is_single:
+        ids = [f"; its ids are from 0 to {limit - 1}, which is not checked" for _, limit in limits if limit is not None]
+        return ["".join(["The answer to a whole sequence", ", for each of its rows" * each_row, *ids, "."])]
+    return [
+        "The answers to one row of inputs.",
+        *(
+            f"in{k}: {name}{'' if limit is None else f', ids from 0 to {limit - 1}, which is not checked'}"
+            for k, (name, limit) in enumerate(limits, 1)
+        ),
+        *(f"out{k}: {plain(str(each.name))}, {plain(str(each.shape))}" for k, each in enumerate(model.outputs, 1)),
+    ]
+
+
+def _whole(model: Model, source: Source) -> _Written:
+    """A model that sees all at once: a pointer to each input, and the outputs as they come, flat."""
+    given, declared, lines = [], [], []
+    for k, spec in enumerate(model.inputs, 1):
+        name, x = ("window", "x") if model.is_single else (f"in{k}", f"x{k}")
+        kind, rank = _kind(spec), len(spec.shape)
+        dims = [str(size) for size in known(spec.shape)] or ["1"]
+        if model.is_single:
+            leading = ["M_FEATURES"] if rank < 2 and kind == "float" else ["M_TIMESTEPS"]
+            dims = [*leading, *dims[1:]]
+        declared.append(f"const {kind} {name}{_dims(dims)}")
+        start = name if rank < 2 else f"{name}[0]" if rank == 2 else f"(const {kind} *){name}"
+        lines.append(f"const {kind} *const {x} = {start};")
+        given.append(Value(x, spec.shape))
+    results = walk(model.nodes, given, model.results, source.write)
+    for k, y in enumerate(results, 1):
+        size = math.prod(known(y.shape))
+        name = "out" if model.is_single else f"out{k}"
+        declared.append(f"float {name}[{'M_OUTPUTS' if len(results) == 1 == len(given) else size}]")
+        source.call("place", 1, size, size, y.name, name)
+    return _Written("", None, declared, [*lines, *source.lines], source.ram, source.adds)
+
+
+def _streamed(model: Model, steps: Sequence[int], source: Source) -> _Written:
+    """m_reset, m_step and m_output, and m_predict, which calls them."""
+    kind, last = _kind(model.inputs[0]), len(model.nodes) - 1
     fields: dict[str, int] = {}
     source.state = fields
-    values = {INPUT: Value("row", (1, *model.input_shape[1:]))}
-    emit(source, model, steps, values)
-    answer = values[last] if last in steps else None
+    values: dict[int, tuple[Value, ...]] = {INPUT: (Value("row", (1, *model.input_shape[1:])),)}
+    write_nodes(model.nodes, steps, values, source.write)
+    answer = values[last][0] if last in steps else None
     if answer is not None and not answer.name.startswith("s->"):  # a step's own output, kept for m_output
-        width = math.prod(n or 1 for n in answer.shape)
+        width = math.prod(known(answer.shape))
         name = source.name("h")
         fields[name] = width
         source.call("place", 1, width, width, answer.name, f"s->{name}")
-        values[last] = Value(f"s->{name}", answer.shape)
+        values[last] = (Value(f"s->{name}", answer.shape),)
     step, source.lines, step_ram, source.ram = source.lines, [], source.ram, 0
     adds, source.state = source.adds, None
-    emit(source, model, [k for k in range(len(model.nodes)) if k not in steps], values)
-    width = math.prod(n or 1 for n in values[last].shape)
-    source.call("place", 1, width, width, values[last].name, "out")
+    write_nodes(model.nodes, [k for k in range(len(model.nodes)) if k not in steps], values, source.write)
+    (answer,) = values[last]
+    width = math.prod(known(answer.shape))
+    source.call("place", 1, width, width, answer.name, "out")
     if not fields:
         fields["none"] = 1
     zero = [f"for (int k = 0; k < {size}; ++k) s->{name}[k] = 0.0f;" for name, size in fields.items()]
@@ -136,33 +167,48 @@ def _streamed(
         ]
     else:
         predict += [f"for (int t = 0; t < {timesteps}; ++t) m_step(&s, {row});", "m_output(&s, out);"]
-    return body + "\n", fields, width, max(step_ram, source.ram), adds, predict
+    free = model.input_shape[0] is None
+    width_of_row = "" if kind == "int" else "[M_FEATURES]"
+    declared = [f"const {kind} window[{'' if free else 'M_TIMESTEPS'}]{width_of_row}"]
+    declared += ["int timesteps"] * free
+    each_row = last in steps and len(model.output_shape) == 2
+    declared.append(f"float out{'[]' if each_row else ''}[M_OUTPUTS]")
+    return _Written(body + "\n", fields, declared, predict, max(step_ram, source.ram), adds)
 
 
-def _golden(  # noqa: PLR0913 - what the text is filled with
-    model: Model, golden: Golden, kind: str, features: int, *, free: bool, ids: bool, sequence: bool
-) -> str:
-    rows = len(golden.x)
-    timesteps = golden.x.shape[1] if golden.x.ndim > 1 else 1
-    flat = len(model.input_shape) < 2
-    x = "golden_x[k]" if flat else f"(const {kind}(*){_dims(golden.x.shape[2:])})golden_x[k]"
-    out = "(float(*)[M_OUTPUTS])out" if sequence else "out"
+def _golden(model: Model, golden: Golden, *, each_row: bool) -> str:
+    """A program that compares the golden predictions, and prints all answers where it is asked to."""
+    rows = len(golden.xs[0])
+    arrays, arguments = [], []
+    for k, (spec, x) in enumerate(zip(model.inputs, golden.xs, strict=True)):
+        kind, suffix = (_kind(spec), "") if _kind(spec) == "int" else ("float", "f")
+        numbers = _numbers(x.astype(np.float32) if suffix else x, suffix)
+        arrays.append(f"static const {kind} golden_x{k}[{rows}][{math.prod(x.shape[1:])}] = {{\n{numbers}\n}};")
+        cast = "" if len(spec.shape) < 2 else f"(const {kind}(*){_dims(x.shape[2:])})"
+        arguments.append(f"{cast}golden_x{k}[k]")
+    if None in model.input_shape:
+        arguments.append(str(golden.xs[0].shape[1]))
+    widths = [math.prod(y.shape[1:]) for y in golden.ys]
+    starts = [0, *accumulate(widths)]
+    cast = "(float(*)[M_OUTPUTS])" if each_row and len(model.output_shape) == 2 else ""
+    arguments += [f"{cast}(out + {start})" if start else f"{cast}out" for start in starts[:-1]]
+    units = [np.broadcast_to(unit, y.shape[1:]).ravel() for unit, y in zip(golden.units, golden.ys, strict=True)]
     return filled(
         "m_golden.c",
         rows=rows,
         whose=golden.whose,
         tolerance=f"{model.origin.tolerance:g}",
-        kind=kind,
-        size=math.prod(golden.x.shape[1:]),
-        width=math.prod(golden.y.shape[1:]),
-        x=_numbers(golden.x if ids else golden.x.astype(np.float32), "" if ids else "f"),
-        y=_numbers(golden.y.astype(np.float32), "f"),
-        unit=", ".join(f"{number!s}f" for number in np.broadcast_to(golden.unit, golden.y.shape[1:]).ravel()),
-        call=f"m_predict({x}{f', {timesteps}' if free else ''}, {out});",
+        inputs="\n".join(arrays),
+        width=starts[-1],
+        y=_numbers(np.concatenate([y.reshape(rows, -1) for y in golden.ys], axis=1).astype(np.float32), "f"),
+        unit=", ".join(f"{number!s}f" for number in np.concatenate(units)),
+        count=len(widths),
+        ends=", ".join(map(str, starts[1:])),
+        call=f"m_predict({', '.join(arguments)});",
     )
 
 
-def _dims(shape: Sequence[int]) -> str:
+def _dims(shape: Sequence[int | str]) -> str:
     return "".join(f"[{n}]" for n in shape)
 
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.export.c_between import write_joined
 from lstm_serve.export.c_writer import Source, result, sizes
-from lstm_serve.export.operation import Value
+from lstm_serve.export.operation import Value, directions, mask_for
 from lstm_serve.export.operation import write_stacked as stacked
 
 
@@ -18,7 +19,10 @@ def write_cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
     states = (2 if isinstance(op, recurrent.LSTM) else 1) * units
     if s.state is None:
         state = s.array(states)
-        s.call("start", states, "NULL", state)
+        for k, given in enumerate(xs[1:]):
+            s.call("copy", units, given.name, f"{state} + {k * units}")
+        if len(xs) == 1:
+            s.call("start", states, "NULL", state)
     else:
         name = s.name("h")
         s.state[name] = states
@@ -39,11 +43,20 @@ def write_cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
     ]
     flags = map(int, (op.return_sequences, op.go_backwards, op.zero_output_for_mask))
     scratch = s.array(blocks * units)
-    s.call(name, timesteps, features, units, x.name, x.mask or "NULL", *arrays, state, y.name, *flags, scratch)
+    s.call(name, timesteps, features, units, x.name, mask_for(op, x) or "NULL", *arrays, state, y.name, *flags, scratch)
     s.adds += timesteps * (op.kernel.size + op.recurrent_kernel.size)
     if s.state is not None and not op.return_sequences:
         return Value(state, (units,))
-    return y
+    return y._replace(
+        states=tuple(_apart(s, state, k * units, units) for k in range(states // units) if op.return_state)
+    )
+
+
+def _apart(s: Source, states: str, start: int, units: int) -> Value:
+    """One of several states."""
+    y = s.array(units)
+    s.call("copy", units, f"{states} + {start}", y)
+    return Value(y, (units,))
 
 
 def write_stacked(s: Source, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
@@ -60,19 +73,19 @@ def write_stacked(s: Source, op: wrappers.Stacked, xs: Sequence[Value]) -> Value
 
 def write_bidirectional(s: Source, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
     """Both directions, and what joins them."""
-    forward, backward = s.write(op.forward, xs), s.write(op.backward, xs)
+    forward, backward = map(s.write, (op.forward, op.backward), directions(xs))
     steps = sizes(op, xs)[0] if op.forward.return_sequences else 1
     widths = [part.shape[-1] or 0 for part in (forward, backward)]
     there = backward.name
     if op.forward.return_sequences:
         there = s.array(steps * widths[1])
         s.call("reverse", steps, widths[1], backward.name, there)
-    y = result(s, op, xs, forward.mask)
     if op.merge_mode == "concat":
+        y = result(s, op, xs, forward.mask)
         s.call("place", steps, widths[0], sum(widths), forward.name, y.name)
         s.call("place", steps, widths[1], sum(widths), there, f"{y.name} + {widths[0]}")
-        return y
-    code = {"sum": "{a} + {b}", "mul": "{a} * {b}", "ave": "({a} + {b}) / 2.0f"}[op.merge_mode]
-    code = code.format(a=f"{forward.name}[k]", b=f"{there}[k]")
-    s.lines.append(f"for (int k = 0; k < {steps * widths[0]}; ++k) {y.name}[k] = {code};")
-    return y
+        return y._replace(states=forward.states + backward.states)
+    function = np.multiply if op.merge_mode == "mul" else np.add
+    both = [forward, backward._replace(name=there)]
+    y = write_joined(s, both, function, forward.mask, 2 if op.merge_mode == "ave" else 1)
+    return y._replace(states=forward.states + backward.states)

@@ -7,10 +7,9 @@ it.
 """
 
 import math
-import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +20,13 @@ from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.export import c_files
 from lstm_serve.export.artifact import Golden, Numbers
-from lstm_serve.export.c_activations import ACTIVATIONS
+from lstm_serve.export.c_between import BETWEEN, write_joined, write_permuted, write_repeated
 from lstm_serve.export.c_recurrent import write_bidirectional, write_cell, write_stacked
 from lstm_serve.export.c_streaming import streamed
 from lstm_serve.export.c_writer import TITLE, Source, result, sizes
+from lstm_serve.export.formulas import ACTIVATIONS
 from lstm_serve.export.operation import (
-    BETWEEN,
     NO_MASKS_IN_TIME,
-    NOT_YET,
     NOTHING_LEFT_OUT,
     TIME_ALONE,
     Support,
@@ -38,7 +36,6 @@ from lstm_serve.export.operation import (
     factor_and_offset,
     kernel_in_one_group,
     masks_of_whole,
-    places_in,
     refuse,
     window_of,
     write_inside,
@@ -127,41 +124,10 @@ def _layer_normalization(s: Source, op: pointwise.LayerNormalization, xs: Sequen
     return y
 
 
-JOINS: dict[np.ufunc, str] = {
-    np.add: "{a} + {b}",
-    np.subtract: "{a} - {b}",
-    np.multiply: "{a} * {b}",
-    np.maximum: "{a} > {b} ? {a} : {b}",
-    np.minimum: "{a} < {b} ? {a} : {b}",
-}
-
-
 def _merge(s: Source, op: merging.Merge, xs: Sequence[Value]) -> Value:
     masks = masks_of_whole(TITLE, op, xs)
-    xs = _of_one_shape(s, op, xs)
     mask = _joined(s, op.mask_rule, masks, sizes(op, xs)[0]) if masks else None
-    y = result(s, op, xs, mask)
-    size = sizes(op, xs)[2]
-    s.lines.append(f"for (int k = 0; k < {size}; ++k) {{")
-    s.lines.append(f"    float v = {xs[0].name}[k];")
-    s.lines += [f"    v = {JOINS[op.join].format(a='v', b=f'{x.name}[k]')};" for x in xs[1:]]
-    s.lines += [f"    {y.name}[k] = v{f' / {len(xs)}.0f' if op.mean else ''};", "}"]
-    return y
-
-
-def _of_one_shape(s: Source, op: merging.Merge, xs: Sequence[Value]) -> list[Value]:
-    """The inputs, those that are smaller repeated to the output's shape."""
-    (shape,) = op.output_shapes([x.shape for x in xs])
-    spread = []
-    for x in xs:
-        if x.shape == shape:
-            spread.append(x)
-            continue
-        places = places_in(x, shape)
-        y = s.array(places.size)
-        s.call("gather", places.size, s.constant(places, "int"), x.name, y)
-        spread.append(Value(y, shape, x.mask))
-    return spread
+    return write_joined(s, xs, op.join, mask, len(xs) if op.mean else 1)
 
 
 def _joined(s: Source, rule: merging.MaskRule, masks: Sequence[str | None], steps: int) -> str | None:
@@ -237,23 +203,8 @@ def _global_pooling(s: Source, op: temporal.GlobalPooling1D, xs: Sequence[Value]
     return y
 
 
-def _repeat_vector(s: Source, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
-    y = result(s, op, xs)
-    size = sizes(op, xs)[1]
-    s.line(f"for (int k = 0; k < {op.n}; ++k) place(1, {size}, {size}, {xs[0].name}, {y.name} + k * {size});")
-    return y
-
-
 def _reshape(s: Source, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
     return Value(xs[0].name, op.output_shapes([xs[0].shape])[0])
-
-
-def _permute(s: Source, op: temporal.Permute, xs: Sequence[Value]) -> Value:
-    y = result(s, op, xs)
-    shape = [size or 1 for size in xs[0].shape]
-    places = np.arange(math.prod(shape)).reshape(shape).transpose([dim - 1 for dim in op.dims])
-    s.call("gather", places.size, s.constant(places, "int"), xs[0].name, y.name)
-    return y
 
 
 def _time_distributed(s: Source, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
@@ -261,11 +212,12 @@ def _time_distributed(s: Source, op: wrappers.TimeDistributed, xs: Sequence[Valu
     timesteps = xs[0].shape[0] or 1
     width, out = (math.prod(size or 1 for size in value.shape[1:]) for value in (xs[0], y))
     outside, s.lines, adds = s.lines, [], s.adds
+    kept, s.state = s.state, None  # each step begins anew
     kind = "const int" if wrappers.tables(op) else "const float"
     step = s.name("x")
-    inner = write_inside(TITLE, op, Value(step, xs[0].shape[1:]), s.write)
+    inner = write_inside(op, Value(step, xs[0].shape[1:]), s.write)
     s.call("place", 1, out, out, inner.name, f"{y.name} + t * {out}")
-    s.adds = adds + timesteps * (s.adds - adds)
+    s.adds, s.state = adds + timesteps * (s.adds - adds), kept
     block = [f"for (int t = 0; t < {timesteps}; ++t) {{", f"    {kind} *const {step} = {xs[0].name} + t * {width};"]
     s.lines = [*outside, *block, *(f"    {line}" for line in s.lines), "}"]
     return y
@@ -289,10 +241,10 @@ TABLE: dict[type, Support] = {
     windows.Convolution: Support(_conv1d, TIME_ALONE),
     windows.Pooling: Support(_pooling, TIME_ALONE),
     temporal.GlobalPooling1D: Support(_global_pooling),
-    temporal.RepeatVector: Support(_repeat_vector),
+    temporal.RepeatVector: Support(write_repeated),
     temporal.Reshape: Support(_reshape),
-    temporal.Permute: Support(_permute),
-    **dict.fromkeys(BETWEEN, Support(None, NOT_YET)),
+    temporal.Permute: Support(write_permuted),
+    **BETWEEN,
     recurrent.LSTM: Support(write_cell),
     recurrent.GRU: Support(write_cell),
     recurrent.SimpleRNN: Support(write_cell),
@@ -304,13 +256,13 @@ TABLE: dict[type, Support] = {
 
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The header, the source, the golden predictions, and how to build them."""
-    apart = streamed(model)
-    if apart is None and None in model.input_shape:
+    steps = streamed(model)
+    if steps is None and any(None in spec.shape for spec in model.inputs):
         raise Unsupported(
             f"{TITLE} needs to know the number of time steps, as this model looks at all of them at once: say it in "
             'its card, as "timesteps"'
         )
-    return c_files.build(model, golden, apart.steps if apart else None, Source(_write), _emit)
+    return c_files.build(model, golden, steps, Source(_write))
 
 
 def _write(source: Source, op: Operation, xs: Sequence[Value]) -> Value:
@@ -318,17 +270,7 @@ def _write(source: Source, op: Operation, xs: Sequence[Value]) -> Value:
     return written
 
 
-Emit = Callable[[Source, Model, Sequence[int], dict[int, Value]], None]
-
-
-def _emit(source: Source, model: Model, nodes: Sequence[int], values: dict[int, Value]) -> None:
-    """Write these nodes; `values` has what they take from, and then what they give."""
-    for k in nodes:
-        node = model.nodes[k]
-        values[k] = source.write(node.operation, [values[given.node] for given in node.inputs])
-
-
-def run(path: Path, x: Numbers) -> Array | str:
+def run(path: Path, xs: Sequence[Numbers]) -> list[Array] | str:
     """What the program answers to its golden predictions, built with the compiler at hand and both sanitizers."""
     cc = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if cc is None:
@@ -340,8 +282,8 @@ def run(path: Path, x: Numbers) -> Array | str:
     done = subprocess.run([str(path / "m_golden"), "all"], check=False, capture_output=True, text=True)  # noqa: S603
     if done.returncode not in {0, 1}:
         raise RuntimeError(f"the program ended with {done.returncode}: {done.stderr[:500]}")
-    rows = [[float(number) for number in re.findall(r"\S+", line)] for line in done.stdout.splitlines()[:-1]]
-    return np.array(rows, np.float32)
+    rows = [line.split(";")[:-1] for line in done.stdout.splitlines()[:-1]]
+    return [np.array([[*map(float, part.split())] for part in parts], np.float32) for parts in zip(*rows, strict=True)]
 
 
 TARGET = Target(TITLE, is_folder=True, suffix="-c", table=TABLE, activations=ACTIVATIONS, build=build, run=run)

@@ -5,15 +5,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.c_activations import ACTIVATIONS
+from lstm_serve.engine.types import Shape
+from lstm_serve.export.formulas import ACTIVATIONS, JOINS, VECTORS, spelled
 from lstm_serve.export.library import add_called, functions
 from lstm_serve.export.operation import Value, activation_of, called
 
 TITLE = "C99"
+WORDS = {
+    **{name: f"{name}f" for name in ("exp", "expm1", "log", "log1p", "tanh", "sin", "cos", "sqrt", "pow", "erf")},
+    "abs": "fabsf",
+    "max": "larger",
+    "min": "smaller",
+    "inf": "INFINITY",
+}
 
 
 @dataclass
@@ -52,7 +60,7 @@ class Source:
         self.ram += size * (4 if kind == "float" else 1)
         return name
 
-    def constant(self, array: Numbers | None, kind: str = "float") -> str:
+    def constant(self, array: npt.ArrayLike | None, kind: str = "float") -> str:
         """An array in flash, or NULL."""
         if array is None:
             return "NULL"
@@ -71,40 +79,55 @@ class Source:
 
     def line(self, code: str) -> None:
         """A line, and the functions that it calls."""
-        add_called(code, functions("functions.c"), self.functions)
+        self.needs(code)
         self.lines.append(code)
+
+    def needs(self, code: str) -> None:
+        """Write the functions that some code calls."""
+        add_called(code, functions("functions.c"), self.functions)
 
     def activation(self, op: Operation, activation: Activation) -> str:
         """The name of an activation's function."""
-        parameters = dict(activation.parameters)
-        code = activation_of(TITLE, ACTIVATIONS, op, activation)
-        if activation.kind == "general_relu" and math.isinf(parameters["max_value"]):
-            code = "x < {threshold} ? {negative_slope} * (x - {threshold}) : x"
-        code = code.format(**{name: f"({np.float32(number)!s}f)" for name, number in parameters.items()})
-        add_called(code, functions("functions.c"), self.functions)
-        if "\n" not in code:
-            code = (
-                f"\n    for (int k = 0; k < n; ++k) {{\n        const float x = v[k];\n        v[k] = {code};\n    }}\n"
-            )
-            argument = "v"
-        else:
-            argument = "x"
+        formula = activation_of(TITLE, ACTIVATIONS, op, activation)
+        if formula in VECTORS:
+            self.needs(f"{formula}()")
+            return formula
+        code = spelled(formula, WORDS, activation.parameters, _float)
+        self.needs(code)
         name, number = f"{activation.kind}_of", 2
         while True:
-            made = f"static void {name}(int n, float *{argument})\n{{{code}}}"
+            made = (
+                f"static void {name}(int n, float *v)\n{{\n    for (int k = 0; k < n; ++k) {{\n"
+                f"        const float x = v[k];\n        v[k] = {code};\n    }}\n}}"
+            )
             if self.functions.setdefault(name, made) == made:
                 return name
             name, number = f"{activation.kind}_of_{number}", number + 1
 
+    def joined(self, function: np.ufunc, a: str, b: str) -> str:
+        """An expression of two."""
+        code = spelled(JOINS[function], {**WORDS, "a": a, "b": b})
+        self.needs(code)
+        return code
+
+
+def _float(number: str) -> str:
+    return f"{np.float32(number)!s}f"
+
+
+def known(shape: Shape) -> tuple[int, ...]:
+    """The sizes of a shape; a free one is that of the one time step at hand."""
+    return tuple(size or 1 for size in shape)
+
 
 def sizes(op: Operation, xs: Sequence[Value]) -> tuple[int, int, int]:
     """Of the first input, the sizes before the last and the last; and the output's size."""
-    shape = [size or 1 for size in xs[0].shape]
-    (output,) = op.output_shapes([x.shape for x in xs])
-    return math.prod(shape[:-1]), shape[-1] if shape else 1, math.prod(size or 1 for size in output)
+    shape = known(xs[0].shape)
+    (output, *_) = op.output_shapes([x.shape for x in xs])
+    return math.prod(shape[:-1]), shape[-1] if shape else 1, math.prod(known(output))
 
 
 def result(source: Source, op: Operation, xs: Sequence[Value], mask: str | None = None) -> Value:
     """An array for the output."""
-    (output,) = op.output_shapes([x.shape for x in xs])
-    return Value(source.array(math.prod(size or 1 for size in output)), output, mask)
+    (output, *_) = op.output_shapes([x.shape for x in xs])
+    return Value(source.array(math.prod(known(output))), output, mask)

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
-from lstm_serve.export.js_writer import Program
-from lstm_serve.export.operation import Value, both_biases
+from lstm_serve.export.js_writer import Program, joining
+from lstm_serve.export.operation import Value, both_biases, directions, mask_for
 from lstm_serve.export.operation import write_stacked as stacked
 
 
 def write_recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
-    """A recurrent layer, from a state of 0."""
+    """A recurrent layer, from states of 0 or from those given."""
     act = p.activation(op, op.activation)
     arrays = [p.weight(op.kernel), p.weight(op.recurrent_kernel)]
     step: tuple[object, ...]
@@ -24,8 +26,11 @@ def write_recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
     flags = (str(flag).lower() for flag in (op.return_sequences, op.go_backwards, op.zero_output_for_mask))
     states = 2 if isinstance(op, recurrent.LSTM) else 1
     cell = p.call(str(step[0]), *step[1:])
-    arguments = xs[0].name, xs[0].mask or "null", cell, op.units, states, *flags
-    return p.let(op, xs, "scan", *arguments, mask=xs[0].mask if op.return_sequences else None)
+    given = f"[{', '.join(x.name for x in xs[1:])}]"
+    arguments = xs[0].name, mask_for(op, xs[0]) or "null", cell, op.units, states, given, *flags
+    y = p.let(op, xs, "scan", *arguments, mask=xs[0].mask if op.return_sequences else None)
+    ends = range(states) if op.return_state else ()
+    return y._replace(states=tuple(Value(f"{y.name}.states[{k}]", (op.units,)) for k in ends))
 
 
 def write_stacked(p: Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
@@ -35,10 +40,13 @@ def write_stacked(p: Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Valu
 
 def write_bidirectional(p: Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
     """Both directions, and what joins them."""
-    forward, backward = p.write(op.forward, xs), p.write(op.backward, xs)
+    forward, backward = map(p.write, (op.forward, op.backward), directions(xs))
+    states = forward.states + backward.states
     there = p.call("reverse", backward.name) if op.forward.return_sequences else backward.name
     both = f"[{forward.name}, {there}]"
     if op.merge_mode == "concat":
-        return p.let(op, xs, "concatenate", both, len(forward.shape) - 1, mask=forward.mask)
-    code = "a * b" if op.merge_mode == "mul" else "a + b"
-    return p.let(op, xs, "merge", both, f"(a, b) => {code}", 2 if op.merge_mode == "ave" else 1, mask=forward.mask)
+        y = p.let(op, xs, "concatenate", both, len(forward.shape) - 1, mask=forward.mask)
+        return y._replace(states=states)
+    join = joining(np.multiply if op.merge_mode == "mul" else np.add)
+    y = p.let(op, xs, "merge", both, join, 2 if op.merge_mode == "ave" else 1, mask=forward.mask)
+    return y._replace(states=states)

@@ -10,22 +10,22 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, windows, wrappers
+from lstm_serve.engine.operations import arithmetic, merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Shape
-from lstm_serve.export.artifact import Golden, Numbers, header, scaled_by_card
-from lstm_serve.export.js_activations import ACTIVATIONS
+from lstm_serve.export.artifact import Golden, Numbers, header, plain
+from lstm_serve.export.formulas import ACTIVATIONS
 from lstm_serve.export.js_recurrent import write_bidirectional, write_recurrent, write_stacked
-from lstm_serve.export.js_writer import TITLE, Program
+from lstm_serve.export.js_writer import TITLE, Program, joining
 from lstm_serve.export.library import filled, functions
 from lstm_serve.export.operation import (
-    BETWEEN,
     NO_MASKS_IN_TIME,
-    NOT_YET,
     NOTHING_LEFT_OUT,
+    REDUCTIONS,
     TIME_ALONE,
     Support,
     Target,
@@ -34,7 +34,6 @@ from lstm_serve.export.operation import (
     factor_and_offset,
     kernel_in_one_group,
     masks_of_whole,
-    places_in,
     refuse,
     walk,
     window_of,
@@ -101,34 +100,11 @@ def _unscaling(p: Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Valu
     return p.let(op, xs, "unscaling", xs[0].name, op.offset.tolist(), op.scale.tolist(), mask=xs[0].mask)
 
 
-JOINS: dict[np.ufunc, str] = {
-    np.add: "a + b",
-    np.subtract: "a - b",
-    np.multiply: "a * b",
-    np.maximum: "Math.max(a, b)",
-    np.minimum: "Math.min(a, b)",
-}
-
-
 def _merge(p: Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
     masks = masks_of_whole(TITLE, op, xs)
-    xs = _of_one_shape(p, op, xs)
     mask = _joined(p, op.mask_rule, masks) if masks else None
     listed = ", ".join(x.name for x in xs)
-    return p.let(op, xs, "merge", f"[{listed}]", f"(a, b) => {JOINS[op.join]}", len(xs) if op.mean else 1, mask=mask)
-
-
-def _of_one_shape(p: Program, op: merging.Merge, xs: Sequence[Value]) -> list[Value]:
-    """The inputs, those that are smaller repeated to the output's shape."""
-    (shape,) = op.output_shapes([x.shape for x in xs])
-    if any(x.shape != shape for x in xs) and any(None in x.shape for x in xs):
-        refuse(TITLE, op, "its inputs are of different shapes, and their number of time steps is not known")
-    return [
-        x
-        if x.shape == shape
-        else Value(p.call("gather", x.name, places_in(x, shape).tolist(), list(shape)), shape, x.mask)
-        for x in xs
-    ]
+    return p.let(op, xs, "merge", f"[{listed}]", joining(op.join), len(xs) if op.mean else 1, mask=mask)
 
 
 def _joined(p: Program, rule: merging.MaskRule, masks: Sequence[str | None]) -> str:
@@ -187,9 +163,35 @@ def _permute(p: Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "permute", xs[0].name, [dim - 1 for dim in op.dims])
 
 
+def _slice(p: Program, op: arithmetic.Slice, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "slice", xs[0].name, json.dumps([[part.start, part.stop, part.step] for part in op.slices]))
+
+
+def _binary(p: Program, op: arithmetic.Binary, xs: Sequence[Value]) -> Value:
+    second = xs[-1].name
+    if op.constant is not None:
+        second = f"{{ d: {p.weight(op.constant)}, s: {list(op.constant.shape)} }}"
+    a, b = (second, xs[0].name) if op.constant_first else (xs[0].name, second)
+    return p.let(op, xs, "merge", f"[{a}, {b}]", joining(op.function), 1)
+
+
+def _reduce(p: Program, op: arithmetic.Reduce, xs: Sequence[Value]) -> Value:
+    axes, flags = [axis - 1 for axis in op.axes], (str(flag).lower() for flag in (op.function == "mean", op.keepdims))
+    return p.let(op, xs, "reduce", xs[0].name, axes, joining(REDUCTIONS[op.function]), *flags)
+
+
+def _matmul(p: Program, op: arithmetic.MatMul, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "matmul", xs[0].name, xs[1].name)
+
+
+def _masked_by(p: Program, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
+    x, mask = xs[0], xs[1].mask
+    return x._replace(mask=mask) if mask is None or not op.zeroed else p.let(op, xs, "zeroed", x.name, mask, mask=mask)
+
+
 def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
     inner = Program(p.write_operation, weights=p.weights, functions=p.functions, count=p.count)
-    y = write_inside(TITLE, op, Value("x", xs[0].shape[1:]), inner.write)
+    y = write_inside(op, Value("x", xs[0].shape[1:]), inner.write)
     p.count = inner.count
     body = "\n".join([*(f"    {line}" for line in inner.lines), f"    return {y.name};"])
     return p.let(op, xs, "eachStep", xs[0].name, f"(x) => {{\n{body}\n  }}", mask=xs[0].mask)
@@ -216,7 +218,11 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
-    **dict.fromkeys(BETWEEN, Support(None, NOT_YET)),
+    arithmetic.Slice: Support(_slice),
+    arithmetic.Binary: Support(_binary),
+    arithmetic.Reduce: Support(_reduce),
+    arithmetic.MatMul: Support(_matmul),
+    merging.MaskedBy: Support(_masked_by),
     recurrent.LSTM: Support(write_recurrent),
     recurrent.GRU: Support(write_recurrent),
     recurrent.SimpleRNN: Support(write_recurrent),
@@ -234,10 +240,20 @@ def _write(p: Program, op: Operation, xs: Sequence[Value]) -> Value:
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The module with its weights in it, its types, the golden predictions, and a check of them."""
     program = Program(_write)
-    last = walk(model, Value("x", model.input_shape), program.write)
+    given = [Value(f"x{k}", spec.shape) for k, spec in enumerate(model.inputs)]
+    results = walk(model.nodes, given, model.results, program.write)
     weights = b"".join(array.astype("<f4").tobytes() for array in program.weights)
     about = model.about
-    names = {"shape": _words(model.input_shape), "output": _words(model.output_shape)}
+    takes, gives = [spec.name for spec in model.inputs], [spec.name for spec in model.outputs]
+    words = {
+        "shape": ", ".join(_words(spec.name, spec.shape) for spec in model.inputs),
+        "output": ", ".join(_words(spec.name, spec.shape) for spec in model.outputs),
+    }
+    read = "input" if len(takes) == 1 else "input[{name}]"
+    values = [
+        f"const {x.name} = value({read.format(name=_text(name))}, {_text(x.shape)}, {_text(spec.dtype != np.float64)});"
+        for x, name, spec in zip(given, takes, model.inputs, strict=True)
+    ]
     always = {name: functions("functions.mjs")[name] for name in ("value", "nested")}
     text = filled(
         "model.mjs",
@@ -247,40 +263,71 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
         weights=base64.b64encode(weights).decode("ascii"),
         count=len(weights) // 4,
         functions="\n\n".join((always | program.functions).values()),
-        sizes=json.dumps(model.input_shape),
-        narrow=str(not scaled_by_card(model)).lower(),
-        lines="\n".join(f"  {line}" for line in program.lines),
-        last=last.name,
-        **names,
+        lines="\n".join(f"  {line}" for line in [*values, *program.lines]),
+        result=_by_name(gives, [f"nested({y.name}.d, {y.name}.s)" for y in results]),
+        **words,
     )
-    unit = np.broadcast_to(golden.unit, golden.y.shape[1:]).ravel().tolist()  # above which a difference is relative
-    predictions = {"x": golden.x.tolist(), "y": golden.y.astype(np.float64).tolist(), "unit": unit}
+    units = [
+        np.broadcast_to(unit, y.shape[1:]).tolist() for unit, y in zip(golden.units, golden.ys, strict=True)
+    ]  # above which a difference is relative
+    predictions = {
+        "x": _rows(takes, golden.xs),
+        "y": _rows(gives, [y.astype(np.float64) for y in golden.ys]),
+        "unit": units[0] if len(gives) == 1 else dict(zip(map(str, gives), units, strict=True)),
+    }
+    types = {
+        "input": _by_name(takes, ["Nested | ArrayLike<number>"] * len(takes), ";"),
+        "result": _by_name(gives, ["Nested"] * len(gives), ";"),
+    }
     return {
         "model.mjs": text.encode("ascii"),
-        "model.d.mts": filled("model.d.mts", **names).encode("ascii"),
+        "model.d.mts": filled("model.d.mts", **words, **types).encode("ascii"),
         "model.golden.json": json.dumps(predictions).encode("ascii"),
         "check.mjs": filled("check.mjs", whose=golden.whose, tolerance=repr(model.origin.tolerance)).encode("ascii"),
     }
 
 
-def _words(shape: Shape) -> str:
-    return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
+def _by_name(names: Sequence[str | None], values: Sequence[str], end: str = ",") -> str:
+    """The one value, or an object of several: brackets make any name one of its own, __proto__ too."""
+    if len(values) == 1:
+        return values[0]
+    pairs = (f"[{_text(name)}]: {value}{end}" for name, value in zip(names, values, strict=True))
+    return f"{{ {' '.join(pairs)} }}"
 
 
-def _text(listed: Sequence[str] | None) -> str:
-    """Names as JSON, which is JavaScript once it is ASCII."""
-    return json.dumps(listed)
+def _rows(names: Sequence[str | None], arrays: Sequence[Numbers]) -> list[Any]:
+    """The rows of one input or output; of several objects by name."""
+    if len(names) == 1:
+        return list(arrays[0].tolist())
+    rows = zip(*(array.tolist() for array in arrays), strict=True)
+    return [dict(zip(map(str, names), row, strict=True)) for row in rows]
 
 
-def run(path: Path, x: Numbers) -> Array | str:
+def _words(name: str | None, shape: Shape) -> str:
+    sizes = "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
+    return sizes if name is None else f"{plain(name)} {sizes}"
+
+
+def _text(value: object) -> str:
+    """JSON, which is JavaScript once it is ASCII."""
+    return json.dumps(value)
+
+
+def run(path: Path, xs: Sequence[Numbers]) -> list[Array] | str:
     """What node answers with the module."""
     node = shutil.which("node")
     if node is None:
         return "node is not installed here"
-    (path / "x.json").write_text(json.dumps(x.tolist()), "utf-8")
+    golden = json.loads((path / "model.golden.json").read_text("ascii"))
+    names = [*golden["x"][0]] if isinstance(golden["x"][0], dict) else [None]
+    (path / "x.json").write_text(json.dumps(_rows(names, xs)), "ascii")
     command = [node, "check.mjs", "x.json", "y.json"]
     subprocess.run(command, cwd=path, check=True, capture_output=True)  # noqa: S603 - our own program
-    return np.array(json.loads((path / "y.json").read_text("utf-8")), np.float32)
+    rows = json.loads((path / "y.json").read_text("utf-8"))
+    outputs = [*golden["y"][0]] if isinstance(golden["y"][0], dict) else None
+    if outputs is None:
+        return [np.array(rows, np.float32)]
+    return [np.array([row[name] for row in rows], np.float32) for name in outputs]
 
 
 TARGET = Target(TITLE, is_folder=True, suffix="-js", table=TABLE, activations=ACTIVATIONS, build=build, run=run)

@@ -9,11 +9,17 @@ from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.js_activations import ACTIVATIONS
+from lstm_serve.export.formulas import ACTIVATIONS, JOINS, VECTORS, spelled
 from lstm_serve.export.library import add_called, functions
 from lstm_serve.export.operation import Value, activation_of, called
 
 TITLE = "JavaScript"
+WORDS = {
+    **{name: f"Math.{name}" for name in ("abs", "cos", "exp", "expm1", "log", "log1p", "max", "min", "pow", "sin")},
+    "sqrt": "Math.sqrt",
+    "tanh": "Math.tanh",
+    "inf": "Infinity",
+}
 
 
 @dataclass
@@ -36,7 +42,7 @@ class Program:
         self, op: Operation, xs: Sequence[Value], function: str, *arguments: object, mask: str | None = None
     ) -> Value:
         """A name for the operation's output, which a function computes of these arguments."""
-        shape = op.output_shapes([x.shape for x in xs])[0]
+        shape, *_ = op.output_shapes([x.shape for x in xs])
         return Value(self.call(function, *arguments), shape, mask)
 
     def call(self, function: str, *arguments: object) -> str:
@@ -57,14 +63,15 @@ class Program:
 
     def activation(self, op: Operation, activation: Activation) -> str:
         """An activation as an expression: a function that overwrites n numbers from a place on."""
-        code = activation_of(TITLE, ACTIVATIONS, op, activation)
-        if code.startswith("vector:"):
-            written = code.removeprefix("vector:")
-            add_called(f"{written}()", functions("functions.mjs"), self.functions)
-            return written
-        numbers = {
-            name: "Infinity" if np.isinf(number) else repr(number) for name, number in activation.parameters.items()
-        }
-        written = f"each((x) => {code.format(**numbers)})"
+        formula = activation_of(TITLE, ACTIVATIONS, op, activation)
+        if formula in VECTORS:
+            add_called(f"{formula}()", functions("functions.mjs"), self.functions)
+            return formula
+        written = f"each((x) => {spelled(formula, WORDS, activation.parameters)})"
         add_called(written, functions("functions.mjs"), self.functions)
         return written
+
+
+def joining(function: np.ufunc) -> str:
+    """A function of two numbers."""
+    return f"(a, b) => {spelled(JOINS[function], WORDS)}"

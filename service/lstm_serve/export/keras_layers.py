@@ -1,93 +1,25 @@
-"""Each operation as a layer of Keras 3: its class, its config and its arrays.
-
-hard_sigmoid is clip(0.2 x + 0.5, 0, 1) up to Keras 2 and clip(x / 6 + 0.5, 0, 1) in Keras 3: the old one of x is the
-new one of 1.2 x, so what leads to it is multiplied by 1.2.
-"""
+"""Each operation as a layer of Keras 3, or as an operation of it between layers: its class, its config, its arrays."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, Activation
-from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, windows, wrappers
+from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2
+from lstm_serve.engine.functions import FUNCTIONS
+from lstm_serve.engine.operations import arithmetic, merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskRule
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
+from lstm_serve.export import keras_between
 from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.operation import BETWEEN, NOT_YET, Support, Value, activation_of, refuse, writer_of
+from lstm_serve.export.keras_config import TITLE, Layer, activation_in, folded, folded_gates
+from lstm_serve.export.operation import Support, Value, refuse, writer_of
 
-TITLE = "Keras 3"
-RATIO = 1.2  # from the argument of the old hard_sigmoid to that of the new
-
-
-class Layer(NamedTuple):
-    """A layer as Keras 3 writes it. `arrays` are by the path of the object that has them, within the layer."""
-
-    class_name: str
-    config: dict[str, Any]
-    arrays: Mapping[str, Sequence[Array]] = {}
-
-    def serialized(self) -> dict[str, Any]:
-        """As it stands inside another layer."""
-        return {
-            "module": "keras.layers",
-            "class_name": self.class_name,
-            "config": {"dtype": "float32", **self.config},
-            "registered_name": None,
-        }
-
-
-def _object(class_name: str, **config: float | None) -> dict[str, Any]:
-    return {"module": "keras.layers", "class_name": class_name, "config": config, "registered_name": None}
-
-
-def _by_name(activation: Activation) -> str:
-    return activation.name
-
-
-# By kind: what stands in a layer's config, a name or a layer.
-ACTIVATIONS: dict[str, Callable[[Activation], str | dict[str, Any]]] = {
-    **dict.fromkeys(
-        ("linear", "tanh", "sigmoid", "relu", "softmax", "silu", "hard_silu", "relu6", "selu", "softplus", "softsign"),
-        _by_name,
-    ),
-    **dict.fromkeys(
-        ("exponential", "gelu", "mish", "hard_tanh", "tanh_shrink", "log_sigmoid", "log_softmax"), _by_name
-    ),
-    **dict.fromkeys(
-        ("soft_shrink", "hard_shrink", "sparse_plus", "sparse_sigmoid", "squareplus", "sparsemax"), _by_name
-    ),
-    "hard_sigmoid_keras_2": _by_name,
-    "hard_sigmoid_keras_3": _by_name,
-    "celu": _by_name,
-    "elu": lambda given: "elu" if given.parameters["alpha"] == 1 else _object("ELU", **given.parameters),
-    "leaky_relu": lambda given: _object("LeakyReLU", **given.parameters),
-    "general_relu": lambda given: _object(
-        "ReLU", **{name: None if number == np.inf else number for name, number in given.parameters.items()}
-    ),
-}
-
-
-def _activation(operation: Operation, activation: Activation) -> str | dict[str, Any]:
-    written: str | dict[str, Any] = activation_of(TITLE, ACTIVATIONS, operation, activation)(activation)
-    return written
-
-
-def _folded(array: Array, activation: Activation) -> Array:
-    """The array that leads to this activation, as it has to be in Keras 3."""
-    if activation is not HARD_SIGMOID_KERAS_2:
-        return array
-    return (array.astype(np.float64) * RATIO).astype(np.float32)
-
-
-def _gates(array: Array, activations: Sequence[Activation]) -> Array:
-    """An array (..., blocks * units), each block folded for its activation."""
-    blocks = np.split(array, len(activations), axis=-1)
-    return np.concatenate([_folded(block, act) for block, act in zip(blocks, activations, strict=True)], axis=-1)
-
+# What stands at masked steps until it is masked.
+MASKED = -1e9
 
 # One function an operation: the layer, without its name.
 
@@ -117,8 +49,8 @@ def _count(op: windows.Convolution | windows.Pooling) -> int:
 
 
 def _with_kernel(op: pointwise.Dense | windows.Convolution, class_name: str, **config: object) -> Layer:
-    arrays = [_folded(array, op.activation) for array in op.weights.values()]
-    settings = {**config, "activation": _activation(op, op.activation), "use_bias": op.bias is not None}
+    arrays = [folded(array, op.activation) for array in op.weights.values()]
+    settings = {**config, "activation": activation_in(op, op.activation), "use_bias": op.bias is not None}
     return Layer(class_name, settings, {"": arrays})
 
 
@@ -127,7 +59,9 @@ def _identity(op: pointwise.Identity, xs: Sequence[Value]) -> Layer:
 
 
 def _activate(op: pointwise.Activate, xs: Sequence[Value]) -> Layer:
-    written = _activation(op, op.activation)
+    if op.activation.kind in FUNCTIONS:
+        return keras_between.of_each(op.activation.kind)
+    written = activation_in(op, op.activation)
     if isinstance(written, dict):
         return Layer(written["class_name"], written["config"])
     return Layer("Activation", {"activation": written})
@@ -251,21 +185,32 @@ def _permute(op: temporal.Permute, xs: Sequence[Value]) -> Layer:
     return Layer("Permute", {"dims": list(op.dims)})
 
 
+def _masked_by(op: merging.MaskedBy, xs: Sequence[Value]) -> Layer:
+    """The mask of steps that are all MASKED, which are then 0: what is put there first makes it that of another."""
+    return Layer("Masking", {"mask_value": MASKED})
+
+
 def _recurrent(op: Recurrent, xs: Sequence[Value]) -> Layer:
     settings, arrays = _cell(op)
     flow = {
         "return_sequences": op.return_sequences,
         "go_backwards": op.go_backwards,
         "zero_output_for_mask": op.zero_output_for_mask,
+        "return_state": op.return_state,
     }
-    return Layer(type(op).__name__, {**settings, **flow}, {"cell": arrays})
+    return Layer(type(op).__name__, {**settings, **flow}, {"cell": arrays}, _on_states)
+
+
+def _on_states(tensors: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """A sequence, and the states to begin with where there are any."""
+    return [tensors[0]], {"initial_state": list(tensors[1:])} if len(tensors) > 1 else {}
 
 
 def _cell(op: Recurrent) -> tuple[dict[str, Any], list[Array]]:
     """The config of a cell, and its arrays, the old hard_sigmoid folded into them."""
     config: dict[str, Any] = {
         "units": op.units,
-        "activation": _activation(op, op.activation),
+        "activation": activation_in(op, op.activation),
         "use_bias": op.bias is not None,
     }
     blocks = [op.activation]
@@ -284,8 +229,8 @@ def _cell(op: Recurrent) -> tuple[dict[str, Any], list[Array]]:
         blocks = [gate, gate, op.activation]
         config["reset_after"] = op.reset_after
     if not isinstance(op, recurrent.SimpleRNN):
-        config["recurrent_activation"] = _activation(op, gate)
-    return config, [_gates(array, blocks) for array in op.weights.values()]
+        config["recurrent_activation"] = activation_in(op, gate)
+    return config, [folded_gates(array, blocks) for array in op.weights.values()]
 
 
 def _stacked(op: wrappers.Stacked, xs: Sequence[Value]) -> Layer:
@@ -317,6 +262,7 @@ def _bidirectional(op: wrappers.Bidirectional, xs: Sequence[Value]) -> Layer:
             **{f"forward_layer/{path}": arrays for path, arrays in forward.arrays.items()},
             **{f"backward_layer/{path}": arrays for path, arrays in backward.arrays.items()},
         },
+        _on_states,
     )
 
 
@@ -328,6 +274,8 @@ def _time_distributed(op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Laye
     if op.layer is None:
         refuse(TITLE, op, "it holds several operations")
     inner = layer_of(op.layer, [Value("x", xs[0].shape[1:])])
+    if not inner.is_layer:
+        refuse(TITLE, op, "what it does at each step is no layer there")
     inner.config["name"] = "layer"
     arrays = {f"layer/{path}".rstrip("/"): arrays for path, arrays in inner.arrays.items()}
     return Layer("TimeDistributed", {"layer": inner.serialized()}, arrays)
@@ -357,7 +305,11 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
-    **dict.fromkeys(BETWEEN, Support(None, NOT_YET)),
+    arithmetic.Slice: Support(keras_between.item),
+    arithmetic.Binary: Support(keras_between.binary),
+    arithmetic.Reduce: Support(keras_between.reduced),
+    arithmetic.MatMul: Support(keras_between.product),
+    merging.MaskedBy: Support(_masked_by, "a mask of Masking or Embedding, where no later layer sees masked steps"),
     recurrent.LSTM: Support(
         _recurrent, "the hard_sigmoid of Keras 1 and 2 as that of its gates, not as its activation"
     ),

@@ -7,7 +7,7 @@ from importlib.resources import files
 from string import Template
 
 NAMED = re.compile(r"^(?:static \w+ |function |def )(\w+)\(", re.MULTILINE)
-CALL = re.compile(r"\b(\w+)\(")
+CALL = re.compile(r"(?<![.\w])(\w+)\(")
 
 
 @cache

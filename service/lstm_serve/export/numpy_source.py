@@ -6,34 +6,30 @@ Values are arrays (n, ...), masks bool (n, T), as in the engine, whose formulas 
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, windows, wrappers
+from lstm_serve.engine.operations import arithmetic, merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
-from lstm_serve.explain.describe.description import axes
 from lstm_serve.export.artifact import Golden, Numbers, header, npz
-from lstm_serve.export.library import add_called, filled, functions
-from lstm_serve.export.numpy_activations import ACTIVATIONS
+from lstm_serve.export.formulas import ACTIVATIONS
+from lstm_serve.export.library import filled
+from lstm_serve.export.numpy_writer import TITLE, Program
 from lstm_serve.export.operation import (
-    BETWEEN,
-    NOT_YET,
     TIME_ALONE,
     Support,
     Target,
     Value,
-    activation_of,
     both_biases,
-    called,
     deviation,
+    directions,
     factor_and_offset,
     kernel_in_one_group,
     leaves_steps_out,
+    mask_for,
     masks_to_merge,
     walk,
     window_of,
@@ -43,105 +39,52 @@ from lstm_serve.export.operation import (
 )
 from lstm_serve.model.model import Model
 
-TITLE = "NumPy"
 
-
-@dataclass
-class _Program:
-    """Lines of `predict` as they come, the weights they use, and the functions they call."""
-
-    lines: list[str] = field(default_factory=list)
-    weights: list[Numbers] = field(default_factory=list)
-    functions: dict[str, str] = field(default_factory=dict)
-    count: int = 0
-
-    def write(self, op: Operation, xs: Sequence[Value]) -> Value:
-        """An operation, under a comment that says which."""
-        self.lines.append(f"# {called(op)}")
-        written: Value = writer_of(TITLE, TABLE, op)(self, op, xs)
-        return written
-
-    def let(self, op: Operation, xs: Sequence[Value], code: str, mask: str | None = None) -> Value:
-        """A name for the operation's output, which `code` computes."""
-        self.count += 1
-        self.lines.append(f"y{self.count} = {code}")
-        return Value(f"y{self.count}", op.output_shapes([x.shape for x in xs])[0], mask)
-
-    def let_mask(self, code: str) -> str:
-        """A name for a mask."""
-        self.count += 1
-        self.lines.append(f"m{self.count} = {code}")
-        return f"m{self.count}"
-
-    def weight(self, array: Numbers | None) -> str:
-        """The place of an array; 0 stands for a bias that is not there."""
-        if array is None:
-            return "np.float32(0)"
-        self.weights.append(array)
-        return f"W[{len(self.weights) - 1}]"
-
-    def call(self, function: str) -> str:
-        """The name of a function, which is then written."""
-        add_called(f"{function}()", functions("functions.py.txt"), self.functions)
-        return function
-
-    def activation(self, op: Operation, activation: Activation) -> str:
-        """The name of an activation's function."""
-        code = activation_of(TITLE, ACTIVATIONS, op, activation).format(**activation.parameters)
-        add_called(code, functions("functions.py.txt"), self.functions)
-        code = code.replace("float32(inf)", 'float32("inf")')
-        name = activation.kind
-        number = 2
-        while (made := f"def {name}(x):\n    return {code}") != self.functions.setdefault(name, made):
-            name, number = f"{activation.kind}_{number}", number + 1
-        return name
-
-
-def _identity(p: _Program, op: Operation, xs: Sequence[Value]) -> Value:
+def _identity(p: Program, op: Operation, xs: Sequence[Value]) -> Value:
     return xs[0]
 
 
-def _dense(p: _Program, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
+def _dense(p: Program, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
     sums = f"{xs[0].name} @ {p.weight(op.kernel)} + {p.weight(op.bias)}"
     return p.let(op, xs, f"{p.activation(op, op.activation)}({sums})", xs[0].mask)
 
 
-def _activate(p: _Program, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
+def _activate(p: Program, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"{p.activation(op, op.activation)}({xs[0].name})", xs[0].mask)
 
 
-def _prelu(p: _Program, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
+def _prelu(p: Program, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
     x = xs[0].name
     return p.let(op, xs, f"np.maximum({x}, 0) + {p.weight(op.alpha)} * np.minimum({x}, 0)", xs[0].mask)
 
 
-def _normalization(p: _Program, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
+def _normalization(p: Program, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
     code = f"({xs[0].name} - {p.weight(op.mean)}) / {p.weight(deviation(op))}"
     return p.let(op, xs, code, xs[0].mask if op.keeps_mask else None)
 
 
-def _rescaling(p: _Program, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
+def _rescaling(p: Program, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
     code = f"{xs[0].name} * {p.weight(op.scale)} + {p.weight(op.offset)}"
     return p.let(op, xs, code, xs[0].mask if op.keeps_mask else None)
 
 
-def _batch_normalization(p: _Program, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
+def _batch_normalization(p: Program, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
     factor, offset = factor_and_offset(op)
     return p.let(op, xs, f"{xs[0].name} * {p.weight(factor)} + {p.weight(offset)}", xs[0].mask)
 
 
-def _layer_normalization(p: _Program, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
+def _layer_normalization(p: Program, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
     gamma = "np.float32(1)" if op.gamma is None else p.weight(op.gamma)
     code = f"{p.call('standardize')}({xs[0].name}, {gamma}, {p.weight(op.beta)}, {op.epsilon!r})"
     return p.let(op, xs, code, xs[0].mask)
 
 
-def _scaling(p: _Program, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
+def _scaling(p: Program, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
     code = f"(({xs[0].name} - {p.weight(op.offset)}) / {p.weight(op.scale)}).astype(np.float32)"
     return p.let(op, xs, code, xs[0].mask)
 
 
-def _unscaling(p: _Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
+def _unscaling(p: Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
     code = f"({xs[0].name} * {p.weight(op.scale)} + {p.weight(op.offset)}).astype(np.float32)"
     return p.let(op, xs, code, xs[0].mask)
 
@@ -149,7 +92,7 @@ def _unscaling(p: _Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Val
 AND_OR = {merging.MaskRule.ALL: " & ", merging.MaskRule.ANY: " | "}
 
 
-def _merge(p: _Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
+def _merge(p: Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
     masks = masks_to_merge(op, xs)
     mask = p.let_mask(AND_OR[op.mask_rule].join(masks)) if masks else None
     join = f"np.{op.join.__name__}"
@@ -169,7 +112,7 @@ def _merge(p: _Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, code, mask)
 
 
-def _extreme(p: _Program, op: merging.Merge, xs: Sequence[Value], mask: str | None) -> Value:
+def _extreme(p: Program, op: merging.Merge, xs: Sequence[Value], mask: str | None) -> Value:
     """At a masked step the other input stands for the masked one."""
     masked, y, known = p.call("masked"), xs[0].name, xs[0].mask
     for x in xs[1:]:
@@ -179,7 +122,7 @@ def _extreme(p: _Program, op: merging.Merge, xs: Sequence[Value], mask: str | No
     return p.let(op, xs, y, mask)
 
 
-def _concatenate(p: _Program, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
+def _concatenate(p: Program, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
     mask = None
     if any(x.mask for x in xs):
         masks = [x.mask or f"np.ones({x.name}.shape[:-1], bool)" for x in xs]
@@ -190,30 +133,30 @@ def _concatenate(p: _Program, op: merging.Concatenate, xs: Sequence[Value]) -> V
     return p.let(op, xs, f"np.concatenate([{', '.join(x.name for x in xs)}], axis={op.axis})", mask)
 
 
-def _embedding(p: _Program, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
+def _embedding(p: Program, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
     mask = p.let_mask(f"{xs[0].name} != 0") if op.mask_zero else None
     return p.let(op, xs, f"{p.weight(op.embeddings)}[{xs[0].name}]", mask)
 
 
-def _masking(p: _Program, op: temporal.Masking, xs: Sequence[Value]) -> Value:
+def _masking(p: Program, op: temporal.Masking, xs: Sequence[Value]) -> Value:
     mask = p.let_mask(f"({xs[0].name} != np.float32({op.mask_value!r})).any(axis=-1)")
     return p.let(op, xs, f"{xs[0].name} * {mask}[..., None]", mask)
 
 
-def _conv1d(p: _Program, op: windows.Convolution, xs: Sequence[Value]) -> Value:
+def _conv1d(p: Program, op: windows.Convolution, xs: Sequence[Value]) -> Value:
     along = window_of(TITLE, op)
     window = f"{along.stride}, {along.dilation}, {along.padding!r}"
     code = f"{p.call('conv1d')}({xs[0].name}, {p.weight(kernel_in_one_group(op))}, {p.weight(op.bias)}, {window})"
     return p.let(op, xs, f"{p.activation(op, op.activation)}({code})")
 
 
-def _pooling(p: _Program, op: windows.Pooling, xs: Sequence[Value]) -> Value:
+def _pooling(p: Program, op: windows.Pooling, xs: Sequence[Value]) -> Value:
     along = window_of(TITLE, op)
     window = f"{along.size}, {along.stride}, {along.dilation}, {along.padding!r}"
     return p.let(op, xs, f"{p.call('pool')}({xs[0].name}, {op.average}, {window})")
 
 
-def _global_pooling(p: _Program, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
+def _global_pooling(p: Program, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
     x = xs[0]
     code = f"{x.name}.{'mean' if op.average else 'max'}(1, keepdims=True)"
     if op.average and x.mask is not None:
@@ -221,50 +164,58 @@ def _global_pooling(p: _Program, op: temporal.GlobalPooling1D, xs: Sequence[Valu
     return p.let(op, xs, code if op.keepdims else f"{code}[:, 0]")
 
 
-def _repeat_vector(p: _Program, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
+def _repeat_vector(p: Program, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"np.repeat({xs[0].name}[:, None], {op.n}, axis=1)")
 
 
-def _reshape(p: _Program, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
+def _reshape(p: Program, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"{xs[0].name}.reshape(len({xs[0].name}), *{op.target})")
 
 
-def _permute(p: _Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
+def _permute(p: Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"{xs[0].name}.transpose(0, *{op.dims})")
 
 
-def _lstm(p: _Program, op: recurrent.LSTM, xs: Sequence[Value]) -> Value:
+def _lstm(p: Program, op: recurrent.LSTM, xs: Sequence[Value]) -> Value:
     functions = f"{p.activation(op, op.activation)}, {p.activation(op, op.recurrent_activation)}"
     return _scan(p, op, xs, f"{p.call('lstm')}({functions}, {_cell(p, op)})", 2)
 
 
-def _gru(p: _Program, op: recurrent.GRU, xs: Sequence[Value]) -> Value:
+def _gru(p: Program, op: recurrent.GRU, xs: Sequence[Value]) -> Value:
     functions = f"{p.activation(op, op.activation)}, {p.activation(op, op.recurrent_activation)}, {op.reset_after}"
     arrays = ", ".join(map(p.weight, (op.kernel, op.recurrent_kernel, *both_biases(op))))
     return _scan(p, op, xs, f"{p.call('gru')}({functions}, {arrays})", 1)
 
 
-def _simple_rnn(p: _Program, op: recurrent.SimpleRNN, xs: Sequence[Value]) -> Value:
+def _simple_rnn(p: Program, op: recurrent.SimpleRNN, xs: Sequence[Value]) -> Value:
     return _scan(p, op, xs, f"{p.call('simple_rnn')}({p.activation(op, op.activation)}, {_cell(p, op)})", 1)
 
 
-def _cell(p: _Program, op: Recurrent) -> str:
+def _cell(p: Program, op: Recurrent) -> str:
     return ", ".join(map(p.weight, (op.kernel, op.recurrent_kernel, op.bias)))
 
 
-def _scan(p: _Program, op: Recurrent, xs: Sequence[Value], step: str, states: int) -> Value:
+def _scan(p: Program, op: Recurrent, xs: Sequence[Value], step: str, states: int) -> Value:
     x, widths = xs[0], [op.units] * states
     flags = f"{op.return_sequences}, {op.go_backwards}, {op.zero_output_for_mask}"
-    code = f"{p.call('scan')}({step}, {widths}, {x.name}, {x.mask}, {flags})"
-    return p.let(op, xs, code, x.mask if op.return_sequences else None)
+    given = "".join(f", {state.name}" for state in xs[1:])
+    code = f"{p.call('scan')}({step}, {widths}, {x.name}, {mask_for(op, x)}, {flags}{given})"
+    mask = x.mask if op.return_sequences else None
+    if not op.return_state:
+        return p.let(op, xs, f"{code}[0]", mask)
+    p.count += 1
+    p.lines.append(f"y{p.count} = {code}")
+    y = p.let(op, xs, f"y{p.count}[0]", mask)
+    ends = (Value(f"y{p.count - 1}[{k}]", (op.units,)) for k in range(1, states + 1))
+    return y._replace(states=tuple(ends))
 
 
-def _stacked(p: _Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
+def _stacked(p: Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
     return write_stacked(p.write, lambda mask: p.let_mask(f"{mask}[:, ::-1]"), op, xs)
 
 
-def _bidirectional(p: _Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
-    forward, backward = p.write(op.forward, xs), p.write(op.backward, xs)
+def _bidirectional(p: Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
+    forward, backward = map(p.write, (op.forward, op.backward), directions(xs))
     there = f"{backward.name}[:, ::-1]" if op.forward.return_sequences else backward.name
     code = {
         "concat": f"np.concatenate([{forward.name}, {there}], axis=-1)",
@@ -272,15 +223,41 @@ def _bidirectional(p: _Program, op: wrappers.Bidirectional, xs: Sequence[Value])
         "mul": f"{forward.name} * {there}",
         "ave": f"({forward.name} + {there}) / np.float32(2)",
     }[op.merge_mode]
-    return p.let(op, xs, code, forward.mask)
+    return p.let(op, xs, code, forward.mask)._replace(states=forward.states + backward.states)
 
 
-def _time_distributed(p: _Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
-    inner = _Program(weights=p.weights, functions=p.functions, count=p.count + 1)
-    y = write_inside(TITLE, op, Value("x", xs[0].shape[1:]), inner.write)
+def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
+    inner = Program(p.write_operation, weights=p.weights, functions=p.functions, count=p.count + 1)
+    y = write_inside(op, Value("x", xs[0].shape[1:]), inner.write)
     p.count = inner.count
     p.lines += [f"def layer{p.count}(x):", *(f"    {line}" for line in inner.lines), f"    return {y.name}"]
     return p.let(op, xs, f"{p.call('each_step')}({xs[0].name}, layer{p.count})", xs[0].mask)
+
+
+def _slice(p: Program, op: arithmetic.Slice, xs: Sequence[Value]) -> Value:
+    ends = ([part.start, part.stop, part.step] for part in op.slices)
+    taken = (":".join("" if end is None else str(end) for end in each).removesuffix(":") for each in ends)
+    return p.let(op, xs, f"{xs[0].name}[{', '.join([':', *(part or ':' for part in taken)])}]")
+
+
+def _binary(p: Program, op: arithmetic.Binary, xs: Sequence[Value]) -> Value:
+    a, b = xs[0].name, xs[1].name if op.constant is None else p.weight(op.constant)
+    return p.let(op, xs, f"np.{op.function.__name__}({f'{b}, {a}' if op.constant_first else f'{a}, {b}'})")
+
+
+def _reduce(p: Program, op: arithmetic.Reduce, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, f"{xs[0].name}.{op.function}({op.axes}, keepdims={op.keepdims})")
+
+
+def _matmul(p: Program, op: arithmetic.MatMul, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, f"{xs[0].name} @ {xs[1].name}")
+
+
+def _masked_by(p: Program, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
+    x, mask = xs[0], xs[1].mask
+    if mask is None or not op.zeroed:
+        return x._replace(mask=mask)
+    return p.let(op, xs, f"{x.name} * {mask}[:, :{', None' * (len(x.shape) - 1)}]", mask)
 
 
 TABLE: dict[type, Support] = {
@@ -304,7 +281,11 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
-    **dict.fromkeys(BETWEEN, Support(None, NOT_YET)),
+    arithmetic.Slice: Support(_slice),
+    arithmetic.Binary: Support(_binary),
+    arithmetic.Reduce: Support(_reduce),
+    arithmetic.MatMul: Support(_matmul),
+    merging.MaskedBy: Support(_masked_by),
     recurrent.LSTM: Support(_lstm),
     recurrent.GRU: Support(_gru),
     recurrent.SimpleRNN: Support(_simple_rnn),
@@ -314,40 +295,49 @@ TABLE: dict[type, Support] = {
 }
 
 
+def _write(p: Program, op: Operation, xs: Sequence[Value]) -> Value:
+    written: Value = writer_of(TITLE, TABLE, op)(p, op, xs)
+    return written
+
+
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The program, its weights, and the golden predictions."""
-    program = _Program()
-    last = walk(model, Value("x", model.input_shape), program.write)
+    program = Program(_write)
+    given = [Value(f"x{k}", spec.shape) for k, spec in enumerate(model.inputs)]
+    results = walk(model.nodes, given, model.results, program.write)
     text = filled(
         "model.py.txt",
         header="\n".join(f"# {line}" for line in header(model)),
         whose=golden.whose,
-        shape=axes(model.input_shape).replace("(", "(n, ", 1),
-        output=axes(model.output_shape).replace("(", "(n, ", 1),
+        inputs=_listed([(spec.name, spec.shape, spec.dtype.name) for spec in model.inputs]),
+        outputs=_listed([(spec.name, spec.shape) for spec in model.outputs]),
         classes=ascii(model.about.classes),
-        sizes=repr(model.input_shape),
         count=len(program.weights),
         functions="\n\n\n".join(program.functions.values()),
-        dtype=np.dtype(model.input_dtype),
+        given=", ".join(x.name for x in given),
         lines="\n".join(f"        {line}" for line in program.lines),
-        last=last.name,
-        unit=golden.unit.tolist() if golden.unit.max() > 1 else 1,
+        results=", ".join(y.name for y in results),
+        units=[unit.tolist() for unit in golden.units],
         tolerance=repr(model.origin.tolerance),
     )
     return {
         "model.py": text.encode("ascii"),
         "model.npz": npz(**{f"w{k}": np.asarray(array) for k, array in enumerate(program.weights)}),
-        "model.golden.npz": npz(x=golden.x, y=golden.y),
+        "model.golden.npz": npz(**golden.arrays),
     }
 
 
-def run(path: Path, x: Numbers) -> Array | str:
+def _listed(values: Sequence[tuple[object, ...]]) -> str:
+    return "\n".join(["[", *(f"    {value!a}," for value in values), "]"])
+
+
+def run(path: Path, xs: Sequence[Numbers]) -> list[Array] | str:
     """What the program answers, in a Python of its own."""
-    np.save(path / "x.npy", x)
-    command = [sys.executable, "-I", "model.py", "x.npy", "y.npy"]
+    np.savez(path / "x.npz", *xs)
+    command = [sys.executable, "-I", "model.py", "x.npz", "y.npz"]
     subprocess.run(command, cwd=path, check=True, capture_output=True)  # noqa: S603 - our own program
-    y: Array = np.load(path / "y.npy")
-    return y
+    with np.load(path / "y.npz") as arrays:
+        return [arrays[name] for name in arrays.files]
 
 
 TARGET = Target(TITLE, is_folder=True, suffix="-numpy", table=TABLE, activations=ACTIVATIONS, build=build, run=run)

@@ -17,7 +17,7 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
 from lstm_serve.export import onnx_between
-from lstm_serve.export.artifact import Golden, Numbers, header, npz, scaled_by_card
+from lstm_serve.export.artifact import Golden, Numbers, header, npz
 from lstm_serve.export.onnx_graph import ACTIVATIONS, TITLE, Graph, times
 from lstm_serve.export.onnx_recurrent import write_bidirectional, write_recurrent, write_stacked
 from lstm_serve.export.operation import (
@@ -220,7 +220,7 @@ def _time_distributed(g: Graph, op: wrappers.TimeDistributed, xs: Sequence[Value
     if None in x.shape[1:]:
         refuse(TITLE, op, "a size of each step is not known")
     step = Value(g.add("Reshape", x.name, g.integers(-1, *x.shape[1:])), x.shape[1:])  # type: ignore[arg-type]
-    inner = write_inside(TITLE, op, step, g.write)
+    inner = write_inside(op, step, g.write)
     lead = g.add("Slice", g.add("Shape", x.name), *map(g.integers, (0, 2)))
     shape = g.add("Concat", lead, g.integers(*(size or -1 for size in inner.shape)), axis=0)
     return g.result(op, xs, g.add("Reshape", inner.name, shape), x.mask)
@@ -271,13 +271,19 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
         raise Unsupported("to write ONNX the package onnx is needed: pip install 'lstm-serve[onnx]'") from None
     helper, types = onnx.helper, onnx.TensorProto
     graph = Graph(_write, helper, onnx.numpy_helper.from_array)
-    last = walk(model, Value("sequences", model.input_shape), graph.write)
-    output = "values" if model.kind == "values" else "probabilities"
-    graph.nodes.append(helper.make_node("Identity", [last.name], [output]))
-    takes_ids = np.dtype(model.input_dtype).kind == "i"
-    kind = types.INT32 if takes_ids else types.DOUBLE if scaled_by_card(model) else types.FLOAT
-    inputs = [helper.make_tensor_value_info("sequences", kind, _sizes(model.input_shape))]
-    outputs = [helper.make_tensor_value_info(output, types.FLOAT, _sizes(model.output_shape))]
+    kinds = {"int32": types.INT32, "float64": types.DOUBLE, "float32": types.FLOAT}
+    takes, gives = [graph.named(name) for name in _takes(model)], [graph.named(name) for name in _gives(model)]
+    given = [Value(name, spec.shape) for name, spec in zip(takes, model.inputs, strict=True)]
+    for y, name in zip(walk(model.nodes, given, model.results, graph.write), gives, strict=True):
+        graph.nodes.append(helper.make_node("Identity", [y.name], [name]))
+    inputs = [
+        helper.make_tensor_value_info(name, kinds[spec.dtype.name], _sizes(spec.shape))
+        for name, spec in zip(takes, model.inputs, strict=True)
+    ]
+    outputs = [
+        helper.make_tensor_value_info(name, types.FLOAT, _sizes(spec.shape))
+        for name, spec in zip(gives, model.outputs, strict=True)
+    ]
     made = helper.make_graph(graph.nodes, "lstm_serve", inputs, outputs, graph.constants)
     written = helper.make_model(
         made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="lstm-serve"
@@ -285,7 +291,19 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
     written.doc_string = "\n".join(header(model))
     helper.set_model_props(written, _properties(model))
     onnx.checker.check_model(written, full_check=True)
-    return {"{name}": written.SerializeToString(), "{name}.golden.npz": npz(x=golden.x, y=golden.y)}
+    return {"{name}": written.SerializeToString(), "{name}.golden.npz": npz(**golden.arrays)}
+
+
+def _takes(model: Model) -> list[str]:
+    """What v2 calls the inputs."""
+    return [str(spec.name) for spec in model.inputs] if len(model.inputs) > 1 else ["sequences"]
+
+
+def _gives(model: Model) -> list[str]:
+    """What v2 calls the outputs."""
+    if len(model.outputs) > 1:
+        return [str(spec.name) for spec in model.outputs]
+    return ["values" if model.kind == "values" else "probabilities"]
 
 
 def _sizes(shape: Sequence[int | None]) -> list[int | str]:
@@ -315,16 +333,18 @@ def _numbers_of(
     return [{"offset": op.offset.tolist(), "scale": op.scale.tolist()} for op in scalings]
 
 
-def run(path: Path, x: Numbers) -> Array | str:
+def run(path: Path, xs: Sequence[Numbers]) -> list[Array] | str:
     """What ONNX Runtime answers with the file, where it is installed."""
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime is not installed here"
     import onnxruntime  # noqa: PLC0415 - it may not be there
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    dtype = {"tensor(int32)": np.int32, "tensor(double)": np.float64}.get(session.get_inputs()[0].type, np.float32)
-    y: Array = session.run(None, {"sequences": x.astype(dtype)})[0]
-    return y
+    dtypes = {"tensor(int32)": np.int32, "tensor(double)": np.float64, "tensor(float)": np.float32}
+    names = [each.name for each in session.get_inputs()]
+    given = [x.astype(dtypes[each.type]) for x, each in zip(xs, session.get_inputs(), strict=True)]
+    ys: list[Array] = session.run(None, dict(zip(names, given, strict=True)))
+    return ys
 
 
 TARGET = Target(TITLE, is_folder=False, suffix=".onnx", table=TABLE, activations=ACTIVATIONS, build=build, run=run)

@@ -7,8 +7,8 @@ import numpy as np
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskedBy
-from lstm_serve.export.onnx_graph import TITLE, Graph, times
-from lstm_serve.export.operation import Support, Value, refuse
+from lstm_serve.export.onnx_graph import Graph, times
+from lstm_serve.export.operation import Support, Value
 
 OPERATORS: dict[np.ufunc, str] = {
     np.add: "Add",
@@ -61,9 +61,7 @@ def _masked_by(g: Graph, op: MaskedBy, xs: Sequence[Value]) -> Value:
     x, mask = xs[0], xs[1].mask
     if mask is None or not op.zeroed:
         return x._replace(mask=mask)
-    if len(x.shape) != 2:
-        refuse(TITLE, op, f"it has a mask over {len(x.shape)} axes")
-    kept = g.add("Unsqueeze", g.add("Cast", mask, to=1), g.integers(2))
+    kept = g.add("Unsqueeze", g.add("Cast", mask, to=1), g.integers(*range(2, len(x.shape) + 1)))
     return g.result(op, xs, times(g, x.name, kept), mask)
 
 

@@ -24,16 +24,25 @@ class Graph:
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
     count: int = 0
+    names: set[str] = field(default_factory=set)  # of inputs and outputs
 
     def write(self, op: Operation, xs: Sequence[Value]) -> Value:
         """An operation's operators."""
         written: Value = self.write_operation(self, op, xs)
         return written
 
+    def named(self, wanted: str) -> str:
+        """This name for an input or an output of the model, or one like it that nothing else has."""
+        name, number = wanted or "unnamed", 2
+        while name in self.names:
+            name, number = f"{wanted}_{number}", number + 1
+        self.names.add(name)
+        return name
+
     def name(self) -> str:
         """A name that nothing else has."""
         self.count += 1
-        return f"v{self.count}"
+        return f"v{self.count}" if f"v{self.count}" not in self.names else self.name()
 
     def constant(self, array: Numbers | float, dtype: type = np.float32) -> str:
         """A tensor that is always the same."""
@@ -141,6 +150,16 @@ ACTIVATIONS: dict[str, Write] = {
     "sparsemax": _sparsemax,
     "hard_sigmoid_keras_2": _plain("HardSigmoid", alpha=0.2, beta=0.5),
     "hard_sigmoid_keras_3": _plain("HardSigmoid", alpha=1 / 6, beta=0.5),
+    "absolute": _plain("Abs"),
+    "square": lambda g, x, _: times(g, x, x),
+    "sqrt": _plain("Sqrt"),
+    "rsqrt": lambda g, x, _: g.add("Reciprocal", g.add("Sqrt", x)),
+    "log": _plain("Log"),
+    "log1p": lambda g, x, _: g.add("Log", g.add("Add", x, g.constant(1))),
+    "negative": _plain("Neg"),
+    "reciprocal": _plain("Reciprocal"),
+    "sin": _plain("Sin"),
+    "cos": _plain("Cos"),
 }
 
 # What the recurrent operators call an activation, with its alpha and beta.

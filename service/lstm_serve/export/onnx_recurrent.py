@@ -13,7 +13,7 @@ from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
 from lstm_serve.export.onnx_graph import FUSED, TAKES, TITLE, Graph, times
-from lstm_serve.export.operation import Value, both_biases, refuse
+from lstm_serve.export.operation import Value, both_biases, directions, mask_for, refuse
 from lstm_serve.export.operation import write_stacked as stacked
 
 
@@ -45,26 +45,44 @@ def _functions(op: Recurrent) -> dict[str, Any]:
     }
 
 
-def _fused(g: Graph, directions: Sequence[Recurrent], x: str, direction: str, lens: str = "") -> tuple[str, str]:
-    """The operator over x (T, n, features): every h (T, directions, n, units), and the last (directions, n, units)."""
-    first = directions[0]
+def _fused(  # noqa: PLR0913, PLR0917 - what the operator takes
+    g: Graph, ways: Sequence[Recurrent], x: str, direction: str, lens: str = "", given: Sequence[Value] = ()
+) -> tuple[str, list[str]]:
+    """The operator over x (T, n, features): every h (T, ways, n, units), and the last states (ways, n, units).
+
+    `given` are the states to begin with, (n, units) each, of each way its own.
+    """
+    first, carried = ways[0], len(ways[0].carried)
     arrays = [
-        np.stack([_blocks(op.kernel, op) for op in directions]),
-        np.stack([_blocks(op.recurrent_kernel, op) for op in directions]),
-        np.stack([np.concatenate([_blocks(bias, op) for bias in both_biases(op)]) for op in directions]),
+        np.stack([_blocks(op.kernel, op) for op in ways]),
+        np.stack([_blocks(op.recurrent_kernel, op) for op in ways]),
+        np.stack([np.concatenate([_blocks(bias, op) for bias in both_biases(op)]) for op in ways]),
     ]
     attributes: dict[str, Any] = {"hidden_size": first.units, "direction": direction}
-    for op in directions:
+    for op in ways:
         for key, listed in _functions(op).items():
             attributes[key] = [*attributes.get(key, []), *listed]
     if isinstance(first, recurrent.GRU):
         attributes["linear_before_reset"] = int(first.reset_after)
     operator = {recurrent.LSTM: "LSTM", recurrent.GRU: "GRU", recurrent.SimpleRNN: "RNN"}[type(first)]
     attributes = {key: value for key, value in attributes.items() if value != []}
-    every, last = g.name(), g.name()
-    inputs = [x, *map(g.constant, arrays), *([lens] if lens else [])]
-    g.nodes.append(g.helper.make_node(operator, inputs, [every, last], **attributes))
-    return every, last
+    every, *ends = (g.name() for _ in range(1 + carried))
+    begin = [
+        g.add("Concat", *(g.add("Unsqueeze", state.name, g.integers(0)) for state in given[k::carried]), axis=0)
+        for k in range(carried if given else 0)
+    ]
+    inputs = [x, *map(g.constant, arrays), *([lens] if lens or begin else []), *begin]
+    g.nodes.append(g.helper.make_node(operator, inputs, [every, *ends], **attributes))
+    return every, ends
+
+
+def _states(g: Graph, op: Recurrent, ends: Sequence[str], way: int = 0) -> tuple[Value, ...]:
+    """The states after the last step, of one way, where the layer gives them."""
+    return tuple(_of_way(g, end, way, op.units) for end in ends if op.return_state)
+
+
+def _of_way(g: Graph, end: str, way: int, units: int) -> Value:
+    return Value(g.add("Gather", end, g.constant(np.array(way), np.int64), axis=0), (units,))
 
 
 def _reversed(g: Graph, x: str, axis: int = 1) -> str:
@@ -80,19 +98,23 @@ def _reversed_mask(g: Graph, mask: str) -> str:
 def write_recurrent(g: Graph, op: Recurrent, xs: Sequence[Value]) -> Value:
     """A layer of one cell, in one direction."""
     x = xs[0]
-    if x.mask is not None:
-        return _masked(g, op, x)
+    if mask_for(op, x) is not None:
+        return _masked(g, op, xs)
     steps = g.add("Transpose", x.name, perm=[1, 0, 2])
-    every, last = _fused(g, [op], steps, "reverse" if op.go_backwards else "forward")
+    every, ends = _fused(g, [op], steps, "reverse" if op.go_backwards else "forward", given=xs[1:])
+    states = _states(g, op, ends)
     if not op.return_sequences:
-        return g.result(op, xs, g.add("Squeeze", last, g.integers(0)))
+        return g.result(op, xs, g.add("Squeeze", ends[0], g.integers(0)))._replace(states=states)
     y = g.add("Transpose", g.add("Squeeze", every, g.integers(1)), perm=[1, 0, 2])
     # Keras leaves the order in which the steps were taken, ONNX does not.
-    return g.result(op, xs, _reversed(g, y) if op.go_backwards else y)
+    return g.result(op, xs, _reversed(g, y) if op.go_backwards else y, x.mask)._replace(states=states)
 
 
-def _masked(g: Graph, op: Recurrent, x: Value) -> Value:
+def _masked(g: Graph, op: Recurrent, xs: Sequence[Value]) -> Value:
     """The steps that count, gathered in front, and the outputs put back."""
+    x = xs[0]
+    if op.return_state or len(xs) > 1:
+        refuse(TITLE, op, "it takes or gives states, and its sequence is masked")
     mask, steps = str(x.mask), x.name
     if op.go_backwards:
         mask, steps = _reversed_mask(g, mask), _reversed(g, steps)
@@ -111,7 +133,7 @@ def _masked(g: Graph, op: Recurrent, x: Value) -> Value:
     g.nodes.append(g.helper.make_node("TopK", [key, total], [unused, order], axis=1, largest=0, sorted=1))
     gathered = _take(g, steps, order, len(op.kernel))
     lens = g.add("Cast", g.add("Squeeze", g.add("Max", length, g.integers(1)), g.integers(1)), to=6)
-    every, last = _fused(g, [op], g.add("Transpose", gathered, perm=[1, 0, 2]), "forward", lens)
+    every, (last, *_) = _fused(g, [op], g.add("Transpose", gathered, perm=[1, 0, 2]), "forward", lens)
     if not op.return_sequences:
         y = times(g, g.add("Squeeze", last, g.integers(0)), some)
         if op.zero_output_for_mask:
@@ -140,22 +162,26 @@ def write_bidirectional(g: Graph, op: wrappers.Bidirectional, xs: Sequence[Value
     """One operator for both directions where they fit together and nothing is masked, or else one for each."""
     forward, backward = op.forward, op.backward
     sequences = forward.return_sequences
+    states: tuple[Value, ...]
     if xs[0].mask is None and _fit(forward, backward):
         steps = g.add("Transpose", xs[0].name, perm=[1, 0, 2])
-        every, last = _fused(g, [forward, backward], steps, "bidirectional")  # type: ignore[list-item] # they are cells
-        both, axis = (every, 1) if sequences else (last, 0)
+        every, ends = _fused(g, [forward, backward], steps, "bidirectional", given=xs[1:])  # type: ignore[list-item] # they are cells
+        states = (*_states(g, forward, ends), *_states(g, backward, ends, 1))  # type: ignore[arg-type] # the same
+        both, axis = (every, 1) if sequences else (ends[0], 0)
         halves = [g.add("Gather", both, g.constant(np.array(k), np.int64), axis=axis) for k in (0, 1)]
         if sequences:
             halves = [g.add("Transpose", half, perm=[1, 0, 2]) for half in halves]
         mask = None
     else:
-        there, back = g.write(forward, xs), g.write(backward, xs)
+        there, back = map(g.write, (forward, backward), directions(xs))
+        states = there.states + back.states
         halves = [there.name, _reversed(g, back.name) if sequences else back.name]
         mask = there.mask
     if op.merge_mode == "concat":
-        return g.result(op, xs, g.add("Concat", *halves, axis=-1), mask)
+        return g.result(op, xs, g.add("Concat", *halves, axis=-1), mask)._replace(states=states)
     y = g.add("Mul" if op.merge_mode == "mul" else "Add", *halves)
-    return g.result(op, xs, g.add("Div", y, g.constant(2)) if op.merge_mode == "ave" else y, mask)
+    y = g.add("Div", y, g.constant(2)) if op.merge_mode == "ave" else y
+    return g.result(op, xs, y, mask)._replace(states=states)
 
 
 def _fit(forward: Recurrent | wrappers.Stacked, backward: Recurrent | wrappers.Stacked) -> bool:

@@ -1,42 +1,43 @@
 """What a target says of each operation, and how a model is walked: the same for all targets."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
+from lstm_serve.engine.operations.arithmetic import ReduceKind
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.merging import MaskedBy, MaskRule, Merge
+from lstm_serve.engine.operations.merging import MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization
 from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
-from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
+from lstm_serve.engine.operations.wrappers import Stacked, TimeDistributed
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.export.artifact import Golden, Numbers, plain
-from lstm_serve.model.graph import INPUT
+from lstm_serve.model.graph import INPUT, Node, Source
 from lstm_serve.model.model import Model
 
 T = TypeVar("T")
 
-# The operations between layers and of attention, which ONNX alone has so far.
-BETWEEN: tuple[type[Operation], ...] = (Slice, Binary, Reduce, MatMul, MaskedBy)
-NOT_YET = "not exported yet: operations between layers, and attention"
-
+# What joins two numbers in each Reduce; a mean is a sum, divided.
+REDUCTIONS: dict[ReduceKind, np.ufunc] = {"mean": np.add, "sum": np.add, "max": np.maximum, "min": np.minimum}
 
 TIME_ALONE = "along time, not along the axes of a picture"
 
 
 class Value(NamedTuple):
-    """An array in what is being written: what it is called there, its shape without the batch, its mask's name."""
+    """An array in what is being written: what it is called there, its shape without the batch, its mask's name.
+
+    `states` are the outputs of its operation beside it.
+    """
 
     name: str
     shape: Shape
     mask: str | None = None
+    states: "tuple[Value, ...]" = ()
 
 
 class Support(NamedTuple):
@@ -59,7 +60,7 @@ class Target(NamedTuple):
     table: Mapping[type, Support]
     activations: Mapping[str, object]
     build: Callable[[Model, Golden], dict[str, bytes]]
-    run: Callable[[Path, Numbers], Array | str]
+    run: Callable[[Path, Sequence[Numbers]], list[Array] | str]
 
 
 def called(operation: Operation) -> str:
@@ -110,32 +111,30 @@ def writer_of(title: str, table: Mapping[type, Support], operation: Operation) -
     return support.write
 
 
-def check_states(title: str, model: Model) -> None:
-    """Refuse a recurrent layer that takes or gives states, which no target has."""
-    for operation, inputs in model.nodes:
-        several = isinstance(operation, Recurrent | Stacked | Bidirectional) and len(inputs) > 1
-        if several or any(source.output for source in inputs if source.node != INPUT):
-            refuse(title, operation, "states are given from layer to layer, which is not exported yet")
+Write = Callable[[Operation, Sequence[Value]], Value]
 
 
-def walk(model: Model, given: Value, write: Callable[[Operation, Sequence[Value]], Value]) -> Value:
-    """Write each node after those that it takes from, and give the last one's output."""
-    values = [given]
-    for node in model.nodes:
-        values.append(write(node.operation, [values[source.node + 1] for source in node.inputs]))
-    return values[-1]
+def walk(nodes: Sequence[Node], given: Sequence[Value], ends: Sequence[Source], write: Write) -> list[Value]:
+    """Write each node after those that it takes from, and give what comes out at the ends."""
+    values = {INPUT: tuple(given)}
+    write_nodes(nodes, range(len(nodes)), values, write)
+    return [values[node][output] for node, output in ends]
 
 
-def write_inside(
-    title: str, op: TimeDistributed, x: Value, write: Callable[[Operation, Sequence[Value]], Value]
-) -> Value:
+def write_nodes(
+    nodes: Sequence[Node], which: Iterable[int], values: dict[int, tuple[Value, ...]], write: Write
+) -> None:
+    """Write some of the nodes; `values` has what they take from, and then what they give."""
+    for k in which:
+        operation, inputs = nodes[k]
+        y = write(operation, [values[node][output] for node, output in inputs])
+        values[k] = (y, *y.states)
+
+
+def write_inside(op: TimeDistributed, x: Value, write: Write) -> Value:
     """Write the operations for each time step, of the value that is one, and give what comes out of them."""
-    values = [x]
-    for operation, inputs in op.nodes:
-        if any(source.output for source in (*inputs, op.end)):
-            refuse(title, op, "states are given from layer to layer in it, which is not exported yet")
-        values.append(write(operation, [values[source.node + 1] for source in inputs]))
-    return values[op.end.node + 1]
+    (y,) = walk(op.nodes, [x], [op.end], write)
+    return y
 
 
 # What several targets say of an operation.
@@ -164,6 +163,17 @@ def both_biases(op: Recurrent) -> Array:
     return biases
 
 
+def mask_for(op: Recurrent, x: Value) -> str | None:
+    """The mask by which a layer leaves steps out; it may pass one on all the same."""
+    return None if op.ignores_mask else x.mask
+
+
+def directions(xs: Sequence[Value]) -> tuple[Sequence[Value], Sequence[Value]]:
+    """What the directions of a Bidirectional are given: each the sequence, and its own states where there are any."""
+    half = 1 + len(xs) // 2
+    return xs[:half], [xs[0], *xs[half:]]
+
+
 def masks_to_merge(op: Merge, xs: Sequence[Value]) -> list[str]:
     """The masks that a Merge's own is joined of; none where it has none."""
     masks = [x.mask for x in xs if x.mask is not None]
@@ -181,12 +191,6 @@ def masks_of_whole(title: str, op: Merge, xs: Sequence[Value]) -> list[str]:
     if leaves_steps_out(op, xs):
         refuse(title, op, "its inputs are masked, and this Keras leaves masked steps out of it")
     return masks_to_merge(op, xs)
-
-
-def places_in(x: Value, shape: Shape) -> Numbers:
-    """For each number of an input that broadcasts to `shape`, flat, which of its own it is."""
-    own = [size or 1 for size in x.shape]
-    return np.broadcast_to(np.arange(math.prod(own)).reshape(own), [size or 1 for size in shape]).ravel()
 
 
 def write_stacked(

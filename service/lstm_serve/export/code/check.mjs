@@ -8,10 +8,12 @@ if (process.argv.length > 3) {
 } else {
   const golden = read(new URL("./model.golden.json", import.meta.url));
   let worst = 0;
+  const flat = (y) => [Array.isArray(y) ? y : Object.values(y)].flat(Infinity);
+  const units = flat(golden.unit);
   golden.x.forEach((x, k) => {
-    const expected = golden.y[k].flat(Infinity);
-    predict(x).flat(Infinity).forEach((y, j) => {
-      const difference = Math.abs(y - expected[j]) / Math.max(golden.unit[j], Math.abs(expected[j]));
+    const expected = flat(golden.y[k]);
+    flat(predict(x)).forEach((y, j) => {
+      const difference = Math.abs(y - expected[j]) / Math.max(units[j], Math.abs(expected[j]));
       if (!(difference <= worst)) worst = difference;
     });
   });

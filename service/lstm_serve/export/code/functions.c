@@ -3,9 +3,50 @@ static float clip(float x, float low, float high)
     return x < low ? low : x > high ? high : x;
 }
 
-static float softplus(float x)
+static float larger(float a, float b)
 {
-    return (x > 0.0f ? x : 0.0f) + log1pf(expf(-fabsf(x)));
+    return a > b ? a : b;
+}
+
+static float smaller(float a, float b)
+{
+    return a < b ? a : b;
+}
+
+static float where(int condition, float then, float otherwise)
+{
+    return condition ? then : otherwise;
+}
+
+static void softmax(int n, float *x)
+{
+    float largest = x[0], sum = 0.0f;
+    for (int k = 1; k < n; ++k) largest = larger(x[k], largest);
+    for (int k = 0; k < n; ++k) sum += x[k] = expf(x[k] - largest);
+    for (int k = 0; k < n; ++k) x[k] /= sum;
+}
+
+static void log_softmax(int n, float *x)
+{
+    float largest = x[0], sum = 0.0f;
+    for (int k = 1; k < n; ++k) largest = larger(x[k], largest);
+    for (int k = 0; k < n; ++k) sum += expf(x[k] - largest);
+    for (int k = 0; k < n; ++k) x[k] -= largest + logf(sum);
+}
+
+static void sparsemax(int n, float *x)
+{
+    float taken = -1.0f;
+    int large = 0;
+    for (int k = 0; k < n; ++k) {
+        float sum = 0.0f;
+        int count = 0;
+        for (int j = 0; j < n; ++j)
+            if (x[j] > x[k] || (x[j] == x[k] && j <= k)) sum += x[j], ++count;
+        if (x[k] - (sum - 1.0f) / (float)count > 0.0f) taken += sum, ++large;
+    }
+    taken /= (float)large;
+    for (int k = 0; k < n; ++k) x[k] = larger(x[k] - taken, 0.0f);
 }
 
 /* y (U) += x (F) @ w (F, columns), of w U columns from the first. Four rows at a time spare three stores of four. */
@@ -157,9 +198,31 @@ static void pool_all(int T, int F, int average, const float *x, const unsigned c
     }
 }
 
-static void gather(int n, const int *from, const float *x, float *y)
+/* y, of these sizes: at each place the number of x to which so many steps along each axis lead, from `start` on. */
+static void view(int rank, const int *sizes, const int *steps, int start, const float *x, float *y)
 {
-    for (int k = 0; k < n; ++k) y[k] = x[from[k]];
+    int total = 1;
+    for (int j = 0; j < rank; ++j) total *= sizes[j];
+    for (int k = 0; k < total; ++k) {
+        int at = start, rest = k;
+        for (int j = rank - 1; j >= 0; --j) {
+            at += rest % sizes[j] * steps[j];
+            rest /= sizes[j];
+        }
+        y[k] = x[at];
+    }
+}
+
+/* y (n, U) = x (n, F) @ w (F, U). */
+static void multiply(int n, int F, int U, const float *x, const float *w, float *y)
+{
+    for (int k = 0; k < n * U; ++k) y[k] = 0.0f;
+    for (int k = 0; k < n; ++k) product(F, U, U, x + k * F, w, y + k * U);
+}
+
+static void zeroed(int n, int F, const float *x, const unsigned char *mask, float *y)
+{
+    for (int k = 0; k < n * F; ++k) y[k] = mask[k / F] ? x[k] : 0.0f;
 }
 
 /* x (n, F) into columns of y (n, columns). */

@@ -25,8 +25,8 @@ function clip(x, low, high) {
   return Math.min(Math.max(x, low), high);
 }
 
-function softplus(x) {
-  return Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
+function where(condition, then, otherwise) {
+  return condition ? then : otherwise;
 }
 
 // To 1.5e-7: Abramowitz and Stegun, 7.1.26.
@@ -46,7 +46,7 @@ function softmax(d, start, n) {
   for (let k = 0; k < n; k++) part[k] /= sum;
 }
 
-function logSoftmax(d, start, n) {
+function log_softmax(d, start, n) {
   const part = d.subarray(start, start + n);
   const largest = part.reduce((a, b) => Math.max(a, b));
   const sum = part.reduce((total, x) => total + Math.exp(x - largest), 0);
@@ -124,13 +124,80 @@ function standardize(x, gamma, beta, epsilon) {
   return { d, s: x.s };
 }
 
-function merge(xs, join, count) {
-  const d = xs[0].d.map((v, k) => xs.slice(1).reduce((a, x) => join(a, x.d[k]), v) / count);
-  return { d, s: xs[0].s };
+function count(s) {
+  return s.reduce((a, b) => a * b, 1);
 }
 
-function gather(x, from, s) {
-  return { d: Float64Array.from(from, (k) => x.d[k]), s };
+// At each place of the sizes s the number of x to which so many steps along each axis lead, from `start` on.
+function view(x, s, steps, start) {
+  const d = Float64Array.from({ length: count(s) }, (_, k) => {
+    let at = start;
+    for (let j = s.length - 1; j >= 0; j--) {
+      at += (k % s[j]) * steps[j];
+      k = Math.floor(k / s[j]);
+    }
+    return x.d[at];
+  });
+  return { d, s };
+}
+
+function steps(s) {
+  return s.map((_, k) => count(s.slice(k + 1)));
+}
+
+function permute(x, order) {
+  const along = steps(x.s);
+  return view(x, order.map((axis) => x.s[axis]), order.map((axis) => along[axis]), 0);
+}
+
+// The parts are those of a slice in Python: start, stop, step.
+function slice(x, parts) {
+  const along = steps(x.s), s = [], by = [];
+  let from = 0;
+  parts.forEach(([start, stop, step], axis) => {
+    step ??= 1;
+    const n = x.s[axis], [low, high] = step < 0 ? [-1, n - 1] : [0, n];
+    const end = (at, otherwise) => (at === null ? otherwise : Math.min(Math.max(at < 0 ? at + n : at, low), high));
+    const first = end(start, step < 0 ? high : low), last = end(stop, step < 0 ? low : high);
+    s.push(Math.max(Math.ceil((last - first) / step), 0));
+    by.push(step * along[axis]);
+    from += first * along[axis];
+  });
+  return view(x, s, by, from);
+}
+
+// x repeated along the axes on which it has one number, or none.
+function spread(x, s) {
+  if (s.length === x.s.length && s.every((n, axis) => n === x.s[axis])) return x;
+  const own = [...Array(s.length - x.s.length).fill(1), ...x.s], along = steps(own);
+  return view(x, s, own.map((n, axis) => (n === 1 ? 0 : along[axis])), 0);
+}
+
+function merge(xs, join, over) {
+  const rank = Math.max(...xs.map((x) => x.s.length));
+  const sizes = (axis) => xs.map((x) => x.s[x.s.length - rank + axis] ?? 1);
+  const s = Array.from({ length: rank }, (_, axis) => Math.max(...sizes(axis)));
+  const ds = xs.map((x) => spread(x, s).d);
+  const d = Float64Array.from(ds[0], (v, k) => ds.slice(1).reduce((a, other) => join(a, other[k]), v) / over);
+  return { d, s };
+}
+
+function reduce(x, axes, join, mean, keepdims) {
+  const kept = x.s.map((_, axis) => axis).filter((axis) => !axes.includes(axis));
+  const turned = permute(x, [...kept, ...axes]).d, n = count(axes.map((axis) => x.s[axis]));
+  const d = Float64Array.from({ length: turned.length / n }, (_, k) => {
+    const v = turned.subarray(k * n, (k + 1) * n).reduce((a, b) => join(a, b));
+    return mean ? v / n : v;
+  });
+  return { d, s: keepdims ? x.s.map((size, axis) => (axes.includes(axis) ? 1 : size)) : kept.map((axis) => x.s[axis]) };
+}
+
+function matmul(a, b) {
+  const rank = a.s.length, [m, F] = a.s.slice(-2), U = b.s[rank - 1];
+  const lead = a.s.slice(0, -2).map((size, axis) => Math.max(size, b.s[axis]));
+  const x = spread(a, [...lead, m, F]).d, w = spread(b, [...lead, F, U]).d, d = new Float64Array(count(lead) * m * U);
+  for (let k = 0; k < count(lead) * m; k++) product(x, k * F, F, w.subarray(Math.floor(k / m) * F * U), U, 0, U, d, k * U);
+  return { d, s: [...lead, m, U] };
 }
 
 function joinMasks(masks, all) {
@@ -172,7 +239,8 @@ function notAll(x, value) {
 }
 
 function zeroed(x, mask) {
-  return { d: x.d.map((v, k) => (mask[Math.floor(k / x.s[1])] ? v : 0)), s: x.s };
+  const size = x.d.length / x.s[0];
+  return { d: x.d.map((v, k) => (mask[Math.floor(k / size)] ? v : 0)), s: x.s };
 }
 
 function windows(T, { size, stride, dilation, padding }) {
@@ -223,27 +291,12 @@ function poolAll(x, mask, average, keepdims) {
 }
 
 function repeat(x, n) {
-  const d = new Float64Array(n * x.d.length);
-  for (let k = 0; k < n; k++) d.set(x.d, k * x.d.length);
-  return { d, s: [n, ...x.s] };
+  return spread(x, [n, ...x.s]);
 }
 
 function reshape(x, target) {
   const known = target.reduce((product, size) => (size === -1 ? product : product * size), 1);
   return { d: x.d, s: target.map((size) => (size === -1 ? x.d.length / known : size)) };
-}
-
-function permute(x, order) {
-  const s = order.map((axis) => x.s[axis]), strides = x.s.map((_, k) => x.s.slice(k + 1).reduce((a, b) => a * b, 1));
-  const d = x.d.map((_, k) => {
-    let from = 0;
-    for (let j = s.length - 1; j >= 0; j--) {
-      from += (k % s[j]) * strides[order[j]];
-      k = Math.floor(k / s[j]);
-    }
-    return x.d[from];
-  });
-  return { d, s };
 }
 
 function reverse(x) {
@@ -265,9 +318,9 @@ function eachStep(x, layer) {
   return { d, s: [ys.length, ...ys[0].s] };
 }
 
-// The h of each step from states of 0, or the last one's alone. A masked step changes no state.
-function scan(x, mask, step, U, states, sequences, backwards, zeros) {
-  const [T, F] = x.s, h = Array.from({ length: states }, () => new Float64Array(U));
+// The h of each step from the states given or from 0, or the last one's alone. A masked step changes no state.
+function scan(x, mask, step, U, states, given, sequences, backwards, zeros) {
+  const [T, F] = x.s, h = Array.from({ length: states }, (_, k) => (given[k] ? given[k].d.slice() : new Float64Array(U)));
   const d = new Float64Array(sequences ? T * U : U);
   for (let k = 0; k < T; k++) {
     const t = backwards ? T - 1 - k : k, counts = !mask || mask[t];
@@ -275,7 +328,7 @@ function scan(x, mask, step, U, states, sequences, backwards, zeros) {
     if (!sequences && k < T - 1) continue;
     if (counts || !zeros) d.set(h[0], sequences ? k * U : 0);
   }
-  return { d, s: sequences ? [T, U] : [U] };
+  return { d, s: sequences ? [T, U] : [U], states: h.map((state) => ({ d: state, s: [U] })) };
 }
 
 // The columns are i, f, c, o.

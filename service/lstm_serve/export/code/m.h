@@ -7,11 +7,9 @@ $head
 #ifndef M_H
 #define M_H
 
-#define M_FEATURES $features
-#define M_OUTPUTS $outputs
-$timesteps
+$sizes
 $state
 /* $what */
-void m_predict($window, $out);
+$signature;
 
 #endif

@@ -3,5 +3,5 @@ export const CLASSES: string[] | null;
 /** The names of the input's columns, where there are any. */
 export const FEATURES: string[] | null;
 export type Nested = number[] | Nested[];
-/** One input, $shape, as nested arrays or as a flat one, to $output. */
-export function predict(input: Nested | ArrayLike<number>): Nested;
+/** One row: $shape, as nested arrays or as a flat one, to $output; several by their names. */
+export function predict(input: $input): $result;

@@ -13,9 +13,8 @@ const W = (() => {
 
 $functions
 
-// One input, $shape, as nested arrays or as a flat one, to $output, nested likewise.
+// One row: $shape, as nested arrays or as a flat one, to $output, nested likewise; several by their names.
 export function predict(input) {
-  const x = value(input, $sizes, $narrow);
 $lines
-  return nested($last.d, $last.s);
+  return $result;
 }

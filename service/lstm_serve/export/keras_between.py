@@ -1,0 +1,61 @@
+"""Operations between layers as Keras 3 calls them: Add, GetItem and their kin, none of them a layer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
+from lstm_serve.export.artifact import Numbers
+from lstm_serve.export.keras_config import Layer
+from lstm_serve.export.operation import Value
+
+CLASSES: dict[np.ufunc, str] = {
+    np.add: "Add",
+    np.subtract: "Subtract",
+    np.multiply: "Multiply",
+    np.true_divide: "TrueDivide",
+    np.maximum: "Maximum",
+    np.minimum: "Minimum",
+    np.power: "Power",
+}
+
+
+def _called(class_name: str, before: Sequence[Any] = (), after: Sequence[Any] = (), **config: object) -> Layer:
+    """An operation on tensors, and on what stands before and after them."""
+    module = "keras.src.ops.math" if class_name == "Rsqrt" else "keras.src.ops.numpy"
+    return Layer(class_name, config, {}, lambda tensors: ([*before, *tensors, *after], {}), module)
+
+
+def of_each(kind: str) -> Layer:
+    """A function of each number, of FUNCTIONS of the engine."""
+    return _called(kind.capitalize())
+
+
+def binary(op: Binary, xs: Sequence[Value]) -> Layer:
+    """A function of two tensors, or of one and numbers."""
+    numbers = [] if op.constant is None else [_array(op.constant)]
+    before, after = (numbers, []) if op.constant_first else ([], numbers)
+    return _called(CLASSES[op.function], before, after)
+
+
+def _array(array: Numbers) -> Any:  # noqa: ANN401 - a number, or JSON
+    if array.ndim == 0:
+        return float(array)
+    return {"class_name": "__numpy__", "config": {"value": array.tolist(), "dtype": "float32"}}
+
+
+def item(op: Slice, xs: Sequence[Value]) -> Layer:
+    """A part."""
+    parts = [{"start": part.start, "stop": part.stop, "step": part.step} for part in (slice(None), *op.slices)]
+    return _called("GetItem", after=[[{"class_name": "__slice__", "config": part} for part in parts]])
+
+
+def reduced(op: Reduce, xs: Sequence[Value]) -> Layer:
+    """One number of all along some axes."""
+    return _called(op.function.capitalize(), axis=list(op.axes), keepdims=op.keepdims)
+
+
+def product(op: MatMul, xs: Sequence[Value]) -> Layer:
+    """A product along the last two axes."""
+    return _called("Matmul")

@@ -1,0 +1,206 @@
+"""The layers of a model as Keras 3 calls them, and their order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2
+from lstm_serve.engine.functions import FUNCTIONS
+from lstm_serve.engine.operations.arithmetic import Binary, Reduce
+from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.merging import MaskedBy
+from lstm_serve.engine.operations.pointwise import Activate, Rescaling
+from lstm_serve.engine.operations.temporal import Embedding, Masking
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
+from lstm_serve.engine.types import Shape
+from lstm_serve.export.keras_config import RATIO, TITLE, Layer
+from lstm_serve.export.keras_layers import MASKED, layer_of
+from lstm_serve.export.keras_masks import check_mask, is_end, is_looked_at, is_seen, makes_mask, mask_of
+from lstm_serve.export.operation import Value, refuse
+from lstm_serve.model.model import Model
+
+LARGE = 3e38  # makes 1 and more of any number that is not 0
+
+
+class Tensor(NamedTuple):
+    """A layer's output, of one of its calls."""
+
+    layer: str
+    call: int
+    output: int = 0
+
+    @classmethod
+    def of(cls, name: str) -> "Tensor":
+        """The tensor of that name."""
+        layer, call, output = name.rsplit("/", 2)
+        return cls(layer, int(call), int(output))
+
+    @property
+    def name(self) -> str:
+        """What it is called here; no layer has a / in its name."""
+        return "/".join(map(str, self))
+
+
+@dataclass
+class KerasGraph:
+    """The layers as they are called; a layer that is called twice is there once."""
+
+    model: Model
+    layers: dict[str, Layer] = field(default_factory=dict)
+    calls: dict[str, list[list[Tensor]]] = field(default_factory=dict)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)  # by the operation's id
+    masks: dict[str, tuple[Operation, Value]] = field(default_factory=dict)  # what made each, and of what
+    counts: dict[str, Value] = field(default_factory=dict)
+    made: list[Operation] = field(default_factory=list)  # here, for what Keras has no layer for
+
+    def start(self, name: str, shape: Shape, dtype: str) -> Value:
+        """An input of the model."""
+        layer = self.free_name(name)
+        self.layers[layer] = Layer("InputLayer", {"batch_shape": [None, *shape], "dtype": dtype, "name": layer})
+        self.calls[layer] = [[]]
+        return self._value(Tensor(layer, 0), shape)
+
+    def _value(self, tensor: Tensor, shape: Shape, mask: str | None = None) -> Value:
+        self.shapes[tensor.name] = shape
+        return Value(tensor.name, shape, mask)
+
+    def call(self, op: Operation, xs: Sequence[Value]) -> Value:
+        """A call of an operation's layer, after what it may need before it."""
+        check_mask(self.model, op, xs)
+        _check_units(self.model, op)
+        if isinstance(op, Activate) and op.activation is HARD_SIGMOID_KERAS_2:
+            before = Rescaling(name=f"{op.name}_times_{RATIO}", scale=np.array(RATIO), offset=np.array(0.0))
+            return self._called(op, [self._made(before, *xs)], id(op))
+        return self._masked_by(op, *xs) if isinstance(op, MaskedBy) else self._called(op, xs, id(op))
+
+    def _made(self, op: Operation, *xs: Value) -> Value:
+        """A call of a layer that is here for another's sake."""
+        self.made.append(op)
+        return self._called(op, xs, id(op))
+
+    def _called(self, op: Operation, xs: Sequence[Value], key: int) -> Value:
+        if key not in self.names:
+            name = self.names[key] = self.free_name(op.name)
+            layer = layer_of(op, xs)
+            self.layers[name] = layer._replace(config={**layer.config, "name": name})
+        name = self.names[key]
+        calls = self.calls.setdefault(name, [])
+        calls.append([Tensor.of(x.name) for x in xs])
+        first = Tensor(name, len(calls) - 1)
+        shape, *others = op.output_shapes([x.shape for x in xs])
+        if makes_mask(op):
+            self.masks[first.name] = op, xs[0]
+        states = tuple(self._value(first._replace(output=k), each) for k, each in enumerate(others, 1))
+        return self._value(first, shape, mask_of(op, xs, first.name))._replace(states=states)
+
+    def _masked_by(self, op: MaskedBy, x: Value, other: Value) -> Value:
+        """x with the mask of another. No layer of Keras gives a tensor a mask: Masking does, where it finds MASKED."""
+        looked_at = is_looked_at(self.model, op)
+        if other.mask is None or not (op.zeroed or looked_at):
+            return x._replace(mask=None)
+        if not op.zeroed and is_seen(self.model, op):
+            refuse(TITLE, op, "it passes a mask on, and a later layer sees masked steps")
+        if other.mask not in self.masks or len(x.shape) != 2:
+            refuse(TITLE, op, "its mask is joined of several, or not of a sequence of rows")
+        counts = self._counts(other.mask)
+        y = self._numbers(op, np.multiply, x, counts)
+        if not looked_at:
+            return y
+        offset = self._numbers(op, np.multiply, self._numbers(op, np.subtract, counts, 1), -MASKED)
+        y = self._called(op, [self._numbers(op, np.add, y, offset)], id(op))
+        return y._replace(mask=other.mask)
+
+    def _numbers(self, op: Operation, function: np.ufunc, x: Value, other: Value | float) -> Value:
+        constant = None if isinstance(other, Value) else np.array(other, np.float32)
+        made = Binary(name=f"{op.name}_{function.__name__}", function=function, constant=constant)
+        return self._made(made, *((x, other) if isinstance(other, Value) else (x,)))
+
+    def _counts(self, mask: str) -> Value:
+        """(T, 1), 1 where a step counts and 0 where it does not."""
+        if mask in self.counts:
+            return self.counts[mask]
+        op, y = self.masks[mask]
+        if isinstance(op, Embedding):
+            table = np.ones((len(op.embeddings), 1), np.float32)
+            table[0] = 0
+            y = self._made(Embedding(name=f"{op.name}_counts", embeddings=table, mask_zero=False), y)
+            self.layers[Tensor.of(y.name).layer].config["trainable"] = False
+        elif isinstance(op, Masking):
+            y = self._numbers(op, np.subtract, y, op.mask_value)
+            y = self._made(Activate(name=f"{op.name}_absolute", activation=FUNCTIONS["absolute"]), y)
+            y = self._made(Reduce(name=f"{op.name}_max", function="max", axes=(2,), keepdims=True), y)
+            y = self._numbers(op, np.minimum, self._numbers(op, np.multiply, y, LARGE), 1)
+        self.counts[mask] = y
+        return y
+
+    def free_name(self, wanted: str) -> str:
+        """A name that Keras takes, which has no /, and that no other layer has."""
+        plain = name = wanted.replace("/", "_") or "layer"
+        k = 1
+        while name in self.layers:
+            k, name = k + 1, f"{plain}_{k}"
+        return name
+
+    def ordered(self, outputs: Sequence[Value]) -> list[str]:
+        """The layers that lead to the outputs, in the order of Keras' model.layers.
+
+        By depth, the input first, and within one depth in the order in which a walk from the outputs meets them: as
+        map_graph of keras/src/ops/function.py has it.
+        """
+        met: dict[str, int] = {}
+        finished: dict[tuple[str, int], None] = {}
+        # A walk without recursion: a chain may be a thousand layers long.
+        stack = [(Tensor.of(output.name)[:2], False) for output in reversed(outputs)]
+        while stack:
+            call, left = stack.pop()
+            if left:
+                finished.setdefault(call)
+            elif call not in finished:
+                met.setdefault(call[0], len(met))
+                stack.append((call, True))
+                stack += [(source[:2], False) for source in reversed(self.calls[call[0]][call[1]])]
+        depths: dict[str, int] = {}
+        of_call: dict[tuple[str, int], int] = {}
+        for call in reversed(finished):
+            depth = depths[call[0]] = of_call[call] = max(of_call.get(call, 0), depths.get(call[0], 0))
+            for source in self.calls[call[0]][call[1]]:
+                of_call[source[:2]] = max(of_call.get(source[:2], 0), depth + 1)
+        return sorted(met, key=lambda name: (-depths[name], met[name]))
+
+    def written(self, order: Sequence[str]) -> list[dict[str, Any]]:
+        """The layers with their calls, as they stand in the model's config."""
+        return [
+            {
+                **self.layers[name].serialized(),
+                "name": name,
+                "inbound_nodes": [self._node(self.layers[name], call) for call in self.calls[name] if call],
+            }
+            for name in order
+        ]
+
+    def _node(self, layer: Layer, call: Sequence[Tensor]) -> Mapping[str, Any]:
+        """A call of a layer. Keras looks a tensor up by its history; the shape and dtype here are not looked at."""
+        tensors = [
+            {
+                "class_name": "__keras_tensor__",
+                "config": {
+                    "shape": [None, *self.shapes[tensor.name]],
+                    "dtype": "float32",
+                    "keras_history": [*tensor],
+                },
+            }
+            for tensor in call
+        ]
+        positional, named = layer.call(tensors)
+        return {"args": positional, "kwargs": named}
+
+
+def _check_units(model: Model, op: Operation) -> None:
+    """Refuse directions of different units before another layer: Keras 3 takes the wrong width for it."""
+    if not isinstance(op, Bidirectional) or is_end(model, op):
+        return
+    if len({(part.layers[-1] if isinstance(part, Stacked) else part).units for part in (op.forward, op.backward)}) > 1:
+        refuse(TITLE, op, "its two directions have different units, which Keras 3 takes to be the same")
