@@ -124,8 +124,31 @@ def test_triton_is_told_what_is_wrong(triton: Any) -> None:
     errors = importlib.import_module("tritonclient.utils")
     with pytest.raises(errors.InferenceServerException, match=r"expected an array of shape \(n, 20, 15\)"):
         triton.infer(NAME, [tensor])
-    with pytest.raises(errors.InferenceServerException, match="sequence_id is not supported"):
-        triton.infer(NAME, [tensor], sequence_id=1, sequence_start=True)
+    with pytest.raises(errors.InferenceServerException, match="expected sequence_start"):
+        triton.infer(NAME, [tensor], sequence_id=1)
+
+
+@pytest.mark.parametrize("name", [(1 << 64) - 1, "pump-7"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_triton_sends_rows_in_sequence(
+    triton: Any, client: httpx.Client, golden: Golden, name: str | int, *, binary: bool
+) -> None:
+    rows = golden[0][:2].reshape(-1, 15)
+    wanted = native(client, np.lib.stride_tricks.sliding_window_view(rows, 20, axis=0).swapaxes(1, 2))
+    assert "sequence(string_id)" in triton.get_server_metadata()["extensions"]
+    for k in range(len(rows)):
+        tensor = triton.http.InferInput("sequences", [1, 1, 15], "FP32")
+        tensor.set_data_from_numpy(rows[np.newaxis, k : k + 1], binary_data=binary)
+        flags = {"sequence_id": name, "sequence_start": k == 0, "sequence_end": k == len(rows) - 1}
+        result = triton.infer(NAME, [tensor], **flags)
+        found = result.as_numpy("probabilities")
+        if k < 19:
+            assert found.shape == (0, 5)
+            assert result.get_response()["parameters"] == {"ready": False}
+        else:
+            assert np.abs(found - wanted[k - 19]).max() <= 2e-6
+            assert result.as_numpy("predicted_class").tolist() == [wanted[k - 19].argmax()]
+    assert client.get(f"/series/{name}").status_code == 404
 
 
 # KServe

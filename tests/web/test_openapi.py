@@ -34,7 +34,7 @@ STATUSES = {
     ("post", f"{MODEL}/predict/series"): POST | {"404"},
     **{("post", f"{MODEL}/series{path}/rows"): POST | {"404", "409"} for path in ("", "/{series}")},
     ("get", f"{MODEL}/series/{{series}}"): {"200", "401", "404", "409", "422", "429", "500", "503", "504"},
-    ("delete", f"{MODEL}/series/{{series}}"): {"204", "401", "404", "409", "422", "500"},
+    ("delete", f"{MODEL}/series/{{series}}"): {"204", "401", "404", "409", "422", "500", "503"},
     **{
         ("get", f"{prefix}/series/{{series}}/events"): {"200", "400", "401", "404", "409", "422", "429", "500", "503"}
         for prefix in ("", MODEL)
@@ -45,7 +45,7 @@ STATUSES = {
     ("post", "/predict/series"): POST,
     **{("post", f"/series{path}/rows"): POST | {"404", "409"} for path in ("", "/{series}")},
     ("get", "/series/{series}"): {"200", "401", "404", "409", "422", "429", "500", "503", "504"},
-    ("delete", "/series/{series}"): {"204", "401", "404", "409", "422", "500"},
+    ("delete", "/series/{series}"): {"204", "401", "404", "409", "422", "500", "503"},
     ("post", "/explain"): POST,
     **{("post", f"{prefix}:explain"): PLAIN_POST for prefix in V1_MODEL},
     ("post", "/trace"): POST,
@@ -57,7 +57,7 @@ STATUSES = {
     ("get", "/healthz"): {"200", "503"},
     ("get", "/ping"): {"200", "503"},
     ("post", "/invocations"): POST,
-    **{("post", f"{prefix}/infer"): PLAIN_POST for prefix in V2_MODEL},
+    **{("post", f"{prefix}/infer"): PLAIN_POST | {"409"} for prefix in V2_MODEL},
     **{("get", f"{prefix}{path}"): {"200", "404", "500"} for prefix in V2_MODEL for path in ("", "/config", "/stats")},
     **{("get", f"{prefix}/ready"): {"200", "404", "500", "503"} for prefix in V2_MODEL},
     **{("get", f"/v2{path}"): {"200"} for path in ("", "/models", "/models/stats")},

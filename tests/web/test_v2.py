@@ -305,8 +305,25 @@ REQUESTS: dict[str, tuple[Any, str]] = {
     "output twice": ({"inputs": [GOOD], "outputs": [{"name": "dense_1"}] * 2}, "#/outputs/1/name"),
     "very many outputs": ({"inputs": [GOOD], "outputs": [{"name": "dense_1"}] * 99}, "#/outputs"),
     "output without a name": ({"inputs": [GOOD], "outputs": [{}]}, "#/outputs/0/name"),
-    "a sequence": ({"inputs": [GOOD], "parameters": {"sequence_id": 5, "sequence_start": True}}, "sequence_id is not"),
-    "the end of a sequence": ({"inputs": [GOOD], "parameters": {"sequence_end": True}}, "sequence_end is not"),
+    "a sequence that has not begun": (
+        {"inputs": [tensor(X[:1])], "parameters": {"sequence_id": 5}},
+        "expected sequence_start",
+    ),
+    "the end of no sequence": ({"inputs": [GOOD], "parameters": {"sequence_end": True}}, "expected a sequence_id"),
+    "a sequence of half a number": ({"inputs": [GOOD], "parameters": {"sequence_id": 0.5}}, "whole number of 64 bits"),
+    "a sequence beyond 64 bits": (
+        {"inputs": [GOOD], "parameters": {"sequence_id": 1 << 64}},
+        "whole number of 64 bits",
+    ),
+    "a sequence of any text": ({"inputs": [GOOD], "parameters": {"sequence_id": "a/b"}}, "expected an id"),
+    "the start in words": (
+        {"inputs": [GOOD], "parameters": {"sequence_id": 1, "sequence_start": "yes"}},
+        "true or false",
+    ),
+    "two sequences at once": (
+        {"inputs": [GOOD], "parameters": {"sequence_id": 5, "sequence_start": True}},
+        "expected k rows of one series, the shape (1, k, 15), got (2, 20, 15)",
+    ),
     "shared memory": (
         {"inputs": [{**GOOD, "parameters": {"shared_memory_region": "r"}}]},
         "shared_memory_region is not",

@@ -13,7 +13,7 @@ from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Job, Shortcut
 from lstm_serve.serving.series.store import Appended, Key
 from lstm_serve.serving.state import ServingState
-from lstm_serve.web.predict import PredictRequest, computed_classes
+from lstm_serve.web.predict import Predicted, PredictRequest, computed_classes
 
 
 def window_of(done: Appended, end: int | None, model: Model) -> Array | None:
@@ -23,22 +23,27 @@ def window_of(done: Appended, end: int | None, model: Model) -> Array | None:
 
 
 async def answers_to(
+    serving: ServingState, cut: Sequence[Array | None], request: PredictRequest, deadline: float
+) -> list[Any]:
+    """The answer to each window, None where there is none."""
+    ready = [window for window in cut if window is not None]
+    found = iter(answers(request.served.model, *await _outputs(serving, ready, request, deadline)) if ready else ())
+    return [None if window is None else next(found) for window in cut]
+
+
+async def _outputs(
     serving: ServingState,
-    cut: Sequence[Array | None],
+    ready: Sequence[Array],
     request: PredictRequest,
     deadline: float,
     shortcut: Shortcut | None = None,
-) -> list[Any]:
-    """The answer to each window, None where there is none; `shortcut` is that of the one window."""
-    ready = [window for window in cut if window is not None]
-    if not ready:
-        return [None] * len(cut)
+) -> Predicted:
+    """The outputs of windows; `shortcut` is that of the one window."""
     request.appended = True
     x = ready[0][np.newaxis] if len(ready) == 1 else np.stack(ready)
     (part,) = await computed_classes(serving, [x], request, deadline, shortcut)
     request.deployment.metrics.series_answered(len(ready), "step" if _job(request).shortened else "window")
-    found = iter(answers(request.served.model, *part))
-    return [None if window is None else next(found) for window in cut]
+    return part
 
 
 async def answers_or_errors(
@@ -57,18 +62,18 @@ async def answers_or_errors(
     ]
 
 
-async def answer_first(
+async def output_first(
     serving: ServingState, series: Key, done: Appended, request: PredictRequest, deadline: float
-) -> tuple[list[Any], Callable[[], None] | None]:
-    """The answer to the last row that was sent, and what is to be done once it is out, if anything is."""
+) -> tuple[Predicted | None, Callable[[], None] | None]:
+    """The output of the last row's window, if that is there, and what is to be done once it is out, if anything is."""
     steps, queue, model = request.served.steps, request.deployment.queue, request.served.model
     window = window_of(done, done.ends[-1], model)
     if steps is None or not done.fresh:
-        return await answers_to(serving, [window], request, deadline), None
+        return None if window is None else await _outputs(serving, [window], request, deadline), None
     due, follow = 1 + queue.queued_rows, steps.follower(series)
-    shortcut = None if window is None else steps.shortcut(series, window)
-    found = await answers_to(serving, [window], request, deadline, shortcut)
+    found = None
     if window is not None:
+        found = await _outputs(serving, [window], request, deadline, steps.shortcut(series, window))
         due = _job(request).due
     if follow is None or not steps.costs.pay(done.fresh + done.filled, due):
         return found, None

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -28,13 +28,13 @@ from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.registry import Registry
-from lstm_serve.serving.series.store import Appended, Key, Store
+from lstm_serve.serving.series.store import Appended, Key, Sent, Store
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.api_keys import Keys
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
 from lstm_serve.web.dialects.native import MODEL_HEADER, errors_of
-from lstm_serve.web.dialects.series.computed import answer_first, answers_or_errors, window_of
+from lstm_serve.web.dialects.series.computed import answers_or_errors, output_first, window_of
 from lstm_serve.web.dialects.series.request import (
     ID_PATTERN,
     ManyRequest,
@@ -51,6 +51,7 @@ from lstm_serve.web.openapi import problem_response, problem_responses
 from lstm_serve.web.predict import (
     Answer,
     PostRoute,
+    Predicted,
     PredictRequest,
     converted,
     deadline_of,
@@ -116,11 +117,11 @@ def _add_routes(
     }
 
     async def append_rows(body: Rows, request: PredictRequest) -> Answer:
-        with _refusals_counted(request):
+        with refusals_counted(request):
             return await _append(serving, cast("Body", body), request)
 
     async def append_rows_of_many(body: Many, request: PredictRequest) -> Answer:
-        with _refusals_counted(request):
+        with refusals_counted(request):
             return await _append_many(serving, cast("ManyRows", body), request)
 
     async def series_state(request: Request) -> Response:
@@ -167,7 +168,7 @@ def _add_routes(
         methods=["DELETE"],
         status_code=204,
         response_class=Response,
-        responses={404: json[404], 409: json[409], **problem_responses(401, 422, 500)},
+        responses={404: json[404], 409: json[409], **problem_responses(401, 422, 500, 503)},
         openapi_extra=of_path,
     )
 
@@ -218,7 +219,7 @@ def key_of(request: Request) -> Key:
 
 
 @contextmanager
-def _refusals_counted(request: PredictRequest) -> Iterator[None]:
+def refusals_counted(request: PredictRequest) -> Iterator[None]:
     """Count why a series does not take what came."""
     try:
         yield
@@ -237,19 +238,30 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
     given = sent(body, rows, model)
     body.let_go()
     async with deployment.lines.of((key,)):
-        _expect_room(request, len(rows) if each else 1)
-        done = await deployment.append(store, key, given, model)
         if each and len(rows) > 1:
+            _expect_room(request, len(rows))
+            done, after = await deployment.append(store, key, given, model), None
             cut = [window_of(done, end, model) for end in done.ends]
-            found, after = await answers_or_errors(serving, cut, request, deadline), None
+            found = await answers_or_errors(serving, cut, request, deadline)
         else:
-            found, after = await answer_first(serving, key, done, request, deadline)
+            done, part, after = await append_one(serving, key, given, request, deadline)
+            found = [None] if part is None else answers(model, *part)
     result = _result(done, model)
     if each:
         result["answers"] = [_problem(each, request) if isinstance(each, ComputeFailed) else each for each in found]
     else:
         result["answer"] = found[0]
     return Answer(orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY), after=after)
+
+
+async def append_one(
+    serving: ServingState, key: Key, given: Sent, request: PredictRequest, deadline: float
+) -> tuple[Appended, Predicted | None, Callable[[], None] | None]:
+    """Append rows to a series whose turn it is, and compute its last window, if there is one; see `output_first`."""
+    _expect_room(request, 1)
+    deployment, served = request.deployment, request.served
+    done = await deployment.append(store_of(deployment, served), key, given, served.model)
+    return done, *await output_first(serving, key, done, request, deadline)
 
 
 async def _append_many(serving: ServingState, body: ManyRows, request: PredictRequest) -> Answer:

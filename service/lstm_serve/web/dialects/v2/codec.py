@@ -18,12 +18,13 @@ import orjson
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, Malformed, Problem
 from lstm_serve.formats.npy import AnyArray
-from lstm_serve.model.answers import Classes
+from lstm_serve.model.answers import predicted_classes
 from lstm_serve.model.model import Model
 from lstm_serve.model.records import unpacked
 from lstm_serve.web.dialects.v2.request import Head, Sent, read_head
 from lstm_serve.web.dialects.v2.tensors import from_bytes, from_json
 from lstm_serve.web.nested_lists import FEW, HEAVY, ROOM
+from lstm_serve.web.predict import Predicted
 
 SHORT = 4096  # bytes of JSON
 
@@ -55,6 +56,8 @@ class Infer:
             if x.dtype == bool:
                 x = (x.view(np.uint8) != 0).view(np.uint8)
             try:
+                if self.head.sequence is not None:
+                    return [model.checked_rows(x[0]).astype(model.input_dtype)[np.newaxis]]
                 found[number] = model.takes[number].checked(x)
             except InvalidInput as error:
                 at = [Problem((*place, "data", *problem.where), problem.detail) for problem in error.problems]
@@ -111,8 +114,12 @@ def _same_head(model: "weakref.ref[Model]", json: bytes) -> tuple[Head, Sequence
     return read_head(held, json)
 
 
-def encode(model: Model, y: Array, classes: Classes, head: Head) -> tuple[bytes, int | None]:
-    """The answer's bytes, and the length of their JSON part where binary tensors follow it."""
+def encode(model: Model, part: Predicted | None, head: Head) -> tuple[bytes, int | None]:
+    """The answer's bytes, and the length of their JSON part where binary tensors follow it.
+
+    Of a series that has no window yet there is nothing, and the outputs are of no sequences.
+    """
+    y, classes = part or _nothing(model)
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
     ys = unpacked(y)
@@ -129,5 +136,12 @@ def encode(model: Model, y: Array, classes: Classes, head: Head) -> tuple[bytes,
     answer: dict[str, Any] = {"model_name": about.name, "model_version": about.version, "outputs": outputs}
     if head.id is not None:
         answer["id"] = head.id
+    if part is None:
+        answer["parameters"] = {"ready": False}
     json = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     return (b"".join([json, *tail]), len(json)) if tail else (json, None)
+
+
+def _nothing(model: Model) -> Predicted:
+    y = np.empty((0, *(size or 0 for size in model.output_shape)), np.float32)
+    return Predicted(y, predicted_classes(model, y))

@@ -9,12 +9,12 @@ from lstm_serve.errors import InvalidInput, Problem
 from lstm_serve.model.inputs import Input, expect_rows
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_types import NATIVE
+from lstm_serve.web.dialects.series.request import expect_id
 from lstm_serve.web.dialects.v2.schemas import InferRequest, InputTensor, Parameters
 from lstm_serve.web.dialects.v2.tensors import Known, Place, input_names, known_outputs
 from lstm_serve.web.nested_lists import MAX_PROBLEMS, elsewhere, json_of
 
 # To ignore these would be a wrong answer in silence.
-REFUSED_OF_REQUEST = ("sequence_id", "sequence_start", "sequence_end")
 REFUSED_OF_TENSOR = ("shared_memory_region", "classification")
 
 
@@ -30,12 +30,21 @@ class Output(NamedTuple):
 MAX_SIZE = 1 << 31
 
 
+class Sequenced(NamedTuple):
+    """The series that a request's rows are of, whether it begins with them, and whether it ends."""
+
+    series: str
+    start: bool
+    end: bool
+
+
 class Head(NamedTuple):
     """What a request asks besides its tensor; `timeout` in seconds."""
 
     id: str | None
     timeout: float | None
     outputs: Sequence[Output]
+    sequence: Sequenced | None = None
 
 
 class Sent(NamedTuple):
@@ -61,18 +70,21 @@ def read_head(model: Model, json: bytes) -> tuple[Head, Sequence[Sent]]:
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         raise InvalidInput([Problem(problem["loc"], problem["msg"]) for problem in found[:MAX_PROBLEMS]]) from None
-    _refuse(request.parameters, REFUSED_OF_REQUEST, ("parameters",))
+    sequence = _sequence(request.parameters)
     sent = [
         Sent(tensor, ("inputs", k), 0 if len(model.inputs) == 1 else _number(model, tensor.name, k))
         for k, tensor in enumerate(request.inputs)
     ]
     for tensor, place, number in sent:
         _refuse(tensor.parameters, REFUSED_OF_TENSOR, (*place, "parameters"))
-        _expect_shape(model.takes[number], tensor.shape, place)
+        if sequence is None:
+            _expect_shape(model.takes[number], tensor.shape, place)
+        else:
+            _expect_rows(model, tensor.shape, place)
     if len({one.number for one in sent}) < len(sent):
         raise InvalidInput.at(f"expected the inputs {', '.join(input_names(model))}, each once", "inputs")
     expect_rows([model.takes[one.number] for one in sent], [one.tensor.shape[0] for one in sent], "inputs")
-    return Head(request.id, _timeout(request.parameters), _outputs(model, request)), sent
+    return Head(request.id, _timeout(request.parameters), _outputs(model, request), sequence), sent
 
 
 def _number(model: Model, name: str, place: int) -> int:
@@ -102,6 +114,32 @@ def _refuse(parameters: Parameters, names: Sequence[str], where: tuple[str | int
             raise InvalidInput.at(
                 f"{name} is not supported: each request stands alone, and brings and takes its tensors", *where, name
             )
+
+
+def _sequence(parameters: Parameters) -> Sequenced | None:
+    """The series, as `sequence_id` says it; 0 and "" are none."""
+    given = parameters.get("sequence_id", 0)
+    if type(given) not in {int, str} or (isinstance(given, int) and not 0 <= given < 1 << 64):
+        raise InvalidInput.at("expected a whole number of 64 bits, or a text", "parameters", "sequence_id")
+    flags = [parameters.get(name, False) for name in ("sequence_start", "sequence_end")]
+    if not all(isinstance(flag, bool) for flag in flags):
+        raise InvalidInput.at("expected as sequence_start and sequence_end true or false", "parameters")
+    if given in {0, ""}:
+        if any(flags):
+            raise InvalidInput.at("expected a sequence_id with sequence_start or sequence_end", "parameters")
+        return None
+    return Sequenced(expect_id(str(given), "parameters", "sequence_id"), *flags)
+
+
+def _expect_rows(model: Model, shape: Sequence[int], place: Place) -> None:
+    """Raise InvalidInput where a tensor is not rows of one series."""
+    if not model.has_time_axis:
+        raise InvalidInput.at("expected no sequence_id: to this model nothing is a series", "parameters")
+    features = model.input_shape[1:]
+    if len(shape) != 2 + len(features) or shape[0] != 1 or not 0 < shape[1] <= MAX_SIZE or (*shape[2:],) != features:
+        got = ", ".join(str(size)[:20] for size in shape[:8])
+        sizes = ", ".join(["1", "k", *map(str, features)])
+        raise InvalidInput.at(f"expected k rows of one series, the shape ({sizes}), got ({got})", *place, "shape")
 
 
 def _timeout(parameters: Parameters) -> float | None:

@@ -36,11 +36,15 @@ from lstm_serve.web.dialects.v2.schemas import (
     ServerMetadata,
     ServerReady,
 )
+from lstm_serve.web.dialects.v2.sequences import in_sequence
 from lstm_serve.web.openapi import not_so, plain_responses
-from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, predicted
+from lstm_serve.web.predict import Answer, Decoded, PostRoute, Predicted, PredictRequest, predicted
 from lstm_serve.web.schemas import ModelNames
 
-EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "parameters", "statistics"]
+EXTENSIONS = [
+    *("binary_tensor_data", "model_configuration", "model_repository", "parameters"),
+    *("sequence", "sequence(string_id)", "statistics"),
+]
 
 TAGS: list[str | Enum] = ["open inference v2"]
 
@@ -48,7 +52,7 @@ PREFIXES = ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_
 
 OCTETS = b"application/octet-stream"
 
-ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
+ERRORS = plain_responses(400, 404, 408, 409, 413, 429, 500, 503, 504)
 
 NOT_FOUND = plain_responses(404, 500)
 
@@ -86,11 +90,16 @@ def _infer_routes(serving: ServingState, served: Served | None) -> APIRouter:
 
     async def infer(body: InferRequest, request: PredictRequest) -> Answer:
         asked = cast("Infer", body)
-        (part,) = await predicted(serving, asked, request, asked.head.timeout)
-        content, length = encode(request.served.model, *part, asked.head)
+        part: Predicted | None
+        after = None
+        if asked.head.sequence is None:
+            (part,) = await predicted(serving, asked, request, asked.head.timeout)
+        else:
+            part, after = await in_sequence(serving, asked, asked.head.sequence, request)
+        content, length = encode(request.served.model, part, asked.head)
         if length is None:
-            return Answer(content)
-        return Answer(content, [(b"content-type", OCTETS), (HEADER_LENGTH, b"%d" % length)])
+            return Answer(content, after=after)
+        return Answer(content, [(b"content-type", OCTETS), (HEADER_LENGTH, b"%d" % length)], after)
 
     for prefix in PREFIXES:
         named = parameters(served, prefix)["parameters"]

@@ -63,7 +63,8 @@ class InferRequest(_Part):
     id: str | None = Field(default=None, description="comes back in the answer")
     parameters: Parameters = Field(
         default_factory=dict,
-        description="timeout in microseconds; binary_data_output: true answers all outputs after the JSON",
+        description="timeout in microseconds; binary_data_output: true answers all outputs after the JSON; "
+        "sequence_id, sequence_start and sequence_end of rows (1, k, ...) of a series",
     )
     inputs: Annotated[list[InputTensor], FailFast()] = Field(min_length=1, description="a tensor for each input")
     outputs: Outputs = Field(default_factory=list)
@@ -89,6 +90,10 @@ class InferAnswer(Schema):
     model_name: str
     model_version: str
     id: str | None = None
+    parameters: dict[str, Any] | None = Field(
+        default=None,
+        description='{"ready": false} of a series that has no window yet, whose outputs are of no sequences',
+    )
     outputs: list[OutputTensor]
 
 
