@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from kerasfiles import dense, lstm, save_sequential
 from numpy.typing import NDArray
 from redis_process import RedisProcess, needs_redis
-from serving import PATIENCE, SMALL, Process, in_loop, read_all, started
+from serving import PATIENCE, SMALL, Process, call, in_loop, read_all, started
 
 from lstm_serve import load_model
 from lstm_serve.model.metadata import SeriesRules
@@ -225,51 +225,32 @@ def test_head_and_http_1_0(process: Process, at: str) -> None:
     assert body.endswith(b'is not kept any more"}\n\n')
 
 
-def test_keys(tmp_path: Path) -> None:
-    """Another key's series is not there, and a key that is withdrawn ends what it has begun."""
-    file = tmp_path / "keys"
+def test_keys_a_reload_and_the_end(tmp_path: Path) -> None:
+    """Another key's series is not there, a withdrawn key ends what it began; a reload ends nothing, a stop all."""
+    file, model = tmp_path / "keys", tmp_path / "m.h5"
     file.write_text("\n".join(KEYS))
+    shutil.copy(SMALL / "binary.h5", model)
     mine, yours = ({"authorization": f"Bearer {key}"} for key in KEYS)
-    with Process(SMALL / "binary.h5", LSTMSERVE_API_KEYS_FILE=str(file)) as process:
-        at = f"{process.url}/series/s"
-        append(at, rows_of(1), 0, **mine)
+    settings = {"API_KEYS_FILE": str(file), "DRAIN_SECONDS": "0", "GRACE_SECONDS": "3600"}
+    with Process(model, **{f"LSTMSERVE_{name}": value for name, value in settings.items()}) as process:
+        at, rows = f"{process.url}/series/s", rows_of(STEPS + 2)
+        append(at, rows[:STEPS], STEPS - 1, **mine)
         statuses = [httpx.get(f"{at}/events", headers=headers).status_code for headers in ({}, yours)]
         assert statuses == [401, 404]
         with listening(f"{at}/events", headers=mine) as stream:
-            stream.take(1)
-            file.write_text(KEYS[1])
-            process.signal(signal.SIGHUP)
-            process.wait_for("the keys were read again")
-            with listening(f"{at}/events", headers=mine) as refused:
-                assert refused.response.status_code == 401
-            assert stream.rest() == []
-
-
-def test_a_reload_goes_on(tmp_path: Path) -> None:
-    model = tmp_path / "m.h5"
-    shutil.copy(SMALL / "binary.h5", model)
-    with Process(model) as process:
-        at, rows = f"{process.url}/series/s", rows_of(STEPS + 2)
-        append(at, rows[:STEPS], STEPS - 1)
-        with listening(f"{at}/events") as stream:
             stream.take(STEPS)
             process.signal(signal.SIGHUP)
             process.wait_for("loaded m.h5", 2)
-            append(at, rows[STEPS:], STEPS + 1)
+            append(at, rows[STEPS:], STEPS + 1, **mine)
             check(stream.take(2), rows, STEPS)
-
-
-def test_the_service_does_not_wait_for_listeners() -> None:
-    times = {"LSTMSERVE_DRAIN_SECONDS": "1", "LSTMSERVE_GRACE_SECONDS": "3600"}
-    with Process(SMALL / "binary.h5", **times) as process:
-        at = f"{process.url}/series/s"
-        append(at, rows_of(1), 0)
-        with listening(f"{at}/events") as stream:
+            file.write_text(KEYS[1])
+            process.signal(signal.SIGHUP)
+            assert stream.rest() == []
+        append(at, rows[:1], 0, **yours)
+        with listening(f"{at}/events", headers=yours) as stream:
             stream.take(1)
             process.signal(signal.SIGTERM)
             assert stream.rest() == []  # a whole answer, from which a client goes on elsewhere
-            refused = httpx.get(f"{at}/events")
-            assert (refused.status_code, refused.json()["detail"]) == (503, "the service is stopping")
         assert process.ended() == 0
 
 
@@ -346,7 +327,9 @@ async def test_silence_is_broken_for_proxies(monkeypatch: pytest.MonkeyPatch) ->
         left.set()
         await serving
         assert deployment.watch.count() == app.state.serving.listeners == 0
-        await deployment.append(deployment.series, Key(b"", "s"), Sent(rows_of(1), None), deployment.current.model)
+        app.state.serving.draining = True
+        refused = await call(app, path)
+        assert (refused.status, refused.json["detail"]) == (503, "the service is stopping")
 
 
 def test_paths_of_a_named_model(process: Process, at: str) -> None:
