@@ -275,6 +275,28 @@ def test_a_gradient_is_that_of_central_differences(
         hold(wide(op), xs, masks, rng)
 
 
+@pytest.mark.parametrize(
+    ("op", "count"),
+    [
+        (pool(average=False, axes=1), 1),
+        (pool(average=False, stride=1, padding="same"), 1),
+        (GlobalPooling1D(name="p", average=False, keepdims=False), 1),
+        (reduced("max"), 1),
+        (reduced("min", keepdims=True), 1),
+        (merged(np.maximum), 3),
+        (merged(np.minimum, rule=MaskRule.ANY), 2),
+        (binary(np.maximum), 2),
+        (binary(np.minimum), 2),
+    ],
+)
+def test_where_several_are_the_extreme_they_have_its_gradient_once(op: Any, count: int) -> None:
+    xs, masks = [np.ones((2, *SEQUENCE))] * count, [None] * count
+    step = forward(op, xs, masks)
+    weight = np.random.default_rng(1).normal(size=step.ys[0].shape)
+    found = backward(step, [weight])
+    assert sum(g.sum() for g in found if g is not None) == pytest.approx(weight.sum())
+
+
 ALL = {id(each): each for each in (*ACTIVATIONS.values(), *FUNCTIONS.values())}.values()
 MORE = [HARD_2, HARD_3, elu(0.5), celu(2.0), leaky_relu(-0.1), relu(max_value=1, negative_slope=0.1, threshold=0.3)]
 

@@ -26,8 +26,6 @@ def merge(step: Step, gs: Sequence[Any]) -> list[Gradient]:
         for mask in step.masks
     ]
     if op.join is np.multiply:
-        if step.given[0] is not None and left_out:
-            g = g * step.given[0][..., np.newaxis]
         factors = [np.where(counted, x, x.dtype.type(1)) for x, counted in zip(xs, counts, strict=True)]
         others = [reduce(np.multiply, [*factors[:k], *factors[k + 1 :]], g) for k in range(len(xs))]
         return [summed_to(y * counted, x.shape) for y, counted, x in zip(others, counts, xs, strict=True)]
