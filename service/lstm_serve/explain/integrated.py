@@ -26,8 +26,8 @@ POINTS, MOST_POINTS, ALLOWED = 32, 256, 1e-3
 class IntegratedGradients:
     """The points on the line of one sequence, in rounds, and the average at those of the last."""
 
-    # What a slice should take, in seconds; on a machine that has become busy it may be twice that. Where that is long its
-    # arrays are large, and NumPy lets go of Python's lock.
+    # What a slice should take, in seconds; on a machine that has become busy it may be twice that. Where that is long,
+    # its arrays are large, and NumPy lets go of Python's lock.
     seconds: ClassVar[float] = 0.005
 
     def __init__(self, what: Explained) -> None:
