@@ -11,6 +11,7 @@ FROM python:3.13-slim
 COPY --from=build /opt/lstm-serve /opt/lstm-serve
 COPY models/turbofan.h5 models/turbofan.card.json models/turbofan.golden.npz models/turbofan.profile.json models/turbofan.example.csv /models/
 COPY deploy/healthcheck.py /opt/lstm-serve/healthcheck.py
+# LSTMSERVE_WORKERS=auto serves by a process for each core of the container's quota.
 # The drain: an orchestrator goes on sending requests for some seconds after SIGTERM. MALLOC: memory of large bodies goes
 # back to the system when they are answered.
 ENV PATH=/opt/lstm-serve/bin:$PATH \

@@ -17,7 +17,8 @@ LstmServeError
 │   ├── UnknownSeries    a series that is not there
 │   ├── NotWatched       a model whose input is not held against its training
 │   ├── SeriesConflict   rows that do not follow those of their series
-│   └── NoWindow         a series of a model whose windows have no length
+│   ├── NoWindow         a series of a model whose windows have no length
+│   └── SeveralWorkers   a series, where each of several workers would have its own
 ├── InvalidInput         input that does not fit the model
 └── NoAnswer             good input that gets no answer
     ├── QueueFull        too much is waiting already
@@ -114,6 +115,10 @@ class SeriesConflict(RequestError):
 
 class NoWindow(RequestError):
     """A series of a model whose windows have no length."""
+
+
+class SeveralWorkers(RequestError):
+    """A series, where each of several workers would have rows of its own."""
 
 
 class Problem(NamedTuple):

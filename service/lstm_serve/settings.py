@@ -5,9 +5,18 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lstm_serve.errors import SettingsError
@@ -55,6 +64,15 @@ def _name(given: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 
+
+def _workers(given: Any) -> Any:  # noqa: ANN401 - a text or a number
+    if given == "auto" or str(given).isdecimal():
+        return given
+    raise PydanticCustomError("workers", "expected a whole number, or auto")
+
+
+Workers = Annotated[Annotated[int, Field(ge=1, le=256)] | Literal["auto"], BeforeValidator(_workers)]
+
 # What clouds call some of them: Cloud Run and Heroku say PORT, Vertex AI says the others. A variable of ours wins.
 CLOUDS = {
     "PORT": "port",
@@ -99,6 +117,7 @@ class Settings(BaseModel):
     admin_port: Annotated[
         int | None, Field(ge=0, le=65_535, description="one more port, for health and metrics: plain HTTP, no key")
     ] = None
+    workers: Annotated[Workers, Field(description="processes that serve, or auto: one for each core there is")] = 1
     access_log: Annotated[bool, Field(description="log each request")] = True
     max_body_bytes: Annotated[Count, Field(description="largest request body")] = 2 << 20
     max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies, rows and untaken answers")] = 32 << 20
@@ -214,6 +233,17 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
             "such a body would never fit"
         )
     return settings
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    """Return the environment of which `read` makes these settings."""
+    told = {}
+    for name in settings.model_fields_set:
+        value = getattr(settings, name)
+        if value is not None:
+            plain = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            told[f"{PREFIX}{name.upper()}"] = plain
+    return told
 
 
 def model_bytes(environ: Mapping[str, str]) -> int | None:

@@ -13,7 +13,7 @@ from native_requests import GOOD
 from serving import ASKER, PATIENCE, Process, read_all
 
 from lstm_serve.process.admin import MAX_CONNECTIONS, Admin
-from lstm_serve.web.health import READY
+from lstm_serve.serving.health import READY
 
 MODEL = ASKER / "k215_model.h5"
 

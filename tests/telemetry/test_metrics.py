@@ -121,6 +121,7 @@ def test_names_and_types() -> None:
         "predictions_total counter",
         "model_reloads_total counter",
         "log_lines_dropped_total counter",
+        "worker_restarts_total counter",
         "series_rows_total counter",
         "series_duplicates_total counter",
         "series_refused_total counter",

@@ -32,20 +32,31 @@ STATUSES = {
     ("get", MODEL): {"200", "401", "404", "500"},
     **{("post", f"{at}/{verb}"): POST | {"404"} for at in (MODEL, VERSION) for verb in VERBS},
     ("post", f"{MODEL}/predict/series"): POST | {"404"},
-    **{("post", f"{MODEL}/series{path}/rows"): POST | {"404", "409"} for path in ("", "/{series}")},
-    ("get", f"{MODEL}/series/{{series}}"): {"200", "401", "404", "409", "422", "429", "500", "503", "504"},
-    ("delete", f"{MODEL}/series/{{series}}"): {"204", "401", "404", "409", "422", "500", "503"},
+    **{("post", f"{MODEL}/series{path}/rows"): POST | {"404", "409", "501"} for path in ("", "/{series}")},
+    ("get", f"{MODEL}/series/{{series}}"): {"200", "401", "404", "409", "422", "429", "500", "501", "503", "504"},
+    ("delete", f"{MODEL}/series/{{series}}"): {"204", "401", "404", "409", "422", "500", "501", "503"},
     **{
-        ("get", f"{prefix}/series/{{series}}/events"): {"200", "400", "401", "404", "409", "422", "429", "500", "503"}
+        ("get", f"{prefix}/series/{{series}}/events"): {
+            "200",
+            "400",
+            "401",
+            "404",
+            "409",
+            "422",
+            "429",
+            "500",
+            "501",
+            "503",
+        }
         for prefix in ("", MODEL)
     },
     **{("get", f"{at}/drift"): {"200", "401", "404", "500"} for at in ("", MODEL)},
     ("post", "/predict"): POST,
     ("post", "/predict/batch"): POST,
     ("post", "/predict/series"): POST,
-    **{("post", f"/series{path}/rows"): POST | {"404", "409"} for path in ("", "/{series}")},
-    ("get", "/series/{series}"): {"200", "401", "404", "409", "422", "429", "500", "503", "504"},
-    ("delete", "/series/{series}"): {"204", "401", "404", "409", "422", "500", "503"},
+    **{("post", f"/series{path}/rows"): POST | {"404", "409", "501"} for path in ("", "/{series}")},
+    ("get", "/series/{series}"): {"200", "401", "404", "409", "422", "429", "500", "501", "503", "504"},
+    ("delete", "/series/{series}"): {"204", "401", "404", "409", "422", "500", "501", "503"},
     ("post", "/explain"): POST,
     **{("post", f"{prefix}:explain"): PLAIN_POST for prefix in V1_MODEL},
     ("post", "/trace"): POST,
@@ -57,7 +68,7 @@ STATUSES = {
     ("get", "/healthz"): {"200", "503"},
     ("get", "/ping"): {"200", "503"},
     ("post", "/invocations"): POST,
-    **{("post", f"{prefix}/infer"): PLAIN_POST | {"409"} for prefix in V2_MODEL},
+    **{("post", f"{prefix}/infer"): PLAIN_POST | {"409", "501"} for prefix in V2_MODEL},
     **{("get", f"{prefix}{path}"): {"200", "404", "500"} for prefix in V2_MODEL for path in ("", "/config", "/stats")},
     **{("get", f"{prefix}/ready"): {"200", "404", "500", "503"} for prefix in V2_MODEL},
     **{("get", f"/v2{path}"): {"200"} for path in ("", "/models", "/models/stats")},
@@ -154,7 +165,7 @@ def test_every_row_of_the_table_of_errors_has_an_example(document: Document) -> 
         response["content"]["application/problem+json"]["example"]
         for response in document["components"]["responses"].values()
     ]
-    codes = {400, 401, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 503, 504}
+    codes = {400, 401, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 501, 503, 504}
     assert {example["status"] for example in examples} == codes
     assert len({example["type"] for example in examples}) == len(examples)
 

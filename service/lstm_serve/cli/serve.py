@@ -24,11 +24,20 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal comes. Gives the exit status."""
     from lstm_serve import settings
     from lstm_serve.errors import SettingsError
-    from lstm_serve.process import server
+    from lstm_serve.formats import system_limits
 
     flags = {name: value for name, value in vars(arguments).items() if name in settings.Settings.model_fields}
     try:
-        server.run(settings.read(os.environ, flags))
+        given = settings.read(os.environ, flags)
+        count = system_limits.cores() if given.workers == "auto" else given.workers
+        if count > 1:
+            from lstm_serve.process import workers
+
+            workers.run(given, count)
+        else:
+            from lstm_serve.process import server
+
+            server.run(given.model_copy(update={"workers": 1}))
     except SettingsError as error:
         arguments.misused(str(error))
     return 0

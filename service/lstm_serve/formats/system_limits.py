@@ -2,6 +2,10 @@
 
 import importlib
 import logging
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -17,6 +21,44 @@ def _resource() -> Any:  # noqa: ANN401 - a module, or None where there is none 
 resource = _resource()
 # For the model's files, and for connections that come before others have gone.
 SPARE_FILES = 200
+
+
+def cores(root: Path = Path("/")) -> int:
+    """Return how many cores this process may keep busy: those it may run on, or the quota of its control groups.
+
+    A part of a core is none, as a process for it would be throttled, but there is always one. `root` is that of the
+    files of the system.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(allowed, *_quotas(root), math.inf)))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The cores that each control group above this process has, where there is a limit.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max), https://docs.kernel.org/scheduler/sched-bwc.html (v1).
+    In a container its own group is at the root, whatever its path is outside.
+    """
+    mounted = root / "sys/fs/cgroup"
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = mounted / "cpu" if controllers else mounted
+        own = base / path.lstrip("/")
+        for group in (own, *own.parents[: len(own.parents) - len(base.parents)]):
+            told = _read(group / "cpu.max").split()
+            if controllers:
+                told = [*_read(group / "cpu.cfs_quota_us").split(), *_read(group / "cpu.cfs_period_us").split()]
+            if len(told) == 2 and told[0].isdecimal():
+                yield int(told[0]) / int(told[1])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("ascii")
+    except (OSError, ValueError):
+        return ""
 
 
 def lower(name: str, most: int) -> None:
@@ -38,6 +80,14 @@ def allow_more_seconds(seconds: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime) + 1 + seconds
     _set(resource.RLIMIT_CPU, soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard)
+
+
+def seconds_of_children() -> float:
+    """Return the processor time of the children that have ended, in seconds."""
+    if resource is None:
+        return 0.0
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return float(used.ru_utime + used.ru_stime)
 
 
 def allow_files(connections: int) -> tuple[int, int]:

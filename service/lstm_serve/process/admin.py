@@ -7,11 +7,14 @@ the port is for the machine's own, an orchestrator and Prometheus.
 import asyncio
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 import orjson
+
+from lstm_serve.process.sockets import listen
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +23,17 @@ MAX_HEAD = 1 << 13
 SECONDS = 5.0  # for a request and its answer
 
 Checks = Callable[[], Mapping[str, bool]]
+
+
+def listen_for_admin(host: str, port: int) -> socket.socket:
+    """Return the socket for `Admin`; where there can be none, end the process with status 3."""
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        log.error("cannot listen on %s:%d: %s; --admin-port takes another", host, port, error.strerror)  # noqa: TRY400
+        sys.exit(3)
+    log.info("health and metrics on http://%s:%d", host, listener.getsockname()[1])
+    return listener
 
 
 class Admin:

@@ -16,6 +16,7 @@ import socket
 import ssl
 import sys
 import time
+from collections.abc import Callable
 from importlib import import_module
 from types import FrameType
 
@@ -25,19 +26,21 @@ from lstm_serve.errors import SettingsError
 from lstm_serve.formats import system_limits
 from lstm_serve.loading.load import resolve
 from lstm_serve.model.files import ModelFiles
-from lstm_serve.process.admin import Admin
+from lstm_serve.process.admin import Admin, listen_for_admin
 from lstm_serve.process.connection import Protocol
-from lstm_serve.process.event_loop import listen, new_loop
+from lstm_serve.process.event_loop import new_loop
 from lstm_serve.process.free_memory import trim
 from lstm_serve.process.signals import Hangup
 from lstm_serve.process.tuning import collect_seldom
 from lstm_serve.serving import health
+from lstm_serve.serving.health import READY
 from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.reload import Reloader
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import logs
+from lstm_serve.telemetry.lines import Lines
 from lstm_serve.web.app import create_app
-from lstm_serve.web.health import READY
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +55,13 @@ TRIM_BYTES = 8 << 20  # freed by connections
 class Server(uvicorn.Server):
     """uvicorn's server, with its own way to stop."""
 
-    def __init__(self, config: uvicorn.Config, serving: ServingState, registry: Registry, hangup: Hangup) -> None:
-        """Say in `serving` that it is draining."""
+    def __init__(self, config: uvicorn.Config, hangup: Hangup | None = None) -> None:
+        """Say in the serving state of its app that it is draining."""
         super().__init__(config)
-        self._serving = serving
-        self._registry = registry
+        state = config.app.state  # type: ignore[union-attr]
+        self._serving: ServingState = state.serving
+        self._registry: Registry = state.registry
+        self._reloader: Reloader = state.reloader
         self._hangup = hangup
         self._signal = signal.SIGTERM
         self._drained_at: float | None = None
@@ -71,13 +76,16 @@ class Server(uvicorn.Server):
             # No traceback: uvicorn has said why.
             log.error("cannot listen on %s:%d; --host and --port take others", self.config.host, self.config.port)  # noqa: TRY400
             raise
+        self._welcome()
+
+    def _welcome(self) -> None:
         if self.servers and sys.stdout.isatty():
             port = self.servers[0].sockets[0].getsockname()[1]
             for line in welcome(self._serving.settings, port, several=self._registry.several):
                 log.info(line)
 
     def _start_admin(self, port: int) -> None:
-        serving, registry, host = self._serving, self._registry, self.config.host
+        serving, registry = self._serving, self._registry
 
         def live() -> dict[str, bool]:
             return health.liveness_from_outside(serving, registry)
@@ -86,14 +94,9 @@ class Server(uvicorn.Server):
             return {**health.readiness(serving, registry), **live()}
 
         checks = {**dict.fromkeys(READY, (ready, 503)), "/livez": (live, 500)}
-        try:
-            listener = listen(host, port)
-        except OSError as error:
-            log.error("cannot listen on %s:%d: %s; --admin-port takes another", host, port, error.strerror)  # noqa: TRY400
-            sys.exit(3)
+        listener = listen_for_admin(self.config.host, port)
         serving.beat = time.monotonic()
         Admin(checks, lambda: _metrics(serving)).start(listener)
-        log.info("health and metrics on http://%s:%d", host, listener.getsockname()[1])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         """First signal: drain. Second: end at once.
@@ -102,6 +105,10 @@ class Server(uvicorn.Server):
         """
         if self._serving.draining:
             os._exit(128 + sig)
+        self.stop(sig)
+
+    def stop(self, sig: int) -> None:
+        """Begin to drain, as this signal asks for."""
         self._serving.draining = True
         self._signal = signal.Signals(sig)
 
@@ -116,11 +123,10 @@ class Server(uvicorn.Server):
         if counter % COLLECT_TICKS == 0:
             gc.collect()
             trim()
-        if self._hangup.came:
+        if self._hangup is not None and self._hangup.came:
             self._hangup.came = False
             if not self._hangup.of_terminal:
-                self._certificate_task = asyncio.create_task(asyncio.to_thread(self._read_certificate))
-                self.config.app.state.reloader.ask()  # type: ignore[union-attr]
+                self.reload()
             elif not self._serving.draining:
                 self.handle_exit(signal.SIGHUP, None)
         if self._serving.draining and self._drained_at is None:
@@ -131,6 +137,11 @@ class Server(uvicorn.Server):
         if self._drained_at is not None and time.monotonic() >= self._drained_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    def reload(self) -> None:
+        """Have the certificate, the keys and the models read again."""
+        self._certificate_task = asyncio.create_task(asyncio.to_thread(self._read_certificate))
+        self._reloader.ask()
 
     def _read_certificate(self) -> None:
         """Use the certificate and the key as they are now, for whoever connects from now on."""
@@ -200,9 +211,13 @@ def welcome(settings: Settings, port: int, *, several: bool = False) -> list[str
 
 def run(settings: Settings) -> None:
     """Serve until a signal comes. Raises ModelError or SettingsError before anything is bound."""
-    lines = logs.configure()
+    lines, hangup = logs.configure(), Hangup()
+    serve(settings, lines, lambda config: Server(config, hangup))
+
+
+def serve(settings: Settings, lines: Lines, server: Callable[[uvicorn.Config], Server]) -> None:
+    """Load, and then serve by the server that is made of uvicorn's configuration. Raises as `run` does."""
     connections, backlog = system_limits.allow_files(settings.max_connections)
-    hangup = Hangup()
     app = create_app(settings)
     app.state.serving.places.limit = connections
     lines.count = app.state.serving.metrics.dropped_lines.add
@@ -232,4 +247,4 @@ def run(settings: Settings) -> None:
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     with asyncio.Runner(loop_factory=lambda: new_loop(app.state.serving)) as runner:
-        runner.run(Server(config, app.state.serving, app.state.registry, hangup).serve())
+        runner.run(server(config).serve())

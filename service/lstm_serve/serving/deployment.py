@@ -126,6 +126,8 @@ class Deployment:
         self.refused: str | None = None  # why the model's files, as they are now, are not served
         self._path, self._metrics, self._drift_rows = settings.model, metrics, settings.drift_rows
         self.drift: Drift | None = None  # where the current model has a profile
+        # Of several workers each would have series of its own.
+        self.has_all_series = settings.workers == 1 or redis is not None
         self.lines, self.watch, self.versions = Lines(), Watch(), {}
         self.series = self._store(loaded.model, settings, redis)
         if self.series is not None:

@@ -24,10 +24,8 @@ MAX_KILL_SECONDS = 30
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
 # The same code as this process runs, wherever it was started from.
-TRIAL = (
-    "import sys; sys.path[:] = sys.argv[2:]; from lstm_serve.serving.isolated_child import main; "
-    "sys.exit(main(sys.argv[1]))"
-)
+PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from {} import main; sys.exit(main(sys.argv[1]))"
+TRIAL = PROGRAM.format("lstm_serve.serving.isolated_child")
 
 
 def find_fatal(settings: Settings, paths: Sequence[Path]) -> dict[Path, str]:
@@ -110,7 +108,12 @@ async def try_aside(settings: Settings, path: Path | None = None) -> None:
 
 
 def _command(told: str) -> list[str]:
-    return [sys.executable, "-P", "-c", TRIAL, told, *sys.path]
+    return python(TRIAL, told)
+
+
+def python(program: str, told: str) -> list[str]:
+    """Return the command that runs a program, PROGRAM with a module in it, with this argument for its `main`."""
+    return [sys.executable, "-P", "-c", program, told, *sys.path]
 
 
 def _env() -> dict[str, str]:

@@ -52,6 +52,7 @@ class Reloader:
         self._others = {what: (each, Aside()) for what, each in (others or {}).items()}
         self._path = self._settings.model
         self._asked = asyncio.Event()
+        self._all_of_it = False  # asked for, changed or not
         self.settled = asyncio.Event()  # whether what was asked for is done
         self._reading = Aside()  # and each of the others has its own: where one hangs, another may not
         self._retiring = set[asyncio.Task[None]]()
@@ -79,6 +80,11 @@ class Reloader:
     def ask(self) -> None:
         """Have the files read, changed or not."""
         log.info("reading %s again", self._path)
+        self._all_of_it = True
+        self.look()
+
+    def look(self) -> None:
+        """Have it looked now whether the files have changed."""
         self.settled.clear()
         self._asked.set()
 
@@ -91,7 +97,7 @@ class Reloader:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), seconds)
-            asked = self._asked.is_set()
+            asked, self._all_of_it = self._all_of_it, False
             self._asked.clear()
             try:
                 await self._pass(asked=asked)

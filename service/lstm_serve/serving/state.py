@@ -1,6 +1,7 @@
 """What the connections and requests of a process share, whichever model they are for."""
 
 import asyncio
+from typing import Protocol
 
 from lstm_serve.serving.memory_budget import Inflight
 from lstm_serve.serving.places import Places
@@ -9,6 +10,16 @@ from lstm_serve.serving.shares import Shares
 from lstm_serve.serving.turns import Turns
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry.metrics import Metrics
+
+
+class Whole(Protocol):
+    """The service of which this process is one worker among several."""
+
+    async def readiness(self) -> dict[str, bool]:
+        """Return what has to be good for requests to be sent to it."""
+
+    async def metrics(self) -> tuple[str, str]:
+        """Return the content type and the text of what Prometheus scrapes of all workers. Raises Unavailable."""
 
 
 class ServingState:
@@ -26,5 +37,6 @@ class ServingState:
         self.redis = None if store is None else RedisServer(store.get_secret_value())
         self.draining = False
         self.listeners = 0  # clients that listen to series
+        self.whole: Whole | None = None
         self.beat = 0.0  # when the event loop last came around, in the time of `time.monotonic`
         self.lingering: set[asyncio.Transport] = set()  # those of connections that were refused and are not closed yet

@@ -29,7 +29,8 @@ NOBODY_READS = {errno.EPIPE, errno.EIO}  # of a pipe, of a terminal
 class Lines(logging.Handler):
     """Writes what one turn of the event loop has logged together, in parts that a pipe takes whole.
 
-    A warning, and what comes from another thread or from no loop, is written on the spot, after what waits.
+    A warning, and what comes from another thread or from no loop, is written on the spot, after what waits. Where other
+    processes write there too, `take` gets the turn, if it is free, and `give` passes it on: between lines alone.
     """
 
     straight: ClassVar["Lines | None"] = None  # set where each line is JSON: see `logs.log_request`
@@ -38,6 +39,9 @@ class Lines(logging.Handler):
         """Write to this descriptor, and `count` each line that is dropped."""
         super().__init__()
         self.count = count
+        self.take: Callable[[], bool] = lambda: True
+        self.give: Callable[[], object] = lambda: None
+        self._torn = False  # whether the last line is written in part
         self._descriptor = _not_waiting(descriptor)
         self._encoding = encoding
         self._room_within = writable(self._descriptor)
@@ -80,8 +84,11 @@ class Lines(logging.Handler):
         self.acquire()
         try:
             self._soon = False
-            while self._waiting and self._room_within(0) and self._write():
-                pass
+            if self._waiting and self.take():
+                while self._waiting and self._room_within(0) and self._write():
+                    pass
+                if not self._torn:
+                    self.give()
             if self._waiting:
                 self._try_again()
                 return
@@ -112,6 +119,8 @@ class Lines(logging.Handler):
             pass
         except OSError as error:
             self._refused(error)
+        if written:
+            self._torn = data[written - 1 : written] != b"\n"
         self._size -= written
         if written < len(data):
             self._waiting.appendleft(data[written:])

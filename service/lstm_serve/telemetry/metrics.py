@@ -7,12 +7,16 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lstm_serve.model.model import Model
+if TYPE_CHECKING:
+    from lstm_serve.model.model import Model
 
 LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = tuple(1 << power for power in range(15))  # to the largest that max_batch_rows may be
+
+
+Together = Callable[[tuple[float, float]], float]
 
 
 class Buckets:
@@ -74,9 +78,9 @@ class Tally:
 class Gauge:
     """A number for each model, or what a function gives when it is asked for; more labels say more of the model."""
 
-    def __init__(self, name: str, text: str, *labels: str) -> None:
-        """Nothing is there until it is set."""
-        self.name, self.text, self.labels = name, text, ("model", *labels)
+    def __init__(self, name: str, text: str, *labels: str, together: Together = sum) -> None:
+        """Nothing is there until it is set. `together` makes one number of those of two processes."""
+        self.name, self.text, self.labels, self.together = name, text, ("model", *labels), together
         self.values: dict[str, dict[tuple[str, ...], Callable[[], float]]] = {}
 
     def set(self, value: float | Callable[[], float], model: str, *labels: str) -> None:
@@ -116,16 +120,26 @@ class Metrics:
             "lstmserve_predictions", "Answers by predicted class: drift at a glance", "model", "predicted_class"
         )
         self.model = Gauge(
-            "lstmserve_model_info", "The model being served", "version", "sha256", "digest", "keras", "verified"
+            "lstmserve_model_info",
+            "The model being served",
+            "version",
+            "sha256",
+            "digest",
+            "keras",
+            "verified",
+            together=max,
         )
-        self.load = Gauge("lstmserve_model_load_seconds", "Time to load, check and warm up the model")
+        self.load = Gauge("lstmserve_model_load_seconds", "Time to load, check and warm up the model", together=max)
         self.reloads = Tally(
             "lstmserve_model_reloads", "Times that the model's files were read, by outcome", "model", "outcome"
         )
         self.reload_good = Gauge(
-            "lstmserve_model_reload_successful", "1, or 0 while the model's files are not what is served"
+            "lstmserve_model_reload_successful",
+            "1, or 0 while the model's files are not what is served",
+            together=min,
         )
         self.dropped_lines = Tally("lstmserve_log_lines_dropped", "Lines of the log that nobody took in time")
+        self.worker_restarts = Tally("lstmserve_worker_restarts", "Workers that have ended and were replaced")
         self.series = Gauge("lstmserve_series", "Series of rows that are kept now")
         self.series_listeners = Gauge("lstmserve_series_listeners", "Clients that listen to series now")
         self.series_rows = Tally("lstmserve_series_rows", "Rows appended to series", "model")
@@ -145,11 +159,18 @@ class Metrics:
         self.bins = Tally(
             "lstmserve_input_bin", "Rows counted, by feature and bin of its training data", "model", "feature", "bin"
         )
-        self.bin_expected = Gauge("lstmserve_input_bin_expected", "The bin's share of the training", "feature", "bin")
-        self.drift_psi = Gauge("lstmserve_drift_psi", "How far the last full window is from the training", "feature")
-        self.drift_state = Gauge("lstmserve_drift_state", "0 is ok, 1 watch, 2 drifted", "feature")
+        self.bin_expected = Gauge(
+            "lstmserve_input_bin_expected", "The bin's share of the training", "feature", "bin", together=max
+        )
+        self.drift_psi = Gauge(
+            "lstmserve_drift_psi", "How far the last full window is from the training", "feature", together=max
+        )
+        self.drift_state = Gauge("lstmserve_drift_state", "0 is ok, 1 watch, 2 drifted", "feature", together=max)
         self.out_of_range = Gauge(
-            "lstmserve_input_out_of_range_ratio", "Of the last full window, what the training never reached", "feature"
+            "lstmserve_input_out_of_range_ratio",
+            "Of the last full window, what the training never reached",
+            "feature",
+            together=max,
         )
         self.histograms = (self.requests, self.batch_rows, self.queue, self.compute)
         self.counted = (self.rows, self.series_rows, self.series_duplicates, self.series_expired)  # by model alone
@@ -160,6 +181,7 @@ class Metrics:
             self.predicted,
             self.reloads,
             self.dropped_lines,
+            self.worker_restarts,
             self.series_refused,
             self.series_steps,
             self.bins,
@@ -253,7 +275,7 @@ class ModelMetrics:
         """Count a series that was idle for too long."""
         self._metrics.series_expired.add(self._model)
 
-    def loaded(self, model: Model, seconds: float) -> None:
+    def loaded(self, model: "Model", seconds: float) -> None:
         """Say which model is served."""
         origin, verified = model.origin, str(model.origin.verified).lower()
         self._metrics.model.set(

@@ -9,14 +9,13 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 from starlette.requests import Request
 
-from lstm_serve.serving.health import liveness, readiness
+from lstm_serve.serving.health import READY, liveness, readiness
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.api_keys import may_know
 from lstm_serve.web.openapi import problem_responses
 from lstm_serve.web.schemas import Schema
 
-READY = ("/readyz", "/health", "/healthz", "/ping")
 # What orchestration asks, v2's own too: it has no key, and is no news.
 PATHS = frozenset({"/livez", *READY, "/v2/health/live", "/v2/health/ready"})
 
@@ -70,10 +69,16 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         """Whether to send requests here: 503 as soon as the service is stopping."""
         reasons = registry.reasons()
         refused = reasons if registry.several else next(iter(reasons.values()), None)
-        return answer(readiness(serving, registry), request, 503, refused or None)
+        checks = readiness(serving, registry)
+        if serving.whole is not None:
+            checks |= await serving.whole.readiness()
+        return answer(checks, request, 503, refused or None)
 
     async def metrics() -> Response:
         """Everything Prometheus scrapes."""
+        if serving.whole is not None:
+            content_type, text = await serving.whole.metrics()
+            return Response(text, media_type=content_type)
         # Where others are answered meanwhile: the first time it takes 20 ms.
         exposition = await asyncio.to_thread(import_module, "lstm_serve.telemetry.prometheus")
         return Response(exposition.text(serving.metrics), media_type=exposition.CONTENT_TYPE)
@@ -88,9 +93,9 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
             methods=["GET"],
             openapi_extra={"parameters": [VERBOSE]},
         )
-    text: dict[int | str, dict[str, Any]] = {
+    responses: dict[int | str, dict[str, Any]] = {
         **problem_responses(401),
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format"},
     }
-    routes.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response, responses=text)
+    routes.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response, responses=responses)
     return routes

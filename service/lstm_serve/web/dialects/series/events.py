@@ -90,7 +90,7 @@ def router(serving: ServingState, registry: Registry, documented: Documented) ->
                 200: {"content": {EVENTS: {"schema": {"type": "string"}}}},
                 404: problem_response(TABLE[UnknownSeries]),
                 409: problem_response(TABLE[SeriesConflict]),
-                **problem_responses(400, 401, 422, 429, 500, 503),
+                **problem_responses(400, 401, 422, 429, 500, 501, 503),
             },
             openapi_extra={"parameters": [*parameters(served, prefix)["parameters"], ID, LAST_ID, INPUTS]},
         )

@@ -22,6 +22,7 @@ from lstm_serve.errors import (
     SeriesBusy,
     SeriesConflict,
     SeriesFull,
+    SeveralWorkers,
     UnknownSeries,
 )
 from lstm_serve.model.answers import answers
@@ -68,7 +69,7 @@ ALL = {
     "description": "all: `answers` in place of `answer`, one for each row of the request",
 }
 AGAIN = "without `seq` a row that is sent again is appended again"
-REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, NoWindow)
+REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, NoWindow, SeveralWorkers)
 
 
 class AppendRoute(PostRoute):
@@ -113,6 +114,7 @@ def _add_routes(
         **errors_of(prefix, served),
         404: problem_response(TABLE[UnknownSeries]),
         409: problem_response(TABLE[SeriesConflict]),
+        **problem_responses(501),
         200: {"headers": MODEL_HEADER},
     }
 
@@ -158,7 +160,7 @@ def _add_routes(
             summary=summary,
         )
     of_path = {"parameters": [*named, ID]}
-    refused = {404: json[404], 409: json[409], **problem_responses(401, 422, 429, 500, 503, 504)}
+    refused = {404: json[404], 409: json[409], **problem_responses(401, 422, 429, 500, 501, 503, 504)}
     routes.add_api_route(
         f"{prefix}/series/{{series}}", series_state, response_model=state, responses=refused, openapi_extra=of_path
     )
@@ -168,7 +170,7 @@ def _add_routes(
         methods=["DELETE"],
         status_code=204,
         response_class=Response,
-        responses={404: json[404], 409: json[409], **problem_responses(401, 422, 500, 503)},
+        responses={404: json[404], 409: json[409], **problem_responses(401, 422, 500, 501, 503)},
         openapi_extra=of_path,
     )
 
@@ -200,8 +202,10 @@ def _answer_types(one: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - a type
 
 
 def store_of(deployment: Deployment, served: Served) -> Store:
-    """The series of a deployment. Raises NoWindow, or HTTPException where there are none without time."""
+    """The series of a deployment. Raises NoWindow, SeveralWorkers, or HTTPException: there are none without time."""
     expect_time_axis(served)
+    if not deployment.has_all_series:
+        raise SeveralWorkers(TABLE[SeveralWorkers].example)
     if deployment.series is None:
         raise NoWindow(TABLE[NoWindow].example)
     return deployment.series

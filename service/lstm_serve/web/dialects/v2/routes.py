@@ -52,7 +52,7 @@ PREFIXES = ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_
 
 OCTETS = b"application/octet-stream"
 
-ERRORS = plain_responses(400, 404, 408, 409, 413, 429, 500, 503, 504)
+ERRORS = plain_responses(400, 404, 408, 409, 413, 429, 500, 501, 503, 504)
 
 NOT_FOUND = plain_responses(404, 500)
 

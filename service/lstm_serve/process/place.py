@@ -1,0 +1,90 @@
+"""The place of one worker: its sockets, which stay, and the process that listens on them, which another may follow."""
+
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from lstm_serve.errors import LstmServeError
+from lstm_serve.process.channel import Channel, Handlers
+from lstm_serve.serving.isolated_load import PROGRAM, python
+
+END_SECONDS = 10.0  # for a process that has closed its end of the channel
+TURN_SECONDS = 1.0
+
+WORKER = PROGRAM.format("lstm_serve.process.worker")
+
+# The digests of models, by name and version.
+Digests = dict[str, dict[str, str]]
+
+
+class Place:
+    """What is known of a worker."""
+
+    channel: Channel
+
+    def __init__(self, number: int, sockets: list[socket.socket]) -> None:
+        """No process has it yet."""
+        self.number, self.sockets = number, sockets
+        self.process: asyncio.subprocess.Process | None = None
+        self.short = 0  # how many have ended as they began, one after the other
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the process that had it."""
+        self.models: Digests | None = None  # what it would serve, or serves
+        self.let = False  # whether it may serve
+        self.since: float | None = None  # when it began to, in the time of `time.monotonic`
+        self.seen = 0.0  # when it last told of itself
+        self.told: dict[str, Any] | None = None  # what that was
+        self.failure: LstmServeError | None = None  # why it cannot serve
+        self.watching: asyncio.Task[None] | None = None
+
+    async def live(self, handlers: Handlers, env: Mapping[str, str], log_lock: int, *, greets: bool) -> str:
+        """Give it a process, and wait until that has ended. Gives how it did."""
+        ours, theirs = socket.socketpair()
+        inherited = [one.fileno() for one in self.sockets]
+        with theirs:
+            self.process = process = await asyncio.create_subprocess_exec(
+                *python(WORKER, json.dumps([theirs.fileno(), inherited, log_lock, greets])),
+                stdin=asyncio.subprocess.DEVNULL,
+                env=env,
+                pass_fds=[theirs.fileno(), log_lock, *inherited],
+            )
+        self.channel = Channel(handlers)
+        await self.channel.open(ours)
+        await self.channel.run()
+        if self.watching is not None:
+            self.watching.cancel()
+        try:
+            status = await asyncio.wait_for(process.wait(), END_SECONDS)
+        except TimeoutError:
+            self.kill()
+            status = await process.wait()
+        return f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+
+    def kill(self) -> None:
+        """End its process at once."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+
+    async def ask_report(self) -> bool:
+        """Have it tell of itself; whether it did."""
+        try:
+            told: dict[str, Any] | None = await self.channel.ask("report")
+        except ConnectionError:
+            return False
+        if told is not None:
+            self.told, self.seen = told, asyncio.get_running_loop().time()
+        return told is not None
+
+    async def answers(self, seconds: int) -> bool:
+        """Whether it tells of itself within so many seconds, in which this process has had its turns too."""
+        asked = asyncio.create_task(self.ask_report())
+        for _ in range(seconds):  # after both were stopped for a while, one wait would be over at once
+            if (await asyncio.wait([asked], timeout=TURN_SECONDS))[0]:
+                return asked.result()
+        asked.cancel()
+        return False

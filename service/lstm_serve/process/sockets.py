@@ -1,0 +1,64 @@
+"""Sockets that listen: one, or several at one address among which Linux spreads who connects (SO_REUSEPORT)."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; `::` is every address there is: asyncio would leave out those of IPv4. Raises OSError."""
+    both = host == "::" and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with host_names():
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+
+
+def bind(host: str, port: int, count: int) -> list[list[socket.socket]]:
+    """Return `count` times a socket for each address of a host, bound to one port; none listens yet. Raises OSError."""
+    with host_names():
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    both = host == "::" and socket.has_dualstack_ipv6()
+    bound: list[list[socket.socket]] = []
+    for _ in range(count):
+        bound.append([])
+        for family, (name, own, *more) in addresses:
+            taken = bound[0][0].getsockname()[1] if bound[0] else own
+            bound[-1].append(_bound(family, (name, taken, *more), both=both, shared=True))
+    expect_free(bound[0])
+    return bound
+
+
+def expect_free(bound: list[socket.socket]) -> None:
+    """Raise OSError where another service listens at these addresses.
+
+    Where its sockets are shared too, ours would be let in, and each service would take a part of the other's clients.
+    """
+    for one in bound:
+        both = one.family == socket.AF_INET6 and not one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        _bound(one.family, one.getsockname(), both=both).close()
+
+
+def _bound(family: int, address: tuple[object, ...], *, both: bool, shared: bool = False) -> socket.socket:
+    made = socket.socket(family)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
+        made.bind(address)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+@contextmanager
+def host_names() -> Iterator[None]:
+    """Make an OSError, as of any host that is none, of what Python says where IDNA has no form of a name."""
+    try:
+        yield
+    except UnicodeError:
+        raise OSError(errno.EINVAL, "no host has such a name: a part of it is empty or over 63 characters") from None

@@ -1,0 +1,283 @@
+"""Several workers at one address: what one of them does not change for a client, whatever becomes of a worker."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+from load import Connection, Lost, request
+from native_requests import GOOD, ROW, refused
+from scraping import Samples, one_of, parsed
+from serving import ASKER, PATIENCE, ROOT, SMALL, Process
+
+MODEL = ASKER / "k215_model.h5"
+SHORTER = SMALL / "values.h5"  # of another kind
+OTHER = ROOT / "models" / "turbofan.h5"
+TWO = {"LSTMSERVE_WORKERS": "2", "LSTMSERVE_ADMIN_PORT": "0"}
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Process]:
+    """The service by two workers."""
+    with Process(MODEL, **TWO) as process:
+        yield process
+        process.popen.terminate()
+        assert process.ended() == 0
+        assert process.errors == ""
+        assert process.records  # each line is whole
+
+
+def admin(process: Process) -> str:
+    return f"http://127.0.0.1:{process.wait_for(r'health and metrics on http://127.0.0.1:([0-9]+)')[1]}"
+
+
+def counted(process: Process) -> Samples:
+    return parsed(httpx.get(f"{admin(process)}/metrics", timeout=PATIENCE).text)
+
+
+def ready(process: Process) -> bool:
+    return httpx.get(f"{admin(process)}/readyz", timeout=PATIENCE).status_code == 200
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def workers(process: Process) -> list[int]:
+    children = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def who(answer: httpx.Response) -> str:
+    """What tells one worker from another: each makes ids of its own."""
+    return answer.headers["x-request-id"].partition("-")[0]
+
+
+def test_connections_are_spread_and_all_is_counted_together(pair: Process) -> None:
+    before = counted(pair)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(httpx.Client(base_url=pair.url, timeout=PATIENCE)) for _ in range(64)]
+        spread = Counter(who(client.post("/predict", content=GOOD)) for client in clients)
+    assert len(spread) == 2
+    assert min(spread.values()) >= 12  # by chance in one of a million runs it is not
+    after, rows = counted(pair), {"model": "k215_model"}
+    assert one_of(after, "rows_total", **rows) - one_of(before, "rows_total", **rows) == 64
+    for _ in range(4):
+        asked = parsed(httpx.get(f"{pair.url}/metrics").text)
+        assert one_of(asked, "rows_total", **rows) == one_of(after, "rows_total", **rows)
+    assert one_of(after, "model_reload_successful", **rows) == 1
+    assert sum(value for (name, _), value in after.items() if name == "model_info") == 1
+    # NumPy alone takes more than that in each: the parent's share, and those of both.
+    assert one_of(after, "process_resident_memory_bytes") > 140 << 20
+    assert one_of(after, "process_cpu_seconds_total") >= one_of(before, "process_cpu_seconds_total")
+
+
+def test_series_need_one_worker(pair: Process) -> None:
+    for method, path, body in (
+        ("POST", "/series/a/rows", {"rows": [ROW[0]]}),
+        ("GET", "/series/a", None),
+        ("DELETE", "/series/a", None),
+    ):
+        assert "--workers 1" in refused(httpx.request(method, f"{pair.url}{path}", json=body), 501, "several-workers")
+
+
+def test_the_port_is_not_shared_with_another_service(pair: Process) -> None:
+    for count in ("1", "2"):
+        process = Process(MODEL, LSTMSERVE_PORT=str(pair.port), LSTMSERVE_WORKERS=count)
+        assert process.ended() == 3
+        assert any("--port take others" in record["message"] for record in process.records)
+
+
+def test_workers_that_are_killed_lose_what_they_had_in_flight_alone(pair: Process) -> None:
+    before, kills, connections = counted(pair), 3, 8
+    done, lost, answered = asyncio.Event(), list[str](), Counter[int]()
+
+    async def client() -> None:
+        async with Connection(pair.port) as connection:
+            while not done.is_set():
+                try:
+                    reply = await connection.ask(request("/predict", GOOD))
+                except Lost as error:
+                    lost.append(str(error))
+                else:
+                    answered[reply.status] += 1
+
+    async def chaos() -> None:
+        for nth in range(kills):
+            pid = workers(pair)[nth % 2]
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.to_thread(until, partial(gone, pid))
+            assert not await asyncio.to_thread(ready, pair)
+            await asyncio.to_thread(until, lambda: ready(pair))
+        done.set()
+
+    async def run() -> None:
+        await asyncio.gather(chaos(), *(client() for _ in range(connections)))
+
+    asyncio.run(run())
+    assert set(answered) == {200}
+    assert len(lost) <= kills * connections
+    after, restarts = counted(pair), "worker_restarts_total"
+    assert one_of(after, restarts) - one_of(before, restarts) == kills
+    # A worker tells once a second what it has counted.
+    rows = one_of(after, "rows_total", model="k215_model") - one_of(before, "rows_total", model="k215_model")
+    assert 0 < rows <= sum(answered.values()) + len(lost)
+    assert sum("by SIGKILL; another takes its place" in line for line in pair.lines) == kills
+
+
+def test_what_is_counted_outlives_a_worker(pair: Process) -> None:
+    rows = {"model": "k215_model"}
+    for _ in range(8):
+        httpx.post(f"{pair.url}/predict", content=GOOD)
+    before = one_of(counted(pair), "rows_total", **rows)
+    for pid in workers(pair):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: ready(pair))
+    assert one_of(counted(pair), "rows_total", **rows) == before
+    assert httpx.post(f"{pair.url}/predict", content=GOOD, timeout=PATIENCE).status_code == 200
+
+
+def test_who_connects_while_all_workers_are_gone_is_answered(pair: Process) -> None:
+    for pid in workers(pair):
+        os.kill(pid, signal.SIGKILL)
+    assert httpx.post(f"{pair.url}/predict", content=GOOD, timeout=PATIENCE).status_code == 200
+    until(lambda: ready(pair))
+
+
+def test_a_reload_with_other_keys_and_a_drain(tmp_path: Path) -> None:
+    model, keys = tmp_path / "k215_model.h5", tmp_path / "keys"
+    shutil.copy(MODEL, model)
+    keys.write_text("a" * 20)
+    settings = {**TWO, "LSTMSERVE_API_KEYS_FILE": str(keys), "LSTMSERVE_DRAIN_SECONDS": "60"}
+    with Process(model, **settings) as process:
+
+        def statuses(key: str) -> Counter[int]:
+            head = {"authorization": f"Bearer {key * 20}"}
+            return Counter(
+                httpx.post(f"{process.url}/predict", content=GOOD, headers=head).status_code for _ in range(8)
+            )
+
+        assert statuses("a") == {200: 8}
+        keys.write_text("b" * 20)
+        process.signal(signal.SIGHUP)
+        process.wait_for("as it is now", 2)
+        assert (statuses("a"), statuses("b")) == ({401: 8}, {200: 8})
+
+        model.write_bytes(b"damaged")
+        process.signal(signal.SIGHUP)
+        process.wait_for("the model stays the one before", 2)
+        assert statuses("b") == {200: 8}
+        assert one_of(counted(process), "model_reload_successful", model="k215_model") == 0
+        assert ready(process)
+
+        process.signal(signal.SIGTERM)
+        process.wait_for("stopping in 60 s", 2)
+        assert statuses("b") == {200: 8}
+        assert not ready(process)
+        assert httpx.get(f"{admin(process)}/livez").status_code == 200
+        children = workers(process)
+        process.signal(signal.SIGTERM)
+        assert process.ended() == 128 + signal.SIGTERM
+        until(lambda: all(map(gone, children)))
+
+
+def test_files_that_change_are_read_by_all(tmp_path: Path) -> None:
+    model = tmp_path / "model.h5"
+    shutil.copy(MODEL, model)
+    with Process(model, LSTMSERVE_RELOAD_SECONDS="0.1", **TWO) as process:
+        (tmp_path / "model.card.json").write_text(json.dumps({"classes": ["a", "b", "c", "d", "e"]}))
+        process.wait_for("as it is now", 2)
+        for _ in range(8):
+            assert '"e"' in httpx.post(f"{process.url}/predict", content=GOOD).text
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "status", "said"),
+    [
+        (ROOT / "nothing.h5", {}, 3, "nothing.h5"),
+        (MODEL, {"LSTMSERVE_TLS_CERTFILE": str(ROOT / "nothing.pem")}, 2, "nothing.pem"),
+        (MODEL, {"LSTMSERVE_API_KEYS_FILE": "/dev/stdin"}, 2, "for several workers give a file"),
+    ],
+)
+def test_a_service_that_cannot_start_says_why_once(model: Path, more: dict[str, str], status: int, said: str) -> None:
+    process = Process(model, **TWO, **more)
+    assert process.ended() == status
+    assert process.errors.count("error:") + process.errors.count("lstm-serve: ") <= 2
+    assert said in process.errors
+    assert "Traceback" not in process.errors
+
+
+# As `lstm-serve serve`, where each worker does something else first, or its parent has less patience.
+CHANGED = (
+    "import sys; from lstm_serve.process import workers; {}; from lstm_serve.cli.main import main; sys.exit(main())"
+)
+
+
+def changed(statement: str) -> list[str]:
+    return [sys.executable, "-c", CHANGED.format(statement), "serve"]
+
+
+def test_what_a_successor_reads_is_read_by_the_others_or_ends_the_service(tmp_path: Path) -> None:
+    model = tmp_path / "model.h5"
+    shutil.copy(MODEL, model)
+    with Process(model, changed("workers.MOST_SHORT = 2"), **TWO) as process:
+
+        def digests() -> set[str]:
+            asked = [httpx.post(f"{process.url}/predict", content=GOOD, timeout=PATIENCE) for _ in range(8)]
+            return {answer.headers["x-model-sha256"] for answer in asked}
+
+        before = digests()
+        shutil.copy(OTHER, model)
+        os.kill(workers(process)[0], signal.SIGKILL)
+        process.wait_for("as it is now")
+        until(lambda: ready(process))
+        after = digests()
+        assert (len(before), len(after), len(before & after)) == (1, 1, 0)
+
+        shutil.copy(SHORTER, model)
+        os.kill(workers(process)[0], signal.SIGKILL)
+        assert process.ended() == 3
+    assert "not what the other workers serve" in process.errors
+
+
+def test_a_worker_that_dies_in_a_loop_ends_the_service(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    first = f"import os; os.path.exists({str(flag)!r}) and os.abort(); "
+    statement = f"from lstm_serve.process import place; place.WORKER = {first!r} + place.WORKER"
+    with Process(MODEL, changed(statement), **TWO) as process:
+        flag.touch()
+        os.kill(workers(process)[0], signal.SIGKILL)
+        assert process.ended() == 1
+    assert "worker 1 has ended 5 times, each as it began: by SIGABRT" in process.errors
+
+
+def test_a_worker_that_hangs_is_replaced() -> None:
+    with Process(MODEL, changed("workers.HUNG_SECONDS = 1"), **TWO) as process:
+        os.kill(workers(process)[0], signal.SIGSTOP)
+        process.wait_for("worker 1 does not answer for 1 seconds: it is ended")
+        process.wait_for("worker 1 has ended: by SIGKILL")
+        until(lambda: ready(process))
+
+
+def test_workers_end_with_their_parent() -> None:
+    with Process(MODEL, **TWO) as process:
+        children = workers(process)
+        process.signal(signal.SIGKILL)
+        until(lambda: all(map(gone, children)))
