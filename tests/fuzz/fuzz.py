@@ -95,6 +95,12 @@ class Wire(asyncio.Transport):
     def write_eof(self) -> None:
         return
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert (high, low) == (1, None)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def can_write_eof(self) -> bool:
         return True
 

@@ -64,6 +64,23 @@ async def test_others_are_answered_while_the_document_is_made_once_for_all_who_a
     assert calls == [1]
 
 
+@in_loop
+async def test_a_document_that_could_not_be_made_is_made_when_it_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = create_app(Settings(model=ASKER / "k215_model.h5"))
+    make = app.openapi
+
+    def fail() -> dict[str, Any]:
+        raise RuntimeError("can't start new thread")
+
+    async with started(app):
+        monkeypatch.setattr(app, "openapi", fail)
+        assert (await call(app, "/openapi.json")).status == 500
+        monkeypatch.setattr(app, "openapi", make)
+        assert (await call(app, "/openapi.json")).status == 200
+
+
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
     if DRIVER is None:

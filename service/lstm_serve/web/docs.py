@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry
+from lstm_serve.web.making import making
 from lstm_serve.web.packaged import file_of
 
 # The package fastapi-swagger carries Swagger UI's own files; they are all that is used of it.
@@ -32,17 +33,16 @@ def router(registry: Registry) -> APIRouter:
             swagger_favicon_url=f"docs/{ICON}",
         )
 
-    sent: tuple[Served | None, bytes] = None, b""  # the same bytes for all who read them, and for which model
-    making = asyncio.Lock()
+    of: Served | None = None
+    made: asyncio.Task[bytes] | None = None  # the same bytes for all, of this model
 
     @routes.get("/openapi.json", include_in_schema=False)
     async def document(request: Request) -> Response:
-        nonlocal sent
-        async with making:  # once for all who ask meanwhile, in a thread: it takes some tenths of a second
-            current = None if registry.default is None else registry.default.current
-            if not sent[1] or sent[0] is not current:
-                sent = current, orjson.dumps(await asyncio.to_thread(request.app.openapi))
-        return Response(sent[1], media_type="application/json")
+        nonlocal of, made
+        current = None if registry.default is None else registry.default.current
+        same = made if of is current else None
+        of, made = current, making(same, lambda: orjson.dumps(request.app.openapi()))  # some tenths of a second
+        return Response(await made, media_type="application/json")
 
     for name in (SCRIPT, STYLE, ICON):
         routes.add_api_route(f"/docs/{name}", file_of(FOLDER, name, A_DAY), include_in_schema=False)

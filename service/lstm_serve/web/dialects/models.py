@@ -1,6 +1,5 @@
 """GET /models and GET /models/{name}: which models are served, and what each takes and answers."""
 
-import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
 from inspect import get_annotations
@@ -14,6 +13,7 @@ from starlette.routing import BaseRoute
 from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.registry import Registry
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
+from lstm_serve.web.making import making
 from lstm_serve.web.openapi import problem_responses
 from lstm_serve.web.predict import PostRoute
 from lstm_serve.web.schemas import ModelDetails, ModelList, ModelSummary, PathSchemas, model_info
@@ -26,7 +26,6 @@ RoutesOf = Callable[[Documented], Iterable[BaseRoute]]
 def router(registry: Registry, documented: Documented, routes_of: RoutesOf) -> APIRouter:
     """The routes. `routes_of` gives those that tell a model's requests and answers."""
     routes = APIRouter(tags=["model"])
-    making = asyncio.Lock()
 
     async def models() -> ModelList:
         """Each model, and why it is not served where it is not."""
@@ -37,10 +36,8 @@ def router(registry: Registry, documented: Documented, routes_of: RoutesOf) -> A
     async def model(request: Request) -> ModelDetails:
         """What a model is, and what each of its paths takes and answers."""
         deployment, served = meant(registry, request)
-        async with making:  # once for all who ask meanwhile: it takes 50 ms
-            if (paths := served.of_model.get(router)) is None:
-                paths = served.of_model[router] = await asyncio.to_thread(partial(_paths, served, routes_of))
-        return ModelDetails(**model_info(served.model).model_dump(), versions=deployment.numbers, paths=paths)
+        made = served.of_model[router] = making(served.of_model.get(router), partial(_paths, served, routes_of))
+        return ModelDetails(**model_info(served.model).model_dump(), versions=deployment.numbers, paths=await made)
 
     routes.add_api_route("/models", models, summary="Which models are served", responses=problem_responses(401, 500))
     routes.add_api_route(
