@@ -2,11 +2,13 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from profiles import profile_of
 from serving import ROOT, SMALL
 from small_models import classes, dense, lstm, model, numbers
 
@@ -125,6 +127,9 @@ def test_the_baseline_is_the_training_mean_where_the_model_has_it() -> None:
     for before, expected, told in cases:
         found = baseline_of(model([*before, *layers]))
         assert (found.values.tolist(), found.origin) == (expected, told)
+    profiled = replace(model([scaling, *layers]), profile=profile_of(np.array([[1.0, 2, 3], [2, 4, 7]])))
+    found = baseline_of(profiled)
+    assert (found.values.tolist(), found.origin) == ([1.5, 3, 5], "the training mean, of the profile")
     assert baseline_of(classes(), [1, 2, 3]).values.tolist() == [1, 2, 3]
 
 

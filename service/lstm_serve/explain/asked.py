@@ -39,7 +39,7 @@ class Asked(NamedTuple):
 
 
 def baseline_of(model: Model, given: float | list[float] | None = None) -> Baseline:
-    """The given one, else the training mean where the model has it, else what its first layer takes as zeros.
+    """The given one, else the training mean where model or profile has it, else what the first layer takes as zeros.
 
     Raises InvalidInput where the given one does not fit.
     """
@@ -67,6 +67,10 @@ def baseline_of(model: Model, given: float | list[float] | None = None) -> Basel
     if isinstance(first, Normalization | BatchNormalization) and first.mean.size in {1, features}:
         mean = np.broadcast_to(first.mean.reshape(-1), (features,))
         return Baseline(offset + mean * scale, f"the training mean, from the layer {first.name}")
+    if model.profile is not None and len(model.profile.columns) == features:
+        return Baseline(
+            np.array([column.mean for column in model.profile.columns]), "the training mean, of the profile"
+        )
     return Baseline(offset, origin)
 
 
