@@ -20,6 +20,7 @@ from lstm_serve.loading.config.options import ACTIVATION_LAYERS, Options, precis
 from lstm_serve.loading.config.outline import GivenInput
 from lstm_serve.loading.layers import between
 from lstm_serve.loading.layers.checks import MAX_AXES, MAX_ROW, check_output
+from lstm_serve.loading.layers.encoding import ids_of
 from lstm_serve.loading.layers.registry import RECURRENT, lower
 from lstm_serve.loading.layers.steps import Step
 from lstm_serve.loading.mask_flow import check_masks
@@ -88,6 +89,7 @@ class _Assembly:
     def wired(self, calls: Sequence[Call], given: Sequence[Shape], *, ids: bool) -> _Wired:
         """The nodes of calls on inputs of these shapes; `ids` says whether these may be what a client sends."""
         found = _Wired([], [Source(INPUT, k) for k in range(len(given))], [*given])
+        limits: dict[int, int] = {}  # of values that are ids by a layer's doing, how many there are
         for call in calls:
             shapes = [found.shapes[k] for k in call.inputs]
             from_client = ids and max(call.inputs) < len(given)
@@ -97,8 +99,11 @@ class _Assembly:
             else:
                 name = self.architecture.layers[call.layer].name
                 made = self._steps(call.layer, shapes)
-            if tables(made[-1].operation) and not from_client:
-                raise Unsupported(f"the Embedding {name[:100]!r} is not the first layer; its ids must be the input")
+                spec = self.architecture.layers[call.layer]
+                if (count := ids_of(spec.class_name, spec.config)) is not None:
+                    limits[len(found.sources)] = count
+            if not from_client:
+                _check_ids(name, made, limits.get(call.inputs[0], 0))
             added, outputs = _wired(made, [found.sources[k] for k in call.inputs], shapes, len(found.nodes))
             found.nodes.extend(added)
             found.sources.extend(Source(len(found.nodes) - 1, k) for k in range(len(outputs)))
@@ -134,6 +139,13 @@ class _Assembly:
         operation = TimeDistributed(name=called.name, keras_class="TimeDistributed", nodes=tuple(inside.nodes), end=end)
         check_output(Options("TimeDistributed", {"name": called.name}, self.keras, []), operation, [shape])
         return operation
+
+
+def _check_ids(name: str, steps: Sequence[Step], count: int) -> None:
+    """Refuse to look up in a table what no client sends, unless it is one of so many ids that are in it."""
+    for step in steps:
+        if any(len(table.embeddings) < count or not count for table in tables(step.operation)):
+            raise Unsupported(f"the Embedding {name[:100]!r} is not the first layer; its ids must be the input")
 
 
 def _check_live(nodes: Sequence[Node], given: Sequence[Shape], ends: Sequence[Source]) -> None:

@@ -29,7 +29,7 @@ REFUSED = {
         f"{REBUILD}"
     ),
     **dict.fromkeys(("TextVectorization", "StringLookup"), f"it takes text: {BEFORE_THE_MODEL}"),
-    **dict.fromkeys(("IntegerLookup", "Hashing", "Discretization", "CategoryEncoding"), BEFORE_THE_MODEL),
+    "Hashing": BEFORE_THE_MODEL,
 }
 
 # What of Keras' own is not implemented either, and so of nobody's making: the layers of `keras.layers` 2 and 3.

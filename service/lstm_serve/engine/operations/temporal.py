@@ -16,15 +16,19 @@ WHOLE = "takes a sequence as a whole"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Embedding(BaseOperation):
-    """A row of `embeddings` (input_dim, output_dim) for each id. `mask_zero` masks id 0, which is still looked up."""
+    """A row of `embeddings` (input_dim, output_dim) for each id. `mask_zero` masks id 0, which is still looked up.
+
+    Where it is not `learnt`, it is no weight, but a 1 in another place for each id.
+    """
 
     embeddings: Array
     mask_zero: bool
+    learnt: bool = True
 
     @property
     def weights(self) -> dict[str, Array]:
         """The table."""
-        return {"embeddings": self.embeddings}
+        return {"embeddings": self.embeddings} if self.learnt else {}
 
     @property
     def not_causal(self) -> str | None:
@@ -36,8 +40,9 @@ class Embedding(BaseOperation):
         return ((*shapes[0], self.embeddings.shape[1]),)
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
-        """Ids (b, T), integers in [0, input_dim) -> (b, T, output_dim)."""
-        return (self.embeddings[xs[0]],), (xs[0] != 0 if self.mask_zero else None,)
+        """Ids (b, T), integers in [0, input_dim) whatever their type -> (b, T, output_dim)."""
+        ids = xs[0] if np.issubdtype(xs[0].dtype, np.integer) else xs[0].astype(np.intp)
+        return (self.embeddings[ids],), (xs[0] != 0 if self.mask_zero else None,)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

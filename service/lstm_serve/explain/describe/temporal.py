@@ -14,6 +14,12 @@ MASKED = (
 def embedding(layer: Embedding, _: Shape) -> Words:
     """A table."""
     ids, width = layer.embeddings.shape
+    if not layer.learnt:
+        return Words(
+            roles={},
+            way=[f"y = {ids} numbers for each id, an integer from 0 to {ids - 1}: 1 in the id's place, 0 elsewhere"],
+            numpy=[f"y = np.eye({ids}, dtype=np.float32)[y]"],
+        )
     masks = ["A step of id 0 is masked for the layers after it; its row is looked up all the same."]
     return Words(
         roles={"embeddings": f"a row of {width} numbers for each of {ids} ids"},

@@ -197,7 +197,7 @@ def dot(steps: Steps, arrays: Sequence[Array]) -> None:
     values = [0, 1]
     if options.take("normalize", bool, default=False):
         epsilon = 1e-14 if options.keras.major >= 3 else 1e-12
-        values = [normalized(steps, k, (axis,), epsilon) for k, axis in zip(values, (first, second), strict=True)]
+        values = [steps.normalized(k, (axis,), epsilon) for k, axis in zip(values, (first, second), strict=True)]
     a, b = values
     if ranks[0] == 1:
         a, first = steps.reshape(a, (1, *steps.shapes[a])), 2
@@ -211,11 +211,3 @@ def dot(steps: Steps, arrays: Sequence[Array]) -> None:
     rows, columns = steps.shapes[y]
     if ranks != [2, 2]:
         steps.reshape(y, [size for size, rank in zip((rows, columns), ranks, strict=True) if rank == 2] or [1])
-
-
-def normalized(steps: Steps, k: int, axes: tuple[int, ...], epsilon: float) -> int:
-    """x / sqrt(max(sum of squares along the axes, epsilon)), as l2_normalize."""
-    squares = steps.pair(np.multiply, k, k)
-    total = steps.reduce("sum", squares, axes, keepdims=True)
-    root = steps.with_numbers(np.power, steps.with_numbers(np.maximum, total, epsilon), 0.5)
-    return steps.pair(np.true_divide, k, root)

@@ -11,7 +11,7 @@ from lstm_serve.engine.operations.arithmetic import ReduceKind
 from lstm_serve.engine.types import Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import Options
-from lstm_serve.loading.layers import lowering
+from lstm_serve.loading.layers import einsum, encoding, lowering
 from lstm_serve.loading.layers.steps import Step, Steps
 from lstm_serve.loading.refusals import OPERATION
 
@@ -67,6 +67,12 @@ KERAS_3 = {
     "Concatenate": Function(lowering.concatenate, {"xs": "x"}),
     "Stack": Function(lowering.stack, X),
     "Matmul": Function(lowering.matmul, AB),
+    "Einsum": Function(einsum.product, {"operand_1": "a", "operand_2": "b"}),
+    "Threshold": Function(encoding.threshold, X),
+    "Normalize": Function(lowering.normalize, X),
+    "Tile": Function(lowering.tile, {"x": "x", "repeats": "repeats"}),
+    "Pad": Function(lowering.pad, {"x": "x", "pad_width": "pad_width", "mode": "mode", "constant_values": "value"}),
+    "Cumsum": Function(lowering.cumsum, X),
 }
 
 XY, INPUT, FEATURES = {"x": "a", "y": "b"}, {"input_tensor": "x"}, {"features": "x"}
@@ -105,9 +111,16 @@ KERAS_2 = {
     "concat": ("Concatenate", {"values": "x"}),
     "stack": ("Stack", {"values": "x"}),
     "linalg.matmul": ("Matmul", {"a": "a", "b": "b"}),
+    "tile": ("Tile", {"input": "x", "multiples": "repeats"}),
+    **dict.fromkeys(
+        ("pad", "compat.v1.pad"), ("Pad", {"tensor": "x", "paddings": "pad_width", "constant_values": "value"})
+    ),
+    "math.cumsum": ("Cumsum", X),
 }
-TABLE: dict[str, Function] = KERAS_3 | {
-    name: Function(KERAS_3[function].build, names) for name, (function, names) in KERAS_2.items()
+TABLE: dict[str, Function] = {
+    **KERAS_3,
+    **{name: Function(KERAS_3[function].build, names) for name, (function, names) in KERAS_2.items()},
+    "math.l2_normalize": Function(lowering.l2_normalize, X),
 }
 
 

@@ -9,17 +9,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lstm_serve.engine.activations import ACTIVATIONS, SOFTMAX, Activation, leaky_relu
+from lstm_serve.engine.activations import ACTIVATIONS, LINEAR, SOFTMAX, Activation, leaky_relu
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.arithmetic import Binary, ReduceKind, Slice
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule
-from lstm_serve.engine.operations.pointwise import Activate
+from lstm_serve.engine.operations.pointwise import Activate, Dense
 from lstm_serve.engine.types import Array
 from lstm_serve.loading.config.graph_operations import Given
+from lstm_serve.loading.config.options import MAX_SIZE
 from lstm_serve.loading.layers.checks import expect, numbers
+from lstm_serve.loading.layers.resizing import padded
 from lstm_serve.loading.layers.slices import sliced
-from lstm_serve.loading.layers.steps import Steps
+from lstm_serve.loading.layers.steps import MAX_PRODUCT, Steps
 
 
 def binary(function: np.ufunc) -> Callable[[Steps], None]:
@@ -219,6 +221,68 @@ def matmul(steps: Steps) -> None:
     dims = (*range(1, rank - 1), rank, rank - 1)
     a, b = (steps.permute(k, *dims) if turn else k for k, turn in zip((a, b), turned, strict=True))
     steps.matmul(a, b)
+
+
+def normalize(steps: Steps) -> None:
+    """x by its length along an axis, for which Keras 3 takes at least epsilon."""
+    k = steps.given("x")
+    steps.options.refuse_unless("order", expected=2, why="only the Euclidean length is implemented")
+    steps.normalized(k, steps.axes(k, [-1]), steps.options.take("epsilon", float, 1e-7) ** 2)
+
+
+def l2_normalize(steps: Steps) -> None:
+    """The same of TensorFlow, which takes at least epsilon for the length's square."""
+    k = steps.given("x")
+    steps.normalized(k, steps.axes(k), steps.options.take("epsilon", float, 1e-12))
+
+
+def tile(steps: Steps) -> None:
+    """An array several times along each axis."""
+    k, repeats = steps.given("x"), steps.options.integers("repeats")
+    if len(repeats) != len(steps.shapes[k]) + 1 or repeats[0] != 1 or min(repeats) < 1:
+        raise steps.refusal(f"repeats an array of the shape {steps.shapes[k]} {str(repeats)[:40]} times")
+    for axis, times in enumerate(repeats[1:], 1):
+        shape = steps.shapes[k]
+        if times > 1:
+            apart = steps.reshape(k, (*shape[: axis - 1], 1, *shape[axis - 1 :]))
+            ones = np.ones((times, *(1,) * (len(shape) - axis + 1)), np.float32)
+            size = shape[axis - 1]
+            made = None if size is None else size * times
+            y = steps.with_numbers(np.multiply, apart, ones)
+            k = steps.reshape(y, (*shape[: axis - 1], made, *shape[axis:]))
+    steps.unmasked(k)
+
+
+def pad(steps: Steps) -> None:
+    """Zeros before and after along each axis."""
+    k, ends = steps.given("x"), steps.options.take("pad_width", list)
+    steps.options.choice("mode", ("constant", "CONSTANT"), "constant")
+    steps.options.refuse_unless("value", expected=0, why="only zeros are put around")
+    pairs = [[each] * 2 if isinstance(each, int) else each for each in ends]
+    sizes = range(MAX_SIZE)
+    plain = all(isinstance(pair, list) and len(pair) == 2 and all(n in sizes for n in pair) for pair in pairs)
+    if not plain or len(pairs) != len(steps.shapes[k]) + 1 or pairs[0] != [0, 0]:
+        raise steps.refusal(f"pads an array of the shape {steps.shapes[k]} by {str(ends)[:60]}")
+    for axis, (before, after) in enumerate(pairs[1:], 1):
+        k = padded(steps, k, axis, before, after)
+
+
+def cumsum(steps: Steps) -> None:
+    """Sums of all up to each place along an axis: a product with a triangle of ones."""
+    k = steps.given("x")
+    for key in ("exclusive", "reverse"):
+        steps.options.refuse_unless(key, expected=False, why="it is not implemented")
+    (axis, *more), rank = steps.axes(k), len(steps.shapes[k])
+    size = steps.shapes[k][axis - 1]
+    if more or size is None or size * size > MAX_PRODUCT >> 6:
+        raise steps.refusal("adds up along several axes, or one whose size is not known, or is large")
+    triangle = np.triu(np.ones((size, size), np.float32))
+    sums = Dense(name=f"{steps.options.name}/sums", kernel=triangle, bias=None, activation=LINEAR)
+    k = steps.unmasked(k)
+    if axis == rank:
+        steps.add(sums, k)
+    else:
+        _turned(steps, k, axis, sums)
 
 
 def softmax(steps: Steps, arrays: Sequence[Array]) -> None:

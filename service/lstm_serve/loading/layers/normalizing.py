@@ -10,7 +10,6 @@ import numpy as np
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.merging import MaskedBy
 from lstm_serve.engine.types import Array
-from lstm_serve.loading.layers.attention import normalized
 from lstm_serve.loading.layers.checks import expect, kept_axes
 from lstm_serve.loading.layers.pointwise import layer_normalization, positive_epsilon, scale_and_offset
 from lstm_serve.loading.layers.steps import Steps
@@ -66,7 +65,7 @@ def unit(steps: Steps, arrays: Sequence[Array]) -> None:
     """UnitNormalization: x by its length. Keras 3 takes at least 1e-12 for that, tf.keras 1e-12 for its square."""
     expect(steps.options, arrays)
     epsilon = 1e-24 if steps.options.keras.major >= 3 else 1e-12
-    _with_mask(steps, normalized(steps, 0, steps.axes(0, [-1]), epsilon))
+    _with_mask(steps, steps.normalized(0, steps.axes(0, [-1]), epsilon))
 
 
 def _refuse_turned(steps: Steps) -> None:

@@ -1,5 +1,6 @@
 """Keras' layers that see each time step, or each row, by itself, lowered to operations."""
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -117,7 +118,7 @@ def positive_epsilon(options: Options, default: float) -> float:
 
 
 def normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
-    options.refuse_unless("invert", expected=False, why="only the forward direction is implemented")
+    invert = options.take("invert", bool, default=False)
     axes, sizes, broadcast = kept_axes(options, shapes)
     if options.config.get("mean") is None:  # learnt by adapt(); the third array counts what it saw
         mean, variance, _ = expect(options, arrays, mean=sizes, variance=sizes, count=())
@@ -132,7 +133,13 @@ def normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Sh
         raise UnreadableFile(f"the {options} has a mean and a variance that do not fit its axes {axes}") from None
     if (variance < 0).any():
         raise UnreadableFile(f"the {options} has a negative variance: the file is damaged")
-    return Normalization(name=options.name, mean=mean, variance=variance, keeps_mask=options.keras.major >= 3)
+    keeps_mask = options.keras.major >= 3
+    if not invert:
+        return Normalization(name=options.name, mean=mean, variance=variance, keeps_mask=keeps_mask)
+    if math.prod(mean.shape[:-1]) != 1:
+        raise options.refusal("undoes a normalization along other axes than the last, which is not supported")
+    deviation = np.maximum(np.sqrt(variance), np.float32(1e-7)).reshape(-1)
+    return Rescaling(name=options.name, scale=deviation, offset=mean.reshape(-1), keeps_mask=keeps_mask)
 
 
 def rescaling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:

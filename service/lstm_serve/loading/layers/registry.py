@@ -15,6 +15,9 @@ from lstm_serve.loading.config.options import ACTIVATION_LAYERS, MODELS, Options
 from lstm_serve.loading.layers import (
     attention,
     between,
+    einsum,
+    encoding,
+    gating,
     lowering,
     mask_rules,
     merging,
@@ -52,6 +55,11 @@ class Lowered(NamedTuple):
 def lower(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> list[Step]:
     """The steps of a layer, of which most are one operation. Raises as `build` does."""
     lowered = LOWERED.get(options.class_name)
+    if gating.is_gated(options):
+        steps = Steps(options.with_config({"name": options.name}), shapes)
+        steps.follow(lower(gating.ungated(options), arrays, shapes))
+        gating.gate(steps)
+        return steps.finished(options.class_name)
     if lowered is None:
         return [Step(build(options, arrays, shapes), tuple(range(len(shapes))))]
     steps = Steps(options, shapes)
@@ -80,7 +88,7 @@ def check_class(class_name: str, name: str, config: Mapping[str, Any]) -> None:
         raise unsupported(class_name, name, KNOWN)
     for held, inner in _held(class_name, config):
         what = f"the {class_name} layer {name[:100]!r} holds a {held[:100]}"
-        if class_name == "TimeDistributed" and held in NOT_EACH_STEP:
+        if class_name in HOLDING and held in NOT_EACH_STEP:
             raise Unsupported(f"{what}, which is not supported for each time step by itself")
         if class_name == "Bidirectional" and held not in RECURRENT:
             raise Unsupported(f"{what}, where one of {', '.join(sorted(RECURRENT))} is supported")
@@ -92,7 +100,7 @@ def check_class(class_name: str, name: str, config: Mapping[str, Any]) -> None:
 
 def _held(class_name: str, config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The class and config of each layer, or of each cell, that a layer holds."""
-    keys = {"Bidirectional": ("layer", "backward_layer"), "TimeDistributed": ("layer",), "RNN": ("cell",)}
+    keys = {"Bidirectional": ("layer", "backward_layer"), "RNN": ("cell",)} | dict.fromkeys(HOLDING, ("layer",))
     held = [layer for key in keys.get(class_name, ()) if (layer := layer_in(config, key)) is not None]
     return cells_of(held[0][1]) if held and held[0][0] == "StackedRNNCells" else held
 
@@ -132,8 +140,9 @@ def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
 
     if class_name == "Bidirectional":
         return inside("layer", "forward/") + (inside("backward_layer", "backward/") or inside("layer", "backward/"))
-    if class_name in {"TimeDistributed", "RNN"}:
-        return inside("layer" if class_name == "TimeDistributed" else "cell")
+    if class_name in {*HOLDING, "RNN"}:
+        own = ["vector_u"] if class_name == "SpectralNormalization" else []
+        return inside("cell" if class_name == "RNN" else "layer") + own
     if class_name == "StackedRNNCells":
         listed = [array_names(*cell) for cell in cells_of(config)]
         return [f"{k}/{name}" for k, names in enumerate(listed) for name in names]
@@ -176,7 +185,7 @@ def cells_of(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 KERAS_1_GATES = {"LSTM": "icfo", "GRU": "zrh"}
 
 # Arrays that no training step changes: in a nested model they come after all that one does.
-NOT_TRAINED = frozenset({"moving_mean", "moving_variance", "mean", "variance", "count"})
+NOT_TRAINED = frozenset({"moving_mean", "moving_variance", "mean", "variance", "count", "vector_u"})
 
 
 def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
@@ -228,6 +237,16 @@ def each_step(name: str, steps: Sequence[Step]) -> TimeDistributed:
     """The steps for each time step by itself, of one value, which is a time step."""
     nodes = [Node(step.operation, tuple(Source(k - 1) for k in step.inputs)) for step in steps]
     return TimeDistributed(name=name, nodes=tuple(nodes), end=Source(len(nodes) - 1))
+
+
+def _spectral_normalization(steps: Steps, arrays: Sequence[Array]) -> None:
+    """A layer whose kernel was normalized while it was trained: the file has it as it is then."""
+    options = steps.options
+    inner = options.inner("layer")
+    options.ignore("power_iterations")
+    if inner is None or not arrays:
+        raise UnreadableFile(f"the {options} holds no layer, or has no vector")
+    steps.follow(lower(inner.renamed(options.name), arrays[:-1], steps.shapes[: steps.given_count]))
 
 
 GATED = ("kernel", "recurrent_kernel", "bias?use_bias")
@@ -294,10 +313,17 @@ LOWERED: dict[str, Lowered] = {
     **{f"SeparableConv{n}D": Lowered(windows.separable, SEPARABLE) for n in (1, 2)},
     **{f"Conv{n}DTranspose": Lowered(windows.transposed, ("kernel", "bias?use_bias")) for n in (1, 2, 3)},
     **{f"Global{kind}Pooling{n}D": Lowered(windows.global_pooling) for n in (2, 3) for kind in ("Max", "Average")},
+    "Discretization": Lowered(encoding.discretization),
+    "CategoryEncoding": Lowered(encoding.category),
+    "IntegerLookup": Lowered(encoding.integer_lookup),
+    "EinsumDense": Lowered(einsum.dense, ("kernel", "bias?+bias_axes")),
+    "SpectralNormalization": Lowered(_spectral_normalization),
     **{f"ZeroPadding{n}D": Lowered(resizing.padding) for n in (1, 2, 3)},
     **{f"Cropping{n}D": Lowered(resizing.cropping) for n in (1, 2, 3)},
     **{f"UpSampling{n}D": Lowered(resizing.upsampling) for n in (1, 2, 3)},
 }
+# What holds one layer that takes what it is given, or a time step of it.
+HOLDING = ("TimeDistributed", "SpectralNormalization")
 KNOWN: dict[str, Kind | Lowered] = {**TABLE, **LOWERED}
 RECURRENT = frozenset({*CELLS, "RNN"})
 MERGING = frozenset({*merging.JOINS, "Concatenate", "Dot", *graph_operations.CALLED_WITH})

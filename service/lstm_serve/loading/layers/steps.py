@@ -52,6 +52,11 @@ class Steps:
         self.shapes.append(shape)
         return len(self.shapes) - 1
 
+    def follow(self, steps: Sequence[Step]) -> None:
+        """Take the steps of another call on what this one is given."""
+        for operation, inputs in steps:
+            self.add(operation, *inputs)
+
     def refusal(self, why: str) -> Unsupported:
         """The refusal of the call."""
         return self.options.refusal(why)
@@ -134,6 +139,12 @@ class Steps:
     def apart(self, k: int, function: ReduceKind, axes: tuple[int, ...]) -> int:
         """How far each number of a value is from one of all along the axes, such as the mean."""
         return self.pair(np.subtract, k, self.reduce(function, k, axes, keepdims=True))
+
+    def normalized(self, k: int, axes: tuple[int, ...], epsilon: float) -> int:
+        """x / sqrt(max(sum of squares along the axes, epsilon))."""
+        total = self.reduce("sum", self.pair(np.multiply, k, k), axes, keepdims=True)
+        root = self.with_numbers(np.power, self.with_numbers(np.maximum, total, epsilon), 0.5)
+        return self.pair(np.true_divide, k, root)
 
     def matmul(self, a: int, b: int) -> int:
         """A product along the last two axes."""

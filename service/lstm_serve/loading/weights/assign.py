@@ -12,7 +12,7 @@ from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.architecture import LayerSpec
 from lstm_serve.loading.config.graph_operations import MULTI_HEAD
 from lstm_serve.loading.config.keras_version import KerasVersion
-from lstm_serve.loading.layers.registry import HEADS, NOT_TRAINED, RECURRENT, array_names, cells_of, layer_in
+from lstm_serve.loading.layers.registry import HEADS, HOLDING, NOT_TRAINED, RECURRENT, array_names, cells_of, layer_in
 
 Groups = Sequence[tuple[str, Sequence[Array]]]
 # By the path of the object that has them, as Keras 3 writes it: ("layers", "lstm", "cell").
@@ -142,8 +142,8 @@ def _below(class_name: str, config: Mapping[str, Any], tree: Tree, place: tuple[
     if class_name == "Bidirectional":
         backward = "backward_layer" if config.get("backward_layer") else "layer"
         return inside("layer", "forward_layer") + inside(backward, "backward_layer")
-    if class_name == "TimeDistributed":
-        return inside("layer", "layer")
+    if class_name in HOLDING:  # SpectralNormalization lists its layer's kernel too, and then the vector
+        return inside("layer", "layer") + [*tree.get(place, ())][-1:]
     if class_name == "RNN":
         return inside("cell", "cell")
     if class_name in MULTI_HEAD:

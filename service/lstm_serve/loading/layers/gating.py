@@ -1,0 +1,37 @@
+"""The activation `glu` of Keras 3, which gives one half of its features times the sigmoid of the other half."""
+
+from typing import Any
+
+import numpy as np
+
+from lstm_serve.engine.activations import SIGMOID
+from lstm_serve.engine.operations.merging import MaskedBy
+from lstm_serve.loading.config.options import Options
+from lstm_serve.loading.layers.steps import Steps
+
+# Layers that may end in it; within a recurrent one the shapes would not fit.
+ENDING = frozenset({"Dense", "EinsumDense", "Activation", *(f"Conv{n}D" for n in (1, 2, 3))})
+
+
+def is_gated(options: Options) -> bool:
+    """Whether a layer ends in `glu`."""
+    value: Any = options.config.get("activation")
+    if isinstance(value, dict):
+        value = value.get("config")
+    return options.class_name in ENDING and value == "glu"
+
+
+def ungated(options: Options) -> Options:
+    """The layer without it."""
+    return options.with_config({**options.config, "activation": "linear"})
+
+
+def gate(steps: Steps) -> None:
+    """The last value's first half times the sigmoid of its second, along the last axis; with its mask."""
+    k = len(steps.shapes) - 1
+    axis, size = len(steps.shapes[k]), steps.shapes[k][-1]
+    if size is None or size % 2:
+        raise steps.refusal(f"ends in glu, which halves the features, and has {size}")
+    first, second = (steps.slice(k, axis, half) for half in (slice(0, size // 2), slice(size // 2, None)))
+    y = steps.pair(np.multiply, first, steps.unary(second, SIGMOID))
+    steps.add(MaskedBy(name=steps.options.name, zeroed=False), y, k)
