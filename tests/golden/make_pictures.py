@@ -61,6 +61,19 @@ def resized() -> keras.Model:
     return keras.Model(given, L.Dense(2)(L.GRU(3)(L.TimeDistributed(L.Flatten())(x))))
 
 
+@case
+def movie() -> keras.Model:
+    """Pictures through time: states, both directions, and a softmax over each gate's filters."""
+    given = keras.Input((3, 5, 4, 2))
+    x = L.Bidirectional(L.ConvLSTM2D(2, (3, 2), padding="same", return_sequences=True), merge_mode="ave")(given)
+    y, h, c = L.ConvLSTM2D(2, 2, strides=(2, 1), recurrent_activation="hard_sigmoid", return_state=True)(x)
+    z = L.ConvLSTM1D(2, 2, dilation_rate=2, go_backwards=True, return_sequences=True, recurrent_activation="softmax")(
+        L.Reshape((5, 4, 6))(L.Permute((2, 3, 1, 4))(given))
+    )
+    ends = [L.Flatten()(each) for each in (y, h, c, z)]
+    return keras.Model(given, L.Dense(2)(L.Concatenate()(ends)))
+
+
 def main() -> None:
     """Save every case, with its inputs and outputs."""
     HERE.mkdir(exist_ok=True)

@@ -28,7 +28,7 @@ def test_an_id_without_a_place_is_no_input(tmp_path: Path) -> None:
     assert model.parameters == 0
 
 
-BINS = ("Discretization", {"bin_boundaries": [0.0, 1.0]}, [])
+BINS: Any = ("Discretization", {"bin_boundaries": [0.0, 1.0]}, [])
 EINSUM: dict[str, Any] = {"output_shape": [None, 4], "bias_axes": None}
 REFUSED: dict[str, tuple[Layers, str]] = {
     "more ids than rows": (

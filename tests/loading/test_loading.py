@@ -299,7 +299,10 @@ LAYERS = {
     "padding of three ends": ([("ZeroPadding1D", {"padding": [1, 2, 3]}, [])], "one number or two"),
     "groups that do not come out even": ([("GroupNormalization", {"groups": 2}, [numbers(3)] * 2)], "2 groups of 3"),
     "root mean squares along time": ([("RMSNormalization", {"axis": 1}, [numbers(5)])], "only the last ones"),
-    "an inverted normalization": ([("Normalization", {"invert": True}, [])], "invert"),
+    "an inverted normalization of time": (
+        [("Normalization", {"invert": True, "axis": 1}, [numbers(5), np.ones(5, np.float32), np.array(1, np.float32)])],
+        "undoes a normalization",
+    ),
     "slopes along a free axis": ([("PReLU", {}, [numbers(5, 3)])], "slopes", [None, 3]),
     "a reshape of a free size": ([("Reshape", {"target_shape": [3, -1]}, [])], "not known", [None, 3]),
     "ids that are no input": (
@@ -377,19 +380,21 @@ GRAPHS = {
         "called with mask",
     ),
     "an operation": (
-        with_node(graph(), "b", class_name="TFOpLambda", config={"name": "b", "function": "math.cumsum"}),
-        "operation math.cumsum",
+        with_node(graph(), "b", class_name="TFOpLambda", config={"name": "b", "function": "math.cumprod"}),
+        "operation math.cumprod",
     ),
     "no outputs": (graph(output_layers=[]), "no outputs"),
     "no inputs": (graph(input_layers={}), "no inputs"),
     "a way to save a class of one's own": ({"class_name": "MyModel", "config": {}}, r"keras\.Model\(i, m\.call\(i\)\)"),
     "a class that is refused before what it is called with": (
-        with_node(graph(), "b", class_name="ConvLSTM3D", inbound_nodes=[[["a", 0, 0, {"value": ["in", 0, 0]}]]]),
-        "class ConvLSTM3D, which is not supported",
+        with_node(
+            graph(), "b", class_name="LocallyConnected1D", inbound_nodes=[[["a", 0, 0, {"value": ["in", 0, 0]}]]]
+        ),
+        "class LocallyConnected1D, which is not supported",
     ),
     "an operation of Keras 3": (
-        with_node(graph(), "b", class_name="Cumsum", module="keras.src.ops.numpy"),
-        "operation Cumsum",
+        with_node(graph(), "b", class_name="Cumprod", module="keras.src.ops.numpy"),
+        "operation Cumprod",
     ),
     "a mask from elsewhere": (
         with_node(

@@ -50,7 +50,7 @@ def test_a_part_of_a_checkpoint_leads_to_its_index(tmp_path: Path) -> None:
         load_model(path)
 
 
-@pytest.mark.parametrize(("class_name", "own"), [("ConvLSTM2D", False), ("LocallyConnected2D", False), ("Mine", True)])
+@pytest.mark.parametrize(("class_name", "own"), [("LocallyConnected2D", False), ("Mine", True)])
 def test_layers_of_keras_are_of_nobodys_making(tmp_path: Path, class_name: str, own: bool) -> None:  # noqa: FBT001
     path = save_sequential(tmp_path / "m.h5", [lstm(), (class_name, {}, [])])
     with pytest.raises(Unsupported, match=json.dumps(class_name)[1:-1]) as caught:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, windows, wrappers
+from lstm_serve.engine.operations import conv_lstm, merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
@@ -26,6 +26,7 @@ from lstm_serve.export.c_streaming import streamed
 from lstm_serve.export.c_writer import TITLE, Source, result, sizes
 from lstm_serve.export.formulas import ACTIVATIONS
 from lstm_serve.export.operation import (
+    NO_CONV_LSTM,
     NO_MASKS_IN_TIME,
     NOTHING_LEFT_OUT,
     TIME_ALONE,
@@ -248,6 +249,7 @@ TABLE: dict[type, Support] = {
     recurrent.LSTM: Support(write_cell),
     recurrent.GRU: Support(write_cell),
     recurrent.SimpleRNN: Support(write_cell),
+    conv_lstm.ConvLSTM: Support(None, NO_CONV_LSTM),
     wrappers.Stacked: Support(write_stacked),
     wrappers.Bidirectional: Support(write_bidirectional),
     wrappers.TimeDistributed: Support(_time_distributed),

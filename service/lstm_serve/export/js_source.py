@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from lstm_serve.engine.operations import arithmetic, merging, pointwise, recurrent, temporal, windows, wrappers
+from lstm_serve.engine.operations import (
+    arithmetic,
+    conv_lstm,
+    merging,
+    pointwise,
+    recurrent,
+    temporal,
+    windows,
+    wrappers,
+)
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.export.artifact import Golden, Numbers, header, plain
@@ -23,6 +32,7 @@ from lstm_serve.export.js_recurrent import write_bidirectional, write_recurrent,
 from lstm_serve.export.js_writer import TITLE, Program, joining
 from lstm_serve.export.library import filled, functions
 from lstm_serve.export.operation import (
+    NO_CONV_LSTM,
     NO_MASKS_IN_TIME,
     NOTHING_LEFT_OUT,
     REDUCTIONS,
@@ -226,6 +236,7 @@ TABLE: dict[type, Support] = {
     recurrent.LSTM: Support(write_recurrent),
     recurrent.GRU: Support(write_recurrent),
     recurrent.SimpleRNN: Support(write_recurrent),
+    conv_lstm.ConvLSTM: Support(None, NO_CONV_LSTM),
     wrappers.Stacked: Support(write_stacked),
     wrappers.Bidirectional: Support(write_bidirectional),
     wrappers.TimeDistributed: Support(_time_distributed),

@@ -8,7 +8,16 @@ import numpy as np
 
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2
 from lstm_serve.engine.functions import FUNCTIONS
-from lstm_serve.engine.operations import arithmetic, merging, pointwise, recurrent, temporal, windows, wrappers
+from lstm_serve.engine.operations import (
+    arithmetic,
+    conv_lstm,
+    merging,
+    pointwise,
+    recurrent,
+    temporal,
+    windows,
+    wrappers,
+)
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskRule
 from lstm_serve.engine.recurrence import Recurrent
@@ -16,7 +25,7 @@ from lstm_serve.engine.types import Array, Shape
 from lstm_serve.export import keras_between
 from lstm_serve.export.artifact import Numbers
 from lstm_serve.export.keras_config import TITLE, Layer, activation_in, folded, folded_gates
-from lstm_serve.export.operation import Support, Value, refuse, writer_of
+from lstm_serve.export.operation import NO_CONV_LSTM, Support, Value, refuse, writer_of
 
 # What stands at masked steps until it is masked.
 MASKED = -1e9
@@ -315,6 +324,7 @@ TABLE: dict[type, Support] = {
     ),
     recurrent.GRU: Support(_recurrent),
     recurrent.SimpleRNN: Support(_recurrent),
+    conv_lstm.ConvLSTM: Support(None, NO_CONV_LSTM),
     wrappers.Stacked: Support(_stacked),
     wrappers.Bidirectional: Support(
         _bidirectional,

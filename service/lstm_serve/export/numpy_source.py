@@ -10,7 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_serve.engine.operations import arithmetic, merging, pointwise, recurrent, temporal, windows, wrappers
+from lstm_serve.engine.operations import (
+    arithmetic,
+    conv_lstm,
+    merging,
+    pointwise,
+    recurrent,
+    temporal,
+    windows,
+    wrappers,
+)
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
@@ -19,6 +28,7 @@ from lstm_serve.export.formulas import ACTIVATIONS
 from lstm_serve.export.library import filled
 from lstm_serve.export.numpy_writer import TITLE, Program
 from lstm_serve.export.operation import (
+    NO_CONV_LSTM,
     TIME_ALONE,
     Support,
     Target,
@@ -289,6 +299,7 @@ TABLE: dict[type, Support] = {
     recurrent.LSTM: Support(_lstm),
     recurrent.GRU: Support(_gru),
     recurrent.SimpleRNN: Support(_simple_rnn),
+    conv_lstm.ConvLSTM: Support(None, NO_CONV_LSTM),
     wrappers.Stacked: Support(_stacked),
     wrappers.Bidirectional: Support(_bidirectional),
     wrappers.TimeDistributed: Support(_time_distributed),

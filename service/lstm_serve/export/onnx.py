@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations import merging, pointwise, recurrent, temporal, windows, wrappers
+from lstm_serve.engine.operations import conv_lstm, merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
@@ -21,6 +21,7 @@ from lstm_serve.export.artifact import Golden, Numbers, header, npz
 from lstm_serve.export.onnx_graph import ACTIVATIONS, TITLE, Graph, times
 from lstm_serve.export.onnx_recurrent import write_bidirectional, write_recurrent, write_stacked
 from lstm_serve.export.operation import (
+    NO_CONV_LSTM,
     NOTHING_LEFT_OUT,
     Support,
     Target,
@@ -252,6 +253,7 @@ TABLE: dict[type, Support] = {
     recurrent.LSTM: Support(write_recurrent, CELL),
     recurrent.GRU: Support(write_recurrent, CELL),
     recurrent.SimpleRNN: Support(write_recurrent, CELL),
+    conv_lstm.ConvLSTM: Support(None, NO_CONV_LSTM),
     wrappers.Stacked: Support(write_stacked, CELL),
     wrappers.Bidirectional: Support(write_bidirectional, CELL),
     wrappers.TimeDistributed: Support(_time_distributed, "where the sizes of each step are known"),

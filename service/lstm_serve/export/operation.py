@@ -25,6 +25,7 @@ T = TypeVar("T")
 # What joins two numbers in each Reduce; a mean is a sum, divided.
 REDUCTIONS: dict[ReduceKind, np.ufunc] = {"mean": np.add, "sum": np.add, "max": np.maximum, "min": np.minimum}
 
+NO_CONV_LSTM = "not exported: an LSTM of pictures"
 TIME_ALONE = "along time, not along the axes of a picture"
 
 

@@ -21,7 +21,7 @@ from lstm_serve.loading.config.outline import GivenInput
 from lstm_serve.loading.layers import between
 from lstm_serve.loading.layers.checks import MAX_AXES, MAX_ROW, check_output
 from lstm_serve.loading.layers.encoding import ids_of
-from lstm_serve.loading.layers.registry import RECURRENT, lower
+from lstm_serve.loading.layers.registry import CONV_LSTM, RECURRENT, lower
 from lstm_serve.loading.layers.steps import Step
 from lstm_serve.loading.mask_flow import check_masks
 from lstm_serve.loading.refusals import OPERATION
@@ -238,7 +238,7 @@ def _shape_from_weights(architecture: Architecture, arrays: Sequence[Sequence[Ar
     timesteps: int | None = None
     features: int | None = None
     for k, call in enumerate(architecture.calls):
-        if call.each_step is not None:
+        if call.each_step is not None or architecture.layers[call.layer].class_name in CONV_LSTM:
             break
         spec, (kernel, *_) = architecture.layers[call.layer], [*arrays[call.layer], np.zeros(0, np.float32)]
         class_name, config = spec.class_name, spec.config

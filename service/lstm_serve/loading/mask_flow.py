@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from lstm_serve.engine.operations import arithmetic, pointwise, temporal, windows
 from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.conv_lstm import ConvLSTM
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, Merge
 from lstm_serve.engine.operations.temporal import Embedding, Masking
 from lstm_serve.engine.operations.wiring import Node, Source
@@ -13,16 +14,35 @@ from lstm_serve.errors import Unsupported
 from lstm_serve.loading.config.keras_version import KerasVersion
 
 WITHOUT = (
-    *(windows.Convolution, windows.Pooling, temporal.GlobalPooling1D, temporal.RepeatVector, temporal.Reshape),
+    *(
+        ConvLSTM,
+        windows.Convolution,
+        windows.Pooling,
+        temporal.GlobalPooling1D,
+        temporal.RepeatVector,
+        temporal.Reshape,
+    ),
     *(temporal.Permute, arithmetic.Slice, arithmetic.Binary, arithmetic.Reduce, arithmetic.MatMul),
 )
-LOOKING = (Recurrent, Stacked, Bidirectional, temporal.GlobalPooling1D, Merge, Concatenate, MaskedBy, TimeDistributed)
+LOOKING = (
+    ConvLSTM,
+    Recurrent,
+    Stacked,
+    Bidirectional,
+    temporal.GlobalPooling1D,
+    Merge,
+    Concatenate,
+    MaskedBy,
+    TimeDistributed,
+)
 
 
 def check_masks(nodes: Sequence[Node], keras: KerasVersion) -> None:
     """Refuse a mask that comes to what is computed for each time step, where something in that looks at masks."""
     masked = _masked(nodes)
     for operation, inputs in nodes:
+        if isinstance(operation, ConvLSTM) and any(source in masked for source in inputs):
+            raise Unsupported(f"the layer {operation.name[:100]!r} is given a mask, which is not supported of pictures")
         if not isinstance(operation, TimeDistributed):
             continue
         looking = [op for op, _ in operation.nodes if isinstance(op, LOOKING)]

@@ -5,6 +5,7 @@ Whatever walks a model (its description, an exporter) has one function for each 
 
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.conv_lstm import ConvLSTM
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, Merge
 from lstm_serve.engine.operations.pointwise import (
     Activate,
@@ -57,6 +58,7 @@ OPERATIONS: tuple[type[Operation], ...] = (
     LSTM,
     GRU,
     SimpleRNN,
+    ConvLSTM,
     # Operations that hold operations.
     Stacked,
     Bidirectional,

@@ -9,6 +9,7 @@ from typing import Any
 from lstm_serve.engine.operations import wiring
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.conv_lstm import ConvLSTM
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, Merge
 from lstm_serve.engine.operations.pointwise import (
     Activate,
@@ -95,6 +96,7 @@ TABLE: dict[type, Callable[[Any, Shape], Words]] = {
     LSTM: recurrent.recurrent,
     GRU: recurrent.recurrent,
     SimpleRNN: recurrent.recurrent,
+    ConvLSTM: windows.conv_lstm,
     Stacked: recurrent.stacked,
     Bidirectional: recurrent.bidirectional,
     TimeDistributed: _time_distributed,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from lstm_serve.engine.operations.conv_lstm import ConvLSTM
 from lstm_serve.engine.operations.windows import Convolution, Pooling, Window, counts
 from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe.activations import formulas, slips
@@ -44,6 +45,36 @@ def convolution(layer: Convolution, shape: Shape) -> Words:
             *_cut(layer.windows),
             *parts,
             f"y = {layer.activation.name}({product}{bias})",
+        ],
+    )
+
+
+def conv_lstm(layer: ConvLSTM, shape: Shape) -> Words:
+    """An LSTM of pictures."""
+    *sizes, features, columns = layer.kernel.shape
+    gate, activation = layer.recurrent_activation.name, layer.activation.name
+    bias = "" if layer.bias is None else " + bias"
+    order = "from the last step to the first" if layer.go_backwards else "from the first step to the last"
+    return Words(
+        roles={
+            "kernel": f"for each of {_times(sizes)} places of a window, from {features} features to 4 gates of "
+            f"{columns // 4} filters, in the order i, f, c, o",
+            "recurrent_kernel": "the same from the h of the step before, padded so that h stays as large",
+            "bias": "added to the sums, one number a filter of each gate",
+        },
+        way=[
+            f"h and c are 0; for each x_t {order}, with * for a convolution:",
+            *_windows(layer.windows, shape[1:], "places of 0"),
+            f"  z = x_t * kernel + h * recurrent_kernel{bias}",
+            f"  i, f, o = {gate}(z_i), {gate}(z_f), {gate}(z_o)",
+            f"  c = f c + i {activation}(z_c)",
+            f"  h = o {activation}(c)",
+            f"y = {'h of each step' if layer.return_sequences else 'the last h'}",
+            *formulas([layer.activation, layer.recurrent_activation]),
+        ],
+        slips=[
+            f"{shown(layer.name)}'s h is padded with 0 at each step, whatever the padding of x is.",
+            *slips([layer.activation, layer.recurrent_activation]),
         ],
     )
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.conv_lstm import ConvLSTM
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, Merge
 from lstm_serve.engine.operations.pointwise import (
     Activate,
@@ -183,6 +184,7 @@ TABLE: dict[type, Way] = {
     LSTM: _RECURRENT,
     GRU: _RECURRENT,
     SimpleRNN: _RECURRENT,
+    ConvLSTM: Way(None, why_not=lambda _: "the way back through an LSTM of pictures is not there"),
     Stacked: Way(_back_through_stacked, _with_steps_of("layers"), lambda op: _first(op.layers)),
     Bidirectional: Way(
         _back_through_bidirectional, _with_steps_of("forward", "backward"), lambda op: _first([op.forward, op.backward])

@@ -55,6 +55,12 @@ class Lowered(NamedTuple):
 def lower(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> list[Step]:
     """The steps of a layer, of which most are one operation. Raises as `build` does."""
     lowered = LOWERED.get(options.class_name)
+    if options.class_name == "Bidirectional" and _class_in(options.config, "layer") in CONV_LSTM:
+        steps = Steps(options, shapes)
+        half = len(arrays) // 2
+        parts = zip(_directions(options), (arrays[:half], arrays[half:]), strict=True)
+        windows.both_directions(steps, *(build(inner, part, shapes) for inner, part in parts))
+        return steps.finished(options.class_name)
     if gating.is_gated(options):
         steps = Steps(options.with_config({"name": options.name}), shapes)
         steps.follow(lower(gating.ungated(options), arrays, shapes))
@@ -188,15 +194,26 @@ KERAS_1_GATES = {"LSTM": "icfo", "GRU": "zrh"}
 NOT_TRAINED = frozenset({"moving_mean", "moving_variance", "mean", "variance", "count", "vector_u"})
 
 
-def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
-    merge_mode = options.choice("merge_mode", ("concat", "sum", "mul", "ave"), "concat")
+def _class_in(config: Mapping[str, Any], key: str) -> str:
+    held = layer_in(config, key)
+    return "" if held is None else held[0]
+
+
+def _directions(options: Options) -> tuple[Options, Options]:
+    """The layers of a Bidirectional, of which the second may be the first turned round."""
     forward, backward = options.inner("layer"), options.inner("backward_layer")
-    options.ignore("return_sequences", "return_state", "stateful", "input_dim", "input_length")
     if forward is None:
         raise UnreadableFile(f"the {options} holds no layer")
     if backward is None:
         turned = {**forward.config, "go_backwards": not forward.config.get("go_backwards", False)}
         backward = forward.with_config(turned)
+    return forward, backward
+
+
+def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
+    merge_mode = options.choice("merge_mode", ("concat", "sum", "mul", "ave"), "concat")
+    forward, backward = _directions(options)
+    options.ignore("return_sequences", "return_state", "stateful", "input_dim", "input_length")
     half = len(array_names(forward.class_name, forward.config))
     built: list[Recurrent | Stacked] = []
     states = len(shapes) // 2
@@ -250,6 +267,7 @@ def _spectral_normalization(steps: Steps, arrays: Sequence[Array]) -> None:
 
 
 GATED = ("kernel", "recurrent_kernel", "bias?use_bias")
+CONV_LSTM = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 SCALED = ("gamma?scale", "beta?center")
 
 TABLE: dict[str, Kind] = {
@@ -262,6 +280,7 @@ TABLE: dict[str, Kind] = {
     **dict.fromkeys(
         ("DepthwiseConv1D", "DepthwiseConv2D"), Kind(windows.depthwise, ("depthwise_kernel", "bias?use_bias"))
     ),
+    **dict.fromkeys(CONV_LSTM, Kind(windows.conv_lstm, GATED)),
     "Embedding": Kind(temporal.embedding, ("embeddings",)),
     "Masking": Kind(temporal.masking),
     **{f"{kind}Pooling{n}D": Kind(windows.pooling) for n in (1, 2, 3) for kind in ("Max", "Average")},
@@ -325,7 +344,7 @@ LOWERED: dict[str, Lowered] = {
 # What holds one layer that takes what it is given, or a time step of it.
 HOLDING = ("TimeDistributed", "SpectralNormalization")
 KNOWN: dict[str, Kind | Lowered] = {**TABLE, **LOWERED}
-RECURRENT = frozenset({*CELLS, "RNN"})
+RECURRENT = frozenset({*CELLS, *CONV_LSTM, "RNN"})
 MERGING = frozenset({*merging.JOINS, "Concatenate", "Dot", *graph_operations.CALLED_WITH})
 # What takes several inputs, or makes masks, and what a reader of architectures takes apart.
 NOT_EACH_STEP = MERGING | {"Masking", *MODELS}

@@ -5,19 +5,23 @@ Sources: keras/src/layers/convolutional/ and keras/src/layers/pooling/ of 3.15; 
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 
 from lstm_serve.engine.activations import LINEAR
 from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.conv_lstm import ConvLSTM
+from lstm_serve.engine.operations.merging import Concatenate, MaskRule
 from lstm_serve.engine.operations.pointwise import Dense
-from lstm_serve.engine.operations.windows import Convolution, Padding, Pooling, Window
+from lstm_serve.engine.operations.windows import Convolution, Padding, Pooling, Window, counts
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers.checks import channels_last, expect, last_axis, with_bias
 from lstm_serve.loading.layers.resizing import padded, spread
 from lstm_serve.loading.layers.steps import Steps
+from lstm_serve.loading.refusals import STATEFUL
 
 
 def axes_of(options: Options) -> int:
@@ -111,6 +115,61 @@ def transposed(steps: Steps, arrays: Sequence[Array]) -> None:
     windows = tuple(Window(size=size) for size in sizes)
     activation = options.activation("activation", "linear")
     steps.add(Convolution(name=options.name, kernel=turned, bias=bias, windows=windows, activation=activation), k)
+
+
+def conv_lstm(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
+    """ConvLSTM1D, 2D and 3D, of pictures one after the other."""
+    if len(shapes[0]) < 2:
+        raise options.refusal(f"is given the shape {shapes[0]} without time steps")
+    windows, features = _windows(options, [shapes[0][1:]])
+    filters, sizes = options.size("filters"), [window.size for window in windows]
+    if options.take("stateful", bool, default=False):
+        options.assume(STATEFUL)
+    options.refuse_unless("time_major", expected=False, why="time is expected on the second axis")
+    options.ignore("zero_output_for_mask")  # there is none
+    kernels = {
+        "kernel": (*sizes, features, 4 * filters),
+        "recurrent_kernel": (*sizes, filters, 4 * filters),
+    }
+    (kernel, recurrent_kernel), bias = with_bias(options, arrays, bias=(4 * filters,), **kernels)
+    layer = ConvLSTM(
+        name=options.name,
+        kernel=kernel,
+        recurrent_kernel=recurrent_kernel,
+        bias=bias,
+        windows=windows,
+        activation=options.activation("activation", "tanh"),
+        recurrent_activation=options.activation("recurrent_activation", ""),
+        return_sequences=options.take("return_sequences", bool, default=False),
+        go_backwards=options.take("go_backwards", bool, default=False),
+        return_state=options.take("return_state", bool, default=False),
+    )
+    state = (*counts(windows, shapes[0][1:]), filters)
+    if None in state or (len(shapes) > 1 and [*shapes[1:]] != [state, state]):
+        raise options.refusal(f"is given pictures of a free size, or states of other shapes than {state}")
+    return layer
+
+
+def both_directions(steps: Steps, forward: Operation, backward: Operation) -> None:
+    """What a Bidirectional makes of two such layers: the second goes backwards, and is turned round."""
+    options = steps.options
+    merge_mode = options.choice("merge_mode", ("concat", "sum", "mul", "ave"), "concat")
+    options.ignore("layer", "backward_layer", "return_sequences", "return_state", "stateful")
+    if not isinstance(forward, ConvLSTM) or not isinstance(backward, ConvLSTM) or forward.return_state:
+        raise steps.refusal("gives the states of pictures, which is not supported")
+    if forward.go_backwards == backward.go_backwards or forward.return_sequences != backward.return_sequences:
+        raise steps.refusal("has two directions that do not fit together")
+    a, b = (steps.add(replace(layer, name=f"{options.name}/{name}"), 0)
+            for layer, name in ((forward, "forward"), (backward, "backward")))  # fmt: skip
+    if forward.return_sequences:
+        b = steps.slice(b, 1, slice(None, None, -1))
+    if merge_mode == "concat":
+        joined = Concatenate(name=options.name, axis=len(steps.shapes[a]), mask_rule=MaskRule.ALL)
+        steps.add(joined, a, b)
+        return
+    y = steps.pair(np.multiply if merge_mode == "mul" else np.add, a, b)
+    if merge_mode == "ave":
+        steps.with_numbers(np.multiply, y, 0.5)
 
 
 def pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
