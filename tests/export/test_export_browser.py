@@ -25,15 +25,16 @@ PAGE = """<!doctype html>
 <script type="module">
   const told = document.querySelector("pre");
   const differences = {};
+  const flat = (y) => [Array.isArray(y) ? y : Object.values(y)].flat(Infinity);
   try {
     for (const folder of FOLDERS) {
       const { predict } = await import(`./${folder}/model.mjs`);
       const golden = await (await fetch(`./${folder}/model.golden.json`)).json();
       differences[folder] = 0;
       golden.x.forEach((x, k) => {
-        const expected = golden.y[k].flat(Infinity);
-        predict(x).flat(Infinity).forEach((y, j) => {
-          const difference = Math.abs(y - expected[j]) / Math.max(golden.unit[j], Math.abs(expected[j]));
+        const expected = flat(golden.y[k]), units = flat(golden.unit);
+        flat(predict(x)).forEach((y, j) => {
+          const difference = Math.abs(y - expected[j]) / Math.max(units[j], Math.abs(expected[j]));
           if (!(difference <= differences[folder])) differences[folder] = difference;
         });
       });

@@ -29,7 +29,7 @@ __attribute__((noinline)) static void compute(void)
     m_step(&series, (const void *)x);
     m_output(&series, y);
 #else
-    m_predict((const void *)x, %(timesteps)s(void *)y);
+    m_predict(%(arguments)s);
 #endif
 }
 
@@ -68,8 +68,12 @@ def test_golden_predictions_and_bytes(tmp_path: Path) -> None:
         assert told, header
         streamed = "m_step" in header
         stack = STACK % {
-            "kind": "int" if "const int window" in header else "float",
-            "timesteps": "9, " if "int timesteps" in header else "",
+            "kind": "int" if "const int " in header else "float",
+            "arguments": ", ".join(
+                "9" if declared == "int timesteps" else f"({'const ' * declared.startswith('const')}void *){name}"
+                for declared in "".join(re.findall(r"void m_predict\((.*)\);", header)).split(", ")
+                for name in ["x" if declared.startswith("const") else "y"]
+            ),
         }
         (folder / "m_golden.c").write_text("#define STREAMED\n" * streamed + stack, "ascii")
         used = int(_make(folder, "qemu"))

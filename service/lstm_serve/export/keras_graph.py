@@ -10,7 +10,7 @@ from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.arithmetic import Binary, Reduce
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.merging import MaskedBy
+from lstm_serve.engine.operations.merging import Concatenate, MaskedBy
 from lstm_serve.engine.operations.pointwise import Activate, Rescaling
 from lstm_serve.engine.operations.temporal import Embedding, Masking
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
@@ -83,7 +83,9 @@ class KerasGraph:
 
     def _called(self, op: Operation, xs: Sequence[Value], key: int) -> Value:
         if key not in self.names:
-            name = self.names[key] = self.free_name(op.name)
+            # Keras joins the masks by operations that it calls concatenate, concatenate_1, ...
+            masked = isinstance(op, Concatenate) and any(x.mask is not None for x in xs)
+            name = self.names[key] = self.free_name(f"{op.name}_of_masked" if masked else op.name)
             layer = layer_of(op, xs)
             self.layers[name] = layer._replace(config={**layer.config, "name": name})
         name = self.names[key]
