@@ -1,7 +1,9 @@
 """Explanations: a planted signal is found, and by occlusion each number is a difference of two answers."""
 
 import csv
+import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,10 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Normalization, Scaling
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.errors import InvalidInput
+from lstm_serve.explain import text
 from lstm_serve.explain.asked import Asked, Method, baseline_of
 from lstm_serve.explain.why import explained
+from lstm_serve.model import watched
 from lstm_serve.model.metadata import About
 from lstm_serve.model.model import Model
 
@@ -198,6 +202,16 @@ def test_the_command_writes_all_of_it(tmp_path: Path) -> None:
     assert [float(line["attribution"]) for line in cells] == np.ravel(found["attribution"]).tolist()
     assert (cells[0]["step"], cells[0]["feature"]) == ("131", "T24")
     assert float(cells[0]["value"]) == pytest.approx(rows[0, 0])
+
+
+def test_columns_without_names_are_called_as_in_the_profile() -> None:
+    on, x = classes(), numbers(4, 3, seed=8)
+    found = explained(on, x, Asked(grain="cell"))
+    called = ["feature 1", "feature 2", "feature 3"]
+    assert watched.names(on) == called
+    told = text.text(on, x, found, "sequence 1", 1)
+    assert set(re.findall(r"feature \d", told)) == set(called)
+    assert {line["feature"] for line in csv.DictReader(io.StringIO(text.table(on, x, found, 1)))} == {"", *called}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 
 from lstm_serve.engine.types import Array
 from lstm_serve.formats.text import shown
+from lstm_serve.model.metadata import column_names
 from lstm_serve.model.model import Model
 
 # So many cells are told; -o has them all.
@@ -63,7 +64,7 @@ def table(model: Model, x: Array, found: dict[str, Any], first: int) -> str:
 
 
 def _parts(model: Model, x: Array, found: dict[str, Any], first: int) -> Iterator[list[object]]:
-    names = [feature.name for feature in model.about.features or ()] or [str(k) for k in range(x.shape[-1])]
+    names = column_names(model.about.features, x.shape[-1])
     for k, drop in enumerate(found["by_step"] if found["by_step"] is not None else ()):
         yield [first + k, "", x[k] if x.ndim == 1 else "", drop]
     for k, drop in enumerate(found["by_feature"] if found["by_feature"] is not None else ()):
@@ -75,7 +76,6 @@ def _parts(model: Model, x: Array, found: dict[str, Any], first: int) -> Iterato
 
 
 def _names(model: Model) -> list[str]:
-    features = model.about.features
-    if features is None:
-        return [f"feature {k}" for k in range(model.input_shape[-1] or 0)]
-    return [shown(f.name if f.unit is None else f"{f.name} [{f.unit}]", 24) for f in features]
+    names = column_names(model.about.features, model.input_shape[-1] or 0)
+    units = [feature.unit for feature in model.about.features or ()] or [None] * len(names)
+    return [shown(name if unit is None else f"{name} [{unit}]", 24) for name, unit in zip(names, units, strict=True)]

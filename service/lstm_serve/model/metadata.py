@@ -1,5 +1,6 @@
 """What is known of a model besides what it computes: where it comes from, and what a person says of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -51,6 +52,11 @@ class Feature:
     name: str
     unit: str | None = None
     description: str | None = None
+
+
+def column_names(features: Sequence[Feature] | None, count: int) -> list[str]:
+    """What a person calls so many columns: by their names, or where they have none `feature 1` and so on."""
+    return [f"feature {k + 1}" for k in range(count)] if features is None else [feature.name for feature in features]
 
 
 class SeriesRules(NamedTuple):

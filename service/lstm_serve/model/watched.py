@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from lstm_serve.engine.types import Array
 from lstm_serve.model.answers import chosen
+from lstm_serve.model.metadata import column_names
 from lstm_serve.model.model import Model
 from lstm_serve.model.profile import BINS, MOST_FEATURES, Spoken
 
@@ -26,10 +27,7 @@ def why_not(model: Model) -> str | None:
 
 def names(model: Model) -> list[str]:
     """What the features that are watched are called, at most MOST_FEATURES."""
-    count = model.input_shape[-1] or 0
-    features = model.about.features
-    called = [f"feature {k + 1}" for k in range(count)] if features is None else [of.name for of in features]
-    return called[:MOST_FEATURES]
+    return column_names(model.about.features, model.input_shape[-1] or 0)[:MOST_FEATURES]
 
 
 def rows(x: AnyArray) -> AnyArray:
