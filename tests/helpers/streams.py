@@ -36,10 +36,14 @@ def stream(rows: int, seed: int) -> Rows:
     return np.stack(found, axis=1).astype(np.float32)
 
 
+def drift_of(model: Model, profile: Profile, window: int) -> Drift:
+    """Of windows of so many rows; no row has come yet."""
+    return Drift(model, profile, window, Metrics(), logging.LoggerAdapter(logging.getLogger(__name__), {}))
+
+
 def states(model: Model, profile: Profile, x: Rows, window: int) -> list[list[str]]:
     """Of each full window the state of each feature."""
-    metrics = Metrics()
-    drift = Drift(model, profile, window, metrics, logging.LoggerAdapter(logging.getLogger(__name__), {}))
+    drift = drift_of(model, profile, window)
     found: list[list[str]] = []
     for start in range(0, len(x) - window + 1, window):
         drift.take(x[start : start + window])

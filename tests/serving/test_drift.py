@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from serving import ROOT
-from streams import KINDS, alarms, states, stream
+from hypothesis import given
+from hypothesis import strategies as st
+from serving import ROOT, in_loop
+from streams import KINDS, alarms, drift_of, states, stream
 
 from lstm_serve import load_model
 from lstm_serve.scoring.profile import of_rows
@@ -34,3 +36,34 @@ def test_what_changes_is_named_after_two_windows(feature: int, change: str) -> N
     found = states(MODEL, PROFILE, x, WINDOW)
     assert found[0][feature] == "watch"
     assert [k for k, state in enumerate(found[1]) if state == "drifted"] == [feature]
+
+
+# Of a request its rows, whether they are answered, how many answers to other rows follow, and whether all is counted.
+REQUEST = st.tuples(st.integers(0, 7), st.booleans(), st.integers(0, 3), st.booleans())
+
+
+@given(st.lists(REQUEST, min_size=1, max_size=12))
+@in_loop
+async def test_an_answer_is_of_the_window_of_its_row(requests: list[tuple[int, bool, int, bool]]) -> None:
+    """And one without a row of that of the row before it, whenever they are counted."""
+    window, classes, rows = 5, len(MODEL.about.classes or ()), 0
+    drift, rng = drift_of(MODEL, PROFILE, window), np.random.default_rng(0)
+    said: dict[int, list[int]] = {}  # by window
+    for count, answered, others, counted in requests:
+        of_rows, of_others = rng.integers(classes, size=count), rng.integers(classes, size=others)
+        y = np.eye(classes, dtype=np.float32)
+        drift.see(stream(count, 5), y[of_rows] if answered else None)
+        for k, chosen in enumerate(of_rows.tolist() if answered else ()):
+            said.setdefault((rows + k) // window, []).append(chosen)
+        rows += count
+        drift.see(None, y[of_others])
+        said.setdefault((rows - 1) // window, []).extend(of_others.tolist())
+        if counted:
+            drift.flush()
+    drift.flush()
+    assert drift.rows == rows
+    if rows >= window:
+        assert drift.judged is not None
+        found = drift.judged.spoken
+        expected = np.bincount(said.get(rows // window - 1, []), minlength=classes).tolist()
+        assert (found.classes.tolist() if found else [0] * classes) == expected

@@ -1,10 +1,12 @@
 """Whether what comes in is still like the training: rows are counted in windows, and each full window is judged.
 
 A row counts once its answer is out. Windows do not overlap; a feature has drifted where two in turn are over its limit.
+An answer is of the window of its row, or where it came without one, of that of the row before it.
 """
 
 import asyncio
 import logging
+from bisect import bisect_right
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -60,9 +62,9 @@ class Drift:
         self._limits = profile.limits(rows)
         self._window = np.empty((rows, len(profile.columns)), model.input_dtype)
         self._total = np.zeros((len(profile.columns), BINS), np.int64)
-        self._begin()
-        self._xs: list[Array] = []  # that wait
-        self._ys: list[Array] = []
+        self._counts = np.zeros_like(self._total)
+        self._spoken: Spoken | None = None  # of the window of the last row
+        self._waiting: list[tuple[Array | None, Array | None]] = []  # rows, or sequences, and outputs
         self._timer: asyncio.TimerHandle | None = None
         self._ended = False
         names = [column.name for column in profile.columns]
@@ -85,41 +87,52 @@ class Drift:
     def see(self, x: Array | None, y: Array | None) -> None:
         """Have what is answered counted, soon: of sequences (n, timesteps, features) the last rows, or rows; outputs.
 
-        Of an answer for each step that is the last one. To be called in the event loop's thread alone.
+        Of both there are as many, or one is missing. Of an answer for each step that is the last one. To be called in
+        the event loop's thread alone.
         """
-        if x is not None:
-            self._xs.append(x if x.nbytes <= SMALL else watched.rows(x).copy())
-        if y is not None:
-            self._ys.append(y if y.ndim < 3 else y[:, -1:].copy())
+        rows = x if x is None or x.nbytes <= SMALL else watched.rows(x).copy()
+        self._waiting.append((rows, y if y is None or y.ndim < 3 else y[:, -1:].copy()))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SOON, self._on_time)
-        elif len(self._xs) == TOGETHER or (x is not None and len(x) >= TOGETHER):
+        elif len(self._waiting) == TOGETHER or (x is not None and len(x) >= TOGETHER):
             self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(0, self._on_time)
 
     def flush(self) -> None:
         """Count what waits for that now."""
-        xs, ys, self._xs, self._ys = self._xs, self._ys, [], []
-        if self._ended:
+        waiting, self._waiting = self._waiting, []
+        if self._ended or not waiting:
             return
-        if ys:
-            self._answer(np.concatenate(ys))
-        if xs:
-            self.take(np.concatenate([watched.rows(x) for x in xs]))
+        count, come = 0, list[int]()  # of each answer, how many of the rows had come, its own among them
+        for x, y in waiting:
+            if y is not None:
+                come += [count] * len(y) if x is None else range(count + 1, count + len(x) + 1)
+            count += 0 if x is None else len(x)
+        xs, ys = [watched.rows(x) for x, _ in waiting if x is not None], [y for _, y in waiting if y is not None]
+        rows, outputs = np.concatenate(xs or [self._window[:0]]), np.concatenate(ys) if ys else None
+        start = answered = 0
+        # To where each window is full, and to the end; before any row there are answers of the one counted before.
+        for stop in (0, *range(self.size - self.filled, count, self.size), count):
+            self.take(rows[start:stop])
+            upto = bisect_right(come, stop)
+            if outputs is not None and upto > answered:
+                self._answer(outputs[answered:upto])
+            start, answered = stop, upto
+        self._tell_bins()
 
     def take(self, rows: Array) -> None:
         """Count rows (n, F) now, and judge each window that is full with them."""
         while len(rows):
             start, part = self.filled, rows[: self.size - self.filled]
             rows = rows[len(part) :]
+            if not start:
+                self._total += self._counts
+                self._counts, self._spoken = np.zeros_like(self._total), None
             self._window[start : start + len(part)] = part
             self._counts += self.profile.counts(part)
             self.rows += len(part)
             if not self.filled:
-                self._total += self._counts
                 self._judge()
-                self._begin()
-        self._tell_bins()
 
     def end(self) -> None:
         """Count nothing any more: another has its place."""
@@ -129,15 +142,13 @@ class Drift:
         self._timer = None
         self.flush()
 
-    def _begin(self) -> None:
-        self._counts = np.zeros_like(self._total)
-        self._spoken: Spoken | None = None
-
     def _answer(self, outputs: Array) -> None:
         said = watched.spoken(self._model, outputs)
         if said is not None:
             before = self._spoken
             self._spoken = said if before is None else Spoken(*(a + b for a, b in zip(before, said, strict=True)))
+        if self.judged is not None and not self.filled:  # the window is full, and no row of the next one has come
+            self.judged = self.judged._replace(spoken=self._spoken)
 
     def _judge(self) -> None:
         profile, before = self.profile, self.judged
