@@ -248,6 +248,22 @@ def test_units_are_kept_apart_and_carried_into_the_output(capsys: pytest.Capture
     status, out, err = run(capsys, "predict", TURBOFAN, str(engines))
     assert (status, len(out.splitlines())) == (0, 6 + 41)
     assert "the column unit, left out, looks as if it told units apart" in err
+    for argv, title, kept_apart in (
+        (["explain"], "EXPLANATION of row 60: ", "EXPLANATION of row 60, E3: "),
+        (["explain", "--row", "40"], "EXPLANATION of row 40: ", "EXPLANATION of row 40, E2: "),
+        (["inspect", "--trace"], "TRACE of rows 1 to 20 of the series, ", "TRACE of the rows of E1 up to row 20, "),
+    ):
+        command, *flags = argv
+        status, out, err = run(capsys, command, TURBOFAN, *flags, str(engines))
+        assert (status, title in out, "the column unit, left out, looks as if" in err) == (0, True, True)
+        status, out, err = run(capsys, command, TURBOFAN, *flags, str(engines), "--by", "unit")
+        assert (status, kept_apart in out) == (0, True)
+        assert err == "lstm-serve: left out the column cycle, no feature of the model\n"
+    status, _, err = run(capsys, "explain", TURBOFAN, str(engines), "--by", "unit", "--row", "21")
+    assert (status, "--row 21: there are answers for rows 20 to 60, but for the first rows of a unit" in err) == (
+        1,
+        True,
+    )
     status, out, err = run(capsys, "predict", TURBOFAN, str(engines), "--by", "unit")
     assert (status, err) == (0, "lstm-serve: left out the column cycle, no feature of the model\n")
     assert [line.split()[:2] for line in out.splitlines()[5:]] == [

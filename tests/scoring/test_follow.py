@@ -169,6 +169,18 @@ def test_further_names_are_left_out_and_told_once() -> None:
     assert (len(found), said) == (2, ["left out time, no feature of the model"])
 
 
+@pytest.mark.parametrize("form", [csv_of, json_of])
+def test_a_left_out_column_that_looks_like_a_unit_is_told_at_its_second_value(form: Callable[..., bytes]) -> None:
+    row = (1.0, 2.0, 3.0)
+    for more in ([], [("E2", row)], [("E2", row), ("E3", row)] * 9):
+        _, (left_out, *said) = followed(form([*[("E1", row)] * 9, *more]))
+        assert left_out.startswith("left out")
+        assert [note.partition(", and a window")[0] for note in said] == [
+            "the column unit, left out, looks as if it told units apart"
+        ] * bool(more)
+    assert followed(form([("E1", row)] * 9 + [("E2", row)]), by=["unit"])[1] == []
+
+
 def test_an_object_needs_a_card() -> None:
     _, said = followed(b'{"a": 1}', UNNAMED)
     assert said[0].startswith("line 1 is an object, and the model's card does not name its features")

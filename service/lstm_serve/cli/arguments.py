@@ -49,6 +49,17 @@ def add_model(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_by(command: argparse.ArgumentParser) -> None:
+    """Declare what tells units apart."""
+    command.add_argument(
+        "--by",
+        metavar="COLUMN",
+        action="append",
+        default=[],
+        help="a column that names the unit a row is of, each a series of its own; several, where it takes several",
+    )
+
+
 def load_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the user says of the model, as load_model takes it."""
     from lstm_serve import settings
@@ -91,8 +102,8 @@ def positive(text: str) -> int:
 
 
 def with_notes_said(sequences: "Sequences") -> "Sequences":
-    """The sequences, once what was done to read them has been said."""
-    for note in sequences.notes:
+    """The sequences, once what was done to read them has been said, and that they may be of several units."""
+    for note in sequences.told:
         say(note)
     return sequences
 

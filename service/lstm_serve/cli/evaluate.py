@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of, say
+from lstm_serve.cli.arguments import AddParser, add_by, add_command, add_model, model_of, say
 
 
 def add(add_parser: AddParser) -> None:
@@ -24,9 +24,7 @@ def add(add_parser: AddParser) -> None:
         default=[],
         help="the column that says what is right after a row; several, where the model answers several numbers",
     )
-    command.add_argument(
-        "--by", metavar="COLUMN", action="append", default=[], help="a column that names the unit a row is of"
-    )
+    add_by(command)
     command.add_argument("-o", metavar="OUT.json", dest="out", help="write all figures to a .json file besides")
     command.set_defaults(run=run)
 
@@ -42,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     paths = [path for path in (arguments.model, arguments.new) if path is not None]
     model, *new = (model_of(argparse.Namespace(**{**vars(arguments), "model": path})) for path in paths)
     given, *of_new = (labelled.read(arguments.labelled, one, arguments.label, arguments.by) for one in (model, *new))
-    for note in dict.fromkeys(note for one in (given, *of_new) for note in (*one.notes, one.mixed) if note is not None):
+    for note in dict.fromkeys(note for one in (given, *of_new) for note in one.told):
         say(note)
     if new:
         report = evaluate.compare(model, new[0], given, of_new[0])

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of, positive, with_notes_said
+from lstm_serve.cli.arguments import AddParser, add_by, add_command, add_model, model_of, positive, with_notes_said
 
 # With more cells, only steps and features are occluded: each cell is an answer of the model.
 MOST_CELLS = 4096
@@ -23,6 +23,7 @@ def add(add_parser: AddParser) -> None:
         choices=["integrated-gradients", "occlusion"],
         help="how (integrated gradients, where each layer has a gradient, or occlusion)",
     )
+    add_by(command)
     command.add_argument("-o", metavar="OUT", dest="out", help="write to a .json or .csv file, not a table")
     command.set_defaults(run=run)
 
@@ -33,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lstm_serve.explain import text
     from lstm_serve.explain.asked import Asked, Grain, has_cells
     from lstm_serve.explain.why import explained
+    from lstm_serve.formats.text import shown
     from lstm_serve.scoring import inputs, outputs
 
     kind = "" if arguments.out is None else Path(arguments.out).suffix
@@ -40,21 +42,23 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.misused(f"-o {arguments.out[:100]!r} should end in .json, .csv")
     model = model_of(arguments)
     model.expect_one("what lstm-serve explain takes")
-    sequences = with_notes_said(inputs.read(arguments.input, model))
-    (part,) = sequences.parts
-    number = part.numbers[-1] if arguments.row is None else arguments.row
-    if number not in part.numbers:
-        raise SettingsError(
-            f"--row {number}: there are answers for {sequences.noun}s {part.numbers[0]} to {part.numbers[-1]}"
-        )
+    sequences = with_notes_said(inputs.read(arguments.input, model, by=arguments.by))
+    least, most = (choose(part.numbers[at] for part in sequences.parts) for choose, at in ((min, 0), (max, -1)))
+    number = most if arguments.row is None else arguments.row
+    part = next((part for part in sequences.parts if number in part.numbers), None)
+    if part is None:
+        within = ", but for the first rows of a unit" if sequences.by else ""
+        raise SettingsError(f"--row {number}: there are answers for {sequences.noun}s {least} to {most}{within}")
     x = model.checked(part.x[part.numbers.index(number)][None])[0]
     grain: Grain = "cell" if has_cells(model) and x.size <= MOST_CELLS else "step"
     found = explained(model, x, Asked(grain=grain, method=arguments.method))
-    first = number - len(x) + 1 if sequences.noun == "row" else 1
+    # The rows of a unit may lie apart: its steps are counted within the window.
+    first = number - len(x) + 1 if sequences.noun == "row" and not sequences.by else 1
+    title = ", ".join([f"{sequences.noun} {number}", *map(shown, part.key)])
     if kind == ".json":
         outputs.write_report(found, arguments.out)
     elif kind == ".csv":
         outputs.write_bytes(text.table(model, x, found, first).encode(), arguments.out)
     else:
-        sys.stdout.write(text.text(model, x, found, f"{sequences.noun} {number}", first))
+        sys.stdout.write(text.text(model, x, found, title, first))
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lstm_serve.cli.arguments import (
     AddParser,
+    add_by,
     add_command,
     add_model,
     load_options,
@@ -25,6 +26,7 @@ def add(add_parser: AddParser) -> None:
     add_model(command)
     command.add_argument("--trace", metavar="INPUT", help="show the values along the way for INPUT's first sequence")
     command.add_argument("--step", metavar="T", type=positive, help="the time step that --trace shows (the last)")
+    add_by(command)
     command.set_defaults(run=run)
 
 
@@ -43,8 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     from lstm_serve.model.files import ModelFiles
     from lstm_serve.scoring import inputs
 
-    if arguments.step is not None and arguments.trace is None:
-        arguments.misused("--step needs --trace")
+    for name in ("step", "by"):
+        if getattr(arguments, name) and arguments.trace is None:
+            arguments.misused(f"--{name} needs --trace")
     told = load_options(arguments)
     if repository.is_several(Path(arguments.model)):
         if arguments.trace is not None:
@@ -64,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.trace is None:
         report = explain.report(model, path, missed, told)
     else:
-        sequences = with_notes_said(inputs.read(arguments.trace, model))
+        sequences = with_notes_said(inputs.read(arguments.trace, model, by=arguments.by))
         report = explain.head(model, path, missed) + "\n"
         report += trace.report(model, sequences, arguments.step, loading=explain.loading(path, told))
     sys.stdout.write(report)

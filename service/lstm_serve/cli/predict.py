@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of, positive, say, with_notes_said
+from lstm_serve.cli.arguments import AddParser, add_by, add_command, add_model, model_of, positive, with_notes_said
 
 
 def add(add_parser: AddParser) -> None:
@@ -19,13 +19,7 @@ def add(add_parser: AddParser) -> None:
     command.add_argument(
         "--stride", metavar="N", type=positive, default=1, help="rows from one window of a series to the next (1)"
     )
-    command.add_argument(
-        "--by",
-        metavar="COLUMN",
-        action="append",
-        default=[],
-        help="a column that names the unit a row is of, each a series of its own; several, where it takes several",
-    )
+    add_by(command)
     command.set_defaults(run=run)
 
 
@@ -37,8 +31,6 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.misused(f"-o {arguments.out[:100]!r} should end in {', '.join(outputs.WRITERS)}")
     model = model_of(arguments)
     sequences = with_notes_said(inputs.read(arguments.input, model, arguments.stride, arguments.by))
-    if sequences.mixed is not None:
-        say(sequences.mixed)
     if arguments.out is None:
         outputs.show(model, sequences, sys.stdout)
     else:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of, say
+from lstm_serve.cli.arguments import AddParser, add_by, add_command, add_model, model_of, say
 
 
 def add(add_parser: AddParser) -> None:
@@ -13,9 +13,7 @@ def add(add_parser: AddParser) -> None:
     command.add_argument(
         "train", metavar="TRAIN", help="the training data, in the order of time, in any form that predict takes"
     )
-    command.add_argument(
-        "--by", metavar="COLUMN", action="append", default=[], help="a column that names the unit a row is of"
-    )
+    add_by(command)
     command.set_defaults(run=run)
 
 

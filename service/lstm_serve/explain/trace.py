@@ -36,6 +36,8 @@ def report(model: Model, sequences: Sequences, step: int | None = None, *, loadi
     at = steps if step is None else step
     first = sequences.parts[0].numbers[0]
     which = f"rows {first - steps + 1} to {first} of the series" if sequences.noun == "row" else "sequence 1"
+    if key := sequences.parts[0].key:
+        which = f"the rows of {shown(', '.join(key))} up to row {first}"
     lines = [
         f"TRACE of {which}{f', step {at} of {steps}' if has_time else ''}",
         f"  Each with its shape, its least and its greatest number, and its first {NUMBERS}. All of them, in Python:",

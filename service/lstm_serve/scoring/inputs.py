@@ -49,6 +49,11 @@ class Sequences(NamedTuple):
     notes: tuple[str, ...] = ()
     mixed: str | None = None
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """All that a person should know before the answers are believed."""
+        return self.notes if self.mixed is None else (*self.notes, self.mixed)
+
 
 def read(source: str, model: Model, stride: int = 1, by: Sequence[str] = ()) -> Sequences:
     """The sequences in a .npy, .npz, JSON, CSV or Parquet file, which its content tells apart; `-` is standard input.

@@ -34,7 +34,7 @@ def read(source: str, model: Model, by: Sequence[str] = ()) -> tuple[Profile, tu
         sequences = inputs.sequences(table, model, by=by)
     # As the model takes them, so that an edge is where a value of the data is.
     x = rows(table.values if sequences.noun == "row" else sequences.parts[0].x).astype(model.input_dtype)
-    notes = sequences.notes if sequences.mixed is None else (*sequences.notes, sequences.mixed)
+    notes = sequences.told
     if (model.input_shape[-1] or 0) > x.shape[1]:
         notes += (f"the first {x.shape[1]} of {model.input_shape[-1]} features are watched",)
     if len(x) < LEAST_CHUNKS * LEAST_ROWS:

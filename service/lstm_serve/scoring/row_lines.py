@@ -11,6 +11,7 @@ from lstm_serve.formats import csv_layout
 from lstm_serve.formats.csv_layout import Layout, Named
 from lstm_serve.formats.csv_table import OF_POWERSHELL
 from lstm_serve.formats.text import decode, not_utf8, without_mark
+from lstm_serve.formats.units import Watch, mixed
 from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
 from lstm_serve.model.windows import AnyArray
@@ -69,6 +70,7 @@ class Reader:
         self._by, self._note = tuple(by), note
         self._begun = False
         self._layout: Layout | None = None
+        self._watches: dict[int | str, Watch] = {}  # of what is left out, until something is told of it
 
     def row(self, line: Line) -> Row | None:
         """The row of a line; None of an empty one and of a header. Raises InvalidInput with the line's number."""
@@ -109,7 +111,19 @@ class Reader:
             raise Unreadable([Problem((), f"{where} {error}")]) from None
         for note in layout.notes:
             self._note(note)
+        if layout.has_header and not self._by:
+            header = next(csv_layout.rows(text.encode(), layout.delimiter))
+            self._watches = {k: Watch(header.cells[k].strip()) for k in layout.left_out}
         return layout
+
+    def _see(self, cell: Callable[[Any], object]) -> None:
+        """Look, with a row's cells, whether what is left out tells units apart; that is told once."""
+        for k, watch in self._watches.items():
+            found = cell(k)
+            watch.see("" if found is None else str(found).strip()[:MAX_KEY])
+        if note := mixed([*self._watches.values()]):
+            self._watches = {}
+            self._note(note)
 
     def _of_csv(self, layout: Layout, text: str, where: str) -> tuple[tuple[str, ...], list[float]]:
         try:
@@ -117,6 +131,7 @@ class Reader:
         except (InvalidInput, ValueError):
             raise InvalidInput.at(f"{where} is no row of CSV") from None
         numbers = layout.numbers(row.cells, where)
+        self._see(row.cells.__getitem__)
         return layout.key(row.cells, where), numbers
 
     def _of_json(self, text: str, where: str, *, first: bool) -> tuple[tuple[str, ...], list[float]]:
@@ -155,6 +170,8 @@ class Reader:
         more = [name for name in found if name not in self._names and name not in self._by]
         if first and more:
             self._note(f"left out {', '.join(more)[:200]}, no feature of the model")
+            self._watches = {} if self._by else {name: Watch(name) for name in more}
+        self._see(found.get)
         key = [found[name] for name in self._by]
         if not all(type(cell) is int or (type(cell) is str and _is_text(cell)) for cell in key):
             raise InvalidInput.at(f"{where} names its unit with something else than a text or a whole number")
