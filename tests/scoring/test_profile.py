@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kerasfiles import dense, lstm, numbers, save_sequential
 from profiles import FEATURES, carded, profile_of, train_of, write
+from serving import ROOT
 
 from lstm_serve import load_model
 from lstm_serve.cli.main import main
@@ -46,6 +47,19 @@ def test_again_over_a_damaged_one(tmp_path: Path) -> None:
     (tmp_path / "m.profile.json").write_text("{")
     assert main(["profile", str(model), str(train)]) == 0
     assert load_model(model).profile is not None
+
+
+def test_a_broken_sensor_is_answered_and_is_out_of_range() -> None:
+    """The gates of the default model saturate: 3e38 hides that an engine is near failure, and no error tells of it."""
+    model = load_model(ROOT / "models/turbofan.h5")
+    rows = np.loadtxt(ROOT / "models/turbofan.example.csv", delimiter=",", skiprows=1)[-20:, 1:]
+    broken = rows.copy()
+    broken[-1, 13] = 3e38
+    y = model.predict(np.stack([rows, broken]))
+    assert np.isfinite(y).all()
+    assert y.argmax(axis=1).tolist() == [0, 4]
+    assert model.profile is not None
+    assert model.profile.out_of_range(broken[-1:])[13] == 1
 
 
 @given(
