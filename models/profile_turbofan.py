@@ -43,7 +43,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "train.csv"
         write_table(parser.parse_args().data / "train_FD001.txt", table)
-        return lstm_serve(["profile", str(MODEL), str(table), "--by", "engine"])
+        return lstm_serve(["profile", str(MODEL), str(table), "--by", "engine", "--force"])
 
 
 if __name__ == "__main__":

@@ -42,10 +42,14 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, capsys: pytest.CaptureF
     np.testing.assert_allclose(found.spoken.classes, [1 - positive, positive], atol=1e-6)
 
 
-def test_again_over_a_damaged_one(tmp_path: Path) -> None:
+def test_one_that_is_there_is_replaced_by_force_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, train = carded(tmp_path), write(tmp_path / "train.csv", train_of(40))
-    (tmp_path / "m.profile.json").write_text("{")
-    assert main(["profile", str(model), str(train)]) == 0
+    there = tmp_path / "m.profile.json"
+    there.write_text("{")
+    assert main(["profile", str(model), str(train)]) == 1
+    assert capsys.readouterr().err == f"lstm-serve: {there} exists already; --force replaces it\n"
+    assert there.read_text() == "{"
+    assert main(["profile", str(model), str(train), "--force"]) == 0
     assert load_model(model).profile is not None
 
 
@@ -188,7 +192,7 @@ def test_a_wrong_one_is_refused_with_what_to_do(
     said = capsys.readouterr().err
     assert "its profile m.profile.json " in said
     assert told in said
-    assert "Make it again with lstm-serve profile, or take it away" in said
+    assert "Make it again with lstm-serve profile --force, or take it away" in said
 
 
 def test_a_good_one_by_hand_is_read(tmp_path: Path) -> None:

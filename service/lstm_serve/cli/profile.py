@@ -14,6 +14,7 @@ def add(add_parser: AddParser) -> None:
         "train", metavar="TRAIN", help="the training data, in the order of time, in any form that predict takes"
     )
     add_by(command)
+    command.add_argument("--force", action="store_true", help="replace the profile that is there")
     command.set_defaults(run=run)
 
 
@@ -21,15 +22,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Write <stem>.profile.json, and say what is in it. Gives the exit status."""
     from pathlib import Path
 
+    from lstm_serve.errors import SettingsError
     from lstm_serve.loading.load import resolve
     from lstm_serve.model.files import ModelFiles
     from lstm_serve.scoring import outputs, profile
 
+    path = ModelFiles.of(resolve(Path(arguments.model))).profile
+    if path.exists() and not arguments.force:
+        raise SettingsError(f"{path} exists already; --force replaces it")
     model = model_of(arguments, profile=False)
     found, notes = profile.read(arguments.train, model, arguments.by)
     for note in notes:
         say(note)
-    path = ModelFiles.of(resolve(Path(arguments.model))).profile
     outputs.write_bytes(profile.written(found, model.input_dtype), str(path))
     sys.stdout.write(profile.summary(found, path.name))
     return 0

@@ -17,7 +17,7 @@ from lstm_serve.model.profile import BINS, HIGH, LOW, MOST_FEATURES, Chunks, Col
 from lstm_serve.model.watched import class_count, names, why_not
 
 MAX_BYTES = 1 << 20
-AGAIN = "Make it again with lstm-serve profile, or take it away"
+AGAIN = "Make it again with lstm-serve profile --force, or take it away"
 
 Number = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
 Size = Annotated[Number, Field(ge=0)]
