@@ -76,7 +76,7 @@ def test_what_is_there_stays_without_force(to: str, tmp_path: Path) -> None:
 
 @each_target
 def test_a_file_where_a_folder_is_to_be_and_the_other_way_round(to: str, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out = tmp_path / f"out{target(to).suffix}"
     out.touch() if target(to).is_folder else out.mkdir()
     with pytest.raises(SettingsError, match="name another"):
         export.export(classes(), to, out, force=True)
@@ -85,7 +85,7 @@ def test_a_file_where_a_folder_is_to_be_and_the_other_way_round(to: str, tmp_pat
 @each_target
 def test_a_folder_that_is_not_there(to: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be written: No such file"):
-        export.export(classes(), to, tmp_path / "no" / "out")
+        export.export(classes(), to, tmp_path / "no" / f"out{target(to).suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -95,15 +95,16 @@ def _small_disk() -> None:
 
 @each_target
 def test_a_full_disk_leaves_nothing(to: str, tmp_path: Path) -> None:
+    out = f"out{target(to).suffix}"
     # A file of at most 4 KiB: all targets write more of this model.
     # Without a tracer, whose own file would be cut as well.
     untraced = {**os.environ, "COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
-    command = [sys.executable, "-m", "lstm_serve", "export", TURBOFAN, "--to", to, "-o", "out"]
+    command = [sys.executable, "-m", "lstm_serve", "export", TURBOFAN, "--to", to, "-o", out]
     done = subprocess.run(
         command, cwd=tmp_path, env=untraced, capture_output=True, text=True, preexec_fn=_small_disk, check=False
     )
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
-    assert done.stderr == "lstm-serve: out: cannot be written: File too large\n"
+    assert done.stderr == f"lstm-serve: {out}: cannot be written: File too large\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,7 +112,7 @@ def test_a_full_disk_leaves_nothing(to: str, tmp_path: Path) -> None:
 def test_the_result_is_run_before_it_is_written(to: str, tmp_path: Path) -> None:
     wrong = made_golden(classes())
     wrong = wrong._replace(ys=[wrong.ys[0][:, ::-1]])
-    out = tmp_path / "out"
+    out = tmp_path / f"out{target(to).suffix}"
     if isinstance(_answers(to, tmp_path), str):
         pytest.skip("the tool for it is not here")
     with pytest.raises(WrongNumbers, match="nothing was written"):
@@ -246,6 +247,16 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1] == "lstm-serve: k215_model.keras is the model itself; name another with -o"
 
 
+@pytest.mark.parametrize(("to", "name"), [("keras", "q.h5"), ("keras", "q"), ("onnx", "q.txt"), ("onnx", "q.ONNX")])
+def test_a_file_is_called_what_it_is(to: str, name: str, tmp_path: Path) -> None:
+    done = run("export", str(ASKER / "k215_model.h5"), "--to", to, "-o", name, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == f"lstm-serve: {name}: its name should end in .{to}, by which it is read"
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SettingsError, match=rf"its name should end in \.{to}"):
+        export.export(classes(), to, tmp_path / name)
+
+
 @pytest.mark.parametrize("to", [param for param in EACH_TARGET if param.values != ("keras",)])
 def test_what_the_card_does_after_the_last_layer(to: str, tmp_path: Path) -> None:
     """Keras' golden predictions go along in the targets' own units, and so is the difference."""
@@ -258,6 +269,6 @@ def test_what_the_card_does_after_the_last_layer(to: str, tmp_path: Path) -> Non
     assert golden is not None
     with np.load(tmp_path / "m.golden.npz") as arrays:
         np.testing.assert_allclose(golden.ys[0], arrays["y"][: len(golden.ys[0])] * 3e5 + 2e6, rtol=1e-6)
-    checked = export.export(made, to, tmp_path / "out", golden=golden, check=True)
+    checked = export.export(made, to, tmp_path / f"out{target(to).suffix}", golden=golden, check=True)
     assert checked is not None
     assert checked.not_run or checked.difference <= 1e-5

@@ -32,12 +32,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the model for the target; say what was written, and what --check found. Gives the exit status."""
     from lstm_serve import export
     from lstm_serve.errors import SettingsError
-    from lstm_serve.export.artifact import check_free, read_golden
+    from lstm_serve.export.artifact import check_free, check_name, read_golden
     from lstm_serve.loading.load import resolve
 
+    aim = export.target(arguments.to)
+    if arguments.out is not None and not aim.is_folder:
+        check_name(Path(arguments.out), aim.suffix)
     model = model_of(arguments)
     source = resolve(Path(arguments.model))
-    aim = export.target(arguments.to)
     name = source.name if source.is_dir() else source.stem
     path = Path(f"{name}{aim.suffix}" if arguments.out is None else arguments.out)
     if path.exists() and path.samefile(source):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_serve.errors import WrongNumbers
-from lstm_serve.export.artifact import Golden, already_beside, check_card, made_golden, write
+from lstm_serve.export.artifact import Golden, already_beside, check_card, check_name, made_golden, write
 from lstm_serve.export.operation import Target
 from lstm_serve.model.files import GOLDEN, MODELS
 from lstm_serve.model.model import Model
@@ -60,6 +60,8 @@ def export(  # noqa: PLR0913 - each by its name
     """
     aim = target(to)
     path = Path(path)
+    if not aim.is_folder:
+        check_name(path, aim.suffix)
     if aim.suffix in MODELS:
         check_card(path, model)
     golden = golden or made_golden(model)

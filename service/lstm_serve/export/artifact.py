@@ -226,6 +226,12 @@ def check_free(path: Path, *, folder: bool, force: bool) -> None:
         raise SettingsError(f"{_shown(path)} exists already; --force replaces what it is to hold")
 
 
+def check_name(path: Path, suffix: str) -> None:
+    """Raise SettingsError where a file at `path` would not be known by its name for what it is."""
+    if path.suffix != suffix:
+        raise SettingsError(f"{_shown(path)}: its name should end in {suffix}, by which it is read")
+
+
 def write(path: Path, files: Mapping[str, bytes], *, folder: bool, force: bool) -> None:
     """Write the files of a target: in the folder `path`, or as `path` and beside it. All or none.
 
