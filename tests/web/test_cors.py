@@ -38,7 +38,7 @@ def words(response: httpx.Response, header: str) -> set[str]:
 def test_a_preflight_needs_no_key_and_no_route(pages: httpx.Client, path: str) -> None:
     asked = (
         "authorization, content-type, content-encoding, inference-header-content-length, last-event-id, traceparent, "
-        "x-request-id, x-request-timeout-ms"
+        "x-drift, x-request-id, x-request-timeout-ms"
     )
     response = preflight(pages, path, headers=asked)
     assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, ORIGIN)

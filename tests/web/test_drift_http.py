@@ -130,6 +130,14 @@ def test_each_row_counts_once_whichever_way_it_comes(client: httpx.Client, model
     client.post("/predict", json={"sequence": [[1]]})
     client.post("/explain", json={"sequence": sequences(rows[:1])[0]}).raise_for_status()
     client.get("/series/one").raise_for_status()
+    of_try = {"x-drift": "off"}
+    client.post("/predict", json={"sequence": sequences(rows[:1])[0]}, headers=of_try).raise_for_status()
+    client.post("/predict/series", json={"series": rows.tolist()}, headers=of_try).raise_for_status()
+    client.post("/series/two/rows", json={"rows": rows.tolist()}, headers=of_try).raise_for_status()
+    items = [{"series": "z", "row": rows[0].tolist()}]
+    client.post("/series/rows", json={"rows": items}, headers=of_try).raise_for_status()
+    wrong = client.post("/predict", json={"sequence": sequences(rows[:1])[0]}, headers={"x-drift": "no"})
+    assert "expected `off` in the header X-Drift" in refused(wrong, 400)
     assert drift(client)["rows"] == len(expected)
     profile = load_model(model).profile
     assert profile is not None

@@ -101,9 +101,12 @@ def test_without_the_page_and_without_an_example(tmp_path: Path) -> None:
 
 
 def test_what_is_drawn_is_what_the_model_answers(browser: Browser, turbofan: Process) -> None:
+    """And it is no news of what comes in."""
+    before = httpx.get(f"{turbofan.url}/drift", timeout=PATIENCE).raise_for_status().json()
     browser.command("url", url=f"{turbofan.url}/")
     browser.click("#take")
     browser.wait_for("return document.querySelector('#readout').textContent !== ''")
+    assert httpx.get(f"{turbofan.url}/drift", timeout=PATIENCE).json() == before
     x = columns()
     windows = np.lib.stride_tricks.sliding_window_view(x, 20, axis=0).transpose(0, 2, 1)
     expected = load_model(TURBOFAN).predict(windows)

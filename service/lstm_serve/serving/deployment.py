@@ -194,14 +194,14 @@ class Deployment:
         if loaded.slow and self.queue.executor is None:
             self.queue.executor = ThreadPoolExecutor(1, "compute")
 
-    async def append(self, store: Store, series: Key, sent: Sent, model: Model) -> Appended:
+    async def append(self, store: Store, series: Key, sent: Sent, model: Model, drift: Drift | None) -> Appended:
         """Append rows to a series by the model's rules, count them, and wake who listens; raises as `Store` does."""
         done = await store.append(series, sent, model.about.series)
         self.metrics.appended(done.fresh, len(sent.rows) - done.fresh)
         if done.fresh:
             self.watch.appended(series)
-            if self.drift is not None and model is self.current.model:
-                self.drift.see(sent.rows[len(sent.rows) - done.fresh :], None)
+            if drift is not None:
+                drift.see(sent.rows[len(sent.rows) - done.fresh :], None)
         return done
 
     def _expired(self, series: Key) -> None:

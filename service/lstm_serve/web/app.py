@@ -49,6 +49,7 @@ SENT_BY_PAGES = [
     BINARY_LENGTH,
     "Last-Event-ID",
     "traceparent",
+    "X-Drift",
     "X-Request-Id",
     "X-Request-Timeout-Ms",
 ]

@@ -70,10 +70,10 @@ class PredictRequest(Request):
     """A request, and what answers it: one model decodes, computes and encodes, whatever is activated meanwhile."""
 
     def __init__(self, scope: Scope, receive: Receive, deployment: Deployment, served: Served) -> None:
-        """`served` is what the deployment had when the request was taken."""
+        """`served` is what the deployment had when the request was taken. Raises Malformed."""
         super().__init__(scope, receive)
         self.deployment, self.served = deployment, served
-        self.drift = deployment.drift if served is deployment.current else None
+        self.drift = deployment.drift if _is_watched(self) and served is deployment.current else None
         self.appended = False  # whether its rows are those of series, which are counted as they are appended
 
 
@@ -347,6 +347,14 @@ def deadline_of(request: Request, longest: float, within: float | None) -> float
             raise Malformed("expected whole milliseconds in the header X-Request-Timeout-Ms")
         deadline = min(deadline, state["arrived"] + int(given) / 1000)
     return deadline if within is None else min(deadline, state["arrived"] + within)
+
+
+def _is_watched(request: Request) -> bool:
+    """Whether a request's rows and answers count for drift. What only tries says in the header X-Drift that not."""
+    given = request.scope["state"]["headers"].get(b"x-drift")
+    if given is not None and given.strip() != b"off":
+        raise Malformed("expected `off` in the header X-Drift, or no such header")
+    return given is None
 
 
 async def computed(jobs: Sequence[Job], request: Request) -> list[Array]:

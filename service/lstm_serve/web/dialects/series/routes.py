@@ -244,7 +244,7 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
     async with deployment.lines.of((key,)):
         if each and len(rows) > 1:
             _expect_room(request, len(rows))
-            done, after = await deployment.append(store, key, given, model), None
+            done, after = await deployment.append(store, key, given, model, request.drift), None
             cut = [window_of(done, end, model) for end in done.ends]
             found = await answers_or_errors(serving, cut, request, deadline)
         else:
@@ -264,7 +264,7 @@ async def append_one(
     """Append rows to a series whose turn it is, and compute its last window, if there is one; see `output_first`."""
     _expect_room(request, 1)
     deployment, served = request.deployment, request.served
-    done = await deployment.append(store_of(deployment, served), key, given, served.model)
+    done = await deployment.append(store_of(deployment, served), key, given, served.model, request.drift)
     return done, *await output_first(serving, key, done, request, deadline)
 
 
@@ -284,7 +284,7 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
                 continue
             name, given = item
             try:
-                done.append(await deployment.append(store, Key(owner, name), given, model))
+                done.append(await deployment.append(store, Key(owner, name), given, model, request.drift))
             except REFUSALS as error:
                 deployment.metrics.series_refused(row_of(error).slug)
                 done.append(error)
