@@ -18,7 +18,7 @@ from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.serving.series.lines import MOST_WAITING, Lines
 from lstm_serve.serving.series.memory import MemoryStore
 from lstm_serve.serving.series.redis_server import RedisServer
-from lstm_serve.serving.series.redis_store import RedisStore
+from lstm_serve.serving.series.redis_store import Form, RedisStore
 from lstm_serve.serving.series.store import Appended, Key, Limits, Sent, Store
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class InRedis:
 
     def __call__(self, most: int = 3, ttl: float = 10.0, expired: Callable[[Key], None] = lambda _: None) -> Store:
         limits = Limits(2 * STEPS, most, ttl * self.second)
-        return RedisStore(self.server, f"{next(self.names)}/é", rows(0)[0], limits, expired)
+        return RedisStore(self.server, f"{next(self.names)}/é", Form(rows(0)[0], str), limits, expired)
 
     def wait(self, seconds: float) -> None:
         sooner = round(seconds * self.second * 1000)

@@ -1,6 +1,8 @@
 """Series in Redis, seen from outside: they outlive processes, and what the store cannot do is said, never half done."""
 
 import contextlib
+import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -51,9 +53,11 @@ def eventually(true: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def served(redis: RedisProcess, **variables: str) -> Iterator[tuple[Process, httpx.Client]]:
+def served(
+    redis: RedisProcess, model: Path = SMALL / "binary.h5", /, **variables: str
+) -> Iterator[tuple[Process, httpx.Client]]:
     with (
-        Process(SMALL / "binary.h5", LSTMSERVE_SERIES_STORE=redis.url, **variables) as process,
+        Process(model, LSTMSERVE_SERIES_STORE=redis.url, **variables) as process,
         httpx.Client(base_url=process.url, timeout=PATIENCE) as client,
     ):
         yield process, client
@@ -145,14 +149,28 @@ def test_full(redis: RedisProcess) -> None:
         answered(append(client, STEPS + 1), STEPS + 1)
 
 
-def test_a_model_of_other_rows_begins_the_series_anew(redis: RedisProcess) -> None:
-    with served(redis, LSTMSERVE_NAME="m") as (_, client):
-        append(client, STEPS, STEPS)
-        (key,) = [key for key in redis.client.scan_iter() if key.endswith(b":a")]
-        assert key == b"lstmserve:{m}:a"
-        redis.client.hset(key, "form", "<f4 99")
-        anew = append(client, STEPS + 1).json()
-        assert (anew["reset"], anew["rows"]) == ("model", 1)
+def test_a_card_by_which_rows_or_numbers_mean_something_else_begins_the_series_anew(
+    redis: RedisProcess, tmp_path: Path
+) -> None:
+    model = Path(shutil.copy(SMALL / "binary.h5", tmp_path / "m.h5"))
+    first = {"name": "m", "features": ["a", "b", "c"], "description": "one"}
+    swapped = {**first, "features": ["b", "a", "c"]}
+    for seq, (card, anew) in enumerate(
+        (
+            (first, False),
+            ({**first, "description": "another", "features": [{"name": "a", "unit": "V"}, "b", "c"]}, False),
+            (swapped, True),
+            ({**swapped, "series": {"seq": "time"}}, True),
+        ),
+        STEPS - 1,
+    ):
+        (tmp_path / "m.card.json").write_text(json.dumps(card))
+        with served(redis, model) as (_, client):
+            if card is first:
+                append(client, STEPS, STEPS)
+            answer = client.post("/series/a/rows", json={"rows": ROWS[STEPS - 1 : STEPS].tolist(), "seq": seq}).json()
+            assert (answer.get("reset"), answer["rows"]) == (("model", 1) if anew else (None, STEPS))
+    assert b"lstmserve:{m}:a" in redis.client.scan_iter()
 
 
 @pytest.mark.parametrize("url", ["http://x", "redis://h:port", "redis://:secret@h?unknown_option=1"])

@@ -24,7 +24,7 @@ from lstm_serve.serving.second_lane import SecondLane
 from lstm_serve.serving.series.lines import Lines
 from lstm_serve.serving.series.memory import MemoryStore
 from lstm_serve.serving.series.redis_server import RedisServer
-from lstm_serve.serving.series.redis_store import RedisStore
+from lstm_serve.serving.series.redis_store import Form, RedisStore, meaning_of
 from lstm_serve.serving.series.steps import Steps, measured
 from lstm_serve.serving.series.store import WINDOWS, Appended, Key, Limits, Sent, Store
 from lstm_serve.serving.series.watch import Watch
@@ -145,7 +145,8 @@ class Deployment:
         if redis is None:
             return MemoryStore(limits, self._expired)
         row = np.zeros([size or 1 for size in model.input_shape[1:]], model.input_dtype)
-        return RedisStore(redis, self.name, row, limits, self._expired)
+        form = Form(row, lambda: meaning_of(self.current.model))
+        return RedisStore(redis, self.name, form, limits, self._expired)
 
     def activate(self, loaded: Loaded) -> None:
         """Answer with this model from now on. A request that is under way keeps the one that it has taken.

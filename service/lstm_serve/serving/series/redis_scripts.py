@@ -1,9 +1,9 @@
 """What runs inside Redis, each script as one step that nothing comes between. Redis 5 or later, or Valkey.
 
-A series is a hash: `form` and `by` say what its rows and its numbers are, `rows` has the bytes of the last ones, `seqs`
-their numbers as doubles, which are exact up to 2**53, `first` the number that it began with, `count` how many
-rows were ever appended. `KEYS[2]` is a sorted
-set of the series of a model by the millisecond in which each expires, by which they are counted.
+A series is a hash: `form` and `by` say what its rows and its numbers are and mean, `rows` has the bytes of the last
+ones, `seqs` their numbers as doubles, which are exact up to 2**53, `first` the number that it began with, `count` how
+many rows were ever appended. `KEYS[2]` is a sorted set of the series of a model by the millisecond in which each
+expires, by which they are counted.
 """
 
 # The verdict, how many series there are, whether an expired one was found, and the series as it was before. What is

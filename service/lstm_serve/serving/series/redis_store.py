@@ -1,7 +1,10 @@
 """Series in Redis: they outlive this process, and any replica goes on with them."""
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -9,10 +12,18 @@ import numpy as np
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import SeriesFull, StoreUnavailable, UnknownSeries
 from lstm_serve.model.metadata import SeriesRules
+from lstm_serve.model.model import Model
 from lstm_serve.serving.series import redis_scripts as scripts
 from lstm_serve.serving.series.kept import Series, append
 from lstm_serve.serving.series.redis_server import RedisServer
 from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, too_many
+
+
+class Form(NamedTuple):
+    """Any row of a model's series, and what says at the time what rows and numbers mean: that of `meaning_of`."""
+
+    row: Array
+    meaning: Callable[[], str]
 
 
 class RedisStore:
@@ -24,17 +35,22 @@ class RedisStore:
         self,
         server: RedisServer,
         name: str,
-        row: Array,
+        form: Form,
         limits: Limits,
         expired: Callable[[Key], None] = lambda _series: None,
     ) -> None:
-        """`row` is any of them. `expired` is told of series that were idle, each in one of the replicas."""
+        """`expired` is told of series that were idle, each in one of the replicas."""
         self._server, self._expired = server, expired
         self._prefix = f"lstmserve:{{{quote(name, safe='')}}}"
-        self._row, self._form = row, " ".join([row.dtype.str, *map(str, row.shape)])
+        self._row, self._meaning = form
         self._limits = limits
         self._count = 0
         self._expiring: asyncio.Task[None] | None = None
+
+    @property
+    def _form(self) -> str:
+        """What the bytes of a series are, and what they mean."""
+        return " ".join([self._row.dtype.str, *map(str, self._row.shape), self._meaning()])
 
     def count(self) -> int:
         """How many series there are, as of the last second; see `Store`."""
@@ -115,6 +131,14 @@ class RedisStore:
             found.first, found.last = int(first), int(numbers[-1])
             found.times = numbers if by == b"time" else None
         return found
+
+
+def meaning_of(model: Model) -> str:
+    """A digest of what the model takes rows and their numbers for: its features in order, ids, and how rows count."""
+    features = model.about.features
+    names = None if features is None else [feature.name for feature in features]
+    told = json.dumps([names, model.id_limit, model.about.series.seq])
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
 def _member(series: Key) -> str:
