@@ -2,9 +2,11 @@
 
 import contextlib
 import re
+import shutil
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -40,6 +42,23 @@ def test_a_full_house_hides_no_health() -> None:
         assert metrics.headers["content-type"].startswith("text/plain")
         held.sendall(b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(GOOD), GOOD))
         assert read_all(held).startswith(b"HTTP/1.1 200 ")
+
+
+def test_it_tells_what_the_other_port_tells(tmp_path: Path) -> None:
+    model = tmp_path / "model.h5"
+    shutil.copy(MODEL, model)
+    with Process(model, LSTMSERVE_ADMIN_PORT="0", LSTMSERVE_SERIES_STORE="redis://127.0.0.1:1/0") as process:
+        rows = {"rows": [[0.5] * 15]}
+        assert httpx.post(f"{process.url}/series/a/rows", json=rows, timeout=PATIENCE).status_code == 503
+        model.write_bytes(b"damaged")
+        process.signal(signal.SIGHUP)
+        process.wait_for("the model stays the one before")
+        for path in ("/livez", "/readyz"):
+            here, there = (httpx.get(f"{url}{path}?verbose").json() for url in (admin_url(process), process.url))
+            assert here.pop("checks") == {**there.pop("checks"), "loop": True}
+            assert here == there
+            assert (here["status"], here["series_store"]) == ("ok", False)
+            assert "model.h5" in here["refused"]
 
 
 def test_series_expire_on_the_loop_while_they_are_counted_in_its_thread() -> None:
@@ -88,9 +107,8 @@ BEATS = {"loop": True}
 def alone() -> Any:
     """The listener, in this process; the address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    Admin({"/livez": (lambda: BEATS, 500), "/raises": (dict[str, bool]().copy, 503)}, lambda: ("a/b", b"c")).start(
-        listener
-    )
+    health = {"/livez": (lambda: BEATS, 500), "/raises": (dict[str, bool]().copy, 503)}
+    Admin(health, dict, lambda: ("a/b", b"c")).start(listener)
     return listener.getsockname()
 
 

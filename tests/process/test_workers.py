@@ -186,6 +186,7 @@ def test_a_reload_with_other_keys_and_a_drain(tmp_path: Path) -> None:
         assert statuses("b") == {200: 8}
         assert one_of(counted(process), "model_reload_successful", model="k215_model") == 0
         assert ready(process)
+        until(lambda: "refused" in httpx.get(f"{admin(process)}/readyz?verbose").json())  # told once a second
 
         process.signal(signal.SIGTERM)
         process.wait_for("stopping in 60 s", 2)

@@ -11,10 +11,12 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 
 from lstm_serve.process.sockets import listen
+from lstm_serve.serving.health import content
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +41,17 @@ def listen_for_admin(host: str, port: int) -> socket.socket:
 class Admin:
     """The listener. Each path of health has its checks, and the status that it answers where one of them fails."""
 
-    def __init__(self, health: Mapping[str, tuple[Checks, int]], metrics: Callable[[], tuple[str, bytes]]) -> None:
-        """`metrics` gives a content type and what Prometheus scrapes; all are called in the listener's thread."""
-        self._health = health
+    def __init__(
+        self,
+        health: Mapping[str, tuple[Checks, int]],
+        told: Callable[[], Mapping[str, Any]],
+        metrics: Callable[[], tuple[str, bytes]],
+    ) -> None:
+        """`told` gives what is told beside the checks, `metrics` a content type and what Prometheus scrapes.
+
+        All are called in the listener's thread.
+        """
+        self._health, self._told = health, told
         self._metrics = metrics
         self._open: dict[asyncio.StreamWriter, None] = {}  # who came first is first
 
@@ -82,11 +92,9 @@ class Admin:
             status, (kind, body) = 200, self._metrics()
         elif path in self._health:
             checks, failed = self._health[path]
-            found = dict(checks())
-            good = all(found.values())
-            status = 200 if good else failed
-            more = {"checks": found} if "verbose" in query else {}
-            body = orjson.dumps({"status": "ok" if good else "failing", **more})
+            found = checks()
+            status = 200 if all(found.values()) else failed
+            body = orjson.dumps(content(found, self._told() if "verbose" in query else None))
         lines = [
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
             f"content-type: {kind}",

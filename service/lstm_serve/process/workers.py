@@ -24,7 +24,7 @@ from lstm_serve.process.place import Digests, Place
 from lstm_serve.process.shared_log import share
 from lstm_serve.process.signals import Hangup
 from lstm_serve.process.sockets import bind, expect_free
-from lstm_serve.serving.health import READY, STALLED_SECONDS
+from lstm_serve.serving.health import READY, STALLED_SECONDS, told_together
 from lstm_serve.settings import CLOUDS, PREFIX, Settings, variables
 from lstm_serve.telemetry import logs, reports
 from lstm_serve.telemetry.metrics import Metrics
@@ -221,9 +221,13 @@ class Workers:
             kind, text = of_loop(self._metrics, ("text/plain", ""))
             return kind, text.encode()
 
+        def told() -> dict[str, Any]:
+            return told_together(one.told["told"] for one in self._places if one.told is not None)
+
         hangs = {"loop": False}
         ready = partial(of_loop, self._ready, hangs), 503
-        Admin({**dict.fromkeys(READY, ready), "/livez": (partial(of_loop, live, hangs), 500)}, metrics).start(listener)
+        health = {**dict.fromkeys(READY, ready), "/livez": (partial(of_loop, live, hangs), 500)}
+        Admin(health, told, metrics).start(listener)
 
     async def _ready(self) -> dict[str, bool]:
         now = asyncio.get_running_loop().time()

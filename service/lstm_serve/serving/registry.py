@@ -66,7 +66,7 @@ class Registry:
 
     def reasons(self) -> dict[str, str]:
         """Return by its name why a model is not served, or not as its files are now."""
-        refused = {name: one.refused for name, one in self.deployments.items() if one.refused is not None}
+        refused = {name: one.refused for name, one in [*self.deployments.items()] if one.refused is not None}
         return {**self.refused, **refused}
 
     def wake_listeners(self) -> None:

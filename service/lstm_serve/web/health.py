@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 from starlette.requests import Request
 
-from lstm_serve.serving.health import READY, liveness, readiness
+from lstm_serve.serving.health import READY, content, liveness, readiness, told
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.api_keys import may_know
@@ -23,9 +23,6 @@ PATHS = frozenset({"/livez", *READY, "/v2/health/live", "/v2/health/ready"})
 VERBOSE = {"name": "verbose", "in": "query", "schema": {"type": "string"}, "allowEmptyValue": True}
 
 
-Refused = str | dict[str, str] | None
-
-
 class Health(Schema):
     """The status code says it all; `?verbose` lists the checks."""
 
@@ -34,7 +31,7 @@ class Health(Schema):
     series_store: bool | None = Field(
         default=None, description="whether the store of series answers; what needs none of it is answered without"
     )
-    refused: Refused = Field(
+    refused: str | dict[str, str] | None = Field(
         default=None, description="why the model's newest files are not what is served; of several by their names"
     )
 
@@ -49,17 +46,15 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         "content": {"application/json": {"example": {"status": "failing"}}},
     }
 
-    def answer(checks: dict[str, bool], request: Request, failed: int, refused: Refused = None) -> JSONResponse:
-        good = all(checks.values())
-        content = Health(status="ok" if good else "failing")
+    def answer(checks: dict[str, bool], request: Request, failed: int) -> JSONResponse:
+        more = None
         if "verbose" in request.query_params:
-            content.checks = checks
-            content.series_store = None if serving.redis is None else not serving.redis.away
+            more = told(serving, registry)
             # What is wrong with a file is for those alone who may call, where that is restricted.
-            if may_know(request):
-                content.refused = refused
-        status = 200 if good else failed
-        return JSONResponse(content.model_dump(exclude_none=True), status, {"cache-control": "no-store"})
+            if not may_know(request):
+                more.pop("refused", None)
+        status = 200 if all(checks.values()) else failed
+        return JSONResponse(content(checks, more), status, {"cache-control": "no-store"})
 
     async def livez(request: Request) -> JSONResponse:
         """Whether the process works: looks at nothing outside it."""
@@ -67,12 +62,10 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
 
     async def readyz(request: Request) -> JSONResponse:
         """Whether to send requests here: 503 as soon as the service is stopping."""
-        reasons = registry.reasons()
-        refused = reasons if registry.several else next(iter(reasons.values()), None)
         checks = readiness(serving, registry)
         if serving.whole is not None:
             checks |= await serving.whole.readiness()
-        return answer(checks, request, 503, refused or None)
+        return answer(checks, request, 503)
 
     async def metrics() -> Response:
         """Everything Prometheus scrapes."""
