@@ -277,6 +277,21 @@ def test_a_worker_that_hangs_is_replaced() -> None:
         until(lambda: ready(process))
 
 
+def test_a_worker_that_ends_while_another_reads_its_files_again_is_replaced(tmp_path: Path) -> None:
+    path = shutil.copy(MODEL, tmp_path / "m.h5")
+    with Process(path, **TWO) as process:
+        before = workers(process)
+        process.signal(signal.SIGHUP)
+        process.wait_for('"reading ')  # by the first
+        for pid in before[1:]:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: gone(before[1]))
+        until(lambda: ready(process) and before[1] not in workers(process))
+        process.signal(signal.SIGHUP)
+        process.wait_for('"reading ', 3)
+        until(lambda: ready(process))
+
+
 def test_workers_end_with_their_parent() -> None:
     with Process(MODEL, **TWO) as process:
         children = workers(process)

@@ -73,18 +73,20 @@ class Worker(Server):
     async def readiness(self) -> dict[str, bool]:
         """Return what has to be good for requests to be sent to the service."""
         try:
-            found: dict[str, bool] = await asyncio.wait_for(self._channel.ask("ready"), ANSWER_SECONDS)
+            found: dict[str, bool] | None = await asyncio.wait_for(self._channel.ask("ready"), ANSWER_SECONDS)
         except (ConnectionError, TimeoutError):
-            return {"workers": False}
-        return found
+            found = None
+        return found or {"workers": False}
 
     async def metrics(self) -> tuple[str, str]:
         """Return the content type and the text of what Prometheus scrapes of all workers. Raises Unavailable."""
         try:
-            content_type, text = await asyncio.wait_for(self._channel.ask("metrics"), ANSWER_SECONDS)
+            found: tuple[str, str] | None = await asyncio.wait_for(self._channel.ask("metrics"), ANSWER_SECONDS)
         except (ConnectionError, TimeoutError):
-            raise Unavailable("the metrics of all workers cannot be had now") from None
-        return content_type, text
+            found = None
+        if found is None:
+            raise Unavailable("the metrics of all workers cannot be had now")
+        return found[0], found[1]
 
     def _served(self) -> dict[str, dict[str, str]]:
         """The digests of the models that answer, by name and version."""

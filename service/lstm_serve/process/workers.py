@@ -202,8 +202,10 @@ class Workers:
     async def _reload(self, places: list[Place], *, asked: bool) -> None:
         """Have workers read what has changed, or may have, one after the other: each needs memory for it."""
         for place in places:
-            with contextlib.suppress(ConnectionError):  # it has ended
-                place.models = await place.channel.ask("reload", asked)
+            # Who takes the place of one that has ended meanwhile has not served yet: it waits for the end of this.
+            if place.let:
+                with contextlib.suppress(ConnectionError):  # it has ended
+                    place.models = await place.channel.ask("reload", asked)
 
     # What is told.
 
