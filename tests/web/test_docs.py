@@ -35,6 +35,27 @@ def test_page_and_its_files(client: httpx.Client) -> None:
     assert client.get("/openapi.json").json()["openapi"].startswith("3.1")
 
 
+@pytest.mark.parametrize("path", ["/docs/swagger-ui.css", "/ui/page.js"])
+def test_a_file_that_is_there_already_is_not_sent_again(client: httpx.Client, path: str) -> None:
+    """RFC 9110, 13.1.2: the comparison is weak, of any in a list, which may be in several lines."""
+    whole = client.get(path)
+    tag = whole.headers["etag"]
+    assert re.fullmatch(r'"[0-9a-f]{32}"', tag)
+    several = httpx.Headers([("if-none-match", '"a"'), ("if-none-match", tag)])
+    good = [httpx.Headers({"if-none-match": given}) for given in (tag, f"W/{tag}", f'"other", W/"a,b" , {tag}', "*")]
+    for method in ("GET", "HEAD"):
+        for headers in (*good, several):
+            same = client.request(method, path, headers=headers)
+            assert (same.status_code, same.content) == (304, b""), headers
+            for name in ("etag", "cache-control"):
+                assert same.headers[name] == whole.headers[name]
+            assert "content-type" not in same.headers
+        for given in ('"other"', tag.strip('"'), f'"{tag[1:9]}"', f'"*", "{tag[1:-1]}x"', ""):
+            other = client.request(method, path, headers={"if-none-match": given})
+            assert (other.status_code, other.headers["etag"]) == (200, tag), given
+            assert other.content == (whole.content if method == "GET" else b"")
+
+
 @pytest.mark.parametrize("name", ["__init__.py", "nothing", "..%2Fmain.py", ""])
 def test_nothing_else_of_the_package(client: httpx.Client, name: str) -> None:
     assert client.get(f"/docs/{name}").status_code == 404
