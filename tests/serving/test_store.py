@@ -252,6 +252,19 @@ def test_one_that_expired_and_is_there_again_before_that_was_seen(stores: Stores
     assert (kept.count(), gone) == (1, [KEY])
 
 
+def test_a_series_that_begins_anew_is_told_from_the_one_before(stores: Stores) -> None:
+    kept = stores()
+
+    def life(rules: SeriesRules, seq: int) -> bytes:
+        append(kept, [seq], [seq], rules)
+        return run(kept.look(KEY)).life
+
+    first = life(REFUSE, 0)
+    assert {life(REFUSE, 1), life(RESET, 9), life(LAST, 12)} == {first}
+    run(kept.forget(KEY))
+    assert life(REFUSE, 1) not in {first, b""}
+
+
 def test_to_count_changes_nothing(stores: Stores) -> None:
     """Another thread may: the one that is scraped."""
     expired = list[Key]()

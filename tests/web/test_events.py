@@ -285,7 +285,7 @@ def test_of_several_replicas_each_tells_what_any_takes(tmp_path: Path) -> None:
             f"{replicas.enter_context(Process(SMALL / 'binary.h5', LSTMSERVE_SERIES_STORE=redis.url)).url}/series/s"
             for _ in range(2)
         )
-        rows = rows_of(STEPS + 4)
+        rows, another = rows_of(STEPS + 4), rows_of(STEPS + 4, 2)
         append(here, rows[:STEPS])
         with listening(f"{here}/events") as stream, listening(f"{there}/events") as other:
             told = stream.take(STEPS)
@@ -295,12 +295,17 @@ def test_of_several_replicas_each_tells_what_any_takes(tmp_path: Path) -> None:
             redis.__exit__()
             assert httpx.get(f"{here}/events").status_code == 503
             redis.__enter__()
+            told += other.take(len(rows))
             httpx.delete(there).raise_for_status()
-            assert [event.name for event in stream.rest()] == ["end"]
-            assert [event.name for event in other.rest()] == ["message"] * len(rows) + ["end"]
-    assert [event.id for event in told] == [str(k) for k in range(1, len(rows) + 1)]
-    wanted = MODEL.predict_series(rows)[:, 0]
-    np.testing.assert_allclose([event.data["answer"]["probability"] for event in told[STEPS - 1 :]], wanted, atol=2e-6)
+            append(there, another)  # a series of its own, of which as many rows are there
+            with listening(f"{here}/events") as late:
+                anew = late.take(len(another))
+            assert [[event.name for event in each.rest()] for each in (stream, other)] == [["end"], ["end"]]
+    for those, of in ((told[: len(rows)], rows), (told[len(rows) :], rows), (anew, another)):
+        assert [event.id for event in those] == [str(k) for k in range(1, len(of) + 1)]
+        wanted = MODEL.predict_series(of)[:, 0]
+        found = [event.data["answer"]["probability"] for event in those[STEPS - 1 :]]
+        np.testing.assert_allclose(found, wanted, atol=2e-6)
 
 
 @in_loop

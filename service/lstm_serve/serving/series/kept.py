@@ -20,16 +20,16 @@ Seqs = npt.NDArray[np.int64]
 class Series:
     """One series: its last rows, an array that is never written to, and where their numbers are times, those.
 
-    `count` is of all rows that were appended to it.
+    `count` is of all rows that were appended to it; for `life` see `Known`.
     """
 
-    __slots__ = ("count", "first", "last", "rows", "times", "touched")
+    __slots__ = ("count", "first", "last", "life", "rows", "times", "touched")
 
     def __init__(self, rows: Array, first: int | None, times: Seqs | None) -> None:
         """It begins with these rows, of which there may be none yet."""
         self.rows, self.first, self.times = rows, first, times
         self.last: int | None = None
-        self.touched, self.count = 0.0, 0
+        self.touched, self.count, self.life = 0.0, 0, b""
 
     @classmethod
     def begin(cls, sent: Sent, rules: SeriesRules) -> Self:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from lstm_serve.errors import SeriesFull, UnknownSeries
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.serving.series.kept import Series, append
-from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, too_many
+from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, new_life, too_many
 
 
 class MemoryStore:
@@ -43,6 +43,7 @@ class MemoryStore:
             if len(self._series) >= self._most:
                 raise SeriesFull(too_many(self._most))
             found = Series.begin(sent, rules)
+            found.life = new_life()
         done = append(found, sent, rules, self._keep)
         found.touched = now
         self._series[series] = found
@@ -55,7 +56,7 @@ class MemoryStore:
         found = self._series.get(series)
         if found is None:
             raise UnknownSeries
-        return Known(found.last, found.rows, self._clock() - found.touched, found.numbers)
+        return Known(found.last, found.rows, self._clock() - found.touched, found.numbers, found.life)
 
     async def forget(self, series: Key) -> None:
         """Forget it; see `Store`."""

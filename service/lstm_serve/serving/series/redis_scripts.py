@@ -2,8 +2,8 @@
 
 A series is a hash: `form` and `by` say what its rows and its numbers are and mean, `rows` has the bytes of the last
 ones, `seqs` their numbers as doubles, which are exact up to 2**53, `first` the number that it began with, `count` how
-many rows were ever appended. `KEYS[2]` is a sorted set of the series of a model by the millisecond in which each
-expires, by which they are counted.
+many rows were ever appended, `life` what tells it from another one that had its name. `KEYS[2]` is a sorted set of the
+series of a model by the millisecond in which each expires, by which they are counted.
 """
 
 # The verdict, how many series there are, whether an expired one was found, and the series as it was before. What is
@@ -11,13 +11,14 @@ expires, by which they are counted.
 APPEND = """
 local key, index, member = KEYS[1], KEYS[2], ARGV[1]
 local keep, most, ttl = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local form, width, by, gap, seqs, rows = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local form, width, by, gap = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local seqs, rows, life = ARGV[9], ARGV[10], ARGV[11]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local had = redis.call('HMGET', key, 'form', 'by', 'first', 'seqs', 'rows', 'count')
+local had = redis.call('HMGET', key, 'form', 'by', 'first', 'seqs', 'rows', 'count', 'life')
 local expired = 0
 local function answer(verdict)
-    return {verdict, redis.call('ZCARD', index), expired, had[1], had[2], had[3], had[4], had[5], had[6]}
+    return {verdict, redis.call('ZCARD', index), expired, had[1], had[2], had[3], had[4], had[5], had[6], had[7]}
 end
 local function whole(number) return string.format('%.0f', number) end
 local function seq_of(packed, place) return (struct.unpack('<d', packed, 8 * place + 1)) end
@@ -36,7 +37,7 @@ local count, skip = #rows / width, 0
 local base_rows, base_seqs, appended = '', '', 0
 local first = by ~= 'none' and whole(seq_of(seqs, 0)) or ''
 if there then
-    base_rows, base_seqs, by, first, appended = had[5], had[4], had[2], had[3], had[6]
+    base_rows, base_seqs, by, first, appended, life = had[5], had[4], had[2], had[3], had[6], had[7]
 end
 if there and by ~= 'none' then
     local kept, at = #base_seqs / 8, 0
@@ -70,7 +71,7 @@ if skip < count then
     base_rows = string.sub(base_rows .. string.sub(rows, width * skip + 1), -width * keep)
     base_seqs = string.sub(base_seqs .. string.sub(seqs, 8 * skip + 1), -8 * keep)
     redis.call('HSET', key, 'form', form, 'by', by, 'first', first, 'seqs', base_seqs, 'rows', base_rows,
-        'count', whole(appended + count - skip))
+        'count', whole(appended + count - skip), 'life', life)
 end
 redis.call('HSET', key, 'touched', whole(now))
 redis.call('PEXPIRE', key, ttl)
@@ -81,9 +82,9 @@ return answer('good')
 
 # The series, and how many milliseconds ago the last row came.
 LOOK = """
-local had = redis.call('HMGET', KEYS[1], 'form', 'by', 'first', 'seqs', 'rows', 'count', 'touched')
+local had = redis.call('HMGET', KEYS[1], 'form', 'by', 'first', 'seqs', 'rows', 'count', 'life', 'touched')
 local time = redis.call('TIME')
-if had[1] then had[7] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) - had[7]) end
+if had[1] then had[8] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) - had[8]) end
 return had
 """
 

@@ -16,7 +16,7 @@ from lstm_serve.model.model import Model
 from lstm_serve.serving.series import redis_scripts as scripts
 from lstm_serve.serving.series.kept import Series, append
 from lstm_serve.serving.series.redis_server import RedisServer
-from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, too_many
+from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, new_life, too_many
 
 
 class Form(NamedTuple):
@@ -71,7 +71,7 @@ class RedisStore:
             self._keys(series),
             _member(series),
             *(*self._limits[:2], round(self._limits.ttl_seconds * 1000)),
-            *(self._form, self._row.nbytes, by, rules.gap, seqs, rows.tobytes()),
+            *(self._form, self._row.nbytes, by, rules.gap, seqs, rows.tobytes(), new_life()),
         )
         if expired:
             self._expired(series)
@@ -87,7 +87,7 @@ class RedisStore:
         found = self._series(had)
         if found is None:
             raise UnknownSeries
-        return Known(found.last, found.rows, int(age) / 1000, found.numbers)
+        return Known(found.last, found.rows, int(age) / 1000, found.numbers, found.life)
 
     async def forget(self, series: Key) -> None:
         """Forget it; see `Store`. Raises StoreUnavailable."""
@@ -114,7 +114,7 @@ class RedisStore:
 
     def _series(self, had: Sequence[bytes | None]) -> Series | None:
         """A series as it is kept; None where there is none, or of rows that are not of the model's form."""
-        form, by, first, seqs, rows, count = had
+        form, by, first, seqs, rows, count, life = had
         if (
             form is None
             or form.decode() != self._form
@@ -122,10 +122,11 @@ class RedisStore:
             or seqs is None
             or first is None
             or count is None
+            or life is None
         ):
             return None
         found = Series(np.frombuffer(rows, self._row.dtype).reshape(-1, *self._row.shape), None, None)
-        found.count = int(count)
+        found.count, found.life = int(count), life
         if by != b"none":
             numbers = np.frombuffer(seqs, "<f8").astype(np.int64)
             found.first, found.last = int(first), int(numbers[-1])

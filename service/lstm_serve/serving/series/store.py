@@ -1,5 +1,6 @@
 """What keeps rows: one small interface, whose `append` is atomic, so that a store may be another process."""
 
+import secrets
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -45,12 +46,14 @@ class Known(NamedTuple):
     """What is known of a series: its last number, its last rows, and how many seconds ago the last one came.
 
     `numbers` tells the rows apart: each one's number or time, or where rows have none, which one of all it is, from 1.
+    `life` tells it from others that have or had its key: random bytes, made when it began.
     """
 
     seq: int | None
     rows: Array
     age: float
     numbers: Sequence[int]
+    life: bytes
 
 
 class Limits(NamedTuple):
@@ -91,3 +94,8 @@ class Store(Protocol):
 def too_many(most: int) -> str:
     """What SeriesFull says."""
     return f"{most} series are kept; at most so many are, each until it is idle"
+
+
+def new_life() -> bytes:
+    """What tells a series that begins from each other; see `Known`."""
+    return secrets.token_bytes(12)

@@ -17,9 +17,9 @@ LOOK_SECONDS = 1.0  # how old what a store has said may be to which others appen
 class Watched:
     """A series that somebody listens to: it is looked up once, and its rows are answered once, whoever listens."""
 
-    def __init__(self) -> None:
-        """Nothing has changed yet. To be made in the event loop."""
-        self.listeners = 0
+    def __init__(self, life: bytes) -> None:
+        """Nothing has changed yet. To be made in the event loop. Another series of its name has another `life`."""
+        self.listeners, self.life = 0, life
         self.over = False  # whether the series was forgotten: one that begins under its key is another one
         self.changed = asyncio.get_running_loop().create_future()  # done once it has changed, another in its place
         self._doing: asyncio.Future[None] | None = None  # done once one of who listen has done what all wait for
@@ -47,13 +47,15 @@ class Watched:
             self._doing = None
 
     async def look(self, store: Store, series: Key) -> Known:
-        """Return what is known of it. Raises as `Store` does."""
+        """Return what is known of it. Raises as `Store` does: another one that has its name is not it."""
         if store.shared and time.monotonic() - self._looked >= LOOK_SECONDS:
             self._found = None
         while (found := self._found) is None:
             await self.alone(partial(self._look, store, series))
         if isinstance(found, LstmServeError):
             raise found.with_traceback(None)
+        if found.life != self.life:
+            raise UnknownSeries
         return found
 
     async def _look(self, store: Store, series: Key) -> None:
@@ -79,11 +81,14 @@ class Watch:
         return sum(watched.listeners for watched in [*self._watched.values()])
 
     @contextmanager
-    def listening(self, series: Key) -> Iterator[Watched]:
-        """Listen to a series meanwhile."""
+    def listening(self, series: Key, life: bytes) -> Iterator[Watched]:
+        """Listen to a series of this life meanwhile: another one that had its name is over for who listens to that."""
         watched = self._watched.get(series)
+        if watched is not None and watched.life != life:
+            self.forgotten(series)
+            watched = None
         if watched is None:
-            watched = self._watched[series] = Watched()
+            watched = self._watched[series] = Watched(life)
         watched.listeners += 1
         try:
             yield watched

@@ -110,7 +110,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events. Raises UnknownSeries, ListenersFull or Unavailable before the first one."""
-        await self._store.look(self._key)
+        life = (await self._store.look(self._key)).life
         if self._serving.draining:
             raise Unavailable("the service is stopping")
         most = self._serving.places.limit // 2
@@ -121,7 +121,7 @@ class EventStream(Response):
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             if scope["method"] != "HEAD":
-                with self._deployment.watch.listening(self._key) as watched:
+                with self._deployment.watch.listening(self._key, life) as watched:
                     async for events in self._events(watched, leaving):
                         await send({"type": "http.response.body", "body": events, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
@@ -187,7 +187,7 @@ class EventStream(Response):
     async def _answers(self, watched: Watched, served: Served, known: Known, start: int, stop: int) -> list[Any]:
         """The answers to the rows `start` to `stop`, as JSON, or what was wrong; None before there is a window."""
         told, numbers, timesteps = watched.told, known.numbers, served.model.input_shape[0] or 0
-        if watched.digest != served.digest or numbers[-1] < watched.last:  # of another series, which had the name
+        if watched.digest != served.digest or numbers[-1] < watched.last:  # rows may be lost where a store fails over
             told.clear()
         watched.digest, watched.last = served.digest, numbers[-1]
         while due := [k for k in range(max(start, timesteps - 1), stop) if numbers[k] not in told]:
