@@ -1,13 +1,17 @@
 """Streams in which nothing drifts raise no alarm, others do; the long form is benchmarks/drift.py."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kinds import NAMES, TAGGER, X, made
 from serving import ROOT, in_loop
 from streams import KINDS, alarms, drift_of, states, stream
 
 from lstm_serve import load_model
+from lstm_serve.model.watched import spoken
 from lstm_serve.scoring.profile import of_rows
 
 MODEL = load_model(ROOT / "models" / "turbofan.h5")
@@ -36,6 +40,17 @@ def test_what_changes_is_named_after_two_windows(feature: int, change: str) -> N
     found = states(MODEL, PROFILE, x, WINDOW)
     assert found[0][feature] == "watch"
     assert [k for k, state in enumerate(found[1]) if state == "drifted"] == [feature]
+
+
+def test_of_an_answer_for_each_step_the_last_counts(tmp_path: Path) -> None:
+    """In the profile and in the service: it is of the row that counts."""
+    model = load_model(made(tmp_path, TAGGER, classes=NAMES))
+    y = model.predict(np.random.default_rng(1).normal(size=(50, *X.shape[1:])))
+    all_of_it, last = spoken(model, y), spoken(model, y[:, -1:])
+    assert all_of_it is not None
+    assert last is not None
+    assert all_of_it.classes.tolist() == last.classes.tolist()
+    assert all_of_it.classes.sum() == 50
 
 
 # Of a request its rows, whether they are answered, how many answers to other rows follow, and whether all is counted.

@@ -170,13 +170,19 @@ def test_without_a_profile_it_says_how_to_make_one(tmp_path: Path) -> None:
         process.signal(signal.SIGHUP)
         process.wait_for("its profile is of 5000 rows")
         assert client.get("/models/m/drift").json()["profile_rows"] == 5000
+        send(client, TRAIN[:30])
+        assert drift(client)["rows"] == 30
+        process.signal(signal.SIGHUP)
+        process.wait_for("its profile is of 5000 rows", 2)
+        assert drift(client)["rows"] == 0
+        assert bins(parsed(client.get("/metrics").text))[0].sum() == 30  # a counter never falls
         (tmp_path / "m.profile.json").write_text("{}")
         process.signal(signal.SIGHUP)
         process.wait_for("the model stays the one before: .*its profile m.profile.json is wrong")
         assert client.get("/drift").json()["profile_rows"] == 5000
         (tmp_path / "m.profile.json").unlink()
         process.signal(signal.SIGHUP)
-        process.wait_for("loaded m.h5", 3)
+        process.wait_for("loaded m.h5", 4)
         refused(client.get("/drift"), 404, "not-watched")
         assert "input_bin" not in "".join(name for name, _ in parsed(client.get("/metrics").text))
 

@@ -40,11 +40,20 @@ def class_count(model: Model) -> int | None:
     return {"binary": 2, "classes": model.output_shape[-1], "steps": model.output_shape[-1]}.get(model.kind)
 
 
+def last(y: Array) -> Array:
+    """The last step (n, 1, classes) of answers at each step; other answers as they are."""
+    return y if y.ndim < 3 else y[:, -1:]
+
+
 def spoken(model: Model, y: Array) -> Spoken | None:
-    """What the outputs y (n, *output_shape) say, in counts; None where they are no distributions over classes."""
+    """What the outputs y (n, *output_shape) say, in counts; None where they are no distributions over classes.
+
+    Of an answer for each step the last counts alone: it is of the row that counts.
+    """
     count = class_count(model)
     if count is None:
         return None
+    y = last(y)
     shares = np.concatenate([1 - y, y], axis=-1) if model.kind == "binary" else y
     shares = shares.reshape(-1, count).astype(np.float64)
     entropy = -(shares * np.log(np.maximum(shares, np.finfo(np.float64).tiny))).sum(axis=-1) / np.log(count)

@@ -168,10 +168,10 @@ class Deployment:
             self.drift.end()
             self.drift = None
         self._metrics.forget_features(self.name)
-        if model.profile is None:
-            return
-        if self._metrics.watched >= MOST_MODELS:
-            self._log.warning("it is not watched for drift: %d other models are, and no more can be", MOST_MODELS)
+        if model.profile is None or self._metrics.watched >= MOST_MODELS:
+            self._metrics.keep_bins(self.name, [])
+            if model.profile is not None:
+                self._log.warning("it is not watched for drift: %d other models are, and no more can be", MOST_MODELS)
             return
         self.drift = Drift(model, model.profile, self._drift_rows, self._metrics, self._log)
         self._log.info("its profile is of %d rows of training data: see /drift", model.profile.rows)

@@ -61,14 +61,17 @@ class Drift:
         self._model, self._metrics, self._name = model, metrics, model.about.name
         self._limits = profile.limits(rows)
         self._window = np.empty((rows, len(profile.columns)), model.input_dtype)
-        self._total = np.zeros((len(profile.columns), BINS), np.int64)
-        self._counts = np.zeros_like(self._total)
         self._spoken: Spoken | None = None  # of the window of the last row
         self._waiting: list[tuple[Array | None, Array | None]] = []  # rows, or sequences, and outputs
         self._timer: asyncio.TimerHandle | None = None
         self._ended = False
         names = [column.name for column in profile.columns]
         self._bins = [(self._name, name, str(k)) for name in names for k in range(BINS)]
+        # Another model's counts go on: where a counter falls, Prometheus takes what is left of it for new rows.
+        metrics.keep_bins(self._name, self._bins)
+        counted = [metrics.bins.counts.get(one, 0) for one in self._bins]
+        self._total = np.array(counted, np.int64).reshape(-1, BINS)
+        self._counts = np.zeros_like(self._total)
         expected = zip(self._bins, profile.shares.ravel().tolist(), strict=True)
         metrics.bin_expected.set_each(self._name, dict(expected))
         self._labels = [(self._name, name) for name in names]
@@ -91,7 +94,7 @@ class Drift:
         the event loop's thread alone.
         """
         rows = x if x is None or x.nbytes <= SMALL else watched.rows(x).copy()
-        self._waiting.append((rows, y if y is None or y.ndim < 3 else y[:, -1:].copy()))
+        self._waiting.append((rows, y if y is None or y.ndim < 3 else watched.last(y).copy()))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SOON, self._on_time)
         elif len(self._waiting) == TOGETHER or (x is not None and len(x) >= TOGETHER):

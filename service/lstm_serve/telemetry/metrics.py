@@ -212,10 +212,15 @@ class Metrics:
         return len(self.bin_expected.values)
 
     def forget_features(self, model: str) -> None:
-        """Say nothing more of a model's features."""
+        """Say nothing more of how a model's features are."""
         for gauge in self.of_features:
             gauge.values.pop(model, None)
+
+    def keep_bins(self, model: str, bins: Sequence[tuple[str, str, str]]) -> None:
+        """Go on counting in these bins of a model's features, and in no others of it."""
+        kept = {one: self.bins.counts[one] for one in bins if one in self.bins.counts}
         _forget(self.bins.counts, self.bins.labels, model)
+        self.bins.counts.update(kept)
 
     def forget(self, model: str) -> None:
         """Say nothing more of a model that is gone."""
