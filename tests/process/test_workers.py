@@ -278,7 +278,7 @@ def test_a_worker_that_hangs_is_replaced() -> None:
 
 
 def test_a_worker_that_ends_while_another_reads_its_files_again_is_replaced(tmp_path: Path) -> None:
-    path = shutil.copy(MODEL, tmp_path / "m.h5")
+    path = Path(shutil.copy(MODEL, tmp_path / "m.h5"))
     with Process(path, **TWO) as process:
         before = workers(process)
         process.signal(signal.SIGHUP)

@@ -218,7 +218,7 @@ class Metrics:
 
     def keep_bins(self, model: str, bins: Sequence[tuple[str, str, str]]) -> None:
         """Go on counting in these bins of a model's features, and in no others of it."""
-        kept = {one: self.bins.counts[one] for one in bins if one in self.bins.counts}
+        kept: dict[tuple[str | int, ...], int] = {one: self.bins.counts[one] for one in bins if one in self.bins.counts}
         _forget(self.bins.counts, self.bins.labels, model)
         self.bins.counts.update(kept)
 
