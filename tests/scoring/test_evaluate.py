@@ -329,6 +329,12 @@ def test_npz_holds_what_keras_evaluate_takes(tmp_path: Path) -> None:
     assert evaluate.judge(FOUR, sequences, progress=False) == lstm_serve.evaluate(FOUR, x, y)
     with pytest.raises(InvalidInput, match="leave --label and --by out"):
         labelled.read(str(path), FOUR, ["y"])
+    # As golden predictions may be called.
+    np.savez(path, x0=x, y0=y)
+    (part,) = labelled.read(str(path), FOUR, []).parts
+    assert np.array_equal(part.x, x)
+    (part,) = inputs.read(str(path), FOUR).parts
+    assert np.array_equal(part.x, x)
     np.savez(path, x=x)
     with pytest.raises(InvalidInput, match="should hold x and y"):
         labelled.read(str(path), FOUR, [])

@@ -18,6 +18,7 @@ from lstm_serve.formats import csv_table, parquet
 from lstm_serve.formats.csv_layout import Named, Shown
 from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
+from lstm_serve.loading.sidecars.golden import array_names
 from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
 from lstm_serve.model.windows import AnyArray, last_rows, units, windows
@@ -142,7 +143,8 @@ def decoded(data: bytes | list[Path], model: Model, columns: Named) -> csv_table
                 array = read_npy(io.BytesIO(data))
             else:
                 arrays = read_npz(io.BytesIO(data))
-                array = arrays[only_one(arrays)]
+                ((called,), _) = array_names(model)
+                array = arrays[only_one(arrays, called)]
         except UnreadableFile as error:
             raise InvalidInput.at(str(error)) from None
         return csv_table.Table(array, names)
@@ -158,10 +160,10 @@ def _expect_a_table(model: Model, otherwise: str) -> None:
         raise InvalidInput.at(f"{otherwise} what this model takes, {model.expects}")
 
 
-def only_one(names: Collection[str]) -> str:
-    """Which of several named arrays is the input: the only one, or the one named x. Raises InvalidInput."""
-    if "x" in names:
-        return "x"
+def only_one(names: Collection[str], called: Sequence[str] = ("x",)) -> str:
+    """Which of several named arrays is the input: the one that is called so, or the only one. Raises InvalidInput."""
+    if found := [name for name in called if name in names]:
+        return found[0]
     if len(names) != 1:
         raise InvalidInput.at(f"should hold one array, or one named x; it has {', '.join(names)[:200] or 'none'}")
     return next(iter(names))

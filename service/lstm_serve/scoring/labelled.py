@@ -14,6 +14,7 @@ import numpy.typing as npt
 from lstm_serve.errors import InvalidInput, UnreadableFile
 from lstm_serve.formats import csv_layout, csv_table
 from lstm_serve.formats.npy import ZIP_MAGIC, read_npz
+from lstm_serve.loading.sidecars.golden import array_names
 from lstm_serve.model.model import Model
 from lstm_serve.scoring import inputs
 from lstm_serve.scoring.inputs import Part, Sequences
@@ -54,11 +55,13 @@ def _of_arrays(data: bytes, model: Model) -> Sequences:
         arrays = read_npz(io.BytesIO(data))
     except UnreadableFile as error:
         raise InvalidInput.at(str(error)) from None
-    if not {"x", "y"} <= arrays.keys():
+    (called_x,), (called_y,) = array_names(model)
+    x, y = (next((arrays[name] for name in called if name in arrays), None) for called in (called_x, called_y))
+    if x is None or y is None:
         raise InvalidInput.at(
             f"should hold x and y, as model.evaluate(x, y) takes them; it has {', '.join(arrays)[:200] or 'none'}"
         )
-    return of_arrays(model, arrays["x"], arrays["y"])
+    return of_arrays(model, x, y)
 
 
 def of_arrays(model: Model, x: npt.ArrayLike, y: npt.ArrayLike) -> Sequences:

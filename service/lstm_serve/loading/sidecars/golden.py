@@ -79,8 +79,7 @@ def read(golden: Path, model: Model) -> tuple[list[AnyArray], list[AnyArray]]:
     They are x and y, or x_<name> and y_<name>, by the file's names or the card's, or x0, x1, ... in their order. What
     else the file holds is not looked at.
     """
-    takes = _names("x", [(spec.name, spec.in_file) for spec in model.inputs])
-    gives = _names("y", [*zip(model.output_names, model.names_in_file or model.output_names, strict=True)])
+    takes, gives = array_names(model)
     with opened(golden) as file:
         if file.peek(len(NPY_MAGIC)).startswith(NPY_MAGIC):
             raise UnreadableFile(f"it is an .npy, of one array, where an .npz of x and y was expected: {savez(model)}")
@@ -97,6 +96,13 @@ def read(golden: Path, model: Model) -> tuple[list[AnyArray], list[AnyArray]]:
             raise UnreadableFile(f"it should hold the arrays {wanted}, and holds {held}: {savez(model)}")
     arrived = [array for array in found if array is not None]
     return arrived[: len(takes)], arrived[len(takes) :]
+
+
+def array_names(model: Model) -> tuple[list[list[str]], list[list[str]]]:
+    """By which names the array of each input is looked for in a file, and of each output; the first is preferred."""
+    takes = _names("x", [(spec.name, spec.in_file) for spec in model.inputs])
+    gives = _names("y", [*zip(model.output_names, model.names_in_file or model.output_names, strict=True)])
+    return takes, gives
 
 
 def _names(letter: str, names: Sequence[tuple[str | None, str | None]]) -> list[list[str]]:
