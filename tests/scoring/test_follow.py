@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_models import classes
+from small_models import classes, dense, lstm, model, numbers
 
+from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.errors import InvalidInput, SettingsError
 from lstm_serve.model.metadata import About, Feature
 from lstm_serve.model.model import Model
@@ -135,6 +136,21 @@ def test_a_bad_line_of_csv() -> None:
     assert [one.number for one in found] == [7]
 
 
+def test_too_few_rows_are_told_at_the_end() -> None:
+    row = (1.0, 2.0, 3.0)
+    for rows, told in (
+        ("", []),
+        ("aabaa", []),
+        ("aaabbc", ["no answer: 4 rows of a series are needed for one, and 3 came"]),
+    ):
+        said: list[str] = []
+        follower = Follower(NAMED, ["unit"], said.append)
+        for lines in arriving(pieces_of(csv_of([(unit, row) for unit in rows]), [])):
+            list(follower.answers(lines))
+        follower.end()
+        assert said == told
+
+
 def test_a_line_that_never_ends_keeps_no_memory() -> None:
     sizes = [1 << 16] * 40
     found, said = followed(b"x" * (1 << 16) * 40, sizes=sizes)
@@ -198,9 +214,22 @@ def test_the_unit_without_a_row_for_longest_is_forgotten() -> None:
 
 
 def test_a_stream_that_cannot_be_read_is_refused_at_its_first_line() -> None:
-    for text, told in (("alpha,beta\n1,2\n", "line 1 lacks the column gamma"), ("\n1,2\n", "line 2 has 2 columns")):
+    ids = model(
+        [
+            Embedding(name="e", keras_class="Embedding", embeddings=numbers(9, 3), mask_zero=False),
+            lstm(3, 5),
+            dense(5, 2),
+        ],
+        (4,),
+    )
+    for text, told, on in (
+        ("alpha,beta\n1,2\n", "line 1 lacks the column gamma", NAMED),
+        ("\n1,2\n", "line 2 has 2 columns", NAMED),
+        ("a;b;c\n1;2;3\n", "line 1 has 3 columns, and the model takes 1", ids),
+        ("time,word\n10:00,2\n", "line 1 has 2 columns, and the model takes 1", ids),
+    ):
         with pytest.raises(InvalidInput, match=told):
-            followed(text.encode())
+            followed(text.encode(), on)
 
 
 def test_a_model_without_rows_is_refused() -> None:

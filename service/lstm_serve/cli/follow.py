@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     with named("-"):
         for lines in arriving(read):
             _write(model, by, follower.answers(lines), as_csv=arguments.csv)
+        follower.end()
     return 1 if follower.faults else 0
 
 

@@ -132,15 +132,22 @@ def column_of(names: Sequence[str] | None, column: int) -> str:
 def _delimiter(text: bytes, features: Sequence[str] | None, width: int | None) -> str:
     """Comma, semicolon or tab: the one that finds the features in the first row, or else enough or most cells there."""
 
-    def fit(mark: str) -> tuple[bool, bool, int]:
+    def parted(mark: str) -> list[str]:
         try:
             first = next(rows(text[:FIRST_ROW], mark), None)
         except InvalidInput:
             first = None
-        cells = [] if first is None else [cell.strip() for cell in first.cells]
+        return [] if first is None else [cell.strip() for cell in first.cells]
+
+    def fit(mark: str) -> tuple[bool, bool, int]:
+        cells = found[mark]
         return features is not None and {*features} <= {*cells}, len(cells) == width, len(cells)
 
-    return max(",;\t", key=fit)
+    found = {mark: parted(mark) for mark in ",;\t"}
+    # Any mark that is not there makes one cell, so one is not enough to tell by; but 3,5 is more likely a number.
+    if width == 1 and not any(len(cells) == 1 and _has_decimal_comma(cells[0]) for cells in found.values()):
+        width = None
+    return max(found, key=fit)
 
 
 def rows(text: bytes, delimiter: str) -> Iterator[Row]:

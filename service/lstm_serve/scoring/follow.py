@@ -63,7 +63,7 @@ class Follower:
         self._shape = tuple(size for size in model.input_shape if size is not None)
         self._reader = Reader(model, by, say)
         self._units: OrderedDict[tuple[str, ...], _Unit] = OrderedDict()
-        self._count = 0
+        self._count = self._longest = 0
         self.faults = 0
 
     def answers(self, lines: Sequence[Line]) -> Iterator[Answered]:
@@ -73,6 +73,12 @@ class Follower:
         """
         for start in range(0, len(lines), ROWS_AT_ONCE):
             yield from self._of_some(lines[start : start + ROWS_AT_ONCE])
+
+    def end(self) -> None:
+        """Say that there was no answer at all, where rows came, and too few of any series."""
+        needed = self._shape[0]
+        if 0 < self._longest < needed:
+            self._say(f"no answer: {needed} rows of a series are needed for one, and {self._longest} came")
 
     def _of_some(self, lines: Sequence[Line]) -> Iterator[Answered]:
         due: list[tuple[tuple[str, ...], int]] = []
@@ -91,6 +97,7 @@ class Follower:
             self._count += 1
             unit = self._unit(row.key)
             unit.append(row.values)
+            self._longest = max(self._longest, unit.count)
             if unit.count == len(unit.rows):
                 due.append((row.key, self._count))
                 windows.append(unit.rows.copy())
