@@ -81,7 +81,7 @@ def test_v1_explains_each_row(client: httpx.Client) -> None:
         ({"baseline": 1e300}, "#/baseline", "expected a finite number, or a list of 15"),
         ({"baseline": [1]}, "#/baseline", "a list of 15"),
         ({"sequence": [[1]]}, "#/sequence", "expected a list of 20 time steps"),
-        ({"what": 1}, "#", 'expected the key "sequence" alone, got 1 more'),
+        ({"what": 1}, "#", "expected the keys sequence, class, grain, method, baseline, got 1 more"),
     ],
 )
 def test_what_is_asked_wrongly_is_refused(

@@ -50,6 +50,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
     key: ClassVar[str]
     others: ClassVar[Mapping[str, str]] = {}  # keys of other paths, and those paths
+    beside: ClassVar[tuple[str, ...]] = ()  # keys that were read and left out before
     many: ClassVar[bool]
     noun: ClassVar[str] = "sequences"  # what there are many of
     shape: ClassVar[Shape]  # of one
@@ -122,6 +123,12 @@ class Body(BaseModel):
         )
 
     @classmethod
+    def _allowed(cls) -> str:
+        """All keys that a body may have, in words."""
+        keys = [*cls.model_fields, *cls.beside]
+        return f"{cls._keys()} alone" if len(keys) == 1 else f"the keys {', '.join(keys)}"
+
+    @classmethod
     def _depth(cls) -> int:
         """How many lists deep a time step lies."""
         return len(cls.shape) - 1 + cls.many
@@ -171,7 +178,7 @@ class Body(BaseModel):
         came = f"got {lists} lists, {numbers} numbers, {objects} objects and {texts} texts"
         if cls.many and texts <= few and objects <= cls.most_objects:
             raise TooLarge(f"at most {cls.max_rows} {cls.noun} are answered at once; {came}")
-        raise InvalidInput.at(f'expected the key "{cls.key}" alone and lists of numbers of its shape; {came}')
+        raise InvalidInput.at(f"expected {cls._allowed()}, and lists of numbers of its shape; {came}")
 
     @classmethod
     def _walk(cls, parsed: Any, start: int = 0) -> Iterator[Problem | None]:  # noqa: ANN401
@@ -182,8 +189,7 @@ class Body(BaseModel):
             yield Problem((), f'expected the key "{cls.key}"{elsewhere(parsed, cls.others)}')
             return
         if surplus := len(parsed.keys() - cls.model_fields.keys()):
-            alone = f"{cls._keys()} alone" if len(cls.model_fields) == 1 else f"the keys {', '.join(cls.model_fields)}"
-            yield Problem((), f"expected {alone}, got {surplus} more")
+            yield Problem((), f"expected {cls._allowed()}, got {surplus} more")
         yield from walk(parsed[cls.key], cls._axes(), (cls.key,), cls.id_limit, cls.names, start)
 
     @classmethod

@@ -242,6 +242,7 @@ def _request_types(model: Model, max_rows: int) -> tuple[type[ExplainRequest], t
     options = _fields(model)
     fields: dict[str, Any] = {one.key: (field.annotation, field), **options}
     native = create_model("ExplainRequest", __base__=ExplainRequest, __doc__=ExplainRequest.__doc__, **fields)
+    one.beside = (*OPTIONS,)
     native.one = one
 
     class V1ExplainRequest(codec.request_type(model, max_rows)):  # type: ignore[misc]
