@@ -220,8 +220,18 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
         raise SettingsError(f"{source}: {_in_words(problem)}{took}") from None
     if no_model:
         raise SettingsError(no_model)
+    _expect_together(settings)
+    return settings
+
+
+def _expect_together(settings: Settings) -> None:
+    """Raise SettingsError where one setting makes no sense beside another."""
     if settings.tls_keyfile is not None and settings.tls_certfile is None:
         raise SettingsError(f"{PREFIX}TLS_KEYFILE is of no use without {PREFIX}TLS_CERTFILE")
+    if settings.admin_port and settings.admin_port == settings.port:
+        raise SettingsError(
+            f"{PREFIX}ADMIN_PORT and {PREFIX}PORT are both {settings.port}: expected a port of its own for each"
+        )
     if settings.max_rows > settings.max_queue_rows:
         raise SettingsError(
             f"max_rows ({settings.max_rows}) is over max_queue_rows ({settings.max_queue_rows}): "
@@ -232,7 +242,6 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
             f"max_body_bytes ({settings.max_body_bytes}) is over max_inflight_bytes ({settings.max_inflight_bytes}): "
             "such a body would never fit"
         )
-    return settings
 
 
 def variables(settings: Settings) -> dict[str, str]:

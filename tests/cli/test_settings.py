@@ -86,6 +86,7 @@ def test_a_flag_wins_over_a_variable_and_none_is_no_flag() -> None:
             {"port": "secret.h5"},
             "^--port: expected a whole number; no model: .* Has --port taken it for its value?",
         ),
+        (MODEL, {"port": "8081", "admin_port": "8081"}, "^LSTMSERVE_ADMIN_PORT and LSTMSERVE_PORT are both 8081: "),
         (MODEL, {"max_queue_rows": "10"}, r"max_rows \(1024\) is over max_queue_rows \(10\)"),
     ],
 )
