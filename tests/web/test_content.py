@@ -215,6 +215,7 @@ def test_one_sequence_is_not_a_file(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("body", "kind", "status", "hint"),
     [
+        (b"a,b\n1,2", "application/x-www-form-urlencoded", 415, "-H 'Content-Type: text/csv' --data-binary @name"),
         (b"own.json", "application/x-www-form-urlencoded", 415, "is not JSON; curl -d sends a file as -d @name"),
         (
             b"hello",
@@ -227,7 +228,7 @@ def test_one_sequence_is_not_a_file(client: httpx.Client) -> None:
         (b"\xff\xfe" + GOOD, "application/x-www-form-urlencoded", 400, "text in UTF-16; expected JSON in UTF-8"),
         (gzip.compress(GOOD), "application/x-www-form-urlencoded", 415, "Content-Encoding"),
         (npy(X), "application/octet-stream", 415, "goes to /predict/batch as application/x-npy"),
-        (b"1,2", "text/csv", 415, "an array, which goes to /predict/batch as application/x-npy; /invocations takes"),
+        (b"1,2", "text/csv", 415, "CSV goes to POST /predict/series, a row a line, or to /invocations, a flattened"),
         (GOOD, "application/jsonlines", 415, '{"sequences": [...]}, for /predict/batch or /invocations'),
         (npy(X), "application/json", 400, "goes to /predict/batch as application/x-npy"),
     ],

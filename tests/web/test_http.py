@@ -120,7 +120,7 @@ BAD: dict[str, tuple[bytes, int, list[str] | None, str]] = {
     "transposed": (one(np.zeros((15, 20)).tolist()), 422, None, "20 time steps, got 15; are the two axes swapped?"),
     "a step too few": (one(ROW[:19]), 422, ["#/sequence"], "expected a list of 20 time steps, got 19"),
     "a step too many": (one([*ROW, ROW[0]]), 422, ["#/sequence"], "expected a list of 20 time steps, got 21"),
-    "a longer series": (one(ROW * 2), 422, ["#/sequence"], "got 40; lstm-serve predict slides windows over a longer"),
+    "a longer series": (one(ROW * 2), 422, ["#/sequence"], "got 40; a longer series goes to POST /predict/series"),
     "instances": (b'{"instances": []}', 422, ["#"], '"instances" goes to POST /v1/models/k215_model:predict'),
     "inputs": (b'{"inputs": []}', 422, ["#"], '"inputs" goes to POST /v1/models/k215_model:predict or /v2/models/k2'),
     "no step": (one([]), 422, None, "expected a list of 20 time steps, got 0"),

@@ -180,7 +180,7 @@ SHORT = [*ROW[:19]]
 REQUESTS: dict[str, tuple[Any, str]] = {
     "no object": ([ROW], 'either "instances" or "inputs"'),
     "neither": ({"sequences": [ROW]}, 'either "instances" or "inputs"; "sequences" goes to POST /predict/batch'),
-    "a longer series": ({"instances": [ROW * 2]}, "lstm-serve predict slides windows over a longer series"),
+    "a longer series": ({"instances": [ROW * 2]}, "a longer series goes to POST /predict/series"),
     "a native key too": ({"instances": [ROW], "sequences": [ROW]}, '"sequences" goes to POST /predict/batch'),
     "both": ({"instances": [ROW], "inputs": [ROW]}, 'either "instances" or "inputs"'),
     "another signature": ({"instances": [ROW], "signature_name": "predict"}, "#/signature_name"),

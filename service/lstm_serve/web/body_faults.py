@@ -89,7 +89,7 @@ def _hint(value: list[Any], axes: Sequence[Axis]) -> str:
     row = value[0] if value else None
     fits = isinstance(row, list | dict) and len(row) == shape[-1]
     if fits and axes[0] == (shape[0], AXES[0]) and len(value) > (shape[0] or math.inf):
-        return "; lstm-serve predict slides windows over a longer series"
+        return "; a longer series goes to POST /predict/series, which answers each of its windows"
     sizes: list[int] = []
     item: Any = value
     while isinstance(item, list) and len(sizes) <= len(shape):

@@ -246,11 +246,17 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
     elif raw.startswith(NPY_MAGIC):
         hint = f"; an array in .npy format {NPY_GOES}"
     elif kind == b"text/csv":
-        hint = f"; of CSV, make an array, which {NPY_GOES}; /invocations takes a flattened sequence a line"
+        hint = (
+            "; CSV goes to POST /predict/series, a row a line, or to /invocations, a flattened sequence a line; "
+            f"an array {NPY_GOES}"
+        )
     elif kind in {b"application/jsonlines", b"application/x-ndjson"}:
         hint = '; put the lines\' sequences into one list: {"sequences": [...]}, for /predict/batch or /invocations'
     elif kind == b"application/x-www-form-urlencoded":
-        hint = "; the body is declared a form, as curl -d does, and is not JSON; curl -d sends a file as -d @name"
+        hint = (
+            "; the body is declared a form, as curl -d does, and is not JSON; curl -d sends a file as -d @name, "
+            "and CSV goes to POST /predict/series by -H 'Content-Type: text/csv' --data-binary @name"
+        )
     raise UnknownType(f"expected the content type application/json{hint}")
 
 

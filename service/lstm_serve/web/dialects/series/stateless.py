@@ -1,6 +1,7 @@
 """POST /predict/series: a longer series in one request, an answer for each of its windows. Nothing of it is kept."""
 
 import asyncio
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +41,7 @@ from lstm_serve.web.predict import (
 from lstm_serve.web.schemas import ANSWERS, AnyAnswer, AnyBody
 
 LARGEST_STRIDE = 1 << 31
+LINE_END = re.compile(rb"[\r\n]")
 CSV_CONTENT = {CSV.decode(): {"schema": {"type": "string", "description": "with a header, a line for each row"}}}
 STRIDE = {"name": "stride", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": "as in the body"}
 BY = {
@@ -79,6 +81,11 @@ class SeriesRoute(PostRoute):
             return super().decode(raw, headers, served, settings)
         if not raw.strip():
             raise Malformed("the body is empty; expected CSV")
+        if served.model.input_shape[0] not in {None, 1} and not LINE_END.search(raw.strip()):
+            raise InvalidInput.at(
+                "the body is one line; expected a header and a line for each row. curl -d leaves a file's line ends "
+                "out; --data-binary @name sends it as it is"
+            )
         return CsvText(raw)
 
     def body_type(self, served: Served, settings: Settings) -> type[Body]:
