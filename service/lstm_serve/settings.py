@@ -95,6 +95,11 @@ WORDS = {
 }
 
 
+# What is out of them is a number, and so no secret.
+OF_BOUNDS = {"greater_than", "greater_than_equal", "less_than_equal"}
+MOST_SHOWN = 40
+
+
 class Settings(BaseModel):
     """Each field is the variable LSTMSERVE_<FIELD> and the flag --<field> of `lstm-serve serve`; the flag wins."""
 
@@ -191,7 +196,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
     """The settings of an environment and of flags, of which None means not given.
 
-    Raises SettingsError that names the variable or the flag, what was expected, and never the value.
+    Raises SettingsError that names the variable or the flag, what was expected, and of values none but a number that is
+    out of its bounds.
     """
     given: dict[str, Any] = {name: environ[variable] for variable, name in CLOUDS.items() if variable in environ}
     for variable, value in environ.items():
@@ -213,7 +219,7 @@ def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
     try:
         settings = Settings.model_validate({**given, "model": given.get("model") or "none"})
     except ValidationError as error:
-        (problem, *_) = error.errors(include_url=False, include_input=False)
+        (problem, *_) = error.errors(include_url=False)
         source = _source(str(problem["loc"][0]), environ, flags)
         # serve --port model.h5
         took = f"; {no_model}. Has {source} taken it for its value?" if no_model and source.startswith("--") else ""
@@ -234,13 +240,13 @@ def _expect_together(settings: Settings) -> None:
         )
     if settings.max_rows > settings.max_queue_rows:
         raise SettingsError(
-            f"max_rows ({settings.max_rows}) is over max_queue_rows ({settings.max_queue_rows}): "
+            f"{PREFIX}MAX_ROWS ({settings.max_rows}) is over {PREFIX}MAX_QUEUE_ROWS ({settings.max_queue_rows}): "
             "such a request would never fit"
         )
     if settings.max_body_bytes > settings.max_inflight_bytes:
         raise SettingsError(
-            f"max_body_bytes ({settings.max_body_bytes}) is over max_inflight_bytes ({settings.max_inflight_bytes}): "
-            "such a body would never fit"
+            f"{PREFIX}MAX_BODY_BYTES ({settings.max_body_bytes}) is over {PREFIX}MAX_INFLIGHT_BYTES "
+            f"({settings.max_inflight_bytes}): such a body would never fit"
         )
 
 
@@ -263,7 +269,7 @@ def model_bytes(environ: Mapping[str, str]) -> int | None:
     try:
         return TypeAdapter[int](Bytes).validate_python(environ[variable])
     except ValidationError as error:
-        (problem, *_) = error.errors(include_url=False, include_input=False)
+        (problem, *_) = error.errors(include_url=False)
         raise SettingsError(f"{variable}: {_in_words(problem)}") from None
 
 
@@ -275,7 +281,8 @@ def _in_words(problem: ErrorDetails) -> str:
         name: int(value) if isinstance(value, float) and value.is_integer() else value
         for name, value in problem.get("ctx", {}).items()
     }
-    return WORDS[problem["type"]].format(**bounds)
+    came = f", got {str(problem['input']).strip()[:MOST_SHOWN]}" if problem["type"] in OF_BOUNDS else ""
+    return WORDS[problem["type"]].format(**bounds) + came
 
 
 def _source(name: str, environ: Mapping[str, str], flags: Mapping[str, Any]) -> str:

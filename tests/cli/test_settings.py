@@ -53,13 +53,18 @@ def test_a_flag_wins_over_a_variable_and_none_is_no_flag() -> None:
         (MODEL | {"LSTMSERVE_PROT": "1"}, {}, "^LSTMSERVE_PROT is not a setting. Did you mean LSTMSERVE_PORT?"),
         (MODEL | {"LSTMSERVE_XYZZY": "1"}, {}, "^LSTMSERVE_XYZZY is not a setting. '"),
         (MODEL | {"LSTMSERVE_PORT": "secret"}, {}, "^LSTMSERVE_PORT: expected a whole number$"),
-        (MODEL | {"LSTMSERVE_PORT": "65536"}, {}, "^LSTMSERVE_PORT: .*expected at most 65535$"),
-        (MODEL | {"LSTMSERVE_PORT": "-1"}, {}, "^LSTMSERVE_PORT: .*expected 0 or more$"),
+        (MODEL | {"LSTMSERVE_PORT": "65536"}, {}, "^LSTMSERVE_PORT: .*expected at most 65535, got 65536$"),
+        (MODEL | {"LSTMSERVE_PORT": "-1"}, {}, "^LSTMSERVE_PORT: .*expected 0 or more, got -1$"),
         (MODEL | {"LSTMSERVE_HOST": ""}, {}, "^LSTMSERVE_HOST: expected a text that is not empty$"),
-        (MODEL | {"LSTMSERVE_MAX_ROWS": "0"}, {}, "^LSTMSERVE_MAX_ROWS: expected more than 0$"),
-        (MODEL | {"LSTMSERVE_MAX_BATCH_ROWS": "99999999"}, {}, "^LSTMSERVE_MAX_BATCH_ROWS: expected at most 16384$"),
+        (MODEL | {"LSTMSERVE_MAX_ROWS": "0"}, {}, "^LSTMSERVE_MAX_ROWS: expected more than 0, got 0$"),
+        (
+            MODEL | {"LSTMSERVE_MAX_BATCH_ROWS": "99999999"},
+            {},
+            "^LSTMSERVE_MAX_BATCH_ROWS: expected at most 16384, got 99999999$",
+        ),
+        (MODEL, {"drift_rows": "100"}, "^--drift-rows: expected 1000 or more, got 100$"),
         (MODEL | {"LSTMSERVE_GRACE_SECONDS": "inf"}, {}, "^LSTMSERVE_GRACE_SECONDS: expected a finite number$"),
-        (MODEL | {"LSTMSERVE_DEADLINE_SECONDS": "0"}, {}, "^LSTMSERVE_DEADLINE_SECONDS: expected more than 0$"),
+        (MODEL | {"LSTMSERVE_DEADLINE_SECONDS": "0"}, {}, "^LSTMSERVE_DEADLINE_SECONDS: expected more than 0, got 0$"),
         (MODEL | {"LSTMSERVE_ACCESS_LOG": "secret"}, {}, "^LSTMSERVE_ACCESS_LOG: expected true or false$"),
         (MODEL | {"LSTMSERVE_PORT": "1"}, {"port": "secret"}, "^--port: expected a whole number$"),
         *(
@@ -87,7 +92,7 @@ def test_a_flag_wins_over_a_variable_and_none_is_no_flag() -> None:
             "^--port: expected a whole number; no model: .* Has --port taken it for its value?",
         ),
         (MODEL, {"port": "8081", "admin_port": "8081"}, "^LSTMSERVE_ADMIN_PORT and LSTMSERVE_PORT are both 8081: "),
-        (MODEL, {"max_queue_rows": "10"}, r"max_rows \(1024\) is over max_queue_rows \(10\)"),
+        (MODEL, {"max_queue_rows": "10"}, r"^LSTMSERVE_MAX_ROWS \(1024\) is over LSTMSERVE_MAX_QUEUE_ROWS \(10\)"),
     ],
 )
 def test_a_slip_is_named_and_its_value_is_not(environ: dict[str, str], flags: dict[str, Any], said: str) -> None:
@@ -101,7 +106,7 @@ def test_what_is_wrong_is_said_in_our_words() -> None:
     for name in Settings.model_fields.keys() - {"model", "api_keys", "api_keys_file", "tls_certfile", "tls_keyfile"}:
         for value in ("", "secret words", "-1", "nan", "9" * 30, "9" * 5000, "1.5"):
             said = refusal({name: value})
-            ours = rf"--{name.replace('_', '-')}: expected |max_(rows|body_bytes) .*would never fit"
+            ours = rf"--{name.replace('_', '-')}: expected |LSTMSERVE_MAX_(ROWS|BODY_BYTES) .*would never fit"
             assert said is None or re.match(ours, said), said
 
 
@@ -167,5 +172,7 @@ def test_origins() -> None:
 
 
 def test_a_body_that_would_never_fit() -> None:
-    with pytest.raises(SettingsError, match=r"max_body_bytes \(2097152\) is over max_inflight_bytes \(1000\)"):
+    with pytest.raises(
+        SettingsError, match=r"^LSTMSERVE_MAX_BODY_BYTES \(2097152\) is over LSTMSERVE_MAX_INFLIGHT_BYTES \(1000\)"
+    ):
         read({**MODEL, "LSTMSERVE_MAX_INFLIGHT_BYTES": "1000"}, {})

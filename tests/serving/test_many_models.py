@@ -398,7 +398,7 @@ def test_settings_of_one_model_or_of_several_alone(folder: Path) -> None:
     for wrong_one in ({"name": "a"}, {"output_activation": "softmax"}):
         with pytest.raises(SettingsError, match="is of one model"):
             create_app(Settings(model=folder, **wrong_one))  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="default_model is of several"):
+    with pytest.raises(SettingsError, match="LSTMSERVE_DEFAULT_MODEL is of several"):
         create_app(Settings(model=folder / "fan.h5", default_model="fan"))
 
 

@@ -263,12 +263,12 @@ def run(settings: Settings, count: int) -> None:
     """Serve by so many workers until a signal comes. Raises LstmServeError before they listen."""
     if sys.platform != "linux":
         raise SettingsError(
-            "workers: several of them need Linux, which spreads who connects among the sockets of one port "
+            f"{PREFIX}WORKERS: several of them need Linux, which spreads who connects among the sockets of one port "
             "(SO_REUSEPORT); here start several services behind a proxy"
         )
     keys = settings.api_keys_file
     if keys is not None and keys.exists() and not stat.S_ISREG(keys.stat().st_mode):
-        raise SettingsError("api_keys_file is a pipe, which can be read once: for several workers give a file")
+        raise SettingsError(f"{PREFIX}API_KEYS_FILE is a pipe, which can be read once: for several workers give a file")
     lines, lock, hangup = logs.configure(), os.memfd_create("log"), Hangup()
     share(lines, lock)
     try:

@@ -5,7 +5,7 @@ import logging
 from lstm_serve.errors import SettingsError, UnknownModel
 from lstm_serve.loading.repository import is_several
 from lstm_serve.serving.deployment import Deployment, Served
-from lstm_serve.settings import Settings
+from lstm_serve.settings import PREFIX, Settings
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +92,10 @@ def registry_of(settings: Settings) -> Registry:
     several = is_several(settings.model)
     of_one = [name for name in ("name", "recurrent_activation", "output_activation") if getattr(settings, name)]
     if several and of_one:
-        raise SettingsError(f"{of_one[0]} is of one model, and {settings.model} has several: a card says it of each")
+        raise SettingsError(
+            f"{PREFIX}{of_one[0].upper()} is of one model, and {settings.model} has several: a card says it of each"
+        )
     if settings.default_model is not None and not several:
-        raise SettingsError(f"default_model is of several models, and {settings.model} is one")
+        raise SettingsError(f"{PREFIX}DEFAULT_MODEL is of several models, and {settings.model} is one")
     log.info("%s is %s", settings.model, "a folder of models: each is served by its name" if several else "one model")
     return Registry(settings.default_model, several=several)

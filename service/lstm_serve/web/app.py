@@ -17,7 +17,7 @@ from lstm_serve.errors import SettingsError
 from lstm_serve.serving.registry import Registry, registry_of
 from lstm_serve.serving.reload import Reloader
 from lstm_serve.serving.state import ServingState
-from lstm_serve.settings import Settings
+from lstm_serve.settings import PREFIX, Settings
 from lstm_serve.telemetry.metrics import Metrics
 from lstm_serve.web import docs, health
 from lstm_serve.web.api_keys import Keys, configured
@@ -161,10 +161,10 @@ def _expect_free(app: FastAPI, settings: Settings) -> None:
     def there(path: str) -> list[Route]:
         return [route for route in routes if route.path_regex.match(path)]
 
-    wrong = "{} is {}, which answers something else; give another path"
+    wrong = PREFIX + "{} is {}, which answers something else; give another path"
     path = settings.health_route
     if path is not None and path not in health.PATHS and len(there(path)) > 2:  # its GET and its HEAD
-        raise SettingsError(wrong.format("health_route", path))
+        raise SettingsError(wrong.format("HEALTH_ROUTE", path))
     path = settings.predict_route
     if path is not None and not all(isinstance(route, PostRoute) for route in there(path)):
-        raise SettingsError(wrong.format("predict_route", path))
+        raise SettingsError(wrong.format("PREDICT_ROUTE", path))
