@@ -79,7 +79,7 @@ TAKEN = [
 
 @pytest.mark.parametrize(("name", "taken"), TAKEN)
 def test_a_route_that_answers_something_else_is_refused(name: str, taken: str) -> None:
-    with pytest.raises(SettingsError, match=f"{name} is {taken}, which answers something else"):
+    with pytest.raises(SettingsError, match=f"LSTMSERVE_{name.upper()} is {taken}, which answers something else"):
         create_app(Settings.model_validate({"model": SMALL / "binary.h5", name: taken}))
 
 
