@@ -27,6 +27,7 @@ TURBOFAN = ROOT / "models" / "turbofan.h5"
 SERIES = TURBOFAN.with_suffix(".example.csv")
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 KEY = "a-key-of-twenty-four-chars"
+SMALL = ROOT / "tests" / "golden" / "small"  # a model of each kind
 SHOWN = "return import('./ui/page.js').then(({shown}) => %s)"
 
 
@@ -36,7 +37,7 @@ def columns() -> np.ndarray[Any, Any]:
 
 
 def drop(browser: Browser, text: str) -> None:
-    """Give the page a file, as its input for one does."""
+    """Give the page a file `x.csv`, as its input for one does."""
     browser.run(
         f"""const data = new DataTransfer(); data.items.add(new File([{json.dumps(text)}], 'x.csv'));
         const input = document.querySelector('#file'); input.files = data.files;
@@ -47,6 +48,12 @@ def drop(browser: Browser, text: str) -> None:
 @pytest.fixture(scope="module")
 def turbofan() -> Iterator[Process]:
     with Process(TURBOFAN) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Process]:
+    with Process(SMALL) as process:
         yield process
 
 
@@ -211,6 +218,102 @@ def test_a_long_series_goes_in_parts(browser: Browser, turbofan: Process) -> Non
     rows, found = browser.run(SHOWN % "[shown.data.rows, shown.data.predictions.map((p) => p.probabilities)]")
     assert rows == list(range(20, 2501))
     np.testing.assert_allclose(found, load_model(TURBOFAN).predict(windows), atol=2e-6)
+
+
+def test_the_header_of_a_long_series_is_what_the_service_takes_for_one(browser: Browser, small: Process) -> None:
+    """Numbers have letters too (1e+01, nan is refused), a header may have none, and lines may end in any way."""
+    x = numbers(2300, 3)
+    lines = [",".join(f"{value:.8e}" for value in row) for row in x]
+    browser.command("url", url=f"{small.url}/#model=values")
+    browser.wait_for("return document.querySelector('#expects').textContent !== ''")
+    ask = "return import('./ui/service.js').then((service) => service.series(%s, 6, () => {}))"
+    expected = load_model(SMALL / "values.h5").predict_series(x)
+    for header, end in (([], "\n"), (["Темп,Давл,Ток"], "\r\n"), (["0,1,2"], "\r"), (["#TYPE X", "a,b,c"], "\n")):
+        found = browser.run(ask % json.dumps(end.join([*header, *lines, ",,", ""])))
+        assert found["rows"] == list(range(6, 2301)), (header, end)
+        np.testing.assert_allclose([each["values"] for each in found["predictions"]], expected, atol=2e-6)
+        np.testing.assert_allclose(found["inputs"], x, rtol=1e-6)
+    refused = ask.replace("() => {}))", "() => {})).catch((error) => error.message)")
+    for wrong, told in (("1,?,3", "row 1001 (line 1001)"), ("", "An empty line comes after 1000 lines")):
+        text = "\n".join([*lines[:1000], wrong, *lines[1000:]])
+        assert told in browser.run(refused % json.dumps(text))
+    late = "\n".join([*lines[:1500], "1,?,3", *lines[1500:]])
+    assert browser.run(refused % json.dumps(late)).startswith("Of the rows after row 1000: ")
+    assert all("422" in said for said in browser.complaints())
+
+
+def test_another_file_takes_the_place_of_the_one_before(browser: Browser, turbofan: Process) -> None:
+    """Where it is refused too; and nothing of the address, which was of the one before, is used for it."""
+    browser.command("url", url=f"{turbofan.url}/#example=&row=150&from=100&to=160&view=try")
+    browser.wait_for("return document.querySelector('#readout').textContent.startsWith('Row 150: ')")
+    drop(browser, "T24,T30\n1,2\n")
+    browser.wait_for("return document.querySelector('#problem').textContent")
+    assert browser.run("return document.querySelector('#found').hidden")
+    assert browser.run("return document.querySelector('#source').textContent") == "The data: x.csv"
+    drop(browser, "".join(SERIES.read_text().splitlines(keepends=True)[:161]))
+    browser.wait_for("return document.querySelector('#readout').textContent.startsWith('Row 160: ')")
+    assert browser.run(SHOWN % "[shown.first, shown.last]") == [1, 160]
+    browser.click("#tab-why")
+    browser.wait_for("return document.querySelectorAll('#reasons li').length > 0")
+    browser.run("window.fetch = () => Promise.reject()")
+    set_row = "const row = document.querySelector('#row'); row.value = 159; row.dispatchEvent(new Event('change'));"
+    browser.run(set_row)
+    browser.wait_for("return document.querySelector('#problem').textContent.includes('does not answer')")
+    assert browser.run("return getComputedStyle(document.querySelector('#reasons')).visibility") == "hidden"
+    assert all("422" in said for said in browser.complaints())
+
+
+def test_what_is_said_of_two_classes_and_of_steps(browser: Browser, small: Process) -> None:
+    """The probability is that of the class that is named, and the numbers those of the last step."""
+    x = numbers(8, 3)
+    text = "\n".join(",".join(map(str, row)) for row in x)
+    said = {}
+    for name in ("binary", "steps"):
+        browser.command("url", url="about:blank")
+        browser.command("url", url=f"{small.url}/#model={name}")
+        browser.wait_for("return document.querySelector('#expects').textContent !== ''")
+        drop(browser, text)
+        said[name] = browser.wait_for("return document.querySelector('#readout').textContent")
+    drawn = browser.run(SHOWN % "[shown.curves.values, document.querySelector('#answers-title').textContent]")
+    last = load_model(SMALL / "steps.h5").predict(x[np.newaxis])[0, -1]
+    np.testing.assert_allclose(drawn[0], last[:, np.newaxis], atol=2e-6)
+    assert drawn[1].endswith("at the last step of each window")
+    assert said["steps"] == "Row 8: " + ", ".join(f"{value:.4g}" for value in last)
+    (share,) = load_model(SMALL / "binary.h5").predict_series(x)[-1]
+    k = int(share >= 0.5)
+    assert said["binary"] == f"Row 8: class {k} ({100 * (share if k else 1 - share):.1f} %)"
+    browser.click("#tab-why")
+    browser.wait_for("return document.querySelectorAll('#reasons li').length > 0")
+    assert "the last step of its window" in browser.run("return document.querySelector('#why-title').textContent")
+
+
+def test_a_row_that_nobody_saw_is_not_painted(browser: Browser, turbofan: Process) -> None:
+    """But a single one is; and the numbers below a map stand below their columns."""
+    browser.command("url", url=f"{turbofan.url}/")
+    browser.wait_for("return document.querySelector('#expects').textContent !== ''")
+    painted = """return import('./ui/chart.js').then(({axis, stack}) => {
+        const x = axis(260, 1, 21), columns = [];
+        const pen = {fillRect: (left) => columns.push(left)};
+        stack(pen, x, ROWS, [ROWS.map(() => 1)], ['red'], {top: 0, height: 9});
+        return columns.map((left) => (left - x.at(1)) / (x.at(2) - x.at(1)) + 1)
+            .filter((row) => Math.abs(row % 1 - 0.5) > 0.2).map(Math.round);
+    })"""
+    assert {*browser.run(painted.replace("ROWS", "[4, 5, 6, 15, 16]"))} == {4, 5, 6, 15, 16}
+    assert {*browser.run(painted.replace("ROWS", "[21]"))} == {21}
+    (places, width) = browser.run(
+        """return import('./ui/chart.js').then(({map}) => {
+        const canvas = document.createElement('canvas'), found = [];
+        document.body.append(canvas);
+        canvas.getContext('2d').fillText = (text, x) => found.push([Number(text), x]);
+        map(canvas, [Array(20).fill(1)], {first: 131});
+        const width = canvas.clientWidth;
+        canvas.remove();
+        return [found, width];
+    })"""
+    )
+    assert [row for row, _ in places] == list(range(132, 151, 2))
+    for row, x in places:
+        np.testing.assert_allclose(x, (row - 131 + 0.5) * (width - 8) / 20)
 
 
 def test_with_a_key_and_hostile_names(browser: Browser, tmp_path: Path) -> None:
@@ -394,8 +497,15 @@ def test_a_live_series_has_no_hole_after_its_connection_broke(browser: Browser) 
         numbers = browser.run(live % "live.rows.map(({number}) => number)")
         assert numbers == [*range(61), 60.5, *range(89, 110)]
         assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+        device.delete("/series/pump").raise_for_status()
+        browser.wait_for("return document.querySelector('#live-said').textContent.startsWith('Ended, ')")
+        browser.run(
+            "document.querySelector('#series').value = 'other'; document.querySelector('#follow').requestSubmit()"
+        )
+        browser.wait_for("return document.querySelector('#live-state').textContent.includes('no such series')")
+        assert browser.run("return document.querySelector('#live-found').hidden"), "it would seem to be of the other"
         browser.command("url", url="about:blank")  # or it would try again
-    assert all("401" in said or "net::ERR" in said for said in browser.complaints())
+    assert all("401" in said or "404" in said or "net::ERR" in said for said in browser.complaints())
 
 
 def test_what_is_watched_is_what_drift_answers(browser: Browser) -> None:

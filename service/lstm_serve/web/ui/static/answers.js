@@ -4,18 +4,21 @@ import { short } from "./chart.js";
 
 export const named = (model, k) => model.classes?.[k] ?? `class ${k}`;
 const percent = (share) => `${(100 * share).toFixed(share > 0.9995 || share < 0.0005 ? 2 : 1)} %`;
-const flat = (value) => (Array.isArray(value) ? value.flat(Infinity) : [value]);
-// Of a classifier of each step the answer is that of the window's last step.
-const last = (model, answer) => (model.kind === "steps" ? answer.steps[answer.steps.length - 1] : answer);
+const flat = (value) => (Array.isArray(value) ? deepest(value) : [value]);
+// Whether a model answers each step of a window; what is shown is the answer of the last one.
+export const ofSteps = ({ kind, output_shape: shape }) => kind === "steps" || (kind === "values" && shape.length > 1);
+const deepest = (values) => (Array.isArray(values[0]) ? deepest(values.at(-1)) : values);
+const last = (model, answer) => (model.kind === "steps" ? answer.steps.at(-1) : answer);
 
 export function title(model) {
-  return {
+  const what = {
     classes: "How probable each class is",
-    steps: "How probable each class is, at the last step of each window",
+    steps: "How probable each class is",
     binary: `How probable ${named(model, 1)} is`,
     labels: "How probable each label is",
     values: "What the model answers",
   }[model.kind];
+  return what + (ofSteps(model) ? ", at the last step of each window" : "");
 }
 
 export function words(model, given) {
@@ -27,9 +30,9 @@ export function words(model, given) {
   if (model.kind === "labels") {
     return answer.labels.length ? answer.labels.join(", ") : "none of the labels";
   }
-  const share = model.kind === "binary" ? answer.probability : Math.max(...answer.probabilities);
-  const name = answer.label ?? named(model, answer.predicted_class);
-  return model.kind === "binary" ? `${name} (probability ${percent(share)})` : `${name} (${percent(share)})`;
+  const { predicted_class: k, probability: ofOne } = answer;
+  const share = model.kind === "binary" ? (k ? ofOne : 1 - ofOne) : answer.probabilities[k];
+  return `${answer.label ?? named(model, k)} (${percent(share)})`;
 }
 
 // The numbers of an answer, in an order that is the same for all of them.

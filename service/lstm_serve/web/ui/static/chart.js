@@ -26,12 +26,13 @@ export function sheet(canvas, height) {
   return { pen, width, height };
 }
 
-// Where rows lie: `at(row)` is the pixel of the middle of a row, `row(pixel)` the nearest row. Rows first to last.
+// Where rows lie: `at(row)` is the pixel of the middle of a row, `half` of one is so wide, `row(pixel)` is the nearest row.
+// Rows first to last.
 export function axis(width, first, last, left = LEFT) {
   const span = Math.max(1, last - first);
   const room = width - left - RIGHT;
   return {
-    first, last, left, right: width - RIGHT,
+    first, last, left, right: width - RIGHT, half: room / span / 2,
     at: (row) => left + ((row - first) / span) * room,
     row: (pixel) => Math.min(last, Math.max(first, Math.round(first + ((pixel - left) / room) * span))),
   };
@@ -112,23 +113,27 @@ export function line(pen, x, rows, values, { top, height, low, high, ink }) {
   pen.strokeStyle = ink;
   pen.lineWidth = 1.5;
   pen.beginPath();
-  let on = false; // not across what is missing
-  for (const [px, value] of thin(rows, values, from, to, x)) {
-    if (!Number.isNaN(value)) pen[on ? "lineTo" : "moveTo"](px, top + height - ((value - low) / span) * height);
-    on = !Number.isNaN(value);
-  }
+  const points = thin(rows, values, from, to, x);
+  const there = (k) => k >= 0 && k < points.length && !Number.isNaN(points[k][1]);
+  points.forEach(([px, value], k) => { // not across what is missing
+    const y = top + height - ((value - low) / span) * height;
+    if (there(k)) pen[there(k - 1) ? "lineTo" : "moveTo"](px, y);
+    if (there(k) && !there(k - 1) && !there(k + 1)) pen.rect(px - 1, y - 1, 2, 2);
+  });
   pen.stroke();
-  if (to - from < 2) for (let k = from; k <= to; k += 1) pen.strokeRect(x.at(rows[k]) - 1, top + height - ((values[k] - low) / span) * height - 1, 2, 2);
   pen.restore();
 }
 
-// Shares that sum to 1, one on the other: `shares[k][i]` is of class k at rows[i]. A column of pixels shows its middle row.
+// Shares that sum to 1, one on the other: `shares[k][i]` is of class k at rows[i]. A column of pixels shows its middle row,
+// and nothing where that has no answer.
 export function stack(pen, x, rows, shares, inks, { top, height }) {
   const [from, to] = within(rows, x);
   if (to < from) return;
+  const half = Math.max(1.5, x.half); // a single one is seen in any case
   let k = from;
-  for (let pixel = Math.floor(Math.max(x.left, x.at(rows[from]))); pixel < Math.min(x.right, x.at(rows[to]) + 1); pixel += 1) {
+  for (let pixel = Math.floor(Math.max(x.left, x.at(rows[from]) - half)); pixel < Math.min(x.right, x.at(rows[to]) + half); pixel += 1) {
     while (k < to && Math.abs(x.at(rows[k + 1]) - pixel) <= Math.abs(x.at(rows[k]) - pixel)) k += 1;
+    if (Math.abs(x.at(rows[k]) - pixel) > half) continue;
     let y = top + height;
     for (let c = 0; c < shares.length; c += 1) {
       const tall = shares[c][k] * height;
@@ -191,7 +196,7 @@ export function map(canvas, cells, { size = 14, names = null, first = 1, most = 
   pen.fillStyle = css("--ink");
   pen.textAlign = "right";
   (names ?? []).forEach((name, r) => label(pen, name, left - 6, (r + 0.5) * high, left - 10));
-  ticks(pen, axis(width - wide, first, first + columns - 1, left + wide / 2), tall + 10);
+  ticks(pen, axis(width - wide / 2, first, first + columns - 1, left + wide / 2), tall + 10);
   return { cell: (px, py) => [Math.floor(py / high), Math.floor((px - left) / wide)] };
 }
 

@@ -12,8 +12,8 @@ const SILENCE = 45000; // ms: the service says every 15 s at least that it lives
 const NO = [400, 401, 409, 422]; // what asking again does not change
 
 // The series, the number of its last row, its rows {number, row, answer}, of which one without values stands where some are
-// missing, and whether it is to be followed whenever it is looked at.
-export const live = { series: "", last: null, rows: [], on: false };
+// missing, whether it has ended, and whether it is to be followed whenever it is looked at.
+export const live = { series: "", last: null, rows: [], ended: false, on: false };
 let about = null; // of the page: the model, the names of its columns, and what asks for a key
 let stop = null; // while it is followed, what lets go of the connection
 let drawing = false;
@@ -29,13 +29,15 @@ function label() {
 function take({ name, id, data }) {
   const newest = live.rows[live.rows.length - 1];
   if (name === "end") {
-    live.last = null;
+    Object.assign(live, { last: null, ended: true });
+    draw();
     say("The series has ended; another one is waited for.");
   } else if (name === "gap") {
     if (newest) live.rows.push({ number: newest.number + 0.5, row: [] });
   } else {
     const number = Number(id);
-    if (newest && number <= newest.number) live.rows = []; // another series
+    if (live.ended || (newest && number <= newest.number)) live.rows = []; // another series
+    live.ended = false;
     live.rows.push({ ...data, number, row: [data.row].flat(Infinity) });
     live.rows.splice(0, live.rows.length - MOST);
     live.last = id;
@@ -50,10 +52,11 @@ const said = (model, { answer, problem, missing }) => (
 function draw() {
   drawing = false;
   const newest = live.rows[live.rows.length - 1];
+  $("live-found").hidden = !newest;
   if ($("live").hidden || !newest) return;
   const { model, names } = about;
   const told = said(model, newest);
-  $("live-said").textContent = `Row ${newest.number}: ${told}`;
+  $("live-said").textContent = `${live.ended ? "Ended, the last was row" : "Row"} ${newest.number}: ${told}`;
   const answered = live.rows.map(({ answer }) => answer).filter(Boolean);
   const curve = answered.length ? curves(model, answered, MOST_COLOURS) : { names: [], values: [], stacked: true, low: 0, high: 1 };
   let count = 0;
@@ -119,8 +122,8 @@ function halt() {
 // Begin with a series, or go on with the one that there is after its last row.
 function begin(series) {
   if (series !== live.series) {
-    Object.assign(live, { series, last: null, rows: [] });
-    $("live-said").textContent = "";
+    Object.assign(live, { series, last: null, rows: [], ended: false });
+    draw();
   }
   $("series").value = series;
   live.on = true;
@@ -133,7 +136,7 @@ export const parts = () => (live.series ? { series: live.series } : {});
 export function show(given, address) {
   if (about?.model !== given.model) {
     halt();
-    Object.assign(live, { series: "", last: null, rows: [], on: false });
+    Object.assign(live, { series: "", last: null, rows: [], ended: false, on: false });
   }
   about = given;
   const series = address.get("series");

@@ -18,6 +18,8 @@ const VIEWS = ["try", "why", "inside", ...Object.keys(OWN)];
 // Of several models `name` says which.
 export const shown = { name: null, model: null, data: null, curves: null, row: null, first: 1, last: 1, view: "try", taken: false };
 let again = null; // what a key was missing for
+let opening = null; // the last file that was opened
+let linked = true; // until there are data, the page's address says which rows of them to show
 
 function tell(error) {
   $("problem").textContent = error ? error.message : "";
@@ -61,9 +63,9 @@ async function begin() {
   const all = await service.models();
   const served = all.filter(({ version }) => version !== null);
   const found = served.find(({ name }) => name === asked().get("model")) ?? served.find((each) => each.default) ?? served[0];
-  Object.assign(shown, { name: all.length > 1 ? found.name : null, data: null, row: null });
-  $("found").hidden = true;
-  $("note").hidden = true;
+  Object.assign(shown, { name: all.length > 1 ? found.name : null });
+  linked = true;
+  empty();
   $("models").hidden = served.length < 2;
   $("chosen").replaceChildren(...served.map(({ name }) => new Option(name, name, false, name === found.name)));
   service.look(shown.name);
@@ -79,36 +81,47 @@ async function begin() {
   $("example").hidden = !model.features;
   $("views").hidden = false;
   turn(wanted());
-  if (asked().has("example")) await open(await service.example(), true);
+  if (asked().has("example")) await open(await service.example(), EXAMPLE, true);
 }
 
-async function open(text, taken = false) {
+const EXAMPLE = "the example";
+
+// Take away what was shown of the data before: it would seem to be of those that come.
+function empty(source = "") {
+  opening = Symbol(source);
+  Object.assign(shown, { data: null, row: null });
+  $("source").textContent = source && `The data: ${source}`;
+  $("note").textContent = "";
+  $("found").hidden = true;
+}
+
+async function open(text, source, taken = false) {
   await attempt(async () => {
     if (!shown.model) await begin();
-    const { model: asking } = shown;
+    empty(source);
+    const mine = opening;
     const data = await service.series(text, ids() ? 1 : timesteps(), (share) => wait(`Answering … ${Math.round(100 * share)} %`));
-    if (shown.model !== asking) return;
+    if (opening !== mine) return;
     Object.assign(shown, { data, taken, curves: curves(shown.model, data.predictions, MOST_COLOURS) });
     $("note").textContent = (data.notes ?? []).join("\n");
-    $("note").hidden = !data.notes?.length;
     $("found").hidden = false;
-    follow();
+    follow(linked ? asked() : new URLSearchParams({ view: shown.view }));
+    linked = false;
   }, "Answering …");
 }
 
 // Show what the page's address asks for.
-function follow() {
-  const given = asked();
+function follow(given = asked()) {
   const number = (name, other) => Number(given.get(name)) || other;
   const { inputs, rows } = shown.data;
-  shown.view = wanted();
+  shown.view = wanted(given);
   look(number("from", 1), number("to", inputs.length));
   choose(number("row", rows[rows.length - 1]));
   turn(shown.view);
 }
 
 const asked = () => new URLSearchParams(location.hash.slice(1));
-const wanted = () => (VIEWS.includes(asked().get("view")) ? asked().get("view") : "try");
+const wanted = (given = asked()) => (VIEWS.includes(given.get("view")) ? given.get("view") : "try");
 
 // A link to this page shows the same row again, of the example at once, of another file once it is dropped.
 function remember() {
@@ -176,24 +189,25 @@ async function turn(view, focus = false) {
   if (own || !shown.data) return;
   $("range").hidden = view !== "try";
   draw();
-  const row = shown.row;
-  const still = () => shown.row === row && shown.view === view;
+  const { row, data } = shown;
+  const still = () => shown.row === row && shown.data === data && shown.view === view;
   const about = {
     model: shown.model, row, sequence: sequence(), answer: answer(),
     ...(ids() ? { features: ["id"], first: 1, step: "place" } : { features: features().map(withUnit), first: row - length() + 1, step: "row" }),
   };
-  if (view === "why") {
-    await attempt(async () => {
-      const found = await service.explain(about.sequence, ids() ? "step" : "cell");
-      if (still()) showWhy(found, about);
-    }, "Asking why …");
-  }
-  if (view === "inside") {
-    await attempt(async () => {
-      const found = await service.trace(about.sequence);
-      if (still()) showInside(found, about);
-    }, "Looking inside …");
-  }
+  const [ask, show, saying] = {
+    why: [() => service.explain(about.sequence, ids() ? "step" : "cell"), showWhy, "Asking why …"],
+    inside: [() => service.trace(about.sequence), showInside, "Looking inside …"],
+  }[view] ?? [];
+  if (!ask) return;
+  const panel = $(`${view}-found`);
+  panel.classList.add("stale"); // it is of another row
+  await attempt(async () => {
+    const found = await ask();
+    if (!still()) return;
+    panel.classList.remove("stale");
+    show(found, about);
+  }, saying);
 }
 
 function brush(canvas) {
@@ -248,10 +262,10 @@ function save() {
   });
 }
 
-const read = (files) => files.length && attempt(async () => open(await files[0].text()), "Reading …");
+const read = ([file]) => file && attempt(async () => open(await file.text(), file.name), "Reading …");
 
 $("file").addEventListener("change", (event) => { read(event.target.files); event.target.value = ""; });
-$("take").addEventListener("click", () => attempt(async () => open(await service.example(), true), "Reading …"));
+$("take").addEventListener("click", () => attempt(async () => open(await service.example(), EXAMPLE, true), "Reading …"));
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   service.remember($("key").value.trim());

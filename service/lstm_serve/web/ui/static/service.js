@@ -65,21 +65,23 @@ export async function events(series, last, signal, tell) {
   }
 }
 
-// A CSV file as its header and its lines; a line break within quotes ends no line.
-export function lines(text) {
+const holds = (line) => /[^\s,;"]/.test(line);
+
+// The lines of a CSV file; a line break within quotes ends no line.
+function lines(text) {
   const found = [];
   let start = 0;
   let quoted = false;
   for (let k = 0; k < text.length; k += 1) {
     const code = text.charCodeAt(k);
     if (code === 34) quoted = !quoted;
-    else if (code === 10 && !quoted) {
+    else if (!quoted && (code === 10 || (code === 13 && text.charCodeAt(k + 1) !== 10))) {
       found.push(text.slice(start, k + 1));
       start = k + 1;
     }
   }
   if (start < text.length) found.push(text.slice(start));
-  return found.filter((line) => line.trim() !== "");
+  return found.slice(found.findIndex(holds), found.findLastIndex(holds) + 1);
 }
 
 // The answers to a whole CSV file, sent in parts that overlap by `timesteps` - 1 rows: `tell(share)` says how far it is.
@@ -98,23 +100,33 @@ export async function series(text, timesteps, tell) {
       most = Math.floor(all.length / 2);
     }
   }
-  // A file of numbers alone has no header.
-  const [header, data] = /[a-z]/i.test(all[0]) ? [all[0], all.slice(1)] : ["", all];
+  const hole = all.findIndex((line) => !holds(line));
+  if (hole >= 0) throw new Refused(422, `An empty line comes after ${hole} lines, and more rows after it.`);
+  // The lines of the first part that came back as no rows are the header; it goes before each further part.
+  let header = "";
+  let data = all;
   const whole = { rows: [], predictions: [], inputs: [], notes: [] };
   for (let at = 0; at < data.length - timesteps + 1 || at === 0;) {
+    const sent = data.slice(at, at + most + timesteps - 1);
     let part;
     try {
-      part = await send([header, ...data.slice(at, at + most + timesteps - 1)].join(""));
+      part = await send([header, ...sent].join(""));
     } catch (error) {
-      if (error.status !== 413 || most < 2) throw error;
-      most = Math.floor(most / 2);
-      continue;
+      if (error.status === 413 && most > 1) {
+        most = Math.floor(most / 2);
+        continue;
+      }
+      if (at) error.message = `Of the rows after row ${at}: ${error.message}`;
+      throw error;
     }
+    const more = sent.length - part.inputs.length;
+    if (at && more) throw new Refused(422, `Row ${at + 1} holds what is no number.`);
+    if (!at) [header, data] = [data.slice(0, more).join(""), data.slice(more)];
     for (const row of part.rows) whole.rows.push(row + at);
     for (const found of part.predictions) whole.predictions.push(found);
     for (const row of part.inputs.slice(at ? timesteps - 1 : 0)) whole.inputs.push(row);
     if (!at) whole.notes = part.notes ?? [];
-    at += most;
+    at += part.rows.length;
     tell(Math.min(1, at / data.length));
   }
   return whole;

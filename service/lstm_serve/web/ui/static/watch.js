@@ -15,6 +15,7 @@ const WORDS = {
 const percent = (share) => `${short(100 * share)} %`;
 
 let timer = null; // while it is looked at
+let drawn = null; // of which model
 let looked = 0; // how often it was, so that an answer that comes too late is not shown
 
 function told({ state, psi, psi_limit: psiLimit, wasserstein_sd: apart, wasserstein_sd_limit: most, out_of_range: out }) {
@@ -67,9 +68,12 @@ export function show(given) {
   looked += 1;
   const mine = looked;
   const names = given.names();
+  if (drawn !== given.model) $("watch-found").hidden = true;
   const look = async () => {
     const found = await service.drift();
     if (mine !== looked) return;
+    drawn = given.model;
+    $("watch-found").hidden = false;
     draw(found, names);
     timer = setTimeout(() => given.attempt(look), EVERY);
   };

@@ -1,6 +1,6 @@
 // Why the model said so: what each value adds to its answer.
 
-import { named } from "./answers.js";
+import { named, ofSteps } from "./answers.js";
 import { ends, map, patch, short } from "./chart.js";
 
 const $ = (id) => document.getElementById(id);
@@ -9,7 +9,8 @@ const signed = (value) => `${value < 0 ? "−" : "+"}${short(Math.abs(value))}`;
 
 export function showWhy(found, { model, features, row, first, step, sequence }) {
   const about = model.kind === "values" ? `value ${found.class + 1}` : `“${named(model, found.class)}”`;
-  $("why-title").textContent = `What speaks for ${about} at row ${row}, and what against`;
+  const where = `row ${row}${ofSteps(model) ? ", the last step of its window" : ""}`;
+  $("why-title").textContent = `What speaks for ${about} at ${where}, and what against`;
   $("why-how").textContent = (found.method === "occlusion"
     ? `Each value is replaced (by ${found.baseline.from}), and the model asked again: what the answer loses by that spoke `
       + "for it. "
