@@ -18,7 +18,7 @@ from serving import ASKER, PATIENCE, Golden, call, in_loop, started
 
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import prometheus
-from lstm_serve.telemetry.metrics import ROWS, Metrics, ModelMetrics
+from lstm_serve.telemetry.metrics import ROWS, Gauge, Histogram, Metrics, ModelMetrics, Tally
 from lstm_serve.web.app import create_app
 
 MODEL = "k215_model"
@@ -139,6 +139,13 @@ def test_names_and_types() -> None:
         "model_load_seconds gauge",
         "model_reload_successful gauge",
     }
+
+
+def test_every_metric_is_told() -> None:
+    """What is in no tuple is in no answer, and is not added up over workers."""
+    metrics = Metrics()
+    made = {id(one) for one in vars(metrics).values() if isinstance(one, Tally | Gauge | Histogram)}
+    assert made == {id(one) for one in (*metrics.tallies, *metrics.gauges, *metrics.histograms)}
 
 
 def test_what_only_the_metrics_need_does_not_come_in_at_the_start() -> None:

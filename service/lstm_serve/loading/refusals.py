@@ -32,7 +32,7 @@ REFUSED = {
     "Hashing": BEFORE_THE_MODEL,
 }
 
-# What of Keras' own is not implemented either, and so of nobody's making: the layers of `keras.layers` 2 and 3.
+# Keras' own layers, of 2 and 3: one that is not read is a gap of ours, and of nobody's making.
 OF_KERAS = frozenset(
     f"{name}{axes}D"
     for name in (

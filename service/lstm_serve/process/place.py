@@ -36,7 +36,7 @@ class Place:
         """Forget the process that had it."""
         self.models: Digests | None = None  # what it would serve, or serves
         self.let = False  # whether it may serve
-        self.since: float | None = None  # when it began to, in the time of `time.monotonic`
+        self.since: float | None = None  # when it began to, in the time of the event loop
         self.seen = 0.0  # when it last told of itself
         self.told: dict[str, Any] | None = None  # what that was
         self.failure: LstmServeError | None = None  # why it cannot serve

@@ -1,6 +1,6 @@
 """What a model is made of: a closed set of operations, to which the loaders lower Keras' layers.
 
-Whatever walks a model (its description, an exporter) has one function for each of them.
+Whatever walks a model (its description, its gradients, an exporter) has one function for each of them.
 """
 
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
