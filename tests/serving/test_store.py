@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from redis_process import RedisProcess, needs_redis
 from serving import in_loop
 
-from lstm_serve.errors import SeriesBusy, SeriesConflict, SeriesFull, UnknownSeries
+from lstm_serve.errors import SeriesBusy, SeriesConflict, SeriesFull, StoreUnavailable, UnknownSeries
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.serving.series.lines import MOST_WAITING, Lines
 from lstm_serve.serving.series.memory import MemoryStore
@@ -76,7 +77,9 @@ class InRedis:
 
     def __call__(self, most: int = 3, ttl: float = 10.0, expired: Callable[[Key], None] = lambda _: None) -> Store:
         limits = Limits(2 * STEPS, most, ttl * self.second)
-        return RedisStore(self.server, f"{next(self.names)}/é", Form(rows(0)[0], str), limits, expired)
+        name = f"{next(self.names)}/é"
+        self.prefix = f"lstmserve:{{{quote(name, safe='')}}}:".encode()
+        return RedisStore(self.server, name, Form(rows(0)[0], str), limits, expired)
 
     def wait(self, seconds: float) -> None:
         sooner = round(seconds * self.second * 1000)
@@ -351,6 +354,68 @@ def test_both_stores_do_the_same(redis: InRedis, steps: list[Any], times: Series
         found, same = [outcome(kept, sent, times or rules) for kept in stores]
         assert found == same
         last = max(last, numbers[-1])
+
+
+DAMAGE: dict[str, Any] = {
+    "form": lambda client, key: client.hdel(key, "form"),
+    "by": lambda client, key: client.hset(key, "by", "none"),
+    "first": lambda client, key: client.hset(key, "first", "x"),
+    "count": lambda client, key: client.hset(key, "count", ""),
+    "touched": lambda client, key: client.hset(key, "touched", "x"),
+    "short rows": lambda client, key: client.hset(key, "rows", b"abc"),
+    "rows of NaN": lambda client, key: client.hset(key, "rows", b"\xff" * 8),
+    "no rows": lambda client, key: client.hset(key, mapping={"rows": b"", "seqs": b""}),
+    "seqs": lambda client, key: client.hset(key, "seqs", np.full(2, np.nan).tobytes()),
+    "one seq": lambda client, key: client.hset(key, "seqs", np.ones(1).tobytes()),
+    "another hash": lambda client, key: (client.delete(key), client.hset(key, "a", "b")),
+    "a text": lambda client, key: client.set(key, "x"),
+    "a set": lambda client, key: (client.delete(key), client.zadd(key, {"a": 1})),
+}
+
+
+@needs_redis
+@pytest.mark.parametrize("what", DAMAGE)
+def test_what_is_damaged_is_no_series_and_begins_anew(
+    redis: InRedis, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = redis()
+    append(kept, [0, 1], range(2))
+    key = next(key for key in redis.client.scan_iter() if key.startswith(redis.prefix) and key.endswith(b":s"))
+    DAMAGE[what](redis.client, key)
+    for _ in range(2):
+        with pytest.raises(UnknownSeries):
+            run(kept.look(KEY))
+    done = append(kept, [2], [2])
+    assert (done.begun, done.kept, done.fresh, kept.count()) == ("damaged", 1, 1, 1)
+    assert append(kept, [3], [3]).kept == 2
+    assert run(kept.look(KEY)).rows[:, 0].tolist() == [2, 3]
+    assert caplog.text.count(key.decode()) == 1
+
+
+@needs_redis
+def test_what_is_no_index_of_series_stops_nothing(redis: InRedis) -> None:
+    gone = list[Key]()
+    kept = redis(expired=gone.append)
+    append(kept, [0], [0])
+    for member in (b"a@zz", b"\xff@", b"q@@", b"", b"\xc3"):
+        redis.client.zadd(redis.prefix[:-1], {member: 1})
+    redis.wait(11)
+    redis.expire(kept)
+    assert (kept.count(), KEY in gone) == (0, True)
+    redis.client.set(redis.prefix[:-1], "x")
+    assert append(kept, [0], [0]).kept == 1
+    redis.expire(kept)
+    assert (kept.count(), redis.server.away) == (1, False)
+
+
+@needs_redis
+def test_a_fault_of_a_script_is_not_that_the_store_is_away(redis: InRedis, caplog: pytest.LogCaptureFixture) -> None:
+    redis.client.set("text", "x")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="log of the service"):
+            run(redis.server.run("return redis.call('HGET', KEYS[1], 'a')", ["text"]))
+    run(redis.server.run("return 1", []))
+    assert (redis.server.away, len(caplog.records)) == (False, 1)
 
 
 @in_loop

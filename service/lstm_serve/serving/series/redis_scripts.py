@@ -2,23 +2,48 @@
 
 A series is a hash: `form` and `by` say what its rows and its numbers are and mean, `rows` has the bytes of the last
 ones, `seqs` their numbers as doubles, which are exact up to 2**53, `first` the number that it began with, `count` how
-many rows were ever appended, `life` what tells it from another one that had its name. `KEYS[2]` is a sorted set of the
-series of a model by the millisecond in which each expires, by which they are counted.
+many rows were ever appended, `life` what tells it from another one that had its name, `touched` the millisecond of the
+last append. `sum` is a digest of these but `form`: what has another one was written by somebody else. `KEYS[2]` is a
+sorted set of the series of a model by the millisecond in which each expires, by which they are counted.
 """
 
-# The verdict, how many series there are, whether an expired one was found, and the series as it was before. What is
-# `wrong` is said by the caller, whose `kept.append` comes to the same of the same rows. It has to be changed with this.
-APPEND = """
+# A series, of which nothing is told where it is damaged; and what is no sorted set is no index.
+READ = """
+local function sum_of(had) return redis.sha1hex(table.concat(had, '|', 2, 8)) end
+local function read(key)
+    local kind = redis.call('TYPE', key).ok
+    if kind == 'none' then return {}, 0 end
+    if kind ~= 'hash' then return {}, 1 end
+    local had = redis.call('HMGET', key, 'form', 'by', 'first', 'seqs', 'rows', 'count', 'life', 'touched', 'sum')
+    for place = 1, 9 do
+        if not had[place] then return {}, 1 end
+    end
+    if had[9] ~= sum_of(had) then return {}, 1 end
+    return had, 0
+end
+local function clear_what_is_no_index(index)
+    local kind = redis.call('TYPE', index).ok
+    if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', index) end
+end
+"""
+
+# The verdict, how many series there are, whether an expired one was found, whether what was there is damaged, and the
+# series as it was before. What is `wrong` is said by the caller, whose `kept.append` comes to the same of the same
+# rows. It has to be changed with this.
+APPEND = (
+    READ
+    + """
 local key, index, member = KEYS[1], KEYS[2], ARGV[1]
 local keep, most, ttl = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local form, width, by, gap = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local seqs, rows, life = ARGV[9], ARGV[10], ARGV[11]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local had = redis.call('HMGET', key, 'form', 'by', 'first', 'seqs', 'rows', 'count', 'life')
+clear_what_is_no_index(index)
+local had, damaged = read(key)
 local expired = 0
 local function answer(verdict)
-    return {verdict, redis.call('ZCARD', index), expired, had[1], had[2], had[3], had[4], had[5], had[6], had[7]}
+    return {verdict, redis.call('ZCARD', index), expired, damaged, had}
 end
 local function whole(number) return string.format('%.0f', number) end
 local function seq_of(packed, place) return (struct.unpack('<d', packed, 8 * place + 1)) end
@@ -70,34 +95,46 @@ end
 if skip < count then
     base_rows = string.sub(base_rows .. string.sub(rows, width * skip + 1), -width * keep)
     base_seqs = string.sub(base_seqs .. string.sub(seqs, 8 * skip + 1), -8 * keep)
-    redis.call('HSET', key, 'form', form, 'by', by, 'first', first, 'seqs', base_seqs, 'rows', base_rows,
-        'count', whole(appended + count - skip), 'life', life)
 end
-redis.call('HSET', key, 'touched', whole(now))
+local has = {form, by, first, base_seqs, base_rows, whole(appended + count - skip), life, whole(now)}
+if damaged == 1 then redis.call('DEL', key) end
+redis.call('HSET', key, 'form', form, 'by', by, 'first', first, 'seqs', base_seqs, 'rows', base_rows,
+    'count', has[6], 'life', life, 'touched', has[8], 'sum', sum_of(has))
 redis.call('PEXPIRE', key, ttl)
 redis.call('ZADD', index, whole(now + ttl), member)
 redis.call('PEXPIRE', index, ttl + 60000)
 return answer('good')
 """
+)
 
-# The series, and how many milliseconds ago the last row came.
-LOOK = """
-local had = redis.call('HMGET', KEYS[1], 'form', 'by', 'first', 'seqs', 'rows', 'count', 'life', 'touched')
-local time = redis.call('TIME')
-if had[1] then had[8] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) - had[8]) end
-return had
+# Whether what is there is damaged, the series, and how many milliseconds ago the last row came.
+LOOK = (
+    READ
+    + """
+local had, damaged = read(KEYS[1])
+local time, age = redis.call('TIME'), 0
+if had[1] then age = time[1] * 1000 + math.floor(time[2] / 1000) - had[8] end
+return {damaged, had, age}
 """
+)
 
 # How many series there are.
-FORGET = """
+FORGET = (
+    READ
+    + """
+clear_what_is_no_index(KEYS[2])
 redis.call('DEL', KEYS[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 return redis.call('ZCARD', KEYS[2])
 """
+)
 
 # How many series there are, and those that expired since. It would write what is not there, so that it fails where
 # Redis is full, or may not write.
-EXPIRE = """
+EXPIRE = (
+    READ
+    + """
+clear_what_is_no_index(KEYS[1])
 redis.call('ZADD', KEYS[1], 'XX', 0, '')
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
@@ -105,3 +142,4 @@ local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1000)
 if #gone > 0 then redis.call('ZREM', KEYS[1], unpack(gone)) end
 return {redis.call('ZCARD', KEYS[1]), gone}
 """
+)

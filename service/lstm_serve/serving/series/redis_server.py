@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +14,10 @@ log = logging.getLogger(__name__)
 # How long it may take to connect, to answer, and to have one of the connections free; the URL may say others.
 SECONDS = 2.0
 CONNECTIONS = 16
+# What fails in a script itself, not for the state that Redis is in, which is told like that too before Redis 7.
+OF_A_SCRIPT = re.compile(
+    r"^(?!.*\b(OOM|MISCONF|READONLY|NOREPLICAS|NOPERM|MASTERDOWN|CLUSTERDOWN)\b).*user_script", re.DOTALL
+)
 INSTALL = "pip install 'lstm-serve[redis]'"
 
 
@@ -50,6 +55,7 @@ class RedisServer:
         self._client, self._errors = Redis.from_pool(pool), exceptions
         self._ask: Callable[..., Awaitable[Any]] = self._client.execute_command
         self.away = False
+        self._fault = ""  # which the log has already
 
     async def run(self, script: str, keys: list[str], *given: bytes | str | float) -> Any:  # noqa: ANN401 - as it says
         """Run a script that is done whole or not at all. Raises StoreUnavailable: it may be done or not, then."""
@@ -61,6 +67,11 @@ class RedisServer:
             except self._errors.NoScriptError:
                 answer = await self._ask("EVAL", script, *arguments)
         except (self._errors.RedisError, OSError) as error:
+            if type(error) is self._errors.ResponseError and OF_A_SCRIPT.search(str(error)):
+                if str(error) != self._fault:
+                    log.warning("the store of series cannot do what it is asked for: %s", error)
+                self._fault = str(error)
+                raise StoreUnavailable("the store of series cannot do this: the log of the service says why") from None
             if not self.away:
                 log.warning("the store of series does not take or answer anything: %s", error)
             self.away = True

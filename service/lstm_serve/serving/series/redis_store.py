@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
@@ -17,6 +18,10 @@ from lstm_serve.serving.series import redis_scripts as scripts
 from lstm_serve.serving.series.kept import Series, append
 from lstm_serve.serving.series.redis_server import RedisServer
 from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, new_life, too_many
+
+log = logging.getLogger(__name__)
+
+MOST_TOLD = 1000
 
 
 class Form(NamedTuple):
@@ -45,6 +50,7 @@ class RedisStore:
         self._row, self._meaning = form
         self._limits = limits
         self._count = 0
+        self._told = set[str]()  # the keys of what is damaged of which the log has it
         self._expiring: asyncio.Task[None] | None = None
 
     @property
@@ -66,28 +72,37 @@ class RedisStore:
         rows = sent.rows + np.zeros((), sent.rows.dtype)  # -0.0 is 0.0, and here bytes are compared
         by = "none" if sent.seqs is None else "time" if rules.seq == "time" else "count"
         seqs = b"" if sent.seqs is None else np.array(sent.seqs, "<f8").tobytes()
-        verdict, self._count, expired, *had = await self._server.run(
+        form, keys = self._form, self._keys(series)
+        verdict, self._count, expired, damaged, had = await self._server.run(
             scripts.APPEND,
-            self._keys(series),
+            keys,
             _member(series),
             *(*self._limits[:2], round(self._limits.ttl_seconds * 1000)),
-            *(self._form, self._row.nbytes, by, rules.gap, seqs, rows.tobytes(), new_life()),
+            *(form, self._row.nbytes, by, rules.gap, seqs, rows.tobytes(), new_life()),
         )
         if expired:
             self._expired(series)
         if verdict == b"full":
             raise SeriesFull(too_many(self._limits.series))
-        before = self._series(had)
+        if damaged:
+            self._tell(keys[0])
+            self._told.discard(keys[0])
+        before = self._series(had, form)
         done = append(before or Series.begin(sent, rules), Sent(rows, sent.seqs), rules, self._limits.rows)
-        return done._replace(begun="model") if before is None and had[0] is not None else done
+        if before is None and (damaged or had):
+            return done._replace(begun="damaged" if damaged else "model")
+        return done
 
     async def look(self, series: Key) -> Known:
         """Return what is known of it; see `Store`. Raises StoreUnavailable."""
-        *had, age = await self._server.run(scripts.LOOK, self._keys(series))
-        found = self._series(had)
+        (key, _), form = self._keys(series), self._form
+        damaged, had, age = await self._server.run(scripts.LOOK, [key])
+        if damaged:
+            self._tell(key)
+        found = self._series(had, form)
         if found is None:
             raise UnknownSeries
-        return Known(found.last, found.rows, int(age) / 1000, found.numbers, found.life)
+        return Known(found.last, found.rows, age / 1000, found.numbers, found.life)
 
     async def forget(self, series: Key) -> None:
         """Forget it; see `Store`. Raises StoreUnavailable."""
@@ -106,25 +121,18 @@ class RedisStore:
         except StoreUnavailable:
             return
         for member in gone:
-            name, _, owner = member.decode().partition("@")
-            self._expired(Key(bytes.fromhex(owner), name))
+            series = _key_of(member)
+            if series is not None:
+                self._expired(series)
 
     def _keys(self, series: Key) -> list[str]:
         return [f"{self._prefix}:{_member(series)}", self._prefix]
 
-    def _series(self, had: Sequence[bytes | None]) -> Series | None:
-        """A series as it is kept; None where there is none, or of rows that are not of the model's form."""
-        form, by, first, seqs, rows, count, life = had
-        if (
-            form is None
-            or form.decode() != self._form
-            or rows is None
-            or seqs is None
-            or first is None
-            or count is None
-            or life is None
-        ):
+    def _series(self, had: Sequence[bytes], expected: str) -> Series | None:
+        """A series as a script reads it; None where there is none, or of rows that are not of the form expected."""
+        if not had or had[0] != expected.encode():
             return None
+        _, by, first, seqs, rows, count, life, *_ = had
         found = Series(np.frombuffer(rows, self._row.dtype).reshape(-1, *self._row.shape), None, None)
         found.count, found.life = int(count), life
         if by != b"none":
@@ -132,6 +140,24 @@ class RedisStore:
             found.first, found.last = int(first), int(numbers[-1])
             found.times = numbers if by == b"time" else None
         return found
+
+    def _tell(self, key: str) -> None:
+        """Log once that what is there is no series."""
+        if key in self._told:
+            return
+        if len(self._told) >= MOST_TOLD:
+            self._told.clear()
+        self._told.add(key)
+        log.warning("in the store, %s is damaged or of somebody else: that series begins anew with its next rows", key)
+
+
+def _key_of(member: bytes) -> Key | None:
+    """The series that `_member` calls so; None for what it calls nothing."""
+    try:
+        name, _, owner = member.decode().partition("@")
+        return Key(bytes.fromhex(owner), name)
+    except ValueError:
+        return None
 
 
 def meaning_of(model: Model) -> str:
