@@ -474,6 +474,20 @@ def test_the_command_holds_two_models_against_each_other(
     assert report["old"] == report["new"]
 
 
+def test_of_two_models_the_one_that_the_file_does_not_fit_is_named(
+    engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new.h5"
+    new.write_bytes(Path(TURBOFAN).read_bytes())
+    assert main(["evaluate", TURBOFAN, str(new), str(engine), "--label", "band"]) == 1
+    assert f"\nlstm-serve: {new}: {engine}: has 16 columns besides band" in f"\n{capsys.readouterr().err}"
+    lines = [line.partition(",")[2] for line in engine.read_text().splitlines()]
+    engine.write_text("\n".join(lines))
+    assert main(["evaluate", TURBOFAN, str(new), str(engine), "--label", "band"]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert f"lstm-serve: {new}: the model's card does not name its columns, so the 15 columns are taken in" in told[-1]
+
+
 @pytest.mark.parametrize(
     ("argv", "told"),
     [

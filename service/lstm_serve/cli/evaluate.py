@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import nullcontext
 
 from lstm_serve.cli.arguments import AddParser, add_by, add_command, add_model, model_of, say
 
@@ -31,7 +32,7 @@ def add(add_parser: AddParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the figures as tables, and to a file where one is named. Gives the exit status."""
-    from lstm_serve.scoring import evaluate, evaluation_text, labelled, outputs
+    from lstm_serve.scoring import evaluate, evaluation_text, inputs, labelled, outputs
 
     if arguments.out is not None and not arguments.out.endswith(".json"):
         arguments.misused(f"-o {arguments.out[:100]!r} should end in .json")
@@ -39,14 +40,19 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.misused("standard input can be read once, for one model: name a file")
     paths = [path for path in (arguments.model, arguments.new) if path is not None]
     model, *new = (model_of(argparse.Namespace(**{**vars(arguments), "model": path})) for path in paths)
-    given, *of_new = (labelled.read(arguments.labelled, one, arguments.label, arguments.by) for one in (model, *new))
-    for note in dict.fromkeys(note for one in (given, *of_new) for note in one.told):
-        say(note)
+    found = []
+    for path, one in zip(paths, (model, *new), strict=True):
+        with inputs.named(path) if new else nullcontext():  # what does not fit the one may fit the other
+            found.append(labelled.read(arguments.labelled, one, arguments.label, arguments.by))
+    of_all = set.intersection(*({*sequences.told} for sequences in found))
+    notes = [(path, note) for path, sequences in zip(paths, found, strict=True) for note in sequences.told]
+    for told in dict.fromkeys(note if note in of_all else f"{path}: {note}" for path, note in notes):
+        say(told)
     if new:
-        report = evaluate.compare(model, new[0], given, of_new[0])
+        report = evaluate.compare(model, new[0], *found)
         text = evaluation_text.of_two(report)
     else:
-        report = evaluate.judge(model, given)
+        report = evaluate.judge(model, *found)
         text = evaluation_text.of_one(report)
     if arguments.out is not None:
         outputs.write_report(report, arguments.out)
