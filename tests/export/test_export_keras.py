@@ -68,6 +68,24 @@ def test_a_card_that_would_scale_twice(tmp_path: Path) -> None:
     np.testing.assert_allclose(scaled, y * 3e5 + 2e6, rtol=1e-6)
 
 
+def test_the_card_that_goes_beside_what_is_written(tmp_path: Path) -> None:
+    """As the documentation has it: of the old card all but what it does to the numbers."""
+    shutil.copy(ASKER / "k215_model.h5", tmp_path / "m.h5")
+    names = {"classes": list("abcde"), "features": [f"f{k}" for k in range(15)], "series": {"gap": "last"}}
+    scaling = {"scaling": {"mean": [0.25] * 15, "scale": [2.0] * 15}}
+    (tmp_path / "m.card.json").write_text(json.dumps({**names, **scaling}), "utf-8")
+    old = load_model(tmp_path / "m.h5")
+    assert run("export", "m.h5", "--to", "keras", "-o", "n.keras", cwd=tmp_path).returncode == 0
+    (tmp_path / "n.card.json").write_text(json.dumps(names), "utf-8")
+    new, x = load_model(tmp_path / "n.keras"), numbers(4, 20, 15)
+    np.testing.assert_allclose(new.predict(x), old.predict(x), atol=1e-6)
+    assert (new.about.classes, new.about.features, new.about.series) == (
+        old.about.classes,
+        old.about.features,
+        old.about.series,
+    )
+
+
 def test_the_gates_are_told_to_be_multiplied(tmp_path: Path) -> None:
     path = tmp_path / "m.keras"
     to_keras(load_model(ASKER / "k122_model.h5"), path)
