@@ -201,7 +201,9 @@ def test_what_is_wrong_with_each_item_is_said_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("series", "said"),
     [
-        ({"gap": "fill"}, 'series.gap: expected an object with seq, "counter" or "time", and gap'),
+        ({"gap": "fill"}, 'series.gap: expected "refuse", "reset" or "last"'),
+        ({"seq": 7}, 'series.seq: expected "counter" or "time"'),
+        ("last", 'series: expected an object with seq, "counter" or "time", and gap'),
         ({"gaps": "last"}, "series.gaps is not a field; did you mean gap?"),
         (
             {"seq": "time", "gap": "last"},

@@ -245,6 +245,8 @@ EXPECTED = {
     "return_sequences": "expected true, of a last layer that gives every step, or false",
     "mask_zero": "expected true, of an Embedding that masks the id 0, or false",
     "series": 'expected an object with seq, "counter" or "time", and gap, "refuse", "reset" or "last"',
+    "series.seq": 'expected "counter" or "time"',
+    "series.gap": 'expected "refuse", "reset" or "last"',
     "metadata": "expected an object",
     "inputs": 'expected an object, such as {"sensors": {"features": ["temperature"]}}',
     "outputs": 'expected an object, such as {"state": {"classes": ["good", "bad"]}}',
@@ -293,7 +295,9 @@ def _expected(field: str, where: tuple[str | int, ...]) -> str:
     last = where[-1] if where else None
     if isinstance(last, int) and field in ITEMS:
         return ITEMS[field].format(last)
-    return "expected a list of numbers" if len(where) > 1 and field in ITEMS else EXPECTED[field]
+    if len(where) > 1 and field in ITEMS:
+        return "expected a list of numbers"
+    return EXPECTED.get(".".join(map(str, where)), EXPECTED[field])
 
 
 def _unknown(name: str, fields: Iterable[str], synonyms: Mapping[str, str]) -> str:
