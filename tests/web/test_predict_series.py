@@ -193,6 +193,11 @@ def refuses_more(named: httpx.Client, rows: NDArray[np.float32]) -> None:
             "stride=1",
             "the stride is there twice, in the query and in the body",
         ),
+        (
+            b'{"series": [[1, 2, 3]]}',
+            "strid=3",
+            "expected in the query `stride`, `by`, `inputs` alone, got another name",
+        ),
         (b'{"series": [[1, 2, 3]]}', "stride=x", "expected as the query `stride` a whole number from 1 on"),
         (b'{"series": [[1, 2, 3]]}', "by=a", "the query `by` names columns of a CSV file, and the body is none"),
     ],

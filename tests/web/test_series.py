@@ -234,6 +234,12 @@ def test_conflicts(client: httpx.Client) -> None:
     assert append(client, "c", rows[::-1], 2).status_code == 409
     assert append(client, "c", rows).json()["detail"].startswith("a series has `seq`")
     assert append(client, "c", rows, 2, "?answers=some").status_code == 422
+    assert (
+        append(client, "c", rows, 2, "?answer=all").json()["detail"].startswith("expected in the query `answers` alone")
+    )
+    many = client.post("/series/rows?answers=all", json={"rows": [{"series": "d", "row": [1, 2, 3]}]})
+    assert (many.status_code, many.json()["detail"]) == (422, "expected no query, got another name")
+    assert client.get("/series/c/events?input=true").status_code == 422
     first = append(client, "no-seq", rows).json()
     assert (first["seq"], first["note"]) == (None, "without `seq` a row that is sent again is appended again")
     assert append(client, "no-seq", rows).json()["rows"] == min(6, STEPS)

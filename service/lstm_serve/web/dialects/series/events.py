@@ -44,7 +44,7 @@ from lstm_serve.serving.series.watch import LOOK_SECONDS, Watched
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.api_keys import may_know
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
-from lstm_serve.web.dialects.series.request import INPUTS, wants_inputs
+from lstm_serve.web.dialects.series.request import INPUTS, expect_query, wants_inputs
 from lstm_serve.web.dialects.series.routes import ID, key_of, known_of, store_of
 from lstm_serve.web.errors import TABLE, problem, row_of
 from lstm_serve.web.openapi import problem_response, problem_responses
@@ -103,6 +103,7 @@ class EventStream(Response):
     def __init__(self, serving: ServingState, registry: Registry, request: Request) -> None:
         """Raises what there is to refuse before the first event, but that a series is not there."""
         super().__init__()
+        expect_query(request, INPUTS)
         self._serving, self._registry, self._request = serving, registry, request
         self._deployment, served = meant(registry, request)
         self._store, self._key = store_of(self._deployment, served), key_of(request)

@@ -42,6 +42,7 @@ from lstm_serve.web.dialects.series.request import (
     ManyRows,
     append_type,
     expect_id,
+    expect_query,
     expect_time_axis,
     many_type,
     sent,
@@ -270,6 +271,7 @@ async def append_one(
 
 async def _append_many(serving: ServingState, body: ManyRows, request: PredictRequest) -> Answer:
     """Append a row to each of many series; of each the answer, or what is wrong with it."""
+    expect_query(request)
     deployment, model = request.deployment, request.served.model
     store, owner, items = store_of(deployment, request.served), owner_of(request), body.items
     deadline = deadline_of(request, serving.settings.deadline_seconds, None)
@@ -317,6 +319,7 @@ def _expect_room(request: PredictRequest, count: int) -> None:
 
 
 def _wants_all(request: Request) -> bool:
+    expect_query(request, ALL)
     asked = request.query_params.get("answers", "last") if request.scope["query_string"] else "last"
     if asked not in {"last", "all"}:
         raise InvalidInput.at("expected as the query `answers` last or all")

@@ -26,7 +26,7 @@ from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import Whole, rows_of_series
 from lstm_serve.web.dialects.model_path import MODEL, Documented, parameters
 from lstm_serve.web.dialects.native import CSV, MODEL_HEADER, NPY, NPY_CONTENT, NpyBody, errors_of, npy_answer, npy_of
-from lstm_serve.web.dialects.series.request import INPUTS, expect_time_axis, wants_inputs
+from lstm_serve.web.dialects.series.request import INPUTS, expect_query, expect_time_axis, wants_inputs
 from lstm_serve.web.nested_lists import Body
 from lstm_serve.web.predict import (
     Answer,
@@ -209,6 +209,7 @@ def _expect_few(count: int, request: PredictRequest, most: int) -> None:
 
 def _asked(body: Body | NpyBody | CsvText, request: PredictRequest) -> tuple[int, tuple[str, ...]]:
     """The stride and the key columns that a request asks for."""
+    expect_query(request, STRIDE, BY, INPUTS)
     by = tuple(dict.fromkeys(request.query_params.getlist("by")))
     if by and not isinstance(body, CsvText):
         raise InvalidInput.at("the query `by` names columns of a CSV file, and the body is none")
