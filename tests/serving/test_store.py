@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import math
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -12,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from redis_process import RedisProcess, needs_redis
-from serving import in_loop
+from serving import PATIENCE, in_loop
 
-from lstm_serve.errors import SeriesBusy, SeriesConflict, SeriesFull, StoreUnavailable, UnknownSeries
+from lstm_serve.errors import DeadlinePassed, SeriesBusy, SeriesConflict, SeriesFull, StoreUnavailable, UnknownSeries
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.serving.series.lines import MOST_WAITING, Lines
 from lstm_serve.serving.series.memory import MemoryStore
@@ -423,7 +425,7 @@ async def test_a_few_wait_in_line_and_no_more() -> None:
     lines, order = Lines(), list[int]()
 
     async def request(number: int) -> None:
-        async with lines.of((KEY,)):
+        async with lines.of((KEY,), time.monotonic() + PATIENCE):
             await asyncio.sleep(0)
             order.append(number)
 
@@ -435,8 +437,8 @@ async def test_a_few_wait_in_line_and_no_more() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == [k for k in range(MOST_WAITING + 1) if k != 3]
     await request(99)
-    await lines.enter(KEY)
-    await lines.enter(Key(b"another", "s"))
+    await lines.enter(KEY, math.inf)
+    await lines.enter(Key(b"another", "s"), math.inf)
     lines.leave(KEY)
     assert lines.expect_room(KEY) is None  # type: ignore[func-returns-value]
 
@@ -444,12 +446,27 @@ async def test_a_few_wait_in_line_and_no_more() -> None:
 @in_loop
 async def test_whoever_leaves_when_the_turn_has_come_passes_it_on() -> None:
     lines = Lines()
-    await lines.enter(KEY)
-    second = asyncio.create_task(lines.enter(KEY))
-    third = asyncio.create_task(lines.enter(KEY))
+    await lines.enter(KEY, math.inf)
+    second = asyncio.create_task(lines.enter(KEY, math.inf))
+    third = asyncio.create_task(lines.enter(KEY, math.inf))
     await asyncio.sleep(0)
     lines.leave(KEY)
     second.cancel()
     await third
     lines.leave(KEY)
-    await lines.enter(KEY)
+    await lines.enter(KEY, math.inf)
+
+
+@in_loop
+async def test_whoever_waits_does_so_until_the_deadline_at_most() -> None:
+    lines = Lines()
+    await lines.enter(KEY, math.inf)
+    for seconds in (-1, 0.01):
+        with pytest.raises(DeadlinePassed):
+            await lines.enter(KEY, time.monotonic() + seconds)
+    lines.leave(KEY)
+    with pytest.raises(DeadlinePassed):
+        async with lines.of((KEY,), time.monotonic()):
+            pass
+    async with lines.of((KEY,), time.monotonic() + PATIENCE):
+        pass

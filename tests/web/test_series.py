@@ -170,6 +170,13 @@ def test_of_many_one_that_is_wrong_is_told_in_its_place(client: httpx.Client) ->
     assert results[-1]["seq"] == 1
 
 
+def test_of_many_no_more_is_appended_once_the_deadline_has_passed(client: httpx.Client) -> None:
+    items = [{"series": f"late-{k}", "seq": 0, "row": [1, 2, 3]} for k in range(2)]
+    late = client.post("/series/rows", json={"rows": items}, headers={"x-request-timeout-ms": "0"})
+    assert (late.status_code, late.json()["type"]) == (504, "urn:lstm-serve:deadline-passed")
+    assert client.get("/series/late-0").status_code == 404
+
+
 @pytest.mark.parametrize(
     "beside", ["", ', {"series": "!", "row": [1]}', ', "text"', ', {"series": "w", "row": ["1", 2, 3]}']
 )

@@ -29,6 +29,7 @@ from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.registry import Registry
+from lstm_serve.serving.series.lines import expect_time
 from lstm_serve.serving.series.store import Appended, Key, Sent, Store
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
@@ -242,7 +243,7 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
     (rows,) = await converted(body, request)
     given = sent(body, rows, model)
     body.let_go()
-    async with deployment.lines.of((key,)):
+    async with deployment.lines.of((key,), deadline):
         if each and len(rows) > 1:
             _expect_room(request, len(rows))
             done, after = await deployment.append(store, key, given, model, request.drift), None
@@ -278,13 +279,14 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
     request.scope["state"]["turn"].end()
     body.let_go()
     done: list[Appended | LstmServeError] = []
-    async with deployment.lines.of({Key(owner, item[0]) for item in items if isinstance(item, tuple)}):
+    async with deployment.lines.of({Key(owner, item[0]) for item in items if isinstance(item, tuple)}, deadline):
         _expect_room(request, len(items))
         for item in items:
             if isinstance(item, InvalidInput):
                 done.append(item)
                 continue
             name, given = item
+            expect_time(deadline)
             try:
                 done.append(await deployment.append(store, Key(owner, name), given, model, request.drift))
             except REFUSALS as error:

@@ -29,7 +29,7 @@ async def in_sequence(
     asked.let_go()
     expect_few(len(rows), serving.settings.max_rows, "rows")
     with refusals_counted(request):
-        async with deployment.lines.of((key,)):
+        async with deployment.lines.of((key,), deadline):
             if sequence.start:
                 await store.forget(key)
                 deployment.forgotten(key)
