@@ -124,7 +124,9 @@ def fails(model: Path, **variables: str) -> Process:
 
 
 def test_a_model_that_is_not_there() -> None:
-    assert "nothing.h5: there is no such file" in fails(Path("nothing.h5")).errors.splitlines()[-1]
+    process = fails(Path("nothing.h5"))
+    assert "nothing.h5: there is no such file" in process.errors.splitlines()[-1]
+    assert not any("is one model" in line for line in process.lines)
 
 
 def test_a_model_that_misses_its_golden_predictions(tmp_path: Path) -> None:

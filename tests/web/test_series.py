@@ -238,6 +238,8 @@ def test_conflicts(client: httpx.Client) -> None:
     append(client, "c", rows, 2)
     gap = append(client, "c", rows[:1], 7)
     assert (gap.status_code, gap.json()["expected"], gap.json()["got"]) == (409, 3, 7)
+    assert gap.json()["detail"] == "4 rows are missing before these"
+    assert append(client, "c", rows[:1], 4).json()["detail"] == "1 row is missing before these"
     assert append(client, "c", rows[::-1], 2).status_code == 409
     assert append(client, "c", rows).json()["detail"].startswith("a series has `seq`")
     assert append(client, "c", rows, 2, "?answers=some").status_code == 422

@@ -1,6 +1,7 @@
 """Which models are served, by name and version."""
 
 import logging
+import os
 
 from lstm_serve.errors import SettingsError, UnknownModel
 from lstm_serve.loading.repository import is_several
@@ -97,5 +98,8 @@ def registry_of(settings: Settings) -> Registry:
         )
     if settings.default_model is not None and not several:
         raise SettingsError(f"{PREFIX}DEFAULT_MODEL is of several models, and {settings.model} is one")
-    log.info("%s is %s", settings.model, "a folder of models: each is served by its name" if several else "one model")
+    if os.access(settings.model, os.R_OK):  # else loading it says what is wrong
+        log.info(
+            "%s is %s", settings.model, "a folder of models: each is served by its name" if several else "one model"
+        )
     return Registry(settings.default_model, several=several)

@@ -74,7 +74,9 @@ def append(found: Series, sent: Sent, rules: SeriesRules, keep: int) -> Appended
             skip += 1
         missing = seqs[skip] - found.last - 1 if skip < len(rows) and times is None else 0
         if missing and rules.gap == "refuse":
-            raise SeriesConflict(f"{missing} rows are missing before these", found.last + 1, seqs[skip])
+            raise SeriesConflict(
+                f"{missing} {'row is' if missing == 1 else 'rows are'} missing before these", found.last + 1, seqs[skip]
+            )
         if missing and rules.gap == "reset":
             base, first, begun, ends = rows[:0], seqs[skip], "gap", [None] * skip
         elif missing:
