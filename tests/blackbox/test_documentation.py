@@ -264,12 +264,25 @@ def test_metrics_table() -> None:
     assert {name for name in exposed if not name.endswith("_created")} == set(documented)
 
 
+def limits_of(schema: dict[str, Any]) -> str:
+    """The bounds of a setting's number, in words."""
+    number = next((each for each in schema.get("anyOf", [schema]) if "maximum" in each), None)
+    if number is None:
+        return ""
+    low, over = number.get("minimum"), number.get("exclusiveMinimum")
+    if number["type"] == "integer":
+        return f"{low if over is None else over + 1} to {number['maximum']}"
+    return f"{f'{low:g}' if over is None else f'over {over:g}'} to {number['maximum']:g}"
+
+
 def test_settings_table() -> None:
-    rows = re.findall(r"^\| `LSTMSERVE_(\w+)` \| (\S+) \| (.*) \|$", TEXT, re.MULTILINE)
-    assert [name.lower() for name, _, _ in rows] == list(Settings.model_fields)
-    for name, default, text in rows:
+    rows = re.findall(r"^\| `LSTMSERVE_(\w+)` \| (\S+) \| (.*) \| (.*) \|$", TEXT, re.MULTILINE)
+    assert [name.lower() for name, *_ in rows] == list(Settings.model_fields)
+    document = Settings.model_json_schema()["properties"]
+    for name, default, limits, text in rows:
         field = Settings.model_fields[name.lower()]
         assert text == field.description
+        assert limits == limits_of(document[name.lower()]), name
         shown = "required" if field.is_required() else field.default
         assert str(shown).lower().removesuffix(".0") == default, name
 
