@@ -326,6 +326,9 @@ def test_with_a_key_and_hostile_names(browser: Browser, tmp_path: Path) -> None:
     with Process(model, LSTMSERVE_API_KEYS=KEY) as process:
         browser.command("url", url=f"{process.url}/")
         browser.wait_for("return !document.querySelector('#ask').hidden")
+        browser.run("document.querySelector('#key').value = 'a wrong one'")
+        browser.run("document.querySelector('#ask').requestSubmit()")
+        browser.wait_for("return document.querySelector('#problem').textContent.includes('does not know this key')")
         browser.run(f"document.querySelector('#key').value = {KEY!r}")
         browser.run("document.querySelector('#ask').requestSubmit()")
         browser.wait_for("return document.querySelector('#expects').textContent !== ''")
@@ -354,7 +357,9 @@ def test_why_is_what_explain_answers(browser: Browser, turbofan: Process) -> Non
     assert f" {name} " in reasons[0]
     assert f"at row {131 + step}," in reasons[0]
     told = float(reasons[0].split()[0].replace("\N{MINUS SIGN}", "-"))
-    np.testing.assert_allclose(told, effects[step, feature], rtol=1e-3)
+    np.testing.assert_allclose(told / 100, effects[step, feature], rtol=1e-3)
+    assert " points " in reasons[0]
+    assert f"(instead of {answer['baseline']['values'][feature]:.4g})" in reasons[0]
 
 
 LONG = "a,b,c\n" + "".join(f"{k % 7 / 7},{k % 11 / 11},{k % 13 / 13}\n" for k in range(40))
@@ -504,6 +509,8 @@ def test_a_live_series_has_no_hole_after_its_connection_broke(browser: Browser) 
         )
         browser.wait_for("return document.querySelector('#live-state').textContent.includes('no such series')")
         assert browser.run("return document.querySelector('#live-found').hidden"), "it would seem to be of the other"
+        browser.run("location.hash = new URLSearchParams({view: 'live', series: 'no/where'})")
+        browser.wait_for("return document.querySelector('#problem').textContent.startsWith('No series can have this')")
         browser.command("url", url="about:blank")  # or it would try again
     assert all("401" in said or "404" in said or "net::ERR" in said for said in browser.complaints())
 
@@ -526,7 +533,14 @@ def test_what_is_watched_is_what_drift_answers(browser: Browser) -> None:
         told = browser.run(
             "return [...document.querySelectorAll('#watched figcaption')].map((each) => each.textContent)"
         )
-        drifted = [of["name"] for of in found["features"] if of["state"] == "drifted"]
+        off = {
+            of["name"]: max(
+                of["psi"] / of["psi_limit"], (of["wasserstein_sd"] or 0) / (of["wasserstein_sd_limit"] or 1)
+            )
+            for of in found["features"]
+            if of["state"] == "drifted"
+        }
+        drifted = sorted(off, key=off.__getitem__, reverse=True)
         assert "P30" in drifted
         assert [caption.split()[0] for caption in told[: len(drifted)]] == drifted
         (p30,) = (caption for caption in told if caption.startswith("P30 (psia) drifted PSI "))

@@ -2,10 +2,20 @@
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-// Okabe and Ito's colours, which the colour-blind tell apart; in the dark black becomes white.
+// Okabe and Ito's colours, which the colour-blind tell apart; in no order.
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442", "#999999"];
 export const MOST_COLOURS = COLOURS.length;
 export const colour = (k) => COLOURS[k % COLOURS.length];
+
+// So many colours in an order that is seen, the colour-blind included: from a dark red to a light blue, evenly lighter.
+export function ramp(count) {
+  const stops = [[122, 16, 38], [204, 84, 48], [232, 160, 88], [214, 208, 176], [168, 216, 236]];
+  return Array.from({ length: count }, (_, k) => {
+    const at = count > 1 ? (k / (count - 1)) * (stops.length - 1) : 0;
+    const low = Math.min(stops.length - 2, Math.floor(at));
+    return `rgb(${stops[low].map((from, c) => Math.round(from + (stops[low + 1][c] - from) * (at - low))).join()})`;
+  });
+}
 
 const LEFT = 52;
 const RIGHT = 8;
@@ -75,7 +85,10 @@ export function ticks(pen, x, y) {
   const wished = Math.max(1, (x.last - x.first) / Math.max(2, (x.right - x.left) / 90));
   const power = 10 ** Math.floor(Math.log10(wished));
   const step = Math.max(1, [1, 2, 5, 10].find((k) => k * power >= wished) * power);
-  for (let row = Math.ceil(x.first / step) * step; row <= x.last; row += step) pen.fillText(String(row), x.at(row), y);
+  for (let row = Math.ceil(x.first / step) * step; row <= x.last; row += step) {
+    const half = pen.measureText(String(row)).width / 2;
+    pen.fillText(String(row), Math.min(x.at(row), pen.canvas.clientWidth - half), y);
+  }
 }
 
 // The first and the last index of sorted `rows` within an axis, one more on either side.
@@ -116,7 +129,7 @@ export function line(pen, x, rows, values, { top, height, low, high, ink }) {
   const points = thin(rows, values, from, to, x);
   const there = (k) => k >= 0 && k < points.length && !Number.isNaN(points[k][1]);
   points.forEach(([px, value], k) => { // not across what is missing
-    const y = top + height - ((value - low) / span) * height;
+    const y = top + height - (high > low ? (value - low) / span : 0.5) * height;
     if (there(k)) pen[there(k - 1) ? "lineTo" : "moveTo"](px, y);
     if (there(k) && !there(k - 1) && !there(k + 1)) pen.rect(px - 1, y - 1, 2, 2);
   });
@@ -151,8 +164,12 @@ export function frame(pen, x, { top, height, low, high, name = "" }) {
   pen.strokeRect(x.left, top, x.right - x.left, height);
   pen.fillStyle = css("--quiet");
   pen.textAlign = "right";
-  pen.fillText(short(high, high - low), x.left - 4, top + 6);
-  if (low !== high) pen.fillText(short(low, high - low), x.left - 4, top + height - 6);
+  const scale = (value, y) => pen.fillText(short(value, high - low), x.left - 4, y, x.left - 6);
+  if (low === high) scale(low, top + height / 2);
+  else {
+    scale(high, top + 6);
+    scale(low, top + height - 6);
+  }
   pen.textAlign = "left";
   pen.fillStyle = css("--ink");
   label(pen, name, x.left, top - 8, x.right - x.left);
@@ -167,8 +184,10 @@ export function cursor(pen, x, row, timesteps, height) {
   pen.fillStyle = `${css("--mark")}26`;
   if (to > from) pen.fillRect(from, top, to - from, height);
   if (row < x.first || row > x.last) return;
-  pen.fillStyle = css("--mark");
-  pen.fillRect(x.at(row) - 1, top, 2, height);
+  for (const [ink, wide] of [["--paper", 5], ["--ink", 2]]) { // seen on any colour
+    pen.fillStyle = css(ink);
+    pen.fillRect(x.at(row) - wide / 2, top, wide, height);
+  }
 }
 
 // From blue by the paper's colour to orange: -1, 0, 1.

@@ -127,7 +127,13 @@ function begin(series) {
   }
   $("series").value = series;
   live.on = true;
-  about.attempt(follow);
+  about.attempt(async () => {
+    if (!$("series").checkValidity()) {
+      halt();
+      throw new service.Refused(422, `No series can have this id: it has ${$("series").title}.`);
+    }
+    await follow();
+  });
 }
 
 export const parts = () => (live.series ? { series: live.series } : {});

@@ -40,6 +40,7 @@ async function attempt(what, saying) {
   } catch (error) {
     if (error.status === 401) {
       again = () => attempt(what, saying);
+      if (service.keyed()) tell(new Error("The service does not know this key."));
       $("ask").hidden = false;
       $("key").focus();
     } else tell(error);
@@ -144,7 +145,8 @@ function choose(row) {
   const nearest = rows.reduce((best, each) => (Math.abs(each - row) < Math.abs(best - row) ? each : best), rows[0]);
   const other = shown.row !== null && nearest !== shown.row;
   shown.row = nearest;
-  $("row").value = nearest;
+  Object.assign($("row"), { value: nearest, min: rows[0], max: rows[rows.length - 1] });
+  $("row-range").textContent = `of ${rows[0]} to ${rows[rows.length - 1]}`;
   $("readout").textContent = `Row ${nearest}: ${words(shown.model, answer())}`;
   draw();
   remember();
@@ -184,6 +186,7 @@ async function turn(view, focus = false) {
   for (const each of Object.values(OWN)) if (each !== own) each.hide();
   $("drop").hidden = own !== undefined;
   $("found").hidden = own !== undefined || !shown.data;
+  $("nothing").hidden = own !== undefined || shown.data !== null || view === "try";
   own?.show({ model: shown.model, names: (count) => features(count).map(withUnit), attempt, remember }, asked());
   if (own || shown.row !== null) remember();
   if (own || !shown.data) return;
@@ -280,7 +283,7 @@ for (const name of ["dragover", "dragleave", "drop"]) {
   });
 }
 for (const canvas of [$("answers"), $("channels")]) brush(canvas);
-$("row").addEventListener("change", (event) => choose(Number(event.target.value)));
+$("row").addEventListener("change", ({ target }) => choose(target.value ? Number(target.value) : shown.row));
 for (const id of ["from", "to"]) $(id).addEventListener("change", () => look(Number($("from").value), Number($("to").value)));
 $("all").addEventListener("click", () => look(1, shown.data.inputs.length));
 $("save").addEventListener("click", save);

@@ -1,7 +1,7 @@
 // A series as it is drawn: above what the model says, below the columns that came in, on one axis.
 
 import { title } from "./answers.js";
-import { axis, colour, cursor, frame, line, patch, sheet, short, stack, ticks } from "./chart.js";
+import { axis, colour, cursor, frame, line, patch, ramp, sheet, short, stack, ticks } from "./chart.js";
 
 const BAND = 54; // pixels of a channel
 
@@ -10,8 +10,11 @@ const BAND = 54; // pixels of a channel
 // is said of it.
 export function picture(at, { model, features, curve, rows, numbers, inputs, row, first, last, length, said, brushed = null }) {
   at.title.textContent = title(model);
-  const inks = curve.names.map((_, k) => colour(k));
-  at.legend.replaceChildren(...curve.names.map((name, k) => {
+  const inks = curve.stacked ? ramp(curve.names.length) : curve.names.map((_, k) => colour(k));
+  const limit = curve.stacked ? null : curve.threshold ?? null;
+  const named = limit === null ? curve.names : [...curve.names, `threshold ${short(limit)}`];
+  if (limit !== null) inks.push(colour(3));
+  at.legend.replaceChildren(...named.map((name, k) => {
     const item = document.createElement("li");
     item.append(patch(inks[k]), name);
     return item;
@@ -21,9 +24,7 @@ export function picture(at, { model, features, curve, rows, numbers, inputs, row
   const band = { top: 4, height: above.height - 26, low: curve.low, high: curve.high };
   if (curve.stacked) stack(above.pen, x, rows, curve.values, inks, band);
   else curve.values.forEach((values, k) => line(above.pen, x, rows, values, { ...band, ink: inks[k] }));
-  if (curve.threshold !== null && curve.threshold !== undefined && !curve.stacked) {
-    line(above.pen, x, [first, last], [curve.threshold, curve.threshold], { ...band, ink: inks[1] });
-  }
+  if (limit !== null) line(above.pen, x, [first, last], [limit, limit], { ...band, ink: inks.at(-1) });
   frame(above.pen, x, band);
   ticks(above.pen, x, above.height - 10);
 

@@ -2,6 +2,7 @@
 
 let key = "";
 export const remember = (given) => { key = given; };
+export const keyed = () => key !== "";
 
 export class Refused extends Error {
   constructor(status, message) {

@@ -18,6 +18,10 @@ let timer = null; // while it is looked at
 let drawn = null; // of which model
 let looked = 0; // how often it was, so that an answer that comes too late is not shown
 
+// How far off a feature is, as a share of its limits.
+const off = ({ psi, psi_limit: psiLimit, wasserstein_sd: apart, wasserstein_sd_limit: most }) => (
+  Math.max((psi ?? 0) / psiLimit, (apart ?? 0) / (most ?? 1)));
+
 function told({ state, psi, psi_limit: psiLimit, wasserstein_sd: apart, wasserstein_sd_limit: most, out_of_range: out }) {
   if (state === "few") return "";
   const far = apart === null ? "" : `, distance ${short(apart)} sd of ${short(most)}`;
@@ -52,7 +56,7 @@ function draw(found, names) {
   const inks = [colour(7), colour(0)];
   $("watch-legend").replaceChildren(part("in the training", "li", inks[0]), part("in the last full window", "li", inks[1]));
   const features = found.features.map((of, k) => ({ of, name: names[k] ?? of.name }))
-    .sort((a, b) => ORDER.indexOf(a.of.state) - ORDER.indexOf(b.of.state));
+    .sort((a, b) => ORDER.indexOf(a.of.state) - ORDER.indexOf(b.of.state) || off(b.of) - off(a.of));
   const figures = features.map(({ of, name }) => figure(name, of, of.state));
   if (found.classes) figures.push(figure(`Answers, by class: ${(found.classes.labels ?? []).join("; ")}`, found.classes));
   if (found.entropy) figures.push(figure("Answers, from certain to torn (entropy in tenths)", found.entropy));

@@ -5,9 +5,14 @@ import { ends, map, patch, short } from "./chart.js";
 
 const $ = (id) => document.getElementById(id);
 const MOST = 10;
-const signed = (value) => `${value < 0 ? "−" : "+"}${short(Math.abs(value))}`;
+const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value) < 1e-3 ? short(Math.abs(value)) : Math.abs(value).toPrecision(4)}`;
 
 export function showWhy(found, { model, features, row, first, step, sequence }) {
+  const probable = model.kind !== "values";
+  const effectOf = (effect) => signed(probable ? 100 * effect : effect);
+  const points = probable ? " points" : "";
+  const usual = found.baseline.values;
+  const instead = (f) => (Array.isArray(usual) && usual.length === features.length && step === "row" ? ` (instead of ${short(usual[f])})` : "");
   const about = model.kind === "values" ? `value ${found.class + 1}` : `“${named(model, found.class)}”`;
   const where = `row ${row}${ofSteps(model) ? ", the last step of its window" : ""}`;
   $("why-title").textContent = `What speaks for ${about} at ${where}, and what against`;
@@ -15,7 +20,8 @@ export function showWhy(found, { model, features, row, first, step, sequence }) 
     ? `Each value is replaced (by ${found.baseline.from}), and the model asked again: what the answer loses by that spoke `
       + "for it. "
     : `What each value adds to the answer, over that to a sequence which says nothing (${found.baseline.from}), by `
-      + `integrated gradients. The sum misses the difference by ${short(found.completeness_error)}. `)
+      + `integrated gradients. ${found.completeness_error > 0.001 ? `The sum misses the difference by ${short(found.completeness_error)}. ` : ""}`)
+    + (probable ? "A point is a hundredth of the probability. " : "")
     + "Only what the model does is explained here, not the machine behind it.";
   const values = sequence.map((step) => (Array.isArray(step) ? step : [step]));
   // Lines are features, columns are steps.
@@ -26,8 +32,8 @@ export function showWhy(found, { model, features, row, first, step, sequence }) 
   $("reasons").replaceChildren(...spoken.map(({ effect, f, t }) => {
     const item = document.createElement("li");
     const number = document.createElement("b");
-    number.textContent = signed(effect);
-    item.append(number, ` ${features[f]} at ${step} ${first + t}, which was ${short(values[t][f])}`);
+    number.textContent = effectOf(effect);
+    item.append(number, `${points} ${features[f]} at ${step} ${first + t}, which was ${short(values[t][f])}${instead(f)}`);
     return item;
   }));
   const [against, favour] = ends();
@@ -36,7 +42,7 @@ export function showWhy(found, { model, features, row, first, step, sequence }) 
     item.append(patch(ink), text);
     return item;
   }));
-  const names = features.map((name, f) => (found.by_feature ? `${name} ${signed(found.by_feature[f])}` : name));
+  const names = features.map((name, f) => (found.by_feature ? `${effectOf(found.by_feature[f])} ${name}` : name));
   const canvas = $("cells");
   const drawn = map(canvas, cells, { size: 22, names, first, margin: 220 });
   canvas.setAttribute("role", "img");
@@ -45,6 +51,6 @@ export function showWhy(found, { model, features, row, first, step, sequence }) 
   canvas.onpointermove = (event) => {
     const [f, t] = drawn.cell(event.offsetX, event.offsetY);
     if (cells[f]?.[t] === undefined) return;
-    $("cell").textContent = `${features[f]} at ${step} ${first + t}: ${short(values[t][f])}, effect ${signed(cells[f][t])}`;
+    $("cell").textContent = `${features[f]} at ${step} ${first + t}: ${short(values[t][f])}, effect ${effectOf(cells[f][t])}${points}`;
   };
 }
