@@ -35,7 +35,7 @@ def main() -> None:
         if not sys.argv[1:]:
             with opened(Path(folder)) as browser:
                 draw(browser, process.url, "try", DOCS / "page.png")
-                draw(browser, process.url, "why", DOCS / "page-why.png")
+                draw(browser, process.url, "why", DOCS / "page-why.png", height=1400)
             return
         for dark in (False, True):
             with opened(Path(folder) / str(dark), *DARK[:dark]) as browser:

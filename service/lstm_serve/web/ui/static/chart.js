@@ -192,8 +192,8 @@ export function cursor(pen, x, row, timesteps, height) {
 
 // From blue by the paper's colour to orange: -1, 0, 1.
 function diverging(share) {
-  const end = share < 0 ? [0, 114, 178] : [213, 94, 0];
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const end = dark ? (share < 0 ? [86, 180, 233] : [255, 148, 60]) : (share < 0 ? [0, 114, 178] : [213, 94, 0]);
   const middle = dark ? [30, 35, 40] : [243, 245, 247];
   const t = Math.min(1, Math.abs(share));
   return `rgb(${middle.map((m, k) => Math.round(m + (end[k] - m) * t)).join()})`;
