@@ -1,6 +1,7 @@
 """The place of one worker: its sockets, which stay, and the process that listens on them, which another may follow."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -9,10 +10,14 @@ from typing import Any
 
 from lstm_serve.errors import LstmServeError
 from lstm_serve.process.channel import Channel, Handlers
+from lstm_serve.process.sockets import renew
 from lstm_serve.serving.isolated_load import PROGRAM, python
 
 END_SECONDS = 10.0  # for a process that has closed its end of the channel
 TURN_SECONDS = 1.0
+# A worker that ends within a second of its start has failed.
+SHORT_SECONDS = 1.0
+MOST_SECONDS = 30  # between two that fail
 
 WORKER = PROGRAM.format("lstm_serve.process.worker")
 
@@ -30,6 +35,9 @@ class Place:
         self.number, self.sockets = number, sockets
         self.process: asyncio.subprocess.Process | None = None
         self.short = 0  # how many have ended as they began, one after the other
+        self.reason = ""  # of the last that has ended
+        self.away = False  # whether its sockets do not listen, as it has none that serves
+        self.again = asyncio.Event()  # whether not to wait with the next
         self.clear()
 
     def clear(self) -> None:
@@ -64,6 +72,26 @@ class Place:
             self.kill()
             status = await process.wait()
         return f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+
+    @property
+    def lasting(self) -> bool:
+        """Whether its process serves, or has served, for long enough."""
+        return self.since is not None and asyncio.get_running_loop().time() - self.since >= SHORT_SECONDS
+
+    @property
+    def pause(self) -> int:
+        """Seconds until the next: none after one that has ended, then more after each that has failed."""
+        return 0 if self.short < 2 else min(2 ** min(self.short - 2, 10), MOST_SECONDS)
+
+    def leave(self) -> None:
+        """Listen no more, until a process does: who connects goes to the others instead of waiting for it."""
+        self.away = True
+        self.sockets = [*map(renew, self.sockets)]
+
+    async def wait(self) -> None:
+        """Wait for the time of the next, or until it may be tried at once."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.again.wait(), self.pause)
 
     def kill(self) -> None:
         """End its process at once."""

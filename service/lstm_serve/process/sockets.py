@@ -36,8 +36,18 @@ def expect_free(bound: list[socket.socket]) -> None:
     Where its sockets are shared too, ours would be let in, and each service would take a part of the other's clients.
     """
     for one in bound:
-        both = one.family == socket.AF_INET6 and not one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-        _bound(one.family, one.getsockname(), both=both).close()
+        _bound(one.family, one.getsockname(), both=_is_of_both(one)).close()
+
+
+def renew(one: socket.socket) -> socket.socket:
+    """Return a socket in place of one that is shared: at the same address, but it does not listen. Raises OSError."""
+    made = _bound(one.family, one.getsockname(), both=_is_of_both(one), shared=True)
+    one.close()
+    return made
+
+
+def _is_of_both(one: socket.socket) -> bool:
+    return one.family == socket.AF_INET6 and not one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
 def _bound(family: int, address: tuple[object, ...], *, both: bool, shared: bool = False) -> socket.socket:

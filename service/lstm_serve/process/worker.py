@@ -70,13 +70,14 @@ class Worker(Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Leave signals to the parent: where they are sent to a whole group, both get them."""
 
-    async def readiness(self) -> dict[str, bool]:
-        """Return what has to be good for requests to be sent to the service."""
+    async def readiness(self) -> tuple[dict[str, bool], dict[str, str]]:
+        """Return what has to be good for requests to be sent to the service, and why workers are missing."""
         try:
-            found: dict[str, bool] | None = await asyncio.wait_for(self._channel.ask("ready"), ANSWER_SECONDS)
+            found: tuple[dict[str, bool], dict[str, str]] | None
+            found = await asyncio.wait_for(self._channel.ask("ready"), ANSWER_SECONDS)
         except (ConnectionError, TimeoutError):
             found = None
-        return found or {"workers": False}
+        return found or ({"workers": False}, {})
 
     async def metrics(self) -> tuple[str, str]:
         """Return the content type and the text of what Prometheus scrapes of all workers. Raises Unavailable."""

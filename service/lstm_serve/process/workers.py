@@ -35,9 +35,7 @@ T = TypeVar("T")
 
 HUNG_SECONDS = 10  # without an answer a worker is ended
 SCRAPE_SECONDS = 1.0  # for an answer to a scrape; of whom gives none, what it told last counts
-# A worker that ends within a second of its start has failed; where so many do one after the other, the service ends.
-SHORT_SECONDS = 1.0
-MOST_SHORT = 5
+MOST_SHORT = 5  # where so many fail one after the other, and no worker serves meanwhile, the service ends
 
 
 class Workers:
@@ -55,6 +53,7 @@ class Workers:
         self._loaded, self._stopping, self._reloading = asyncio.Event(), asyncio.Event(), asyncio.Lock()
         self._telling = set[asyncio.Task[None]]()
         self._open = False  # whether all have served
+        self._short = 0  # how many have failed since one has served for long
         self._failure: LstmServeError | None = None
 
     async def run(self, admin: socket.socket | None) -> None:
@@ -73,25 +72,28 @@ class Workers:
     # The life of a worker.
 
     async def _keep(self, place: Place) -> None:
-        """Have a worker in this place until the service stops."""
+        """Have a worker in this place until the service stops, or none can be had in any."""
         while not self._stopping.is_set():
+            place.again.clear()
             how = await self._live(place)
             if place.told is not None:
                 reports.add_counted(self._counted, place.told["metrics"])
-            failure, since = place.failure, place.since
+            failure, place.reason = place.failure, str(place.failure or f"it has ended {how}")
+            place.short = 0 if place.lasting else place.short + 1
+            self._short = 0 if any(one.lasting for one in self._places) else self._short + 1
             place.clear()
             if self._stopping.is_set():
                 return
-            short = since is None or asyncio.get_running_loop().time() - since < SHORT_SECONDS
-            place.short = place.short + 1 if short else 0
-            if not self._open or place.short >= MOST_SHORT:
-                often = f" {place.short} times, each" * (place.short > 1)
-                self._fail(failure or LstmServeError(f"worker {place.number} has ended{often} as it began: {how}"))
+            if not self._open or self._short >= MOST_SHORT:
+                often = f", as {self._short - 1} before it" * (self._short > 1)
+                self._fail(failure or LstmServeError(f"worker {place.number} has ended as it began{often}: {how}"))
                 return
-            log.error("worker %d has ended: %s; another takes its place", place.number, failure or how)
+            then = f" in {place.pause} s" * (place.pause > 0)
+            log.error("worker %d has ended: %s; another takes its place%s", place.number, failure or how, then)
             self._counted.worker_restarts.add()
-            if place.short > 1:
-                await asyncio.wait([asyncio.create_task(self._stopping.wait())], timeout=0.1 * 2**place.short)
+            if place.pause:
+                place.leave()
+                await place.wait()
 
     async def _live(self, place: Place) -> str:
         """Start a worker and wait until it has ended. Gives how it did."""
@@ -99,7 +101,7 @@ class Workers:
             "loaded": partial(self._has_loaded, place),
             "serving": partial(self._serves, place),
             "failed": partial(self._has_failed, place),
-            "ready": lambda _: self._ready(),
+            "ready": lambda _: self._ready_and_missing(),
             "metrics": lambda _: self._metrics(),
         }
         return await place.live(handlers, self._env, self._log_lock, greets=place.number == 1 and not self._open)
@@ -133,6 +135,7 @@ class Workers:
 
     async def _serves(self, place: Place, _: None) -> None:
         place.since = place.seen = asyncio.get_running_loop().time()
+        place.away = False
         place.watching = asyncio.create_task(self._watch(place))
         if not self._open and all(one.since is not None for one in self._places):
             self._open = True
@@ -167,6 +170,7 @@ class Workers:
         """Have each worker stop, as a single process does. What listens from now on ends with its worker."""
         self._stopping.set()
         for place in self._places:
+            place.again.set()
             for one in place.sockets:
                 one.close()
             if place.since is None:
@@ -198,6 +202,8 @@ class Workers:
                 looked = now
                 async with self._reloading:
                     await self._reload([one for one in self._places if one.let], asked=asked)
+                for place in self._places if asked else []:
+                    place.again.set()
 
     async def _reload(self, places: list[Place], *, asked: bool) -> None:
         """Have workers read what has changed, or may have, one after the other: each needs memory for it."""
@@ -224,7 +230,8 @@ class Workers:
             return kind, text.encode()
 
         def told() -> dict[str, Any]:
-            return told_together(one.told["told"] for one in self._places if one.told is not None)
+            found = told_together(one.told["told"] for one in self._places if one.told is not None)
+            return found | ({"missing": missing} if (missing := self._missing()) else {})
 
         hangs = {"loop": False}
         ready = partial(of_loop, self._ready, hangs), 503
@@ -232,9 +239,17 @@ class Workers:
         Admin(health, told, metrics).start(listener)
 
     async def _ready(self) -> dict[str, bool]:
+        """Whether who connects is answered: a place that is away is nobody's."""
         now = asyncio.get_running_loop().time()
-        good = [one.since is not None and now - one.seen < STALLED_SECONDS for one in self._places]
-        return {"workers": all(good), "accepting": not self._stopping.is_set()}
+        good = [one.since is not None and now - one.seen < STALLED_SECONDS for one in self._places if not one.away]
+        return {"workers": bool(good) and all(good), "accepting": not self._stopping.is_set()}
+
+    async def _ready_and_missing(self) -> tuple[dict[str, bool], dict[str, str]]:
+        return await self._ready(), self._missing()
+
+    def _missing(self) -> dict[str, str]:
+        """Why a worker is missing, by its number."""
+        return {str(one.number): one.reason for one in self._places if one.reason and one.since is None}
 
     async def _metrics(self) -> tuple[str, str]:
         """The content type and the text of what all have counted."""

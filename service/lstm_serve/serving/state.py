@@ -15,8 +15,8 @@ from lstm_serve.telemetry.metrics import Metrics
 class Whole(Protocol):
     """The service of which this process is one worker among several."""
 
-    async def readiness(self) -> dict[str, bool]:
-        """Return what has to be good for requests to be sent to it."""
+    async def readiness(self) -> tuple[dict[str, bool], dict[str, str]]:
+        """Return what has to be good for requests to be sent to it, and why workers are missing, by their numbers."""
 
     async def metrics(self) -> tuple[str, str]:
         """Return the content type and the text of what Prometheus scrapes of all workers. Raises Unavailable."""

@@ -34,6 +34,7 @@ class Health(Schema):
     refused: str | dict[str, str] | None = Field(
         default=None, description="why the model's newest files are not what is served; of several by their names"
     )
+    missing: dict[str, str] | None = Field(default=None, description="why a worker is missing, by its number")
 
 
 def router(serving: ServingState, registry: Registry) -> APIRouter:
@@ -46,13 +47,17 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         "content": {"application/json": {"example": {"status": "failing"}}},
     }
 
-    def answer(checks: dict[str, bool], request: Request, failed: int) -> JSONResponse:
+    def answer(
+        checks: dict[str, bool], request: Request, failed: int, missing: dict[str, str] | None = None
+    ) -> JSONResponse:
         more = None
         if "verbose" in request.query_params:
             more = told(serving, registry)
             # What is wrong with a file is for those alone who may call, where that is restricted.
+            more |= {"missing": missing} if missing else {}
             if not may_know(request):
                 more.pop("refused", None)
+                more.pop("missing", None)
         status = 200 if all(checks.values()) else failed
         return JSONResponse(content(checks, more), status, {"cache-control": "no-store"})
 
@@ -62,10 +67,11 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
 
     async def readyz(request: Request) -> JSONResponse:
         """Whether to send requests here: 503 as soon as the service is stopping."""
-        checks = readiness(serving, registry)
+        checks, missing = readiness(serving, registry), dict[str, str]()
         if serving.whole is not None:
-            checks |= await serving.whole.readiness()
-        return answer(checks, request, 503)
+            of_all, missing = await serving.whole.readiness()
+            checks |= of_all
+        return answer(checks, request, 503, missing)
 
     async def metrics() -> Response:
         """Everything Prometheus scrapes."""
