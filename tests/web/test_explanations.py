@@ -80,6 +80,7 @@ def test_v1_explains_each_row(client: httpx.Client) -> None:
         ({"baseline": "mean"}, "#/baseline", "expected a number, or a list"),
         ({"baseline": 1e300}, "#/baseline", "expected a finite number, or a list of 15"),
         ({"baseline": [1]}, "#/baseline", "a list of 15"),
+        ({"baseline": 3.4e38, "method": "occlusion"}, "#/baseline", "with which the model's answers are finite"),
         ({"sequence": [[1]]}, "#/sequence", "expected a list of 20 time steps"),
         ({"what": 1}, "#", "expected the keys sequence, class, grain, method, baseline, got 1 more"),
     ],
@@ -96,6 +97,18 @@ def test_what_is_asked_wrongly_is_refused(
         plain = client.post("/v1/models/turbofan:explain", json={"instances": X[:1].tolist(), **more})
         assert plain.status_code == 400
         assert detail in plain.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "twice", ['"class": 1, "class": 2', '"sequence": [], "method": "occlusion"', '"grain": "step", "grain": "step"']
+)
+def test_a_key_that_is_there_twice_is_refused(client: httpx.Client, twice: str) -> None:
+    sequence = json.dumps(X[0].tolist())
+    reply = client.post("/explain", content=f'{{{twice}, "sequence": {sequence}}}')
+    assert reply.status_code == 422
+    assert reply.json()["errors"][0]["detail"] == "expected each key once"
+    more = '"class": 1, "grain": "step", "method": "occlusion", "baseline": 1'
+    assert client.post("/explain", content=f'{{{more}, "sequence": {sequence}}}').status_code == 200
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"nothing", b'{"class": 1}'])

@@ -73,15 +73,15 @@ class Body(BaseModel):
         return cls.of(json_of(raw), raw)
 
     @classmethod
-    def of(cls, parsed: Any, raw: bytes = b"") -> Self:  # noqa: ANN401 - JSON is anything
+    def of(cls, parsed: Any, raw: bytes = b"", beside: int = 0) -> Self:  # noqa: ANN401 - JSON is anything
         """The validated body, once it is parsed. Raises InvalidInput, or TooLarge for too many sequences.
 
         What is more than a slice `arrays` validates. Of a key that is there twice the parsed body has the last alone:
-        `raw` shows it, where that matters.
+        `raw` shows it, where that matters; `beside` are the texts in it, keys and values, that are not in `parsed`.
         """
         # Pydantic would make an error of each surplus key, and convert every surplus sequence first.
         if isinstance(parsed, dict) and cls.key in parsed and parsed.keys() <= cls.model_fields.keys():
-            value, keys = parsed[cls.key], len(parsed)
+            value, keys = parsed[cls.key], len(parsed) + beside
             # `bytes.count` would look at every byte.
             once = raw.rfind(b'"') == raw.find(b'"', raw.find(b'"') + 1) if keys == 1 else raw.count(b'"') == 2 * keys
             if cls.many and isinstance(value, list) and len(value) > cls.max_rows:
@@ -112,8 +112,8 @@ class Body(BaseModel):
         where = first_twice(raw, value, cls.names or (), cls._depth(), keys)
         if where:
             raise InvalidInput.at("expected each name once", cls.key, *where)
-        if where is not None:
-            raise cls._twice()
+        if where is not None:  # with texts beside its own keys it may be another
+            raise InvalidInput.at("expected each key once") if keys > len(cls.model_fields) else cls._twice()
 
     @classmethod
     def _keys(cls) -> str:

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from lstm_serve.engine.types import FLOAT32_MAX, Array
-from lstm_serve.errors import InvalidInput, TooLarge
+from lstm_serve.errors import InvalidInput, NotFinite, TooLarge
 from lstm_serve.explain.asked import Asked, Grain, Method, count_of, has_cells
 from lstm_serve.explain.occlusion import Occlusion
 from lstm_serve.explain.why import explaining, rows_needed, settled
@@ -111,7 +111,10 @@ class ExplainRequest(BaseModel):
         if not isinstance(parsed, dict):
             return Form(cls.one.of(parsed), Asked())
         asked = Options.of(parsed)
-        return Form(cls.one.of({key: value for key, value in parsed.items() if key not in OPTIONS}), asked)
+        options = {key: value for key, value in parsed.items() if key in OPTIONS}
+        texts = len(options) + sum(isinstance(value, str) for value in options.values())
+        rest = {key: value for key, value in parsed.items() if key not in OPTIONS}
+        return Form(cls.one.of(rest, raw, texts), asked)
 
 
 class Baseline(Schema):
@@ -280,7 +283,13 @@ async def explanations(
     rows = [(row, each) for x, each in zip(arrays, asked, strict=True) for row in x]
     works = [explaining(model, *row, y) for row, y in zip(rows, outputs, strict=True)]
     with _all_or_none(lane, [Behind(model, work.what.x[np.newaxis], deadline, work) for work in works]) as jobs:
-        found = await computed(jobs, request)
+        try:
+            found = await computed(jobs, request)
+        except NotFinite:
+            if form.asked.baseline is None:
+                raise
+            # The answers themselves are finite, so it is the client's own values that no answer can be had with.
+            raise InvalidInput.at("expected values with which the model's answers are finite", "baseline") from None
     return [(work.found(each), y) for work, each, y in zip(works, found, outputs, strict=True)]
 
 
