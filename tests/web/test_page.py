@@ -270,10 +270,12 @@ def test_what_is_said_of_two_classes_and_of_steps(browser: Browser, small: Proce
     said = {}
     for name in ("binary", "steps"):
         browser.command("url", url="about:blank")
-        browser.command("url", url=f"{small.url}/#model={name}")
-        browser.wait_for("return document.querySelector('#expects').textContent !== ''")
+        browser.command("url", url=f"{small.url}/#model={name}&view=inside")
+        browser.wait_for("return !document.querySelector('#nothing').hidden")
+        browser.click("#tab-try")
         drop(browser, text)
         said[name] = browser.wait_for("return document.querySelector('#readout').textContent")
+    assert browser.run(SHOWN % "shown.view") == "try", "it was chosen after the address was followed"
     drawn = browser.run(SHOWN % "[shown.curves.values, document.querySelector('#answers-title').textContent]")
     last = load_model(SMALL / "steps.h5").predict(x[np.newaxis])[0, -1]
     np.testing.assert_allclose(drawn[0], last[:, np.newaxis], atol=2e-6)

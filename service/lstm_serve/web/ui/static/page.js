@@ -106,8 +106,10 @@ async function open(text, source, taken = false) {
     Object.assign(shown, { data, taken, curves: curves(shown.model, data.predictions, MOST_COLOURS) });
     $("note").textContent = (data.notes ?? []).join("\n");
     $("found").hidden = false;
-    follow(linked ? asked() : new URLSearchParams({ view: shown.view }));
+    const given = new URLSearchParams(linked ? asked() : "");
+    given.set("view", shown.view);
     linked = false;
+    follow(given);
   }, "Answering …");
 }
 
