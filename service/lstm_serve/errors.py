@@ -18,6 +18,7 @@ LstmServeError
 │   ├── NotWatched       a model whose input is not held against its training
 │   ├── SeriesConflict   rows that do not follow those of their series
 │   ├── NoWindow         a series of a model whose windows have no length
+│   ├── NoCarry          a series of a stateful model whose states cannot be carried, or are not here
 │   └── SeveralWorkers   a series, where each of several workers would have its own
 ├── InvalidInput         input that does not fit the model
 └── NoAnswer             good input that gets no answer
@@ -115,6 +116,10 @@ class SeriesConflict(RequestError):
 
 class NoWindow(RequestError):
     """A series of a model whose windows have no length."""
+
+
+class NoCarry(RequestError):
+    """A series of a stateful model, where its states cannot be carried, or what is asked needs windows."""
 
 
 class SeveralWorkers(RequestError):

@@ -68,7 +68,8 @@ class Recurrent(ABC):
     With `go_backwards` the steps are taken last to first, and a returned sequence stays in that order, as in Keras.
     With `zero_output_for_mask` the output of a masked step is 0; without it, the last output before it, held. With
     `return_state` the states after the last step are outputs too, (units,) each, and inputs after the first are those
-    before the first step. With `ignores_mask` each step counts, and the mask is passed on all the same.
+    before the first step. With `ignores_mask` each step counts, and the mask is passed on all the same. With `stateful`
+    Keras begins a call with the states of the one before; here no call does, but the next row of a series.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Recurrent(ABC):
     zero_output_for_mask: bool = False
     return_state: bool = False
     ignores_mask: bool = False
+    stateful: bool = False
 
     # The states, h first.
     carried: ClassVar[tuple[str, ...]] = ("h",)

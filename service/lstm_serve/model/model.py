@@ -13,7 +13,7 @@ from lstm_serve.engine.blas import one_thread
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Activate, Identity
 from lstm_serve.engine.operations.wiring import FLOATS_AT_ONCE, ROWS_AT_ONCE
-from lstm_serve.engine.operations.wrappers import tables
+from lstm_serve.engine.operations.wrappers import is_stateful, tables
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 from lstm_serve.errors import InvalidInput, Unsupported
 from lstm_serve.model import graph, inputs, notebook, records, stepping
@@ -250,6 +250,27 @@ class Model:
         if self.results != (Source(len(self.nodes) - 1),):
             return None
         return stepping.stepper(self.nodes, [spec.shape for spec in self.inputs])
+
+    @cached_property
+    def is_stateful(self) -> bool:
+        """Whether Keras carries the states of some layer from call to call: then a series does, from row to row."""
+        return any(is_stateful(node.operation) for node in self.nodes)
+
+    @cached_property
+    def not_carried(self) -> str | None:
+        """Why no series of a stateful model can carry its states, or None."""
+        if self.results != (Source(len(self.nodes) - 1),):
+            return "its outputs are several, or not what its last layer gives"
+        return stepping.not_carried(self.nodes, self._shapes_taken)
+
+    @property
+    def series_mode(self) -> Literal["window", "carry"] | None:
+        """How a row of a series is answered: by the window that it ends, or by states that are carried; or not."""
+        if not self.has_time_axis:
+            return None
+        if self.is_stateful:
+            return "carry" if self.not_carried is None else None
+        return None if self.input_shape[0] is None else "window"
 
     def forward(self, x: Array) -> Array:
         """As `predict`, for rows as `checked` gives them, in as many threads as BLAS has; of several outputs records.

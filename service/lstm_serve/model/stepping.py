@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from lstm_serve.engine.operations.temporal import Embedding
-from lstm_serve.engine.operations.wrappers import Stacked
+from lstm_serve.engine.operations.wrappers import Stacked, is_stateful
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Mask, Shape, State
 from lstm_serve.model import graph
@@ -80,8 +80,30 @@ def stepper(nodes: Sequence[Node], given: Sequence[Shape]) -> Stepper | None:
     That is where an operation on a sequence is not causal, or one is on a sequence and on what is computed of another;
     and where there are several inputs, of which not each is a sequence.
     """
+    found = _stepper(nodes, given)
+    return None if isinstance(found, str) else found
+
+
+def not_carried(nodes: Sequence[Node], given: Sequence[Shape]) -> str | None:
+    """Why the states of a model with a stateful layer cannot go on from row to row as Keras carries them, or None.
+
+    Each state that a step has must be one that Keras carries, and the other way round.
+    """
+    found = _stepper(nodes, given)
+    if isinstance(found, str):
+        return found
+    for (operation, _), part in zip(nodes, found.parts, strict=True):
+        if is_stateful(operation) and part.start == part.stop:
+            return f"its layer {operation.name!r} is stateful, and takes more than a row at a time"
+        if part.stop > part.start and not is_stateful(operation):
+            return f"its layer {operation.name!r} starts anew at each call, beside a stateful one"
+    return None
+
+
+def _stepper(nodes: Sequence[Node], given: Sequence[Shape]) -> Stepper | str:
+    """The steps of a model, or why there are none."""
     if len(given) > 1:
-        return None
+        return "it has several inputs"
     shapes = graph.shapes(nodes, given)
     over_time = {INPUT}
     has_step = []
@@ -92,8 +114,10 @@ def stepper(nodes: Sequence[Node], given: Sequence[Shape]) -> Stepper | None:
             continue
         # The ids of a sequence are one number a row: nothing but a look-up sees one by itself.
         rows = all(len(shapes[node + 1][output]) > 1 for node, output in inputs) or isinstance(operation, Embedding)
-        if found != {True} or operation.not_causal is not None or not rows:
-            return None
+        if operation.not_causal is not None:
+            return f"its layer {operation.name!r} {operation.not_causal}"
+        if found != {True} or not rows:
+            return f"its layer {operation.name!r} needs more than a row at a time"
         if not _gives_the_last_alone(operation):
             over_time.add(k)
     sizes = [len(op.start(0)) if stepped else 0 for (op, _), stepped in zip(nodes, has_step, strict=True)]

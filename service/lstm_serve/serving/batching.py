@@ -13,13 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, NotFinite, QueueFull, Unavailable
-from lstm_serve.model.model import Model
 from lstm_serve.model.records import all_finite
 
 T = TypeVar("T")
@@ -39,6 +38,13 @@ class Shortcut(NamedTuple):
 
     compute: Callable[[], Array]
     pays: Callable[[int], bool]
+
+
+class Computes(Protocol):
+    """A model, or what else computes rows; those of one are computed together."""
+
+    def forward(self, x: Array) -> Array:
+        """Rows x (n, ...) to their y (n, ...)."""
 
 
 class Job:
@@ -62,7 +68,7 @@ class Job:
 
     def __init__(
         self,
-        model: Model,
+        model: Computes,
         x: Array,
         deadline: float,
         loop: asyncio.AbstractEventLoop,
@@ -157,7 +163,7 @@ class Batcher:
         if self.queued_rows + rows > self.max_queue_rows:
             raise QueueFull(f"{self.queued_rows} rows are waiting; at most {self.max_queue_rows} may")
 
-    def submit(self, model: Model, x: Array, deadline: float, shortcut: Shortcut | None = None) -> Job:
+    def submit(self, model: Computes, x: Array, deadline: float, shortcut: Shortcut | None = None) -> Job:
         """Queue x (n, *input_shape), n > 0. Raises QueueFull or Unavailable at once; the future has the rest."""
         self.check_room(len(x))
         job = Job(model, x, deadline, self._loop, shortcut)
@@ -294,7 +300,7 @@ class Batcher:
         x = parts[0].x if len(parts) == 1 else np.concatenate([part.x for part in parts])
         return await self._forward(parts[0].job.model, x)
 
-    async def _forward(self, model: Model, x: Array) -> Array:
+    async def _forward(self, model: Computes, x: Array) -> Array:
         return await self._call(model.forward, x)
 
     async def _call(self, compute: Callable[[T], Array], given: T) -> Array:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar, cast
 
@@ -16,11 +17,13 @@ from lstm_serve.formats.text import printable
 from lstm_serve.loading.load import load_model, resolve
 from lstm_serve.loading.repository import expect_inside
 from lstm_serve.loading.sidecars.golden import savez
+from lstm_serve.model.carry import Carrying
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
 from lstm_serve.serving.drift import MOST_MODELS, Drift
 from lstm_serve.serving.second_lane import SecondLane
+from lstm_serve.serving.series.carry import REPEATS
 from lstm_serve.serving.series.lines import Lines
 from lstm_serve.serving.series.memory import MemoryStore
 from lstm_serve.serving.series.redis_server import RedisServer
@@ -91,11 +94,12 @@ class Served(NamedTuple):
     digest: bytes  # that the answer says was asked
     of_model: dict[Callable[..., Any], Any]  # what was made of the model to hold requests to, by what makes it
     steps: Steps | None  # of the series, where a row by steps takes less than a window
+    carrying: Carrying | None  # of the series, where they carry the model's states
 
     @classmethod
     def of(cls, model: Model, steps: Steps | None = None) -> Self:
         """Answer with this model."""
-        return cls(model, model.origin.digest.encode(), {}, steps)
+        return cls(model, model.origin.digest.encode(), {}, steps, Carrying.of(model))
 
     def made(self, make: Callable[[Model, int], T], limit: int) -> T:
         """Return what `make` makes of the model and a limit of the settings, made when it is first needed."""
@@ -129,19 +133,17 @@ class Deployment:
         # Of several workers each would have series of its own.
         self.has_all_series = settings.workers == 1 or redis is not None
         self.lines, self.watch, self.versions = Lines(), Watch(), {}
-        self.series = self._store(loaded.model, settings, redis)
-        if self.series is not None:
-            metrics.series.set(self.series.count, self.name)
-            metrics.series_listeners.set(self.watch.count, self.name)
+        self.series: Store | None = None
+        self._new_store = partial(self._store, settings, redis)
         metrics.queued_rows.set(lambda: self.queue.queued_rows, self.name)
         self.activate(loaded)
 
-    def _store(self, model: Model, settings: Settings, redis: RedisServer | None) -> Store | None:
-        """What keeps its series: where no length of a window is told, there are none."""
-        timesteps = model.input_shape[0] if model.has_time_axis else None
-        if timesteps is None:
-            return None
-        limits = Limits(WINDOWS * timesteps, settings.series_max, settings.series_ttl_seconds)
+    def _store(self, settings: Settings, redis: RedisServer | None, model: Model) -> Store:
+        """What keeps the series of a model that has any."""
+        kept = WINDOWS * (model.input_shape[0] or 0)
+        if model.series_mode == "carry":
+            kept = max(kept, REPEATS)
+        limits = Limits(kept, settings.series_max, settings.series_ttl_seconds)
         if redis is None:
             return MemoryStore(limits, self._expired)
         row = np.zeros([size or 1 for size in model.input_shape[1:]], model.input_dtype)
@@ -158,6 +160,10 @@ class Deployment:
         self.current = Served.of(loaded.model, loaded.steps)
         self.versions = {**self.versions, loaded.model.about.version: self.current}
         self.refused = None
+        if self.series is None and loaded.model.series_mode is not None:
+            self.series = self._new_store(loaded.model)
+            self._metrics.series.set(self.series.count, self.name)
+            self._metrics.series_listeners.set(self.watch.count, self.name)
         self._begin_drift(loaded.model)
         self.metrics.loaded(loaded.model, loaded.load_seconds)
         self._announce(loaded)
@@ -198,12 +204,16 @@ class Deployment:
     async def append(self, store: Store, series: Key, sent: Sent, model: Model, drift: Drift | None) -> Appended:
         """Append rows to a series by the model's rules, count them, and wake who listens; raises as `Store` does."""
         done = await store.append(series, sent, model.about.series)
+        self.appended(series, sent, done, drift)
+        return done
+
+    def appended(self, series: Key, sent: Sent, done: Appended, drift: Drift | None) -> None:
+        """Count rows that were appended, and wake who listens."""
         self.metrics.appended(done.fresh, len(sent.rows) - done.fresh)
         if done.fresh:
             self.watch.appended(series)
             if drift is not None:
                 drift.see(sent.rows[len(sent.rows) - done.fresh :], None)
-        return done
 
     def _expired(self, series: Key) -> None:
         self.metrics.expired()

@@ -14,6 +14,7 @@ from lstm_serve.errors import (
     ListenersFull,
     LstmServeError,
     Malformed,
+    NoCarry,
     NotFinite,
     NotWatched,
     NoWindow,
@@ -66,6 +67,12 @@ TABLE: dict[type[BaseException], Status] = {
         "No window",
         "no-window",
         "the model's length is free: its card's timesteps says how many rows a window has",
+    ),
+    NoCarry: Status(
+        409,
+        "No carried states",
+        "no-carry",
+        "the model is stateful, and LSTMSERVE_SERIES_STORE keeps no states: its series need one process without it",
     ),
     SeveralWorkers: Status(
         501,

@@ -1,7 +1,7 @@
 """Pydantic: what is answered, for the model that is served, and the native dialect's errors."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -194,6 +194,10 @@ class ModelInfo(Schema):
     assumed: list[str] = Field(description="what the file does not tell and its Keras version fixes")
     input_shape: list[int | None] = Field(description="without the batch axis; null is any size")
     output_shape: list[int | None]
+    series: Literal["window", "carry"] | None = Field(
+        description="how a row of a series is answered: by the window it ends, or by the states that all rows before "
+        "left; null where there are no series"
+    )
     inputs: list["InputInfo"] = Field(description="in the order of the file; of one, what stands beside this")
     outputs: list["OutputInfo"] = Field(description="likewise")
     classes: list[str] | None
@@ -270,6 +274,7 @@ def model_info(model: Model) -> ModelInfo:
         assumed=list(origin.assumed),
         input_shape=list(model.input_shape),
         output_shape=list(model.output_shape),
+        series=model.series_mode,
         inputs=[
             InputInfo(
                 name=given.name,

@@ -35,6 +35,7 @@ class ConvLSTM(KernelOperation):
     return_sequences: bool = False
     go_backwards: bool = False
     return_state: bool = False
+    stateful: bool = False
 
     @property
     def weights(self) -> dict[str, Array]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import BaseOperation, Operation
+from lstm_serve.engine.operations.conv_lstm import ConvLSTM
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.operations.wiring import INPUT, Node, Source, last_uses, products, rows_at_once, run, shapes_of
 from lstm_serve.engine.recurrence import Recurrent
@@ -30,6 +31,11 @@ class Stacked:
     def return_sequences(self) -> bool:
         """Whether the last layer gives its whole sequence."""
         return self.layers[-1].return_sequences
+
+    @property
+    def stateful(self) -> bool:
+        """Whether Keras carries its layers' states from call to call."""
+        return self.layers[0].stateful
 
     @property
     def go_backwards(self) -> bool:
@@ -228,6 +234,15 @@ class TimeDistributed(BaseOperation):
     @cached_property
     def _last_uses(self) -> tuple[tuple[int, ...], ...]:
         return last_uses(self.nodes, [self.end])
+
+
+def is_stateful(operation: Operation) -> bool:
+    """Whether Keras carries a state of it, or of what is inside it, from call to call."""
+    if isinstance(operation, TimeDistributed):
+        return any(is_stateful(node.operation) for node in operation.nodes)
+    if isinstance(operation, Bidirectional):
+        return operation.forward.stateful or operation.backward.stateful
+    return isinstance(operation, Recurrent | Stacked | ConvLSTM) and operation.stateful
 
 
 def tables(operation: Operation) -> list[Embedding]:

@@ -25,10 +25,12 @@ class Flow(TypedDict):
     go_backwards: bool
     zero_output_for_mask: bool
     return_state: bool
+    stateful: bool
 
 
 def _flow(options: Options) -> Flow:
-    if options.take("stateful", bool, default=False):
+    stateful = options.take("stateful", bool, default=False)
+    if stateful:
         options.assume(STATEFUL)
     options.refuse_unless("time_major", expected=False, why="time is expected on the second axis")
     options.ignore("num_constants", "input_dim", "input_length")
@@ -38,6 +40,7 @@ def _flow(options: Options) -> Flow:
         "go_backwards": options.take("go_backwards", bool, default=False),
         "zero_output_for_mask": options.take("zero_output_for_mask", bool, default=False),
         "return_state": options.take("return_state", bool, default=False),
+        "stateful": stateful,
     }
 
 
@@ -152,6 +155,7 @@ def rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> O
             "go_backwards": flow["go_backwards"] and k == 0,
             "zero_output_for_mask": flow["zero_output_for_mask"] and last,
             "return_state": flow["return_state"] and len(cells) == 1,
+            "stateful": flow["stateful"],
         }
         layers.append(build_cell(inner, arrays if len(cells) == 1 else arrays[:count], features, steps))
         inner.finish()

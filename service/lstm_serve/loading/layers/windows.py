@@ -123,7 +123,8 @@ def conv_lstm(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]
         raise options.refusal(f"is given the shape {shapes[0]} without time steps")
     windows, features = _windows(options, [shapes[0][1:]])
     filters, sizes = options.size("filters"), [window.size for window in windows]
-    if options.take("stateful", bool, default=False):
+    stateful = options.take("stateful", bool, default=False)
+    if stateful:
         options.assume(STATEFUL)
     options.refuse_unless("time_major", expected=False, why="time is expected on the second axis")
     options.ignore("zero_output_for_mask")  # there is none
@@ -143,6 +144,7 @@ def conv_lstm(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]
         return_sequences=options.take("return_sequences", bool, default=False),
         go_backwards=options.take("go_backwards", bool, default=False),
         return_state=options.take("return_state", bool, default=False),
+        stateful=stateful,
     )
     state = (*counts(windows, shapes[0][1:]), filters)
     if None in state or (len(shapes) > 1 and [*shapes[1:]] != [state, state]):

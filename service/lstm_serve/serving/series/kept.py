@@ -9,7 +9,7 @@ import numpy.typing as npt
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import SeriesConflict
 from lstm_serve.model.metadata import SeriesRules
-from lstm_serve.serving.series.store import Appended, Sent
+from lstm_serve.serving.series.store import Appended, Carried, Sent
 
 # Rows over those that are kept, from which on they are copied, so that what is not kept is let go of.
 SLACK = 8
@@ -20,16 +20,18 @@ Seqs = npt.NDArray[np.int64]
 class Series:
     """One series: its last rows, an array that is never written to, and where their numbers are times, those.
 
-    `count` is of all rows that were appended to it; for `life` see `Known`.
+    `count` is of all rows that were appended to it; for `life` see `Known`. `carried` is what a stateful model has made
+    of them, where it was the one that answered the last.
     """
 
-    __slots__ = ("count", "first", "last", "life", "rows", "times", "touched")
+    __slots__ = ("carried", "count", "first", "last", "life", "rows", "times", "touched")
 
     def __init__(self, rows: Array, first: int | None, times: Seqs | None) -> None:
         """It begins with these rows, of which there may be none yet."""
         self.rows, self.first, self.times = rows, first, times
         self.last: int | None = None
         self.touched, self.count, self.life = 0.0, 0, b""
+        self.carried: Carried | None = None
 
     @classmethod
     def begin(cls, sent: Sent, rules: SeriesRules) -> Self:

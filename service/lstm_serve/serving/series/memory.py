@@ -22,7 +22,7 @@ class MemoryStore:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`expired` is told of each series that was idle for too long."""
-        self._keep, self._most, self._ttl = limits
+        self.keep, self._most, self._ttl = limits
         self._expired, self._clock = expired, clock
         self._series: OrderedDict[Key, Series] = OrderedDict()  # who was idle for longest comes first
 
@@ -36,19 +36,32 @@ class MemoryStore:
 
     async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none; see `Store`."""
-        now = self._clock()
-        self._expire(now)
+        found = self.find(series) or Series.begin(sent, rules)
+        done = append(found, sent, rules, self.keep)
+        found.carried = None
+        self._put(series, found)
+        return done
+
+    def find(self, series: Key) -> Series | None:
+        """Return it, or None where it may begin. Raises SeriesFull."""
+        self._expire(self._clock())
         found = self._series.get(series)
-        if found is None:
-            if len(self._series) >= self._most:
-                raise SeriesFull(too_many(self._most))
-            found = Series.begin(sent, rules)
-            found.life = new_life()
-        done = append(found, sent, rules, self._keep)
-        found.touched = now
+        if found is None and len(self._series) >= self._most:
+            raise SeriesFull(too_many(self._most))
+        return found
+
+    def replace(self, series: Key, before: Series | None, after: Series) -> bool:
+        """Put another in its place, if it still is what it was `before`. Raises SeriesFull."""
+        if self.find(series) is not before:
+            return False
+        self._put(series, after)
+        return True
+
+    def _put(self, series: Key, found: Series) -> None:
+        found.touched = self._clock()
+        found.life = found.life or new_life()
         self._series[series] = found
         self._series.move_to_end(series)
-        return done
 
     async def look(self, series: Key) -> Known:
         """Return what is known of it; see `Store`."""
@@ -56,7 +69,8 @@ class MemoryStore:
         found = self._series.get(series)
         if found is None:
             raise UnknownSeries
-        return Known(found.last, found.rows, self._clock() - found.touched, found.numbers, found.life)
+        known = found.last, found.rows, self._clock() - found.touched, found.numbers, found.life
+        return Known(*known, found.carried)
 
     async def forget(self, series: Key) -> None:
         """Forget it; see `Store`."""

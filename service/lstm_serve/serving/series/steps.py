@@ -188,7 +188,7 @@ def measured(model: Model, seconds: float, most: int) -> Steps | None:
 
     `seconds` is about what a window takes.
     """
-    stepper = model.stepper()
+    stepper = model.stepper() if model.series_mode == "window" else None
     timesteps = None if stepper is None else model.input_shape[0]
     if stepper is None or stepper.answers_each_row or timesteps is None or timesteps < 2 or seconds > LONGEST_WINDOW:
         return None

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import Array, State
 from lstm_serve.model.metadata import SeriesRules
 
 WINDOWS = 2  # of each series the rows of so many are kept, for repeats
@@ -42,11 +42,25 @@ class Appended(NamedTuple):
     filled: int = 0
 
 
+class Carried(NamedTuple):
+    """What a stateful model has made of a series: its state after the last row, and what it answered.
+
+    ys (n, *output) are the outputs of the n rows that are kept, `taken` is of the rows since the state was 0, and
+    `digest` the model's.
+    """
+
+    digest: str
+    state: State
+    ys: Array
+    taken: int
+
+
 class Known(NamedTuple):
     """What is known of a series: its last number, its last rows, and how many seconds ago the last one came.
 
     `numbers` tells the rows apart: each one's number or time, or where rows have none, which one of all it is, from 1.
     `life` tells it from others that have or had its key: random bytes, made when it began.
+    `carried` is what a stateful model has made of them.
     """
 
     seq: int | None
@@ -54,6 +68,7 @@ class Known(NamedTuple):
     age: float
     numbers: Sequence[int]
     life: bytes
+    carried: Carried | None = None
 
 
 class Limits(NamedTuple):

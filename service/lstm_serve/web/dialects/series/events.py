@@ -28,6 +28,7 @@ from lstm_serve.errors import (
     DeadlinePassed,
     ListenersFull,
     Malformed,
+    NoCarry,
     QueueFull,
     SeriesConflict,
     StoreUnavailable,
@@ -107,6 +108,8 @@ class EventStream(Response):
         self._serving, self._registry, self._request = serving, registry, request
         self._deployment, served = meant(registry, request)
         self._store, self._key = store_of(self._deployment, served), key_of(request)
+        if served.carrying is not None:
+            raise NoCarry("events tell the answers to windows, and series of this model carry its states")
         self._with_row, self._after = wants_inputs(request), _last_id(request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,6 +162,7 @@ class EventStream(Response):
     def _goes_on(self) -> bool:
         """Whether the service, the model and the client's key are still there."""
         there = self._registry.deployments.get(self._deployment.name) is self._deployment
+        there = there and self._deployment.current.model.series_mode == "window"
         return there and not self._serving.draining and may_know(self._request)
 
     async def _next(self, watched: Watched) -> bytes:

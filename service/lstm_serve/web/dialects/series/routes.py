@@ -18,6 +18,7 @@ from lstm_serve.errors import (
     ComputeFailed,
     InvalidInput,
     LstmServeError,
+    NoCarry,
     NoWindow,
     SeriesBusy,
     SeriesConflict,
@@ -36,6 +37,13 @@ from lstm_serve.settings import Settings
 from lstm_serve.web.api_keys import Keys
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
 from lstm_serve.web.dialects.native import MODEL_HEADER, errors_of
+from lstm_serve.web.dialects.series.carried import (
+    append_carried,
+    append_many_carried,
+    expect_carried,
+    last_known,
+    told,
+)
 from lstm_serve.web.dialects.series.computed import answers_or_errors, output_first, window_of
 from lstm_serve.web.dialects.series.request import (
     ID_PATTERN,
@@ -71,7 +79,7 @@ ALL = {
     "description": "all: `answers` in place of `answer`, one for each row of the request",
 }
 AGAIN = "without `seq` a row that is sent again is appended again"
-REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, NoWindow, SeveralWorkers)
+REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, NoWindow, NoCarry, SeveralWorkers)
 
 
 class AppendRoute(PostRoute):
@@ -181,8 +189,11 @@ def _answer_types(one: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - a type
     """The answers of GET, of POST for one series, and of POST for many, with `one` of the model in each."""
     fields: dict[str, Any] = {
         "seq": (int | None, Field(description="the last row's number; null where rows have none")),
-        "rows": (int, Field(description="of the window, how many are there")),
-        "ready": (bool, Field(description="whether they make a window")),
+        "rows": (
+            int,
+            Field(description="of the window, how many are there; where states are carried, of how many rows"),
+        ),
+        "ready": (bool, Field(description="whether they make a window; always where states are carried")),
         "missing": (int | None, Field(default=None, description="how many are missing for that")),
         "answer": (one | None, Field(default=None, description="to the window that ends with the last row")),
     }
@@ -204,11 +215,13 @@ def _answer_types(one: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - a type
 
 
 def store_of(deployment: Deployment, served: Served) -> Store:
-    """The series of a deployment. Raises NoWindow, SeveralWorkers, or HTTPException: there are none without time."""
+    """The series of a deployment. Raises NoWindow, NoCarry, SeveralWorkers, or HTTPException: none without time."""
     expect_time_axis(served)
     if not deployment.has_all_series:
         raise SeveralWorkers(TABLE[SeveralWorkers].example)
-    if deployment.series is None:
+    if served.model.is_stateful:
+        expect_carried(deployment, served.carrying, served.model.not_carried)
+    if deployment.series is None or (served.model.series_mode is None):
         raise NoWindow(TABLE[NoWindow].example)
     return deployment.series
 
@@ -243,10 +256,16 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
     (rows,) = await converted(body, request)
     given = sent(body, rows, model)
     body.let_go()
+    carrying, after = request.served.carrying, None
     async with deployment.lines.of((key,), deadline):
-        if each and len(rows) > 1:
+        if carrying is not None:
+            _expect_room(request, 1)
+            done, ys = await append_carried(serving, carrying, store, key, given, request, deadline)
+            fresh = [k >= len(ys) - done.fresh for k in range(len(ys))]
+            found = told(ys, request, fresh) if each else told(ys[-1:], request, fresh[-1:])
+        elif each and len(rows) > 1:
             _expect_room(request, len(rows))
-            done, after = await deployment.append(store, key, given, model, request.drift), None
+            done = await deployment.append(store, key, given, model, request.drift)
             cut = [window_of(done, end, model) for end in done.ends]
             found = await answers_or_errors(serving, cut, request, deadline)
         else:
@@ -281,19 +300,26 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
     done: list[Appended | LstmServeError] = []
     async with deployment.lines.of({Key(owner, item[0]) for item in items if isinstance(item, tuple)}, deadline):
         _expect_room(request, len(items))
-        for item in items:
-            if isinstance(item, InvalidInput):
-                done.append(item)
-                continue
-            name, given = item
-            expect_time(deadline)
-            try:
-                done.append(await deployment.append(store, Key(owner, name), given, model, request.drift))
-            except REFUSALS as error:
-                deployment.metrics.series_refused(row_of(error).slug)
-                done.append(error)
-        cut = [window_of(each, each.ends[0], model) if isinstance(each, Appended) else None for each in done]
-        found = await answers_or_errors(serving, cut, request, deadline)
+        if request.served.carrying is not None:
+            done, found = await append_many_carried(
+                serving, request.served.carrying, store, owner, items, request, deadline
+            )
+        else:
+            for item in items:
+                if isinstance(item, InvalidInput):
+                    done.append(item)
+                    continue
+                name, given = item
+                expect_time(deadline)
+                try:
+                    done.append(await deployment.append(store, Key(owner, name), given, model, request.drift))
+                except REFUSALS as error:
+                    done.append(error)
+            cut = [window_of(each, each.ends[0], model) if isinstance(each, Appended) else None for each in done]
+            found = await answers_or_errors(serving, cut, request, deadline)
+    for each in done:
+        if isinstance(each, REFUSALS):
+            deployment.metrics.series_refused(row_of(each).slug)
     results: list[Any] = []
     for each, answer in zip(done, found, strict=True):
         told = answer if isinstance(answer, ComputeFailed) else each
@@ -344,6 +370,8 @@ def _result(done: Appended, model: Model) -> dict[str, Any]:
 
 def known_of(seq: int | None, kept: int, model: Model) -> dict[str, Any]:
     """What is said of a series whose last row has this number, with so many rows that are kept."""
+    if model.series_mode == "carry":
+        return {"seq": seq, "rows": kept, "ready": True}
     timesteps = model.input_shape[0] or 0
     result = {"seq": seq, "rows": min(kept, timesteps), "ready": kept >= timesteps}
     if kept < timesteps:
@@ -352,14 +380,16 @@ def known_of(seq: int | None, kept: int, model: Model) -> dict[str, Any]:
 
 
 async def _state(serving: ServingState, deployment: Deployment, served: Served, request: Request) -> Response:
-    """What is known of a series, and the answer to its last row, computed anew."""
+    """What is known of a series, and the answer to its last row, computed anew but where states are carried."""
     model = served.model
     known = await store_of(deployment, served).look(key_of(request))
-    timesteps, answer = model.input_shape[0] or 0, None
-    if len(known.rows) >= timesteps:
+    timesteps, count, answer = model.input_shape[0] or 0, len(known.rows), None
+    if served.carrying is not None:
+        count, answer = last_known(known, served.carrying)
+    elif count >= timesteps:
         deadline = time.monotonic() + serving.settings.deadline_seconds
         answer = answers(
             model, await deployment.queue.submit(model, known.rows[np.newaxis, -timesteps:], deadline).future
         )[0]
-    content = {**known_of(known.seq, len(known.rows), model), "age_seconds": round(known.age, 3), "answer": answer}
+    content = {**known_of(known.seq, count, model), "age_seconds": round(known.age, 3), "answer": answer}
     return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
