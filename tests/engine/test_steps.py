@@ -9,6 +9,7 @@ from lstm_serve.engine.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH
 from lstm_serve.engine.operations import OPERATIONS
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import NO_STEP, Operation
+from lstm_serve.engine.operations.conv_lstm import ConvLSTM
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import (
     Activate,
@@ -134,6 +135,15 @@ NOT_CAUSAL: list[Operation] = [
     Pooling(name="p", windows=(Window(size=2),), average=True),
     GlobalPooling1D(name="p", average=False, keepdims=False),
     RepeatVector(name="r", n=3),
+    ConvLSTM(
+        name="c",
+        kernel=numbers(2, 3, 8),
+        bias=None,
+        activation=TANH,
+        recurrent_kernel=numbers(2, 2, 8),
+        windows=(Window(size=2),),
+        recurrent_activation=SIGMOID,
+    ),
     Reshape(name="r", target=(-1,)),
     Permute(name="p", dims=(2, 1)),
     lstm(go_backwards=True),

@@ -84,7 +84,7 @@ def test_a_route_that_answers_something_else_is_refused(name: str, taken: str) -
 
 
 def test_one_path_for_both_is_refused() -> None:
-    with pytest.raises(SettingsError, match="_route is /x"):
+    with pytest.raises(SettingsError, match="_ROUTE is /x"):
         create_app(Settings(model=SMALL / "binary.h5", health_route="/x", predict_route="/x"))
 
 
