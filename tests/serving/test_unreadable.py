@@ -1,4 +1,4 @@
-"""Folders that cannot be read beside models, as `lost+found` at the root of a volume; and a look that fails."""
+"""Folders that cannot be read beside models; and a look that fails."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from lstm_serve.serving import reload
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 
-LOST = "lost+found"
+LOST = "locked"
 
 
 @pytest.fixture
