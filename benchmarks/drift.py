@@ -28,7 +28,7 @@ from serving import call, started  # noqa: E402 - the same
 from streams import KINDS, alarms, states, stream  # noqa: E402 - the same
 
 from lstm_serve import Model, load_model  # noqa: E402 - the same
-from lstm_serve.model.profile import Profile  # noqa: E402 - the same
+from lstm_serve.model.profile import Profile, psi  # noqa: E402 - the same
 from lstm_serve.scoring.profile import of_rows  # noqa: E402 - the same
 from lstm_serve.serving.drift import TOGETHER  # noqa: E402 - the same
 from lstm_serve.settings import Settings  # noqa: E402 - the same
@@ -117,8 +117,6 @@ def engines(model: Model, data: Path) -> None:
 
 def told(profile: Profile, x: Rows, k: int, window: int) -> str:
     """The figures of a feature in the first two windows."""
-    from lstm_serve.model.profile import psi  # noqa: PLC0415 - where it is used
-
     parts = [x[start : start + window] for start in (0, window)]
     index = ", ".join(f"{psi(profile.counts(part), profile.shares)[k]:.3f}" for part in parts)
     apart = ", ".join(f"{profile.wasserstein(part)[k]:.3f}" for part in parts)

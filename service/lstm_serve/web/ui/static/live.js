@@ -18,6 +18,11 @@ let about = null; // of the page: the model, the names of its columns, and what 
 let stop = null; // while it is followed, what lets go of the connection
 let drawing = false;
 
+// Another series, of which nothing has come yet.
+function clear(series) {
+  Object.assign(live, { series, last: null, rows: [], ended: false });
+}
+
 function say(text) {
   if ($("live-state").textContent !== text) $("live-state").textContent = text;
 }
@@ -27,7 +32,7 @@ function label() {
 }
 
 function take({ name, id, data }) {
-  const newest = live.rows[live.rows.length - 1];
+  const newest = live.rows.at(-1);
   if (name === "end") {
     Object.assign(live, { last: null, ended: true });
     draw();
@@ -51,7 +56,7 @@ const said = (model, { answer, problem, missing }) => (
 
 function draw() {
   drawing = false;
-  const newest = live.rows[live.rows.length - 1];
+  const newest = live.rows.at(-1);
   $("live-found").hidden = !newest;
   if ($("live").hidden || !newest) return;
   const { model, names } = about;
@@ -122,7 +127,7 @@ function halt() {
 // Begin with a series, or go on with the one that there is after its last row.
 function begin(series) {
   if (series !== live.series) {
-    Object.assign(live, { series, last: null, rows: [], ended: false });
+    clear(series);
     draw();
   }
   $("series").value = series;
@@ -142,7 +147,8 @@ export const parts = () => (live.series ? { series: live.series } : {});
 export function show(given, address) {
   if (about?.model !== given.model) {
     halt();
-    Object.assign(live, { series: "", last: null, rows: [], ended: false, on: false });
+    clear("");
+    live.on = false;
   }
   about = given;
   const series = address.get("series");

@@ -64,7 +64,7 @@ async function begin() {
   const all = await service.models();
   const served = all.filter(({ version }) => version !== null);
   const found = served.find(({ name }) => name === asked().get("model")) ?? served.find((each) => each.default) ?? served[0];
-  Object.assign(shown, { name: all.length > 1 ? found.name : null });
+  shown.name = all.length > 1 ? found.name : null;
   linked = true;
   empty();
   $("models").hidden = served.length < 2;
@@ -119,7 +119,7 @@ function follow(given = asked()) {
   const { inputs, rows } = shown.data;
   shown.view = wanted(given);
   look(number("from", 1), number("to", inputs.length));
-  choose(number("row", rows[rows.length - 1]));
+  choose(number("row", rows.at(-1)));
   turn(shown.view);
 }
 
@@ -147,8 +147,8 @@ function choose(row) {
   const nearest = rows.reduce((best, each) => (Math.abs(each - row) < Math.abs(best - row) ? each : best), rows[0]);
   const other = shown.row !== null && nearest !== shown.row;
   shown.row = nearest;
-  Object.assign($("row"), { value: nearest, min: rows[0], max: rows[rows.length - 1] });
-  $("row-range").textContent = `of ${rows[0]} to ${rows[rows.length - 1]}`;
+  Object.assign($("row"), { value: nearest, min: rows[0], max: rows.at(-1) });
+  $("row-range").textContent = `of ${rows[0]} to ${rows.at(-1)}`;
   $("readout").textContent = `Row ${nearest}: ${words(shown.model, answer())}`;
   draw();
   remember();
