@@ -215,6 +215,11 @@ class Deployment:
             if drift is not None:
                 drift.see(sent.rows[len(sent.rows) - done.fresh :], None)
 
+    async def forget(self, store: Store, series: Key) -> None:
+        """Forget a series, be it there or not, and tell who listens; raises as `Store` does."""
+        await store.forget(series)
+        self.forgotten(series)
+
     def _expired(self, series: Key) -> None:
         self.metrics.expired()
         self.forgotten(series)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from lstm_serve.errors import (
     InvalidInput,
     LstmServeError,
     NoCarry,
-    SeriesBusy,
     SeriesConflict,
     SeriesFull,
 )
@@ -28,77 +27,72 @@ from lstm_serve.web.errors import TABLE
 from lstm_serve.web.predict import Predicted, PredictRequest
 
 
-async def append_carried(  # noqa: PLR0913, PLR0917 - what an append is of
-    serving: ServingState,
-    carrying: Carrying,
-    store: Store,
-    key: Key,
-    sent: Sent,
-    request: PredictRequest,
-    deadline: float,
-) -> tuple[Appended, list[Array | None]]:
-    """Append rows to a series whose turn it is; the output of each of them, None of those that are not kept any more.
+class CarriedSeries:
+    """The series that carry the states of the model which answers a request, whose turn it is."""
 
-    Raises ComputeFailed for rows on which the model overflows, of which none is kept then.
-    """
-    deployment, model = request.deployment, request.served.model
-    if not isinstance(store, MemoryStore):
-        raise NoCarry(TABLE[NoCarry].example)
-    request.appended = True
-    while True:
-        planned = plan(store, key, sent, model.about.series, carrying, serving.settings.max_rows)
-        state, parts = planned.state, []
-        at_once = model.input_shape[0] or REPEATS  # about what a window takes, which is what a batch is made for
-        for start in range(0, len(planned.rows) if planned.done.fresh else 0, at_once):
-            rows = planned.rows[np.newaxis, start : start + at_once]
-            job = deployment.queue.submit(carrying, carrying.packed(rows, state), deadline)
-            request.scope["state"].setdefault("jobs", []).append(job)
-            (ys,), state = carrying.unpacked(await _output(job))
-            parts.append(ys)
-        found = keep(store, key, planned, parts, state, carrying.digest)
-        if found is not None:
-            deployment.appended(key, sent, planned.done, request.drift)
-            return found
+    def __init__(
+        self, serving: ServingState, carrying: Carrying, store: Store, request: PredictRequest, deadline: float
+    ) -> None:
+        """`store` is one that `expect_carried` has seen."""
+        assert isinstance(store, MemoryStore)  # noqa: S101 - as it says
+        self.carrying = carrying
+        self._store, self._most = store, serving.settings.max_rows
+        self._request, self._deadline = request, deadline
 
+    async def append(self, key: Key, sent: Sent) -> tuple[Appended, list[Array | None]]:
+        """Append rows; the output of each of them, None of those that are not kept any more.
 
-async def append_many_carried(  # noqa: PLR0913, PLR0917 - likewise
-    serving: ServingState,
-    carrying: Carrying,
-    store: Store,
-    owner: bytes,
-    items: Sequence[tuple[str, Sent] | InvalidInput],
-    request: PredictRequest,
-    deadline: float,
-) -> tuple[list[Appended | LstmServeError], list[Any]]:
-    """Append a row to each of many series, whose turn it is: of each the series or what is wrong, and the answer.
+        Raises ComputeFailed for rows on which the model overflows, of which none is kept then.
+        """
+        request, store, carrying = self._request, self._store, self.carrying
+        deployment, model = request.deployment, request.served.model
+        request.appended = True
+        while True:
+            planned = plan(store, key, sent, model.about.series, carrying, self._most)
+            state, parts = planned.state, []
+            at_once = model.input_shape[0] or REPEATS  # about what a window takes, which is what a batch is made for
+            for start in range(0, len(planned.rows) if planned.done.fresh else 0, at_once):
+                rows = planned.rows[np.newaxis, start : start + at_once]
+                job = deployment.queue.submit(carrying, carrying.packed(rows, state), self._deadline)
+                request.scope["state"].setdefault("jobs", []).append(job)
+                (ys,), state = carrying.unpacked(await _output(job))
+                parts.append(ys)
+            found = keep(store, key, planned, parts, state, carrying.digest)
+            if found is not None:
+                deployment.appended(key, sent, planned.done, request.drift)
+                return found
 
-    The rows of one series are taken in their order, those of different ones together.
-    """
-    results: list[tuple[Appended, list[Array | None]] | LstmServeError] = [
-        item if isinstance(item, InvalidInput) else SeriesBusy("it was not looked at") for item in items
-    ]
-    of_series: dict[str, list[int]] = {}
-    for at, item in enumerate(items):
-        if isinstance(item, tuple):
-            of_series.setdefault(item[0], []).append(at)
+    async def append_many(
+        self, owner: bytes, items: Sequence[tuple[str, Sent] | InvalidInput]
+    ) -> tuple[list[Appended | LstmServeError], list[Array | None]]:
+        """Append a row to each of many series: of each the series or what is wrong, and the output.
 
-    async def take(name: str) -> None:
-        for at in of_series[name]:
-            given = cast("tuple[str, Sent]", items[at])[1]
-            try:
-                results[at] = await append_carried(serving, carrying, store, Key(owner, name), given, request, deadline)
-            except (ComputeFailed, SeriesConflict, SeriesFull) as error:
-                results[at] = error
+        The rows of one series are taken in their order, those of different ones together.
+        """
+        found: dict[int, tuple[Appended, list[Array | None]] | LstmServeError] = {}
+        of_series: dict[str, list[tuple[int, Sent]]] = {}
+        for at, item in enumerate(items):
+            if isinstance(item, InvalidInput):
+                found[at] = item
+            else:
+                of_series.setdefault(item[0], []).append((at, item[1]))
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for name in of_series:
-                group.create_task(take(name))
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    done = [each[0] if isinstance(each, tuple) else each for each in results]
-    outputs = [each[1][0] if isinstance(each, tuple) else None for each in results]
-    return done, told(outputs, request, [isinstance(each, Appended) and each.fresh > 0 for each in done])
+        async def take(name: str) -> None:
+            for at, given in of_series[name]:
+                try:
+                    found[at] = await self.append(Key(owner, name), given)
+                except (ComputeFailed, SeriesConflict, SeriesFull) as error:
+                    found[at] = error
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in of_series:
+                    group.create_task(take(name))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        results = [found[at] for at in range(len(items))]
+        done = [each[0] if isinstance(each, tuple) else each for each in results]
+        return done, [each[1][0] if isinstance(each, tuple) else None for each in results]
 
 
 async def _output(job: Job) -> Array:

@@ -45,8 +45,8 @@ from lstm_serve.serving.series.watch import LOOK_SECONDS, Watched
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.api_keys import may_know
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
-from lstm_serve.web.dialects.series.request import INPUTS, expect_query, wants_inputs
-from lstm_serve.web.dialects.series.routes import ID, key_of, known_of, store_of
+from lstm_serve.web.dialects.series.appending import key_of, known_of, store_of
+from lstm_serve.web.dialects.series.request import IN_PATH, INPUTS, expect_query, wants_inputs
 from lstm_serve.web.errors import TABLE, problem, row_of
 from lstm_serve.web.openapi import problem_response, problem_responses
 
@@ -93,7 +93,7 @@ def router(serving: ServingState, registry: Registry, documented: Documented) ->
                 409: problem_response(TABLE[SeriesConflict]),
                 **problem_responses(400, 401, 422, 429, 500, 501, 503),
             },
-            openapi_extra={"parameters": [*parameters(served, prefix)["parameters"], ID, LAST_ID, INPUTS]},
+            openapi_extra={"parameters": [*parameters(served, prefix)["parameters"], IN_PATH, LAST_ID, INPUTS]},
         )
     return routes
 

@@ -28,6 +28,7 @@ MAX_SEQ = 1 << 53  # up to which each JSON parser has whole numbers
 ROW_KEYS = {"series", "row"}
 NOT_YET = InvalidInput.at("not looked at yet")
 
+IN_PATH = {"name": "series", "in": "path", "required": True, "schema": {"type": "string", "pattern": ID_PATTERN}}
 INPUTS = {
     "name": "inputs",
     "in": "query",

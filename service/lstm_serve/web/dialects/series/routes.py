@@ -1,10 +1,7 @@
 """POST /series/{id}/rows and POST /series/rows: a device sends rows, and gets the answer to the window each ends."""
 
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -18,39 +15,34 @@ from lstm_serve.errors import (
     ComputeFailed,
     InvalidInput,
     LstmServeError,
-    NoCarry,
-    NoWindow,
-    SeriesBusy,
     SeriesConflict,
-    SeriesFull,
-    SeveralWorkers,
     UnknownSeries,
 )
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.registry import Registry
-from lstm_serve.serving.series.lines import expect_time
-from lstm_serve.serving.series.store import Appended, Key, Sent, Store
+from lstm_serve.serving.series.store import Appended, Key
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
-from lstm_serve.web.api_keys import Keys
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
 from lstm_serve.web.dialects.native import MODEL_HEADER, errors_of
-from lstm_serve.web.dialects.series.carried import (
-    append_carried,
-    append_many_carried,
-    expect_carried,
-    last_known,
-    told,
+from lstm_serve.web.dialects.series.appending import (
+    REFUSALS,
+    Appending,
+    count_refusal,
+    key_of,
+    known_of,
+    owner_of,
+    refusals_counted,
+    store_of,
 )
-from lstm_serve.web.dialects.series.computed import answers_or_errors, output_first, window_of
+from lstm_serve.web.dialects.series.carried import last_known
 from lstm_serve.web.dialects.series.request import (
-    ID_PATTERN,
+    IN_PATH,
     ManyRequest,
     ManyRows,
     append_type,
-    expect_id,
     expect_query,
     expect_time_axis,
     many_type,
@@ -62,7 +54,6 @@ from lstm_serve.web.openapi import problem_response, problem_responses
 from lstm_serve.web.predict import (
     Answer,
     PostRoute,
-    Predicted,
     PredictRequest,
     converted,
     deadline_of,
@@ -71,7 +62,6 @@ from lstm_serve.web.schemas import ANSWERS, AnyAnswer, AnyBody, ProblemDetails
 
 log = logging.getLogger(__name__)
 
-ID = {"name": "series", "in": "path", "required": True, "schema": {"type": "string", "pattern": ID_PATTERN}}
 ALL = {
     "name": "answers",
     "in": "query",
@@ -79,7 +69,6 @@ ALL = {
     "description": "all: `answers` in place of `answer`, one for each row of the request",
 }
 AGAIN = "without `seq` a row that is sent again is appended again"
-REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, NoWindow, NoCarry, SeveralWorkers)
 
 
 class AppendRoute(PostRoute):
@@ -143,8 +132,7 @@ def _add_routes(
     async def forget_series(request: Request) -> Response:
         """Forget a series, whether it is there or not."""
         (deployment, served), key = meant(registry, request), key_of(request)
-        await store_of(deployment, served).forget(key)
-        deployment.forgotten(key)
+        await deployment.forget(store_of(deployment, served), key)
         return Response(status_code=204)
 
     named = parameters(served, prefix)["parameters"]
@@ -155,7 +143,7 @@ def _add_routes(
             append_rows,
             AppendRoute,
             appended,
-            [ID, ALL],
+            [IN_PATH, ALL],
             "Append rows of a series",
         ),
     ):
@@ -169,7 +157,7 @@ def _add_routes(
             openapi_extra={"parameters": [*named, *extra]},
             summary=summary,
         )
-    of_path = {"parameters": [*named, ID]}
+    of_path = {"parameters": [*named, IN_PATH]}
     refused = {404: json[404], 409: json[409], **problem_responses(401, 422, 429, 500, 501, 503, 504)}
     routes.add_api_route(
         f"{prefix}/series/{{series}}", series_state, response_model=state, responses=refused, openapi_extra=of_path
@@ -214,39 +202,6 @@ def _answer_types(one: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - a type
     return state, appended, create_model("SeriesRowsAnswer", __doc__="Of each row, as of one.", results=each)
 
 
-def store_of(deployment: Deployment, served: Served) -> Store:
-    """The series of a deployment. Raises NoWindow, NoCarry, SeveralWorkers, or HTTPException: none without time."""
-    expect_time_axis(served)
-    if not deployment.has_all_series:
-        raise SeveralWorkers(TABLE[SeveralWorkers].example)
-    if served.model.is_stateful:
-        expect_carried(deployment, served.carrying, served.model.not_carried)
-    if deployment.series is None or (served.model.series_mode is None):
-        raise NoWindow(TABLE[NoWindow].example)
-    return deployment.series
-
-
-def owner_of(request: Request) -> bytes:
-    """Whose series a request sees: those that began with its API key."""
-    keys: Keys | None = request.app.state.keys
-    return b"" if keys is None else keys.owner(request.scope["state"]["headers"].get(b"authorization"))
-
-
-def key_of(request: Request) -> Key:
-    """What the series of a request's path is known by. Raises InvalidInput."""
-    return Key(owner_of(request), expect_id(request.path_params["series"]))
-
-
-@contextmanager
-def refusals_counted(request: PredictRequest) -> Iterator[None]:
-    """Count why a series does not take what came."""
-    try:
-        yield
-    except REFUSALS as error:
-        request.deployment.metrics.series_refused(row_of(error).slug)
-        raise
-
-
 async def _append(serving: ServingState, body: Body, request: PredictRequest) -> Answer:
     """Append rows to one series, and answer the last of them, or each."""
     deployment, model = request.deployment, request.served.model
@@ -256,37 +211,19 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
     (rows,) = await converted(body, request)
     given = sent(body, rows, model)
     body.let_go()
-    carrying, after = request.served.carrying, None
+    appending = Appending(serving, request, store, deadline)
     async with deployment.lines.of((key,), deadline):
-        if carrying is not None:
-            _expect_room(request, 1)
-            done, ys = await append_carried(serving, carrying, store, key, given, request, deadline)
-            fresh = [k >= len(ys) - done.fresh for k in range(len(ys))]
-            found = told(ys, request, fresh) if each else told(ys[-1:], request, fresh[-1:])
-        elif each and len(rows) > 1:
-            _expect_room(request, len(rows))
-            done = await deployment.append(store, key, given, model, request.drift)
-            cut = [window_of(done, end, model) for end in done.ends]
-            found = await answers_or_errors(serving, cut, request, deadline)
+        if each and len(rows) > 1:
+            done, found, after = *await appending.each(key, given), None
         else:
-            done, part, after = await append_one(serving, key, given, request, deadline)
-            found = [None] if part is None else answers(model, *part)
+            done, answer, after = await appending.last(key, given)
+            found = [answer]
     result = _result(done, model)
     if each:
         result["answers"] = [_problem(each, request) if isinstance(each, ComputeFailed) else each for each in found]
     else:
         result["answer"] = found[0]
     return Answer(orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY), after=after)
-
-
-async def append_one(
-    serving: ServingState, key: Key, given: Sent, request: PredictRequest, deadline: float
-) -> tuple[Appended, Predicted | None, Callable[[], None] | None]:
-    """Append rows to a series whose turn it is, and compute its last window, if there is one; see `output_first`."""
-    _expect_room(request, 1)
-    deployment, served = request.deployment, request.served
-    done = await deployment.append(store_of(deployment, served), key, given, served.model, request.drift)
-    return done, *await output_first(serving, key, done, request, deadline)
 
 
 async def _append_many(serving: ServingState, body: ManyRows, request: PredictRequest) -> Answer:
@@ -297,29 +234,11 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
     deadline = deadline_of(request, serving.settings.deadline_seconds, None)
     request.scope["state"]["turn"].end()
     body.let_go()
-    done: list[Appended | LstmServeError] = []
     async with deployment.lines.of({Key(owner, item[0]) for item in items if isinstance(item, tuple)}, deadline):
-        _expect_room(request, len(items))
-        if request.served.carrying is not None:
-            done, found = await append_many_carried(
-                serving, request.served.carrying, store, owner, items, request, deadline
-            )
-        else:
-            for item in items:
-                if isinstance(item, InvalidInput):
-                    done.append(item)
-                    continue
-                name, given = item
-                expect_time(deadline)
-                try:
-                    done.append(await deployment.append(store, Key(owner, name), given, model, request.drift))
-                except REFUSALS as error:
-                    done.append(error)
-            cut = [window_of(each, each.ends[0], model) if isinstance(each, Appended) else None for each in done]
-            found = await answers_or_errors(serving, cut, request, deadline)
+        done, found = await Appending(serving, request, store, deadline).many(owner, items)
     for each in done:
         if isinstance(each, REFUSALS):
-            deployment.metrics.series_refused(row_of(each).slug)
+            count_refusal(each, request)
     results: list[Any] = []
     for each, answer in zip(done, found, strict=True):
         told = answer if isinstance(answer, ComputeFailed) else each
@@ -336,14 +255,6 @@ def _problem(error: LstmServeError, request: PredictRequest) -> orjson.Fragment:
     if isinstance(error, ComputeFailed):
         log.error("request %s, of one of its rows: %s", request_id, error)
     return orjson.Fragment(problem(row_of(error), str(error), error, request_id))
-
-
-def _expect_room(request: PredictRequest, count: int) -> None:
-    """Raise QueueFull before anything is appended: what is appended is answered."""
-    model = request.served.model
-    request.deployment.queue.check_room(count)
-    numbers = math.prod(size or 1 for size in model.input_shape)
-    request.scope["state"]["held"].become(count * numbers * np.dtype(model.input_dtype).itemsize)
 
 
 def _wants_all(request: Request) -> bool:
@@ -365,17 +276,6 @@ def _result(done: Appended, model: Model) -> dict[str, Any]:
         result["filled"] = done.filled
     if done.seq is None:
         result["note"] = AGAIN
-    return result
-
-
-def known_of(seq: int | None, kept: int, model: Model) -> dict[str, Any]:
-    """What is said of a series whose last row has this number, with so many rows that are kept."""
-    if model.series_mode == "carry":
-        return {"seq": seq, "rows": kept, "ready": True}
-    timesteps = model.input_shape[0] or 0
-    result = {"seq": seq, "rows": min(kept, timesteps), "ready": kept >= timesteps}
-    if kept < timesteps:
-        result["missing"] = timesteps - kept
     return result
 
 

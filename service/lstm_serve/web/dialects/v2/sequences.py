@@ -5,14 +5,10 @@ Protocol: extension_sequence.md of triton-inference-server/server. The series is
 
 from collections.abc import Callable
 
-import numpy as np
-
-from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, UnknownSeries
 from lstm_serve.serving.series.store import Key, Sent
 from lstm_serve.serving.state import ServingState
-from lstm_serve.web.dialects.series.carried import append_carried, count
-from lstm_serve.web.dialects.series.routes import append_one, owner_of, refusals_counted, store_of
+from lstm_serve.web.dialects.series.appending import Appending, owner_of, refusals_counted, store_of
 from lstm_serve.web.dialects.v2.codec import Infer
 from lstm_serve.web.dialects.v2.request import Sequenced
 from lstm_serve.web.nested_lists import expect_few
@@ -35,8 +31,7 @@ async def in_sequence(
     with refusals_counted(request):
         async with deployment.lines.of((key,), deadline):
             if sequence.start:
-                await store.forget(key)
-                deployment.forgotten(key)
+                await deployment.forget(store, key)
             else:
                 try:
                     await store.look(key)
@@ -45,24 +40,7 @@ async def in_sequence(
                         "expected sequence_start: this sequence has not begun, has ended, or was idle for too long",
                         "parameters",
                     ) from None
-            part, after = await _appended(serving, key, rows, request, deadline)
+            part, after = await Appending(serving, request, store, deadline).outputs(key, Sent(rows, None))
             if sequence.end:
-                await store.forget(key)
-                deployment.forgotten(key)
+                await deployment.forget(store, key)
     return part, after
-
-
-async def _appended(
-    serving: ServingState, key: Key, rows: Array, request: PredictRequest, deadline: float
-) -> tuple[Predicted | None, Callable[[], None] | None]:
-    """As above. Of a model that answers each row, and whose states are carried, the output has the request's rows."""
-    carrying, sent = request.served.carrying, Sent(rows, None)
-    if carrying is None:
-        _, part, after = await append_one(serving, key, sent, request, deadline)
-        return part, after
-    request.deployment.queue.check_room(1)
-    store = store_of(request.deployment, request.served)
-    _, found = await append_carried(serving, carrying, store, key, sent, request, deadline)
-    ys = [y for y in found if y is not None]
-    y = np.concatenate(ys) if carrying.stepper.answers_each_row else ys[-1]
-    return count(y[np.newaxis], request), None
