@@ -247,9 +247,14 @@ class Model:
 
     def stepper(self) -> Stepper | None:
         """The model one row of a sequence at a time, or None where its operations need the sequence as a whole."""
+        return None if isinstance(self._steps, str) else self._steps
+
+    @cached_property
+    def _steps(self) -> Stepper | str:
+        """The same, or why it has none."""
         if self.results != (Source(len(self.nodes) - 1),):
-            return None
-        return stepping.stepper(self.nodes, [spec.shape for spec in self.inputs])
+            return "its outputs are several, or not what its last layer gives"
+        return stepping.stepper(self.nodes, self._shapes_taken)
 
     @cached_property
     def is_stateful(self) -> bool:
@@ -259,9 +264,7 @@ class Model:
     @cached_property
     def not_carried(self) -> str | None:
         """Why no series of a stateful model can carry its states, or None."""
-        if self.results != (Source(len(self.nodes) - 1),):
-            return "its outputs are several, or not what its last layer gives"
-        return stepping.not_carried(self.nodes, self._shapes_taken)
+        return self._steps if isinstance(self._steps, str) else stepping.not_carried(self._steps)
 
     @property
     def series_mode(self) -> Literal["window", "carry"] | None:

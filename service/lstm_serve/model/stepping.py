@@ -74,34 +74,12 @@ class Stepper:
         return values[-1], after
 
 
-def stepper(nodes: Sequence[Node], given: Sequence[Shape]) -> Stepper | None:
-    """The steps of a model on rows of a sequence (T, ...), or None where it has to see a sequence as a whole.
+def stepper(nodes: Sequence[Node], given: Sequence[Shape]) -> Stepper | str:
+    """The steps of a model on rows of a sequence (T, ...), or why it has to see a sequence as a whole.
 
     That is where an operation on a sequence is not causal, or one is on a sequence and on what is computed of another;
     and where there are several inputs, of which not each is a sequence.
     """
-    found = _stepper(nodes, given)
-    return None if isinstance(found, str) else found
-
-
-def not_carried(nodes: Sequence[Node], given: Sequence[Shape]) -> str | None:
-    """Why the states of a model with a stateful layer cannot go on from row to row as Keras carries them, or None.
-
-    Each state that a step has must be one that Keras carries, and the other way round.
-    """
-    found = _stepper(nodes, given)
-    if isinstance(found, str):
-        return found
-    for (operation, _), part in zip(nodes, found.parts, strict=True):
-        if is_stateful(operation) and part.start == part.stop:
-            return f"its layer {operation.name!r} is stateful, and takes more than a row at a time"
-        if part.stop > part.start and not is_stateful(operation):
-            return f"its layer {operation.name!r} starts anew at each call, beside a stateful one"
-    return None
-
-
-def _stepper(nodes: Sequence[Node], given: Sequence[Shape]) -> Stepper | str:
-    """The steps of a model, or why there are none."""
     if len(given) > 1:
         return "it has several inputs"
     shapes = graph.shapes(nodes, given)
@@ -123,6 +101,19 @@ def _stepper(nodes: Sequence[Node], given: Sequence[Shape]) -> Stepper | str:
     sizes = [len(op.start(0)) if stepped else 0 for (op, _), stepped in zip(nodes, has_step, strict=True)]
     parts = [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
     return Stepper(nodes, has_step, parts, answers_each_row=len(nodes) - 1 in over_time)
+
+
+def not_carried(steps: Stepper) -> str | None:
+    """Why the states of a model with a stateful layer cannot go on from row to row as Keras carries them, or None.
+
+    Each state that a step has must be one that Keras carries, and the other way round.
+    """
+    for (operation, _), part in zip(steps.nodes, steps.parts, strict=True):
+        if is_stateful(operation) and part.start == part.stop:
+            return f"its layer {operation.name!r} is stateful, and takes more than a row at a time"
+        if part.stop > part.start and not is_stateful(operation):
+            return f"its layer {operation.name!r} starts anew at each call, beside a stateful one"
+    return None
 
 
 def _gives_the_last_alone(operation: object) -> bool:
