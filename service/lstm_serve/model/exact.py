@@ -5,7 +5,6 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
@@ -13,8 +12,7 @@ from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.model import graph, records
 from lstm_serve.model.graph import Node
 from lstm_serve.model.model import Model
-
-AnyArray = npt.NDArray[Any]
+from lstm_serve.model.windows import AnyArray
 
 
 def answers(model: Model, x: Array) -> Array:

@@ -7,14 +7,15 @@ Wasserstein distance is the mean distance of values of the same rank: it sees a 
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from lstm_serve.model.windows import AnyArray
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-AnyArray = npt.NDArray[Any]
 
 BINS = 10
 # The quantiles that are kept beside the edges: what lies between two is taken for even, which far out it is not.

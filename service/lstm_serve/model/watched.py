@@ -1,17 +1,13 @@
 """What is counted of a model's inputs and answers, to be held against its profile."""
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from lstm_serve.engine.types import Array
 from lstm_serve.model.answers import chosen
 from lstm_serve.model.metadata import column_names
 from lstm_serve.model.model import Model
 from lstm_serve.model.profile import BINS, MOST_FEATURES, Spoken
-
-AnyArray = npt.NDArray[Any]
+from lstm_serve.model.windows import AnyArray
 
 
 def why_not(model: Model) -> str | None:

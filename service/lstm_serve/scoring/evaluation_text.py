@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lstm_serve.formats.text import shown
+from lstm_serve.scoring.columns import aligned
 
 # What the figures are called, in the order in which they are told.
 TITLES = {
@@ -43,7 +44,7 @@ def of_one(report: dict[str, Any]) -> str:
             for one in report["calibration"]
             if one["rows"]
         ]
-        lines += _aligned([["probability", "answers", "mean", "right"], *rows])
+        lines += aligned([["probability", "answers", "mean", "right"], *rows])
     return "\n".join([*lines, ""])
 
 
@@ -62,7 +63,7 @@ def of_two(report: dict[str, Any]) -> str:
     )
     if found["answers"]:
         rows = [[str(column[k].tolist()) for column in at.values()] for k in range(min(SHOWN, found["answers"]))]
-        lines += _aligned([[*at], *rows])
+        lines += aligned([[*at], *rows])
     if found["answers"] > SHOWN:
         lines.append(f"  and {found['answers'] - SHOWN:,} more; -o report.json has them all")
     return "\n".join([*lines, ""])
@@ -75,7 +76,7 @@ def _head(report: dict[str, Any]) -> str:
 
 def _figures(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
     rows = [[title, *(_number(one[key]) for one in reports)] for key, title in TITLES.items() if key in reports[0]]
-    yield from _aligned([["", "old", "new"], *rows] if len(reports) > 1 else rows)
+    yield from aligned([["", "old", "new"], *rows] if len(reports) > 1 else rows)
 
 
 def _by_class(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -90,7 +91,7 @@ def _by_class(reports: Sequence[dict[str, Any]]) -> Iterator[str]:
         [_label(each[0]), str(each[0]["rows"]), *(_number(one[key]) for one in each for key in keys)]
         for each in zip(*(one["classes"] for one in reports), strict=True)
     ]
-    yield from _aligned(rows)
+    yield from aligned(rows)
 
 
 def _outputs(report: dict[str, Any]) -> Iterator[str]:
@@ -99,12 +100,12 @@ def _outputs(report: dict[str, Any]) -> Iterator[str]:
         return
     yield ""
     rows = [[f"output {k}", *(_number(value) for value in one.values())] for k, one in enumerate(outputs)]
-    yield from _aligned([["", "MAE", "RMSE", "R2"], *rows])
+    yield from aligned([["", "MAE", "RMSE", "R2"], *rows])
 
 
 def _table(heads: list[str], classes: Sequence[dict[str, Any]], counts: Sequence[Sequence[int]]) -> Iterator[str]:
     rows = [[_label(one), *map(str, row)] for one, row in zip(classes, counts, strict=True)]
-    yield from _aligned([["class", *heads], *rows])
+    yield from aligned([["class", *heads], *rows])
 
 
 def _label(one: dict[str, Any]) -> str:
@@ -115,11 +116,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows as columns, the first to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *rest in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
-        yield "  ".join([f"  {first:<{widths[0]}}", *cells]).rstrip()

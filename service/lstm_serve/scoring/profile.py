@@ -12,9 +12,11 @@ from lstm_serve.errors import SettingsError
 from lstm_serve.formats.csv_layout import Named
 from lstm_serve.formats.text import shown
 from lstm_serve.model.model import Model
-from lstm_serve.model.profile import AnyArray, Chunks, Column, Floats, Profile, Spoken, Spread, column, psi
+from lstm_serve.model.profile import Chunks, Column, Floats, Profile, Spoken, Spread, column, psi
 from lstm_serve.model.watched import names, rows, spoken, why_not
+from lstm_serve.model.windows import AnyArray
 from lstm_serve.scoring import inputs
+from lstm_serve.scoring.columns import aligned
 from lstm_serve.scoring.inputs import Sequences
 from lstm_serve.scoring.predict import predictions
 
@@ -129,11 +131,4 @@ def summary(profile: Profile, name: str) -> str:
     for of in profile.columns:
         numbers = (f"{number:.6g}" for number in (of.least, of.mean, of.greatest, of.sd))
         lines.append([shown(of.name, 24), *numbers, str(sum(share > 0 for share in of.shares))])
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    return head + "".join(
-        "  ".join(
-            [f"{first:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))]
-        )
-        + "\n"
-        for first, *rest in lines
-    )
+    return head + "".join(f"{line}\n" for line in aligned(lines, indent=""))

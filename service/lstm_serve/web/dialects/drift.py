@@ -10,7 +10,8 @@ from starlette.requests import Request
 from lstm_serve.errors import NotWatched
 from lstm_serve.model import watched
 from lstm_serve.model.model import Model
-from lstm_serve.model.profile import AnyArray, Column, Profile, psi
+from lstm_serve.model.profile import Column, Profile, psi
+from lstm_serve.model.windows import AnyArray
 from lstm_serve.serving.deployment import Deployment
 from lstm_serve.serving.drift import MOST_MODELS, STATES, Drift, Judged, State
 from lstm_serve.serving.registry import Registry
