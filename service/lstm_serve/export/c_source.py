@@ -39,8 +39,6 @@ from lstm_serve.export.operation import (
     masks_of_whole,
     refuse,
     window_of,
-    write_inside,
-    writer_of,
 )
 from lstm_serve.model.model import Model
 
@@ -212,15 +210,18 @@ def _time_distributed(s: Source, op: wrappers.TimeDistributed, xs: Sequence[Valu
     y = result(s, op, xs, xs[0].mask)
     timesteps = xs[0].shape[0] or 1
     width, out = (math.prod(size or 1 for size in value.shape[1:]) for value in (xs[0], y))
-    outside, s.lines, adds = s.lines, [], s.adds
-    kept, s.state = s.state, None  # each step begins anew
-    kind = "const int" if wrappers.tables(op) else "const float"
+    kept, s.state, adds = s.state, None, s.adds  # each step begins anew
     step = s.name("x")
-    inner = write_inside(op, Value(step, xs[0].shape[1:]), s.write)
-    s.call("place", 1, out, out, inner.name, f"{y.name} + t * {out}")
+    lines, inner = s.inside(op, Value(step, xs[0].shape[1:]))
     s.adds, s.state = adds + timesteps * (s.adds - adds), kept
-    block = [f"for (int t = 0; t < {timesteps}; ++t) {{", f"    {kind} *const {step} = {xs[0].name} + t * {width};"]
-    s.lines = [*outside, *block, *(f"    {line}" for line in s.lines), "}"]
+    kind = "const int" if wrappers.tables(op) else "const float"
+    s.lines += [
+        f"for (int t = 0; t < {timesteps}; ++t) {{",
+        f"    {kind} *const {step} = {xs[0].name} + t * {width};",
+        *(f"    {line}" for line in lines),
+    ]
+    s.line(f"    place(1, {out}, {out}, {inner.name}, {y.name} + t * {out});")
+    s.lines.append("}")
     return y
 
 
@@ -264,12 +265,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
             f"{TITLE} needs to know the number of time steps, as this model looks at all of them at once: say it in "
             'its card, as "timesteps"'
         )
-    return c_files.build(model, golden, steps, Source(_write))
-
-
-def _write(source: Source, op: Operation, xs: Sequence[Value]) -> Value:
-    written: Value = writer_of(TITLE, TABLE, op)(source, op, xs)
-    return written
+    return c_files.build(model, golden, steps, Source(TABLE))
 
 
 def run(path: Path, xs: Sequence[Numbers]) -> list[Array] | str:

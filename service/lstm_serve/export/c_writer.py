@@ -1,18 +1,17 @@
 """The C source being written: its constants, the functions that it calls, the lines of the function at hand."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Shape
-from lstm_serve.export.formulas import ACTIVATIONS, JOINS, VECTORS, spelled
-from lstm_serve.export.library import add_called, functions
-from lstm_serve.export.operation import Value, activation_of, called
+from lstm_serve.export.formulas import JOINS, spelled
+from lstm_serve.export.operation import Value
+from lstm_serve.export.text_writer import TextWriter
 
 TITLE = "C99"
 WORDS = {
@@ -25,28 +24,23 @@ WORDS = {
 
 
 @dataclass
-class Source:
+class Source(TextWriter):
     """What is written: constants and functions of the file, and the lines of the function being written.
 
     `state` is what `m_step` keeps, a size by its name; None in a function that keeps nothing. `ram` counts the bytes
     that a function has on the stack, `adds` the multiplications with an addition.
     """
 
-    write_operation: Callable[["Source", Operation, Sequence[Value]], Value]
+    title = TITLE
+    library = "functions.c"
+    comment = "/* {} */"
+    words = WORDS
+
     constants: list[str] = field(default_factory=list)
-    functions: dict[str, str] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
     state: dict[str, int] | None = None
-    count: int = 0
     flash: int = 0
     ram: int = 0
     adds: int = 0
-
-    def write(self, op: Operation, xs: Sequence[Value]) -> Value:
-        """An operation, under a comment that says which."""
-        self.lines.append(f"/* {called(op)} */")
-        written: Value = self.write_operation(self, op, xs)
-        return written
 
     def name(self, prefix: str) -> str:
         """A name that nothing else has."""
@@ -82,37 +76,28 @@ class Source:
         self.needs(code)
         self.lines.append(code)
 
-    def needs(self, code: str) -> None:
-        """Write the functions that some code calls."""
-        add_called(code, functions("functions.c"), self.functions)
-
-    def activation(self, op: Operation, activation: Activation) -> str:
-        """The name of an activation's function."""
-        formula = activation_of(TITLE, ACTIVATIONS, op, activation)
-        if formula in VECTORS:
-            self.needs(f"{formula}()")
-            return formula
-        code = spelled(formula, WORDS, activation.parameters, _float)
+    def of_each(self, kind: str, code: str) -> str:
+        """The name of a function that overwrites n numbers."""
         self.needs(code)
-        name, number = f"{activation.kind}_of", 2
-        while True:
-            made = (
+        body = f"const float x = v[k];\n        v[k] = {code};"
+        return self.function(
+            f"{kind}_of",
+            lambda name: (
                 f"static void {name}(int n, float *v)\n{{\n    for (int k = 0; k < n; ++k) {{\n"
-                f"        const float x = v[k];\n        v[k] = {code};\n    }}\n}}"
-            )
-            if self.functions.setdefault(name, made) == made:
-                return name
-            name, number = f"{activation.kind}_of_{number}", number + 1
+                f"        {body}\n    }}\n}}"
+            ),
+        )
+
+    @staticmethod
+    def number(text: str) -> str:
+        """As a float."""
+        return f"{np.float32(text)!s}f"
 
     def joined(self, function: np.ufunc, a: str, b: str) -> str:
         """An expression of two."""
         code = spelled(JOINS[function], {**WORDS, "a": a, "b": b})
         self.needs(code)
         return code
-
-
-def _float(number: str) -> str:
-    return f"{np.float32(number)!s}f"
 
 
 def known(shape: Shape) -> tuple[int, ...]:

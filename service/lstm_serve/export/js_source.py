@@ -47,8 +47,6 @@ from lstm_serve.export.operation import (
     refuse,
     walk,
     window_of,
-    write_inside,
-    writer_of,
 )
 from lstm_serve.model.model import Model
 
@@ -200,10 +198,8 @@ def _masked_by(p: Program, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
 
 
 def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
-    inner = Program(p.write_operation, weights=p.weights, functions=p.functions, count=p.count)
-    y = write_inside(op, Value("x", xs[0].shape[1:]), inner.write)
-    p.count = inner.count
-    body = "\n".join([*(f"    {line}" for line in inner.lines), f"    return {y.name};"])
+    lines, y = p.inside(op, Value("x", xs[0].shape[1:]))
+    body = "\n".join([*(f"    {line}" for line in lines), f"    return {y.name};"])
     return p.let(op, xs, "eachStep", xs[0].name, f"(x) => {{\n{body}\n  }}", mask=xs[0].mask)
 
 
@@ -243,14 +239,9 @@ TABLE: dict[type, Support] = {
 }
 
 
-def _write(p: Program, op: Operation, xs: Sequence[Value]) -> Value:
-    written: Value = writer_of(TITLE, TABLE, op)(p, op, xs)
-    return written
-
-
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The module with its weights in it, its types, the golden predictions, and a check of them."""
-    program = Program(_write)
+    program = Program(TABLE)
     given = [Value(f"x{k}", spec.shape) for k, spec in enumerate(model.inputs)]
     results = walk(model.nodes, given, model.results, program.write)
     weights = b"".join(array.astype("<f4").tobytes() for array in program.weights)

@@ -1,17 +1,16 @@
 """The JavaScript module being written: the lines of `predict`, the weights, the functions that are called."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.formulas import ACTIVATIONS, JOINS, VECTORS, spelled
-from lstm_serve.export.library import add_called, functions
-from lstm_serve.export.operation import Value, activation_of, called
+from lstm_serve.export.formulas import JOINS, spelled
+from lstm_serve.export.operation import Value
+from lstm_serve.export.text_writer import TextWriter
 
 TITLE = "JavaScript"
 WORDS = {
@@ -23,20 +22,15 @@ WORDS = {
 
 
 @dataclass
-class Program:
+class Program(TextWriter):
     """Lines of `predict` as they come, the weights one after the other, and the functions that are called."""
 
-    write_operation: Callable[["Program", Operation, Sequence[Value]], Value]
-    lines: list[str] = field(default_factory=list)
-    weights: list[Array] = field(default_factory=list)
-    functions: dict[str, str] = field(default_factory=dict)
-    count: int = 0
+    title = TITLE
+    library = "functions.mjs"
+    comment = "// {}"
+    words = WORDS
 
-    def write(self, op: Operation, xs: Sequence[Value]) -> Value:
-        """An operation, under a comment that says which."""
-        self.lines.append(f"// {called(op)}")
-        written: Value = self.write_operation(self, op, xs)
-        return written
+    weights: list[Array] = field(default_factory=list)
 
     def let(
         self, op: Operation, xs: Sequence[Value], function: str, *arguments: object, mask: str | None = None
@@ -48,7 +42,7 @@ class Program:
     def call(self, function: str, *arguments: object) -> str:
         """A name for what a function gives; the function is then written."""
         code = f"{function}({', '.join(map(str, arguments))})"
-        add_called(code, functions("functions.mjs"), self.functions)
+        self.needs(code)
         self.count += 1
         self.lines.append(f"const v{self.count} = {code};")
         return f"v{self.count}"
@@ -61,14 +55,11 @@ class Program:
         self.weights.append(np.asarray(array, np.float32))
         return f"W.subarray({start}, {start + array.size})"
 
-    def activation(self, op: Operation, activation: Activation) -> str:
-        """An activation as an expression: a function that overwrites n numbers from a place on."""
-        formula = activation_of(TITLE, ACTIVATIONS, op, activation)
-        if formula in VECTORS:
-            add_called(f"{formula}()", functions("functions.mjs"), self.functions)
-            return formula
-        written = f"each((x) => {spelled(formula, WORDS, activation.parameters)})"
-        add_called(written, functions("functions.mjs"), self.functions)
+    def of_each(self, kind: str, code: str) -> str:
+        """An expression: a function that overwrites n numbers from a place on."""
+        del kind  # it needs no name
+        written = f"each((x) => {code})"
+        self.needs(written)
         return written
 
 

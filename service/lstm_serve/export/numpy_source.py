@@ -43,9 +43,7 @@ from lstm_serve.export.operation import (
     masks_to_merge,
     walk,
     window_of,
-    write_inside,
     write_stacked,
-    writer_of,
 )
 from lstm_serve.model.model import Model
 
@@ -237,10 +235,9 @@ def _bidirectional(p: Program, op: wrappers.Bidirectional, xs: Sequence[Value]) 
 
 
 def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
-    inner = Program(p.write_operation, weights=p.weights, functions=p.functions, count=p.count + 1)
-    y = write_inside(op, Value("x", xs[0].shape[1:]), inner.write)
-    p.count = inner.count
-    p.lines += [f"def layer{p.count}(x):", *(f"    {line}" for line in inner.lines), f"    return {y.name}"]
+    p.count += 1
+    lines, y = p.inside(op, Value("x", xs[0].shape[1:]))
+    p.lines += [f"def layer{p.count}(x):", *(f"    {line}" for line in lines), f"    return {y.name}"]
     return p.let(op, xs, f"{p.call('each_step')}({xs[0].name}, layer{p.count})", xs[0].mask)
 
 
@@ -306,14 +303,9 @@ TABLE: dict[type, Support] = {
 }
 
 
-def _write(p: Program, op: Operation, xs: Sequence[Value]) -> Value:
-    written: Value = writer_of(TITLE, TABLE, op)(p, op, xs)
-    return written
-
-
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The program, its weights, and the golden predictions."""
-    program = Program(_write)
+    program = Program(TABLE)
     given = [Value(f"x{k}", spec.shape) for k, spec in enumerate(model.inputs)]
     results = walk(model.nodes, given, model.results, program.write)
     text = filled(

@@ -1,14 +1,12 @@
 """The NumPy program being written: its lines, the weights that they use, the functions that they call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.formulas import ACTIVATIONS, VECTORS, spelled
-from lstm_serve.export.library import add_called, functions
-from lstm_serve.export.operation import Value, activation_of, called
+from lstm_serve.export.operation import Value
+from lstm_serve.export.text_writer import TextWriter
 
 TITLE = "NumPy"
 WORDS = {
@@ -21,20 +19,15 @@ WORDS = {
 
 
 @dataclass
-class Program:
+class Program(TextWriter):
     """Lines of `predict` as they come, the weights they use, and the functions they call."""
 
-    write_operation: Callable[["Program", Operation, Sequence[Value]], Value]
-    lines: list[str] = field(default_factory=list)
-    weights: list[Numbers] = field(default_factory=list)
-    functions: dict[str, str] = field(default_factory=dict)
-    count: int = 0
+    title = TITLE
+    library = "functions.py.txt"
+    comment = "# {}"
+    words = WORDS
 
-    def write(self, op: Operation, xs: Sequence[Value]) -> Value:
-        """An operation, under a comment that says which."""
-        self.lines.append(f"# {called(op)}")
-        written: Value = self.write_operation(self, op, xs)
-        return written
+    weights: list[Numbers] = field(default_factory=list)
 
     def let(self, op: Operation, xs: Sequence[Value], code: str, mask: str | None = None) -> Value:
         """A name for the operation's output, which `code` computes."""
@@ -57,18 +50,10 @@ class Program:
 
     def call(self, function: str) -> str:
         """The name of a function, which is then written."""
-        add_called(f"{function}()", functions("functions.py.txt"), self.functions)
+        self.needs(f"{function}()")
         return function
 
-    def activation(self, op: Operation, activation: Activation) -> str:
-        """The name of an activation's function."""
-        formula = activation_of(TITLE, ACTIVATIONS, op, activation)
-        if formula in VECTORS:
-            return self.call(formula)
-        code = spelled(formula, WORDS, activation.parameters)
-        add_called(code, functions("functions.py.txt"), self.functions)
-        name = activation.kind
-        number = 2
-        while (made := f"def {name}(x):\n    return {code}") != self.functions.setdefault(name, made):
-            name, number = f"{activation.kind}_{number}", number + 1
-        return name
+    def of_each(self, kind: str, code: str) -> str:
+        """The name of a function of all numbers at once."""
+        self.needs(code)
+        return self.function(kind, lambda name: f"def {name}(x):\n    return {code}")

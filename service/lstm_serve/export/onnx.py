@@ -33,7 +33,6 @@ from lstm_serve.export.operation import (
     refuse,
     walk,
     write_inside,
-    writer_of,
 )
 from lstm_serve.model.model import Model
 
@@ -260,11 +259,6 @@ TABLE: dict[type, Support] = {
 }
 
 
-def _write(g: Graph, op: Operation, xs: Sequence[Value]) -> Value:
-    written: Value = writer_of(TITLE, TABLE, op)(g, op, xs)
-    return written
-
-
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The file, checked by onnx, and its golden predictions beside it."""
     try:
@@ -272,7 +266,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
     except ImportError:
         raise Unsupported("to write ONNX the package onnx is needed: pip install 'lstm-serve[onnx]'") from None
     helper, types = onnx.helper, onnx.TensorProto
-    graph = Graph(_write, helper, onnx.numpy_helper.from_array)
+    graph = Graph(TABLE, helper, onnx.numpy_helper.from_array)
     kinds = {"int32": types.INT32, "float64": types.DOUBLE, "float32": types.FLOAT}
     takes, gives = [graph.named(name) for name in _takes(model)], [graph.named(name) for name in _gives(model)]
     given = [Value(name, spec.shape) for name, spec in zip(takes, model.inputs, strict=True)]

@@ -1,7 +1,7 @@
 """The graph being written, and the activations, as operators and as the recurrent operators call them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,16 +9,16 @@ import numpy as np
 
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.operation import Value
+from lstm_serve.export.operation import Support, Value, writer_of
 
 TITLE = "ONNX"
 
 
 @dataclass
 class Graph:
-    """The operators and constants as they come."""
+    """The operators and constants as they come, of operations that a table says how to write."""
 
-    write_operation: Callable[["Graph", Operation, Sequence[Value]], Value]
+    table: Mapping[type, Support]
     helper: Any
     from_array: Callable[[Numbers, str], Any]
     nodes: list[Any] = field(default_factory=list)
@@ -28,7 +28,7 @@ class Graph:
 
     def write(self, op: Operation, xs: Sequence[Value]) -> Value:
         """An operation's operators."""
-        written: Value = self.write_operation(self, op, xs)
+        written: Value = writer_of(TITLE, self.table, op)(self, op, xs)
         return written
 
     def named(self, wanted: str) -> str:
