@@ -23,6 +23,8 @@ from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KER
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations import OPERATIONS
 from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.temporal import Reshape
+from lstm_serve.engine.operations.wrappers import TimeDistributed
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import SettingsError, Unsupported, WrongNumbers
 from lstm_serve.export import TARGETS, target
@@ -198,6 +200,25 @@ def test_m_h_says_which_is_which(tmp_path: Path) -> None:
         "/* The answers to one row of inputs.\n * in1: rows\n * in2: while\n * out1: classes, (2,)\n * out2: x_y"
         in header
     )
+
+
+@pytest.mark.parametrize(
+    ("last", "outputs", "answer"),
+    [
+        (lstm(3, 5), 5, "float out[M_OUTPUTS]"),
+        (lstm(3, 5, return_sequences=True), 5, "float out[][M_OUTPUTS]"),
+        (TimeDistributed.of(name="t", layer=Reshape(name="r", target=(3, 1))), 3, "float out[][M_OUTPUTS]"),
+    ],
+)
+def test_m_h_says_how_many_numbers_an_answer_has(last: Operation, outputs: int, answer: str, tmp_path: Path) -> None:
+    """Of a state after the last row there is one answer, of what is computed at each row as many as rows."""
+    checked = export.export(model([last]), "c", tmp_path / "m", check=True)
+    assert checked is not None
+    assert checked.not_run or checked.difference <= 1e-5
+    header = (tmp_path / "m/m.h").read_text("ascii")
+    assert f"#define M_OUTPUTS {outputs}\n" in header
+    assert f"window[M_TIMESTEPS][M_FEATURES], {answer});" in header
+    assert ("for each of its rows" in header) == (answer == "float out[][M_OUTPUTS]")
 
 
 @each_target

@@ -34,8 +34,8 @@ class _Written(NamedTuple):
 
 def build(model: Model, golden: Golden, steps: Sequence[int] | None, source: Source) -> dict[str, bytes]:
     """All the files. `steps` are the nodes that `m_step` computes, None for a model written as a whole."""
-    written = _whole(model, source) if steps is None else _streamed(model, steps, source)
-    each_row = steps is not None and len(model.nodes) - 1 in steps
+    each_row = steps is not None and len(model.nodes) - 1 in steps and len(model.output_shape) > 1
+    written = _whole(model, source) if steps is None else _streamed(model, steps, source, each_row=each_row)
     signature = f"void m_predict({', '.join(written.declared)})"
     body = written.body + "\n".join([f"\n{signature}", "{", *(f"    {line}" for line in written.predict), "}", ""])
     kept = "" if written.fields is None else f", and {4 * sum(written.fields.values()):,} for each series"
@@ -124,8 +124,8 @@ def _whole(model: Model, source: Source) -> _Written:
     return _Written("", None, declared, [*lines, *source.lines], source.ram, source.adds)
 
 
-def _streamed(model: Model, steps: Sequence[int], source: Source) -> _Written:
-    """m_reset, m_step and m_output, and m_predict, which calls them."""
+def _streamed(model: Model, steps: Sequence[int], source: Source, *, each_row: bool) -> _Written:
+    """m_reset, m_step and m_output, and m_predict, which calls them; it answers each row, or the last one."""
     kind, last = _kind(model.inputs[0]), len(model.nodes) - 1
     fields: dict[str, int] = {}
     source.state = fields
@@ -155,24 +155,19 @@ def _streamed(model: Model, steps: Sequence[int], source: Source) -> _Written:
     body = "\n".join(
         "\n".join([f"\n{head}", "{", *(f"    {line}" for line in lines), "}"]) for head, lines in functions
     )
-    timesteps = "timesteps" if model.input_shape[0] is None else "M_TIMESTEPS"
-    row = "window + t" if len(model.input_shape) < 2 else "window[t]"
-    predict = ["m_state s;", "m_reset(&s);"]
-    if last in steps and len(model.output_shape) == 2:
-        predict += [
-            f"for (int t = 0; t < {timesteps}; ++t) {{",
-            f"    m_step(&s, {row});",
-            "    m_output(&s, out[t]);",
-            "}",
-        ]
-    else:
-        predict += [f"for (int t = 0; t < {timesteps}; ++t) m_step(&s, {row});", "m_output(&s, out);"]
     free = model.input_shape[0] is None
-    width_of_row = "" if kind == "int" else "[M_FEATURES]"
-    declared = [f"const {kind} window[{'' if free else 'M_TIMESTEPS'}]{width_of_row}"]
-    declared += ["int timesteps"] * free
-    each_row = last in steps and len(model.output_shape) == 2
-    declared.append(f"float out{'[]' if each_row else ''}[M_OUTPUTS]")
+    row = "window + t" if len(model.input_shape) < 2 else "window[t]"
+    loop, take = f"for (int t = 0; t < {'timesteps' if free else 'M_TIMESTEPS'}; ++t)", f"m_step(&s, {row});"
+    if each_row:
+        walked = [f"{loop} {{", f"    {take}", "    m_output(&s, out[t]);", "}"]
+    else:
+        walked = [f"{loop} {take}", "m_output(&s, out);"]
+    declared = [
+        f"const {kind} window[{'' if free else 'M_TIMESTEPS'}]{'' if kind == 'int' else '[M_FEATURES]'}",
+        *["int timesteps"] * free,
+        f"float out{'[]' if each_row else ''}[M_OUTPUTS]",
+    ]
+    predict = ["m_state s;", "m_reset(&s);", *walked]
     return _Written(body + "\n", fields, declared, predict, max(step_ram, source.ram), adds)
 
 
@@ -190,7 +185,7 @@ def _golden(model: Model, golden: Golden, *, each_row: bool) -> str:
         arguments.append(str(golden.xs[0].shape[1]))
     widths = [math.prod(y.shape[1:]) for y in golden.ys]
     starts = [0, *accumulate(widths)]
-    cast = "(float(*)[M_OUTPUTS])" if each_row and len(model.output_shape) == 2 else ""
+    cast = "(float(*)[M_OUTPUTS])" if each_row else ""
     arguments += [f"{cast}(out + {start})" if start else f"{cast}out" for start in starts[:-1]]
     units = [np.broadcast_to(unit, y.shape[1:]).ravel() for unit, y in zip(golden.units, golden.ys, strict=True)]
     return filled(
