@@ -1,6 +1,7 @@
 """Every model in the repository that has golden predictions, and these."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,29 @@ from lstm_serve.loading.sidecars.golden import read
 from lstm_serve.model.model import Model
 
 
-def golden_models(every: int = 1) -> Iterator[tuple[str, Model, Golden]]:
-    """Each so-manieth model that has golden predictions, and these."""
+def _pairs() -> list[tuple[Path, Path]]:
+    """The models, and what has their golden predictions."""
     pairs = [(path.with_name(path.name.removesuffix(".golden.npz")), path) for path in GOLDEN.rglob("*.golden.npz")]
     askers = [*ASKER.glob("*_model.h5"), ASKER / "k3_model.keras"]
     pairs += [(path, path.with_name(f"{path.name.split('_')[0]}_golden.npz")) for path in askers]
-    for path, beside in sorted(pairs)[::every]:
+    return sorted(pairs)
+
+
+def _group_of(path: Path) -> str:
+    """Its folder, and where its name says it, the Keras that saved it."""
+    keras, apart, _ = path.name.partition("__")
+    return f"{path.parent.name}/{keras}" if apart else path.parent.name
+
+
+def groups() -> list[str]:
+    """What the models are parted into for tests that workers share."""
+    return sorted({_group_of(path) for path, _ in _pairs()})
+
+
+def golden_models(every: int = 1, group: str | None = None) -> Iterator[tuple[str, Model, Golden]]:
+    """Each so-manieth model that has golden predictions, of all or of a group, and these."""
+    pairs = [(path, beside) for path, beside in _pairs() if group in {None, _group_of(path)}]
+    for path, beside in pairs[::every]:
         try:
             model = load_model(path, replay=False)
         except ModelError:  # a few files are there for their refusal
