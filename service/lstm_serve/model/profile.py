@@ -102,11 +102,6 @@ class Profile:
         return np.array([[*column.shares, *[0.0] * (BINS - len(column.shares))] for column in self.columns])
 
     @cached_property
-    def sds(self) -> Floats:
-        """The standard deviations, (F,)."""
-        return np.array([column.sd for column in self.columns])
-
-    @cached_property
     def _edges(self) -> Floats:
         """The first edge of each feature, the second, and so on: (BINS - 1, F)."""
         padded = [[*column.edges, *[np.inf] * (BINS - 1 - len(column.edges))] for column in self.columns]
