@@ -8,14 +8,14 @@ from functools import cached_property
 import numpy as np
 
 from lstm_serve.engine.activations import LINEAR, Activation
-from lstm_serve.engine.operations.base import KernelOperation
+from lstm_serve.engine.operations.base import BaseOperation
 from lstm_serve.engine.operations.windows import Convolution, Window, counts
 from lstm_serve.engine.operations.wiring import FLOATS_AT_ONCE, ROWS_AT_ONCE
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ConvLSTM(KernelOperation):
+class ConvLSTM(BaseOperation):
     """With * for a convolution, and gate = `recurrent_activation`.
 
         i = gate(x * W_i + h * U_i + b_i)     f, o alike
@@ -29,8 +29,11 @@ class ConvLSTM(KernelOperation):
 
     not_causal = "has pictures for its states"
 
+    kernel: Array
     recurrent_kernel: Array
+    bias: Array | None
     windows: tuple[Window, ...]
+    activation: Activation
     recurrent_activation: Activation
     return_sequences: bool = False
     go_backwards: bool = False
@@ -42,11 +45,6 @@ class ConvLSTM(KernelOperation):
         """In Keras' order."""
         named = {"kernel": self.kernel, "recurrent_kernel": self.recurrent_kernel}
         return named if self.bias is None else named | {"bias": self.bias}
-
-    @property
-    def last_activation(self) -> Activation | None:
-        """None: a gated state is no plain activation of anything."""
-        return None
 
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """(T, *sizes, features) -> (T, *windows, filters), or of the last step alone; and then the states."""
