@@ -12,14 +12,13 @@ import numpy as np
 from lstm_serve.engine.activations import ACTIVATIONS, LINEAR, SOFTMAX, Activation, leaky_relu
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.arithmetic import Binary, ReduceKind, Slice
-from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule
 from lstm_serve.engine.operations.pointwise import Activate, Dense
 from lstm_serve.engine.types import Array
 from lstm_serve.loading.config.graph_operations import Given
 from lstm_serve.loading.config.options import MAX_SIZE
 from lstm_serve.loading.layers.checks import expect, numbers
-from lstm_serve.loading.layers.resizing import padded
+from lstm_serve.loading.layers.resizing import padded, repeated
 from lstm_serve.loading.layers.slices import sliced
 from lstm_serve.loading.layers.steps import MAX_PRODUCT, Steps
 
@@ -98,16 +97,9 @@ def along(function: Activation) -> Callable[[Steps], None]:
         if axis == rank:
             steps.unary(k, function)
             return
-        _turned(steps, k, axis, Activate(name=steps.options.name, activation=function))
+        steps.over_axis(Activate(name=steps.options.name, activation=function), k, axis)
 
     return build
-
-
-def _turned(steps: Steps, k: int, axis: int, operation: Operation) -> int:
-    """What an operation over the last axis gives over another, which changes places with it meanwhile."""
-    dims = [*range(1, len(steps.shapes[k]) + 1)]
-    dims[axis - 1], dims[-1] = dims[-1], axis
-    return steps.permute(steps.add(operation, steps.permute(k, *dims)), *dims)
 
 
 def leaky(steps: Steps) -> None:
@@ -242,14 +234,8 @@ def tile(steps: Steps) -> None:
     if len(repeats) != len(steps.shapes[k]) + 1 or repeats[0] != 1 or min(repeats) < 1:
         raise steps.refusal(f"repeats an array of the shape {steps.shapes[k]} {str(repeats)[:40]} times")
     for axis, times in enumerate(repeats[1:], 1):
-        shape = steps.shapes[k]
         if times > 1:
-            apart = steps.reshape(k, (*shape[: axis - 1], 1, *shape[axis - 1 :]))
-            ones = np.ones((times, *(1,) * (len(shape) - axis + 1)), np.float32)
-            size = shape[axis - 1]
-            made = None if size is None else size * times
-            y = steps.with_numbers(np.multiply, apart, ones)
-            k = steps.reshape(y, (*shape[: axis - 1], made, *shape[axis:]))
+            k = repeated(steps, k, axis, [1] * times, whole=True)
     steps.unmasked(k)
 
 
@@ -272,17 +258,13 @@ def cumsum(steps: Steps) -> None:
     k = steps.given("x")
     for key in ("exclusive", "reverse"):
         steps.options.refuse_unless(key, expected=False, why="it is not implemented")
-    (axis, *more), rank = steps.axes(k), len(steps.shapes[k])
+    axis, *more = steps.axes(k)
     size = steps.shapes[k][axis - 1]
     if more or size is None or size * size > MAX_PRODUCT >> 6:
         raise steps.refusal("adds up along several axes, or one whose size is not known, or is large")
     triangle = np.triu(np.ones((size, size), np.float32))
     sums = Dense(name=f"{steps.options.name}/sums", kernel=triangle, bias=None, activation=LINEAR)
-    k = steps.unmasked(k)
-    if axis == rank:
-        steps.add(sums, k)
-    else:
-        _turned(steps, k, axis, sums)
+    steps.over_axis(sums, steps.unmasked(k), axis)
 
 
 def softmax(steps: Steps, arrays: Sequence[Array]) -> None:
@@ -294,7 +276,7 @@ def softmax(steps: Steps, arrays: Sequence[Array]) -> None:
         steps.add(activate, 0)
         return
     if len(axes) == 1:
-        y = _turned(steps, 0, axes[0], activate)
+        y = steps.over_axis(activate, 0, axes[0])
     else:
         powers = steps.unary(steps.apart(0, "max", axes), ACTIVATIONS["exponential"])
         y = steps.pair(np.true_divide, powers, steps.reduce("sum", powers, axes, keepdims=True))

@@ -41,7 +41,7 @@ def upsampling(steps: Steps, arrays: Sequence[Array]) -> None:
     bilinear = options.choice("interpolation", ("nearest", "bilinear"), "nearest") == "bilinear"
     k = 0
     for axis, times in enumerate(options.sizes("size", axes, [2]), 1):
-        k = _interpolated(steps, k, axis, times) if bilinear else spread(steps, k, axis, [1] * times)
+        k = _interpolated(steps, k, axis, times) if bilinear else repeated(steps, k, axis, [1] * times)
 
 
 def padded(steps: Steps, k: int, axis: int, before: int, after: int) -> int:
@@ -54,13 +54,13 @@ def padded(steps: Steps, k: int, axis: int, before: int, after: int) -> int:
     return steps.add(Concatenate(name=steps.options.name, axis=axis, mask_rule=MaskRule.ALL), *parts)
 
 
-def spread(steps: Steps, k: int, axis: int, factors: Sequence[float]) -> int:
-    """Several steps for each along an axis, counted from 1: times each of the factors."""
+def repeated(steps: Steps, k: int, axis: int, factors: Sequence[float], *, whole: bool = False) -> int:
+    """Several steps for each along an axis, counted from 1, times each of the factors; or all of them as a `whole`."""
     if len(factors) == 1:
         return steps.unmasked(k)
-    shape = steps.shapes[k]
-    apart = steps.reshape(k, (*shape[:axis], 1, *shape[axis:]))
-    column = np.array(factors, np.float32).reshape(-1, *(1,) * (len(shape) - axis))
+    shape, at = steps.shapes[k], axis - 1 if whole else axis
+    apart = steps.reshape(k, (*shape[:at], 1, *shape[at:]))
+    column = np.array(factors, np.float32).reshape(-1, *(1,) * (len(shape) - at))
     size = shape[axis - 1]
     made = None if size is None else size * len(factors)
     return steps.reshape(steps.with_numbers(np.multiply, apart, column), (*shape[: axis - 1], made, *shape[axis:]))
@@ -68,16 +68,13 @@ def spread(steps: Steps, k: int, axis: int, factors: Sequence[float]) -> int:
 
 def _interpolated(steps: Steps, k: int, axis: int, times: int) -> int:
     """Along an axis `times` as many steps, each of the two nearest by how near they are: a product with a matrix."""
-    shape = steps.shapes[k]
-    size = shape[axis - 1]
+    size = steps.shapes[k][axis - 1]
     if size is None or size * size * times > MAX_ROW:
         raise steps.refusal("interpolates along an axis whose size is not known, or is large")
     place = np.clip((np.arange(size * times) + 0.5) / times - 0.5, 0, size - 1)
     matrix = np.maximum(0, 1 - np.abs(place - np.arange(size)[:, None])).astype(np.float32)
-    dims = [*range(1, len(shape) + 1)]
-    dims[axis - 1], dims[-1] = dims[-1], axis
     dense = Dense(name=f"{steps.options.name}/{axis}", kernel=matrix, bias=None, activation=LINEAR)
-    return steps.permute(steps.add(dense, steps.permute(k, *dims)), *dims)
+    return steps.over_axis(dense, k, axis)
 
 
 def _ends(steps: Steps, arrays: Sequence[Array], key: str) -> list[tuple[int, int]]:

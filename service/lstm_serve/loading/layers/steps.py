@@ -121,6 +121,15 @@ class Steps:
         """The axes in another order, counted from 1."""
         return self.add(Permute(name=self.options.name, dims=dims), k)
 
+    def over_axis(self, operation: Operation, k: int, axis: int) -> int:
+        """An operation over the last axis, over one counted from 1, which changes places with it meanwhile."""
+        rank = len(self.shapes[k])
+        if axis == rank:
+            return self.add(operation, k)
+        dims = [*range(1, rank + 1)]
+        dims[axis - 1], dims[-1] = rank, axis
+        return self.permute(self.add(operation, self.permute(k, *dims)), *dims)
+
     def slice(self, k: int, axis: int, part: slice) -> int:
         """A part along one axis, counted from 1."""
         slices = [slice(None)] * len(self.shapes[k])

@@ -19,7 +19,7 @@ from lstm_serve.engine.operations.windows import Convolution, Padding, Pooling, 
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers.checks import channels_last, expect, last_axis, with_bias
-from lstm_serve.loading.layers.resizing import padded, spread
+from lstm_serve.loading.layers.resizing import padded, repeated
 from lstm_serve.loading.layers.steps import Steps
 from lstm_serve.loading.refusals import STATEFUL
 
@@ -108,7 +108,7 @@ def transposed(steps: Steps, arrays: Sequence[Array]) -> None:
     (kernel,), bias = with_bias(options, arrays, kernel=(*sizes, filters, features), bias=(filters,))
     k = 0
     for axis, (size, stride) in enumerate(zip(sizes, strides, strict=True), 1):
-        k = spread(steps, k, axis, [1] + [0] * (stride - 1))
+        k = repeated(steps, k, axis, [1] + [0] * (stride - 1))
         before = max(size - stride, 0) // 2 if same else 0
         k = padded(steps, k, axis, size - 1 - before, before if same else max(size - stride, 0))
     turned = np.flip(kernel, tuple(range(axes))).swapaxes(-1, -2)
