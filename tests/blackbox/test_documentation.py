@@ -18,7 +18,7 @@ from serving import PATIENCE, ROOT
 from lstm_serve import export, load_model
 from lstm_serve.engine.activations import ACTIVATIONS
 from lstm_serve.loading.config.activations import UNAMBIGUOUS
-from lstm_serve.loading.layers.registry import LOWERED, TABLE
+from lstm_serve.loading.layers.registry import TABLE
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import prometheus
 from lstm_serve.telemetry.metrics import Metrics
@@ -315,7 +315,7 @@ def test_the_readme_is_short() -> None:
 
 def test_layers_are_those_that_are_read() -> None:
     (listed,) = re.findall(r"^Layers: (.*?)\.\n", TEXT, re.DOTALL | re.MULTILINE)
-    assert re.split(r",\s+", listed) == [*TABLE, *(name for name in LOWERED if name not in TABLE)]
+    assert re.split(r",\s+", listed) == [*TABLE]
 
 
 def test_activations_are_those_that_are_read() -> None:

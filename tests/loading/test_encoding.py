@@ -28,6 +28,22 @@ def test_an_id_without_a_place_is_no_input(tmp_path: Path) -> None:
     assert model.parameters == 0
 
 
+def test_the_gated_activation_for_each_step_is_that_of_the_sequence(tmp_path: Path) -> None:
+    gated: Any = ("Dense", {"units": 6, "activation": "glu"}, [numbers(3, 6), numbers(6)])
+    each: Any = ("TimeDistributed", {"layer": {"class_name": "Dense", "config": {**gated[1], "name": "d"}}}, gated[2])
+    x = np.random.default_rng(3).normal(size=(2, 5, 3)).astype(np.float32)
+    x[0, 3:] = 0
+    one, other = (
+        load_model(save_sequential(tmp_path / "m.h5", [("Masking", {}, []), layer, lstm()], [5, 3]))
+        for layer in (gated, each)
+    )
+    np.testing.assert_array_equal(one.predict(x), other.predict(x))
+    halves = np.split(x @ gated[2][0] + gated[2][1], 2, axis=-1)
+    alone = load_model(save_sequential(tmp_path / "m.h5", [each], [5, 3]))
+    np.testing.assert_allclose(alone.predict(x), halves[0] / (1 + np.exp(-halves[1])), atol=1e-6)
+    assert {node.operation.keras_class for node in alone.nodes} == {"TimeDistributed"}
+
+
 BINS: Any = ("Discretization", {"bin_boundaries": [0.0, 1.0]}, [])
 EINSUM: dict[str, Any] = {"output_shape": [None, 4], "bias_axes": None}
 REFUSED: dict[str, tuple[Layers, str]] = {

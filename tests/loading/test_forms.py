@@ -385,6 +385,12 @@ def test_the_order_of_classes_is_taken_where_widths_tell_it(tmp_path: Path) -> N
         load_model(saved({"dense": dense(2, 9)[2], "lstm": lstm()[2]}), **said)
 
 
+def test_a_layer_that_is_called_as_another_class_is_no_dense_layer(tmp_path: Path) -> None:
+    for name in ("layer_normalization_1", "einsum_dense", "separable_conv1d_2"):
+        with pytest.raises(MissingFact, match=f"what its layer '{name}' does"):
+            stack(tmp_path, {"lstm": lstm()[2], name: dense()[2]}, **BOTH)
+
+
 def test_what_would_belong_to_no_layer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingFact, match="output_activation is given"):
         stack(tmp_path, {"lstm": lstm()[2]}, output_activation="softmax")

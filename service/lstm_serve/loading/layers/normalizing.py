@@ -9,22 +9,24 @@ import numpy as np
 
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.merging import MaskedBy
+from lstm_serve.engine.operations.pointwise import LayerNormalization
 from lstm_serve.engine.types import Array
+from lstm_serve.errors import UnreadableFile
+from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers.checks import expect, kept_axes
-from lstm_serve.loading.layers.pointwise import layer_normalization, positive_epsilon, scale_and_offset
 from lstm_serve.loading.layers.steps import Steps
 
 
 def layer(steps: Steps, arrays: Sequence[Array]) -> None:
     """LayerNormalization: along the last axis an operation of its own, along others several."""
     options, rank = steps.options, len(steps.shapes[0])
-    if options.config.get("axis") in (None, -1, [-1], rank, [rank]):
-        steps.add(layer_normalization(options, arrays, steps.shapes), 0)
-        return
     _refuse_turned(steps)
     axes, sizes, broadcast = kept_axes(options, steps.shapes)
     options.refuse_unless("rms_scaling", expected=False, why="it is not implemented")
-    gamma, beta, epsilon = scale_and_offset(options, arrays, sizes)
+    gamma, beta, epsilon = _scale_and_offset(options, arrays, sizes)
+    if axes == [rank]:
+        steps.add(LayerNormalization(name=options.name, gamma=gamma, beta=beta, epsilon=epsilon), 0)
+        return
     y = _standardized(steps, 0, tuple(axes), epsilon)
     _scaled(steps, y, broadcast, gamma, beta)
 
@@ -41,7 +43,7 @@ def group(steps: Steps, arrays: Sequence[Array]) -> None:
     groups = size if groups == -1 else groups
     if groups < 1 or size % groups:
         raise steps.refusal(f"makes {groups} groups of {size}, which do not come out even")
-    gamma, beta, epsilon = scale_and_offset(options, arrays, (size,))
+    gamma, beta, epsilon = _scale_and_offset(options, arrays, (size,))
     apart = steps.reshape(0, (*shape[: axis - 1], groups, size // groups, *shape[axis:]))
     y = _standardized(steps, apart, tuple(k for k in range(1, rank + 2) if k != axis), epsilon)
     _scaled(steps, steps.reshape(y, shape), (size, *(1,) * (rank - axis)), gamma, beta)
@@ -54,7 +56,7 @@ def root_mean_square(steps: Steps, arrays: Sequence[Array]) -> None:
     axes, sizes, _ = kept_axes(options, steps.shapes)
     if axes != [*range(rank - len(axes) + 1, rank + 1)]:
         raise steps.refusal(f"normalizes along the axes {axes}; only the last ones are supported")
-    epsilon = positive_epsilon(options, 1e-6)
+    epsilon = _positive_epsilon(options, 1e-6)
     (scale,) = expect(options, arrays, scale=sizes)
     squares = steps.unary(0, FUNCTIONS["square"])
     root = _root(steps, steps.reduce("mean", squares, tuple(axes), keepdims=True), epsilon)
@@ -66,6 +68,27 @@ def unit(steps: Steps, arrays: Sequence[Array]) -> None:
     expect(steps.options, arrays)
     epsilon = 1e-24 if steps.options.keras.major >= 3 else 1e-12
     _with_mask(steps, steps.normalized(0, steps.axes(0, [-1]), epsilon))
+
+
+def _scale_and_offset(
+    options: Options, arrays: Sequence[Array], sizes: tuple[int, ...]
+) -> tuple[Array | None, Array | None, float]:
+    """Gamma, beta and epsilon of a layer that normalizes each row; None where it has no gamma, or no beta."""
+    options.ignore("beta_initializer", "gamma_initializer", "beta_regularizer", "gamma_regularizer")
+    options.ignore("beta_constraint", "gamma_constraint")
+    names = ["gamma"] * options.take("scale", bool, default=True) + ["beta"] * options.take(
+        "center", bool, default=True
+    )
+    given = dict(zip(names, expect(options, arrays, **dict.fromkeys(names, sizes)), strict=True))
+    return given.get("gamma"), given.get("beta"), _positive_epsilon(options, 1e-3)
+
+
+def _positive_epsilon(options: Options, default: float) -> float:
+    """The option `epsilon`, which is added to what a root is taken of."""
+    epsilon = options.take("epsilon", float, default)
+    if epsilon < 0:
+        raise UnreadableFile(f"the {options} has an epsilon of {epsilon:g}, which may divide by the root of 0 or less")
+    return epsilon
 
 
 def _refuse_turned(steps: Steps) -> None:

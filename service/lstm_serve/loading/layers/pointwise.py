@@ -12,7 +12,6 @@ from lstm_serve.engine.operations.pointwise import (
     BatchNormalization,
     Dense,
     Identity,
-    LayerNormalization,
     Normalization,
     PReLU,
     Rescaling,
@@ -85,36 +84,6 @@ def batch_normalization(options: Options, arrays: Sequence[Array], shapes: Seque
         variance=given["variance"],
         epsilon=epsilon,
     )
-
-
-def layer_normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
-    axes, sizes, _ = kept_axes(options, shapes)
-    if axes != [len(shapes[0])]:
-        raise Unsupported(f"the {options} normalizes along the axes {axes}; only the last is supported")
-    options.refuse_unless("rms_scaling", expected=False, why="it is not implemented")
-    gamma, beta, epsilon = scale_and_offset(options, arrays, sizes)
-    return LayerNormalization(name=options.name, gamma=gamma, beta=beta, epsilon=epsilon)
-
-
-def scale_and_offset(
-    options: Options, arrays: Sequence[Array], sizes: tuple[int, ...]
-) -> tuple[Array | None, Array | None, float]:
-    """Gamma, beta and epsilon of a layer that normalizes each row; None where it has no gamma, or no beta."""
-    options.ignore("beta_initializer", "gamma_initializer", "beta_regularizer", "gamma_regularizer")
-    options.ignore("beta_constraint", "gamma_constraint")
-    names = ["gamma"] * options.take("scale", bool, default=True) + ["beta"] * options.take(
-        "center", bool, default=True
-    )
-    given = dict(zip(names, expect(options, arrays, **dict.fromkeys(names, sizes)), strict=True))
-    return given.get("gamma"), given.get("beta"), positive_epsilon(options, 1e-3)
-
-
-def positive_epsilon(options: Options, default: float) -> float:
-    """The option `epsilon`, which is added to what a root is taken of."""
-    epsilon = options.take("epsilon", float, default)
-    if epsilon < 0:
-        raise UnreadableFile(f"the {options} has an epsilon of {epsilon:g}, which may divide by the root of 0 or less")
-    return epsilon
 
 
 def normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:

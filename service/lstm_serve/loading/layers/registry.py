@@ -54,7 +54,6 @@ class Lowered(NamedTuple):
 
 def lower(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> list[Step]:
     """The steps of a layer, of which most are one operation. Raises as `build` does."""
-    lowered = LOWERED.get(options.class_name)
     if options.class_name == "Bidirectional" and _class_in(options.config, "layer") in CONV_LSTM:
         steps = Steps(options, shapes)
         half = len(arrays) // 2
@@ -66,10 +65,11 @@ def lower(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
         steps.follow(lower(gating.ungated(options), arrays, shapes))
         gating.gate(steps)
         return steps.finished(options.class_name)
-    if lowered is None:
+    kind = TABLE.get(options.class_name)
+    if not isinstance(kind, Lowered):
         return [Step(build(options, arrays, shapes), tuple(range(len(shapes))))]
     steps = Steps(options, shapes)
-    lowered.build(steps, arrays)
+    kind.build(steps, arrays)
     return steps.finished(options.class_name)
 
 
@@ -81,7 +81,9 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     """
     check_class(options.class_name, options.name, options.config)
     check_call(options.class_name, options.name, len(shapes))
-    built = TABLE[options.class_name].build(options, arrays, shapes)
+    kind = TABLE[options.class_name]
+    assert isinstance(kind, Kind)  # noqa: S101 - of what holds a layer, check_class has refused others
+    built = kind.build(options, arrays, shapes)
     layer: Operation = replace(cast("Any", built), keras_class=options.class_name)
     options.finish()
     check_output(options, layer, shapes)
@@ -90,8 +92,8 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
 
 def check_class(class_name: str, name: str, config: Mapping[str, Any]) -> None:
     """Refuse a class of layers that is not implemented, or that of a layer which one holds where it is not."""
-    if class_name not in KNOWN:
-        raise unsupported(class_name, name, KNOWN)
+    if class_name not in TABLE:
+        raise unsupported(class_name, name, TABLE)
     for held, inner in _held(class_name, config):
         what = f"the {class_name} layer {name[:100]!r} holds a {held[:100]}"
         if class_name in HOLDING and held in NOT_EACH_STEP:
@@ -114,7 +116,7 @@ def _held(class_name: str, config: Mapping[str, Any]) -> list[tuple[str, dict[st
 def check_call(class_name: str, name: str, inputs: int) -> None:
     """Refuse a number of inputs that the layers of a class do not take."""
     if class_name.startswith(OPERATION) and class_name.removeprefix(OPERATION) not in between.TABLE:
-        raise unsupported(class_name, name, KNOWN)
+        raise unsupported(class_name, name, TABLE)
     if inputs == 0:
         raise UnreadableFile(f"the {class_name} layer {name[:100]!r} has no input")
     several = class_name in MERGING | RECURRENT | {"Bidirectional"} or class_name.startswith(OPERATION)
@@ -156,7 +158,7 @@ def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
         return []
     if class_name in KERAS_1_GATES and config.get("consume_less", "gpu") != "gpu":
         return [f"{name}_{gate}" for gate in KERAS_1_GATES[class_name] for name in "WUb"]
-    kind = KNOWN.get(class_name.removesuffix("Cell"))
+    kind = TABLE.get(class_name.removesuffix("Cell"))
     names = [name.partition("?") for name in kind.arrays] if kind else []
     return [name for name, _, option in names if _has(config, option)]
 
@@ -237,23 +239,21 @@ def _with_zeros(layer: Recurrent | Stacked, *, zeros: bool) -> Recurrent | Stack
     return replace(layer, zero_output_for_mask=zeros)
 
 
-def _time_distributed(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
+def _time_distributed(steps: Steps, arrays: Sequence[Array]) -> None:
+    options = steps.options
     inner = options.inner("layer")
     options.ignore("input_dim", "input_length")
-    (shape,) = shapes
+    (shape,) = steps.shapes
     if inner is None or len(shape) < 2:
         raise UnreadableFile(f"the {options} holds no layer, or is given the shape {shape} without time steps")
     if inner.class_name in {"Dense", "Dropout", "Activation"}:  # these work on the last axis of any shape
-        return build(inner.renamed(options.name), arrays, shapes)
+        steps.follow(lower(inner.renamed(options.name), arrays, steps.shapes[:1]))
+        return
     if inner.config.get("mask_zero"):
         raise inner.refusal("masks ids for each time step by itself, which is not supported")
-    return each_step(options.name, lower(inner, arrays, [shape[1:]]))
-
-
-def each_step(name: str, steps: Sequence[Step]) -> TimeDistributed:
-    """The steps for each time step by itself, of one value, which is a time step."""
-    nodes = [Node(step.operation, tuple(Source(k - 1) for k in step.inputs)) for step in steps]
-    return TimeDistributed(name=name, nodes=tuple(nodes), end=Source(len(nodes) - 1))
+    inside = lower(inner, arrays, [shape[1:]])
+    nodes = [Node(step.operation, tuple(Source(k - 1) for k in step.inputs)) for step in inside]
+    steps.add(TimeDistributed(name=options.name, nodes=tuple(nodes), end=Source(len(nodes) - 1)), 0)
 
 
 def _spectral_normalization(steps: Steps, arrays: Sequence[Array]) -> None:
@@ -270,11 +270,16 @@ GATED = ("kernel", "recurrent_kernel", "bias?use_bias")
 CONV_LSTM = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 SCALED = ("gamma?scale", "beta?center")
 
-TABLE: dict[str, Kind] = {
+# The parts of a layer of several heads, in the order of their arrays.
+HEADS = ("query", "key", "value", "output")
+PROJECTED = tuple(f"{name}_{array}" for name in HEADS for array in ("kernel", "bias?use_bias"))
+SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias?use_bias")
+
+TABLE: dict[str, Kind | Lowered] = {
     **dict.fromkeys(CELLS, Kind(recurrent, GATED)),
     "RNN": Kind(rnn),
     "Bidirectional": Kind(_bidirectional),
-    "TimeDistributed": Kind(_time_distributed),
+    "TimeDistributed": Lowered(_time_distributed),
     "Dense": Kind(pointwise.dense, ("kernel", "bias?use_bias")),
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), Kind(windows.convolution, ("kernel", "bias?use_bias"))),
     **dict.fromkeys(
@@ -295,12 +300,13 @@ TABLE: dict[str, Kind] = {
         ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2"),
         Kind(pointwise.batch_normalization, (*SCALED, "moving_mean", "moving_variance")),
     ),
-    "LayerNormalization": Kind(pointwise.layer_normalization, SCALED),
+    "LayerNormalization": Lowered(normalizing.layer, SCALED),
     "Normalization": Kind(pointwise.normalization, ("mean", "variance", "count")),
     "Rescaling": Kind(pointwise.rescaling),
     "PReLU": Kind(pointwise.prelu, ("alpha",)),
     "Activation": Kind(pointwise.activation),
     **dict.fromkeys(ACTIVATION_LAYERS, Kind(pointwise.activation_layer)),
+    "Softmax": Lowered(lowering.softmax),  # over other axes than the last too
     "Concatenate": Kind(merging.concatenate),
     **dict.fromkeys(merging.JOINS, Kind(merging.merge)),
     # Nothing is left of these at inference.
@@ -311,12 +317,6 @@ TABLE: dict[str, Kind] = {
     "GaussianDropout": Kind(pointwise.identity),
     "AlphaDropout": Kind(pointwise.identity),
     "ActivityRegularization": Kind(pointwise.identity),
-}
-# The parts of a layer of several heads, in the order of their arrays.
-HEADS = ("query", "key", "value", "output")
-PROJECTED = tuple(f"{name}_{array}" for name in HEADS for array in ("kernel", "bias?use_bias"))
-SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias?use_bias")
-LOWERED: dict[str, Lowered] = {
     "Attention": Lowered(attention.attention, ("scale?+use_scale", "concat_score_weight?score_mode=concat")),
     "AdditiveAttention": Lowered(attention.attention, ("scale?use_scale",)),
     **dict.fromkeys(
@@ -324,8 +324,6 @@ LOWERED: dict[str, Lowered] = {
         Lowered(attention.multi_head, PROJECTED),
     ),
     "Dot": Lowered(attention.dot),
-    "Softmax": Lowered(lowering.softmax),
-    "LayerNormalization": Lowered(normalizing.layer, SCALED),
     "GroupNormalization": Lowered(normalizing.group, SCALED),
     "RMSNormalization": Lowered(normalizing.root_mean_square, ("scale",)),
     "UnitNormalization": Lowered(normalizing.unit),
@@ -343,7 +341,6 @@ LOWERED: dict[str, Lowered] = {
 }
 # What holds one layer that takes what it is given, or a time step of it.
 HOLDING = ("TimeDistributed", "SpectralNormalization")
-KNOWN: dict[str, Kind | Lowered] = {**TABLE, **LOWERED}
 RECURRENT = frozenset({*CELLS, *CONV_LSTM, "RNN"})
 MERGING = frozenset({*merging.JOINS, "Concatenate", "Dot", *graph_operations.CALLED_WITH})
 # What takes several inputs, or makes masks, and what a reader of architectures takes apart.
