@@ -16,14 +16,16 @@ log = logging.getLogger(__name__)
 
 def check(files: ModelFiles) -> None:
     """Raise UnreadableFile where a card was misnamed; warn where one, or golden predictions, may have been."""
-    for other in look_alikes(files, files.card):
+    cards = look_alikes(files, files.card)
+    for other in cards:
         if other.named_after or card.is_card(other.path):
             raise UnreadableFile(
                 f"there is {other.name}, a card that is not read under this name. Call it {files.card.name} if it is "
                 "of this model, or take it away"
             )
-    for meant, what in ((files.card, "a card"), (files.golden, "golden predictions")):
-        for other in look_alikes(files, meant):
+    others = look_alikes(files, files.golden)
+    for meant, what, found in ((files.card, "a card", cards), (files.golden, "golden predictions", others)):
+        for other in found:
             log.warning(
                 "there is %s, which is not read: if it is %s of %s, call it %s",
                 *map(printable, (other.name, what, files.model.name, meant.name)),
