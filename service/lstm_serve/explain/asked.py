@@ -89,19 +89,20 @@ def index_of(model: Model, y: Array, index: int | None) -> int:
         return index
     if model.kind == "values":
         return 0
-    last = _last(y[np.newaxis])[0]
+    last = last_of(y[np.newaxis])[0]
     return int(last[0] >= model.about.threshold) if model.kind == "binary" else int(last.argmax())
 
 
 def score_of(model: Model, y: Array, index: int) -> npt.NDArray[np.float64]:
     """The probability of the class, or the value, in answers y (n, *output_shape) -> (n,); at the last of steps."""
-    last = _last(y).astype(np.float64)
+    last = last_of(y).astype(np.float64)
     if model.kind == "binary":
         return last[:, 0] if index else 1 - last[:, 0]
     return last[:, index]
 
 
-def _last(y: Array) -> Array:
+def last_of(y: Array) -> Array:
+    """Of answers (n, *output_shape) what the score is of, (n, classes): a view of the last of steps."""
     return y.reshape(len(y), -1, y.shape[-1])[:, -1]
 
 

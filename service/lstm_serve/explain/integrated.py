@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lstm_serve.engine.operations.wiring import FLOATS_AT_ONCE
 from lstm_serve.engine.types import Array, Mask
 from lstm_serve.errors import InvalidInput
-from lstm_serve.explain.asked import Explained, has_cells, score_of
+from lstm_serve.explain.asked import Explained, has_cells, last_of, score_of
 from lstm_serve.explain.gradients import path
 
 # Points on the line, at first and at most: twice as many are taken where what the cells add misses the difference by
@@ -44,9 +44,8 @@ class IntegratedGradients:
         """
         model, index = self.what.model, self.what.index
         places, weights = _points(self._points)
-        size = max(1, FLOATS_AT_ONCE // path.kept_floats(model, self.what.x.shape))
-        for first in range(start, stop, size):
-            at = slice(first - self._begun, min(first + size, stop) - self._begun)
+        for first in range(start, stop, self._at_once):
+            at = slice(first - self._begun, min(first + self._at_once, stop) - self._begun)
             y, steps = path.traced(model, self._at(places[at]), self._masks)
             by_x = path.back(model, steps, _by_score(y, index, model.kind == "binary"))
             with np.errstate(all="ignore"):
@@ -79,7 +78,12 @@ class IntegratedGradients:
         shares = places.reshape(-1, *(1,) * x.ndim)
         return (base + shares * self._way).astype(x.dtype)
 
-    @property
+    @cached_property
+    def _at_once(self) -> int:
+        """At how many points gradients are computed in one pass, so that memory stays bounded."""
+        return max(1, FLOATS_AT_ONCE // path.kept_floats(self.what.model, self.what.x.shape))
+
+    @cached_property
     def _way(self) -> npt.NDArray[np.float64]:
         """How far each cell goes from the baseline, (*input_shape)."""
         return self.what.x.astype(np.float64) - self.what.baseline.values
@@ -105,7 +109,7 @@ class IntegratedGradients:
 def _by_score(y: Array, index: int, binary: bool) -> Array:  # noqa: FBT001 - a kind
     """The gradient of `score_of` by answers y (n, *output_shape)."""
     found = np.zeros(y.shape, y.dtype)
-    last = found.reshape(len(y), -1, y.shape[-1])[:, -1]
+    last = last_of(found)
     if binary:
         last[:, 0] = 1 if index else -1
     else:
