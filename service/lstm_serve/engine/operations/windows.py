@@ -51,15 +51,18 @@ class Window:
         span = self.span if self.padding == "valid" else 0
         return -((span - timesteps) // self.stride)
 
+    def padded(self, timesteps: int) -> tuple[int, int]:
+        """How many steps are added in front and behind; the number of steps counts where it is `same`."""
+        if self.padding != "same":
+            return (self.span if self.padding == "causal" else 0), 0
+        n = self.count(timesteps) or 0
+        total = max((n - 1) * self.stride + self.span + 1 - timesteps, 0)
+        return total // 2, total - total // 2
+
     def taps(self, timesteps: int, start: int = 0, stop: int | None = None) -> Iterator[Tap]:
         """Each position in the window that falls on a step in any, of the windows from `start` to `stop` or to all."""
         n = self.count(timesteps) or 0
-        span = self.span
-        before = {
-            "valid": 0,
-            "causal": span,
-            "same": max((n - 1) * self.stride + span + 1 - timesteps, 0) // 2,
-        }[self.padding]
+        before, _ = self.padded(timesteps)
         # A window may be far longer than the sequence, and most of it never on a step.
         nearest = -(((n - 1) * self.stride - before) // self.dilation)
         for k in range(max(0, nearest), min(self.size, (timesteps - 1 + before) // self.dilation + 1)):

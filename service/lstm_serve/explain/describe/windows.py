@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lstm_serve.engine.operations.conv_lstm import ConvLSTM
-from lstm_serve.engine.operations.windows import Convolution, Pooling, Window, counts
+from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
 from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe.activations import formulas, slips
 from lstm_serve.explain.describe.description import Words, unpacked
@@ -131,13 +131,7 @@ def _along(window: Window, size: int | None, filler: str) -> list[str]:
 
 def _padding(window: Window, size: int | None) -> tuple[int, int] | None:
     """Steps to add in front and behind; None where the number of steps is free."""
-    if window.padding != "same":
-        return (window.span if window.padding == "causal" else 0), 0
-    (count,) = counts([window], (size,))
-    if size is None or count is None:
-        return None
-    total = max((count - 1) * window.stride + window.span + 1 - size, 0)
-    return total // 2, total - total // 2
+    return None if size is None and window.padding == "same" else window.padded(size or 0)
 
 
 def _padded(windows: Sequence[Window], shape: Shape, filled: str) -> list[str]:
