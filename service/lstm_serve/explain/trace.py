@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.temporal import Embedding, Masking
+from lstm_serve.engine.operations.temporal import begins_mask
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
@@ -44,9 +44,7 @@ def report(model: Model, sequences: Sequences, step: int | None = None, *, loadi
         f"  lstm_serve.{loading}.trace(x)",
         *_vector("x", "", x[0, at - 1] if x.ndim > 2 else x[0]),
     ]
-    if any(
-        isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero) for layer, _ in model.nodes
-    ):
+    if any(begins_mask(layer) for layer, _ in model.nodes):
         lines.insert(3, "  At a masked step the states stay as they are, and the gates shown have no effect.")
     for (layer, _), arrays in zip(model.nodes, traced, strict=True):
         lines.append(f"  {shown(layer.name)} ({layer.keras_class})")

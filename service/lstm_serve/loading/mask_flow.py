@@ -6,7 +6,6 @@ from lstm_serve.engine.operations import arithmetic, pointwise, temporal, window
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.conv_lstm import ConvLSTM
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, Merge
-from lstm_serve.engine.operations.temporal import Embedding, Masking
 from lstm_serve.engine.operations.wiring import Node, Source
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.recurrence import Recurrent
@@ -18,6 +17,7 @@ WITHOUT = (
         ConvLSTM,
         windows.Convolution,
         windows.Pooling,
+        temporal.Embedding,
         temporal.GlobalPooling1D,
         temporal.RepeatVector,
         temporal.Reshape,
@@ -68,8 +68,8 @@ def _masked(nodes: Sequence[Node]) -> set[Source]:
 
 
 def _gives_mask(operation: Operation, masked: Sequence[bool]) -> bool:
-    if isinstance(operation, Embedding | Masking):
-        return isinstance(operation, Masking) or operation.mask_zero
+    if temporal.begins_mask(operation):
+        return True
     if isinstance(operation, MaskedBy):
         return masked[1]
     keeps = not isinstance(operation, WITHOUT)
