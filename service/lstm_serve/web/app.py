@@ -28,9 +28,10 @@ from lstm_serve.web.dialects.series import events, stateless
 from lstm_serve.web.dialects.series import routes as series
 from lstm_serve.web.dialects.v1 import routes as v1
 from lstm_serve.web.dialects.v2 import routes as v2
+from lstm_serve.web.known_paths import KnownPaths
 from lstm_serve.web.methods import answer_head, raise_again
 from lstm_serve.web.openapi import document
-from lstm_serve.web.predict import KnownPaths, PostRoute
+from lstm_serve.web.predict import PostRoute
 from lstm_serve.web.ui import routes as page
 
 DESCRIPTION = """A trained Keras recurrent model, served without Keras.

@@ -12,11 +12,10 @@ import numpy.typing as npt
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from lstm_serve.engine.types import Array, Shape
-from lstm_serve.errors import InvalidInput, Malformed, TooLarge, UnknownType
-from lstm_serve.formats.npy import NPY_MAGIC
+from lstm_serve.errors import InvalidInput, Malformed, TooLarge
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import Classes, counted, predicted_classes
 from lstm_serve.model.model import Model
@@ -28,10 +27,10 @@ from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
 from lstm_serve.settings import Settings
+from lstm_serve.web.content_type import expect_json
 from lstm_serve.web.errors import JSON, Headers, respond
-from lstm_serve.web.inflate import GZIP_MAGIC
 from lstm_serve.web.json_structure import count_marks, structure
-from lstm_serve.web.nested_lists import NPY_GOES, UTF_16, expect_few
+from lstm_serve.web.nested_lists import expect_few
 from lstm_serve.web.read_body import inflated, read_body
 
 
@@ -93,9 +92,6 @@ class Predicted(NamedTuple):
 
 
 Endpoint = Callable[[Decoded, PredictRequest], Awaitable[Answer]]
-
-# Each series has its own; 400 bytes each. With one more all are forgotten, and found again as they are asked for.
-MOST_PATHS = 1 << 14
 
 
 class PostRoute(APIRoute):
@@ -175,34 +171,6 @@ class PostResponse(Response):
         await self._route.serve(scope, receive, send)
 
 
-class KnownPaths:
-    """ASGI: goes straight to the POST route that the router has found for a path before.
-
-    Clients ask for one path again and again, and the router tries one pattern after the other: a tenth of the CPU time
-    of a small request. Nothing is in here that the router has not found.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        """Nothing is known yet."""
-        self._app = app
-        self._known: dict[tuple[str, str], tuple[PostRoute, dict[str, Any]]] = {}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request whose path is known, or let the router search."""
-        if scope.get("method") != "POST":
-            return await self._app(scope, receive, send)
-        key = scope.get("root_path", ""), scope["path"]
-        if (known := self._known.get(key)) is not None:
-            scope["route"], scope["path_params"] = known
-            return await known[0].serve(scope, receive, send)
-        await self._app(scope, receive, send)
-        if isinstance(route := scope.get("route"), PostRoute):
-            if len(self._known) >= MOST_PATHS:
-                self._known.clear()
-            self._known[key] = route, scope["path_params"]
-        return None
-
-
 def rows_at_a_glance(raw: bytes, headers: Mapping[bytes, bytes], model: Model) -> int:
     """About how many sequences a JSON body has, by its lists: a refusal must cost less than an answer."""
     if not without_mark(raw).startswith(b"{") or b"inference-header-content-length" in headers:
@@ -220,44 +188,6 @@ def _lists(shape: Shape) -> int:
     for size in reversed(shape):
         lists = lists * (size or 1) + 1 if lists else 1
     return lists
-
-
-def media_type(headers: Mapping[bytes, bytes]) -> bytes:
-    """The declared content type without its parameters, in lower case; nothing where none is declared."""
-    return headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
-
-
-def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
-    """Raise UnknownType where a body is declared to be something else, and Malformed where there is none."""
-    if not raw:
-        raise Malformed("the body is empty; expected JSON")
-    declared = headers.get(b"content-type")
-    if declared is None or declared == b"application/json":
-        return
-    kind = media_type(headers)
-    if kind in {b"application/json", b"text/json"} or (kind.startswith(b"application/") and kind.endswith(b"+json")):
-        return
-    # curl's -d declares a form; it leaves the zeros of UTF-16 out.
-    if kind == b"application/x-www-form-urlencoded" and without_mark(raw).lstrip().startswith((b"{", b"[", *UTF_16)):
-        return
-    hint = ""
-    if raw.startswith(GZIP_MAGIC):
-        hint = "; the body is compressed, which the header Content-Encoding has to say"
-    elif raw.startswith(NPY_MAGIC):
-        hint = f"; an array in .npy format {NPY_GOES}"
-    elif kind == b"text/csv":
-        hint = (
-            "; CSV goes to POST /predict/series, a row a line, or to /invocations, a flattened sequence a line; "
-            f"an array {NPY_GOES}"
-        )
-    elif kind in {b"application/jsonlines", b"application/x-ndjson"}:
-        hint = '; put the lines\' sequences into one list: {"sequences": [...]}, for /predict/batch or /invocations'
-    elif kind == b"application/x-www-form-urlencoded":
-        hint = (
-            "; the body is declared a form, as curl -d does, and is not JSON; curl -d sends a file as -d @name, "
-            "and CSV goes to POST /predict/series by -H 'Content-Type: text/csv' --data-binary @name"
-        )
-    raise UnknownType(f"expected the content type application/json{hint}")
 
 
 async def predicted(
@@ -292,12 +222,20 @@ async def computed_classes(
     request.scope["state"]["held"].become(sum(map(_bytes_of, arrays)))  # what was read is not needed any more
     check_free(model, arrays, serving.settings.max_timesteps)
     jobs = [queue.submit(model, x, deadline, shortcut) for x in arrays]
-    rows = sum(map(len, arrays))
-    found = [Predicted(y, predicted_classes(model, y)) for y in await computed(jobs, request)]
-    request.deployment.metrics.answered([counted(model, part.classes) for part in found], jobs[0].queue_seconds, rows)
+    return noted(await computed(jobs, request), request, [None] * len(jobs) if request.appended else arrays)
+
+
+def noted(ys: Sequence[Array], request: PredictRequest, xs: Sequence[Array | None]) -> list[Predicted]:
+    """What is predicted in the outputs of a request's jobs. It is counted, and for drift with what was computed of.
+
+    Rows of series count as they are appended: of them there is None.
+    """
+    model, metrics, jobs = request.served.model, request.deployment.metrics, request.scope["state"]["jobs"]
+    found = [Predicted(y, predicted_classes(model, y)) for y in ys]
+    metrics.answered([counted(model, part.classes) for part in found], jobs[0].queue_seconds, sum(map(len, ys)))
     if request.drift is not None:
-        for x, part in zip(arrays, found, strict=True):
-            request.drift.see(None if request.appended else x, part.y)
+        for x, y in zip(xs, ys, strict=True):
+            request.drift.see(x, y)
     return found
 
 

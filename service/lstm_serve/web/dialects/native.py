@@ -23,6 +23,7 @@ from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import one_and_many
+from lstm_serve.web.content_type import expect_json, media_type
 from lstm_serve.web.dialects.model_path import MODEL, VERSION, Documented, parameters
 from lstm_serve.web.dialects.trace import TraceAnswer, traced
 from lstm_serve.web.dialects.v1 import codec as v1
@@ -41,9 +42,7 @@ from lstm_serve.web.predict import (
     PostRoute,
     Predicted,
     PredictRequest,
-    expect_json,
     expect_one,
-    media_type,
     predicted,
 )
 from lstm_serve.web.schemas import AnyAnswer, AnyBody, ModelInfo, model_info, one_and_many_answers

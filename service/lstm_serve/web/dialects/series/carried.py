@@ -15,7 +15,7 @@ from lstm_serve.errors import (
     SeriesConflict,
     SeriesFull,
 )
-from lstm_serve.model.answers import answers, counted, predicted_classes
+from lstm_serve.model.answers import answers
 from lstm_serve.model.carry import Carrying
 from lstm_serve.serving.batching import Job
 from lstm_serve.serving.deployment import Deployment
@@ -24,7 +24,7 @@ from lstm_serve.serving.series.memory import MemoryStore
 from lstm_serve.serving.series.store import Appended, Key, Known, Sent, Store
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.errors import TABLE
-from lstm_serve.web.predict import Predicted, PredictRequest
+from lstm_serve.web.predict import Predicted, PredictRequest, noted
 
 
 class CarriedSeries:
@@ -46,7 +46,6 @@ class CarriedSeries:
         """
         request, store, carrying = self._request, self._store, self.carrying
         deployment, model = request.deployment, request.served.model
-        request.appended = True
         while True:
             planned = plan(store, key, sent, model.about.series, carrying, self._most)
             state, parts = planned.state, []
@@ -117,12 +116,8 @@ def told(found: Sequence[Array | None], request: PredictRequest, fresh: Sequence
 
 def count(ys: Array, request: PredictRequest) -> Predicted:
     """Count the answers to rows, by their outputs (n, *output)."""
-    model, metrics, jobs = request.served.model, request.deployment.metrics, request.scope["state"]["jobs"]
-    part = Predicted(ys, predicted_classes(model, ys))
-    metrics.answered([counted(model, part.classes)], jobs[0].queue_seconds, len(ys))
-    metrics.series_answered(len(ys), "step")
-    if request.drift is not None:
-        request.drift.see(None, ys)
+    (part,) = noted([ys], request, [None])
+    request.deployment.metrics.series_answered(len(ys), "step")
     return part
 
 

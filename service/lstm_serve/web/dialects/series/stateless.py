@@ -24,6 +24,7 @@ from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
 from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import Whole, rows_of_series
+from lstm_serve.web.content_type import media_type
 from lstm_serve.web.dialects.model_path import MODEL, Documented, parameters
 from lstm_serve.web.dialects.native import CSV, MODEL_HEADER, NPY, NPY_CONTENT, NpyBody, errors_of, npy_answer, npy_of
 from lstm_serve.web.dialects.series.request import INPUTS, expect_query, expect_time_axis, wants_inputs
@@ -36,7 +37,6 @@ from lstm_serve.web.predict import (
     computed_classes,
     converted,
     deadline_of,
-    media_type,
 )
 from lstm_serve.web.schemas import ANSWERS, AnyAnswer, AnyBody
 
