@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Self
 
+import httpx
 import numpy as np
 import numpy.typing as npt
 from fastapi import FastAPI
@@ -138,6 +139,13 @@ class Process:
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+
+
+@contextmanager
+def client_of(model: Path, **variables: str) -> Iterator[httpx.Client]:
+    """A client of a process of its own."""
+    with Process(model, **variables) as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
+        yield client
 
 
 def read_all(connection: socket.socket) -> bytes:

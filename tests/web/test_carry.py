@@ -5,7 +5,6 @@ import json
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from open_inference import tensor
 from redis_process import RedisProcess, needs_redis
 from scraping import one_of, parsed
-from serving import GOLDEN, PATIENCE, Process
+from serving import GOLDEN, PATIENCE, Process, client_of
 
 from lstm_serve import load_model
 from lstm_serve.model.carry import Carrying
@@ -181,12 +180,6 @@ def test_what_is_counted(client: httpx.Client) -> None:
     append(client, at, np.ones((5, 3)), 4)
     assert told("series_rows_total") - before == 5
     assert told("series_duplicates_total") >= 5
-
-
-@contextmanager
-def client_of(path: Path, **variables: str) -> Iterator[httpx.Client]:
-    with Process(path, **variables) as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
-        yield client
 
 
 def carded(folder: Path, **card: object) -> Path:

@@ -15,7 +15,7 @@ from native_requests import refused
 from numpy.typing import NDArray
 from profiles import FEATURES, carded, profile_of, train_of, write
 from scraping import Samples, one_of, parsed
-from serving import PATIENCE, SMALL, Process, call, in_loop, started
+from serving import PATIENCE, SMALL, Process, call, client_of, in_loop, started
 
 from lstm_serve import load_model
 from lstm_serve.cli.main import main
@@ -42,10 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client(model: Path) -> Iterator[httpx.Client]:
-    with (
-        Process(model, LSTMSERVE_DRIFT_ROWS=str(WINDOW)) as process,
-        httpx.Client(base_url=process.url, timeout=PATIENCE) as client,
-    ):
+    with client_of(model, LSTMSERVE_DRIFT_ROWS=str(WINDOW)) as client:
         yield client
 
 

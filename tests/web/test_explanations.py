@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from apps import app_of, deployment_of
 from kerasfiles import dense, lstm, save_sequential
-from serving import GOLDEN, PATIENCE, ROOT, SMALL, Process, call, in_loop, started
+from serving import GOLDEN, ROOT, SMALL, call, client_of, in_loop, started
 
 from lstm_serve import load_model
 from lstm_serve.explain.asked import Asked
@@ -23,7 +23,7 @@ X = np.load(ROOT / "models/turbofan.golden.npz")["x"]
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with Process(TURBOFAN) as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as found:
+    with client_of(TURBOFAN) as found:
         yield found
 
 

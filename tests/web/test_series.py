@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from kerasfiles import dense, lstm, save_sequential
 from numpy.typing import NDArray
 from redis_process import RedisProcess, needs_redis
 from scraping import one_of, parsed
-from serving import PATIENCE, SMALL, Process
+from serving import PATIENCE, SMALL, Process, client_of
 
 from lstm_serve import load_model
 
@@ -28,12 +27,6 @@ MODEL = load_model(SMALL / "binary.h5")
 STEPS, FEATURES = (size or 0 for size in MODEL.input_shape)
 Rows = NDArray[np.float32]
 NUMBERS = itertools.count()
-
-
-@contextmanager
-def client_of(path: Path, **variables: str) -> Iterator[httpx.Client]:
-    with Process(path, **variables) as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
-        yield client
 
 
 def carded(folder: Path, **card: object) -> Path:
