@@ -72,7 +72,7 @@ class PredictRequest(Request):
         """`served` is what the deployment had when the request was taken. Raises Malformed."""
         super().__init__(scope, receive)
         self.deployment, self.served = deployment, served
-        self.drift = deployment.drift if _is_watched(self) and served is deployment.current else None
+        self.drift = deployment.drift if _counts_for_drift(self) and served is deployment.current else None
         self.appended = False  # whether its rows are those of series, which are counted as they are appended
 
 
@@ -293,7 +293,7 @@ def deadline_of(request: Request, longest: float, within: float | None) -> float
     return deadline if within is None else min(deadline, state["arrived"] + within)
 
 
-def _is_watched(request: Request) -> bool:
+def _counts_for_drift(request: Request) -> bool:
     """Whether a request's rows and answers count for drift. What only tries says in the header X-Drift that not."""
     given = request.scope["state"]["headers"].get(b"x-drift")
     if given is not None and given.strip() != b"off":
@@ -317,8 +317,7 @@ async def computed(jobs: Sequence[Job], request: Request) -> list[Array]:
 
 async def _watched(job: Job, receive: Receive) -> Array:
     async def leaving() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await left(receive)
         job.future.cancel()
 
     watch = asyncio.ensure_future(leaving())
@@ -330,3 +329,9 @@ async def _watched(job: Job, receive: Receive) -> Array:
         raise
     finally:
         watch.cancel()
+
+
+async def left(receive: Receive) -> None:
+    """Wait until the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -49,6 +49,7 @@ from lstm_serve.web.dialects.series.appending import key_of, known_of, store_of
 from lstm_serve.web.dialects.series.request import IN_PATH, INPUTS, expect_query, wants_inputs
 from lstm_serve.web.errors import TABLE, problem, row_of
 from lstm_serve.web.openapi import problem_response, problem_responses
+from lstm_serve.web.predict import left
 
 EVENTS = "text/event-stream"
 # To a proxy silence is the end, after a minute or half of one. nginx keeps an answer back unless it is told not to.
@@ -121,7 +122,7 @@ class EventStream(Response):
         if self._serving.listeners >= most:
             raise ListenersFull(f"{most} clients listen to series; at most so many may, half of the connections")
         self._serving.listeners += 1
-        leaving = asyncio.ensure_future(_left(receive))
+        leaving = asyncio.ensure_future(left(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             if scope["method"] != "HEAD":
@@ -249,9 +250,3 @@ def _last_id(request: Request) -> int | None:
     if not re.fullmatch(rb"[0-9]{0,16}", given):
         raise Malformed("expected in the header Last-Event-ID the id of the last event that came")
     return int(given) if given else None
-
-
-async def _left(receive: Receive) -> None:
-    """Wait until the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
