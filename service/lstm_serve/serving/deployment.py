@@ -147,7 +147,7 @@ class Deployment:
         if redis is None:
             return MemoryStore(limits, self._expired)
         row = np.zeros([size or 1 for size in model.input_shape[1:]], model.input_dtype)
-        form = Form(row, lambda: meaning_of(self.current.model))
+        form = Form(row, lambda: self.current.made(_meaning, 0))
         return RedisStore(redis, self.name, form, limits, self._expired)
 
     def activate(self, loaded: Loaded) -> None:
@@ -313,3 +313,7 @@ class Deployment:
 def without_folders(reason: str, path: Path) -> str:
     """What is wrong with a model's files, without where on this machine they are."""
     return reason.replace(printable(str(path)), printable(path.name)) if path.name else reason
+
+
+def _meaning(model: Model, _: int) -> str:
+    return meaning_of(model)

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 
 from lstm_serve.errors import SettingsError, StoreUnavailable
@@ -62,8 +63,7 @@ class RedisServer:
         arguments = (len(keys), *keys, *given)
         try:
             try:
-                digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-                answer = await self._ask("EVALSHA", digest, *arguments)
+                answer = await self._ask("EVALSHA", _digest(script), *arguments)
             except self._errors.NoScriptError:
                 answer = await self._ask("EVAL", script, *arguments)
         except (self._errors.RedisError, OSError) as error:
@@ -87,3 +87,9 @@ class RedisServer:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+@cache
+def _digest(script: str) -> str:
+    """What Redis calls a script that it has."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
