@@ -124,18 +124,18 @@ class Drift:
         self._tell_bins()
 
     def take(self, rows: Array) -> None:
-        """Count rows (n, F) now, and judge each window that is full with them."""
-        while len(rows):
-            start, part = self.filled, rows[: self.size - self.filled]
-            rows = rows[len(part) :]
-            if not start:
-                self._total += self._counts
-                self._counts, self._spoken = np.zeros_like(self._total), None
-            self._window[start : start + len(part)] = part
-            self._counts += self.profile.counts(part)
-            self.rows += len(part)
-            if not self.filled:
-                self._judge()
+        """Count rows (n, F) now, as many at most as the window that is being filled has room for; full it is judged."""
+        if not len(rows):
+            return
+        start = self.filled
+        if not start:
+            self._total += self._counts
+            self._counts, self._spoken = np.zeros_like(self._total), None
+        self._window[start : start + len(rows)] = rows
+        self._counts += self.profile.counts(rows)
+        self.rows += len(rows)
+        if not self.filled:
+            self._judge()
 
     def end(self) -> None:
         """Count nothing any more: another has its place."""
