@@ -7,7 +7,7 @@ last append. `sum` is a digest of these but `form`: what has another one was wri
 sorted set of the series of a model by the millisecond in which each expires, by which they are counted.
 """
 
-# A series, of which nothing is told where it is damaged; and what is no sorted set is no index.
+# A series, of which nothing is told where it is damaged.
 READ = """
 local function sum_of(had) return redis.sha1hex(table.concat(had, '|', 2, 8)) end
 local function read(key)
@@ -21,6 +21,10 @@ local function read(key)
     if had[9] ~= sum_of(had) then return {}, 1 end
     return had, 0
 end
+"""
+
+# What is no sorted set is no index.
+CLEAR = """
 local function clear_what_is_no_index(index)
     local kind = redis.call('TYPE', index).ok
     if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', index) end
@@ -32,6 +36,7 @@ end
 # rows. It has to be changed with this.
 APPEND = (
     READ
+    + CLEAR
     + """
 local key, index, member = KEYS[1], KEYS[2], ARGV[1]
 local keep, most, ttl = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -120,7 +125,7 @@ return {damaged, had, age}
 
 # How many series there are.
 FORGET = (
-    READ
+    CLEAR
     + """
 clear_what_is_no_index(KEYS[2])
 redis.call('DEL', KEYS[1])
@@ -132,7 +137,7 @@ return redis.call('ZCARD', KEYS[2])
 # How many series there are, and those that expired since. It would write what is not there, so that it fails where
 # Redis is full, or may not write.
 EXPIRE = (
-    READ
+    CLEAR
     + """
 clear_what_is_no_index(KEYS[1])
 redis.call('ZADD', KEYS[1], 'XX', 0, '')
