@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from cases import KERAS_3, case, made, save
+from cases import KERAS_3, case, made, save, save_answers, save_whole
 from keras import layers as L  # noqa: N812
 
 HERE = Path(__file__).parent / "each_step"
@@ -57,7 +57,6 @@ def layers() -> keras.Model:
 
 def main() -> None:
     """Save every case, in every form that this Keras has where models are in it."""
-    HERE.mkdir(exist_ok=True)
     for name, model in made():
         generator = np.random.default_rng(11)
         model.set_weights([w + generator.normal(0, 0.3, w.shape).astype(w.dtype) ** 2 for w in model.get_weights()])
@@ -65,15 +64,11 @@ def main() -> None:
         if name == "words":
             x = generator.integers(1, 9, x.shape).astype(np.int32)
             x[0, 1, 2:] = x[1, :, 3:] = x[2, 2] = 0
-        stem = str(HERE / f"{'k3' if KERAS_3 else 'tf215'}__{name}")
-        if name == "layers":
-            model.save(f"{stem}.h5")
-            model.save(f"{stem}.keras")
-        else:
-            save(model, HERE, name)
-            if KERAS_3 or name == "words":  # no list of Keras 2 tells where the statistics stand
-                np.savez(f"{stem}.npz", *model.get_weights())
-        np.savez(f"{stem}.golden.npz", x=x, y=np.asarray(model.predict(x, verbose=0)))
+        stem = (save_whole if name == "layers" else save)(model, HERE, name)
+        # No list of Keras 2 tells where the statistics stand.
+        if name == "words" or (KERAS_3 and name != "layers"):
+            np.savez(f"{stem}.npz", *model.get_weights())
+        save_answers(model, stem, x)
 
 
 if __name__ == "__main__":

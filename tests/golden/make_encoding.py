@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from cases import KERAS_3, case, made
+from cases import KERAS_3, case, made, save_answers, save_whole
 from keras import layers as L  # noqa: N812
 
 HERE = Path(__file__).parent / "encoding"
@@ -65,7 +65,6 @@ if KERAS_3:
 
 def main() -> None:
     """Save every case, with its inputs and outputs."""
-    HERE.mkdir(exist_ok=True)
     for name, model in made():
         generator = np.random.default_rng(11)
         for weight in model.weights:
@@ -76,10 +75,7 @@ def main() -> None:
             x = generator.choice([0, 2, 5] if name == "places" else [0, 2, 7, 9, 400, 401, -3], x.shape).astype(
                 np.int32
             )
-        stem = f"{'k3' if KERAS_3 else 'tf215'}__{name}"
-        model.save(HERE / f"{stem}.h5")
-        model.save(HERE / f"{stem}.keras")
-        np.savez(HERE / f"{stem}.golden.npz", x=x, y=np.asarray(model.predict(x, verbose=0)))
+        save_answers(model, save_whole(model, HERE, name), x)
 
 
 if __name__ == "__main__":

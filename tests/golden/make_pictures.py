@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from cases import KERAS_3, case, made
+from cases import KERAS_3, case, made, save_answers, save_whole
 from keras import layers as L  # noqa: N812
 
 HERE = Path(__file__).parent / "pictures"
@@ -76,15 +76,11 @@ def movie() -> keras.Model:
 
 def main() -> None:
     """Save every case, with its inputs and outputs."""
-    HERE.mkdir(exist_ok=True)
     for name, model in made():
         generator = np.random.default_rng(11)
         model.set_weights([w + generator.normal(0, 0.3, w.shape).astype(w.dtype) ** 2 for w in model.get_weights()])
         x = generator.normal(0, 1, (3, *(size or 7 for size in model.input_shape[1:]))).astype(np.float32)
-        stem = f"{'k3' if KERAS_3 else 'tf215'}__{name}"
-        model.save(HERE / f"{stem}.h5")
-        model.save(HERE / f"{stem}.keras")
-        np.savez(HERE / f"{stem}.golden.npz", x=x, y=np.asarray(model.predict(x, verbose=0)))
+        save_answers(model, save_whole(model, HERE, name), x)
 
 
 if __name__ == "__main__":

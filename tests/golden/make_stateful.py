@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from cases import KERAS_3, case, made
+from cases import KERAS_3, case, made, stem_of
 from keras import layers as L  # noqa: N812
 
 HERE = Path(__file__).parent / "stateful"
@@ -47,9 +47,8 @@ def mixed() -> keras.Model:
 
 def main() -> None:
     """Save every case, as .keras by Keras 3 and as .h5 by 2.15."""
-    HERE.mkdir(exist_ok=True)
     for name, model in made():
-        stem = HERE / f"{'k3' if KERAS_3 else 'tf215'}__{name}"
+        stem = stem_of(HERE, name)
         model.save(stem.with_suffix(".keras" if KERAS_3 else ".h5"))
         x = np.random.default_rng(7).normal(size=(CALLS, BATCH, TIMESTEPS, FEATURES)).astype(np.float32)
         y = np.stack([model.predict_on_batch(call) for call in x])
