@@ -187,6 +187,10 @@ class Options:
         for key in keys:
             self._left.pop(key, None)
 
+    def ignore_training_of(self, *arrays: str) -> None:
+        """Take how arrays were begun and held while they were trained."""
+        self.ignore(*(f"{name}_{what}" for name in arrays for what in ("initializer", "regularizer", "constraint")))
+
     def activation(self, key: str, default: str) -> Activation:
         """The activation that `key` names: a string, or an object with a class_name and a config."""
         value = self._left.pop(key, None)

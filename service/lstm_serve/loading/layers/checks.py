@@ -9,6 +9,7 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import Options
+from lstm_serve.loading.refusals import QUANTIZED
 
 # The floats of one row of one layer's output, and the steps that a convolution may reach.
 MAX_ROW = 1 << 24
@@ -47,6 +48,13 @@ def last_axis(options: Options, shapes: Sequence[Shape], rank: int | None = None
 def channels_last(options: Options) -> None:
     """Refuse features that come before time, or before the axes of a picture."""
     options.refuse_unless("data_format", expected="channels_last", why="the features have to come last")
+
+
+def plain_weights(options: Options) -> None:
+    """Refuse a kernel that is quantized, or that LoRA has changed."""
+    options.refuse_unless("quantization_config", expected=None, why=QUANTIZED)
+    options.refuse_unless("lora_rank", expected=None, why="LoRA weights are not read")
+    options.ignore("lora_alpha")
 
 
 def numbers(options: Options, key: str) -> Array:

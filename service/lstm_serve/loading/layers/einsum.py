@@ -10,7 +10,7 @@ from lstm_serve.engine.activations import LINEAR
 from lstm_serve.engine.operations.pointwise import Activate, Dense
 from lstm_serve.engine.types import Array
 from lstm_serve.loading.config.options import MAX_SIZE
-from lstm_serve.loading.layers.checks import expect
+from lstm_serve.loading.layers.checks import expect, plain_weights
 from lstm_serve.loading.layers.steps import Steps
 
 
@@ -28,9 +28,8 @@ def dense(steps: Steps, arrays: Sequence[Array]) -> None:
     text = options.take("equation", str)
     equation = _read(steps, text, len(steps.shapes[0]) + 1)
     bias_axes = options.take("bias_axes", str, default="")
-    options.refuse_unless("quantization_config", expected=None, why="quantized weights are not read")
-    options.refuse_unless("lora_rank", expected=None, why="LoRA weights are not read")
-    options.ignore("lora_alpha", "gptq_unpacked_column_size")
+    plain_weights(options)
+    options.ignore("gptq_unpacked_column_size")
     sizes: dict[str, int | None] = dict(zip(equation.first[1:], steps.shapes[0], strict=True))
     said = options.config.get("output_shape")
     ends = said if isinstance(said, list) else [said]

@@ -74,8 +74,7 @@ def _scale_and_offset(
     options: Options, arrays: Sequence[Array], sizes: tuple[int, ...]
 ) -> tuple[Array | None, Array | None, float]:
     """Gamma, beta and epsilon of a layer that normalizes each row; None where it has no gamma, or no beta."""
-    options.ignore("beta_initializer", "gamma_initializer", "beta_regularizer", "gamma_regularizer")
-    options.ignore("beta_constraint", "gamma_constraint")
+    options.ignore_training_of("beta", "gamma")
     names = ["gamma"] * options.take("scale", bool, default=True) + ["beta"] * options.take(
         "center", bool, default=True
     )

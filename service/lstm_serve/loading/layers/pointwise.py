@@ -19,17 +19,15 @@ from lstm_serve.engine.operations.pointwise import (
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, Options
-from lstm_serve.loading.layers.checks import expect, kept_axes, last_axis, numbers, with_bias
-from lstm_serve.loading.refusals import QUANTIZED
+from lstm_serve.loading.layers.checks import expect, kept_axes, last_axis, numbers, plain_weights, with_bias
 
 
 def dense(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     units = options.size("units")
     features = last_axis(options, shapes)
-    options.refuse_unless("quantization_config", expected=None, why=QUANTIZED)
-    options.refuse_unless("lora_rank", expected=None, why="LoRA weights are not read")
+    plain_weights(options)
     (kernel,), bias = with_bias(options, arrays, kernel=(features, units), bias=(units,))
-    options.ignore("input_dim", "lora_alpha")
+    options.ignore("input_dim")
     return Dense(name=options.name, kernel=kernel, bias=bias, activation=options.activation("activation", "linear"))
 
 
@@ -52,7 +50,7 @@ def activation_layer(options: Options, arrays: Sequence[Array], shapes: Sequence
 def prelu(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     shared = options.integers("shared_axes", [])
     expected = tuple(1 if axis in shared else size for axis, size in enumerate(shapes[0], 1))
-    options.ignore("alpha_initializer", "alpha_regularizer", "alpha_constraint")
+    options.ignore_training_of("alpha")
     if None in expected:
         raise Unsupported(f"the {options} has slopes along an axis whose size is not known")
     (alpha,) = expect(options, arrays, alpha=cast("tuple[int, ...]", expected))
@@ -65,8 +63,8 @@ def batch_normalization(options: Options, arrays: Sequence[Array], shapes: Seque
     options.refuse_unless("renorm", expected=False, why="batch renormalization is not implemented")
     options.refuse_unless("virtual_batch_size", expected=None, why="it is not implemented")
     options.ignore("momentum", "fused", "renorm_clipping", "renorm_momentum", "synchronized")
-    options.ignore(*(f"{name}_{what}" for name in ("beta", "gamma") for what in ("regularizer", "constraint")))
-    options.ignore("beta_initializer", "gamma_initializer", "moving_mean_initializer", "moving_variance_initializer")
+    options.ignore_training_of("beta", "gamma")
+    options.ignore("moving_mean_initializer", "moving_variance_initializer")
     gamma, beta = options.take("scale", bool, default=True), options.take("center", bool, default=True)
     names = ["gamma"] * gamma + ["beta"] * beta + ["mean", "variance"]
     checked = expect(options, arrays, **dict.fromkeys(names, sizes))

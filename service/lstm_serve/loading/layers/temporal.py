@@ -8,8 +8,7 @@ from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Ma
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import Options
-from lstm_serve.loading.layers.checks import channels_last, expect, last_axis
-from lstm_serve.loading.refusals import QUANTIZED
+from lstm_serve.loading.layers.checks import channels_last, expect, last_axis, plain_weights
 
 
 def global_pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
@@ -22,10 +21,9 @@ def global_pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[S
 
 def embedding(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     table = (options.size("input_dim"), options.size("output_dim"))
-    options.refuse_unless("quantization_config", expected=None, why=QUANTIZED)
-    options.refuse_unless("lora_rank", expected=None, why="LoRA weights are not read")
-    options.ignore("input_length", "sparse", "lora_alpha")
-    options.ignore("embeddings_initializer", "embeddings_regularizer", "embeddings_constraint")
+    plain_weights(options)
+    options.ignore("input_length", "sparse")
+    options.ignore_training_of("embeddings")
     (embeddings,) = expect(options, arrays, embeddings=table)
     mask_zero = options.take("mask_zero", bool, default=False)
     return Embedding(name=options.name, embeddings=embeddings, mask_zero=mask_zero)

@@ -56,7 +56,7 @@ def depthwise(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]
     """DepthwiseConv1D and 2D: each feature by itself, `depth_multiplier` filters for each."""
     windows, features = _windows(options, shapes)
     multiplier = options.size("depth_multiplier", 1)
-    _ignore(options, "depthwise")
+    options.ignore_training_of("depthwise")
     options.refuse_unless("groups", expected=1, why="each feature is a group by itself")
     sizes = [window.size for window in windows]
     filters = features * multiplier
@@ -76,7 +76,7 @@ def separable(steps: Steps, arrays: Sequence[Array]) -> None:
     options = steps.options
     windows, features = _windows(options, steps.shapes)
     multiplier, filters = options.size("depth_multiplier", 1), options.size("filters")
-    _ignore(options, "depthwise", "pointwise")
+    options.ignore_training_of("depthwise", "pointwise")
     options.refuse_unless("groups", expected=1, why="each feature is a group by itself")
     sizes, width = [window.size for window in windows], features * multiplier
     kernels = {
@@ -212,8 +212,3 @@ def _windows(options: Options, shapes: Sequence[Shape]) -> tuple[tuple[Window, .
         strict=True,
     )
     return tuple(Window(size=size, stride=n, dilation=d, padding=padding) for size, n, d in each), features
-
-
-def _ignore(options: Options, *kernels: str) -> None:
-    parts = ("initializer", "regularizer", "constraint")
-    options.ignore(*(f"{kernel}_{part}" for kernel in kernels for part in parts))
