@@ -73,7 +73,6 @@ class PredictRequest(Request):
         super().__init__(scope, receive)
         self.deployment, self.served = deployment, served
         self.drift = deployment.drift if _counts_for_drift(self) and served is deployment.current else None
-        self.appended = False  # whether its rows are those of series, which are counted as they are appended
 
 
 class Answer(NamedTuple):
@@ -208,21 +207,28 @@ async def predicted(
 
 
 async def computed_classes(
+    serving: ServingState, arrays: Sequence[Array], request: PredictRequest, deadline: float
+) -> list[Predicted]:
+    """Compute arrays of sequences (n, *input_shape), a job each; they may be views that overlap."""
+    jobs = submitted(serving, arrays, request, deadline)
+    return noted(await computed(jobs, request), request, arrays)
+
+
+def submitted(
     serving: ServingState,
     arrays: Sequence[Array],
     request: PredictRequest,
     deadline: float,
     shortcut: Shortcut | None = None,
-) -> list[Predicted]:
-    """Compute arrays of sequences (n, *input_shape), a job each; they may be views that overlap.
+) -> list[Job]:
+    """The jobs of arrays of sequences (n, *input_shape), one each, in the queue.
 
     `shortcut` is that of the one sequence, where there is one.
     """
     model, queue = request.served.model, request.deployment.queue
     request.scope["state"]["held"].become(sum(map(_bytes_of, arrays)))  # what was read is not needed any more
     check_free(model, arrays, serving.settings.max_timesteps)
-    jobs = [queue.submit(model, x, deadline, shortcut) for x in arrays]
-    return noted(await computed(jobs, request), request, [None] * len(jobs) if request.appended else arrays)
+    return [queue.submit(model, x, deadline, shortcut) for x in arrays]
 
 
 def noted(ys: Sequence[Array], request: PredictRequest, xs: Sequence[Array | None]) -> list[Predicted]:

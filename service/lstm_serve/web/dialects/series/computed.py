@@ -10,10 +10,10 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
-from lstm_serve.serving.batching import Job, Shortcut
+from lstm_serve.serving.batching import Shortcut
 from lstm_serve.serving.series.store import Appended, Key
 from lstm_serve.serving.state import ServingState
-from lstm_serve.web.predict import Predicted, PredictRequest, computed_classes
+from lstm_serve.web.predict import Predicted, PredictRequest, computed, noted, submitted
 
 
 def window_of(done: Appended, end: int | None, model: Model) -> Array | None:
@@ -39,10 +39,10 @@ async def _outputs(
     shortcut: Shortcut | None = None,
 ) -> Predicted:
     """The outputs of windows; `shortcut` is that of the one window."""
-    request.appended = True
     x = ready[0][np.newaxis] if len(ready) == 1 else np.stack(ready)
-    (part,) = await computed_classes(serving, [x], request, deadline, shortcut)
-    request.deployment.metrics.series_answered(len(ready), "step" if _job(request).shortened else "window")
+    (job,) = jobs = submitted(serving, [x], request, deadline, shortcut)
+    (part,) = noted(await computed(jobs, request), request, [None])
+    request.deployment.metrics.series_answered(len(ready), "step" if job.shortened else "window")
     return part
 
 
@@ -74,14 +74,8 @@ async def output_first(
     found = None
     if window is not None:
         found = await _outputs(serving, [window], request, deadline, steps.shortcut(series, window))
-        due = _job(request).due
+        due = request.scope["state"]["jobs"][-1].due
     if follow is None or not steps.costs.pay(done.fresh + done.filled, due):
         return found, None
     rows = done.rows[-(model.input_shape[0] or 0) :]
     return found, partial(queue.run_after, partial(follow, rows))
-
-
-def _job(request: PredictRequest) -> Job:
-    """The last one of a request that was computed."""
-    job: Job = request.scope["state"]["jobs"][-1]
-    return job
