@@ -8,15 +8,15 @@ from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.export.c_between import write_joined
 from lstm_serve.export.c_writer import Source, result, sizes
-from lstm_serve.export.operation import Value, directions, mask_for
+from lstm_serve.export.operation import Value, mask_for, write_directions
 from lstm_serve.export.operation import write_stacked as stacked
 
 
 def write_cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
     """A recurrent layer: from a state of 0 where nothing is kept, or a step from the state kept."""
-    timesteps, features, _ = sizes(op, xs)
     x, units = xs[0], op.units
-    states = (2 if isinstance(op, recurrent.LSTM) else 1) * units
+    timesteps, features = sizes(x)
+    states = len(op.carried) * units
     if s.state is None:
         state = s.array(states)
         for k, given in enumerate(xs[1:]):
@@ -48,7 +48,7 @@ def write_cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
     if s.state is not None and not op.return_sequences:
         return Value(state, (units,))
     return y._replace(
-        states=tuple(_apart(s, state, k * units, units) for k in range(states // units) if op.return_state)
+        states=tuple(_apart(s, state, k * units, units) for k in range(len(op.carried)) if op.return_state)
     )
 
 
@@ -63,7 +63,7 @@ def write_stacked(s: Source, op: wrappers.Stacked, xs: Sequence[Value]) -> Value
     """Layers one above the other."""
 
     def turn(mask: str) -> str:
-        steps = sizes(op, xs)[0]
+        steps = sizes(xs[0])[0]
         turned = s.array(steps, "unsigned char")
         s.call("reverse_mask", steps, mask, turned)
         return turned
@@ -73,8 +73,8 @@ def write_stacked(s: Source, op: wrappers.Stacked, xs: Sequence[Value]) -> Value
 
 def write_bidirectional(s: Source, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
     """Both directions, and what joins them."""
-    forward, backward = map(s.write, (op.forward, op.backward), directions(xs))
-    steps = sizes(op, xs)[0] if op.forward.return_sequences else 1
+    forward, backward = write_directions(s.write, op, xs)
+    steps = sizes(xs[0])[0] if op.forward.return_sequences else 1
     widths = [part.shape[-1] or 0 for part in (forward, backward)]
     there = backward.name
     if op.forward.return_sequences:

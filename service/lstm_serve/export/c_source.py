@@ -23,7 +23,7 @@ from lstm_serve.export.artifact import Golden, Numbers
 from lstm_serve.export.c_between import BETWEEN, write_joined, write_permuted, write_repeated
 from lstm_serve.export.c_recurrent import write_bidirectional, write_cell, write_stacked
 from lstm_serve.export.c_streaming import streamed
-from lstm_serve.export.c_writer import TITLE, Source, result, sizes
+from lstm_serve.export.c_writer import TITLE, Source, known, result, sizes
 from lstm_serve.export.formulas import ACTIVATIONS
 from lstm_serve.export.operation import (
     NO_CONV_LSTM,
@@ -36,20 +36,18 @@ from lstm_serve.export.operation import (
     deviation,
     factor_and_offset,
     kernel_in_one_group,
+    masks_beside,
     masks_of_whole,
-    refuse,
+    padding_of,
     window_of,
+    write_nothing,
 )
 from lstm_serve.model.model import Model
 
 
-def _identity(s: Source, op: Operation, xs: Sequence[Value]) -> Value:
-    return xs[0]
-
-
 def _dense(s: Source, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs, xs[0].mask)
-    n, features, _ = sizes(op, xs)
+    n, features = sizes(xs[0])
     arrays = s.constant(op.kernel), s.constant(op.bias)
     s.call("dense", n, features, op.kernel.shape[1], xs[0].name, *arrays, s.activation(op, op.activation), y.name)
     s.adds += n * op.kernel.size
@@ -58,21 +56,21 @@ def _dense(s: Source, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
 
 def _activate(s: Source, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs, xs[0].mask)
-    s.call("activate", *sizes(op, xs)[:2], xs[0].name, s.activation(op, op.activation), y.name)
+    s.call("activate", *sizes(xs[0]), xs[0].name, s.activation(op, op.activation), y.name)
     return y
 
 
 def _spread(arrays: Sequence[Numbers | None], shape: Shape) -> tuple[int, int, list[Numbers | None]]:
     """How often arrays of one size are met in an input, that size, and the arrays of it."""
-    sizes = [size or 1 for size in shape]
+    own = known(shape)
     given = [array for array in arrays if array is not None]
     each = all(array.ndim < 2 or math.prod(array.shape[:-1]) == 1 for array in given)
-    to = sizes[-1:] if each else sizes
+    to = own[-1:] if each else own
     spread = [
         None if array is None else np.broadcast_to(array.reshape(array.shape[-1:]) if each else array, to)
         for array in arrays
     ]
-    return (math.prod(sizes[:-1]) if each else 1), math.prod(to), spread
+    return (math.prod(own[:-1]) if each else 1), math.prod(to), spread
 
 
 def _affine(s: Source, op: Operation, xs: Sequence[Value], arrays: Sequence[Array | None], *, keeps: bool) -> Value:
@@ -119,13 +117,13 @@ def _prelu(s: Source, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
 def _layer_normalization(s: Source, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs, xs[0].mask)
     arrays = s.constant(op.gamma), s.constant(op.beta), f"{np.float32(op.epsilon)!s}f"
-    s.call("standardize", *sizes(op, xs)[:2], xs[0].name, *arrays, y.name)
+    s.call("standardize", *sizes(xs[0]), xs[0].name, *arrays, y.name)
     return y
 
 
 def _merge(s: Source, op: merging.Merge, xs: Sequence[Value]) -> Value:
     masks = masks_of_whole(TITLE, op, xs)
-    mask = _joined(s, op.mask_rule, masks, sizes(op, xs)[0]) if masks else None
+    mask = _joined(s, op.mask_rule, masks, sizes(xs[0])[0]) if masks else None
     return write_joined(s, xs, op.join, mask, len(xs) if op.mean else 1)
 
 
@@ -141,20 +139,18 @@ def _joined(s: Source, rule: merging.MaskRule, masks: Sequence[str | None], step
 
 
 def _concatenate(s: Source, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
-    masked = any(x.mask for x in xs)
-    if masked and op.axis == 1 and len(xs[0].shape) > 1:
-        refuse(TITLE, op, "it puts masked sequences one after the other")
-    mask = _joined(s, op.mask_rule, [x.mask for x in xs], sizes(op, xs)[0]) if masked else None
+    masks = masks_beside(TITLE, op, xs)
+    mask = _joined(s, op.mask_rule, masks, sizes(xs[0])[0]) if masks else None
     y = result(s, op, xs, mask)
-    outer = math.prod(size or 1 for size in xs[0].shape[: op.axis - 1])
-    widths = [math.prod(size or 1 for size in x.shape[op.axis - 1 :]) for x in xs]
+    outer = math.prod(known(xs[0].shape)[: op.axis - 1])
+    widths = [math.prod(known(x.shape)[op.axis - 1 :]) for x in xs]
     for k, (x, width) in enumerate(zip(xs, widths, strict=True)):
         s.call("place", outer, width, sum(widths), x.name, f"{y.name} + {sum(widths[:k])}")
     return y
 
 
 def _embedding(s: Source, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
-    n = math.prod(size or 1 for size in xs[0].shape)
+    n = math.prod(known(xs[0].shape))
     mask = s.array(n, "unsigned char") if op.mask_zero else None
     y = result(s, op, xs, mask)
     s.call("embedding", n, op.embeddings.shape[1], xs[0].name, s.constant(op.embeddings), y.name, mask or "NULL")
@@ -162,7 +158,7 @@ def _embedding(s: Source, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
 
 
 def _masking(s: Source, op: temporal.Masking, xs: Sequence[Value]) -> Value:
-    n, features, _ = sizes(op, xs)
+    n, features = sizes(xs[0])
     y = result(s, op, xs, s.array(n, "unsigned char"))
     s.call("masking", n, features, xs[0].name, f"{np.float32(op.mask_value)!s}f", y.name, y.mask)
     return y
@@ -170,19 +166,17 @@ def _masking(s: Source, op: temporal.Masking, xs: Sequence[Value]) -> Value:
 
 def _window(op: windows.Convolution | windows.Pooling, xs: Sequence[Value]) -> tuple[int, int, int, int]:
     """The input's steps and features, the number of windows, and the steps of padding before."""
-    window, (timesteps, features) = window_of(TITLE, op), sizes(op, xs)[:2]
-    n, span = window.count(timesteps) or 0, window.span
-    same = max((n - 1) * window.stride + span + 1 - timesteps, 0) // 2
-    return timesteps, features, n, {"valid": 0, "causal": span, "same": same}[window.padding]
+    window, (timesteps, features) = window_of(TITLE, op), sizes(xs[0])
+    return timesteps, features, window.count(timesteps) or 0, padding_of(window, timesteps)[0]
 
 
 def _conv1d(s: Source, op: windows.Convolution, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     timesteps, features, n, before = _window(op, xs)
     kernel, window = kernel_in_one_group(op), op.windows[0]
-    sizes = timesteps, features, window.size, kernel.shape[-1], n, window.stride, window.dilation, before
+    numbers = timesteps, features, window.size, kernel.shape[-1], n, window.stride, window.dilation, before
     arrays = s.constant(kernel), s.constant(op.bias), s.activation(op, op.activation)
-    s.call("conv1d", *sizes, xs[0].name, *arrays, y.name)
+    s.call("conv1d", *numbers, xs[0].name, *arrays, y.name)
     s.adds += n * kernel.size
     return y
 
@@ -191,14 +185,14 @@ def _pooling(s: Source, op: windows.Pooling, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     timesteps, features, n, before = _window(op, xs)
     window = op.windows[0]
-    sizes = timesteps, features, window.size, n, window.stride, before
-    s.call("pool", *sizes, int(op.average), xs[0].name, y.name)
+    numbers = timesteps, features, window.size, n, window.stride, before
+    s.call("pool", *numbers, int(op.average), xs[0].name, y.name)
     return y
 
 
 def _global_pooling(s: Source, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
-    s.call("pool_all", *sizes(op, xs)[:2], int(op.average), xs[0].name, xs[0].mask or "NULL", y.name)
+    s.call("pool_all", *sizes(xs[0]), int(op.average), xs[0].name, xs[0].mask or "NULL", y.name)
     return y
 
 
@@ -208,8 +202,8 @@ def _reshape(s: Source, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
 
 def _time_distributed(s: Source, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs, xs[0].mask)
-    timesteps = xs[0].shape[0] or 1
-    width, out = (math.prod(size or 1 for size in value.shape[1:]) for value in (xs[0], y))
+    timesteps = known(xs[0].shape)[0]
+    width, out = (math.prod(known(value.shape[1:])) for value in (xs[0], y))
     kept, s.state, adds = s.state, None, s.adds  # each step begins anew
     step = s.name("x")
     lines, inner = s.inside(op, Value(step, xs[0].shape[1:]))
@@ -226,7 +220,7 @@ def _time_distributed(s: Source, op: wrappers.TimeDistributed, xs: Sequence[Valu
 
 
 TABLE: dict[type, Support] = {
-    pointwise.Identity: Support(_identity),
+    pointwise.Identity: Support(write_nothing),
     pointwise.Dense: Support(_dense),
     pointwise.Activate: Support(_activate),
     pointwise.PReLU: Support(_prelu),

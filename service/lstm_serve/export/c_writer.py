@@ -105,11 +105,10 @@ def known(shape: Shape) -> tuple[int, ...]:
     return tuple(size or 1 for size in shape)
 
 
-def sizes(op: Operation, xs: Sequence[Value]) -> tuple[int, int, int]:
-    """Of the first input, the sizes before the last and the last; and the output's size."""
-    shape = known(xs[0].shape)
-    (output, *_) = op.output_shapes([x.shape for x in xs])
-    return math.prod(shape[:-1]), shape[-1] if shape else 1, math.prod(known(output))
+def sizes(x: Value) -> tuple[int, int]:
+    """The sizes of a value before the last one, multiplied, and the last."""
+    shape = known(x.shape)
+    return math.prod(shape[:-1]), shape[-1] if shape else 1
 
 
 def result(source: Source, op: Operation, xs: Sequence[Value], mask: str | None = None) -> Value:

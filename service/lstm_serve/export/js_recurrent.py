@@ -7,7 +7,7 @@ import numpy as np
 from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.export.js_writer import Program, joining
-from lstm_serve.export.operation import Value, both_biases, directions, mask_for
+from lstm_serve.export.operation import Value, both_biases, mask_for, write_directions
 from lstm_serve.export.operation import write_stacked as stacked
 
 
@@ -24,12 +24,11 @@ def write_recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
     else:
         step = ("simpleRnn", op.units, *arrays, p.weight(op.bias), act)
     flags = (str(flag).lower() for flag in (op.return_sequences, op.go_backwards, op.zero_output_for_mask))
-    states = 2 if isinstance(op, recurrent.LSTM) else 1
     cell = p.call(str(step[0]), *step[1:])
     given = f"[{', '.join(x.name for x in xs[1:])}]"
-    arguments = xs[0].name, mask_for(op, xs[0]) or "null", cell, op.units, states, given, *flags
+    arguments = xs[0].name, mask_for(op, xs[0]) or "null", cell, op.units, len(op.carried), given, *flags
     y = p.let(op, xs, "scan", *arguments, mask=xs[0].mask if op.return_sequences else None)
-    ends = range(states) if op.return_state else ()
+    ends = range(len(op.carried)) if op.return_state else ()
     return y._replace(states=tuple(Value(f"{y.name}.states[{k}]", (op.units,)) for k in ends))
 
 
@@ -40,7 +39,7 @@ def write_stacked(p: Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Valu
 
 def write_bidirectional(p: Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
     """Both directions, and what joins them."""
-    forward, backward = map(p.write, (op.forward, op.backward), directions(xs))
+    forward, backward = write_directions(p.write, op, xs)
     states = forward.states + backward.states
     there = p.call("reverse", backward.name) if op.forward.return_sequences else backward.name
     both = f"[{forward.name}, {there}]"

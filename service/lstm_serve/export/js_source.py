@@ -43,16 +43,14 @@ from lstm_serve.export.operation import (
     deviation,
     factor_and_offset,
     kernel_in_one_group,
+    masks_beside,
     masks_of_whole,
-    refuse,
+    operands,
     walk,
     window_of,
+    write_nothing,
 )
 from lstm_serve.model.model import Model
-
-
-def _identity(p: Program, op: Operation, xs: Sequence[Value]) -> Value:
-    return xs[0]
 
 
 def _dense(p: Program, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
@@ -121,11 +119,8 @@ def _joined(p: Program, rule: merging.MaskRule, masks: Sequence[str | None]) -> 
 
 
 def _concatenate(p: Program, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
-    mask = None
-    if any(x.mask for x in xs):
-        if op.axis == 1 and len(xs[0].shape) > 1:
-            refuse(TITLE, op, "it puts masked sequences one after the other")
-        mask = _joined(p, op.mask_rule, [x.mask for x in xs])
+    masks = masks_beside(TITLE, op, xs)
+    mask = _joined(p, op.mask_rule, masks) if masks else None
     return p.let(op, xs, "concatenate", f"[{', '.join(x.name for x in xs)}]", op.axis - 1, mask=mask)
 
 
@@ -176,11 +171,8 @@ def _slice(p: Program, op: arithmetic.Slice, xs: Sequence[Value]) -> Value:
 
 
 def _binary(p: Program, op: arithmetic.Binary, xs: Sequence[Value]) -> Value:
-    second = xs[-1].name
-    if op.constant is not None:
-        second = f"{{ d: {p.weight(op.constant)}, s: {list(op.constant.shape)} }}"
-    a, b = (second, xs[0].name) if op.constant_first else (xs[0].name, second)
-    return p.let(op, xs, "merge", f"[{a}, {b}]", joining(op.function), 1)
+    both = operands(op, xs, lambda numbers: f"{{ d: {p.weight(numbers)}, s: {list(numbers.shape)} }}")
+    return p.let(op, xs, "merge", f"[{', '.join(both)}]", joining(op.function), 1)
 
 
 def _reduce(p: Program, op: arithmetic.Reduce, xs: Sequence[Value]) -> Value:
@@ -204,7 +196,7 @@ def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Val
 
 
 TABLE: dict[type, Support] = {
-    pointwise.Identity: Support(_identity),
+    pointwise.Identity: Support(write_nothing),
     pointwise.Dense: Support(_dense),
     pointwise.Activate: Support(_activate),
     pointwise.PReLU: Support(_prelu),

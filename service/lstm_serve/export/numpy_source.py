@@ -20,7 +20,6 @@ from lstm_serve.engine.operations import (
     windows,
     wrappers,
 )
-from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
 from lstm_serve.export.artifact import Golden, Numbers, header, npz
@@ -35,21 +34,19 @@ from lstm_serve.export.operation import (
     Value,
     both_biases,
     deviation,
-    directions,
     factor_and_offset,
     kernel_in_one_group,
     leaves_steps_out,
     mask_for,
     masks_to_merge,
+    operands,
     walk,
     window_of,
+    write_directions,
+    write_nothing,
     write_stacked,
 )
 from lstm_serve.model.model import Model
-
-
-def _identity(p: Program, op: Operation, xs: Sequence[Value]) -> Value:
-    return xs[0]
 
 
 def _dense(p: Program, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
@@ -186,25 +183,25 @@ def _permute(p: Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
 
 def _lstm(p: Program, op: recurrent.LSTM, xs: Sequence[Value]) -> Value:
     functions = f"{p.activation(op, op.activation)}, {p.activation(op, op.recurrent_activation)}"
-    return _scan(p, op, xs, f"{p.call('lstm')}({functions}, {_cell(p, op)})", 2)
+    return _scan(p, op, xs, f"{p.call('lstm')}({functions}, {_cell(p, op)})")
 
 
 def _gru(p: Program, op: recurrent.GRU, xs: Sequence[Value]) -> Value:
     functions = f"{p.activation(op, op.activation)}, {p.activation(op, op.recurrent_activation)}, {op.reset_after}"
     arrays = ", ".join(map(p.weight, (op.kernel, op.recurrent_kernel, *both_biases(op))))
-    return _scan(p, op, xs, f"{p.call('gru')}({functions}, {arrays})", 1)
+    return _scan(p, op, xs, f"{p.call('gru')}({functions}, {arrays})")
 
 
 def _simple_rnn(p: Program, op: recurrent.SimpleRNN, xs: Sequence[Value]) -> Value:
-    return _scan(p, op, xs, f"{p.call('simple_rnn')}({p.activation(op, op.activation)}, {_cell(p, op)})", 1)
+    return _scan(p, op, xs, f"{p.call('simple_rnn')}({p.activation(op, op.activation)}, {_cell(p, op)})")
 
 
 def _cell(p: Program, op: Recurrent) -> str:
     return ", ".join(map(p.weight, (op.kernel, op.recurrent_kernel, op.bias)))
 
 
-def _scan(p: Program, op: Recurrent, xs: Sequence[Value], step: str, states: int) -> Value:
-    x, widths = xs[0], [op.units] * states
+def _scan(p: Program, op: Recurrent, xs: Sequence[Value], step: str) -> Value:
+    x, widths = xs[0], [op.units] * len(op.carried)
     flags = f"{op.return_sequences}, {op.go_backwards}, {op.zero_output_for_mask}"
     given = "".join(f", {state.name}" for state in xs[1:])
     code = f"{p.call('scan')}({step}, {widths}, {x.name}, {mask_for(op, x)}, {flags}{given})"
@@ -214,7 +211,7 @@ def _scan(p: Program, op: Recurrent, xs: Sequence[Value], step: str, states: int
     p.count += 1
     p.lines.append(f"y{p.count} = {code}")
     y = p.let(op, xs, f"y{p.count}[0]", mask)
-    ends = (Value(f"y{p.count - 1}[{k}]", (op.units,)) for k in range(1, states + 1))
+    ends = (Value(f"y{p.count - 1}[{k}]", (op.units,)) for k in range(1, len(op.carried) + 1))
     return y._replace(states=tuple(ends))
 
 
@@ -223,7 +220,7 @@ def _stacked(p: Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
 
 
 def _bidirectional(p: Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
-    forward, backward = map(p.write, (op.forward, op.backward), directions(xs))
+    forward, backward = write_directions(p.write, op, xs)
     there = f"{backward.name}[:, ::-1]" if op.forward.return_sequences else backward.name
     code = {
         "concat": f"np.concatenate([{forward.name}, {there}], axis=-1)",
@@ -248,8 +245,7 @@ def _slice(p: Program, op: arithmetic.Slice, xs: Sequence[Value]) -> Value:
 
 
 def _binary(p: Program, op: arithmetic.Binary, xs: Sequence[Value]) -> Value:
-    a, b = xs[0].name, xs[1].name if op.constant is None else p.weight(op.constant)
-    return p.let(op, xs, f"np.{op.function.__name__}({f'{b}, {a}' if op.constant_first else f'{a}, {b}'})")
+    return p.let(op, xs, f"np.{op.function.__name__}({', '.join(operands(op, xs, p.weight))})")
 
 
 def _reduce(p: Program, op: arithmetic.Reduce, xs: Sequence[Value]) -> Value:
@@ -268,7 +264,7 @@ def _masked_by(p: Program, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
 
 
 TABLE: dict[type, Support] = {
-    pointwise.Identity: Support(_identity),
+    pointwise.Identity: Support(write_nothing),
     pointwise.Dense: Support(_dense),
     pointwise.Activate: Support(_activate),
     pointwise.PReLU: Support(_prelu),

@@ -30,9 +30,11 @@ from lstm_serve.export.operation import (
     deviation,
     factor_and_offset,
     masks_of_whole,
+    padding_of,
     refuse,
     walk,
     write_inside,
+    write_nothing,
 )
 from lstm_serve.model.model import Model
 
@@ -41,10 +43,6 @@ OPSET, IR = 17, 8
 
 def _activated(g: Graph, op: Operation, activation: Activation, x: str) -> str:
     return activation_of(TITLE, ACTIVATIONS, op, activation)(g, x, dict(activation.parameters))
-
-
-def _identity(g: Graph, op: Operation, xs: Sequence[Value]) -> Value:
-    return xs[0]
 
 
 def _dense(g: Graph, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
@@ -166,12 +164,9 @@ def _settings(op: windows.Convolution | windows.Pooling, xs: Sequence[Value]) ->
 
 
 def _padding(op: Operation, window: windows.Window, size: int | None) -> tuple[int, int]:
-    if window.padding == "causal":
-        return window.span, 0
-    if size is None:
+    if size is None and window.padding != "causal":
         refuse(TITLE, op, "it is dilated, padded as `same`, and its number of time steps is not known")
-    total = max(((window.count(size) or 0) - 1) * window.stride + window.span + 1 - size, 0)
-    return total // 2, total - total // 2
+    return padding_of(window, size or 0)
 
 
 def _convolution(g: Graph, op: windows.Convolution, xs: Sequence[Value]) -> Value:
@@ -228,7 +223,7 @@ def _time_distributed(g: Graph, op: wrappers.TimeDistributed, xs: Sequence[Value
 
 CELL = "with the activations that the fused operators have; a mask by gathering the steps that count"
 TABLE: dict[type, Support] = {
-    pointwise.Identity: Support(_identity),
+    pointwise.Identity: Support(write_nothing),
     pointwise.Dense: Support(_dense),
     pointwise.Activate: Support(_activate),
     pointwise.PReLU: Support(_prelu),

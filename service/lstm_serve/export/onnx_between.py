@@ -8,7 +8,7 @@ from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slic
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskedBy
 from lstm_serve.export.onnx_graph import Graph, times
-from lstm_serve.export.operation import Support, Value
+from lstm_serve.export.operation import Support, Value, operands
 
 OPERATORS: dict[np.ufunc, str] = {
     np.add: "Add",
@@ -41,8 +41,7 @@ def _slice(g: Graph, op: Slice, xs: Sequence[Value]) -> Value:
 
 
 def _binary(g: Graph, op: Binary, xs: Sequence[Value]) -> Value:
-    a, b = xs[0].name, xs[1].name if op.constant is None else g.constant(op.constant)
-    return g.result(op, xs, g.add(OPERATORS[op.function], *((b, a) if op.constant_first else (a, b))))
+    return g.result(op, xs, g.add(OPERATORS[op.function], *operands(op, xs, g.constant)))
 
 
 def _reduce(g: Graph, op: Reduce, xs: Sequence[Value]) -> Value:

@@ -13,7 +13,7 @@ from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
 from lstm_serve.export.onnx_graph import FUSED, TAKES, TITLE, Graph, times
-from lstm_serve.export.operation import Value, both_biases, directions, mask_for, refuse
+from lstm_serve.export.operation import Value, both_biases, mask_for, refuse, write_directions
 from lstm_serve.export.operation import write_stacked as stacked
 
 
@@ -173,7 +173,7 @@ def write_bidirectional(g: Graph, op: wrappers.Bidirectional, xs: Sequence[Value
             halves = [g.add("Transpose", half, perm=[1, 0, 2]) for half in halves]
         mask = None
     else:
-        there, back = map(g.write, (forward, backward), directions(xs))
+        there, back = write_directions(g.write, op, xs)
         states = there.states + back.states
         halves = [there.name, _reversed(g, back.name) if sequences else back.name]
         mask = there.mask

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 
 from lstm_serve.engine.activations import Activation
-from lstm_serve.engine.operations.arithmetic import ReduceKind
+from lstm_serve.engine.operations.arithmetic import Binary, ReduceKind
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.merging import MaskRule, Merge
+from lstm_serve.engine.operations.merging import Concatenate, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization
 from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
-from lstm_serve.engine.operations.wrappers import Stacked, TimeDistributed
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
@@ -84,6 +84,14 @@ def window_of(title: str, operation: Convolution | Pooling) -> Window:
     return operation.windows[0]
 
 
+def padding_of(window: Window, timesteps: int) -> tuple[int, int]:
+    """How many steps of padding there are before so many and after them."""
+    if window.padding == "causal":
+        return window.span, 0
+    missing = max(((window.count(timesteps) or 0) - 1) * window.stride + window.span + 1 - timesteps, 0)
+    return missing // 2, missing - missing // 2
+
+
 def kernel_in_one_group(operation: Convolution) -> Array:
     """The kernel (..., features, filters) that is 0 where a feature and a filter are of different groups."""
     parts, groups = np.split(operation.kernel, operation.groups, axis=-1), range(operation.groups)
@@ -138,6 +146,18 @@ def write_inside(op: TimeDistributed, x: Value, write: Write) -> Value:
     return y
 
 
+def write_nothing(_: object, op: Operation, xs: Sequence[Value]) -> Value:
+    """What an operation gives that is its input."""
+    del op
+    return xs[0]
+
+
+def write_directions(write: Write, op: Bidirectional, xs: Sequence[Value]) -> tuple[Value, Value]:
+    """Both directions: each is given the sequence, and its own states where there are any."""
+    half = 1 + len(xs) // 2
+    return write(op.forward, xs[:half]), write(op.backward, [xs[0], *xs[half:]])
+
+
 # What several targets say of an operation.
 NOTHING_LEFT_OUT = "no product, maximum or minimum of masked inputs of Keras 3.4 on"
 NO_MASKS_IN_TIME = "not of masked sequences one after the other"
@@ -169,10 +189,10 @@ def mask_for(op: Recurrent, x: Value) -> str | None:
     return None if op.ignores_mask else x.mask
 
 
-def directions(xs: Sequence[Value]) -> tuple[Sequence[Value], Sequence[Value]]:
-    """What the directions of a Bidirectional are given: each the sequence, and its own states where there are any."""
-    half = 1 + len(xs) // 2
-    return xs[:half], [xs[0], *xs[half:]]
+def operands(op: Binary, xs: Sequence[Value], constant: Callable[[Array], str]) -> tuple[str, str]:
+    """What the function of a Binary is of, in its order; `constant` writes the numbers of one that has any."""
+    a, b = xs[0].name, xs[1].name if op.constant is None else constant(op.constant)
+    return (b, a) if op.constant_first else (a, b)
 
 
 def masks_to_merge(op: Merge, xs: Sequence[Value]) -> list[str]:
@@ -194,9 +214,17 @@ def masks_of_whole(title: str, op: Merge, xs: Sequence[Value]) -> list[str]:
     return masks_to_merge(op, xs)
 
 
-def write_stacked(
-    write: Callable[[Operation, Sequence[Value]], Value], turn: Callable[[str], str], op: Stacked, xs: Sequence[Value]
-) -> Value:
+def masks_beside(title: str, op: Concatenate, xs: Sequence[Value]) -> list[str | None]:
+    """The masks that a Concatenate's own is joined of, none where no input has one; along time they are refused."""
+    masks = [x.mask for x in xs]
+    if not any(masks):
+        return []
+    if op.axis == 1 and len(xs[0].shape) > 1:
+        refuse(title, op, "it puts masked sequences one after the other")
+    return masks
+
+
+def write_stacked(write: Write, turn: Callable[[str], str], op: Stacked, xs: Sequence[Value]) -> Value:
     """Write recurrent layers one above the other; `turn` turns a mask round."""
     x = xs[0]
     for layer in op.layers:
