@@ -16,8 +16,8 @@ from lstm_serve.engine.operations import conv_lstm, merging, pointwise, recurren
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
-from lstm_serve.export import onnx_between
 from lstm_serve.export.artifact import Golden, Numbers, header, npz
+from lstm_serve.export.onnx_between import BETWEEN, OPERATORS
 from lstm_serve.export.onnx_graph import ACTIVATIONS, TITLE, Graph, times
 from lstm_serve.export.onnx_recurrent import write_bidirectional, write_recurrent, write_stacked
 from lstm_serve.export.operation import (
@@ -100,7 +100,7 @@ def _merge(g: Graph, op: merging.Merge, xs: Sequence[Value]) -> Value:
     masks = masks_of_whole(TITLE, op, xs)
     y = xs[0].name
     for x in xs[1:]:
-        y = g.add(onnx_between.OPERATORS[op.join], y, x.name)
+        y = g.add(OPERATORS[op.join], y, x.name)
     if op.mean:
         y = g.add("Div", y, g.constant(len(xs)))
     return g.result(op, xs, y, _joined(g, op.mask_rule, masks) if masks else None)
@@ -243,7 +243,7 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
-    **onnx_between.TABLE,
+    **BETWEEN,
     recurrent.LSTM: Support(write_recurrent, CELL),
     recurrent.GRU: Support(write_recurrent, CELL),
     recurrent.SimpleRNN: Support(write_recurrent, CELL),
@@ -266,7 +266,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
     takes, gives = [graph.named(name) for name in _takes(model)], [graph.named(name) for name in _gives(model)]
     given = [Value(name, spec.shape) for name, spec in zip(takes, model.inputs, strict=True)]
     for y, name in zip(walk(model.nodes, given, model.results, graph.write), gives, strict=True):
-        graph.nodes.append(helper.make_node("Identity", [y.name], [name]))
+        graph.node("Identity", [y.name], [name])
     inputs = [
         helper.make_tensor_value_info(name, kinds[spec.dtype.name], _sizes(spec.shape))
         for name, spec in zip(takes, model.inputs, strict=True)

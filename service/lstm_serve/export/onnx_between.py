@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
-from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskedBy
 from lstm_serve.export.onnx_graph import Graph, times
 from lstm_serve.export.operation import Support, Value, operands
@@ -25,6 +24,8 @@ BEYOND = (1 << 63) - 1
 
 def _slice(g: Graph, op: Slice, xs: Sequence[Value]) -> Value:
     parts = [(axis, part) for axis, part in enumerate(op.slices, 1) if part != slice(None)]
+    if not parts:
+        return g.result(op, xs, xs[0].name)
     starts, ends, steps = [], [], []
     for _, part in parts:
         step = part.step or 1
@@ -32,12 +33,8 @@ def _slice(g: Graph, op: Slice, xs: Sequence[Value]) -> Value:
         starts.append(part.start if part.start is not None else 0 if step > 0 else BEYOND)
         ends.append(part.stop if part.stop is not None else BEYOND if step > 0 else -BEYOND)
     axes = [axis for axis, _ in parts]
-    y = (
-        g.add("Slice", xs[0].name, *(g.integers(*numbers) for numbers in (starts, ends, axes, steps)))
-        if parts
-        else None
-    )
-    return g.result(op, xs, y or xs[0].name)
+    y = g.add("Slice", xs[0].name, *(g.integers(*numbers) for numbers in (starts, ends, axes, steps)))
+    return g.result(op, xs, y)
 
 
 def _binary(g: Graph, op: Binary, xs: Sequence[Value]) -> Value:
@@ -64,7 +61,7 @@ def _masked_by(g: Graph, op: MaskedBy, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, times(g, x.name, kept), mask)
 
 
-TABLE: dict[type[Operation], Support] = {
+BETWEEN: dict[type, Support] = {
     Slice: Support(_slice),
     Binary: Support(_binary),
     Reduce: Support(_reduce),

@@ -54,10 +54,14 @@ class Graph:
         """A tensor of these."""
         return self.constant(np.array(numbers), np.int64)
 
+    def node(self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: object) -> None:
+        """An operator, from these inputs to outputs of these names."""
+        self.nodes.append(self.helper.make_node(operator, inputs, outputs, **attributes))
+
     def add(self, operator: str, *inputs: str, **attributes: object) -> str:
-        """An operator, and the name of its first output."""
+        """An operator, and the name of its one output."""
         name = self.name()
-        self.nodes.append(self.helper.make_node(operator, list(inputs), [name], **attributes))
+        self.node(operator, inputs, [name], **attributes)
         return name
 
     def result(self, op: Operation, xs: Sequence[Value], name: str, mask: str | None = None) -> Value:
@@ -108,9 +112,9 @@ def _squareplus(g: Graph, x: str, _: dict[str, float]) -> str:
 
 
 def _sparsemax(g: Graph, x: str, _: dict[str, float]) -> str:
-    count = g.add("Slice", g.add("Shape", x), g.integers(-1), g.constant(np.array([np.iinfo(np.int64).max]), np.int64))
+    count = g.add("Slice", g.add("Shape", x), g.integers(-1), g.integers(np.iinfo(np.int64).max))
     falling, last = g.name(), g.integers(-1)
-    g.nodes.append(g.helper.make_node("TopK", [x, count], [falling, g.name()], axis=-1))
+    g.node("TopK", [x, count], [falling, g.name()], axis=-1)
     numbers = g.add("CumSum", g.add("Expand", g.constant(1), count), g.constant(0, np.int64))
     sums = g.add("CumSum", falling, g.constant(-1, np.int64))
     means = g.add("Div", g.add("Sub", sums, g.constant(1)), numbers)

@@ -72,7 +72,7 @@ def _fused(  # noqa: PLR0913, PLR0917 - what the operator takes
         for k in range(carried if given else 0)
     ]
     inputs = [x, *map(g.constant, arrays), *([lens] if lens or begin else []), *begin]
-    g.nodes.append(g.helper.make_node(operator, inputs, [every, *ends], **attributes))
+    g.node(operator, inputs, [every, *ends], **attributes)
     return every, ends
 
 
@@ -82,13 +82,17 @@ def _states(g: Graph, op: Recurrent, ends: Sequence[str], way: int = 0) -> tuple
 
 
 def _of_way(g: Graph, end: str, way: int, units: int) -> Value:
-    return Value(g.add("Gather", end, g.constant(np.array(way), np.int64), axis=0), (units,))
+    return Value(g.add("Gather", end, g.constant(way, np.int64), axis=0), (units,))
+
+
+def _turned(g: Graph, x: str) -> str:
+    """(n, T, features) as (T, n, features), or back."""
+    return g.add("Transpose", x, perm=[1, 0, 2])
 
 
 def _reversed(g: Graph, x: str, axis: int = 1) -> str:
-    ends = (-1, np.iinfo(np.int64).min)
-    bounds = [g.integers(number) for number in (*ends, axis, -1)]
-    return g.add("Slice", x, *bounds)
+    bounds = (-1, np.iinfo(np.int64).min, axis, -1)
+    return g.add("Slice", x, *map(g.integers, bounds))
 
 
 def _reversed_mask(g: Graph, mask: str) -> str:
@@ -100,12 +104,11 @@ def write_recurrent(g: Graph, op: Recurrent, xs: Sequence[Value]) -> Value:
     x = xs[0]
     if mask_for(op, x) is not None:
         return _masked(g, op, xs)
-    steps = g.add("Transpose", x.name, perm=[1, 0, 2])
-    every, ends = _fused(g, [op], steps, "reverse" if op.go_backwards else "forward", given=xs[1:])
+    every, ends = _fused(g, [op], _turned(g, x.name), "reverse" if op.go_backwards else "forward", given=xs[1:])
     states = _states(g, op, ends)
     if not op.return_sequences:
         return g.result(op, xs, g.add("Squeeze", ends[0], g.integers(0)))._replace(states=states)
-    y = g.add("Transpose", g.add("Squeeze", every, g.integers(1)), perm=[1, 0, 2])
+    y = _turned(g, g.add("Squeeze", every, g.integers(1)))
     # Keras leaves the order in which the steps were taken, ONNX does not.
     return g.result(op, xs, _reversed(g, y) if op.go_backwards else y, x.mask)._replace(states=states)
 
@@ -119,27 +122,25 @@ def _masked(g: Graph, op: Recurrent, xs: Sequence[Value]) -> Value:
     if op.go_backwards:
         mask, steps = _reversed_mask(g, mask), _reversed(g, steps)
     bits = g.add("Cast", mask, to=7)
-    counts = g.add("CumSum", bits, g.constant(np.array(1), np.int64))  # (n, T), of the steps up to each that count
+    counts = g.add("CumSum", bits, g.constant(1, np.int64))  # (n, T), of the steps up to each that count
     length = g.add("ReduceSum", bits, g.integers(1), keepdims=1)
     some = g.add("Cast", g.add("Greater", length, g.integers(0)), to=1)  # (n, 1), 0. where no step counts
     # The place of each step in a stable order, those that count first.
     total = g.add("Gather", g.add("Shape", mask), g.integers(1))
-    numbers = g.add(
-        "CumSum", g.add("Add", times(g, bits, g.integers(0)), g.integers(1)), g.constant(np.array(1), np.int64)
-    )
+    numbers = g.add("CumSum", g.add("Add", times(g, bits, g.integers(0)), g.integers(1)), g.constant(1, np.int64))
     key = g.add("Where", mask, numbers, g.add("Add", numbers, total))
     order = g.name()
     unused = g.name()
-    g.nodes.append(g.helper.make_node("TopK", [key, total], [unused, order], axis=1, largest=0, sorted=1))
+    g.node("TopK", [key, total], [unused, order], axis=1, largest=0, sorted=1)
     gathered = _take(g, steps, order, len(op.kernel))
     lens = g.add("Cast", g.add("Squeeze", g.add("Max", length, g.integers(1)), g.integers(1)), to=6)
-    every, (last, *_) = _fused(g, [op], g.add("Transpose", gathered, perm=[1, 0, 2]), "forward", lens)
+    every, (last, *_) = _fused(g, [op], _turned(g, gathered), "forward", lens)
     if not op.return_sequences:
         y = times(g, g.add("Squeeze", last, g.integers(0)), some)
         if op.zero_output_for_mask:
             y = times(g, y, g.add("Cast", g.add("Slice", bits, *map(g.integers, (-1, 2**31, 1))), to=1))
         return Value(y, (op.units,))
-    y = g.add("Transpose", g.add("Squeeze", every, g.integers(1)), perm=[1, 0, 2])
+    y = _turned(g, g.add("Squeeze", every, g.integers(1)))
     # At each step, the output of the last step that counted; 0 before the first.
     held = _take(g, y, g.add("Max", g.add("Sub", counts, g.integers(1)), g.integers(0)), op.units)
     kept = bits if op.zero_output_for_mask else g.add("Greater", counts, g.integers(0))
@@ -164,13 +165,13 @@ def write_bidirectional(g: Graph, op: wrappers.Bidirectional, xs: Sequence[Value
     sequences = forward.return_sequences
     states: tuple[Value, ...]
     if xs[0].mask is None and _fit(forward, backward):
-        steps = g.add("Transpose", xs[0].name, perm=[1, 0, 2])
+        steps = _turned(g, xs[0].name)
         every, ends = _fused(g, [forward, backward], steps, "bidirectional", given=xs[1:])  # type: ignore[list-item] # they are cells
         states = (*_states(g, forward, ends), *_states(g, backward, ends, 1))  # type: ignore[arg-type] # the same
         both, axis = (every, 1) if sequences else (ends[0], 0)
-        halves = [g.add("Gather", both, g.constant(np.array(k), np.int64), axis=axis) for k in (0, 1)]
+        halves = [g.add("Gather", both, g.constant(k, np.int64), axis=axis) for k in (0, 1)]
         if sequences:
-            halves = [g.add("Transpose", half, perm=[1, 0, 2]) for half in halves]
+            halves = [_turned(g, half) for half in halves]
         mask = None
     else:
         there, back = write_directions(g.write, op, xs)
