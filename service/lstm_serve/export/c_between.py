@@ -114,7 +114,7 @@ def _masked_by(s: Source, op: MaskedBy, xs: Sequence[Value]) -> Value:
     return y
 
 
-BETWEEN = {
+BETWEEN: dict[type, Support] = {
     Slice: Support(_slice),
     Binary: Support(_binary),
     Reduce: Support(_reduce),

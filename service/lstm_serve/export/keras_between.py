@@ -8,8 +8,9 @@ import numpy as np
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.export.artifact import Numbers
 from lstm_serve.export.keras_config import Layer
-from lstm_serve.export.operation import Value
+from lstm_serve.export.operation import Support, Value
 
+# What a function of two is called; a Merge's layer is called the same.
 CLASSES: dict[np.ufunc, str] = {
     np.add: "Add",
     np.subtract: "Subtract",
@@ -32,7 +33,7 @@ def of_each(kind: str) -> Layer:
     return _called(kind.capitalize())
 
 
-def binary(op: Binary, xs: Sequence[Value]) -> Layer:
+def _binary(op: Binary, xs: Sequence[Value]) -> Layer:
     """A function of two tensors, or of one and numbers."""
     numbers = [] if op.constant is None else [_array(op.constant)]
     before, after = (numbers, []) if op.constant_first else ([], numbers)
@@ -45,17 +46,25 @@ def _array(array: Numbers) -> Any:  # noqa: ANN401 - a number, or JSON
     return {"class_name": "__numpy__", "config": {"value": array.tolist(), "dtype": "float32"}}
 
 
-def item(op: Slice, xs: Sequence[Value]) -> Layer:
+def _slice(op: Slice, xs: Sequence[Value]) -> Layer:
     """A part."""
     parts = [{"start": part.start, "stop": part.stop, "step": part.step} for part in (slice(None), *op.slices)]
     return _called("GetItem", after=[[{"class_name": "__slice__", "config": part} for part in parts]])
 
 
-def reduced(op: Reduce, xs: Sequence[Value]) -> Layer:
+def _reduce(op: Reduce, xs: Sequence[Value]) -> Layer:
     """One number of all along some axes."""
     return _called(op.function.capitalize(), axis=list(op.axes), keepdims=op.keepdims)
 
 
-def product(op: MatMul, xs: Sequence[Value]) -> Layer:
+def _matmul(op: MatMul, xs: Sequence[Value]) -> Layer:
     """A product along the last two axes."""
     return _called("Matmul")
+
+
+BETWEEN: dict[type, Support] = {
+    Slice: Support(_slice),
+    Binary: Support(_binary),
+    Reduce: Support(_reduce),
+    MatMul: Support(_matmul),
+}

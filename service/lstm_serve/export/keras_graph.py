@@ -13,11 +13,11 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy
 from lstm_serve.engine.operations.pointwise import Activate, Rescaling
 from lstm_serve.engine.operations.temporal import Embedding, Masking
-from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
+from lstm_serve.engine.operations.wrappers import Bidirectional
 from lstm_serve.engine.types import Shape
 from lstm_serve.export.keras_config import RATIO, TITLE, Layer
 from lstm_serve.export.keras_layers import MASKED, layer_of
-from lstm_serve.export.keras_masks import check_mask, is_end, is_looked_at, is_seen, makes_mask, mask_of
+from lstm_serve.export.keras_masks import check_mask, is_end, is_looked_at, is_seen, last_layer, makes_mask, mask_of
 from lstm_serve.export.operation import Value, refuse
 from lstm_serve.model.model import Model
 
@@ -204,5 +204,5 @@ def _check_units(model: Model, op: Operation) -> None:
     """Refuse directions of different units before another layer: Keras 3 takes the wrong width for it."""
     if not isinstance(op, Bidirectional) or is_end(model, op):
         return
-    if len({(part.layers[-1] if isinstance(part, Stacked) else part).units for part in (op.forward, op.backward)}) > 1:
+    if last_layer(op.forward).units != last_layer(op.backward).units:
         refuse(TITLE, op, "its two directions have different units, which Keras 3 takes to be the same")

@@ -9,7 +9,6 @@ import numpy as np
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations import (
-    arithmetic,
     conv_lstm,
     merging,
     pointwise,
@@ -22,8 +21,8 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskRule
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
-from lstm_serve.export import keras_between
 from lstm_serve.export.artifact import Numbers
+from lstm_serve.export.keras_between import BETWEEN, CLASSES, of_each
 from lstm_serve.export.keras_config import TITLE, Layer, activation_in, folded, folded_gates
 from lstm_serve.export.operation import NO_CONV_LSTM, Support, Value, refuse, writer_of
 
@@ -69,7 +68,7 @@ def _identity(op: pointwise.Identity, xs: Sequence[Value]) -> Layer:
 
 def _activate(op: pointwise.Activate, xs: Sequence[Value]) -> Layer:
     if op.activation.kind in FUNCTIONS:
-        return keras_between.of_each(op.activation.kind)
+        return of_each(op.activation.kind)
     written = activation_in(op, op.activation)
     if isinstance(written, dict):
         return Layer(written["class_name"], written["config"])
@@ -131,19 +130,10 @@ def _layer_normalization(op: pointwise.LayerNormalization, xs: Sequence[Value]) 
     return Layer("LayerNormalization", config, {"": list(op.weights.values())})
 
 
-JOINS: dict[np.ufunc, str] = {
-    np.add: "Add",
-    np.subtract: "Subtract",
-    np.multiply: "Multiply",
-    np.maximum: "Maximum",
-    np.minimum: "Minimum",
-}
-
-
 def _merge(op: merging.Merge, xs: Sequence[Value]) -> Layer:
     left_out = op.join in {np.multiply, np.maximum, np.minimum}
     _check_masks(op, op.mask_rule, xs, "leaves masked steps out of it" if left_out else None)
-    return Layer("Average" if op.mean else JOINS[op.join], {})
+    return Layer("Average" if op.mean else CLASSES[op.join], {})
 
 
 def _concatenate(op: merging.Concatenate, xs: Sequence[Value]) -> Layer:
@@ -314,10 +304,7 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
-    arithmetic.Slice: Support(keras_between.item),
-    arithmetic.Binary: Support(keras_between.binary),
-    arithmetic.Reduce: Support(keras_between.reduced),
-    arithmetic.MatMul: Support(keras_between.product),
+    **BETWEEN,
     merging.MaskedBy: Support(_masked_by, "a mask of Masking or Embedding, where no later layer sees masked steps"),
     recurrent.LSTM: Support(
         _recurrent, "the hard_sigmoid of Keras 1 and 2 as that of its gates, not as its activation"

@@ -68,7 +68,7 @@ def check_mask(model: Model, op: Operation, xs: Sequence[Value]) -> None:
         return
     if not isinstance(op, Bidirectional):
         return
-    zeroed = {_zeroed(part) for part in (op.forward, op.backward)}
+    zeroed = {last_layer(part).zero_output_for_mask for part in (op.forward, op.backward)}
     if op.forward.return_sequences and zeroed != {True} and is_seen(model, op):
         refuse(
             TITLE,
@@ -79,8 +79,9 @@ def check_mask(model: Model, op: Operation, xs: Sequence[Value]) -> None:
         refuse(TITLE, op, "its Keras gave 0 where the last step is masked, and Keras 3 gives the last output")
 
 
-def _zeroed(op: Recurrent | Stacked) -> bool:
-    return (op.layers[-1] if isinstance(op, Stacked) else op).zero_output_for_mask
+def last_layer(direction: Recurrent | Stacked) -> Recurrent:
+    """The layer whose output is that of a direction."""
+    return direction.layers[-1] if isinstance(direction, Stacked) else direction
 
 
 def is_end(model: Model, op: Operation) -> bool:
