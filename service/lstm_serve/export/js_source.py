@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from lstm_serve.engine.operations import (
-    arithmetic,
     conv_lstm,
     merging,
     pointwise,
@@ -28,6 +27,7 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.export.artifact import Golden, Numbers, header, plain
 from lstm_serve.export.formulas import ACTIVATIONS
+from lstm_serve.export.js_between import BETWEEN
 from lstm_serve.export.js_recurrent import write_bidirectional, write_recurrent, write_stacked
 from lstm_serve.export.js_writer import TITLE, Program, joining
 from lstm_serve.export.library import filled, functions
@@ -35,7 +35,6 @@ from lstm_serve.export.operation import (
     NO_CONV_LSTM,
     NO_MASKS_IN_TIME,
     NOTHING_LEFT_OUT,
-    REDUCTIONS,
     TIME_ALONE,
     Support,
     Target,
@@ -45,7 +44,6 @@ from lstm_serve.export.operation import (
     kernel_in_one_group,
     masks_beside,
     masks_of_whole,
-    operands,
     walk,
     window_of,
     write_nothing,
@@ -166,29 +164,6 @@ def _permute(p: Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "permute", xs[0].name, [dim - 1 for dim in op.dims])
 
 
-def _slice(p: Program, op: arithmetic.Slice, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, "slice", xs[0].name, json.dumps([[part.start, part.stop, part.step] for part in op.slices]))
-
-
-def _binary(p: Program, op: arithmetic.Binary, xs: Sequence[Value]) -> Value:
-    both = operands(op, xs, lambda numbers: f"{{ d: {p.weight(numbers)}, s: {list(numbers.shape)} }}")
-    return p.let(op, xs, "merge", f"[{', '.join(both)}]", joining(op.function), 1)
-
-
-def _reduce(p: Program, op: arithmetic.Reduce, xs: Sequence[Value]) -> Value:
-    axes, flags = [axis - 1 for axis in op.axes], (str(flag).lower() for flag in (op.function == "mean", op.keepdims))
-    return p.let(op, xs, "reduce", xs[0].name, axes, joining(REDUCTIONS[op.function]), *flags)
-
-
-def _matmul(p: Program, op: arithmetic.MatMul, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, "matmul", xs[0].name, xs[1].name)
-
-
-def _masked_by(p: Program, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
-    x, mask = xs[0], xs[1].mask
-    return x._replace(mask=mask) if mask is None or not op.zeroed else p.let(op, xs, "zeroed", x.name, mask, mask=mask)
-
-
 def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
     lines, y = p.inside(op, Value("x", xs[0].shape[1:]))
     body = "\n".join([*(f"    {line}" for line in lines), f"    return {y.name};"])
@@ -216,11 +191,7 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
-    arithmetic.Slice: Support(_slice),
-    arithmetic.Binary: Support(_binary),
-    arithmetic.Reduce: Support(_reduce),
-    arithmetic.MatMul: Support(_matmul),
-    merging.MaskedBy: Support(_masked_by),
+    **BETWEEN,
     recurrent.LSTM: Support(write_recurrent),
     recurrent.GRU: Support(write_recurrent),
     recurrent.SimpleRNN: Support(write_recurrent),

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from lstm_serve.engine.operations import (
-    arithmetic,
     conv_lstm,
     merging,
     pointwise,
@@ -25,6 +24,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.export.artifact import Golden, Numbers, header, npz
 from lstm_serve.export.formulas import ACTIVATIONS
 from lstm_serve.export.library import filled
+from lstm_serve.export.numpy_between import BETWEEN
 from lstm_serve.export.numpy_writer import TITLE, Program
 from lstm_serve.export.operation import (
     NO_CONV_LSTM,
@@ -39,7 +39,6 @@ from lstm_serve.export.operation import (
     leaves_steps_out,
     mask_for,
     masks_to_merge,
-    operands,
     walk,
     window_of,
     write_directions,
@@ -238,31 +237,6 @@ def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Val
     return p.let(op, xs, f"{p.call('each_step')}({xs[0].name}, layer{p.count})", xs[0].mask)
 
 
-def _slice(p: Program, op: arithmetic.Slice, xs: Sequence[Value]) -> Value:
-    ends = ([part.start, part.stop, part.step] for part in op.slices)
-    taken = (":".join("" if end is None else str(end) for end in each).removesuffix(":") for each in ends)
-    return p.let(op, xs, f"{xs[0].name}[{', '.join([':', *(part or ':' for part in taken)])}]")
-
-
-def _binary(p: Program, op: arithmetic.Binary, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, f"np.{op.function.__name__}({', '.join(operands(op, xs, p.weight))})")
-
-
-def _reduce(p: Program, op: arithmetic.Reduce, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, f"{xs[0].name}.{op.function}({op.axes}, keepdims={op.keepdims})")
-
-
-def _matmul(p: Program, op: arithmetic.MatMul, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, f"{xs[0].name} @ {xs[1].name}")
-
-
-def _masked_by(p: Program, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
-    x, mask = xs[0], xs[1].mask
-    if mask is None or not op.zeroed:
-        return x._replace(mask=mask)
-    return p.let(op, xs, f"{x.name} * {mask}[:, :{', None' * (len(x.shape) - 1)}]", mask)
-
-
 TABLE: dict[type, Support] = {
     pointwise.Identity: Support(write_nothing),
     pointwise.Dense: Support(_dense),
@@ -284,11 +258,7 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
-    arithmetic.Slice: Support(_slice),
-    arithmetic.Binary: Support(_binary),
-    arithmetic.Reduce: Support(_reduce),
-    arithmetic.MatMul: Support(_matmul),
-    merging.MaskedBy: Support(_masked_by),
+    **BETWEEN,
     recurrent.LSTM: Support(_lstm),
     recurrent.GRU: Support(_gru),
     recurrent.SimpleRNN: Support(_simple_rnn),
