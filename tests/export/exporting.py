@@ -16,8 +16,8 @@ from small_models import dense, lstm, model
 from lstm_serve.engine.activations import SOFTMAX
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
-from lstm_serve.export import TARGETS, Golden, target
-from lstm_serve.export.artifact import write
+from lstm_serve.export import TARGETS, Golden, export, target
+from lstm_serve.export.artifact import made_golden, write
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
 from lstm_serve.model.metadata import About, OutputWords
 from lstm_serve.model.model import Model
@@ -34,10 +34,10 @@ NEEDS_ONNX = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason
 EACH_TARGET = [pytest.param(name, marks=[NEEDS_ONNX] if name == "onnx" else []) for name in TARGETS]
 
 
-def written(to: str, folder: Path) -> Iterator[tuple[str, Path, Golden]]:
-    """Each golden model that the target takes, written."""
+def written(to: str, folder: Path, every: int | None = None) -> Iterator[tuple[str, Path, Golden]]:
+    """Each golden model that the target takes, or each so-manieth, written."""
     aim = target(to)
-    for name, made, golden in golden_models(EVERY[to]):
+    for name, made, golden in golden_models(every or EVERY[to]):
         try:
             files = aim.build(made, golden)
         except Unsupported:
@@ -51,6 +51,17 @@ def difference(y: list[Array] | str, golden: Golden) -> float:
     """The largest, relative above 1."""
     assert not isinstance(y, str), y
     return golden.worst(y)
+
+
+def expect_the_same(to: str, made: Model, folder: Path) -> None:
+    """Write a model for a target, and hold what its program answers against the engine; skip where it cannot be run."""
+    golden, aim = made_golden(made), target(to)
+    path = folder / f"m{aim.suffix}"
+    export(made, to, path, golden=golden)
+    y = aim.run(path, golden.xs)
+    if isinstance(y, str):
+        pytest.skip(y)
+    assert difference(y, golden) <= 1e-5
 
 
 def of_several(names: Sequence[str] = ("rows", "start", "classes", "state")) -> Model:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporting import EACH_TARGET, EVERY, difference, of_several, run
-from golden_models import golden_models
+from exporting import EACH_TARGET, EVERY, difference, expect_the_same, of_several, run, written
 from serving import ASKER, GOLDEN, ROOT
 from small_models import classes, dense, lstm, model
 
@@ -26,9 +25,9 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.temporal import Reshape
 from lstm_serve.engine.operations.wrappers import TimeDistributed
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import SettingsError, Unsupported, WrongNumbers
+from lstm_serve.errors import SettingsError, WrongNumbers
 from lstm_serve.export import TARGETS, target
-from lstm_serve.export.artifact import made_golden, read_golden, write
+from lstm_serve.export.artifact import made_golden, read_golden
 from lstm_serve.export.operation import table_of
 from lstm_serve.model.metadata import About
 
@@ -137,14 +136,7 @@ def test_hostile_names_stay_names(to: str, tmp_path: Path) -> None:
     made = model(layers, about=about)
     made = replace(made, origin=replace(made.origin, file=HOSTILE[0], assumed=HOSTILE))
     made = replace(made, inputs=(made.inputs[0]._replace(name=HOSTILE[1]),))
-    golden = made_golden(made)
-    aim = target(to)
-    out = tmp_path / f"m{aim.suffix}"
-    export.export(made, to, out, golden=golden)
-    y = aim.run(out, golden.xs)
-    if isinstance(y, str):
-        pytest.skip(y)
-    assert difference(y, golden) <= 1e-5
+    expect_the_same(to, made, tmp_path)
 
 
 @each_target
@@ -158,15 +150,7 @@ def test_hostile_names_stay_names(to: str, tmp_path: Path) -> None:
     ],
 )
 def test_several_inputs_outputs_and_states_by_any_names(to: str, names: tuple[str, ...], tmp_path: Path) -> None:
-    made = of_several(names)
-    golden = made_golden(made)
-    aim = target(to)
-    out = tmp_path / f"m{aim.suffix}"
-    export.export(made, to, out, golden=golden)
-    y = aim.run(out, golden.xs)
-    if isinstance(y, str):
-        pytest.skip(y)
-    assert difference(y, golden) <= 1e-5
+    expect_the_same(to, of_several(names), tmp_path)
 
 
 def test_in_numpy_several_are_dicts_by_their_names(tmp_path: Path) -> None:
@@ -227,27 +211,14 @@ def test_extreme_weights(to: str, tmp_path: Path) -> None:
     layer = dense(8, 8)
     made = model([replace(layer, kernel=np.diag(extremes), bias=extremes[::-1] * 0), dense(8, 2)], (8,))
     made = replace(made, nodes=made.nodes[:1])
-    golden = made_golden(made)
-    aim = target(to)
-    out = tmp_path / f"m{aim.suffix}"
-    export.export(made, to, out, golden=golden)
-    y = aim.run(out, golden.xs)
-    if isinstance(y, str):
-        pytest.skip(y)
-    assert difference(y, golden) <= 1e-5
+    expect_the_same(to, made, tmp_path)
 
 
 @each_target
 def test_the_golden_files_it_takes(to: str, tmp_path: Path) -> None:
     aim = target(to)
     missed, count = {}, 0
-    for name, made, golden in golden_models(EVERY[to]):
-        try:
-            files = aim.build(made, golden)
-        except Unsupported:
-            continue
-        out = tmp_path / f"{count}{aim.suffix}"
-        write(out, files, folder=aim.is_folder, force=False)
+    for name, out, golden in written(to, tmp_path):
         y = aim.run(out, golden.xs)
         shutil.rmtree(out) if aim.is_folder else out.unlink()
         if isinstance(y, str):

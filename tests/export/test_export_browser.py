@@ -11,12 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from exporting import KERAS_PYTHON
-from golden_models import golden_models
-
-from lstm_serve.errors import Unsupported
-from lstm_serve.export import target
-from lstm_serve.export.artifact import write
+from exporting import KERAS_PYTHON, written
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -68,14 +63,7 @@ def served(folder: Path) -> Iterator[str]:
 @pytest.mark.skipif(KERAS_PYTHON is None, reason="it takes a browser: make exports")
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
 def test_a_browser_answers_as_keras_did(tmp_path: Path) -> None:
-    aim, folders = target("js"), []
-    for name, made, golden in golden_models(8):
-        try:
-            files = aim.build(made, golden)
-        except Unsupported:
-            continue
-        folders.append(name.replace("/", "-"))
-        write(tmp_path / folders[-1], files, folder=True, force=False)
+    folders = [path.name for _, path, _ in written("js", tmp_path, every=8)]
     (tmp_path / "page.html").write_text(PAGE.replace("FOLDERS", json.dumps(folders)), "utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     with served(tmp_path) as address:
