@@ -1,6 +1,7 @@
 """Questions and answers between two processes, over a pair of sockets: each a line of JSON."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import socket
@@ -35,16 +36,9 @@ class Channel:
     async def run(self) -> None:
         """Take what comes until the other end is closed; then nothing is answered any more."""
         try:
-            while line := await self._reader.readline():
-                name, number, content = orjson.loads(line)
-                if name == ANSWER:
-                    if (asked := self._asked.get(number)) is not None and not asked.done():
-                        asked.set_result(content)
-                    continue
-                self._answering.add(task := asyncio.create_task(self._answer(name, number, content)))
-                task.add_done_callback(self._answering.discard)
-        except ConnectionError:
-            pass  # its process was ended
+            with contextlib.suppress(ConnectionError):  # its process was ended
+                while (line := await self._reader.readline()).endswith(b"\n"):  # or in the middle of a line
+                    self._take(*orjson.loads(line))
         finally:
             await asyncio.sleep(0)  # what it said last is heard
             if self._writer is not None:
@@ -55,6 +49,13 @@ class Channel:
                     asked.set_exception(ConnectionError("the other process has ended"))
             for task in self._answering:
                 task.cancel()
+
+    def _take(self, name: str, number: int, content: object) -> None:
+        if name != ANSWER:
+            self._answering.add(task := asyncio.create_task(self._answer(name, number, content)))
+            task.add_done_callback(self._answering.discard)
+        elif (asked := self._asked.get(number)) is not None and not asked.done():
+            asked.set_result(content)
 
     async def ask(self, name: str, content: object = None) -> Any:  # noqa: ANN401 - what the handler gives
         """Return the other end's answer, None where it failed. Raises ConnectionError where that end is closed."""
