@@ -109,6 +109,11 @@ class Metrics:
         )
         self.compute = Histogram("lstmserve_compute_duration_seconds", "Time of one forward pass", LATENCY, ["model"])
         self.rows = Tally("lstmserve_rows", "Sequences answered", "model")
+        self.series_rows = Tally("lstmserve_series_rows", "Rows appended to series", "model")
+        self.series_duplicates = Tally(
+            "lstmserve_series_duplicates", "Rows that came again and were there already", "model"
+        )
+        self.series_expired = Tally("lstmserve_series_expired", "Series that were idle for too long", "model")
         self.queued_rows = Gauge("lstmserve_queue_rows", "Sequences waiting now")
         self.rejected = Tally("lstmserve_rejected", "Requests that were refused, by reason", "reason")
         self.ended = Tally(
@@ -142,14 +147,9 @@ class Metrics:
         self.worker_restarts = Tally("lstmserve_worker_restarts", "Workers that have ended and were replaced")
         self.series = Gauge("lstmserve_series", "Series of rows that are kept now")
         self.series_listeners = Gauge("lstmserve_series_listeners", "Clients that listen to series now")
-        self.series_rows = Tally("lstmserve_series_rows", "Rows appended to series", "model")
-        self.series_duplicates = Tally(
-            "lstmserve_series_duplicates", "Rows that came again and were there already", "model"
-        )
         self.series_refused = Tally(
             "lstmserve_series_refused", "Requests to a series that were refused, by reason", "model", "reason"
         )
-        self.series_expired = Tally("lstmserve_series_expired", "Series that were idle for too long", "model")
         self.series_steps = Tally(
             "lstmserve_series_steps",
             "Answers to rows of series, by the way: of the row alone, or of its window",
@@ -172,30 +172,10 @@ class Metrics:
             "feature",
             together=max,
         )
-        self.histograms = (self.requests, self.batch_rows, self.queue, self.compute)
-        self.counted = (self.rows, self.series_rows, self.series_duplicates, self.series_expired)  # by model alone
-        self.tallies = (
-            *self.counted,
-            self.rejected,
-            self.ended,
-            self.predicted,
-            self.reloads,
-            self.dropped_lines,
-            self.worker_restarts,
-            self.series_refused,
-            self.series_steps,
-            self.bins,
-        )
-        self.of_features = (self.bin_expected, self.drift_psi, self.drift_state, self.out_of_range)
-        self.gauges = (
-            self.queued_rows,
-            self.model,
-            self.load,
-            self.reload_good,
-            self.series,
-            self.series_listeners,
-            *self.of_features,
-        )
+        made = [*vars(self).values()]
+        self.histograms = tuple(one for one in made if isinstance(one, Histogram))
+        self.tallies = tuple(one for one in made if isinstance(one, Tally))
+        self.gauges = tuple(one for one in made if isinstance(one, Gauge))
 
     def request(self, route: str, status: int, model: str, seconds: float) -> None:
         """Count one request; `route` is a path template, and `model` one that is served, so that there are few."""
@@ -213,8 +193,9 @@ class Metrics:
 
     def forget_features(self, model: str) -> None:
         """Say nothing more of how a model's features are."""
-        for gauge in self.of_features:
-            gauge.values.pop(model, None)
+        for gauge in self.gauges:
+            if "feature" in gauge.labels:
+                gauge.values.pop(model, None)
 
     def keep_bins(self, model: str, bins: Sequence[tuple[str, str, str]]) -> None:
         """Go on counting in these bins of a model's features, and in no others of it."""
@@ -248,8 +229,9 @@ class ModelMetrics:
         self.batch_rows, self.queue, self.compute = (
             histogram.buckets(model) for histogram in (metrics.batch_rows, metrics.queue, metrics.compute)
         )
-        for tally in metrics.counted:
-            tally.add(model, more=0)
+        for tally in metrics.tallies:
+            if tally.labels == ("model",):
+                tally.add(model, more=0)
 
     def answered(self, classes: Iterable[Iterable[int]], queue_seconds: float, rows: int) -> None:
         """Count the answers of one request; `classes` are the predicted ones, none for plain values."""
