@@ -258,18 +258,18 @@ class Workers:
         if asked := [asyncio.create_task(one.ask_report()) for one in places]:
             for late in (await asyncio.wait(asked, timeout=SCRAPE_SECONDS))[1]:
                 late.cancel()
-        told = [one.told["metrics"] for one in self._places if one.told is not None]
-        there = set[str]().union(*map(reports.served, told))
-        for (model,) in [*self._counted.rows.counts] if there else []:
-            if model not in there:  # it was taken away
-                self._counted.forget(str(model))
         together = Metrics()
         if self._settings.series_store is not None:
             together.series.together = max  # each tells of the same store
-        reports.add_counted(together, reports.report(self._counted))
+        told = [one.told["metrics"] for one in self._places if one.told is not None]
         for one in told:
-            reports.add_counted(together, one)
             reports.add_present(together, one)
+        there = together.model.values
+        for (model,) in [*self._counted.rows.counts] if there else []:
+            if model not in there:  # it was taken away
+                self._counted.forget(str(model))
+        for one in (reports.report(self._counted), *told):
+            reports.add_counted(together, one)
         pids = [place.process.pid for place in places if place.process is not None]
         return exposition.CONTENT_TYPE, exposition.text(together, pids).decode()
 

@@ -42,8 +42,3 @@ def add_present(to: Metrics, told: Report) -> None:
             before = values.get((model, *more))
             one = number if before is None else gauge.together((before(), number))
             values[model, *more] = partial(float, one)
-
-
-def served(told: Report) -> set[str]:
-    """Return the models that a process says it serves."""
-    return {labels[0] for labels, _ in told["lstmserve_model_info"]}
