@@ -72,22 +72,22 @@ class Worker(Server):
 
     async def readiness(self) -> tuple[dict[str, bool], dict[str, str]]:
         """Return what has to be good for requests to be sent to the service, and why workers are missing."""
-        try:
-            found: tuple[dict[str, bool], dict[str, str]] | None
-            found = await asyncio.wait_for(self._channel.ask("ready"), ANSWER_SECONDS)
-        except (ConnectionError, TimeoutError):
-            found = None
+        found: tuple[dict[str, bool], dict[str, str]] | None = await self._asked("ready")
         return found or ({"workers": False}, {})
 
     async def metrics(self) -> tuple[str, str]:
         """Return the content type and the text of what Prometheus scrapes of all workers. Raises Unavailable."""
-        try:
-            found: tuple[str, str] | None = await asyncio.wait_for(self._channel.ask("metrics"), ANSWER_SECONDS)
-        except (ConnectionError, TimeoutError):
-            found = None
+        found: tuple[str, str] | None = await self._asked("metrics")
         if found is None:
             raise Unavailable("the metrics of all workers cannot be had now")
         return found[0], found[1]
+
+    async def _asked(self, name: str) -> Any:  # noqa: ANN401 - what the parent's handler gives
+        """Return the parent's answer, None where it gives none in time."""
+        try:
+            return await asyncio.wait_for(self._channel.ask(name), ANSWER_SECONDS)
+        except (ConnectionError, TimeoutError):
+            return None
 
     def _served(self) -> dict[str, dict[str, str]]:
         """The digests of the models that answer, by name and version."""
