@@ -67,6 +67,10 @@ class Channel:
         finally:
             del self._asked[number]
 
+    def tell(self, name: str, content: object) -> None:
+        """Ask what needs no answer. Raises ConnectionError where the other end is closed."""
+        self._send(name, next(self._numbers), content)
+
     async def _answer(self, name: str, number: int, content: object) -> None:
         answer = None
         try:

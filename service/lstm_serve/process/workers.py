@@ -51,7 +51,6 @@ class Workers:
         self._counted = Metrics()  # by this process, and by workers that have ended
         self.dropped = self._counted.dropped_lines.add
         self._loaded, self._stopping, self._reloading = asyncio.Event(), asyncio.Event(), asyncio.Lock()
-        self._telling = set[asyncio.Task[None]]()
         self._open = False  # whether all have served
         self._short = 0  # how many have failed since one has served for long
         self._failure: LstmServeError | None = None
@@ -176,12 +175,8 @@ class Workers:
             if place.since is None:
                 place.kill()
             else:
-                self._telling.add(task := asyncio.create_task(self._tell_stop(place, sig)))
-                task.add_done_callback(self._telling.discard)
-
-    async def _tell_stop(self, place: Place, sig: int) -> None:
-        with contextlib.suppress(ConnectionError):  # it has ended
-            await place.channel.ask("stop", sig)
+                with contextlib.suppress(ConnectionError):  # it has ended
+                    place.channel.tell("stop", sig)
 
     def _fail(self, failure: LstmServeError) -> None:
         self._failure = self._failure or failure
