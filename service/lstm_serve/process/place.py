@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import signal
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from lstm_serve.errors import LstmServeError
 from lstm_serve.process.channel import Channel, Handlers
 from lstm_serve.process.sockets import renew
-from lstm_serve.serving.isolated_load import PROGRAM, python
+from lstm_serve.serving.children import PROGRAM, how_ended, python
 
 END_SECONDS = 10.0  # for a process that has closed its end of the channel
 TURN_SECONDS = 1.0
@@ -71,7 +70,7 @@ class Place:
         except TimeoutError:
             self.kill()
             status = await process.wait()
-        return f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+        return how_ended(status)
 
     @property
     def lasting(self) -> bool:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from lstm_serve.errors import ModelError, UnreadableFile
+from lstm_serve.serving.children import PROGRAM, how_ended, python
 from lstm_serve.serving.isolated_child import MAX_CPU_SECONDS
 from lstm_serve.settings import PREFIX, Settings
 
@@ -23,8 +23,6 @@ MAX_KILL_SECONDS = 30
 # What a damaged file makes of the library that reads it.
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
-# The same code as this process runs, wherever it was started from.
-PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from {} import main; sys.exit(main(sys.argv[1]))"
 TRIAL = PROGRAM.format("lstm_serve.serving.isolated_child")
 
 
@@ -111,11 +109,6 @@ def _command(told: str) -> list[str]:
     return python(TRIAL, told)
 
 
-def python(program: str, told: str) -> list[str]:
-    """Return the command that runs a program, PROGRAM with a module in it, with this argument for its `main`."""
-    return [sys.executable, "-P", "-c", program, told, *sys.path]
-
-
 def _env() -> dict[str, str]:
     """The environment, without what a damaged file need not meet: keys."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
@@ -129,11 +122,10 @@ def took_too_long(path: Path) -> ModelError:
 def _ended(status: int) -> str:
     """How a process ended, and whether that is the file's fault."""
     if -status in CRASHES:
-        return f"ended a process by {signal.Signals(-status).name}: it is damaged"
+        return f"ended a process {how_ended(status)}: it is damaged"
     if -status == signal.SIGXCPU:
         return f"took more than {MAX_CPU_SECONDS} seconds of a processor"
-    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
     return (
-        f"ended a process {how}, which need not be the file's fault: see whether memory has run out (the kernel's log "
-        "tells of it) or open files (ulimit -n), then have it read again"
+        f"ended a process {how_ended(status)}, which need not be the file's fault: see whether memory has run out "
+        "(the kernel's log tells of it) or open files (ulimit -n), then have it read again"
     )
