@@ -7,7 +7,6 @@ the port is for the machine's own, an orchestrator and Prometheus.
 import asyncio
 import logging
 import socket
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -15,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from lstm_serve.process.sockets import listen
+from lstm_serve.process.sockets import listen, or_end
 from lstm_serve.serving.health import content
 
 log = logging.getLogger(__name__)
@@ -29,11 +28,8 @@ Checks = Callable[[], Mapping[str, bool]]
 
 def listen_for_admin(host: str, port: int) -> socket.socket:
     """Return the socket for `Admin`; where there can be none, end the process with status 3."""
-    try:
+    with or_end(log, host, port, "--admin-port takes another"):
         listener = listen(host, port)
-    except OSError as error:
-        log.error("cannot listen on %s:%d: %s; --admin-port takes another", host, port, error.strerror)  # noqa: TRY400
-        sys.exit(3)
     log.info("health and metrics on http://%s:%d", host, listener.getsockname()[1])
     return listener
 

@@ -31,6 +31,7 @@ from lstm_serve.process.connection import Protocol
 from lstm_serve.process.event_loop import new_loop
 from lstm_serve.process.free_memory import trim
 from lstm_serve.process.signals import Hangup
+from lstm_serve.process.sockets import url
 from lstm_serve.process.tuning import collect_seldom
 from lstm_serve.serving import health
 from lstm_serve.serving.health import READY
@@ -47,7 +48,7 @@ log = logging.getLogger(__name__)
 # After the socket is closed: so long requests that are on their way on open connections are still read.
 LAST_READ_SECONDS = 0.1
 # Where a listener on all addresses is reached from its own machine.
-ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 COLLECT_TICKS = 600  # a minute: some milliseconds, since what was loaded is left out
 TRIM_BYTES = 8 << 20  # freed by connections
 
@@ -198,15 +199,15 @@ def _metrics(serving: ServingState) -> tuple[str, bytes]:
 
 def welcome(settings: Settings, port: int, *, several: bool = False) -> list[str]:
     """What to tell a person who has started the service: where its API is described, and a request to try."""
-    host = ANY_HOST.get(settings.host, f"[{settings.host}]" if ":" in settings.host else settings.host)
-    url = f"http{'s' * (settings.tls_certfile is not None)}://{host}:{port}"
+    host = ANY_HOST.get(settings.host, settings.host)
+    address = url(host, port, tls=settings.tls_certfile is not None)
     restricted = settings.api_keys is not None or settings.api_keys_file is not None
     key = " -H 'Authorization: Bearer KEY'" * restricted
     docs = " (it needs a key, unless --open-docs)" * (restricted and not settings.open_docs)
-    try_it = f"{url}/models" if several else f"{url}/model"
+    try_it = f"{address}/models" if several else f"{address}/model"
     if not several and (example := ModelFiles.of(resolve(settings.model)).example).is_file():
-        try_it = f"-d @{shlex.quote(str(example))} {url}/predict"
-    return [f"the API, to read and to try: {url}/docs{docs}", f"a first request: curl{key} {try_it}"]
+        try_it = f"-d @{shlex.quote(str(example))} {address}/predict"
+    return [f"the API, to read and to try: {address}/docs{docs}", f"a first request: curl{key} {try_it}"]
 
 
 def run(settings: Settings) -> None:

@@ -1,7 +1,9 @@
 """Sockets that listen: one, or several at one address among which Linux spreads who connects (SO_REUSEPORT)."""
 
 import errno
+import logging
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +14,21 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with host_names():
         return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+
+
+def url(host: str, port: int, *, tls: bool) -> str:
+    """Return the address of a service that listens there, as its clients write it."""
+    return f"http{'s' * tls}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+@contextmanager
+def or_end(log: logging.Logger, host: str, port: int, others: str) -> Iterator[None]:
+    """End the process with status 3 where no socket can be had, and log why, and by what flags `others` can be."""
+    try:
+        yield
+    except OSError as error:
+        log.error("cannot listen on %s:%d: %s; %s", host, port, error.strerror, others)  # noqa: TRY400 - it says it all
+        sys.exit(3)
 
 
 def bind(host: str, port: int, count: int) -> list[list[socket.socket]]:

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import socket
-import stat
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -23,7 +22,7 @@ from lstm_serve.process.channel import Handlers
 from lstm_serve.process.place import Digests, Place
 from lstm_serve.process.shared_log import share
 from lstm_serve.process.signals import Hangup
-from lstm_serve.process.sockets import bind, expect_free
+from lstm_serve.process.sockets import bind, expect_free, or_end, url
 from lstm_serve.serving.health import READY, STALLED_SECONDS, told_together
 from lstm_serve.settings import CLOUDS, PREFIX, Settings, variables
 from lstm_serve.telemetry import logs, reports
@@ -138,11 +137,9 @@ class Workers:
         place.watching = asyncio.create_task(self._watch(place))
         if not self._open and all(one.since is not None for one in self._places):
             self._open = True
-            host, port = self._settings.host, place.sockets[0].getsockname()[1]
-            url = (
-                f"http{'s' * (self._settings.tls_certfile is not None)}://{f'[{host}]' if ':' in host else host}:{port}"
-            )
-            log.info("%d workers running on %s (Press CTRL+C to quit)", len(self._places), url)
+            port, tls = place.sockets[0].getsockname()[1], self._settings.tls_certfile is not None
+            where = url(self._settings.host, port, tls=tls)
+            log.info("%d workers running on %s (Press CTRL+C to quit)", len(self._places), where)
 
     async def _watch(self, place: Place) -> None:
         """End a worker that hangs, or is broken."""
@@ -277,16 +274,12 @@ def run(settings: Settings, count: int) -> None:
             "(SO_REUSEPORT); here start several services behind a proxy"
         )
     keys = settings.api_keys_file
-    if keys is not None and keys.exists() and not stat.S_ISREG(keys.stat().st_mode):
+    if keys is not None and keys.exists() and not keys.is_file():
         raise SettingsError(f"{PREFIX}API_KEYS_FILE is a pipe, which can be read once: for several workers give a file")
     lines, lock, hangup = logs.configure(), os.memfd_create("log"), Hangup()
     share(lines, lock)
-    try:
+    with or_end(log, settings.host, settings.port, "--host and --port take others"):
         sockets = bind(settings.host, settings.port, count)
-    except OSError as error:
-        where = settings.host, settings.port
-        log.error("cannot listen on %s:%d: %s; --host and --port take others", *where, error.strerror)  # noqa: TRY400
-        sys.exit(3)
     admin = None if settings.admin_port is None else listen_for_admin(settings.host, settings.admin_port)
     workers = Workers(settings, sockets, hangup, lock)
     lines.count = workers.dropped
