@@ -1,8 +1,8 @@
 """The layers that hold layers: both directions of a recurrent one, several cells in one, and those for each step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -224,12 +224,18 @@ class TimeDistributed(BaseOperation):
 
     def _computed(self, x: Array) -> Array:
         """Steps (n, ...) -> (n, ...), some at once, so that memory does not grow with the length of a sequence."""
-        rows = rows_at_once(self.nodes, [x.shape[1:]], [self.end])
+        rows = self._rows_at_once(x.shape[1:])
         parts = [
             run(self.nodes, [x[start : start + rows]], [self.end], self._last_uses)[0][0]
             for start in range(0, max(1, len(x)), rows)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @cached_property
+    def _rows_at_once(self) -> Callable[[Shape], int]:
+        """How many steps of a shape are computed in one pass: to reckon it takes as long as a small layer does."""
+        nodes, ends = self.nodes, [self.end]
+        return lru_cache(maxsize=16)(lambda shape: rows_at_once(nodes, [shape], ends))
 
     @cached_property
     def _last_uses(self) -> tuple[tuple[int, ...], ...]:
