@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"the output cannot be written: {error.strerror or error}")
         return 1
     except KeyboardInterrupt:
-        return INTERRUPTED
+        os._exit(INTERRUPTED)  # or the interpreter would wait for threads that compute
     return status
 
 
