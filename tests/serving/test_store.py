@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from redis_process import RedisProcess, needs_redis
 from serving import PATIENCE, in_loop
 
-from lstm_serve.errors import DeadlinePassed, SeriesBusy, SeriesConflict, SeriesFull, StoreUnavailable, UnknownSeries
+from lstm_serve.errors import (
+    DeadlinePassed,
+    LstmServeError,
+    SeriesBusy,
+    SeriesConflict,
+    SeriesFull,
+    StoreUnavailable,
+    UnknownSeries,
+)
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.serving.series.lines import MOST_WAITING, Lines
 from lstm_serve.serving.series.memory import MemoryStore
@@ -134,6 +142,36 @@ def test_a_window_ends_with_each_row_once_there_are_enough(stores: Stores) -> No
     kept = stores()
     assert windows(append(kept, [0, 1, 2], range(3))) == [None] * 3
     assert windows(append(kept, [3, 4], range(3, 5))) == [[0, 1, 2, 3], [1, 2, 3, 4]]
+
+
+def test_to_several_at_once_as_to_each_alone(stores: Stores) -> None:
+    kept, sent = stores(), [("a", 0), ("a", 1), ("b", 9), ("a", 7), ("c", 0), ("d", 0), ("a", 2), ("b", 9)]
+    found = run(kept.append_each([(Key(b"", name), Sent(rows(seq), [seq])) for name, seq in sent], REFUSE))
+    told = [str(each) if isinstance(each, LstmServeError) else (each.seq, each.kept, each.fresh) for each in found]
+    assert told[:3] + told[4:5] + told[6:] == [(0, 1, 1), (1, 2, 1), (9, 1, 1), (0, 1, 1), (2, 3, 1), (9, 1, 0)]
+    assert (told[3], told[5]) == (
+        "5 rows are missing before these",
+        "3 series are kept; at most so many are, each until it is idle",
+    )
+    assert run(kept.append_each([], REFUSE)) == []
+
+
+@needs_redis
+def test_several_are_one_round_trip_and_each_has_its_own_fault(redis: InRedis) -> None:
+    kept = redis(most=99)
+    several = [(Key(b"", f"r{k}"), Sent(rows(0), [0])) for k in range(64)]
+    redis.client.script_flush()
+    before = redis.client.info("stats")["total_reads_processed"]
+    assert all(isinstance(each, Appended) for each in run(kept.append_each(several, REFUSE)))
+    assert redis.client.info("stats")["total_reads_processed"] - before < 20
+    found = run(
+        redis.server.run_each(
+            "return redis.call('HGET', KEYS[1], 'form')",
+            [([key.decode()],) for key in (redis.prefix + b"r1", redis.prefix[:-1], redis.prefix + b"r2")],
+        )
+    )
+    assert (found[0], type(found[1]), found[2]) == (found[0], StoreUnavailable, found[0])
+    assert redis.server.away is False
 
 
 def test_what_is_there_already_is_skipped_and_answered_again(stores: Stores) -> None:

@@ -141,6 +141,8 @@ def test_full(redis: RedisProcess) -> None:
         redis.client.config_set("maxmemory", "1")
         assert append(client, STEPS + 1).status_code == 503
         assert append(client, STEPS, STEPS, name="b").status_code == 503
+        many = {"rows": [{"series": name, "seq": STEPS, "row": ROWS[STEPS].tolist()} for name in ("a", "b")]}
+        assert client.post("/series/rows", json=many).status_code == 503
         assert verbose(client) is False
         assert client.get("/series/a").json()["seq"] == STEPS - 1
         assert client.get("/series/b").status_code == 404

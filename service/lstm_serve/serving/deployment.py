@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 
-from lstm_serve.errors import Unsupported
+from lstm_serve.errors import LstmServeError, Unsupported
 from lstm_serve.formats.text import printable
 from lstm_serve.loading.load import load_model, resolve
 from lstm_serve.loading.repository import expect_inside
@@ -206,6 +206,16 @@ class Deployment:
         done = await store.append(series, sent, model.about.series)
         self.appended(series, sent, done, drift)
         return done
+
+    async def append_each(
+        self, store: Store, several: Sequence[tuple[Key, Sent]], model: Model, drift: Drift | None
+    ) -> list[Appended | LstmServeError]:
+        """Append rows to several series, as `append` does to one: of each what it is then, or what is wrong."""
+        found = await store.append_each(several, model.about.series)
+        for (series, sent), done in zip(several, found, strict=True):
+            if isinstance(done, Appended):
+                self.appended(series, sent, done, drift)
+        return found
 
     def appended(self, series: Key, sent: Sent, done: Appended, drift: Drift | None) -> None:
         """Count rows that were appended, and wake who listens."""

@@ -2,9 +2,9 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from lstm_serve.errors import SeriesFull, UnknownSeries
+from lstm_serve.errors import LstmServeError, SeriesConflict, SeriesFull, UnknownSeries
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.serving.series.kept import Series, append
 from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, new_life, too_many
@@ -41,6 +41,18 @@ class MemoryStore:
         found.carried = None
         self._put(series, found)
         return done
+
+    async def append_each(
+        self, several: Sequence[tuple[Key, Sent]], rules: SeriesRules
+    ) -> list[Appended | LstmServeError]:
+        """Append to several series, of each all rows or none; see `Store`."""
+        found: list[Appended | LstmServeError] = []
+        for series, sent in several:
+            try:
+                found.append(await self.append(series, sent, rules))
+            except (SeriesConflict, SeriesFull) as error:
+                found.append(error)
+        return found
 
     def find(self, series: Key) -> Series | None:
         """Return it, or None where it may begin. Raises SeriesFull."""

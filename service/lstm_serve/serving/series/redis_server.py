@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -20,6 +20,9 @@ OF_A_SCRIPT = re.compile(
     r"^(?!.*\b(OOM|MISCONF|READONLY|NOREPLICAS|NOPERM|MASTERDOWN|CLUSTERDOWN)\b).*user_script", re.DOTALL
 )
 INSTALL = "pip install 'lstm-serve[redis]'"
+
+Given = bytes | str | float  # an argument of a script
+Call = tuple[Sequence[str], *tuple[Given, ...]]  # the keys that it is about, and its arguments
 
 
 class RedisServer:
@@ -58,7 +61,7 @@ class RedisServer:
         self.away = False
         self._fault = ""  # which the log has already
 
-    async def run(self, script: str, keys: list[str], *given: bytes | str | float) -> Any:  # noqa: ANN401 - as it says
+    async def run(self, script: str, keys: Sequence[str], *given: Given) -> Any:  # noqa: ANN401 - as it says
         """Run a script that is done whole or not at all. Raises StoreUnavailable: it may be done or not, then."""
         arguments = (len(keys), *keys, *given)
         try:
@@ -67,22 +70,49 @@ class RedisServer:
             except self._errors.NoScriptError:
                 answer = await self._ask("EVAL", script, *arguments)
         except (self._errors.RedisError, OSError) as error:
-            if type(error) is self._errors.ResponseError and OF_A_SCRIPT.search(str(error)):
-                if str(error) != self._fault:
-                    log.warning("the store of series cannot do what it is asked for: %s", error)
-                self._fault = str(error)
-                raise StoreUnavailable("the store of series cannot do this: the log of the service says why") from None
-            if not self.away:
-                log.warning("the store of series does not take or answer anything: %s", error)
-            self.away = True
-            raise StoreUnavailable(
-                "the store of series does not answer, or takes nothing: rows of this request may be there or not, "
-                "so send them again, with their seq"
-            ) from None
+            raise self._refusal(error) from None
+        self._answered()
+        return answer
+
+    async def run_each(self, script: str, several: Iterable[Call]) -> list[Any]:
+        """Run a script for each of several, in their order and in one round trip: what it says, or StoreUnavailable.
+
+        Raises StoreUnavailable where none of them has an answer.
+        """
+        pipeline = self._client.pipeline(transaction=False)
+        for k, (keys, *given) in enumerate(several):
+            how = ("EVALSHA", _digest(script)) if k else ("EVAL", script)  # the first one makes it known
+            pipeline.execute_command(*how, len(keys), *keys, *given)
+        try:
+            answers = await pipeline.execute(raise_on_error=False)
+        except (self._errors.RedisError, OSError) as error:
+            raise self._refusal(error) from None
+        faults = {k: self._refusal(each) for k, each in enumerate(answers) if isinstance(each, self._errors.RedisError)}
+        if not faults:
+            self._answered()
+        elif len(faults) == len(answers):
+            raise faults[0]
+        return [faults.get(k, each) for k, each in enumerate(answers)]
+
+    def _answered(self) -> None:
         if self.away:
             log.info("the store of series answers again")
         self.away = False
-        return answer
+
+    def _refusal(self, error: Exception) -> StoreUnavailable:
+        """What is told of an error, which the log has once."""
+        if type(error) is self._errors.ResponseError and OF_A_SCRIPT.search(str(error)):
+            if str(error) != self._fault:
+                log.warning("the store of series cannot do what it is asked for: %s", error)
+            self._fault = str(error)
+            return StoreUnavailable("the store of series cannot do this: the log of the service says why")
+        if not self.away:
+            log.warning("the store of series does not take or answer anything: %s", error)
+        self.away = True
+        return StoreUnavailable(
+            "the store of series does not answer, or takes nothing: rows of this request may be there or not, "
+            "so send them again, with their seq"
+        )
 
     async def close(self) -> None:
         """Close the connections."""

@@ -5,18 +5,18 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import SeriesFull, StoreUnavailable, UnknownSeries
+from lstm_serve.errors import LstmServeError, SeriesConflict, SeriesFull, StoreUnavailable, UnknownSeries
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.model.model import Model
 from lstm_serve.serving.series import redis_scripts as scripts
 from lstm_serve.serving.series.kept import Series, append
-from lstm_serve.serving.series.redis_server import RedisServer
+from lstm_serve.serving.series.redis_server import Call, RedisServer
 from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, new_life, too_many
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,15 @@ class Form(NamedTuple):
 
     row: Array
     meaning: Callable[[], str]
+
+
+class _Asked(NamedTuple):
+    """An append that is asked for, with the form that rows have at the time."""
+
+    series: Key
+    sent: Sent
+    rules: SeriesRules
+    form: str
 
 
 class RedisStore:
@@ -69,26 +78,47 @@ class RedisStore:
 
     async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none; see `Store`. Raises StoreUnavailable."""
-        rows = sent.rows + np.zeros((), sent.rows.dtype)  # -0.0 is 0.0, and here bytes are compared
-        by = "none" if sent.seqs is None else "time" if rules.seq == "time" else "count"
-        seqs = b"" if sent.seqs is None else np.array(sent.seqs, "<f8").tobytes()
-        form, keys = self._form, self._keys(series)
-        verdict, self._count, expired, damaged, had = await self._server.run(
-            scripts.APPEND,
-            keys,
+        asked = _Asked(series, _with_one_zero(sent), rules, self._form)
+        return self._appended(asked, await self._server.run(scripts.APPEND, *self._call(asked)))
+
+    async def append_each(
+        self, several: Sequence[tuple[Key, Sent]], rules: SeriesRules
+    ) -> list[Appended | LstmServeError]:
+        """Append to several series, of each all rows or none; see `Store`. Raises StoreUnavailable where it is away."""
+        asked = [_Asked(series, _with_one_zero(sent), rules, self._form) for series, sent in several]
+        found: list[Appended | LstmServeError] = []
+        for each, answer in zip(
+            asked, await self._server.run_each(scripts.APPEND, map(self._call, asked)), strict=True
+        ):
+            try:
+                found.append(answer if isinstance(answer, StoreUnavailable) else self._appended(each, answer))
+            except (SeriesConflict, SeriesFull) as error:
+                found.append(error)
+        return found
+
+    def _call(self, asked: _Asked) -> Call:
+        series, (rows, numbers), rules, form = asked
+        by = "none" if numbers is None else "time" if rules.seq == "time" else "count"
+        seqs = b"" if numbers is None else np.array(numbers, "<f8").tobytes()
+        return (
+            self._keys(series),
             _member(series),
             *(*self._limits[:2], round(self._limits.ttl_seconds * 1000)),
             *(form, self._row.nbytes, by, rules.gap, seqs, rows.tobytes(), new_life()),
         )
+
+    def _appended(self, asked: _Asked, answer: Any) -> Appended:  # noqa: ANN401 - what the script says
+        verdict, self._count, expired, damaged, had = answer
         if expired:
-            self._expired(series)
+            self._expired(asked.series)
         if verdict == b"full":
             raise SeriesFull(too_many(self._limits.series))
         if damaged:
-            self._tell(keys[0])
-            self._told.discard(keys[0])
-        before = self._series(had, form)
-        done = append(before or Series.begin(sent, rules), Sent(rows, sent.seqs), rules, self._limits.rows)
+            key = self._keys(asked.series)[0]
+            self._tell(key)
+            self._told.discard(key)
+        before = self._series(had, asked.form)
+        done = append(before or Series.begin(asked.sent, asked.rules), asked.sent, asked.rules, self._limits.rows)
         if before is None and (damaged or had):
             return done._replace(begun="damaged" if damaged else "model")
         return done
@@ -149,6 +179,11 @@ class RedisStore:
             self._told.clear()
         self._told.add(key)
         log.warning("in the store, %s is damaged or of somebody else: that series begins anew with its next rows", key)
+
+
+def _with_one_zero(sent: Sent) -> Sent:
+    """The same rows, in which -0.0 is 0.0: in the store bytes are compared."""
+    return sent._replace(rows=sent.rows + np.zeros((), sent.rows.dtype))
 
 
 def _key_of(member: bytes) -> Key | None:

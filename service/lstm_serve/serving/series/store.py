@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from lstm_serve.engine.types import Array, State
+from lstm_serve.errors import LstmServeError
 from lstm_serve.model.metadata import SeriesRules
 
 WINDOWS = 2  # of each series the rows of so many are kept, for repeats
@@ -89,6 +90,11 @@ class Store(Protocol):
 
         Raises SeriesConflict where the rows do not follow, SeriesFull where there is no room for one more series.
         """
+
+    async def append_each(
+        self, several: Sequence[tuple[Key, Sent]], rules: SeriesRules
+    ) -> list[Appended | LstmServeError]:
+        """Append to several series, in their order: of each what `append` gives, or the error that it raises."""
 
     async def look(self, series: Key) -> Known:
         """Return what is known of it. Raises UnknownSeries."""

@@ -37,6 +37,8 @@ from lstm_serve.web.predict import Predicted, PredictRequest
 
 REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, NoWindow, NoCarry, SeveralWorkers)
 
+AT_ONCE = 64  # rows of many series; each reads two windows
+
 After = Callable[[], None]
 
 
@@ -141,7 +143,7 @@ class Appending:
             done, ys = await self._carried.append_many(owner, items)
             fresh = [isinstance(each, Appended) and each.fresh > 0 for each in done]
             return done, told(ys, self._request, fresh)
-        done = [item if isinstance(item, InvalidInput) else await self._one_of_many(owner, *item) for item in items]
+        done = await self._append_each(owner, items)
         cut = [window_of(each, each.ends[0], self._model) if isinstance(each, Appended) else None for each in done]
         return done, await answers_or_errors(self._serving, cut, self._request, self._deadline)
 
@@ -155,12 +157,19 @@ class Appending:
         done = await self._append(key, given)
         return done, *await output_first(self._serving, key, done, self._request, self._deadline)
 
-    async def _one_of_many(self, owner: bytes, name: str, given: Sent) -> Appended | LstmServeError:
-        expect_time(self._deadline)
-        try:
-            return await self._append(Key(owner, name), given)
-        except REFUSALS as error:
-            return error
+    async def _append_each(
+        self, owner: bytes, items: Sequence[tuple[str, Sent] | InvalidInput]
+    ) -> list[Appended | LstmServeError]:
+        """Append some at once: a store that is another process is asked for all of these together."""
+        request, found = self._request, list[Appended | LstmServeError]()
+        for start in range(0, len(items), AT_ONCE):
+            expect_time(self._deadline)
+            some = items[start : start + AT_ONCE]
+            sent = [(Key(owner, item[0]), item[1]) for item in some if isinstance(item, tuple)]
+            if sent:
+                done = iter(await request.deployment.append_each(self._store, sent, self._model, request.drift))
+            found += [item if isinstance(item, InvalidInput) else next(done) for item in some]
+        return found
 
     async def _append(self, key: Key, given: Sent) -> Appended:
         return await self._request.deployment.append(self._store, key, given, self._model, self._request.drift)
