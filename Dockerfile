@@ -1,4 +1,6 @@
-FROM python:3.13-slim AS build
+# By its tag it is what that names today; a release gives the digest.
+ARG BASE_IMAGE=python:3.13-slim
+FROM ${BASE_IMAGE} AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/lstm-serve
 COPY requirements/serve.txt ./requirements.txt
@@ -7,7 +9,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY service ./service
 RUN pip --python /opt/lstm-serve/bin/python install --no-cache-dir --no-deps .
 
-FROM python:3.13-slim
+FROM ${BASE_IMAGE}
 COPY --from=build /opt/lstm-serve /opt/lstm-serve
 COPY models/turbofan.h5 models/turbofan.card.json models/turbofan.golden.npz models/turbofan.profile.json models/turbofan.example.csv /models/
 COPY deploy/healthcheck.py /opt/lstm-serve/healthcheck.py

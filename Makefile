@@ -3,6 +3,7 @@ PYTHON ?= python3
 FUZZ_SECONDS ?= 600
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/lstm_serve/__init__.py)
 IMAGE ?= lstm-serve
+BASE_IMAGE ?= $(shell sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)
 PLATFORMS ?= linux/amd64,linux/arm64
 # Half of the time is waiting, so more at once than two cores take; who is done takes of what another has left.
 PYTEST := pytest -n 4 --dist worksteal
@@ -20,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test clients clusters exports chaos fuzz check format lint types coverage bench bench-engine lock rooms screenshots \
-	openapi release tagged dist sbom image clean
+	openapi release tagged dist sbom pinned image clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,11 +98,16 @@ lock: $(VENV)/bin/python ## write the lock files anew, with the newest versions 
 
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
-release: tagged dist sbom image ## from a tag such as v1.2.3: sdist, wheel, its SBOM and image; IMAGE=registry/name PUSH=1 pushes the image
+release: tagged pinned dist sbom image ## from a tag such as v1.2.3: sdist, wheel, its SBOM and image; IMAGE=registry/name PUSH=1 pushes the image
 
 tagged:
 	@test "$$(git describe --tags --exact-match --dirty 2>/dev/null)" = "v$(VERSION)" || \
 		{ echo "A release is made of a clean tree at the tag v$(VERSION): git tag v$(VERSION), or git stash"; exit 1; }
+
+pinned:
+	@case "$(BASE_IMAGE)" in *@sha256:*) ;; *) \
+		echo "A release is made of a base image by its digest: make release BASE_IMAGE=$(BASE_IMAGE)@sha256:..."; \
+		echo "What it is says: docker buildx imagetools inspect $(BASE_IMAGE)"; exit 1;; esac
 
 dist: $(VENV)/bin/python ## build sdist and wheel into dist/
 	$(BIN)/pip install --quiet build
@@ -119,7 +125,7 @@ sbom: dist ## list what is installed with the wheel into dist/, as CycloneDX
 
 image: ## build the image for PLATFORMS into dist/, or with PUSH=1 push it; needs docker buildx
 	mkdir -p dist
-	docker buildx build --platform $(PLATFORMS) --tag $(IMAGE):$(VERSION) \
+	docker buildx build --platform $(PLATFORMS) --build-arg BASE_IMAGE=$(BASE_IMAGE) --tag $(IMAGE):$(VERSION) \
 		$(if $(PUSH),--push,--output type=oci,dest=dist/lstm-serve-$(VERSION).oci.tar) .
 
 clean: ## remove what was installed and made

@@ -193,6 +193,24 @@ def test_a_release_is_made_of_a_clean_tag(tmp_path: Path) -> None:
     assert run("make", "tagged") != 0
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_a_release_names_its_base_image_by_the_digest() -> None:
+    def made(*what: str) -> tuple[int, str]:
+        command = ("make", *what)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    (base,) = re.findall(r"^ARG BASE_IMAGE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE) == ["${BASE_IMAGE}"] * 2
+    status, told = made("pinned")
+    assert status
+    assert f"make release BASE_IMAGE={base}@sha256:..." in told
+    digest = f"{base}@sha256:{'0' * 64}"
+    assert made("pinned", f"BASE_IMAGE={digest}") == (0, "")
+    assert f"--build-arg BASE_IMAGE={digest} " in made("--dry-run", "image", f"BASE_IMAGE={digest}")[1]
+    assert f"--build-arg BASE_IMAGE={base} " in made("--dry-run", "image")[1]
+
+
 def test_the_image_is_bound_to_no_processor() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert not re.search(r"x86|amd64|arm64|aarch64|--platform", dockerfile)
