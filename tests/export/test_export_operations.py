@@ -117,8 +117,6 @@ def models() -> Iterator[tuple[str, Model]]:
     taken = (Node(lstm(3, 4, return_sequences=True), (Source(INPUT),)), Node(pooled, (Source(0),)))
     made = model([pooled], (6, 3))
     yield "Merge of two shapes", replace(made, nodes=(*taken, Node(squeezed, (Source(0), Source(1)))))
-    ids = temporal.Embedding(name="e", embeddings=numbers(9, 4), mask_zero=True)
-    yield "Embedding", model([ids, lstm(4, 3)], (6,))
     for join, mean in ((np.add, True), (np.subtract, False), (np.multiply, False), (np.maximum, False)):
         for rule, masked in product(merging.MaskRule, (False, True)):
             merge = merging.Merge(name="m", join=join, mean=mean, mask_rule=rule)
@@ -165,6 +163,22 @@ def models() -> Iterator[tuple[str, Model]]:
     yield "Unscaling", model([lstm(3, 4), pointwise.Unscaling(name="u", offset=offset[:1], scale=scale[:1])], (6, 3))
 
 
+def of_ids() -> Iterator[tuple[str, Model]]:
+    ids = temporal.Embedding(name="e", embeddings=numbers(9, 4), mask_zero=True)
+    yield "Embedding", model([ids, lstm(4, 3)], (6,))
+    counted: list[Operation] = [
+        *(arithmetic.Binary(name="b", function=function, constant=np.array(constant, np.float32))
+          for function, constant in ((np.multiply, 1e30), (np.maximum, 0), (np.minimum, 1))),
+        arithmetic.Reduce(name="r", function="sum", axes=(2,), keepdims=False),
+    ]  # fmt: skip
+    yield "Embedding of computed ids", model([*counted, ids, lstm(4, 3)], (6, 3))
+    looked_up = model([replace(ids, mask_zero=False)], (6,))
+    joined = merging.Concatenate(name="c", axis=2, mask_rule=merging.MaskRule.ALL)
+    yield "ids as numbers too", replace(looked_up, nodes=(
+        *looked_up.nodes, Node(temporal.Reshape(name="r", target=(6, 1)), (Source(INPUT),)),
+        Node(joined, (Source(0), Source(1))), Node(lstm(5, 3), (Source(2),))))  # fmt: skip
+
+
 def activations() -> Iterator[tuple[str, Model]]:
     for used in FUNCTIONS.values():
         layers: list[Operation] = [pointwise.Activate(name="a", activation=ACTIVATIONS["sigmoid"]),
@@ -199,7 +213,7 @@ def inputs(made: Model) -> Any:
 
 
 @pytest.mark.parametrize("to", EACH_TARGET[1:])
-@pytest.mark.parametrize("made", [models, activations])
+@pytest.mark.parametrize("made", [models, of_ids, activations])
 def test_as_the_engine(to: str, made: Any, tmp_path: Path) -> None:
     aim = target(to)
     missed, refused, built = {}, list[str](), 0

@@ -114,7 +114,7 @@ def _whole(model: Model, source: Source) -> _Written:
         declared.append(f"const {kind} {name}{_dims(dims)}")
         start = name if rank < 2 else f"{name}[0]" if rank == 2 else f"(const {kind} *){name}"
         lines.append(f"const {kind} *const {x} = {start};")
-        given.append(Value(x, spec.shape))
+        given.append(Value.given(x, spec))
     results = walk(model.nodes, given, model.results, source.write)
     for k, y in enumerate(results, 1):
         size = math.prod(known(y.shape))
@@ -129,7 +129,9 @@ def _streamed(model: Model, steps: Sequence[int], source: Source, *, each_row: b
     kind, last = _kind(model.inputs[0]), len(model.nodes) - 1
     fields: dict[str, int] = {}
     source.state = fields
-    values: dict[int, tuple[Value, ...]] = {INPUT: (Value("row", (1, *model.input_shape[1:])),)}
+    values: dict[int, tuple[Value, ...]] = {
+        INPUT: (Value.given("row", model.inputs[0])._replace(shape=(1, *model.input_shape[1:])),)
+    }
     write_nodes(model.nodes, steps, values, source.write)
     answer = values[last][0] if last in steps else None
     if answer is not None and not answer.name.startswith("s->"):  # a step's own output, kept for m_output

@@ -38,7 +38,6 @@ from lstm_serve.export.operation import (
     kernel_in_one_group,
     masks_beside,
     masks_of_whole,
-    padding_of,
     window_of,
     write_nothing,
 )
@@ -167,7 +166,7 @@ def _masking(s: Source, op: temporal.Masking, xs: Sequence[Value]) -> Value:
 def _window(op: windows.Convolution | windows.Pooling, xs: Sequence[Value]) -> tuple[int, int, int, int]:
     """The input's steps and features, the number of windows, and the steps of padding before."""
     window, (timesteps, features) = window_of(TITLE, op), sizes(xs[0])
-    return timesteps, features, window.count(timesteps) or 0, padding_of(window, timesteps)[0]
+    return timesteps, features, window.count(timesteps) or 0, window.padded(timesteps)[0]
 
 
 def _conv1d(s: Source, op: windows.Convolution, xs: Sequence[Value]) -> Value:
@@ -206,9 +205,9 @@ def _time_distributed(s: Source, op: wrappers.TimeDistributed, xs: Sequence[Valu
     width, out = (math.prod(known(value.shape[1:])) for value in (xs[0], y))
     kept, s.state, adds = s.state, None, s.adds  # each step begins anew
     step = s.name("x")
-    lines, inner = s.inside(op, Value(step, xs[0].shape[1:]))
+    lines, inner = s.inside(op, Value(step, xs[0].shape[1:], ids=xs[0].ids))
     s.adds, s.state = adds + timesteps * (s.adds - adds), kept
-    kind = "const int" if wrappers.tables(op) else "const float"
+    kind = "const int" if xs[0].ids else "const float"
     s.lines += [
         f"for (int t = 0; t < {timesteps}; ++t) {{",
         f"    {kind} *const {step} = {xs[0].name} + t * {width};",

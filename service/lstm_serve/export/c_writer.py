@@ -49,10 +49,17 @@ class Source(TextWriter):
 
     def array(self, size: int, kind: str = "float") -> str:
         """An array on the stack."""
-        name = self.name("m" if kind != "float" else "y")
+        name = self.name("m" if kind == "unsigned char" else "y")
         self.lines.append(f"{kind} {name}[{size}];")
-        self.ram += size * (4 if kind == "float" else 1)
+        self.ram += size * (1 if kind == "unsigned char" else 4)
         return name
+
+    def cast(self, x: Value, limit: int | None) -> Value:
+        """An array of the other kind."""
+        size = math.prod(known(x.shape))
+        name = self.array(size, "float" if limit is None else "int")
+        self.call(*(("to_numbers",) if limit is None else ("to_ids", limit)), size, x.name, name)
+        return x._replace(name=name, ids=limit is not None)
 
     def constant(self, array: npt.ArrayLike | None, kind: str = "float") -> str:
         """An array in flash, or NULL."""

@@ -165,7 +165,7 @@ def _permute(p: Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
 
 
 def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
-    lines, y = p.inside(op, Value("x", xs[0].shape[1:]))
+    lines, y = p.inside(op, Value("x", xs[0].shape[1:], ids=xs[0].ids))
     body = "\n".join([*(f"    {line}" for line in lines), f"    return {y.name};"])
     return p.let(op, xs, "eachStep", xs[0].name, f"(x) => {{\n{body}\n  }}", mask=xs[0].mask)
 
@@ -205,7 +205,7 @@ TABLE: dict[type, Support] = {
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The module with its weights in it, its types, the golden predictions, and a check of them."""
     program = Program(TABLE)
-    given = [Value(f"x{k}", spec.shape) for k, spec in enumerate(model.inputs)]
+    given = [Value.given(f"x{k}", spec) for k, spec in enumerate(model.inputs)]
     results = walk(model.nodes, given, model.results, program.write)
     weights = b"".join(array.astype("<f4").tobytes() for array in program.weights)
     about = model.about

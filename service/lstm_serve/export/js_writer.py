@@ -55,6 +55,10 @@ class Program(TextWriter):
         self.weights.append(np.asarray(array, np.float32))
         return f"W.subarray({start}, {start + array.size})"
 
+    def cast(self, x: Value, limit: int | None) -> Value:
+        """The same: it has numbers of one kind."""
+        return x._replace(ids=limit is not None)
+
     def of_each(self, kind: str, code: str) -> str:
         """An expression: a function that overwrites n numbers from a place on."""
         del kind  # it needs no name

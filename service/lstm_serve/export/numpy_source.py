@@ -232,7 +232,7 @@ def _bidirectional(p: Program, op: wrappers.Bidirectional, xs: Sequence[Value]) 
 
 def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
     p.count += 1
-    lines, y = p.inside(op, Value("x", xs[0].shape[1:]))
+    lines, y = p.inside(op, Value("x", xs[0].shape[1:], ids=xs[0].ids))
     p.lines += [f"def layer{p.count}(x):", *(f"    {line}" for line in lines), f"    return {y.name}"]
     return p.let(op, xs, f"{p.call('each_step')}({xs[0].name}, layer{p.count})", xs[0].mask)
 
@@ -272,7 +272,7 @@ TABLE: dict[type, Support] = {
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The program, its weights, and the golden predictions."""
     program = Program(TABLE)
-    given = [Value(f"x{k}", spec.shape) for k, spec in enumerate(model.inputs)]
+    given = [Value.given(f"x{k}", spec) for k, spec in enumerate(model.inputs)]
     results = walk(model.nodes, given, model.results, program.write)
     text = filled(
         "model.py.txt",

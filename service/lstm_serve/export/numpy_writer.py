@@ -53,6 +53,12 @@ class Program(TextWriter):
         self.needs(f"{function}()")
         return function
 
+    def cast(self, x: Value, limit: int | None) -> Value:
+        """An array of the other kind."""
+        self.count += 1
+        self.lines.append(f"y{self.count} = {x.name}.astype(np.{'float32' if limit is None else 'int32'})")
+        return x._replace(name=f"y{self.count}", ids=limit is not None)
+
     def of_each(self, kind: str, code: str) -> str:
         """The name of a function of all numbers at once."""
         self.needs(code)

@@ -30,7 +30,6 @@ from lstm_serve.export.operation import (
     deviation,
     factor_and_offset,
     masks_of_whole,
-    padding_of,
     refuse,
     walk,
     write_inside,
@@ -164,9 +163,9 @@ def _settings(op: windows.Convolution | windows.Pooling, xs: Sequence[Value]) ->
 
 
 def _padding(op: Operation, window: windows.Window, size: int | None) -> tuple[int, int]:
-    if size is None and window.padding != "causal":
+    if size is None and window.padding == "same":
         refuse(TITLE, op, "it is dilated, padded as `same`, and its number of time steps is not known")
-    return padding_of(window, size or 0)
+    return window.padded(size or 0)
 
 
 def _convolution(g: Graph, op: windows.Convolution, xs: Sequence[Value]) -> Value:
@@ -214,7 +213,7 @@ def _time_distributed(g: Graph, op: wrappers.TimeDistributed, xs: Sequence[Value
     x = xs[0]
     if None in x.shape[1:]:
         refuse(TITLE, op, "a size of each step is not known")
-    step = Value(g.add("Reshape", x.name, g.integers(-1, *x.shape[1:])), x.shape[1:])  # type: ignore[arg-type]
+    step = x._replace(name=g.add("Reshape", x.name, g.integers(-1, *x.shape[1:])), shape=x.shape[1:], mask=None)  # type: ignore[arg-type]
     inner = write_inside(op, step, g.write)
     lead = g.add("Slice", g.add("Shape", x.name), *map(g.integers, (0, 2)))
     shape = g.add("Concat", lead, g.integers(*(size or -1 for size in inner.shape)), axis=0)
@@ -264,7 +263,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
     graph = Graph(TABLE, helper, onnx.numpy_helper.from_array)
     kinds = {"int32": types.INT32, "float64": types.DOUBLE, "float32": types.FLOAT}
     takes, gives = [graph.named(name) for name in _takes(model)], [graph.named(name) for name in _gives(model)]
-    given = [Value(name, spec.shape) for name, spec in zip(takes, model.inputs, strict=True)]
+    given = [Value.given(name, spec) for name, spec in zip(takes, model.inputs, strict=True)]
     for y, name in zip(walk(model.nodes, given, model.results, graph.write), gives, strict=True):
         graph.node("Identity", [y.name], [name])
     inputs = [

@@ -9,7 +9,7 @@ import numpy as np
 
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.operation import Support, Value, writer_of
+from lstm_serve.export.operation import Support, Value, as_taken, writer_of
 
 TITLE = "ONNX"
 
@@ -28,8 +28,12 @@ class Graph:
 
     def write(self, op: Operation, xs: Sequence[Value]) -> Value:
         """An operation's operators."""
-        written: Value = writer_of(TITLE, self.table, op)(self, op, xs)
+        written: Value = writer_of(TITLE, self.table, op)(self, op, as_taken(op, xs, self.cast))
         return written
+
+    def cast(self, x: Value, limit: int | None) -> Value:
+        """A tensor of int32, or, without a limit, of float."""
+        return x._replace(name=self.add("Cast", x.name, to=1 if limit is None else 6), ids=limit is not None)
 
     def named(self, wanted: str) -> str:
         """This name for an input or an output of the model, or one like it that nothing else has."""

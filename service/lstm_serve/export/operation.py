@@ -12,12 +12,12 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization
 from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
-from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed, tables
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.export.artifact import Golden, Numbers, plain
-from lstm_serve.model.graph import INPUT, Node, Source
+from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
 from lstm_serve.model.model import Model
 
 T = TypeVar("T")
@@ -32,13 +32,19 @@ TIME_ALONE = "along time, not along the axes of a picture"
 class Value(NamedTuple):
     """An array in what is being written: what it is called there, its shape without the batch, its mask's name.
 
-    `states` are the outputs of its operation beside it.
+    `states` are the outputs of its operation beside it. It is `ids` where its numbers are written as integers.
     """
 
     name: str
     shape: Shape
     mask: str | None = None
     states: "tuple[Value, ...]" = ()
+    ids: bool = False
+
+    @classmethod
+    def given(cls, name: str, spec: TensorSpec) -> "Value":
+        """An input of the model."""
+        return cls(name, spec.shape, ids=spec.dtype.kind == "i")
 
 
 class Support(NamedTuple):
@@ -84,14 +90,6 @@ def window_of(title: str, operation: Convolution | Pooling) -> Window:
     return operation.windows[0]
 
 
-def padding_of(window: Window, timesteps: int) -> tuple[int, int]:
-    """How many steps of padding there are before so many and after them."""
-    if window.padding == "causal":
-        return window.span, 0
-    missing = max(((window.count(timesteps) or 0) - 1) * window.stride + window.span + 1 - timesteps, 0)
-    return missing // 2, missing - missing // 2
-
-
 def kernel_in_one_group(operation: Convolution) -> Array:
     """The kernel (..., features, filters) that is 0 where a feature and a filter are of different groups."""
     parts, groups = np.split(operation.kernel, operation.groups, axis=-1), range(operation.groups)
@@ -118,6 +116,18 @@ def writer_of(title: str, table: Mapping[type, Support], operation: Operation) -
     if support.write is None:
         refuse(title, operation, support.note)
     return support.write
+
+
+Cast = Callable[[Value, int | None], Value]
+
+
+def as_taken(op: Operation, xs: Sequence[Value], cast: Cast) -> list[Value]:
+    """The inputs as an operation takes them: integers to look up in its table, numbers for all else.
+
+    `cast` writes a value as integers, from 0 to below those in the table, or as numbers where it is given None.
+    """
+    limit = min((len(table.embeddings) for table in tables(op)), default=None)
+    return [x if x.ids == (limit is not None) else cast(x, limit) for x in xs]
 
 
 Write = Callable[[Operation, Sequence[Value]], Value]

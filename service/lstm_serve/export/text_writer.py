@@ -10,7 +10,7 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.wrappers import TimeDistributed
 from lstm_serve.export.formulas import ACTIVATIONS, VECTORS, spelled
 from lstm_serve.export.library import add_called, functions
-from lstm_serve.export.operation import Support, Value, activation_of, called, write_inside, writer_of
+from lstm_serve.export.operation import Support, Value, activation_of, as_taken, called, write_inside, writer_of
 
 
 @dataclass
@@ -34,7 +34,7 @@ class TextWriter(ABC):
     def write(self, op: Operation, xs: Sequence[Value]) -> Value:
         """An operation, under a comment that says which."""
         self.lines.append(self.comment.format(called(op)))
-        written: Value = writer_of(self.title, self.table, op)(self, op, xs)
+        written: Value = writer_of(self.title, self.table, op)(self, op, as_taken(op, xs, self.cast))
         return written
 
     def inside(self, op: TimeDistributed, step: Value) -> tuple[list[str], Value]:
@@ -62,6 +62,10 @@ class TextWriter(ABC):
             self.needs(f"{formula}()")
             return formula
         return self.of_each(activation.kind, spelled(formula, self.words, activation.parameters, self.number))
+
+    @abstractmethod
+    def cast(self, x: Value, limit: int | None) -> Value:
+        """A value as integers from 0 to below a limit, or, without one, as numbers."""
 
     @abstractmethod
     def of_each(self, kind: str, code: str) -> str:

@@ -146,6 +146,17 @@ static void embedding(int n, int U, const int *ids, const float *table, float *y
     }
 }
 
+/* Whatever a number is: an id below the limit. */
+static void to_ids(int limit, int n, const float *x, int *ids)
+{
+    for (int k = 0; k < n; ++k) ids[k] = x[k] > 0.0f ? (int)smaller(x[k], (float)(limit - 1)) : 0;
+}
+
+static void to_numbers(int n, const int *ids, float *x)
+{
+    for (int k = 0; k < n; ++k) x[k] = (float)ids[k];
+}
+
 static void masking(int n, int F, const float *x, float value, float *y, unsigned char *mask)
 {
     for (int k = 0; k < n; ++k) {
