@@ -1,14 +1,15 @@
 """Recurrent layers in C99: one call a layer, from a state of 0 or from the state that `m_step` keeps."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
-from lstm_serve.export.c_between import write_joined
-from lstm_serve.export.c_writer import Source, result, sizes
-from lstm_serve.export.operation import Value, mask_for, write_directions
+from lstm_serve.engine.types import Array
+from lstm_serve.export.c_writer import Source, known, result, sizes
+from lstm_serve.export.operation import Value, functions_of, join_directions, mask_for, write_directions
 from lstm_serve.export.operation import write_stacked as stacked
 
 
@@ -27,17 +28,14 @@ def write_cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
         name = s.name("h")
         s.state[name] = states
         state = f"s->{name}"
-    y = result(s, op, xs, x.mask if op.return_sequences else None)
-    arrays = [s.constant(op.kernel), s.constant(op.recurrent_kernel)]
-    act = s.activation(op, op.activation)
+    y = result(s, op, xs)
+    biases: list[Array | None] = [op.bias]
+    if isinstance(op, recurrent.GRU):  # of the two products; the second may have none
+        biases = [None, None] if op.bias is None else [*np.atleast_2d(op.bias), None][:2]
+    arrays: list[object] = [s.constant(array) for array in (op.kernel, op.recurrent_kernel, *biases)]
     if isinstance(op, recurrent.GRU):
-        bias = op.bias if op.bias is None or op.reset_after else op.bias[np.newaxis]
-        arrays += [s.constant(None if bias is None else bias[0])]
-        arrays += [s.constant(bias[1] if bias is not None and op.reset_after else None), str(int(op.reset_after)), act]
-    else:
-        arrays += [s.constant(op.bias), act]
-    if not isinstance(op, recurrent.SimpleRNN):
-        arrays.append(s.activation(op, op.recurrent_activation))  # type: ignore[attr-defined] # an LSTM or a GRU
+        arrays.append(int(op.reset_after))
+    arrays += [s.activation(op, each) for each in functions_of(op)]
     name, blocks = {recurrent.LSTM: ("lstm", 4), recurrent.GRU: ("gru", 6), recurrent.SimpleRNN: ("simple_rnn", 1)}[
         type(op)
     ]
@@ -73,19 +71,10 @@ def write_stacked(s: Source, op: wrappers.Stacked, xs: Sequence[Value]) -> Value
 
 def write_bidirectional(s: Source, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
     """Both directions, and what joins them."""
-    forward, backward = write_directions(s.write, op, xs)
-    steps = sizes(xs[0])[0] if op.forward.return_sequences else 1
-    widths = [part.shape[-1] or 0 for part in (forward, backward)]
-    there = backward.name
-    if op.forward.return_sequences:
-        there = s.array(steps * widths[1])
-        s.call("reverse", steps, widths[1], backward.name, there)
-    if op.merge_mode == "concat":
-        y = result(s, op, xs, forward.mask)
-        s.call("place", steps, widths[0], sum(widths), forward.name, y.name)
-        s.call("place", steps, widths[1], sum(widths), there, f"{y.name} + {widths[0]}")
-        return y._replace(states=forward.states + backward.states)
-    function = np.multiply if op.merge_mode == "mul" else np.add
-    both = [forward, backward._replace(name=there)]
-    y = write_joined(s, both, function, forward.mask, 2 if op.merge_mode == "ave" else 1)
-    return y._replace(states=forward.states + backward.states)
+
+    def turn(x: Value) -> str:
+        turned = s.array(math.prod(known(x.shape)))
+        s.call("reverse", *sizes(x), x.name, turned)
+        return turned
+
+    return join_directions(s.write, op, *write_directions(s.write, turn, op, xs))

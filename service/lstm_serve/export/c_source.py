@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from lstm_serve.engine.operations import conv_lstm, merging, pointwise, recurrent, temporal, windows, wrappers
-from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.export import c_files
@@ -30,11 +29,11 @@ from lstm_serve.export.operation import (
     NO_MASKS_IN_TIME,
     NOTHING_LEFT_OUT,
     TIME_ALONE,
+    Affine,
     Support,
     Target,
     Value,
-    deviation,
-    factor_and_offset,
+    affine_of,
     kernel_in_one_group,
     masks_beside,
     masks_of_whole,
@@ -45,7 +44,7 @@ from lstm_serve.model.model import Model
 
 
 def _dense(s: Source, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
-    y = result(s, op, xs, xs[0].mask)
+    y = result(s, op, xs)
     n, features = sizes(xs[0])
     arrays = s.constant(op.kernel), s.constant(op.bias)
     s.call("dense", n, features, op.kernel.shape[1], xs[0].name, *arrays, s.activation(op, op.activation), y.name)
@@ -54,7 +53,7 @@ def _dense(s: Source, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
 
 
 def _activate(s: Source, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
-    y = result(s, op, xs, xs[0].mask)
+    y = result(s, op, xs)
     s.call("activate", *sizes(xs[0]), xs[0].name, s.activation(op, op.activation), y.name)
     return y
 
@@ -72,23 +71,11 @@ def _spread(arrays: Sequence[Numbers | None], shape: Shape) -> tuple[int, int, l
     return (math.prod(own[:-1]) if each else 1), math.prod(to), spread
 
 
-def _affine(s: Source, op: Operation, xs: Sequence[Value], arrays: Sequence[Array | None], *, keeps: bool) -> Value:
-    y = result(s, op, xs, xs[0].mask if keeps else None)
-    n, features, spread = _spread(arrays, xs[0].shape)
+def _affine(s: Source, op: Affine, xs: Sequence[Value]) -> Value:
+    y = result(s, op, xs)
+    n, features, spread = _spread(affine_of(op), xs[0].shape)
     s.call("affine", n, features, xs[0].name, *map(s.constant, spread), y.name)
     return y
-
-
-def _normalization(s: Source, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
-    return _affine(s, op, xs, [op.mean, deviation(op), None, None], keeps=op.keeps_mask)
-
-
-def _rescaling(s: Source, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
-    return _affine(s, op, xs, [None, None, op.scale, op.offset], keeps=op.keeps_mask)
-
-
-def _batch_normalization(s: Source, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
-    return _affine(s, op, xs, [None, None, *factor_and_offset(op)], keeps=True)
 
 
 def _scaling(s: Source, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
@@ -100,21 +87,21 @@ def _unscaling(s: Source, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value
 
 
 def _in_double(s: Source, op: pointwise.Scaling | pointwise.Unscaling, xs: Sequence[Value], function: str) -> Value:
-    y = result(s, op, xs, xs[0].mask)
+    y = result(s, op, xs)
     n, features, (offset, scale) = _spread([op.offset, op.scale], xs[0].shape)
     s.call(function, n, features, xs[0].name, s.constant(offset, "double"), s.constant(scale, "double"), y.name)
     return y
 
 
 def _prelu(s: Source, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
-    y = result(s, op, xs, xs[0].mask)
+    y = result(s, op, xs)
     n, features, (alpha,) = _spread([op.alpha], xs[0].shape)
     s.call("prelu", n, features, xs[0].name, s.constant(alpha), y.name)
     return y
 
 
 def _layer_normalization(s: Source, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
-    y = result(s, op, xs, xs[0].mask)
+    y = result(s, op, xs)
     arrays = s.constant(op.gamma), s.constant(op.beta), f"{np.float32(op.epsilon)!s}f"
     s.call("standardize", *sizes(xs[0]), xs[0].name, *arrays, y.name)
     return y
@@ -200,7 +187,7 @@ def _reshape(s: Source, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
 
 
 def _time_distributed(s: Source, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
-    y = result(s, op, xs, xs[0].mask)
+    y = result(s, op, xs)
     timesteps = known(xs[0].shape)[0]
     width, out = (math.prod(known(value.shape[1:])) for value in (xs[0], y))
     kept, s.state, adds = s.state, None, s.adds  # each step begins anew
@@ -223,9 +210,7 @@ TABLE: dict[type, Support] = {
     pointwise.Dense: Support(_dense),
     pointwise.Activate: Support(_activate),
     pointwise.PReLU: Support(_prelu),
-    pointwise.Normalization: Support(_normalization),
-    pointwise.Rescaling: Support(_rescaling),
-    pointwise.BatchNormalization: Support(_batch_normalization),
+    **dict.fromkeys((pointwise.Normalization, pointwise.Rescaling, pointwise.BatchNormalization), Support(_affine)),
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling, "in double, from an input of float"),
     pointwise.Unscaling: Support(_unscaling, "in double"),
@@ -240,9 +225,7 @@ TABLE: dict[type, Support] = {
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(write_permuted),
     **BETWEEN,
-    recurrent.LSTM: Support(write_cell),
-    recurrent.GRU: Support(write_cell),
-    recurrent.SimpleRNN: Support(write_cell),
+    **dict.fromkeys((recurrent.LSTM, recurrent.GRU, recurrent.SimpleRNN), Support(write_cell)),
     conv_lstm.ConvLSTM: Support(None, NO_CONV_LSTM),
     wrappers.Stacked: Support(write_stacked),
     wrappers.Bidirectional: Support(write_bidirectional),

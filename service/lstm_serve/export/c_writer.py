@@ -10,7 +10,7 @@ import numpy.typing as npt
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Shape
 from lstm_serve.export.formulas import JOINS, spelled
-from lstm_serve.export.operation import Value
+from lstm_serve.export.operation import Value, passed_mask
 from lstm_serve.export.text_writer import TextWriter
 
 TITLE = "C99"
@@ -121,4 +121,4 @@ def sizes(x: Value) -> tuple[int, int]:
 def result(source: Source, op: Operation, xs: Sequence[Value], mask: str | None = None) -> Value:
     """An array for the output."""
     (output, *_) = op.output_shapes([x.shape for x in xs])
-    return Value(source.array(math.prod(known(output))), output, mask)
+    return Value(source.array(math.prod(known(output))), output, mask or passed_mask(op, xs))

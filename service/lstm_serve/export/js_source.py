@@ -23,49 +23,53 @@ from lstm_serve.engine.operations import (
     windows,
     wrappers,
 )
-from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
+from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.export.artifact import Golden, Numbers, header, plain
 from lstm_serve.export.formulas import ACTIVATIONS
-from lstm_serve.export.js_between import BETWEEN
-from lstm_serve.export.js_recurrent import write_bidirectional, write_recurrent, write_stacked
 from lstm_serve.export.js_writer import TITLE, Program, joining
 from lstm_serve.export.library import filled, functions
 from lstm_serve.export.operation import (
     NO_CONV_LSTM,
     NO_MASKS_IN_TIME,
     NOTHING_LEFT_OUT,
+    REDUCTIONS,
     TIME_ALONE,
+    Affine,
     Support,
     Target,
     Value,
-    deviation,
-    factor_and_offset,
+    affine_of,
+    both_biases,
+    functions_of,
+    join_directions,
     kernel_in_one_group,
+    mask_for,
     masks_beside,
     masks_of_whole,
+    operands,
     walk,
     window_of,
+    write_directions,
     write_nothing,
+    write_stacked,
 )
 from lstm_serve.model.model import Model
 
 
 def _dense(p: Program, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
     arrays = p.weight(op.kernel), p.weight(op.bias), op.kernel.shape[1]
-    return p.let(op, xs, "dense", xs[0].name, *arrays, p.activation(op, op.activation), mask=xs[0].mask)
+    return p.let(op, xs, "dense", xs[0].name, *arrays, p.activation(op, op.activation))
 
 
 def _activate(p: Program, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, "activate", xs[0].name, p.activation(op, op.activation), mask=xs[0].mask)
+    return p.let(op, xs, "activate", xs[0].name, p.activation(op, op.activation))
 
 
-def _affine(
-    p: Program, op: Operation, xs: Sequence[Value], arrays: Sequence[Numbers | None], mask: str | None
-) -> Value:
-    """(x - minus) / over * times + plus, of arrays that are repeated over x."""
-    spread = (p.weight(None if array is None else _spread(array, xs[0].shape)) for array in arrays)
-    return p.let(op, xs, "affine", xs[0].name, *spread, mask=mask)
+def _affine(p: Program, op: Affine, xs: Sequence[Value]) -> Value:
+    spread = (p.weight(None if array is None else _spread(array, xs[0].shape)) for array in affine_of(op))
+    return p.let(op, xs, "affine", xs[0].name, *spread)
 
 
 def _spread(array: Numbers, shape: Shape) -> Numbers:
@@ -76,32 +80,20 @@ def _spread(array: Numbers, shape: Shape) -> Numbers:
 
 
 def _prelu(p: Program, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, "prelu", xs[0].name, p.weight(_spread(op.alpha, xs[0].shape)), mask=xs[0].mask)
-
-
-def _normalization(p: Program, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
-    return _affine(p, op, xs, [op.mean, deviation(op), None, None], xs[0].mask if op.keeps_mask else None)
-
-
-def _rescaling(p: Program, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
-    return _affine(p, op, xs, [None, None, op.scale, op.offset], xs[0].mask if op.keeps_mask else None)
-
-
-def _batch_normalization(p: Program, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
-    return _affine(p, op, xs, [None, None, *factor_and_offset(op)], xs[0].mask)
+    return p.let(op, xs, "prelu", xs[0].name, p.weight(_spread(op.alpha, xs[0].shape)))
 
 
 def _layer_normalization(p: Program, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
-    arrays = p.weight(op.gamma), p.weight(op.beta), repr(op.epsilon)
-    return p.let(op, xs, "standardize", xs[0].name, *arrays, mask=xs[0].mask)
+    arrays = p.weight(op.gamma), p.weight(op.beta), op.epsilon
+    return p.let(op, xs, "standardize", xs[0].name, *arrays)
 
 
 def _scaling(p: Program, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, "scaling", xs[0].name, op.offset.tolist(), op.scale.tolist(), mask=xs[0].mask)
+    return p.let(op, xs, "scaling", xs[0].name, op.offset.tolist(), op.scale.tolist())
 
 
 def _unscaling(p: Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, "unscaling", xs[0].name, op.offset.tolist(), op.scale.tolist(), mask=xs[0].mask)
+    return p.let(op, xs, "unscaling", xs[0].name, op.offset.tolist(), op.scale.tolist())
 
 
 def _merge(p: Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
@@ -113,7 +105,7 @@ def _merge(p: Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
 
 def _joined(p: Program, rule: merging.MaskRule, masks: Sequence[str | None]) -> str:
     listed = ", ".join(mask or "null" for mask in masks)
-    return p.call("joinMasks", f"[{listed}]", "true" if rule is merging.MaskRule.ALL else "false")
+    return p.call("joinMasks", f"[{listed}]", rule is merging.MaskRule.ALL)
 
 
 def _concatenate(p: Program, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
@@ -128,7 +120,7 @@ def _embedding(p: Program, op: temporal.Embedding, xs: Sequence[Value]) -> Value
 
 
 def _masking(p: Program, op: temporal.Masking, xs: Sequence[Value]) -> Value:
-    mask = p.call("notAll", xs[0].name, repr(float(np.float32(op.mask_value))))
+    mask = p.call("notAll", xs[0].name, float(np.float32(op.mask_value)))
     return p.let(op, xs, "zeroed", xs[0].name, mask, mask=mask)
 
 
@@ -144,12 +136,12 @@ def _window(window: windows.Window) -> str:
 
 
 def _pooling(p: Program, op: windows.Pooling, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, "pool", xs[0].name, str(op.average).lower(), _window(window_of(TITLE, op)))
+    return p.let(op, xs, "pool", xs[0].name, op.average, _window(window_of(TITLE, op)))
 
 
 def _global_pooling(p: Program, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
-    flags = str(op.average).lower(), str(op.keepdims).lower()
-    return p.let(op, xs, "poolAll", xs[0].name, xs[0].mask or "null", *flags)
+    flags = op.average, op.keepdims
+    return p.let(op, xs, "poolAll", xs[0].name, xs[0].mask, *flags)
 
 
 def _repeat_vector(p: Program, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
@@ -164,10 +156,58 @@ def _permute(p: Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "permute", xs[0].name, [dim - 1 for dim in op.dims])
 
 
+def _slice(p: Program, op: Slice, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "slice", xs[0].name, [[part.start, part.stop, part.step] for part in op.slices])
+
+
+def _binary(p: Program, op: Binary, xs: Sequence[Value]) -> Value:
+    both = operands(op, xs, lambda numbers: f"{{ d: {p.weight(numbers)}, s: {list(numbers.shape)} }}")
+    return p.let(op, xs, "merge", f"[{', '.join(both)}]", joining(op.function), 1)
+
+
+def _reduce(p: Program, op: Reduce, xs: Sequence[Value]) -> Value:
+    axes, join = [axis - 1 for axis in op.axes], joining(REDUCTIONS[op.function])
+    return p.let(op, xs, "reduce", xs[0].name, axes, join, op.function == "mean", op.keepdims)
+
+
+def _matmul(p: Program, op: MatMul, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, "matmul", xs[0].name, xs[1].name)
+
+
+def _masked_by(p: Program, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
+    x, mask = xs[0], xs[1].mask
+    return x._replace(mask=mask) if mask is None or not op.zeroed else p.let(op, xs, "zeroed", x.name, mask, mask=mask)
+
+
+CELLS = {recurrent.LSTM: "lstm", recurrent.GRU: "gru", recurrent.SimpleRNN: "simpleRnn"}
+
+
+def _recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
+    is_gru = isinstance(op, recurrent.GRU)
+    arrays = op.kernel, op.recurrent_kernel, both_biases(op) if is_gru else op.bias
+    functions = (p.activation(op, each) for each in functions_of(op))
+    options = [op.reset_after] if isinstance(op, recurrent.GRU) else []
+    cell = p.call(CELLS[type(op)], op.units, *map(p.weight, arrays), *functions, *options)
+    given = f"[{', '.join(x.name for x in xs[1:])}]"
+    flags = op.return_sequences, op.go_backwards, op.zero_output_for_mask
+    y = p.let(op, xs, "scan", xs[0].name, mask_for(op, xs[0]), cell, op.units, len(op.carried), given, *flags)
+    ends = range(len(op.carried)) if op.return_state else ()
+    return y._replace(states=tuple(Value(f"{y.name}.states[{k}]", (op.units,)) for k in ends))
+
+
+def _stacked(p: Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
+    return write_stacked(p.write, lambda mask: p.call("reverseMask", mask), op, xs)
+
+
+def _bidirectional(p: Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
+    both = write_directions(p.write, lambda x: p.call("reverse", x.name), op, xs)
+    return join_directions(p.write, op, *both)
+
+
 def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
     lines, y = p.inside(op, Value("x", xs[0].shape[1:], ids=xs[0].ids))
     body = "\n".join([*(f"    {line}" for line in lines), f"    return {y.name};"])
-    return p.let(op, xs, "eachStep", xs[0].name, f"(x) => {{\n{body}\n  }}", mask=xs[0].mask)
+    return p.let(op, xs, "eachStep", xs[0].name, f"(x) => {{\n{body}\n  }}")
 
 
 TABLE: dict[type, Support] = {
@@ -175,9 +215,7 @@ TABLE: dict[type, Support] = {
     pointwise.Dense: Support(_dense),
     pointwise.Activate: Support(_activate),
     pointwise.PReLU: Support(_prelu),
-    pointwise.Normalization: Support(_normalization),
-    pointwise.Rescaling: Support(_rescaling),
-    pointwise.BatchNormalization: Support(_batch_normalization),
+    **dict.fromkeys((pointwise.Normalization, pointwise.Rescaling, pointwise.BatchNormalization), Support(_affine)),
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling),
     pointwise.Unscaling: Support(_unscaling),
@@ -191,13 +229,15 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
-    **BETWEEN,
-    recurrent.LSTM: Support(write_recurrent),
-    recurrent.GRU: Support(write_recurrent),
-    recurrent.SimpleRNN: Support(write_recurrent),
+    Slice: Support(_slice),
+    Binary: Support(_binary),
+    Reduce: Support(_reduce),
+    MatMul: Support(_matmul),
+    merging.MaskedBy: Support(_masked_by),
+    **dict.fromkeys((recurrent.LSTM, recurrent.GRU, recurrent.SimpleRNN), Support(_recurrent)),
     conv_lstm.ConvLSTM: Support(None, NO_CONV_LSTM),
-    wrappers.Stacked: Support(write_stacked),
-    wrappers.Bidirectional: Support(write_bidirectional),
+    wrappers.Stacked: Support(_stacked),
+    wrappers.Bidirectional: Support(_bidirectional),
     wrappers.TimeDistributed: Support(_time_distributed),
 }
 

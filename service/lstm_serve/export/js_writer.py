@@ -1,5 +1,6 @@
 """The JavaScript module being written: the lines of `predict`, the weights, the functions that are called."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.types import Array
 from lstm_serve.export.artifact import Numbers
 from lstm_serve.export.formulas import JOINS, spelled
-from lstm_serve.export.operation import Value
+from lstm_serve.export.operation import Value, passed_mask
 from lstm_serve.export.text_writer import TextWriter
 
 TITLE = "JavaScript"
@@ -37,11 +38,12 @@ class Program(TextWriter):
     ) -> Value:
         """A name for the operation's output, which a function computes of these arguments."""
         shape, *_ = op.output_shapes([x.shape for x in xs])
-        return Value(self.call(function, *arguments), shape, mask)
+        return Value(self.call(function, *arguments), shape, mask or passed_mask(op, xs))
 
     def call(self, function: str, *arguments: object) -> str:
-        """A name for what a function gives; the function is then written."""
-        code = f"{function}({', '.join(map(str, arguments))})"
+        """A name for what a function gives, of code and of what JSON has; the function is then written."""
+        written = (each if isinstance(each, str) else json.dumps(each) for each in arguments)
+        code = f"{function}({', '.join(written)})"
         self.needs(code)
         self.count += 1
         self.lines.append(f"const v{self.count} = {code};")

@@ -12,12 +12,12 @@ from lstm_serve.engine.operations.arithmetic import Binary, Reduce
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy
 from lstm_serve.engine.operations.pointwise import Activate, Rescaling
-from lstm_serve.engine.operations.temporal import Embedding, Masking
+from lstm_serve.engine.operations.temporal import Embedding, Masking, begins_mask
 from lstm_serve.engine.operations.wrappers import Bidirectional
 from lstm_serve.engine.types import Shape
 from lstm_serve.export.keras_config import RATIO, TITLE, Layer
 from lstm_serve.export.keras_layers import MASKED, layer_of
-from lstm_serve.export.keras_masks import check_mask, is_end, is_looked_at, is_seen, last_layer, makes_mask, mask_of
+from lstm_serve.export.keras_masks import check_mask, is_end, is_looked_at, is_seen, last_layer, mask_of
 from lstm_serve.export.operation import Value, refuse
 from lstm_serve.model.model import Model
 
@@ -93,7 +93,7 @@ class KerasGraph:
         calls.append([Tensor.of(x.name) for x in xs])
         first = Tensor(name, len(calls) - 1)
         shape, *others = op.output_shapes([x.shape for x in xs])
-        if makes_mask(op):
+        if begins_mask(op):
             self.masks[first.name] = op, xs[0]
         states = tuple(self._value(first._replace(output=k), each) for k, each in enumerate(others, 1))
         return self._value(first, shape, mask_of(op, xs, first.name))._replace(states=states)

@@ -5,52 +5,26 @@ from collections.abc import Iterator, Sequence
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule, Merge
-from lstm_serve.engine.operations.pointwise import (
-    Activate,
-    BatchNormalization,
-    Dense,
-    Identity,
-    LayerNormalization,
-    Normalization,
-    PReLU,
-    Rescaling,
-    Scaling,
-    Unscaling,
-)
-from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking
-from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
+from lstm_serve.engine.operations.pointwise import Activate, Normalization, Rescaling
+from lstm_serve.engine.operations.temporal import GlobalPooling1D, begins_mask
+from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.export.keras_config import TITLE
-from lstm_serve.export.operation import Value, refuse
+from lstm_serve.export.operation import PASSING, Value, passed_mask, refuse
 from lstm_serve.model.graph import INPUT
 from lstm_serve.model.model import Model
 
-PASSING = (
-    *(Identity, Dense, Activate, PReLU, Normalization, Rescaling, BatchNormalization, LayerNormalization),
-    *(Scaling, Unscaling, TimeDistributed),
-)
 THROUGH_TIME = (Recurrent, Stacked, Bidirectional)
-
-
-def makes_mask(op: Operation) -> bool:
-    """Whether a mask begins with an operation."""
-    return isinstance(op, Masking) or (isinstance(op, Embedding) and op.mask_zero)
 
 
 def mask_of(op: Operation, xs: Sequence[Value], name: str) -> str | None:
     """The name of the output's mask: that of the layer that made it."""
-    if makes_mask(op):
+    if begins_mask(op):
         return name
     if isinstance(op, Merge | Concatenate):
         masks = {x.mask for x in xs}
         return xs[0].mask if len(masks) == 1 else None if op.mask_rule is MaskRule.ANY and None in masks else name
-    if isinstance(op, Normalization | Rescaling):
-        return xs[0].mask if op.keeps_mask else None
-    if isinstance(op, Bidirectional):
-        return xs[0].mask if op.forward.return_sequences else None
-    if isinstance(op, Recurrent | Stacked):
-        return xs[0].mask if op.return_sequences else None
-    return xs[0].mask if isinstance(op, PASSING) else None
+    return passed_mask(op, xs)
 
 
 def check_mask(model: Model, op: Operation, xs: Sequence[Value]) -> None:

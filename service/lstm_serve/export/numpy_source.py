@@ -19,26 +19,29 @@ from lstm_serve.engine.operations import (
     windows,
     wrappers,
 )
+from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
 from lstm_serve.export.artifact import Golden, Numbers, header, npz
 from lstm_serve.export.formulas import ACTIVATIONS
 from lstm_serve.export.library import filled
-from lstm_serve.export.numpy_between import BETWEEN
 from lstm_serve.export.numpy_writer import TITLE, Program
 from lstm_serve.export.operation import (
     NO_CONV_LSTM,
     TIME_ALONE,
+    Affine,
     Support,
     Target,
     Value,
+    affine_of,
     both_biases,
-    deviation,
-    factor_and_offset,
+    functions_of,
+    join_directions,
     kernel_in_one_group,
     leaves_steps_out,
     mask_for,
     masks_to_merge,
+    operands,
     walk,
     window_of,
     write_directions,
@@ -50,47 +53,40 @@ from lstm_serve.model.model import Model
 
 def _dense(p: Program, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
     sums = f"{xs[0].name} @ {p.weight(op.kernel)} + {p.weight(op.bias)}"
-    return p.let(op, xs, f"{p.activation(op, op.activation)}({sums})", xs[0].mask)
+    return p.let(op, xs, f"{p.activation(op, op.activation)}({sums})")
 
 
 def _activate(p: Program, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, f"{p.activation(op, op.activation)}({xs[0].name})", xs[0].mask)
+    return p.let(op, xs, f"{p.activation(op, op.activation)}({xs[0].name})")
 
 
 def _prelu(p: Program, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
     x = xs[0].name
-    return p.let(op, xs, f"np.maximum({x}, 0) + {p.weight(op.alpha)} * np.minimum({x}, 0)", xs[0].mask)
+    return p.let(op, xs, f"np.maximum({x}, 0) + {p.weight(op.alpha)} * np.minimum({x}, 0)")
 
 
-def _normalization(p: Program, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
-    code = f"({xs[0].name} - {p.weight(op.mean)}) / {p.weight(deviation(op))}"
-    return p.let(op, xs, code, xs[0].mask if op.keeps_mask else None)
-
-
-def _rescaling(p: Program, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
-    code = f"{xs[0].name} * {p.weight(op.scale)} + {p.weight(op.offset)}"
-    return p.let(op, xs, code, xs[0].mask if op.keeps_mask else None)
-
-
-def _batch_normalization(p: Program, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
-    factor, offset = factor_and_offset(op)
-    return p.let(op, xs, f"{xs[0].name} * {p.weight(factor)} + {p.weight(offset)}", xs[0].mask)
+def _affine(p: Program, op: Affine, xs: Sequence[Value]) -> Value:
+    code = xs[0].name
+    for sign, array in zip("-/*+", affine_of(op), strict=True):
+        if array is not None:
+            code = f"({code} {sign} {p.weight(array)})"
+    return p.let(op, xs, code)
 
 
 def _layer_normalization(p: Program, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
     gamma = "np.float32(1)" if op.gamma is None else p.weight(op.gamma)
     code = f"{p.call('standardize')}({xs[0].name}, {gamma}, {p.weight(op.beta)}, {op.epsilon!r})"
-    return p.let(op, xs, code, xs[0].mask)
+    return p.let(op, xs, code)
 
 
 def _scaling(p: Program, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
     code = f"(({xs[0].name} - {p.weight(op.offset)}) / {p.weight(op.scale)}).astype(np.float32)"
-    return p.let(op, xs, code, xs[0].mask)
+    return p.let(op, xs, code)
 
 
 def _unscaling(p: Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
     code = f"({xs[0].name} * {p.weight(op.scale)} + {p.weight(op.offset)}).astype(np.float32)"
-    return p.let(op, xs, code, xs[0].mask)
+    return p.let(op, xs, code)
 
 
 AND_OR = {merging.MaskRule.ALL: " & ", merging.MaskRule.ANY: " | "}
@@ -180,36 +176,49 @@ def _permute(p: Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"{xs[0].name}.transpose(0, *{op.dims})")
 
 
-def _lstm(p: Program, op: recurrent.LSTM, xs: Sequence[Value]) -> Value:
-    functions = f"{p.activation(op, op.activation)}, {p.activation(op, op.recurrent_activation)}"
-    return _scan(p, op, xs, f"{p.call('lstm')}({functions}, {_cell(p, op)})")
+def _slice(p: Program, op: Slice, xs: Sequence[Value]) -> Value:
+    ends = ([part.start, part.stop, part.step] for part in op.slices)
+    taken = (":".join("" if end is None else str(end) for end in each).removesuffix(":") for each in ends)
+    return p.let(op, xs, f"{xs[0].name}[{', '.join([':', *(part or ':' for part in taken)])}]")
 
 
-def _gru(p: Program, op: recurrent.GRU, xs: Sequence[Value]) -> Value:
-    functions = f"{p.activation(op, op.activation)}, {p.activation(op, op.recurrent_activation)}, {op.reset_after}"
-    arrays = ", ".join(map(p.weight, (op.kernel, op.recurrent_kernel, *both_biases(op))))
-    return _scan(p, op, xs, f"{p.call('gru')}({functions}, {arrays})")
+def _binary(p: Program, op: Binary, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, f"np.{op.function.__name__}({', '.join(operands(op, xs, p.weight))})")
 
 
-def _simple_rnn(p: Program, op: recurrent.SimpleRNN, xs: Sequence[Value]) -> Value:
-    return _scan(p, op, xs, f"{p.call('simple_rnn')}({p.activation(op, op.activation)}, {_cell(p, op)})")
+def _reduce(p: Program, op: Reduce, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, f"{xs[0].name}.{op.function}({op.axes}, keepdims={op.keepdims})")
 
 
-def _cell(p: Program, op: Recurrent) -> str:
-    return ", ".join(map(p.weight, (op.kernel, op.recurrent_kernel, op.bias)))
+def _matmul(p: Program, op: MatMul, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, f"{xs[0].name} @ {xs[1].name}")
 
 
-def _scan(p: Program, op: Recurrent, xs: Sequence[Value], step: str) -> Value:
+def _masked_by(p: Program, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
+    x, mask = xs[0], xs[1].mask
+    if mask is None or not op.zeroed:
+        return x._replace(mask=mask)
+    return p.let(op, xs, f"{x.name} * {mask}[:, :{', None' * (len(x.shape) - 1)}]", mask)
+
+
+CELLS = {recurrent.LSTM: "lstm", recurrent.GRU: "gru", recurrent.SimpleRNN: "simple_rnn"}
+
+
+def _recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
+    is_gru = isinstance(op, recurrent.GRU)
+    arrays = op.kernel, op.recurrent_kernel, *(both_biases(op) if is_gru else [op.bias])
+    options = [str(op.reset_after)] if isinstance(op, recurrent.GRU) else []
+    cell = [*(p.activation(op, each) for each in functions_of(op)), *options, *map(p.weight, arrays)]
+    step = f"{p.call(CELLS[type(op)])}({', '.join(cell)})"
     x, widths = xs[0], [op.units] * len(op.carried)
     flags = f"{op.return_sequences}, {op.go_backwards}, {op.zero_output_for_mask}"
     given = "".join(f", {state.name}" for state in xs[1:])
     code = f"{p.call('scan')}({step}, {widths}, {x.name}, {mask_for(op, x)}, {flags}{given})"
-    mask = x.mask if op.return_sequences else None
     if not op.return_state:
-        return p.let(op, xs, f"{code}[0]", mask)
+        return p.let(op, xs, f"{code}[0]")
     p.count += 1
     p.lines.append(f"y{p.count} = {code}")
-    y = p.let(op, xs, f"y{p.count}[0]", mask)
+    y = p.let(op, xs, f"y{p.count}[0]")
     ends = (Value(f"y{p.count - 1}[{k}]", (op.units,)) for k in range(1, len(op.carried) + 1))
     return y._replace(states=tuple(ends))
 
@@ -219,22 +228,15 @@ def _stacked(p: Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
 
 
 def _bidirectional(p: Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
-    forward, backward = write_directions(p.write, op, xs)
-    there = f"{backward.name}[:, ::-1]" if op.forward.return_sequences else backward.name
-    code = {
-        "concat": f"np.concatenate([{forward.name}, {there}], axis=-1)",
-        "sum": f"{forward.name} + {there}",
-        "mul": f"{forward.name} * {there}",
-        "ave": f"({forward.name} + {there}) / np.float32(2)",
-    }[op.merge_mode]
-    return p.let(op, xs, code, forward.mask)._replace(states=forward.states + backward.states)
+    both = write_directions(p.write, lambda x: f"{x.name}[:, ::-1]", op, xs)
+    return join_directions(p.write, op, *both)
 
 
 def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
     p.count += 1
     lines, y = p.inside(op, Value("x", xs[0].shape[1:], ids=xs[0].ids))
     p.lines += [f"def layer{p.count}(x):", *(f"    {line}" for line in lines), f"    return {y.name}"]
-    return p.let(op, xs, f"{p.call('each_step')}({xs[0].name}, layer{p.count})", xs[0].mask)
+    return p.let(op, xs, f"{p.call('each_step')}({xs[0].name}, layer{p.count})")
 
 
 TABLE: dict[type, Support] = {
@@ -242,9 +244,7 @@ TABLE: dict[type, Support] = {
     pointwise.Dense: Support(_dense),
     pointwise.Activate: Support(_activate),
     pointwise.PReLU: Support(_prelu),
-    pointwise.Normalization: Support(_normalization),
-    pointwise.Rescaling: Support(_rescaling),
-    pointwise.BatchNormalization: Support(_batch_normalization),
+    **dict.fromkeys((pointwise.Normalization, pointwise.Rescaling, pointwise.BatchNormalization), Support(_affine)),
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling),
     pointwise.Unscaling: Support(_unscaling),
@@ -258,10 +258,12 @@ TABLE: dict[type, Support] = {
     temporal.RepeatVector: Support(_repeat_vector),
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
-    **BETWEEN,
-    recurrent.LSTM: Support(_lstm),
-    recurrent.GRU: Support(_gru),
-    recurrent.SimpleRNN: Support(_simple_rnn),
+    Slice: Support(_slice),
+    Binary: Support(_binary),
+    Reduce: Support(_reduce),
+    MatMul: Support(_matmul),
+    merging.MaskedBy: Support(_masked_by),
+    **dict.fromkeys((recurrent.LSTM, recurrent.GRU, recurrent.SimpleRNN), Support(_recurrent)),
     conv_lstm.ConvLSTM: Support(None, NO_CONV_LSTM),
     wrappers.Stacked: Support(_stacked),
     wrappers.Bidirectional: Support(_bidirectional),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.operation import Value
+from lstm_serve.export.operation import Value, passed_mask
 from lstm_serve.export.text_writer import TextWriter
 
 TITLE = "NumPy"
@@ -33,7 +33,7 @@ class Program(TextWriter):
         """A name for the operation's output, which `code` computes."""
         self.count += 1
         self.lines.append(f"y{self.count} = {code}")
-        return Value(f"y{self.count}", op.output_shapes([x.shape for x in xs])[0], mask)
+        return Value(f"y{self.count}", op.output_shapes([x.shape for x in xs])[0], mask or passed_mask(op, xs))
 
     def let_mask(self, code: str) -> str:
         """A name for a mask."""

@@ -23,12 +23,12 @@ from lstm_serve.export.onnx_recurrent import write_bidirectional, write_recurren
 from lstm_serve.export.operation import (
     NO_CONV_LSTM,
     NOTHING_LEFT_OUT,
+    Affine,
     Support,
     Target,
     Value,
     activation_of,
-    deviation,
-    factor_and_offset,
+    affine_of,
     masks_of_whole,
     refuse,
     walk,
@@ -48,31 +48,23 @@ def _dense(g: Graph, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
     y = g.add("MatMul", xs[0].name, g.constant(op.kernel))
     if op.bias is not None:
         y = g.add("Add", y, g.constant(op.bias))
-    return g.result(op, xs, _activated(g, op, op.activation, y), xs[0].mask)
+    return g.result(op, xs, _activated(g, op, op.activation, y))
 
 
 def _activate(g: Graph, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
-    return g.result(op, xs, _activated(g, op, op.activation, xs[0].name), xs[0].mask)
+    return g.result(op, xs, _activated(g, op, op.activation, xs[0].name))
 
 
 def _prelu(g: Graph, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
-    return g.result(op, xs, g.add("PRelu", xs[0].name, g.constant(op.alpha)), xs[0].mask)
+    return g.result(op, xs, g.add("PRelu", xs[0].name, g.constant(op.alpha)))
 
 
-def _normalization(g: Graph, op: pointwise.Normalization, xs: Sequence[Value]) -> Value:
-    y = g.add("Div", g.add("Sub", xs[0].name, g.constant(op.mean)), g.constant(deviation(op)))
-    return g.result(op, xs, y, xs[0].mask if op.keeps_mask else None)
-
-
-def _rescaling(g: Graph, op: pointwise.Rescaling, xs: Sequence[Value]) -> Value:
-    y = g.add("Add", times(g, xs[0].name, g.constant(op.scale)), g.constant(op.offset))
-    return g.result(op, xs, y, xs[0].mask if op.keeps_mask else None)
-
-
-def _batch_normalization(g: Graph, op: pointwise.BatchNormalization, xs: Sequence[Value]) -> Value:
-    factor, offset = factor_and_offset(op)
-    y = g.add("Add", times(g, xs[0].name, g.constant(factor)), g.constant(offset))
-    return g.result(op, xs, y, xs[0].mask)
+def _affine(g: Graph, op: Affine, xs: Sequence[Value]) -> Value:
+    y = xs[0].name
+    for operator, array in zip(("Sub", "Div", "Mul", "Add"), affine_of(op), strict=True):
+        if array is not None:
+            y = g.add(operator, y, g.constant(array))
+    return g.result(op, xs, y)
 
 
 def _layer_normalization(g: Graph, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
@@ -80,19 +72,19 @@ def _layer_normalization(g: Graph, op: pointwise.LayerNormalization, xs: Sequenc
     gamma = np.ones(features) if op.gamma is None else op.gamma
     arrays = [g.constant(gamma), *([] if op.beta is None else [g.constant(op.beta)])]
     y = g.add("LayerNormalization", xs[0].name, *arrays, axis=-1, epsilon=op.epsilon)
-    return g.result(op, xs, y, xs[0].mask)
+    return g.result(op, xs, y)
 
 
 def _scaling(g: Graph, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
     centred = g.add("Sub", xs[0].name, g.constant(op.offset, np.float64))
     y = g.add("Cast", g.add("Div", centred, g.constant(op.scale, np.float64)), to=1)  # to float
-    return g.result(op, xs, y, xs[0].mask)
+    return g.result(op, xs, y)
 
 
 def _unscaling(g: Graph, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
     scaled = times(g, g.add("Cast", xs[0].name, to=11), g.constant(op.scale, np.float64))  # to double
     y = g.add("Cast", g.add("Add", scaled, g.constant(op.offset, np.float64)), to=1)
-    return g.result(op, xs, y, xs[0].mask)
+    return g.result(op, xs, y)
 
 
 def _merge(g: Graph, op: merging.Merge, xs: Sequence[Value]) -> Value:
@@ -217,7 +209,7 @@ def _time_distributed(g: Graph, op: wrappers.TimeDistributed, xs: Sequence[Value
     inner = write_inside(op, step, g.write)
     lead = g.add("Slice", g.add("Shape", x.name), *map(g.integers, (0, 2)))
     shape = g.add("Concat", lead, g.integers(*(size or -1 for size in inner.shape)), axis=0)
-    return g.result(op, xs, g.add("Reshape", inner.name, shape), x.mask)
+    return g.result(op, xs, g.add("Reshape", inner.name, shape))
 
 
 CELL = "with the activations that the fused operators have; a mask by gathering the steps that count"
@@ -226,9 +218,7 @@ TABLE: dict[type, Support] = {
     pointwise.Dense: Support(_dense),
     pointwise.Activate: Support(_activate),
     pointwise.PReLU: Support(_prelu),
-    pointwise.Normalization: Support(_normalization),
-    pointwise.Rescaling: Support(_rescaling),
-    pointwise.BatchNormalization: Support(_batch_normalization),
+    **dict.fromkeys((pointwise.Normalization, pointwise.Rescaling, pointwise.BatchNormalization), Support(_affine)),
     pointwise.LayerNormalization: Support(_layer_normalization),
     pointwise.Scaling: Support(_scaling, "in double"),
     pointwise.Unscaling: Support(_unscaling, "in double"),
@@ -243,9 +233,7 @@ TABLE: dict[type, Support] = {
     temporal.Reshape: Support(_reshape),
     temporal.Permute: Support(_permute),
     **BETWEEN,
-    recurrent.LSTM: Support(write_recurrent, CELL),
-    recurrent.GRU: Support(write_recurrent, CELL),
-    recurrent.SimpleRNN: Support(write_recurrent, CELL),
+    **dict.fromkeys((recurrent.LSTM, recurrent.GRU, recurrent.SimpleRNN), Support(write_recurrent, CELL)),
     conv_lstm.ConvLSTM: Support(None, NO_CONV_LSTM),
     wrappers.Stacked: Support(write_stacked, CELL),
     wrappers.Bidirectional: Support(write_bidirectional, CELL),

@@ -9,7 +9,7 @@ import numpy as np
 
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.operation import Support, Value, as_taken, writer_of
+from lstm_serve.export.operation import Support, Value, as_taken, passed_mask, writer_of
 
 TITLE = "ONNX"
 
@@ -70,7 +70,7 @@ class Graph:
 
     def result(self, op: Operation, xs: Sequence[Value], name: str, mask: str | None = None) -> Value:
         """An operation's output."""
-        return Value(name, op.output_shapes([x.shape for x in xs])[0], mask)
+        return Value(name, op.output_shapes([x.shape for x in xs])[0], mask or passed_mask(op, xs))
 
 
 Write = Callable[[Graph, str, dict[str, float]], str]

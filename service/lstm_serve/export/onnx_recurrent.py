@@ -13,7 +13,15 @@ from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
 from lstm_serve.export.onnx_graph import FUSED, TAKES, TITLE, Graph, times
-from lstm_serve.export.operation import Value, both_biases, mask_for, refuse, write_directions
+from lstm_serve.export.operation import (
+    Value,
+    both_biases,
+    functions_of,
+    join_directions,
+    mask_for,
+    refuse,
+    write_directions,
+)
 from lstm_serve.export.operation import write_stacked as stacked
 
 
@@ -27,11 +35,9 @@ def _blocks(array: Array, op: Recurrent) -> Array:
 
 def _functions(op: Recurrent) -> dict[str, Any]:
     """The activations of a direction, as attributes."""
-    used = [op.activation]
+    used = functions_of(op)[::-1]
     if isinstance(op, recurrent.LSTM):
-        used = [op.recurrent_activation, op.activation, op.activation]
-    elif isinstance(op, recurrent.GRU):
-        used = [op.recurrent_activation, op.activation]
+        used.append(op.activation)
     found = []
     for activation in used:
         if activation.kind not in FUSED:
@@ -110,7 +116,7 @@ def write_recurrent(g: Graph, op: Recurrent, xs: Sequence[Value]) -> Value:
         return g.result(op, xs, g.add("Squeeze", ends[0], g.integers(0)))._replace(states=states)
     y = _turned(g, g.add("Squeeze", every, g.integers(1)))
     # Keras leaves the order in which the steps were taken, ONNX does not.
-    return g.result(op, xs, _reversed(g, y) if op.go_backwards else y, x.mask)._replace(states=states)
+    return g.result(op, xs, _reversed(g, y) if op.go_backwards else y)._replace(states=states)
 
 
 def _masked(g: Graph, op: Recurrent, xs: Sequence[Value]) -> Value:
@@ -163,26 +169,18 @@ def write_bidirectional(g: Graph, op: wrappers.Bidirectional, xs: Sequence[Value
     """One operator for both directions where they fit together and nothing is masked, or else one for each."""
     forward, backward = op.forward, op.backward
     sequences = forward.return_sequences
-    states: tuple[Value, ...]
-    if xs[0].mask is None and _fit(forward, backward):
-        steps = _turned(g, xs[0].name)
-        every, ends = _fused(g, [forward, backward], steps, "bidirectional", given=xs[1:])  # type: ignore[list-item] # they are cells
-        states = (*_states(g, forward, ends), *_states(g, backward, ends, 1))  # type: ignore[arg-type] # the same
-        both, axis = (every, 1) if sequences else (ends[0], 0)
-        halves = [g.add("Gather", both, g.constant(k, np.int64), axis=axis) for k in (0, 1)]
-        if sequences:
-            halves = [_turned(g, half) for half in halves]
-        mask = None
-    else:
-        there, back = write_directions(g.write, op, xs)
-        states = there.states + back.states
-        halves = [there.name, _reversed(g, back.name) if sequences else back.name]
-        mask = there.mask
-    if op.merge_mode == "concat":
-        return g.result(op, xs, g.add("Concat", *halves, axis=-1), mask)._replace(states=states)
-    y = g.add("Mul" if op.merge_mode == "mul" else "Add", *halves)
-    y = g.add("Div", y, g.constant(2)) if op.merge_mode == "ave" else y
-    return g.result(op, xs, y, mask)._replace(states=states)
+    if xs[0].mask is not None or not _fit(forward, backward):
+        return join_directions(g.write, op, *write_directions(g.write, lambda x: _reversed(g, x.name), op, xs))
+    steps = _turned(g, xs[0].name)
+    ways: tuple[Recurrent, ...] = forward, backward  # type: ignore[assignment] # they are cells
+    every, ends = _fused(g, ways, steps, "bidirectional", given=xs[1:])
+    both, axis = (every, 1) if sequences else (ends[0], 0)
+    halves = []
+    for k, way in enumerate(ways):
+        half = g.add("Gather", both, g.constant(k, np.int64), axis=axis)
+        shape, *_ = way.output_shapes([xs[0].shape])
+        halves.append(Value(_turned(g, half) if sequences else half, shape, states=_states(g, way, ends, k)))
+    return join_directions(g.write, op, *halves)
 
 
 def _fit(forward: Recurrent | wrappers.Stacked, backward: Recurrent | wrappers.Stacked) -> bool:

@@ -10,7 +10,19 @@ from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.arithmetic import Binary, ReduceKind
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskRule, Merge
-from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization
+from lstm_serve.engine.operations.pointwise import (
+    Activate,
+    BatchNormalization,
+    Dense,
+    Identity,
+    LayerNormalization,
+    Normalization,
+    PReLU,
+    Rescaling,
+    Scaling,
+    Unscaling,
+)
+from lstm_serve.engine.operations.recurrent import GRU, LSTM
 from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed, tables
 from lstm_serve.engine.recurrence import Recurrent
@@ -162,10 +174,42 @@ def write_nothing(_: object, op: Operation, xs: Sequence[Value]) -> Value:
     return xs[0]
 
 
-def write_directions(write: Write, op: Bidirectional, xs: Sequence[Value]) -> tuple[Value, Value]:
-    """Both directions: each is given the sequence, and its own states where there are any."""
+PASSING = (
+    *(Identity, Dense, Activate, PReLU, Normalization, Rescaling, BatchNormalization, LayerNormalization),
+    *(Scaling, Unscaling, TimeDistributed),
+)
+
+
+def passed_mask(op: Operation, xs: Sequence[Value]) -> str | None:
+    """The mask that an operation passes on as it is."""
+    if isinstance(op, Bidirectional):
+        passes = op.forward.return_sequences
+    elif isinstance(op, Recurrent | Stacked):
+        passes = op.return_sequences
+    else:
+        passes = isinstance(op, PASSING) and getattr(op, "keeps_mask", True)
+    return xs[0].mask if passes else None
+
+
+def write_directions(
+    write: Write, turn: Callable[[Value], str], op: Bidirectional, xs: Sequence[Value]
+) -> tuple[Value, Value]:
+    """Both directions: each is given the sequence, and its own states. `turn` turns what the backward one gives."""
     half = 1 + len(xs) // 2
-    return write(op.forward, xs[:half]), write(op.backward, [xs[0], *xs[half:]])
+    forward, backward = write(op.forward, xs[:half]), write(op.backward, [xs[0], *xs[half:]])
+    return forward, backward._replace(name=turn(backward)) if op.forward.return_sequences else backward
+
+
+def join_directions(write: Write, op: Bidirectional, forward: Value, backward: Value) -> Value:
+    """What a Bidirectional makes of its two directions."""
+    join: Operation
+    if op.merge_mode == "concat":
+        join = Concatenate(name=op.name, axis=len(forward.shape), mask_rule=MaskRule.ALL)
+    else:
+        function = np.multiply if op.merge_mode == "mul" else np.add
+        join = Merge(name=op.name, join=function, mean=op.merge_mode == "ave", mask_rule=MaskRule.ALL)
+    y = write(join, [direction._replace(mask=None) for direction in (forward, backward)])
+    return y._replace(mask=forward.mask, states=forward.states + backward.states)
 
 
 # What several targets say of an operation.
@@ -174,16 +218,22 @@ NO_MASKS_IN_TIME = "not of masked sequences one after the other"
 
 # What several targets compute of an operation before they write it.
 
-
-def deviation(op: Normalization) -> Array:
-    """What a Normalization divides by, as Keras does."""
-    return np.maximum(np.sqrt(op.variance), np.float32(1e-7))
+Affine = Normalization | Rescaling | BatchNormalization
 
 
-def factor_and_offset(op: BatchNormalization) -> tuple[Array, Array]:
-    """A BatchNormalization as one product and one sum."""
-    factor: Array = 1 / np.sqrt(op.variance + np.float32(op.epsilon)) * (1 if op.gamma is None else op.gamma)
-    return factor, -op.mean * factor + (0 if op.beta is None else op.beta)
+def affine_of(op: Affine) -> tuple[Array | None, Array | None, Array | None, Array | None]:
+    """What is subtracted from x, what then divides, multiplies and is added; None for what is not done."""
+    if isinstance(op, Normalization):
+        return op.mean, np.maximum(np.sqrt(op.variance), np.float32(1e-7)), None, None  # as Keras does
+    if isinstance(op, Rescaling):
+        return None, None, op.scale, op.offset
+    factor = 1 / np.sqrt(op.variance + np.float32(op.epsilon)) * (1 if op.gamma is None else op.gamma)
+    return None, None, factor, -op.mean * factor + (0 if op.beta is None else op.beta)
+
+
+def functions_of(op: Recurrent) -> list[Activation]:
+    """Its activation, and that of its gates where it has any."""
+    return [op.activation, *([op.recurrent_activation] if isinstance(op, LSTM | GRU) else [])]
 
 
 def both_biases(op: Recurrent) -> Array:
