@@ -12,6 +12,9 @@ from lstm_serve.export.c_writer import Source, known, result, sizes
 from lstm_serve.export.operation import Value, functions_of, join_directions, mask_for, write_directions
 from lstm_serve.export.operation import write_stacked as stacked
 
+# The function of a cell, and how many times its units it needs beside its state.
+CELLS = {recurrent.LSTM: ("lstm", 4), recurrent.GRU: ("gru", 6), recurrent.SimpleRNN: ("simple_rnn", 1)}
+
 
 def write_cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
     """A recurrent layer: from a state of 0 where nothing is kept, or a step from the state kept."""
@@ -36,9 +39,7 @@ def write_cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
     if isinstance(op, recurrent.GRU):
         arrays.append(int(op.reset_after))
     arrays += [s.activation(op, each) for each in functions_of(op)]
-    name, blocks = {recurrent.LSTM: ("lstm", 4), recurrent.GRU: ("gru", 6), recurrent.SimpleRNN: ("simple_rnn", 1)}[
-        type(op)
-    ]
+    name, blocks = CELLS[type(op)]
     flags = map(int, (op.return_sequences, op.go_backwards, op.zero_output_for_mask))
     scratch = s.array(blocks * units)
     s.call(name, timesteps, features, units, x.name, mask_for(op, x) or "NULL", *arrays, state, y.name, *flags, scratch)

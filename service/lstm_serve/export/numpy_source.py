@@ -69,7 +69,8 @@ def _affine(p: Program, op: Affine, xs: Sequence[Value]) -> Value:
     code = xs[0].name
     for sign, array in zip("-/*+", affine_of(op), strict=True):
         if array is not None:
-            code = f"({code} {sign} {p.weight(array)})"
+            code = f"{code} {sign} {p.weight(array)}"
+            code = f"({code})" if sign == "-" else code
     return p.let(op, xs, code)
 
 
