@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 
+import pytest
 from serving import in_loop
 
 from lstm_serve.serving.shares import MOST, Shares
@@ -11,7 +12,7 @@ from lstm_serve.serving.shares import MOST, Shares
 class Many:
     """A connection with so many requests."""
 
-    def __init__(self, number: int, requests: int, read: list[int], asks: str = "") -> None:
+    def __init__(self, number: int, requests: int, read: list[int], asks: str | None = "") -> None:
         self.number, self.requests, self.read, self.asks = number, requests, read, asks
 
     def take(self) -> bool:
@@ -50,12 +51,13 @@ async def test_who_comes_when_nobody_waits_is_read_at_once_and_who_leaves_no_mor
     assert read == [0, 1]
 
 
+@pytest.mark.parametrize("asks", ["other", None])  # None: it has just come
 @in_loop
-async def test_who_asks_another_model_does_not_wait_behind_a_flood() -> None:
+async def test_who_asks_another_model_does_not_wait_behind_a_flood(asks: str | None) -> None:
     shares, read = Shares(), list[int]()
     for number in range(1000):
         shares.ask(Many(number, 3, read, "flooded"))
-    shares.ask(Many(-1, 3, read, "other"))
+    shares.ask(Many(-1, 3, read, asks))
     await asyncio.sleep(0)
     assert read[:7] == [0, 0, -1, 1, -1, 2, -1]
     for _ in range(3003 // MOST + 2):

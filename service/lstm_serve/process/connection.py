@@ -33,9 +33,9 @@ class Protocol(Ending):
             self._keep()
 
     @property
-    def asks(self) -> str:
-        """The model that its last request was for; empty where it was for none."""
-        model: str = self.scope["state"].get("model", "") if self.scope is not None and "state" in self.scope else ""
+    def asks(self) -> str | None:
+        """The model that its last request was for; empty where it was for none, None where there was none yet."""
+        model: str | None = None if self.cycle is None else self.cycle.scope["state"].get("model", "")
         return model
 
     @property

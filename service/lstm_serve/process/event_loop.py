@@ -3,6 +3,8 @@
 import asyncio
 import importlib
 import sys
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from lstm_serve.process.handshakes import Handshake
@@ -10,27 +12,49 @@ from lstm_serve.process.sockets import host_names, listen
 from lstm_serve.serving.state import ServingState
 
 BACKLOG = 4096  # connections that wait to be accepted, where net.core.somaxconn allows as many
+AT_ONCE = 8  # of them that are accepted in a turn of the loop
+
+
+class Listening:
+    """Servers that are one for uvicorn: their sockets are the same, under several numbers, and each accepts."""
+
+    def __init__(self, servers: Sequence[asyncio.Server]) -> None:
+        """The first one is that which was asked for."""
+        self._servers, self.sockets = servers, servers[0].sockets
+
+    def close(self) -> None:
+        """Listen no more."""
+        for server in self._servers:
+            server.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until what they have accepted is closed."""
+        for server in self._servers:
+            await server.wait_closed()
 
 
 def new_loop(serving: ServingState) -> asyncio.AbstractEventLoop:
     """A loop in which a TLS handshake has a place, and may take as long as a request's headers."""
     base: Any = _loop_class()
+    accepts_one = not issubclass(base, asyncio.BaseEventLoop)  # in a turn; asyncio's own as many as may wait
 
     class Loop(base):  # type: ignore[misc]
-        async def create_server(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever asyncio says
+        async def create_server(self, make: Any, *args: Any, **options: Any) -> Listening:  # noqa: ANN401 - as asyncio says
             """As asyncio has it."""
             if (context := options.pop("ssl", None)) is not None:
-                (make, *args_left) = args
                 seconds = serving.settings.header_seconds
-                args = (lambda: Handshake(make, context, seconds, serving.places, serving.budget), *args_left)
+                make = partial(Handshake, make, context, seconds, serving.places, serving.budget)
             if options.get("host") == "::":
                 options["sock"] = listen(options.pop("host"), options.pop("port"))
-            if not issubclass(base, asyncio.BaseEventLoop):
-                # uvloop accepts one in a turn, asyncio's own as many as may wait. Who finds no room among those that
-                # wait tries again after a second.
+            if accepts_one:
+                # Who finds no room among those that wait tries again after a second.
                 options["backlog"] = BACKLOG
+            create = super().create_server
             with host_names():
-                return await super().create_server(*args, **options)
+                first = await create(make, *args, **options)
+            # Were one accepted in each turn, a few clients that keep turns long would let nobody in behind a flood.
+            others = [one.dup() for one in first.sockets for _ in range(AT_ONCE - 1)] if accepts_one else []
+            return Listening([first, *[await create(make, sock=one, backlog=BACKLOG) for one in others]])
 
     loop: asyncio.AbstractEventLoop = Loop()
     return loop

@@ -1,7 +1,7 @@
 """What connections may take of one turn of the event loop, all of them together, each in its turn.
 
 Connections that ask one model wait behind one another, and the models take turns: one that is flooded keeps nobody from
-another.
+another. So do those that have asked nothing yet: who knocks does not wait behind all that are in.
 
 Between two turns the loop answers what is asked of it, and shows that it lives. However many connections have sent
 however much, a turn reads a few requests, each of which may take up to a millisecond or two until it waits.
@@ -20,8 +20,8 @@ class Reader(Protocol):
     """A connection that has something to read."""
 
     @property
-    def asks(self) -> str:
-        """The model that its last request was for; empty where it was for none, or there was none."""
+    def asks(self) -> str | None:
+        """The model that its last request was for; empty where it was for none, None where there was none yet."""
 
     def take(self) -> bool:
         """Read a request, or a part of it; whether there is more to be read now."""
@@ -32,8 +32,8 @@ class Shares:
 
     def __init__(self) -> None:
         """Nobody waits."""
-        self._waiting: OrderedDict[str, OrderedDict[Reader, None]] = OrderedDict()  # by what they ask
-        self._asks: dict[Reader, str] = {}  # of each what it asked when it began to wait
+        self._waiting: OrderedDict[str | None, OrderedDict[Reader, None]] = OrderedDict()  # by what they ask
+        self._asks: dict[Reader, str | None] = {}  # of each what it asked when it began to wait
         self._left, self._end = 0, 0.0
         self._counting = False  # whether the end of this turn is to be told
 
@@ -45,7 +45,8 @@ class Shares:
 
     def leave(self, reader: Reader) -> None:
         """It waits no more."""
-        if (asks := self._asks.pop(reader, None)) is not None:
+        if reader in self._asks:
+            asks = self._asks.pop(reader)
             readers = self._waiting[asks]
             del readers[reader]
             if not readers:
