@@ -163,6 +163,20 @@ def models() -> Iterator[tuple[str, Model]]:
     yield "Unscaling", model([lstm(3, 4), pointwise.Unscaling(name="u", offset=offset[:1], scale=scale[:1])], (6, 3))
 
 
+def of_two_masks() -> Iterator[tuple[str, Model]]:
+    """A sequence and itself turned round, one of them masked or both, in one Concatenate or Merge."""
+    turned = arithmetic.Slice(name="s", slices=(slice(None, None, -1), slice(None)))
+    first = (Node(MASKING, (Source(INPUT),)), Node(turned, (Source(INPUT),)), Node(MASKING, (Source(1),)))
+    joins: list[tuple[str, Operation]] = []
+    for rule in merging.MaskRule:
+        joins.append((f"added {rule}", merging.Merge(name="m", join=np.add, mean=False, mask_rule=rule)))
+        joins += [(f"{axis} {rule}", merging.Concatenate(name="c", axis=axis, mask_rule=rule)) for axis in (1, 2)]
+    for (name, join), second in product(joins, (1, 2)):
+        width = join.output_shapes([(6, 3)] * 2)[0][1] or 0
+        nodes = (*first, Node(join, (Source(0), Source(second))), Node(simple_rnn(width, 2), (Source(3),)))
+        yield f"two masks {name} {second}", replace(model([MASKING], (6, 3)), nodes=nodes)
+
+
 def of_ids() -> Iterator[tuple[str, Model]]:
     ids = temporal.Embedding(name="e", embeddings=numbers(9, 4), mask_zero=True)
     yield "Embedding", model([ids, lstm(4, 3)], (6,))
@@ -213,7 +227,7 @@ def inputs(made: Model) -> Any:
 
 
 @pytest.mark.parametrize("to", EACH_TARGET[1:])
-@pytest.mark.parametrize("made", [models, of_ids, activations])
+@pytest.mark.parametrize("made", [models, of_two_masks, of_ids, activations])
 def test_as_the_engine(to: str, made: Any, tmp_path: Path) -> None:
     aim = target(to)
     missed, refused, built = {}, list[str](), 0

@@ -109,8 +109,8 @@ def _masked_by(s: Source, op: MaskedBy, xs: Sequence[Value]) -> Value:
     if mask is None or not op.zeroed:
         return x._replace(mask=mask)
     y = result(s, op, xs, mask)
-    steps, *sizes = known(x.shape)
-    s.call("zeroed", steps, math.prod(sizes), x.name, mask, y.name)
+    steps = s.lengths[mask]
+    s.call("zeroed", steps, math.prod(known(x.shape)) // steps, x.name, mask, y.name)
     return y
 
 

@@ -63,7 +63,7 @@ def write_stacked(s: Source, op: wrappers.Stacked, xs: Sequence[Value]) -> Value
 
     def turn(mask: str) -> str:
         steps = sizes(xs[0])[0]
-        turned = s.array(steps, "unsigned char")
+        turned = s.mask(steps)
         s.call("reverse_mask", steps, mask, turned)
         return turned
 

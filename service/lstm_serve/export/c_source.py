@@ -26,7 +26,6 @@ from lstm_serve.export.c_writer import TITLE, Source, known, result, sizes
 from lstm_serve.export.formulas import ACTIVATIONS
 from lstm_serve.export.operation import (
     NO_CONV_LSTM,
-    NO_MASKS_IN_TIME,
     NOTHING_LEFT_OUT,
     TIME_ALONE,
     Affine,
@@ -34,9 +33,10 @@ from lstm_serve.export.operation import (
     Target,
     Value,
     affine_of,
+    joined_mask,
+    joins_in_time,
     kernel_in_one_group,
-    masks_beside,
-    masks_of_whole,
+    refuse_left_out,
     window_of,
     write_nothing,
 )
@@ -108,25 +108,30 @@ def _layer_normalization(s: Source, op: pointwise.LayerNormalization, xs: Sequen
 
 
 def _merge(s: Source, op: merging.Merge, xs: Sequence[Value]) -> Value:
-    masks = masks_of_whole(TITLE, op, xs)
-    mask = _joined(s, op.mask_rule, masks, sizes(xs[0])[0]) if masks else None
-    return write_joined(s, xs, op.join, mask, len(xs) if op.mean else 1)
+    refuse_left_out(TITLE, op, xs)
+    return write_joined(s, xs, op.join, _mask(s, op, xs), len(xs) if op.mean else 1)
 
 
-def _joined(s: Source, rule: merging.MaskRule, masks: Sequence[str | None], steps: int) -> str | None:
-    first = masks[0]
-    for mask in masks[1:]:
-        if mask == first:
-            continue
-        joined = s.array(steps, "unsigned char")
-        s.call("join_masks", steps, int(rule is merging.MaskRule.ALL), first or "NULL", mask or "NULL", joined)
-        first = joined
-    return first
+def _mask(s: Source, op: merging.Merge | merging.Concatenate, xs: Sequence[Value]) -> str | None:
+    def join(a: str, b: str) -> str:
+        joined = s.mask(s.lengths[a])
+        s.call("join_masks", s.lengths[a], int(op.mask_rule is merging.MaskRule.ALL), a, b, joined)
+        return joined
+
+    return joined_mask(op, xs, join)
+
+
+def _mask_in_time(s: Source, xs: Sequence[Value]) -> str:
+    steps = [known(x.shape)[0] for x in xs]
+    mask = s.mask(sum(steps))
+    for k, (x, count) in enumerate(zip(xs, steps, strict=True)):
+        counts = 1 if x.mask is None else f"{x.mask}[t]"
+        s.lines.append(f"for (int t = 0; t < {count}; ++t) {mask}[{sum(steps[:k])} + t] = {counts};")
+    return mask
 
 
 def _concatenate(s: Source, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
-    masks = masks_beside(TITLE, op, xs)
-    mask = _joined(s, op.mask_rule, masks, sizes(xs[0])[0]) if masks else None
+    mask = _mask_in_time(s, xs) if joins_in_time(op, xs) else _mask(s, op, xs)
     y = result(s, op, xs, mask)
     outer = math.prod(known(xs[0].shape)[: op.axis - 1])
     widths = [math.prod(known(x.shape)[op.axis - 1 :]) for x in xs]
@@ -137,7 +142,7 @@ def _concatenate(s: Source, op: merging.Concatenate, xs: Sequence[Value]) -> Val
 
 def _embedding(s: Source, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
     n = math.prod(known(xs[0].shape))
-    mask = s.array(n, "unsigned char") if op.mask_zero else None
+    mask = s.mask(n) if op.mask_zero else None
     y = result(s, op, xs, mask)
     s.call("embedding", n, op.embeddings.shape[1], xs[0].name, s.constant(op.embeddings), y.name, mask or "NULL")
     return y
@@ -145,7 +150,7 @@ def _embedding(s: Source, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
 
 def _masking(s: Source, op: temporal.Masking, xs: Sequence[Value]) -> Value:
     n, features = sizes(xs[0])
-    y = result(s, op, xs, s.array(n, "unsigned char"))
+    y = result(s, op, xs, s.mask(n))
     s.call("masking", n, features, xs[0].name, f"{np.float32(op.mask_value)!s}f", y.name, y.mask)
     return y
 
@@ -215,7 +220,7 @@ TABLE: dict[type, Support] = {
     pointwise.Scaling: Support(_scaling, "in double, from an input of float"),
     pointwise.Unscaling: Support(_unscaling, "in double"),
     merging.Merge: Support(_merge, NOTHING_LEFT_OUT),
-    merging.Concatenate: Support(_concatenate, NO_MASKS_IN_TIME),
+    merging.Concatenate: Support(_concatenate),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),
     windows.Convolution: Support(_conv1d, TIME_ALONE),

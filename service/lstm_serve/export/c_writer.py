@@ -38,6 +38,7 @@ class Source(TextWriter):
 
     constants: list[str] = field(default_factory=list)
     state: dict[str, int] | None = None
+    lengths: dict[str, int] = field(default_factory=dict)  # of the masks
     flash: int = 0
     ram: int = 0
     adds: int = 0
@@ -49,9 +50,17 @@ class Source(TextWriter):
 
     def array(self, size: int, kind: str = "float") -> str:
         """An array on the stack."""
-        name = self.name("m" if kind == "unsigned char" else "y")
+        name = self.name("y")
         self.lines.append(f"{kind} {name}[{size}];")
-        self.ram += size * (1 if kind == "unsigned char" else 4)
+        self.ram += size * 4
+        return name
+
+    def mask(self, size: int) -> str:
+        """An array of a byte a step on the stack, 1 where the step counts."""
+        name = self.name("m")
+        self.lines.append(f"unsigned char {name}[{size}];")
+        self.lengths[name] = size
+        self.ram += size
         return name
 
     def cast(self, x: Value, limit: int | None) -> Value:

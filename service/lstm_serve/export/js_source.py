@@ -32,7 +32,6 @@ from lstm_serve.export.js_writer import TITLE, Program, joining
 from lstm_serve.export.library import filled, functions
 from lstm_serve.export.operation import (
     NO_CONV_LSTM,
-    NO_MASKS_IN_TIME,
     NOTHING_LEFT_OUT,
     REDUCTIONS,
     TIME_ALONE,
@@ -44,11 +43,12 @@ from lstm_serve.export.operation import (
     both_biases,
     functions_of,
     join_directions,
+    joined_mask,
+    joins_in_time,
     kernel_in_one_group,
     mask_for,
-    masks_beside,
-    masks_of_whole,
     operands,
+    refuse_left_out,
     walk,
     window_of,
     write_directions,
@@ -97,21 +97,25 @@ def _unscaling(p: Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Valu
 
 
 def _merge(p: Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
-    masks = masks_of_whole(TITLE, op, xs)
-    mask = _joined(p, op.mask_rule, masks) if masks else None
-    listed = ", ".join(x.name for x in xs)
-    return p.let(op, xs, "merge", f"[{listed}]", joining(op.join), len(xs) if op.mean else 1, mask=mask)
+    refuse_left_out(TITLE, op, xs)
+    return p.let(op, xs, "merge", _list(xs), joining(op.join), len(xs) if op.mean else 1, mask=_mask(p, op, xs))
 
 
-def _joined(p: Program, rule: merging.MaskRule, masks: Sequence[str | None]) -> str:
-    listed = ", ".join(mask or "null" for mask in masks)
-    return p.call("joinMasks", f"[{listed}]", rule is merging.MaskRule.ALL)
+def _list(xs: Sequence[Value]) -> str:
+    return f"[{', '.join(x.name for x in xs)}]"
+
+
+def _mask(p: Program, op: merging.Merge | merging.Concatenate, xs: Sequence[Value]) -> str | None:
+    every = op.mask_rule is merging.MaskRule.ALL
+    return joined_mask(op, xs, lambda a, b: p.call("joinMasks", a, b, every))
 
 
 def _concatenate(p: Program, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
-    masks = masks_beside(TITLE, op, xs)
-    mask = _joined(p, op.mask_rule, masks) if masks else None
-    return p.let(op, xs, "concatenate", f"[{', '.join(x.name for x in xs)}]", op.axis - 1, mask=mask)
+    if joins_in_time(op, xs):
+        mask: str | None = p.call("masksInTime", _list(xs), f"[{', '.join(x.mask or 'null' for x in xs)}]")
+    else:
+        mask = _mask(p, op, xs)
+    return p.let(op, xs, "concatenate", _list(xs), op.axis - 1, mask=mask)
 
 
 def _embedding(p: Program, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
@@ -188,9 +192,8 @@ def _recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
     functions = (p.activation(op, each) for each in functions_of(op))
     options = [op.reset_after] if isinstance(op, recurrent.GRU) else []
     cell = p.call(CELLS[type(op)], op.units, *map(p.weight, arrays), *functions, *options)
-    given = f"[{', '.join(x.name for x in xs[1:])}]"
     flags = op.return_sequences, op.go_backwards, op.zero_output_for_mask
-    y = p.let(op, xs, "scan", xs[0].name, mask_for(op, xs[0]), cell, op.units, len(op.carried), given, *flags)
+    y = p.let(op, xs, "scan", xs[0].name, mask_for(op, xs[0]), cell, op.units, len(op.carried), _list(xs[1:]), *flags)
     ends = range(len(op.carried)) if op.return_state else ()
     return y._replace(states=tuple(Value(f"{y.name}.states[{k}]", (op.units,)) for k in ends))
 
@@ -220,7 +223,7 @@ TABLE: dict[type, Support] = {
     pointwise.Scaling: Support(_scaling),
     pointwise.Unscaling: Support(_unscaling),
     merging.Merge: Support(_merge, NOTHING_LEFT_OUT),
-    merging.Concatenate: Support(_concatenate, NO_MASKS_IN_TIME),
+    merging.Concatenate: Support(_concatenate),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),
     windows.Convolution: Support(_conv1d, TIME_ALONE),

@@ -37,10 +37,11 @@ from lstm_serve.export.operation import (
     both_biases,
     functions_of,
     join_directions,
+    joined_mask,
+    joins_in_time,
     kernel_in_one_group,
     leaves_steps_out,
     mask_for,
-    masks_to_merge,
     operands,
     walk,
     window_of,
@@ -90,12 +91,8 @@ def _unscaling(p: Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Valu
     return p.let(op, xs, code)
 
 
-AND_OR = {merging.MaskRule.ALL: " & ", merging.MaskRule.ANY: " | "}
-
-
 def _merge(p: Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
-    masks = masks_to_merge(op, xs)
-    mask = p.let_mask(AND_OR[op.mask_rule].join(masks)) if masks else None
+    mask = _mask(p, op, xs)
     join = f"np.{op.join.__name__}"
     names = [x.name for x in xs]
     left_out = leaves_steps_out(op, xs)
@@ -123,14 +120,17 @@ def _extreme(p: Program, op: merging.Merge, xs: Sequence[Value], mask: str | Non
     return p.let(op, xs, y, mask)
 
 
+def _mask(p: Program, op: merging.Merge | merging.Concatenate, xs: Sequence[Value]) -> str | None:
+    sign = "&" if op.mask_rule is merging.MaskRule.ALL else "|"
+    return joined_mask(op, xs, lambda a, b: p.let_mask(f"{a} {sign} {b}"))
+
+
 def _concatenate(p: Program, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
-    mask = None
-    if any(x.mask for x in xs):
-        masks = [x.mask or f"np.ones({x.name}.shape[:-1], bool)" for x in xs]
-        if op.axis == 1 and len(xs[0].shape) > 1:
-            mask = p.let_mask(f"np.concatenate([{', '.join(masks)}], axis=1)")
-        else:
-            mask = p.let_mask(AND_OR[op.mask_rule].join(masks))
+    if joins_in_time(op, xs):
+        masks = [x.mask or f"np.ones({x.name}.shape[:2], bool)" for x in xs]
+        mask: str | None = p.let_mask(f"np.concatenate([{', '.join(masks)}], axis=1)")
+    else:
+        mask = _mask(p, op, xs)
     return p.let(op, xs, f"np.concatenate([{', '.join(x.name for x in xs)}], axis={op.axis})", mask)
 
 

@@ -29,8 +29,10 @@ from lstm_serve.export.operation import (
     Value,
     activation_of,
     affine_of,
-    masks_of_whole,
+    joined_mask,
+    joins_in_time,
     refuse,
+    refuse_left_out,
     walk,
     write_inside,
     write_nothing,
@@ -88,33 +90,28 @@ def _unscaling(g: Graph, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
 
 
 def _merge(g: Graph, op: merging.Merge, xs: Sequence[Value]) -> Value:
-    masks = masks_of_whole(TITLE, op, xs)
+    refuse_left_out(TITLE, op, xs)
     y = xs[0].name
     for x in xs[1:]:
         y = g.add(OPERATORS[op.join], y, x.name)
     if op.mean:
         y = g.add("Div", y, g.constant(len(xs)))
-    return g.result(op, xs, y, _joined(g, op.mask_rule, masks) if masks else None)
+    return g.result(op, xs, y, _mask(g, op, xs))
 
 
-def _joined(g: Graph, rule: merging.MaskRule, masks: Sequence[str]) -> str:
-    joined = masks[0]
-    for mask in masks[1:]:
-        joined = g.add("And" if rule is merging.MaskRule.ALL else "Or", joined, mask)
-    return joined
+def _mask(g: Graph, op: merging.Merge | merging.Concatenate, xs: Sequence[Value]) -> str | None:
+    operator = "And" if op.mask_rule is merging.MaskRule.ALL else "Or"
+    return joined_mask(op, xs, lambda a, b: g.add(operator, a, b))
 
 
 def _concatenate(g: Graph, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
     y = g.add("Concat", *(x.name for x in xs), axis=op.axis)
-    masks = [x.mask for x in xs if x.mask is not None]
-    if not masks:
-        return g.result(op, xs, y)
-    if len(masks) != len(xs):
-        refuse(TITLE, op, "some of its inputs are masked, and others are not")
-    if op.axis == 1 and len(xs[0].shape) > 1:
-        bits = [g.add("Cast", mask, to=7) for mask in masks]
-        return g.result(op, xs, y, g.add("Cast", g.add("Concat", *bits, axis=1), to=9))
-    return g.result(op, xs, y, _joined(g, op.mask_rule, masks))
+    if not joins_in_time(op, xs):
+        return g.result(op, xs, y, _mask(g, op, xs))
+    if not all(x.mask for x in xs):
+        refuse(TITLE, op, "it puts a masked sequence and one that is not one after the other")
+    bits = [g.add("Cast", str(x.mask), to=7) for x in xs]
+    return g.result(op, xs, y, g.add("Cast", g.add("Concat", *bits, axis=1), to=9))
 
 
 def _embedding(g: Graph, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
@@ -223,7 +220,7 @@ TABLE: dict[type, Support] = {
     pointwise.Scaling: Support(_scaling, "in double"),
     pointwise.Unscaling: Support(_unscaling, "in double"),
     merging.Merge: Support(_merge, NOTHING_LEFT_OUT),
-    merging.Concatenate: Support(_concatenate, "not of some inputs masked and others not"),
+    merging.Concatenate: Support(_concatenate, "not of masked and other sequences one after the other"),
     temporal.Embedding: Support(_embedding),
     temporal.Masking: Support(_masking),
     windows.Convolution: Support(_convolution, "dilated and padded as `same` where the number of time steps is known"),

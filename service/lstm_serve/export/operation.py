@@ -1,6 +1,7 @@
 """What a target says of each operation, and how a model is walked: the same for all targets."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -214,7 +215,6 @@ def join_directions(write: Write, op: Bidirectional, forward: Value, backward: V
 
 # What several targets say of an operation.
 NOTHING_LEFT_OUT = "no product, maximum or minimum of masked inputs of Keras 3.4 on"
-NO_MASKS_IN_TIME = "not of masked sequences one after the other"
 
 # What several targets compute of an operation before they write it.
 
@@ -255,10 +255,17 @@ def operands(op: Binary, xs: Sequence[Value], constant: Callable[[Array], str]) 
     return (b, a) if op.constant_first else (a, b)
 
 
-def masks_to_merge(op: Merge, xs: Sequence[Value]) -> list[str]:
-    """The masks that a Merge's own is joined of; none where it has none."""
+def joined_mask(op: Merge | Concatenate, xs: Sequence[Value], join: Callable[[str, str], str]) -> str | None:
+    """The mask of what joins several inputs; `join` writes one of two. None also where each step counts."""
     masks = [x.mask for x in xs if x.mask is not None]
-    return masks if len(masks) == len(xs) or op.mask_rule is MaskRule.ALL else []
+    if not masks or (len(masks) < len(xs) and op.mask_rule is MaskRule.ANY):
+        return None
+    return reduce(join, dict.fromkeys(masks))
+
+
+def joins_in_time(op: Concatenate, xs: Sequence[Value]) -> bool:
+    """Whether sequences that are masked are put one after the other."""
+    return op.axis == 1 and len(xs[0].shape) > 1 and any(x.mask is not None for x in xs)
 
 
 def leaves_steps_out(op: Merge, xs: Sequence[Value]) -> bool:
@@ -267,21 +274,10 @@ def leaves_steps_out(op: Merge, xs: Sequence[Value]) -> bool:
     return masked and op.join in {np.multiply, np.maximum, np.minimum}
 
 
-def masks_of_whole(title: str, op: Merge, xs: Sequence[Value]) -> list[str]:
-    """The same; a Merge that leaves masked steps out is refused."""
+def refuse_left_out(title: str, op: Merge, xs: Sequence[Value]) -> None:
+    """Refuse a Merge that leaves masked steps out."""
     if leaves_steps_out(op, xs):
         refuse(title, op, "its inputs are masked, and this Keras leaves masked steps out of it")
-    return masks_to_merge(op, xs)
-
-
-def masks_beside(title: str, op: Concatenate, xs: Sequence[Value]) -> list[str | None]:
-    """The masks that a Concatenate's own is joined of, none where no input has one; along time they are refused."""
-    masks = [x.mask for x in xs]
-    if not any(masks):
-        return []
-    if op.axis == 1 and len(xs[0].shape) > 1:
-        refuse(title, op, "it puts masked sequences one after the other")
-    return masks
 
 
 def write_stacked(write: Write, turn: Callable[[str], str], op: Stacked, xs: Sequence[Value]) -> Value:

@@ -255,10 +255,7 @@ static void reverse_mask(int T, const unsigned char *mask, unsigned char *revers
 
 static void join_masks(int T, int all, const unsigned char *a, const unsigned char *b, unsigned char *joined)
 {
-    for (int t = 0; t < T; ++t) {
-        const int left = a ? a[t] : 1, right = b ? b[t] : 1;
-        joined[t] = all ? left && right : left || right;
-    }
+    for (int t = 0; t < T; ++t) joined[t] = all ? a[t] && b[t] : a[t] || b[t];
 }
 
 /* A step's output: h, or 0 where it is masked and the layer gives that. */

@@ -200,10 +200,12 @@ function matmul(a, b) {
   return { d, s: [...lead, m, U] };
 }
 
-function joinMasks(masks, all) {
-  const steps = masks.find((mask) => mask).length;
-  const filled = masks.map((mask) => mask ?? Array(steps).fill(true));
-  return Array.from({ length: steps }, (_, t) => (all ? filled.every((m) => m[t]) : filled.some((m) => m[t])));
+function joinMasks(a, b, all) {
+  return a.map((counts, t) => (all ? counts && b[t] : counts || b[t]));
+}
+
+function masksInTime(xs, masks) {
+  return xs.flatMap((x, k) => masks[k] ?? Array(x.s[0]).fill(true));
 }
 
 function concatenate(xs, axis) {
