@@ -22,6 +22,7 @@ from lstm_serve.loading.sidecars import card_by_name as said
 from lstm_serve.loading.sidecars.card import Card, InputCard, OutputCard
 from lstm_serve.loading.sidecars.scaling import ScalingCard
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
+from lstm_serve.model.kinds import last_activation
 from lstm_serve.model.metadata import THRESHOLD, About, Origin, OutputWords, SeriesRules
 from lstm_serve.model.model import Model
 
@@ -152,7 +153,7 @@ def _made_by(model: Model) -> Activation | None:
     index = model.results[0].node
     while index != INPUT and isinstance(model.nodes[index].operation, Reshape | Permute):
         index = model.nodes[index].inputs[0].node
-    return replace(model, ends=(Source(index),)).last_activation
+    return last_activation(model.nodes, Source(index))
 
 
 def _unscaling(model: Model, scaling: ScalingCard) -> Unscaling:

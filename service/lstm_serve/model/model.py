@@ -8,10 +8,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, Activation
+from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.blas import one_thread
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.pointwise import Activate, Identity
 from lstm_serve.engine.operations.wiring import FLOATS_AT_ONCE, ROWS_AT_ONCE
 from lstm_serve.engine.operations.wrappers import is_stateful, tables
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape
@@ -19,14 +18,11 @@ from lstm_serve.errors import InvalidInput, Unsupported
 from lstm_serve.model import graph, inputs, notebook, records, stepping
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
 from lstm_serve.model.inputs import Input
+from lstm_serve.model.kinds import Kind, kind_of, last_activation
 from lstm_serve.model.metadata import About, Origin
 from lstm_serve.model.profile import Profile
 from lstm_serve.model.stepping import Stepper
-from lstm_serve.model.windows import joined, units, windows
-
-# What the output is: a distribution over classes, one probability, several of which each is for itself, a distribution
-# at each step, or plain values.
-Kind = Literal["classes", "binary", "labels", "steps", "values"]
+from lstm_serve.model.windows import joined, of_units
 
 
 class Output(NamedTuple):
@@ -118,21 +114,13 @@ class Model:
 
     @cached_property
     def kind(self) -> Kind:
-        """What the output is. It takes class names to tell several probabilities, or one at each step, from values."""
-        last, rank, named = self.last_activation, len(self.output_shape), self.about.classes is not None
-        if last is SOFTMAX and (rank == 1 or (rank == 2 and named)):
-            return "classes" if rank == 1 else "steps"
-        if last is SIGMOID and rank == 1 and (self.output_shape == (1,) or named):
-            return "binary" if self.output_shape == (1,) else "labels"
-        return "values"
+        """What the output is."""
+        return kind_of(self.last_activation, self.output_shape, named=self.about.classes is not None)
 
     @property
     def last_activation(self) -> Activation | None:
         """The function that made the output, or None where no single one did."""
-        index = self.results[0].node
-        while index != INPUT and _passes_on(self.nodes[index].operation):
-            index = self.nodes[index].inputs[0].node
-        return None if index == INPUT else self.nodes[index].operation.last_activation
+        return last_activation(self.nodes, self.results[0])
 
     @cached_property
     def as_in_keras(self) -> "Model":
@@ -193,21 +181,8 @@ class Model:
         window has no answer. Where the time axis is free, a series is one sequence. Raises InvalidInput where rows do
         not fit.
         """
-        given, timesteps = self.checked_rows(rows), self.input_shape[0]
-        if stride < 1 or (timesteps is None and stride > 1):
-            allowed = "from 1 on" if timesteps is not None else "of 1, as a series is one sequence to this model"
-            raise InvalidInput.at(f"expected a stride {allowed}, got {stride}")
-        series = [given]
-        if by is not None:
-            keys = [tuple(key) if isinstance(key, list | np.ndarray) else key for key in by]
-            if len(keys) != len(given):
-                raise InvalidInput.at(f"expected {len(given)} keys in `by`, one a row, got {len(keys)}")
-            series = [given[places] for places in units(keys).values()]
-        cut = [windows(unit, timesteps, stride) for unit in series]
+        cut = of_units(self.checked_rows(rows), self.input_shape[0], stride, by)
         answers = [self._answered(x) for x, _ in joined(cut, ROWS_AT_ONCE, FLOATS_AT_ONCE)]
-        if not answers:
-            longest = max(map(len, series))
-            raise InvalidInput.at(f"expected at least {timesteps} rows of a unit, got {longest}")
         if len({(y.shape[1:], y.dtype) for y in answers}) > 1:
             raise InvalidInput.at("the units' answers are of different lengths: predict one at a time")
         return self._by_name(np.concatenate(answers))
@@ -384,8 +359,3 @@ class Model:
             return ys[0]
         # What is an input itself may be ids.
         return records.packed(self.output_names, [y.astype(np.float32, copy=False) for y in ys])
-
-
-def _passes_on(layer: Operation) -> bool:
-    """Whether the layer's output is its input: Dropout and its kin, and the linear activation by itself."""
-    return isinstance(layer, Identity) or (isinstance(layer, Activate) and layer.activation is LINEAR)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from lstm_serve.errors import InvalidInput
+
 AnyArray = npt.NDArray[Any]
 Key = TypeVar("Key", bound=Hashable)
 
@@ -36,6 +38,23 @@ def units(keys: Iterable[Key]) -> dict[Key, npt.NDArray[np.int64]]:
     for place, key in enumerate(keys):
         places.setdefault(key, []).append(place)
     return {key: np.array(found, np.int64) for key, found in places.items()}
+
+
+def of_units(rows: AnyArray, timesteps: int | None, stride: int, by: Iterable[Any] | None) -> list[AnyArray]:
+    """The windows of each unit, whose key `by` has for each row, or of all rows; InvalidInput where there are none."""
+    if stride < 1 or (timesteps is None and stride > 1):
+        allowed = "from 1 on" if timesteps is not None else "of 1, as a series is one sequence to this model"
+        raise InvalidInput.at(f"expected a stride {allowed}, got {stride}")
+    series = [rows]
+    if by is not None:
+        keys = [tuple(key) if isinstance(key, list | np.ndarray) else key for key in by]
+        if len(keys) != len(rows):
+            raise InvalidInput.at(f"expected {len(rows)} keys in `by`, one a row, got {len(keys)}")
+        series = [rows[places] for places in units(keys).values()]
+    longest = max(map(len, series))
+    if timesteps is not None and longest < timesteps:
+        raise InvalidInput.at(f"expected at least {timesteps} rows of a unit, got {longest}")
+    return [windows(unit, timesteps, stride) for unit in series]
 
 
 class Piece(NamedTuple):

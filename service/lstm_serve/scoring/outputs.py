@@ -16,7 +16,8 @@ from lstm_serve.errors import SettingsError
 from lstm_serve.formats import parquet
 from lstm_serve.formats.text import shown
 from lstm_serve.model.answers import answers
-from lstm_serve.model.model import Kind, Model
+from lstm_serve.model.kinds import Kind
+from lstm_serve.model.model import Model
 from lstm_serve.scoring.inputs import Sequences
 from lstm_serve.scoring.predict import Chunk, predictions
 
