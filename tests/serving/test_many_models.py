@@ -27,7 +27,7 @@ from lstm_serve.cli import main
 from lstm_serve.errors import ModelError, SettingsError
 from lstm_serve.model.model import Model
 from lstm_serve.serving import isolated_load, reload
-from lstm_serve.serving.deployment import Deployment, Loaded, Source, load
+from lstm_serve.serving.deployment import Deployment, Loaded, NamedFiles, load
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 
@@ -472,7 +472,7 @@ async def test_other_versions_answer_while_one_is_still_loaded(folder: Path, mon
     app = create_app(Settings(model=folder))
     go_on, really = threading.Event(), load
 
-    def slow(settings: Settings, source: Source) -> Loaded:
+    def slow(settings: Settings, source: NamedFiles) -> Loaded:
         if source.version == "2":
             go_on.wait(PATIENCE)
         return really(settings, source)

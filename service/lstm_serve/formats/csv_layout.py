@@ -25,14 +25,14 @@ class Named(NamedTuple):
     number: Callable[[str], float] = float
 
 
-class Row(NamedTuple):
+class CsvRow(NamedTuple):
     """The cells of a row, and the number of its line."""
 
     line: int
     cells: list[str]
 
 
-class Places(NamedTuple):
+class ColumnPlaces(NamedTuple):
     """Where in a header the columns are: those of the features, in their order, the keys', the labels', the others."""
 
     features: list[int]
@@ -150,7 +150,7 @@ def _delimiter(text: bytes, features: Sequence[str] | None, width: int | None) -
     return max(found, key=fit)
 
 
-def rows(text: bytes, delimiter: str) -> Iterator[Row]:
+def rows(text: bytes, delimiter: str) -> Iterator[CsvRow]:
     """The rows, each with the number of its line. Empty ones may come before the first and after the last."""
     # Where a beginning is cut inside a character, that is left out.
     lines = io.TextIOWrapper(io.BytesIO(text), "utf-8", "ignore", newline="")
@@ -164,7 +164,7 @@ def rows(text: bytes, delimiter: str) -> Iterator[Row]:
             if started and empty:
                 raise InvalidInput.at(f"line {empty} is empty, and more rows come after it")
             started, empty = True, 0
-            yield Row(reader.line_num, cells)
+            yield CsvRow(reader.line_num, cells)
     except csv.Error as error:
         raise InvalidInput.at(f"is not CSV from line {reader.line_num} on: {error}") from None
 
@@ -200,7 +200,9 @@ def _is_header(cells: Sequence[str], features: Sequence[str] | None, width: int 
     return {*features} <= {*names}
 
 
-def in_header(first: Row, features: Sequence[str] | None, width: int | None, named: Named, shown: Shown) -> Places:
+def in_header(
+    first: CsvRow, features: Sequence[str] | None, width: int | None, named: Named, shown: Shown
+) -> ColumnPlaces:
     """Where the columns are in a header, and what to say of it. Raises InvalidInput where one is missing."""
     header = [cell.strip() for cell in first.cells]
     _expect(named.by, header, "which `by` names", first, (shown, shown))
@@ -215,15 +217,15 @@ def in_header(first: Row, features: Sequence[str] | None, width: int | None, nam
                 "Name the features in the model's card, and they are found by the header"
             )
         note = f"the model's card does not name its columns, so the {_count(len(rest))} are taken in their order"
-        return Places(rest, keys, labels, [], (note,))
+        return ColumnPlaces(rest, keys, labels, [], (note,))
     _expect(features, header, "which the model needs", first, (str, shown))
     left_out = [k for k, name in enumerate(header) if name not in features and k not in {*keys, *labels}]
     names = [header[k] for k in left_out]
     notes = (f"left out the {_columns(names)}, no feature of the model",) if names else ()
-    return Places([header.index(name) for name in features], keys, labels, left_out, notes)
+    return ColumnPlaces([header.index(name) for name in features], keys, labels, left_out, notes)
 
 
-def _expect(names: Sequence[str], header: Sequence[str], why: str, first: Row, shown: tuple[Shown, Shown]) -> None:
+def _expect(names: Sequence[str], header: Sequence[str], why: str, first: CsvRow, shown: tuple[Shown, Shown]) -> None:
     """Raise InvalidInput unless the header has each name once; `shown` is for the names, and for the header."""
     of_names, of_header = shown
     missing = [name for name in names if name not in header]
@@ -244,7 +246,7 @@ def _in_other_case(missing: Sequence[str], header: Sequence[str]) -> str:
     return f". The names differ in case: {_listed(near)}" if near else ""
 
 
-def _apart(first: Row) -> str:
+def _apart(first: CsvRow) -> str:
     """A hint where all of a row became one cell."""
     if len(first.cells) == 1 and len(first.cells[0].split()) > 1:
         return " (are its columns parted by spaces? Commas, semicolons and tabs are read)"

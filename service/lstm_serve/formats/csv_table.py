@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lstm_serve.errors import InvalidInput
 from lstm_serve.formats.csv_layout import Named, Shown, column_of, layout, rows
 from lstm_serve.formats.text import decode, is_text, not_utf8, without_mark
-from lstm_serve.formats.units import Watch, mixed
+from lstm_serve.formats.units import LeftOutColumn, mixed
 
 # What Export-Csv of PowerShell 5 writes before the header, unless -NoTypeInformation.
 OF_POWERSHELL = re.compile(rb"\A#TYPE [^\r\n]*")
@@ -57,7 +57,7 @@ def read(
     found = layout(text, features, width, named, shown)
     lines_in = rows(text, found.delimiter)
     first = next(lines_in)
-    watches = {} if named.by else {k: Watch(first.cells[k].strip()) for k in found.left_out}
+    watches = {} if named.by else {k: LeftOutColumn(first.cells[k].strip()) for k in found.left_out}
     values, lines, truth, keys = array("d"), array("q"), array("d"), []
     number, known = 0, dict[tuple[str, ...], tuple[str, ...]]()  # each key once
     for number, row in enumerate(lines_in if found.has_header else chain([first], lines_in), start=1):

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.errors import InvalidInput, SettingsError
-from lstm_serve.formats.csv_layout import Layout, Named, Row, in_header
+from lstm_serve.formats.csv_layout import CsvRow, Layout, Named, in_header
 from lstm_serve.formats.csv_table import Table
-from lstm_serve.formats.units import Watch, mixed
+from lstm_serve.formats.units import LeftOutColumn, mixed
 
 MAGIC = b"PAR1"
 ROWS_AT_ONCE = 1 << 16
@@ -92,7 +92,7 @@ def _read(
             parts.append(_File(source, name, file.metadata.num_rows))
             schemas.append(file.schema_arrow)
     header = [*schemas[0].names]
-    places = in_header(Row(1, header), features, width, named, str)
+    places = in_header(CsvRow(1, header), features, width, named, str)
     names = [header[k] for k in places.features]
     count = sum(part.rows for part in parts)
     dtype = np.result_type(*{_dtype(pyarrow, schema, name) for schema in schemas for name in names})
@@ -105,7 +105,7 @@ def _read(
     values = np.empty((count, len(names)), dtype)
     beside = _Beside(pyarrow, named, [header[k] for k in (*places.keys, *places.labels)])
     left_out = [] if named.by else [header[k] for k in places.left_out if _may_name(pyarrow, schemas[0].field(k).type)]
-    watches = [Watch(name.strip()) for name in left_out]
+    watches = [LeftOutColumn(name.strip()) for name in left_out]
     row = 0
     for batch in _batches(pyarrow, parts, [*dict.fromkeys([*names, *beside.columns, *left_out])]):
         for k, name in enumerate(names):

@@ -7,7 +7,7 @@ from urllib.parse import quote
 LONG_RUN = 5
 
 
-class Watch:
+class LeftOutColumn:
     """Looks, row by row, at a column that is left out: does it name units, or count their steps?"""
 
     def __init__(self, name: str) -> None:
@@ -58,7 +58,7 @@ class Watch:
         return self._restarts if self._counts and (self._restarts + 1) * LONG_RUN <= self._rows else 0
 
 
-def mixed(watches: Sequence[Watch]) -> str | None:
+def mixed(watches: Sequence[LeftOutColumn]) -> str | None:
     """What to say to a person whose windows slide over rows that seem to be of several units; None if they do not."""
     naming = [watch.name for watch in watches if watch.names_units]
     if naming:

@@ -11,7 +11,7 @@ from lstm_serve.formats import csv_layout
 from lstm_serve.formats.csv_layout import Layout, Named
 from lstm_serve.formats.csv_table import OF_POWERSHELL
 from lstm_serve.formats.text import decode, not_utf8, without_mark
-from lstm_serve.formats.units import Watch, mixed
+from lstm_serve.formats.units import LeftOutColumn, mixed
 from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
 from lstm_serve.model.windows import AnyArray
@@ -70,7 +70,7 @@ class Reader:
         self._by, self._note = tuple(by), note
         self._begun = False
         self._layout: Layout | None = None
-        self._watches: dict[int | str, Watch] = {}  # of what is left out, until something is told of it
+        self._watches: dict[int | str, LeftOutColumn] = {}  # of what is left out, until something is told of it
 
     def row(self, line: Line) -> Row | None:
         """The row of a line; None of an empty one and of a header. Raises InvalidInput with the line's number."""
@@ -113,7 +113,7 @@ class Reader:
             self._note(note)
         if layout.has_header and not self._by:
             header = next(csv_layout.rows(text.encode(), layout.delimiter))
-            self._watches = {k: Watch(header.cells[k].strip()) for k in layout.left_out}
+            self._watches = {k: LeftOutColumn(header.cells[k].strip()) for k in layout.left_out}
         return layout
 
     def _see(self, cell: Callable[[Any], object]) -> None:
@@ -170,7 +170,7 @@ class Reader:
         more = [name for name in found if name not in self._names and name not in self._by]
         if first and more:
             self._note(f"left out {', '.join(more)[:200]}, no feature of the model")
-            self._watches = {} if self._by else {name: Watch(name) for name in more}
+            self._watches = {} if self._by else {name: LeftOutColumn(name) for name in more}
         self._see(found.get)
         key = [found[name] for name in self._by]
         if not all(type(cell) is int or (type(cell) is str and _is_text(cell)) for cell in key):

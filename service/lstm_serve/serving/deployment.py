@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Source(NamedTuple):
+class NamedFiles(NamedTuple):
     """A model's files, and how it is called there; None is for its card and its file to say.
 
     `root` is what no file of it may lie outside of, where there is such a folder.
@@ -67,10 +67,10 @@ class Loaded(NamedTuple):
         return self.model.is_free or self.batch_seconds > LONGEST_ON_THE_LOOP
 
 
-def load(settings: Settings, source: Source | None = None) -> Loaded:
+def load(settings: Settings, source: NamedFiles | None = None) -> Loaded:
     """Load a model, that of the settings unless another is given, and warm it up. Raises ModelError."""
     start = time.perf_counter()
-    path, name, version, root = source or Source(settings.model, settings.name)
+    path, name, version, root = source or NamedFiles(settings.model, settings.name)
     if root is not None:
         expect_inside(root, resolve(path))
     model = load_model(path, **settings.told)

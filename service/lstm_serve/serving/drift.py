@@ -35,7 +35,7 @@ SOON = 1.0  # seconds
 SMALL = 1 << 13
 
 
-class Judged(NamedTuple):
+class JudgedWindow(NamedTuple):
     """A full window: of each feature its state, a number of STATES, its figures, and the shares of its bins.
 
     `over` says which are over their limit in this window; `spoken` counts the answers in it.
@@ -57,7 +57,7 @@ class Drift:
         """Windows are of so many rows. No row has come yet."""
         self._log = log
         self.profile, self.size, self.rows = profile, rows, 0
-        self.judged: Judged | None = None  # the last full window
+        self.judged: JudgedWindow | None = None  # the last full window
         self._model, self._metrics, self._name = model, metrics, model.about.name
         self._limits = profile.limits(rows)
         self._window = np.empty((rows, len(profile.columns)), model.input_dtype)
@@ -161,7 +161,7 @@ class Drift:
         over, near = far >= 1, far >= HALF
         drifted = over & (before is not None and before.over)
         states = np.where(drifted, DRIFTED, np.where(near, WATCH, OK))
-        self.judged = Judged(states, over, of_psi, of_wasserstein, out, self._counts / self.size, self._spoken)
+        self.judged = JudgedWindow(states, over, of_psi, of_wasserstein, out, self._counts / self.size, self._spoken)
         new = drifted & (before is None or before.states != DRIFTED)
         if new.any():
             names = ", ".join(printable(profile.columns[k].name) for k in np.flatnonzero(new))

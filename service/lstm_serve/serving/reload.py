@@ -17,7 +17,7 @@ from lstm_serve.formats.text import printable
 from lstm_serve.loading.repository import Place, places
 from lstm_serve.model.files import around
 from lstm_serve.serving.aside import Aside
-from lstm_serve.serving.deployment import Deployment, Loaded, Source, load
+from lstm_serve.serving.deployment import Deployment, Loaded, NamedFiles, load
 from lstm_serve.serving.isolated_load import MAX_TRIAL_SECONDS, find_fatal, took_too_long, try_aside
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
@@ -176,7 +176,7 @@ class Reloader:
             log.error("the models stay as they are: %s", str(error) or "the folder is not read in time")  # noqa: TRY400
             return self._before
 
-    async def _load(self, source: Source, now: Fingerprint) -> Loaded:
+    async def _load(self, source: NamedFiles, now: Fingerprint) -> Loaded:
         await try_aside(self._settings, source.path)
         try:
             # A thread of its own: what it has worked with is freed when it ends.

@@ -10,7 +10,7 @@ from lstm_serve.errors import ModelError
 from lstm_serve.formats.text import printable
 from lstm_serve.loading.repository import Place
 from lstm_serve.serving.compatibility import expect_same
-from lstm_serve.serving.deployment import Deployment, Loaded, Source, without_folders
+from lstm_serve.serving.deployment import Deployment, Loaded, NamedFiles, without_folders
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 
@@ -52,10 +52,10 @@ class Upkeep:
             if all_of_it or seen.get(version) != before.get(version) or version in self._wrong
         ]
 
-    def source(self, version: Version) -> Source:
+    def source(self, version: Version) -> NamedFiles:
         """Return the files of a version."""
         name = self.place.name or self._serving.settings.name
-        return Source(self.place.versions[version], name, version, self.place.root)
+        return NamedFiles(self.place.versions[version], name, version, self.place.root)
 
     def take(self, version: Version, loaded: Loaded) -> None:
         """Serve a version that was loaded, where it is the newest one that there is, in place of the one before.

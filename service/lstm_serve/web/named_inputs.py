@@ -22,13 +22,13 @@ from lstm_serve.web.nested_lists import MAX_PROBLEMS, Body, expect_few, json_of
 
 INPUTS = "inputs"
 # From a row and an input to where its value is in a body.
-Place = Callable[[int, str], Where]
+Locate = Callable[[int, str], Where]
 
 
 class NamedRows:
     """The rows of a request, by the names of the inputs: of one row, of several, or of columns."""
 
-    def __init__(self, of: "NamedInputs", columns: Mapping[str, list[Any]], place: Place, *, many: bool) -> None:
+    def __init__(self, of: "NamedInputs", columns: Mapping[str, list[Any]], place: Locate, *, many: bool) -> None:
         """`columns` are as long as each other; `place` is for who is told what is wrong."""
         self.many = many
         self.size = len(next(iter(columns.values())))

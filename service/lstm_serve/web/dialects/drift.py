@@ -13,7 +13,7 @@ from lstm_serve.model.model import Model
 from lstm_serve.model.profile import Column, Profile, psi
 from lstm_serve.model.windows import AnyArray
 from lstm_serve.serving.deployment import Deployment
-from lstm_serve.serving.drift import MOST_MODELS, STATES, Drift, Judged, State
+from lstm_serve.serving.drift import MOST_MODELS, STATES, Drift, JudgedWindow, State
 from lstm_serve.serving.registry import Registry
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
 from lstm_serve.web.openapi import problem_responses
@@ -114,7 +114,7 @@ def told(model: Model, drift: Drift) -> DriftAnswer:
     )
 
 
-def _feature(k: int, column: Column, limits: list[float], last: Judged | None) -> FeatureDrift:
+def _feature(k: int, column: Column, limits: list[float], last: JudgedWindow | None) -> FeatureDrift:
     figures: dict[str, Any] = dict.fromkeys(("psi", "wasserstein_sd", "out_of_range", "seen"))
     if last is not None:
         figures = {

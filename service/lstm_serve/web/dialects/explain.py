@@ -41,7 +41,7 @@ from lstm_serve.web.predict import (
 from lstm_serve.web.schemas import AnyAnswer, AnyBody, Schema, one_and_many_answers
 
 
-class Options(BaseModel):
+class ExplainOptions(BaseModel):
     """How to explain, beside the sequences."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -70,12 +70,12 @@ class Options(BaseModel):
         return Asked(found.index, found.grain, found.baseline, found.method)
 
 
-OPTIONS = {field.alias or name: field.description for name, field in Options.model_fields.items()}
+OPTIONS = {field.alias or name: field.description for name, field in ExplainOptions.model_fields.items()}
 
 
 def _fields(model: Model) -> dict[str, Any]:
     """The same as fields of another type, within what the model allows, for the OpenAPI document."""
-    given = Options.model_fields
+    given = ExplainOptions.model_fields
     number: Any = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
     width = model.input_shape[-1]
     baseline = number | Annotated[list[number], Field(min_length=width, max_length=width)]
@@ -90,7 +90,7 @@ def _fields(model: Model) -> dict[str, Any]:
     return {name: (types[name], given[name]) for name in given}
 
 
-class Form(NamedTuple):
+class ToExplain(NamedTuple):
     """Sequences, and how they are to be explained."""
 
     body: Body | codec.Form
@@ -104,17 +104,17 @@ class ExplainRequest(BaseModel):
     one: ClassVar[type[Body]]
 
     @classmethod
-    def parse(cls, raw: bytes) -> Form:
+    def parse(cls, raw: bytes) -> ToExplain:
         """The sequence, and how to explain it. Raises Malformed or InvalidInput."""
         cls.one.weigh(raw)
         parsed = json_of(raw)
         if not isinstance(parsed, dict):
-            return Form(cls.one.of(parsed), Asked())
-        asked = Options.of(parsed)
+            return ToExplain(cls.one.of(parsed), Asked())
+        asked = ExplainOptions.of(parsed)
         options = {key: value for key, value in parsed.items() if key in OPTIONS}
         texts = len(options) + sum(isinstance(value, str) for value in options.values())
         rest = {key: value for key, value in parsed.items() if key not in OPTIONS}
-        return Form(cls.one.of(rest, raw, texts), asked)
+        return ToExplain(cls.one.of(rest, raw, texts), asked)
 
 
 class Baseline(Schema):
@@ -193,7 +193,7 @@ def _add_native(routes: APIRouter, serving: ServingState, prefix: str, served: S
     Request, answer, _ = _types(served, serving.settings.max_rows)  # noqa: N806 - it is a class
 
     async def explain(body: Request, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
-        ((found, _),) = await explanations(serving, cast("Form", body), request)
+        ((found, _),) = await explanations(serving, cast("ToExplain", body), request)
         return Answer(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))
 
     routes.add_api_route(
@@ -212,7 +212,7 @@ def _add_v1(routes: APIRouter, serving: ServingState, served: Served | None) -> 
     _, answer, V1Explain = _types(served, serving.settings.max_rows)  # noqa: N806 - it is a class
 
     async def explain_v1(body: V1Explain, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
-        form = cast("Form", body)
+        form = cast("ToExplain", body)
         found = await explanations(serving, form, request)
         key = codec.FORMS[cast("codec.Form", form.body).key]
         content = {key: [y for _, y in found], "explanations": [one for one, _ in found]}
@@ -255,7 +255,7 @@ def _request_types(model: Model, max_rows: int) -> tuple[type[ExplainRequest], t
         def parse(cls, raw: bytes) -> Any:  # noqa: ANN401 - a form, with what is asked beside it
             """The sequences, and how to explain them."""
             parsed = cls.parsed(raw)
-            return Form(cls.of(parsed), Options.of(parsed))
+            return ToExplain(cls.of(parsed), ExplainOptions.of(parsed))
 
     return native, create_model(
         "V1ExplainRequest", __base__=V1ExplainRequest, __doc__=V1ExplainRequest.__doc__, **options
@@ -263,7 +263,7 @@ def _request_types(model: Model, max_rows: int) -> tuple[type[ExplainRequest], t
 
 
 async def explanations(
-    serving: ServingState, form: Form, request: PredictRequest
+    serving: ServingState, form: ToExplain, request: PredictRequest
 ) -> list[tuple[dict[str, Any], Array]]:
     """For each sequence its explanation, and the model's output (*output_shape)."""
     model, lane, settings = request.served.model, request.deployment.behind, serving.settings

@@ -21,7 +21,7 @@ from lstm_serve.formats.npy import AnyArray
 from lstm_serve.model.answers import predicted_classes
 from lstm_serve.model.model import Model
 from lstm_serve.model.records import unpacked
-from lstm_serve.web.dialects.v2.request import Head, Sent, read_head
+from lstm_serve.web.dialects.v2.request import Head, NumberedTensor, read_head
 from lstm_serve.web.dialects.v2.tensors import from_bytes, from_json
 from lstm_serve.web.nested_lists import FEW, HEAVY, ROOM
 from lstm_serve.web.predict import Predicted
@@ -34,7 +34,7 @@ HEADER_LENGTH = b"inference-header-content-length"
 class Infer:
     """A request. What was parsed or received of its tensor is held until there is an array."""
 
-    def __init__(self, model: Model, head: Head, sent: Sequence[Sent], raw: bytes, start: int) -> None:
+    def __init__(self, model: Model, head: Head, sent: Sequence[NumberedTensor], raw: bytes, start: int) -> None:
         """Binary data starts at `start` of the body."""
         self.head = head
         self.size = sent[0].tensor.shape[0]
@@ -107,7 +107,7 @@ def _weigh(model: Model, json: bytes, max_rows: int) -> None:
 
 
 @lru_cache(maxsize=64)
-def _same_head(model: "weakref.ref[Model]", json: bytes) -> tuple[Head, Sequence[Sent]]:
+def _same_head(model: "weakref.ref[Model]", json: bytes) -> tuple[Head, Sequence[NumberedTensor]]:
     """As `read_head`: before binary data a client says the same each time, and the second time it takes 25 us less."""
     held = model()
     assert held is not None  # noqa: S101 - the caller has it

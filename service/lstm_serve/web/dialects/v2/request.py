@@ -8,17 +8,18 @@ from pydantic import ValidationError
 from lstm_serve.errors import InvalidInput, Problem
 from lstm_serve.model.inputs import Input, expect_rows
 from lstm_serve.model.model import Model
+from lstm_serve.web.body_faults import Where
 from lstm_serve.web.body_types import NATIVE
 from lstm_serve.web.dialects.series.request import expect_id
 from lstm_serve.web.dialects.v2.schemas import InferRequest, InputTensor, Parameters
-from lstm_serve.web.dialects.v2.tensors import Known, Place, input_names, known_outputs
+from lstm_serve.web.dialects.v2.tensors import KnownOutput, input_names, known_outputs
 from lstm_serve.web.nested_lists import MAX_PROBLEMS, elsewhere, json_of
 
 # To ignore these would be a wrong answer in silence.
 REFUSED_OF_TENSOR = ("shared_memory_region", "classification")
 
 
-class Output(NamedTuple):
+class AskedOutput(NamedTuple):
     """An output as it was asked for: by which name, which tensor, and whether after the JSON."""
 
     name: str
@@ -43,19 +44,19 @@ class Head(NamedTuple):
 
     id: str | None
     timeout: float | None
-    outputs: Sequence[Output]
+    outputs: Sequence[AskedOutput]
     sequence: Sequenced | None = None
 
 
-class Sent(NamedTuple):
+class NumberedTensor(NamedTuple):
     """A tensor of the inputs, its place among them, and which input of the model it is for."""
 
     tensor: InputTensor
-    place: Place
+    place: Where
     number: int
 
 
-def read_head(model: Model, json: bytes) -> tuple[Head, Sequence[Sent]]:
+def read_head(model: Model, json: bytes) -> tuple[Head, Sequence[NumberedTensor]]:
     """The JSON of a request, as what it asks and its tensors in their order. Raises Malformed or InvalidInput."""
     parsed = json_of(json)
     if isinstance(parsed, dict) and "inputs" not in parsed:
@@ -72,7 +73,7 @@ def read_head(model: Model, json: bytes) -> tuple[Head, Sequence[Sent]]:
         raise InvalidInput([Problem(problem["loc"], problem["msg"]) for problem in found[:MAX_PROBLEMS]]) from None
     sequence = _sequence(request.parameters)
     sent = [
-        Sent(tensor, ("inputs", k), 0 if len(model.inputs) == 1 else _number(model, tensor.name, k))
+        NumberedTensor(tensor, ("inputs", k), 0 if len(model.inputs) == 1 else _number(model, tensor.name, k))
         for k, tensor in enumerate(request.inputs)
     ]
     for tensor, place, number in sent:
@@ -95,7 +96,7 @@ def _number(model: Model, name: str, place: int) -> int:
     raise InvalidInput.at(f"expected the inputs {', '.join(input_names(model))}, each once", "inputs", place, "name")
 
 
-def _expect_shape(given: Input, shape: Sequence[int], place: Place) -> None:
+def _expect_shape(given: Input, shape: Sequence[int], place: Where) -> None:
     wanted = (None, *given.shape)
     if len(shape) != len(wanted) or any(
         not 0 < size <= MAX_SIZE or (want is not None and size != want)
@@ -131,7 +132,7 @@ def _sequence(parameters: Parameters) -> Sequenced | None:
     return Sequenced(expect_id(str(given), "parameters", "sequence_id"), *flags)
 
 
-def _expect_rows(model: Model, shape: Sequence[int], place: Place) -> None:
+def _expect_rows(model: Model, shape: Sequence[int], place: Where) -> None:
     """Raise InvalidInput where a tensor is not rows of one series."""
     if not model.has_time_axis:
         raise InvalidInput.at("expected no sequence_id: to this model nothing is a series", "parameters")
@@ -151,13 +152,13 @@ def _timeout(parameters: Parameters) -> float | None:
     return given / 1e6
 
 
-def _outputs(model: Model, request: InferRequest) -> list[Output]:
+def _outputs(model: Model, request: InferRequest) -> list[AskedOutput]:
     known, binary = known_outputs(model), request.parameters.get("binary_data_output") is True
     if not request.outputs:
-        return [Output(name, each.is_class, binary, each.number) for name, each in known.items()]
+        return [AskedOutput(name, each.is_class, binary, each.number) for name, each in known.items()]
     if len(model.output_names) == 1 and (name := model.output_names[0]) is not None:
-        known = {name: Known(), **known}
-    wanted: dict[str, Output] = {}
+        known = {name: KnownOutput(), **known}
+    wanted: dict[str, AskedOutput] = {}
     for index, output in enumerate(request.outputs):
         if output.name not in known or output.name in wanted:
             raise InvalidInput.at(
@@ -165,7 +166,7 @@ def _outputs(model: Model, request: InferRequest) -> list[Output]:
             )
         _refuse(output.parameters, REFUSED_OF_TENSOR, ("outputs", index, "parameters"))
         number, is_class = known[output.name]
-        wanted[output.name] = Output(
+        wanted[output.name] = AskedOutput(
             output.name, is_class, output.parameters.get("binary_data", binary) is True, number
         )
     return list(wanted.values())

@@ -10,6 +10,7 @@ from lstm_serve.errors import InvalidInput, Malformed
 from lstm_serve.formats.npy import AnyArray
 from lstm_serve.model.inputs import Input
 from lstm_serve.model.model import Model
+from lstm_serve.web.body_faults import Where
 from lstm_serve.web.dialects.v2.schemas import InputTensor
 
 DTYPES: dict[str, str] = {
@@ -40,23 +41,20 @@ VALUES = {
     "values": "values",
 }
 
-# Where a tensor of the inputs is, in a request.
-Place = tuple[str, int]
 
-
-class Known(NamedTuple):
+class KnownOutput(NamedTuple):
     """An output that may be asked for: of the model's the number, and whether it is the predicted class."""
 
     number: int = 0
     is_class: bool = False
 
 
-def known_outputs(model: Model) -> dict[str, Known]:
+def known_outputs(model: Model) -> dict[str, KnownOutput]:
     """The outputs by their native names: of one its values, and the class if there is one; several by their own."""
     if len(model.output_names) > 1:
-        return {str(name): Known(k) for k, name in enumerate(model.output_names)}
-    values = {VALUES[model.kind]: Known()}
-    return values if model.kind in {"labels", "values"} else {**values, CLASS: Known(is_class=True)}
+        return {str(name): KnownOutput(k) for k, name in enumerate(model.output_names)}
+    values = {VALUES[model.kind]: KnownOutput()}
+    return values if model.kind in {"labels", "values"} else {**values, CLASS: KnownOutput(is_class=True)}
 
 
 def input_names(model: Model) -> dict[str, Input]:
@@ -69,7 +67,7 @@ def input_datatype(given: Input) -> str:
     return next(name for name, code in DTYPES.items() if np.dtype(code) == given.dtype)
 
 
-def from_bytes(tensor: InputTensor, raw: bytes, start: int, place: Place, *, last: bool) -> AnyArray:
+def from_bytes(tensor: InputTensor, raw: bytes, start: int, place: Where, *, last: bool) -> AnyArray:
     """The tensor of the bytes from `start` on, to the end where it is the last. Raises InvalidInput or Malformed."""
     dtype, count = np.dtype(DTYPES.get(tensor.datatype, UPPER_HALF)), math.prod(tensor.shape)
     size = tensor.parameters.get("binary_data_size")
@@ -102,7 +100,7 @@ TYPES: dict[str, tuple[set[type], str]] = {
 }
 
 
-def from_json(tensor: InputTensor, data: list[Any], place: Place) -> AnyArray:
+def from_json(tensor: InputTensor, data: list[Any], place: Where) -> AnyArray:
     """The tensor whose data are a list, flat or nested as its shape. Raises InvalidInput."""
     if "binary_data_size" in tensor.parameters:
         raise InvalidInput.at("expected either data or binary_data_size, got both", *place)
