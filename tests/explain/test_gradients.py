@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations import OPERATIONS
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.conv_lstm import ConvLSTM
+from lstm_serve.engine.operations.masks import gives_mask
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import (
     Activate,
@@ -274,6 +276,16 @@ def test_a_gradient_is_that_of_central_differences(
         masks[0][:, 0] = True
     with np.errstate(all="raise", under="ignore"):
         hold(wide(op), xs, masks, rng)
+
+
+@pytest.mark.parametrize(("op", "shapes"), CASES, ids=lambda each: getattr(each, "name", ""))
+def test_where_a_mask_goes_is_known_beforehand(op: Any, shapes: tuple[tuple[int, ...], ...]) -> None:
+    xs = [np.ones((1, *shape), np.float32) for shape in shapes]
+    for masked in product((False, True), repeat=sum(len(shape) > 1 for shape in shapes)):
+        given = [*masked, *(False for _ in range(len(shapes) - len(masked)))]
+        masks = [np.ones(x.shape[:2], np.bool_) if there else None for x, there in zip(xs, given, strict=True)]
+        _, passed = op(xs, masks)
+        assert gives_mask(op, given) == (passed[0] is not None), given
 
 
 @pytest.mark.parametrize(

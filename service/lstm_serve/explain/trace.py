@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.temporal import begins_mask
+from lstm_serve.engine.operations.masks import begins_mask
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array

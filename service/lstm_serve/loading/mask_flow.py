@@ -1,39 +1,21 @@
-"""Where masks come by, as far as the operations tell: what depends on them where nobody knows what Keras does."""
+"""What depends on a mask where nobody knows what Keras does is refused."""
 
 from collections.abc import Sequence
 
-from lstm_serve.engine.operations import arithmetic, pointwise, temporal, windows
-from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.conv_lstm import ConvLSTM
+from lstm_serve.engine.operations.masks import gives_mask
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, Merge
+from lstm_serve.engine.operations.temporal import GlobalPooling1D
 from lstm_serve.engine.operations.wiring import Node, Source
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.errors import Unsupported
 from lstm_serve.loading.config.keras_version import KerasVersion
 
-WITHOUT = (
-    *(
-        ConvLSTM,
-        windows.Convolution,
-        windows.Pooling,
-        temporal.Embedding,
-        temporal.GlobalPooling1D,
-        temporal.RepeatVector,
-        temporal.Reshape,
-    ),
-    *(temporal.Permute, arithmetic.Slice, arithmetic.Binary, arithmetic.Reduce, arithmetic.MatMul),
-)
+# Those that do something else because of a mask.
 LOOKING = (
-    ConvLSTM,
-    Recurrent,
-    Stacked,
-    Bidirectional,
-    temporal.GlobalPooling1D,
-    Merge,
-    Concatenate,
-    MaskedBy,
-    TimeDistributed,
+    *(ConvLSTM, Recurrent, Stacked, Bidirectional, TimeDistributed),
+    *(GlobalPooling1D, Merge, Concatenate, MaskedBy),
 )
 
 
@@ -62,21 +44,6 @@ def _masked(nodes: Sequence[Node]) -> set[Source]:
     """The outputs that have a mask."""
     found: set[Source] = set()
     for k, (operation, inputs) in enumerate(nodes):
-        if _gives_mask(operation, [source in found for source in inputs]):
+        if gives_mask(operation, [source in found for source in inputs]):
             found.add(Source(k))
     return found
-
-
-def _gives_mask(operation: Operation, masked: Sequence[bool]) -> bool:
-    if temporal.begins_mask(operation):
-        return True
-    if isinstance(operation, MaskedBy):
-        return masked[1]
-    keeps = not isinstance(operation, WITHOUT)
-    if isinstance(operation, Bidirectional):
-        keeps = operation.forward.return_sequences
-    elif isinstance(operation, Recurrent | Stacked):
-        keeps = operation.return_sequences
-    elif isinstance(operation, pointwise.Normalization | pointwise.Rescaling):
-        keeps = operation.keeps_mask
-    return keeps and any(masked)

@@ -59,11 +59,6 @@ class Masking(BaseOperation):
         return (xs[0] * mask[..., np.newaxis],), (mask,)
 
 
-def begins_mask(operation: object) -> bool:
-    """Whether an operation makes a mask of its own, of what it is given."""
-    return isinstance(operation, Masking) or (isinstance(operation, Embedding) and operation.mask_zero)
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class GlobalPooling1D(BaseOperation):
     """The maximum or the average over all time; the average leaves masked steps out, the maximum does not."""
