@@ -29,8 +29,8 @@ help: ## this list
 serve: $(SERVE) ## serve the default model on 127.0.0.1:8080; LSTMSERVE_* variables change that
 	LSTMSERVE_MODEL="$${LSTMSERVE_MODEL:-models/turbofan.h5}" exec $(BIN)/lstm-serve serve
 
-test: $(CHECK) ## run all tests
-	$(BIN)/python -m $(PYTEST)
+test: $(CHECK) ## run the tests, but for the long ones
+	$(BIN)/python -m $(PYTEST) -m "not long"
 
 fuzz: $(CHECK) ## fuzz requests, connections, model files and folders, FUZZ_SECONDS (600) each; installs atheris
 	$(BIN)/pip install --quiet --editable '.[fuzz]'
@@ -51,7 +51,7 @@ clusters: $(CLUSTERS)/.made ## a million windows through clusters of Ray and Spa
 exports: $(CHECK) $(EXPORTS) ## run the exporters' tests with Keras 3, ONNX Runtime, and the C compiler, node and Chromium at hand
 	EXPORTS_KERAS_PYTHON=$(CURDIR)/$(VENV)/keras/bin/python $(BIN)/python -m pytest tests/export
 
-check: lint types coverage ## what CI runs: format, lint, types, tests with coverage
+check: lint types coverage ## what CI runs: format, lint, types, all tests with coverage
 
 lint: $(CHECK) ## format and lint
 	$(BIN)/ruff format --check .

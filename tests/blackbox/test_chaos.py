@@ -7,6 +7,8 @@ from chaos import BEHAVIOURS, HAPROXY, MODEL, footprint, mixed, overload, rollin
 from load import Connection, request
 from serving import Process, in_loop
 
+pytestmark = pytest.mark.long
+
 
 @in_loop
 async def test_bad_clients_do_no_harm_to_good_ones() -> None:

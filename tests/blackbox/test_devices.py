@@ -7,6 +7,8 @@ import pytest
 from devices import MODELS, TOLERANCE, exactly_once, mixed, random_series, ways
 from serving import ASKER, Process, in_loop
 
+pytestmark = pytest.mark.long
+
 PATH = ASKER / MODELS[0].origin.file
 
 

@@ -19,6 +19,8 @@ import pytest
 from load import request
 from serving import ASKER, COMMAND, PATIENCE, Process, read_all
 
+pytestmark = pytest.mark.long
+
 MODEL = ASKER / "k215_model.h5"
 BODY = json.dumps({"sequence": [[0.1] * 15] * 20}).encode()
 GOOD = request("/predict", BODY)

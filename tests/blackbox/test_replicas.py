@@ -9,6 +9,8 @@ from redis_process import needs_redis
 from replicas import killed
 from serving import in_loop
 
+pytestmark = pytest.mark.long
+
 
 @needs_redis
 @pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed (Debian: haproxy)")

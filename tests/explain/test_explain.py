@@ -275,6 +275,7 @@ def answered_by_keras(path: Path) -> list[tuple[NDArray[Any], Array]]:
         return [(golden[x], golden[y]) for x, y in pairs]
 
 
+@pytest.mark.long
 def test_all_models_that_are_a_chain_have_a_program() -> None:
     reasons = {}
     for path in golden_models():

@@ -214,6 +214,7 @@ def test_extreme_weights(to: str, tmp_path: Path) -> None:
     expect_the_same(to, made, tmp_path)
 
 
+@pytest.mark.long
 @each_target
 def test_the_golden_files_it_takes(to: str, tmp_path: Path) -> None:
     aim = target(to)

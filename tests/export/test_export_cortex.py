@@ -9,7 +9,10 @@ import pytest
 from exporting import written
 
 ARM, QEMU, MAKE = (shutil.which(name) or "" for name in ("arm-none-eabi-gcc", "qemu-system-arm", "make"))
-pytestmark = pytest.mark.skipif(not (ARM and QEMU and MAKE), reason="needs gcc-arm-none-eabi and qemu-system-arm")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not (ARM and QEMU and MAKE), reason="needs gcc-arm-none-eabi and qemu-system-arm"),
+]
 
 # Fills the stack below itself with a pattern, computes an answer, and prints how much of the pattern is gone.
 STACK = """

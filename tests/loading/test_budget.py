@@ -147,6 +147,7 @@ except UnreadableFile as refused:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CLAIMS)
 def test_a_small_file_that_claims_a_large_array_is_refused_before_memory_is_taken(tmp_path: Path, name: str) -> None:
     CLAIMS[name](tmp_path / name)

@@ -114,6 +114,7 @@ def test_what_is_listed_twice_is_refused(tmp_path: Path, layers: list[str], weig
         load_model(listed(tmp_path / "model.h5", layers, weights))
 
 
+@pytest.mark.long
 def test_one_array_under_very_many_names_is_refused(tmp_path: Path) -> None:
     path = listed(tmp_path / "model.h5", ["a"], [f"w{k}" for k in range(3000)])
     with h5py.File(path, "r+") as file:

@@ -71,6 +71,7 @@ CAUSAL = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("group", groups())
 def test_steps_of_every_golden_model_that_is_causal_end_where_the_window_does(group: str) -> None:
     causal = 0

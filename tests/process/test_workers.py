@@ -21,6 +21,8 @@ from native_requests import GOOD, ROW, refused
 from scraping import Samples, one_of, parsed
 from serving import ASKER, PATIENCE, ROOT, SMALL, Process
 
+pytestmark = pytest.mark.long
+
 MODEL = ASKER / "k215_model.h5"
 SHORTER = SMALL / "values.h5"  # of another kind
 OTHER = ROOT / "models" / "turbofan.h5"

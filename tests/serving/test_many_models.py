@@ -31,6 +31,8 @@ from lstm_serve.serving.deployment import Deployment, Loaded, NamedFiles, load
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 
+pytestmark = pytest.mark.long
+
 NPY = {"content-type": "application/x-npy", "accept": "application/x-npy"}
 
 

@@ -36,6 +36,8 @@ from lstm_serve.serving.reload import fingerprint
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 
+pytestmark = pytest.mark.long
+
 
 def put(path: Path, data: bytes) -> None:
     made = path.with_suffix(".new")

@@ -58,6 +58,7 @@ def seconds_of(process: Process) -> float:
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not STAT.exists(), reason="needs /proc")
 def test_a_bad_body_costs_no_more_than_twice_a_good_one(capsys: pytest.CaptureFixture[str]) -> None:
     with (

@@ -185,6 +185,7 @@ CASES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "path", "mode"), CASES)
 def test_what_is_documented_is_what_is_answered(api: Any, method: str, path: str, mode: GenerationMode) -> None:
     @given(case=api[path][method].as_strategy(generation_mode=mode))

@@ -23,6 +23,8 @@ from serving import PATIENCE, ROOT, Process
 from lstm_serve import load_model
 from lstm_serve.web.ui.routes import ASSETS
 
+pytestmark = pytest.mark.long
+
 TURBOFAN = ROOT / "models" / "turbofan.h5"
 SERIES = TURBOFAN.with_suffix(".example.csv")
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

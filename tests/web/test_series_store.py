@@ -24,7 +24,7 @@ PASSWORD = "the-secret-of-the-store"  # noqa: S105 - of a test's own server
 
 Headers = dict[str, str]
 
-pytestmark = needs_redis
+pytestmark = [needs_redis, pytest.mark.long]
 
 
 def append(
