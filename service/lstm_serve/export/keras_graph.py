@@ -10,9 +10,10 @@ from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.arithmetic import Binary, Reduce
 from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.masks import begins_mask
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy
 from lstm_serve.engine.operations.pointwise import Activate, Rescaling
-from lstm_serve.engine.operations.temporal import Embedding, Masking, begins_mask
+from lstm_serve.engine.operations.temporal import Embedding, Masking
 from lstm_serve.engine.operations.wrappers import Bidirectional
 from lstm_serve.engine.types import Shape
 from lstm_serve.export.keras_config import RATIO, TITLE, Layer

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.masks import begins_mask
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import Activate, Normalization, Rescaling
-from lstm_serve.engine.operations.temporal import GlobalPooling1D, begins_mask
+from lstm_serve.engine.operations.temporal import GlobalPooling1D
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.export.keras_config import TITLE
