@@ -120,14 +120,14 @@ def test_more_points_are_taken_until_it_is_exact_enough() -> None:
         return model([first, dense(1, 1, ACTIVATIONS["linear"], bias=False)], (3,))
 
     x = np.ones(3, np.float32)
-    assert rounds(steep(0.5), x)[0] == 32
+    assert rounds(steep(0.5), x)[0] == 16
     count, found = rounds(steep(60), x)
-    assert count in {32 + 64, 32 + 64 + 128, 32 + 64 + 128 + 256}
+    assert count in {16 + 32 + 64, 16 + 32 + 64 + 128, 16 + 32 + 64 + 128 + 256}
     assert found["completeness_error"] <= 1e-3
     # A jump is on no line of points: said, not hidden.
     jump = model([Activate(name="a", activation=ACTIVATIONS["hard_shrink"])], (3,))
     count, found = rounds(jump, x)
-    assert count == 32 + 64 + 128 + 256
+    assert count == 16 + 32 + 64 + 128 + 256
     assert found["completeness_error"] > 0.4
 
 

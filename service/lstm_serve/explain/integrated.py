@@ -20,7 +20,7 @@ from lstm_serve.explain.gradients import path
 
 # Points on the line, at first and at most: twice as many are taken where what the cells add misses the difference by
 # more than is allowed, and by more than that part of it.
-POINTS, MOST_POINTS, ALLOWED = 32, 256, 1e-3
+POINTS, MOST_POINTS, ALLOWED = 16, 256, 1e-3
 
 
 class IntegratedGradients:
