@@ -32,6 +32,8 @@ Golden = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 COMMAND = [sys.executable, "-m", "lstm_serve", "serve"]
 # What takes so long hangs. A busy machine may take minutes: what is waited for is the process, not the clock.
 PATIENCE = 600.0
+# What a process has written is read within so long after its end, unless another one still has its output.
+LAST_WORDS = 30.0
 RUNNING = re.compile(r"running on https?://\S+:(\d+)")
 
 
@@ -63,7 +65,9 @@ class Process:
         self.lines: list[str] = []
         self.errors = ""
         self._changed = threading.Condition()
-        self._readers = [threading.Thread(target=target) for target in (self._read_lines, self._read_errors)]
+        self._readers = [
+            threading.Thread(target=target, daemon=True) for target in (self._read_lines, self._read_errors)
+        ]
         for reader in self._readers:
             reader.start()
 
@@ -108,8 +112,9 @@ class Process:
                 read = len(self.lines)
                 if len(found) >= nth:
                     return found[nth - 1]
-                ended = self.popen.poll() is not None and not self._readers[0].is_alive()
-                assert not ended, f"no line with {pattern!r} in {self.lines}; {self.errors}"
+                if self.popen.poll() is not None:
+                    assert self._readers[0].is_alive(), f"no line with {pattern!r} in {self.lines}; {self.errors}"
+                    end = min(end, time.monotonic() + LAST_WORDS)
                 assert time.monotonic() < end, f"no line with {pattern!r} in {self.lines}"
                 self._changed.wait(0.05)
 
@@ -120,7 +125,8 @@ class Process:
         """The exit status, once the process has ended and all its output is read."""
         status = self.popen.wait(PATIENCE)
         for reader in self._readers:
-            reader.join(PATIENCE)
+            reader.join(LAST_WORDS)
+            assert not reader.is_alive(), f"it has ended, and another process still has its output: {self.lines}"
         for stream in (self.popen.stdout, self.popen.stderr):
             assert stream is not None
             stream.close()

@@ -221,10 +221,11 @@ def test_a_pipe_as_the_file_of_keys_stops_nothing(tmp_path: Path) -> None:
 
     def opened() -> int:
         """The pipe, once the service has begun to read it."""
-        while True:
+        while process.popen.poll() is None:
             with contextlib.suppress(OSError):  # nobody reads it
                 return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
             time.sleep(0.01)
+        raise AssertionError("the service has ended")
 
     def feed(pipe: int, key: str) -> None:
         os.write(pipe, f"{key}\n".encode())
