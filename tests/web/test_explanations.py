@@ -93,10 +93,10 @@ def test_what_is_asked_wrongly_is_refused(
     (first, *_) = reply.json()["errors"]
     assert first["pointer"] == pointer
     assert detail in first["detail"]
-    if "sequence" not in more and "what" not in more:
+    if "sequence" not in more:
         plain = client.post("/v1/models/turbofan:explain", json={"instances": X[:1].tolist(), **more})
         assert plain.status_code == 400
-        assert detail in plain.json()["error"]
+        assert detail.rpartition(", ")[2] in plain.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -118,13 +118,13 @@ def test_a_body_that_is_none(client: httpx.Client, body: bytes) -> None:
 
 def test_more_than_may_wait_is_too_large() -> None:
     async def ask() -> None:
-        app = app_of(TURBOFAN, max_queue_rows=32)
+        app = app_of(TURBOFAN, max_queue_rows=16)
         async with started(app):
-            for method, rows in (("occlusion", 36), (None, 33)):
+            for method, rows in (("occlusion", 36), (None, 17)):
                 body = json.dumps({"sequence": X[0].tolist(), "method": method}).encode()
                 reply = await call(app, "/explain", body)
                 assert reply.status == 413
-                assert f"would answer {rows} sequences; at most 32" in reply.json["detail"]
+                assert f"would answer {rows} sequences; at most 16" in reply.json["detail"]
 
     in_loop(ask)()
 

@@ -251,11 +251,17 @@ def _request_types(model: Model, max_rows: int) -> tuple[type[ExplainRequest], t
     class V1ExplainRequest(codec.request_type(model, max_rows)):  # type: ignore[misc]
         """Rows as :predict takes them, and how their answers are to be explained."""
 
+        model_config = ConfigDict(extra="forbid")
+
         @classmethod
         def parse(cls, raw: bytes) -> Any:  # noqa: ANN401 - a form, with what is asked beside it
             """The sequences, and how to explain them."""
             parsed = cls.parsed(raw)
-            return ToExplain(cls.of(parsed), ExplainOptions.of(parsed))
+            body = cls.of(parsed)
+            known = (*codec.FORMS, *codec.V1Request.model_fields, *OPTIONS)
+            if more := len(parsed.keys() - {*known}):
+                raise InvalidInput.at(f"expected the keys {', '.join(known)}, got {more} more")
+            return ToExplain(body, ExplainOptions.of(parsed))
 
     return native, create_model(
         "V1ExplainRequest", __base__=V1ExplainRequest, __doc__=V1ExplainRequest.__doc__, **options
