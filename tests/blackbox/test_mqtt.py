@@ -25,7 +25,7 @@ from serving import PATIENCE, ROOT, Process
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed (Debian: mosquitto)")
 
-(RECIPE,) = re.findall(r"```python\n([^`]*paho.*?)```", (ROOT / "docs/series.md").read_text(), re.DOTALL)
+(RECIPE,) = re.findall(r"```python\n([^`]*paho.*?)```", (ROOT / "docs/devices.md").read_text(), re.DOTALL)
 ROWS = np.loadtxt(ROOT / "models/turbofan.example.csv", delimiter=",", skiprows=1)[:20, 1:].tolist()
 
 

@@ -5,6 +5,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from copy import copy
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -26,11 +27,12 @@ from lstm_serve.errors import (
     UnknownSeries,
 )
 from lstm_serve.model.metadata import SeriesRules
+from lstm_serve.serving.series.kept import append as kept_append
 from lstm_serve.serving.series.lines import MOST_WAITING, Lines
 from lstm_serve.serving.series.memory import MemoryStore
 from lstm_serve.serving.series.redis_server import RedisServer
 from lstm_serve.serving.series.redis_store import Form, RedisStore
-from lstm_serve.serving.series.store import Appended, Key, Limits, Sent, Store
+from lstm_serve.serving.series.store import Appended, Carried, Found, Key, Limits, Sent, Series, Store
 
 T = TypeVar("T")
 STEPS = 4
@@ -265,6 +267,46 @@ def test_a_series_is_its_owners(stores: Stores) -> None:
     with pytest.raises(UnknownSeries):
         run(kept.look(mine))
     assert run(kept.look(yours)).seq == 3
+
+
+def test_what_was_found_is_replaced_only_while_it_is_so(stores: Stores) -> None:
+    kept = stores(most=1)
+
+    def find(name: str = "s") -> Found:
+        (found,) = run(kept.find_each([Key(b"", name)]))
+        assert isinstance(found, Found)
+        return found
+
+    def replace(before: Found, after: Series) -> object:
+        return run(kept.replace_each([(KEY, before, after)]))[0]
+
+    def a_row_more(found: Found) -> Series:
+        sent, after = Sent(rows(1), None), copy(found.series) or Series.begin(Sent(rows(1), None), REFUSE)
+        kept_append(after, sent, REFUSE, 2 * STEPS)
+        ys = np.arange(2 * after.count, dtype=np.float32).reshape(after.count, 2)
+        after.carried = Carried("digest", (rows(*range(7)).T, rows(-0.0)), ys, after.count)
+        return after
+
+    first, late = find(), find()
+    assert replace(first, a_row_more(first)) is True
+    assert replace(late, a_row_more(late)) is False
+    second = find()
+    assert second.series is not None
+    assert replace(second, a_row_more(second)) is True
+    known = run(kept.look(KEY))
+    assert known.carried is not None
+    assert (len(known.rows), known.carried.digest, known.carried.taken) == (2, "digest", 2)
+    found = [array.tobytes() for array in (*known.carried.state, known.carried.ys)]
+    wanted = a_row_more(second).carried
+    assert wanted is not None
+    assert found == [array.tobytes() for array in (*wanted.state, wanted.ys)]
+    before = find()
+    run(kept.forget(KEY))
+    assert replace(before, a_row_more(before)) is False
+    assert kept.count() == 0
+    begins = find()
+    append(kept, [0], None, name="other")
+    assert isinstance(replace(begins, a_row_more(begins)), SeriesFull)
 
 
 def test_a_living_series_is_never_dropped_and_an_idle_one_makes_room(stores: Stores) -> None:

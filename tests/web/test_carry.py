@@ -1,17 +1,18 @@
 """Series of stateful models: a row is answered as Keras does, called with one row after the other."""
 
-import asyncio
+import contextlib
 import json
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from kerasfiles import numbers as weights
+from event_stream import listening
 from kerasfiles import save_sequential, scaled_copy
 from numpy.typing import NDArray
 from open_inference import tensor
@@ -21,10 +22,6 @@ from serving import GOLDEN, PATIENCE, Process, client_of
 
 from lstm_serve import load_model
 from lstm_serve.model.carry import Carrying
-from lstm_serve.model.metadata import SeriesRules
-from lstm_serve.serving.series.carry import keep, plan
-from lstm_serve.serving.series.memory import MemoryStore
-from lstm_serve.serving.series.store import Key, Limits, Sent
 
 STATEFUL = GOLDEN / "stateful"
 Array = NDArray[np.float32]
@@ -37,10 +34,14 @@ def calls(name: str) -> tuple[Array, Array]:
         return arrays["x"], arrays["y"]
 
 
-@pytest.fixture(scope="module")
-def process() -> Iterator[Process]:
-    with Process(STATEFUL) as process:
-        yield process
+@pytest.fixture(scope="module", params=["memory", pytest.param("redis", marks=needs_redis)])
+def process(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    with contextlib.ExitStack() as stack:
+        variables = {}
+        if request.param == "redis":
+            redis = stack.enter_context(RedisProcess(tmp_path_factory.mktemp("redis")))
+            variables["LSTMSERVE_SERIES_STORE"] = redis.url
+        yield stack.enter_context(Process(STATEFUL, **variables))
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +155,27 @@ def test_what_does_not_carry_is_refused_by_name(client: httpx.Client) -> None:
         assert (refused.status_code, refused.json()["type"]) == (409, "urn:lstm-serve:no-carry")
         assert "starts anew at each call, beside a stateful one" in refused.json()["detail"]
         assert client.get(f"{at}/series/s").status_code == 409
-    append(client, "/models/k3__last/series/told", np.ones((1, 3)), 0)
-    assert client.get("/models/k3__last/series/told/events").json()["type"] == "urn:lstm-serve:no-carry"
+        assert client.get(f"{at}/series/s/events").json()["type"] == "urn:lstm-serve:no-carry"
+
+
+@pytest.mark.parametrize("name", ["last", "each"])
+def test_each_answer_is_told_to_who_listens(client: httpx.Client, name: str) -> None:
+    at, rows = f"/models/k3__{name}/series/told", np.random.default_rng(1).normal(size=(100, 3)).astype(np.float32)
+    first = append(client, at, rows[:3], 2, "?answers=all").json()
+    with listening(f"{client.base_url}{at}/events?inputs=true") as stream:
+        told = stream.take(3)
+        assert [event.data["answer"] for event in told] == first["answers"]
+        np.testing.assert_array_equal(np.array([event.data["row"] for event in told], np.float32), rows[:3])
+        answered = [append(client, at, rows[k : k + 1], k).json() for k in range(3, 6)]
+        assert [event.data | {"row": None} for event in stream.take(3)] == [each | {"row": None} for each in answered]
+    every = append(client, at, rows[6:], 99, "?answers=all").json()["answers"]
+    with listening(f"{client.base_url}{at}/events", "5") as stream:
+        gap, *told = stream.take(65)
+        assert (gap.name, gap.data) == ("gap", {"after": 5, "next": 36})
+        assert [event.data["answer"] for event in told] == every[30:]
+        assert [(event.data["rows"], event.id) for event in told] == [(k + 1, str(k)) for k in range(36, 100)]
+        client.delete(at)
+        assert [event.name for event in stream.rest()] == ["end"]
 
 
 @pytest.mark.parametrize("name", ["last", "each"])
@@ -240,7 +260,11 @@ def test_a_reload_to_another_model_begins_series_anew(tmp_path: Path) -> None:
         }
         repeat = append(client, "/series/s", rows[4:5], 4).json()
         assert (repeat["duplicate"], repeat["answer"], "reset" in repeat) == (True, None, False)
-        begun = append(client, "/series/s", rows[3:6], 5, "?answers=all").json()
+        with listening(f"{process.url}/series/s/events") as stream:
+            told = stream.take(5)
+            assert [(event.data["rows"], event.data["answer"]) for event in told] == [(0, None)] * 5
+            begun = append(client, "/series/s", rows[3:6], 5, "?answers=all").json()
+            assert [event.name for event in stream.rest()] == ["end"]
         assert (begun["reset"], begun["rows"], begun["answers"][:2]) == ("model", 1, [None, None])
         fresh = append(client, "/series/fresh", rows[5:6], 0).json()
         assert begun["answers"][2] == fresh["answer"]
@@ -268,27 +292,31 @@ def test_a_row_on_which_the_model_overflows_is_not_kept(tmp_path: Path) -> None:
         assert [each["values"] for each in found] == [[12.0 * k] for k in range(2, 202)]
 
 
-def test_what_was_forgotten_meanwhile_begins_again() -> None:
-    carrying = Carrying.of(load_model(STATEFUL / "tf215__last.h5"))
-    assert carrying is not None
-    store, key, sent = MemoryStore(Limits(8, 2, 60)), Key(b"", "s"), Sent(weights(1, 3), None)
-
-    def step() -> Any:
-        planned = plan(store, key, sent, SeriesRules(), carrying, 8)
-        made = carrying.unpacked(carrying.forward(carrying.packed(planned.rows[np.newaxis], planned.state)))
-        return planned, made
-
-    planned, made = step()
-    assert keep(store, key, planned, [made.ys[0]], made.state, carrying.digest) is not None
-    planned, made = step()
-    asyncio.run(store.forget(key))
-    assert keep(store, key, planned, [made.ys[0]], made.state, carrying.digest) is None
-    assert store.count() == 0
-
-
 @needs_redis
-def test_a_store_without_states_refuses(tmp_path: Path) -> None:
-    with RedisProcess(tmp_path) as redis, client_of(carded(tmp_path), LSTMSERVE_SERIES_STORE=redis.url) as client:
-        for answer in (append(client, "/series/s", [[1, 2, 3]], 0), client.get("/series/s")):
-            assert (answer.status_code, answer.json()["type"]) == (409, "urn:lstm-serve:no-carry")
-            assert "LSTMSERVE_SERIES_STORE keeps no states" in answer.json()["detail"]
+def test_two_processes_and_the_next_one_go_on_with_a_state_and_other_weights_do_not(tmp_path: Path) -> None:
+    rows, path = np.random.default_rng(2).normal(size=(40, 3)).astype(np.float32), carded(tmp_path)
+    wanted = one_after_the_other(rows)
+    with RedisProcess(tmp_path) as redis:
+        variables = {"LSTMSERVE_SERIES_STORE": redis.url}
+        with client_of(path, **variables) as one, client_of(path, **variables) as other:
+            for k in range(30):
+                found = append((one, other)[k % 2], "/series/s", rows[k : k + 1], k).json()
+                assert (found["rows"], "reset" in found) == (k + 1, False)
+                same(numbers(found["answer"]), wanted[k])
+                again = append((other, one)[k % 2], "/series/s", rows[k : k + 1], k).json()
+                assert again == found | {"duplicate": True}
+            with ThreadPoolExecutor(8) as pool:  # both at once: the later one begins again from what is there then
+                asked = [pool.submit(append, (one, other)[k % 2], "/series/both", rows[:1]) for k in range(16)]
+                answered = sorted((each.result().json() for each in asked), key=lambda found: found["rows"])
+            assert [found["rows"] for found in answered] == [*range(1, 17)]
+            same([numbers(found["answer"]) for found in answered], one_after_the_other(rows[:1].repeat(16, axis=0)))
+        with client_of(path, **variables) as client:
+            same(numbers(append(client, "/series/s", rows[30:31], 30).json()["answer"]), wanted[30])
+            assert client.get("/series/s").json()["rows"] == 31
+            redis.client.hset("lstmserve:{m}:both", "carried", b"another")
+            assert append(client, "/series/both", rows[:1]).json()["reset"] == "damaged"
+        scaled_copy(path, 2, STATEFUL / "tf215__last.h5")
+        with client_of(path, **variables) as client:
+            found = append(client, "/series/s", rows[31:32], 31).json()
+            assert (found["reset"], found["rows"]) == ("model", 1)
+            assert append(client, "/series/s", rows[30:31], 30).status_code == 409

@@ -64,6 +64,13 @@ def append(at: str, rows: Rows, seq: int | None = None, **headers: str) -> dict[
     return found
 
 
+def counted(name: str) -> int:
+    """The number in the id of a row that has none of its own."""
+    number, _, series = name.partition("-")
+    assert len(series) == 8
+    return int(number)
+
+
 def check(told: list[Event], rows: Rows, first: int = 0) -> None:
     """They are of all rows from `first` on, whose number 0 is the first of `rows`, and have the answers of predict."""
     assert [event.id for event in told] == [str(k) for k in range(first, first + len(told))]
@@ -143,9 +150,17 @@ def test_rows_without_numbers_are_counted(at: str) -> None:
     with listening(f"{at}/events") as stream:
         append(at, rows[2:])
         told = stream.take(len(rows))
-    assert [(event.id, event.data["seq"]) for event in told] == [(str(k), None) for k in range(1, len(rows) + 1)]
-    with listening(f"{at}/events", str(STEPS)) as stream:
-        assert [event.id for event in stream.take(2)] == [str(STEPS + 1), str(STEPS + 2)]
+    ids = [event.id for event in told]
+    assert [counted(event.id) for event in told] == [*range(1, len(rows) + 1)]
+    assert {event.data["seq"] for event in told} == {None}
+    with listening(f"{at}/events", ids[STEPS - 1]) as stream:
+        assert [event.id for event in stream.take(2)] == ids[STEPS:]
+    httpx.delete(at)
+    append(at, rows)  # another series that has had as many
+    for after in (ids[STEPS - 1], str(STEPS)):
+        with listening(f"{at}/events", after) as stream:
+            gap, first = stream.take(2)
+            assert (gap.name, gap.data, counted(first.id)) == ("gap", {"after": STEPS, "next": 1}, 1)
 
 
 @given(st.lists(st.tuples(st.integers(1, 13), st.booleans()), max_size=12), st.booleans())
@@ -302,7 +317,8 @@ def test_of_several_replicas_each_tells_what_any_takes(tmp_path: Path) -> None:
                 anew = late.take(len(another))
             assert [[event.name for event in each.rest()] for each in (stream, other)] == [["end"], ["end"]]
     for those, of in ((told[: len(rows)], rows), (told[len(rows) :], rows), (anew, another)):
-        assert [event.id for event in those] == [str(k) for k in range(1, len(of) + 1)]
+        assert [counted(event.id) for event in those] == [*range(1, len(of) + 1)]
+        assert len({event.id.partition("-")[2] for event in those}) == 1
         wanted = MODEL.predict_series(of)[:, 0]
         found = [event.data["answer"]["probability"] for event in those[STEPS - 1 :]]
         np.testing.assert_allclose(found, wanted, atol=2e-6)

@@ -72,7 +72,7 @@ TABLE: dict[type[BaseException], Status] = {
         409,
         "No carried states",
         "no-carry",
-        "the model is stateful, and LSTMSERVE_SERIES_STORE keeps no states: its series need one process without it",
+        "the model is stateful, and a series cannot carry its states, as its layer 'l' reads the sequence from its end",
     ),
     SeveralWorkers: Status(
         501,

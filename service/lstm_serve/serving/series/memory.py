@@ -3,11 +3,14 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from lstm_serve.errors import LstmServeError, SeriesConflict, SeriesFull, UnknownSeries
 from lstm_serve.model.metadata import SeriesRules
-from lstm_serve.serving.series.kept import Series, append
-from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, new_life, too_many
+from lstm_serve.serving.series.kept import append
+from lstm_serve.serving.series.store import Appended, Found, Key, Known, Limits, Sent, Series, new_life, too_many
+
+T = TypeVar("T")
 
 
 class MemoryStore:
@@ -36,35 +39,39 @@ class MemoryStore:
 
     async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none; see `Store`."""
-        found = self.find(series) or Series.begin(sent, rules)
-        done = append(found, sent, rules, self.keep)
-        found.carried = None
-        self._put(series, found)
-        return done
+        return self._append(series, sent, rules)
 
     async def append_each(
         self, several: Sequence[tuple[Key, Sent]], rules: SeriesRules
     ) -> list[Appended | LstmServeError]:
         """Append to several series, of each all rows or none; see `Store`."""
-        found: list[Appended | LstmServeError] = []
-        for series, sent in several:
-            try:
-                found.append(await self.append(series, sent, rules))
-            except (SeriesConflict, SeriesFull) as error:
-                found.append(error)
-        return found
+        return [_or_refused(self._append, *each, rules) for each in several]
 
-    def find(self, series: Key) -> Series | None:
-        """Return it, or None where it may begin. Raises SeriesFull."""
+    async def find_each(self, several: Sequence[Key]) -> list[Found | LstmServeError]:
+        """Find several series; see `Store`."""
+        return [_or_refused(self._find, series) for series in several]
+
+    async def replace_each(self, several: Sequence[tuple[Key, Found, Series]]) -> list[bool | LstmServeError]:
+        """Put others in their place; see `Store`."""
+        return [_or_refused(self._replace, *each) for each in several]
+
+    def _append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
+        found = self._find(series).series or Series.begin(sent, rules)
+        done = append(found, sent, rules, self.keep)
+        found.carried = None
+        self._put(series, found)
+        return done
+
+    def _find(self, series: Key) -> Found:
+        """Return it. Raises SeriesFull where it is not there, and may not begin."""
         self._expire(self._clock())
         found = self._series.get(series)
         if found is None and len(self._series) >= self._most:
             raise SeriesFull(too_many(self._most))
-        return found
+        return Found(found)
 
-    def replace(self, series: Key, before: Series | None, after: Series) -> bool:
-        """Put another in its place, if it still is what it was `before`. Raises SeriesFull."""
-        if self.find(series) is not before:
+    def _replace(self, series: Key, before: Found, after: Series) -> bool:
+        if self._find(series).series is not before.series:
             return False
         self._put(series, after)
         return True
@@ -99,3 +106,10 @@ class MemoryStore:
                 return
             del self._series[key]
             self._expired(key)
+
+
+def _or_refused(do: Callable[..., T], *given: Any) -> T | LstmServeError:  # noqa: ANN401 - its arguments
+    try:
+        return do(*given)
+    except (SeriesConflict, SeriesFull) as error:
+        return error

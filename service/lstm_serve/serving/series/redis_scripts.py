@@ -3,22 +3,24 @@
 A series is a hash: `form` and `by` say what its rows and its numbers are and mean, `rows` has the bytes of the last
 ones, `seqs` their numbers as doubles, which are exact up to 2**53, `first` the number that it began with, `count` how
 many rows were ever appended, `life` what tells it from another one that had its name, `touched` the millisecond of the
-last append. `sum` is a digest of these but `form`: what has another one was written by somebody else. `KEYS[2]` is a
-sorted set of the series of a model by the millisecond in which each expires, by which they are counted.
+last append, `carried` what a stateful model has made of it, if one has. `sum` is a digest of these but `form`: what has
+another one was written by somebody else. `KEYS[2]` is a sorted set of the series of a model by the millisecond in which
+each expires, by which they are counted.
 """
 
 # A series, of which nothing is told where it is damaged.
 READ = """
-local function sum_of(had) return redis.sha1hex(table.concat(had, '|', 2, 8)) end
+local fields = {'form', 'by', 'first', 'seqs', 'rows', 'count', 'life', 'touched', 'carried', 'sum'}
+local function sum_of(had) return redis.sha1hex(table.concat(had, '|', 2, 9)) end
 local function read(key)
     local kind = redis.call('TYPE', key).ok
     if kind == 'none' then return {}, 0 end
     if kind ~= 'hash' then return {}, 1 end
-    local had = redis.call('HMGET', key, 'form', 'by', 'first', 'seqs', 'rows', 'count', 'life', 'touched', 'sum')
-    for place = 1, 9 do
+    local had = redis.call('HMGET', key, unpack(fields))
+    for place = 1, 10 do
         if not had[place] then return {}, 1 end
     end
-    if had[9] ~= sum_of(had) then return {}, 1 end
+    if had[10] ~= sum_of(had) then return {}, 1 end
     return had, 0
 end
 """
@@ -31,38 +33,57 @@ local function clear_what_is_no_index(index)
 end
 """
 
-# The verdict, how many series there are, whether an expired one was found, whether what was there is damaged, and the
-# series as it was before. What is `wrong` is said by the caller, whose `kept.append` comes to the same of the same
-# rows. It has to be changed with this.
-APPEND = (
+# What it takes to write a series, `damaged` where something else is in its place: whether there is room for it, and to
+# put it there.
+WRITE = (
     READ
     + CLEAR
     + """
 local key, index, member = KEYS[1], KEYS[2], ARGV[1]
 local keep, most, ttl = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local form, width, by, gap = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
-local seqs, rows, life = ARGV[9], ARGV[10], ARGV[11]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-clear_what_is_no_index(index)
 local had, damaged = read(key)
 local expired = 0
-local function answer(verdict)
-    return {verdict, redis.call('ZCARD', index), expired, damaged, had}
-end
 local function whole(number) return string.format('%.0f', number) end
+local function answer(verdict, ...) return {verdict, redis.call('ZCARD', index), expired, damaged, ...} end
+local function is_full()
+    if had[1] then return false end
+    local until_then = redis.call('ZSCORE', index, member)
+    if until_then and tonumber(until_then) <= now then expired = redis.call('ZREM', index, member) end
+    return (not until_then or expired == 1) and redis.call('ZCOUNT', index, '(' .. whole(now), '+inf') >= most
+end
+local function write(has)
+    has[8] = whole(now)
+    has[10] = sum_of(has)
+    if damaged == 1 then redis.call('DEL', key) end
+    local given = {}
+    for place, name in ipairs(fields) do
+        given[2 * place - 1], given[2 * place] = name, has[place]
+    end
+    redis.call('HSET', key, unpack(given))
+    redis.call('PEXPIRE', key, ttl)
+    redis.call('ZADD', index, whole(now + ttl), member)
+    redis.call('PEXPIRE', index, ttl + 60000)
+end
+clear_what_is_no_index(index)
+"""
+)
+
+# The verdict, how many series there are, whether an expired one was found, whether what was there is damaged, and the
+# series as it was before. What is `wrong` is said by the caller, whose `kept.append` comes to the same of the same
+# rows. It has to be changed with this.
+APPEND = (
+    WRITE
+    + """
+local form, width, by, gap = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local seqs, rows, life = ARGV[9], ARGV[10], ARGV[11]
 local function seq_of(packed, place) return (struct.unpack('<d', packed, 8 * place + 1)) end
 local function row_of(bytes, place) return string.sub(bytes, width * place + 1, width * (place + 1)) end
 
-if not had[1] then
-    local until_then = redis.call('ZSCORE', index, member)
-    if until_then and tonumber(until_then) <= now then expired = redis.call('ZREM', index, member) end
-    if (not until_then or expired == 1) and redis.call('ZCOUNT', index, '(' .. whole(now), '+inf') >= most then
-        return answer('full')
-    end
-end
+if is_full() then return answer('full', had) end
 local there = had[1] == form
-if there and (had[2] == 'none') ~= (by == 'none') then return answer('wrong') end
+if there and (had[2] == 'none') ~= (by == 'none') then return answer('wrong', had) end
 local count, skip = #rows / width, 0
 local base_rows, base_seqs, appended = '', '', 0
 local first = by ~= 'none' and whole(seq_of(seqs, 0)) or ''
@@ -74,18 +95,18 @@ if there and by ~= 'none' then
     local oldest, last = seq_of(base_seqs, 0), seq_of(base_seqs, kept - 1)
     while skip < count and seq_of(seqs, skip) <= last do
         local seq = seq_of(seqs, skip)
-        if seq < tonumber(first) then return answer('wrong') end
+        if seq < tonumber(first) then return answer('wrong', had) end
         if seq >= oldest then
             while seq_of(base_seqs, at) < seq do at = at + 1 end
             if seq_of(base_seqs, at) ~= seq or row_of(base_rows, at) ~= row_of(rows, skip) then
-                return answer('wrong')
+                return answer('wrong', had)
             end
         end
         skip = skip + 1
     end
     local missing = 0
     if skip < count and by == 'count' then missing = seq_of(seqs, skip) - last - 1 end
-    if missing > 0 and gap == 'refuse' then return answer('wrong') end
+    if missing > 0 and gap == 'refuse' then return answer('wrong', had) end
     if missing > 0 and gap == 'reset' then
         base_rows, base_seqs, first = '', '', whole(seq_of(seqs, skip))
     elseif missing > 0 then
@@ -101,13 +122,19 @@ if skip < count then
     base_rows = string.sub(base_rows .. string.sub(rows, width * skip + 1), -width * keep)
     base_seqs = string.sub(base_seqs .. string.sub(seqs, 8 * skip + 1), -8 * keep)
 end
-local has = {form, by, first, base_seqs, base_rows, whole(appended + count - skip), life, whole(now)}
-if damaged == 1 then redis.call('DEL', key) end
-redis.call('HSET', key, 'form', form, 'by', by, 'first', first, 'seqs', base_seqs, 'rows', base_rows,
-    'count', has[6], 'life', life, 'touched', has[8], 'sum', sum_of(has))
-redis.call('PEXPIRE', key, ttl)
-redis.call('ZADD', index, whole(now + ttl), member)
-redis.call('PEXPIRE', index, ttl + 60000)
+write({form, by, first, base_seqs, base_rows, whole(appended + count - skip), life, '', ''})
+return answer('good', had)
+"""
+)
+
+# The same of a series that was computed elsewhere, and takes the place of one of the sum that is given, '' for none:
+# `other` where that is another one now.
+REPLACE = (
+    WRITE
+    + """
+if (had[10] or '') ~= ARGV[5] then return answer('other') end
+if is_full() then return answer('full') end
+write({unpack(ARGV, 6)})
 return answer('good')
 """
 )

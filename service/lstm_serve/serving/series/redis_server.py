@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -74,11 +74,15 @@ class RedisServer:
         self._answered()
         return answer
 
-    async def run_each(self, script: str, several: Iterable[Call]) -> list[Any]:
+    async def run_each(self, script: str, several: Sequence[Call]) -> list[Any]:
         """Run a script for each of several, in their order and in one round trip: what it says, or StoreUnavailable.
 
         Raises StoreUnavailable where none of them has an answer.
         """
+        if not several:
+            return []
+        if len(several) == 1:
+            return [await self.run(script, *several[0])]
         pipeline = self._client.pipeline(transaction=False)
         for k, (keys, *given) in enumerate(several):
             how = ("EVALSHA", _digest(script)) if k else ("EVAL", script)  # the first one makes it known

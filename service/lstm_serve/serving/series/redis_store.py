@@ -15,9 +15,10 @@ from lstm_serve.errors import LstmServeError, SeriesConflict, SeriesFull, StoreU
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.model.model import Model
 from lstm_serve.serving.series import redis_scripts as scripts
-from lstm_serve.serving.series.kept import Series, append
-from lstm_serve.serving.series.redis_server import Call, RedisServer
-from lstm_serve.serving.series.store import Appended, Key, Known, Limits, Sent, new_life, too_many
+from lstm_serve.serving.series.carried_bytes import packed, unpacked
+from lstm_serve.serving.series.kept import append
+from lstm_serve.serving.series.redis_server import Call, Given, RedisServer
+from lstm_serve.serving.series.store import Appended, Found, Key, Known, Limits, Sent, Series, new_life, too_many
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +58,9 @@ class RedisStore:
         self._server, self._expired = server, expired
         self._prefix = f"lstmserve:{{{quote(name, safe='')}}}"
         self._row, self._meaning = form
-        self._limits = limits
+        self.keep, self._limits = limits.rows, limits
         self._count = 0
-        self._told = set[str]()  # the keys of what is damaged of which the log has it
+        self._told = set[Key]()  # of what is damaged, what the log has
         self._expiring: asyncio.Task[None] | None = None
 
     @property
@@ -78,61 +79,100 @@ class RedisStore:
 
     async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none; see `Store`. Raises StoreUnavailable."""
-        asked = _Asked(series, _with_one_zero(sent), rules, self._form)
+        (asked,) = self._asked([(series, sent)], rules)
         return self._appended(asked, await self._server.run(scripts.APPEND, *self._call(asked)))
 
     async def append_each(
         self, several: Sequence[tuple[Key, Sent]], rules: SeriesRules
     ) -> list[Appended | LstmServeError]:
         """Append to several series, of each all rows or none; see `Store`. Raises StoreUnavailable where it is away."""
-        asked = [_Asked(series, _with_one_zero(sent), rules, self._form) for series, sent in several]
-        found: list[Appended | LstmServeError] = []
-        for each, answer in zip(
-            asked, await self._server.run_each(scripts.APPEND, map(self._call, asked)), strict=True
-        ):
+        asked, found = self._asked(several, rules), list[Appended | LstmServeError]()
+        answers = await self._server.run_each(scripts.APPEND, [*map(self._call, asked)])
+        for each, answer in zip(asked, answers, strict=True):
             try:
                 found.append(answer if isinstance(answer, StoreUnavailable) else self._appended(each, answer))
             except (SeriesConflict, SeriesFull) as error:
                 found.append(error)
         return found
 
+    async def find_each(self, several: Sequence[Key]) -> list[Found | LstmServeError]:
+        """Find several series; see `Store`: that none may begin is said where it would. Raises StoreUnavailable."""
+        form = self._form
+        answers = await self._server.run_each(scripts.LOOK, [(self._keys(series)[:1],) for series in several])
+        return [
+            answer if isinstance(answer, StoreUnavailable) else self._found(series, form, *answer[:2])
+            for series, answer in zip(several, answers, strict=True)
+        ]
+
+    async def replace_each(self, several: Sequence[tuple[Key, Found, Series]]) -> list[bool | LstmServeError]:
+        """Put others in their place; see `Store`. Raises StoreUnavailable."""
+        calls = [self._to_write(series, *_fields(before, after)) for series, before, after in several]
+        answers = await self._server.run_each(scripts.REPLACE, calls)
+        return [
+            answer if isinstance(answer, StoreUnavailable) else self._replaced(series, *answer)
+            for (series, *_), answer in zip(several, answers, strict=True)
+        ]
+
+    def _asked(self, several: Sequence[tuple[Key, Sent]], rules: SeriesRules) -> list[_Asked]:
+        form = self._form
+        return [_Asked(series, sent._replace(rows=_with_one_zero(sent.rows)), rules, form) for series, sent in several]
+
     def _call(self, asked: _Asked) -> Call:
         series, (rows, numbers), rules, form = asked
         by = "none" if numbers is None else "time" if rules.seq == "time" else "count"
         seqs = b"" if numbers is None else np.array(numbers, "<f8").tobytes()
-        return (
-            self._keys(series),
-            _member(series),
-            *(*self._limits[:2], round(self._limits.ttl_seconds * 1000)),
-            *(form, self._row.nbytes, by, rules.gap, seqs, rows.tobytes(), new_life()),
-        )
+        return self._to_write(series, form, self._row.nbytes, by, rules.gap, seqs, rows.tobytes(), new_life())
+
+    def _to_write(self, series: Key, *given: Given) -> Call:
+        """What a script is given that writes a series: its keys, its place, and what else it takes."""
+        keep, most, ttl_seconds = self._limits
+        place: tuple[Given, ...] = (_member(series), keep, most, round(ttl_seconds * 1000), *given)
+        return self._keys(series), *place
 
     def _appended(self, asked: _Asked, answer: Any) -> Appended:  # noqa: ANN401 - what the script says
-        verdict, self._count, expired, damaged, had = answer
+        *_, damaged, had = answer
+        found = self._found(asked.series, asked.form, damaged, had)
+        self._note(asked.series, *answer[:4])
+        before = found.series or Series.begin(asked.sent, asked.rules)
+        done = append(before, asked.sent, asked.rules, self.keep)
+        return done if found.lost is None else done._replace(begun=found.lost)
+
+    def _replaced(self, series: Key, verdict: bytes, count: int, expired: int, damaged: int) -> bool | SeriesFull:
+        try:
+            self._note(series, verdict, count, expired, damaged)
+        except SeriesFull as error:
+            return error
+        return verdict == b"good"
+
+    def _note(self, series: Key, verdict: bytes, count: int, expired: int, damaged: int) -> None:
+        """Take what a script that writes says besides. Raises SeriesFull."""
+        self._count = count
         if expired:
-            self._expired(asked.series)
+            self._expired(series)
         if verdict == b"full":
             raise SeriesFull(too_many(self._limits.series))
         if damaged:
-            key = self._keys(asked.series)[0]
-            self._tell(key)
-            self._told.discard(key)
-        before = self._series(had, asked.form)
-        done = append(before or Series.begin(asked.sent, asked.rules), asked.sent, asked.rules, self._limits.rows)
-        if before is None and (damaged or had):
-            return done._replace(begun="damaged" if damaged else "model")
-        return done
+            self._tell(series)
+            self._told.discard(series)
+
+    def _found(self, series: Key, form: str, damaged: int, had: Sequence[bytes]) -> Found:
+        """A series as a script has read it, where its rows are of this form."""
+        if damaged:
+            self._tell(series)
+            return Found(None, (form, b""), "damaged")
+        if not had:
+            return Found(None, (form, b""))
+        found = self._series(form, had)
+        return Found(found, (form, had[-1]), "model" if found is None else None)
 
     async def look(self, series: Key) -> Known:
         """Return what is known of it; see `Store`. Raises StoreUnavailable."""
-        (key, _), form = self._keys(series), self._form
-        damaged, had, age = await self._server.run(scripts.LOOK, [key])
-        if damaged:
-            self._tell(key)
-        found = self._series(had, form)
+        form = self._form
+        damaged, had, age = await self._server.run(scripts.LOOK, self._keys(series)[:1])
+        found = self._found(series, form, damaged, had).series
         if found is None:
             raise UnknownSeries
-        return Known(found.last, found.rows, age / 1000, found.numbers, found.life)
+        return Known(found.last, found.rows, age / 1000, found.numbers, found.life, found.carried)
 
     async def forget(self, series: Key) -> None:
         """Forget it; see `Store`. Raises StoreUnavailable."""
@@ -158,32 +198,47 @@ class RedisStore:
     def _keys(self, series: Key) -> list[str]:
         return [f"{self._prefix}:{_member(series)}", self._prefix]
 
-    def _series(self, had: Sequence[bytes], expected: str) -> Series | None:
-        """A series as a script reads it; None where there is none, or of rows that are not of the form expected."""
-        if not had or had[0] != expected.encode():
+    def _series(self, expected: str, had: Sequence[bytes]) -> Series | None:
+        """A series as a script reads it; None where its rows are not of the form expected."""
+        form, by, first, seqs, rows, count, life, _, made, _ = had
+        if form != expected.encode():
             return None
-        _, by, first, seqs, rows, count, life, *_ = had
         found = Series(np.frombuffer(rows, self._row.dtype).reshape(-1, *self._row.shape), None, None)
         found.count, found.life = int(count), life
         if by != b"none":
             numbers = np.frombuffer(seqs, "<f8").astype(np.int64)
             found.first, found.last = int(first), int(numbers[-1])
             found.times = numbers if by == b"time" else None
+        found.carried = unpacked(made) if made else None
         return found
 
-    def _tell(self, key: str) -> None:
+    def _tell(self, series: Key) -> None:
         """Log once that what is there is no series."""
-        if key in self._told:
+        if series in self._told:
             return
         if len(self._told) >= MOST_TOLD:
             self._told.clear()
-        self._told.add(key)
-        log.warning("in the store, %s is damaged or of somebody else: that series begins anew with its next rows", key)
+        self._told.add(series)
+        log.warning(
+            "in the store, %s is damaged or of somebody else: that series begins anew with its next rows",
+            self._keys(series)[0],
+        )
 
 
-def _with_one_zero(sent: Sent) -> Sent:
+def _fields(before: Found, after: Series) -> tuple[Given, ...]:
+    """What tells what was found, and the fields of what takes its place, as the scripts have them."""
+    form, mark = before.mark
+    by = "none" if after.last is None else "count" if after.times is None else "time"
+    seqs = b"" if after.last is None else np.array(after.numbers, "<f8").tobytes()
+    rows, first = _with_one_zero(after.rows).tobytes(), "" if after.first is None else after.first
+    made = b"" if after.carried is None else packed(after.carried)
+    return mark, form, by, first, seqs, rows, after.count, after.life or new_life(), "", made
+
+
+def _with_one_zero(rows: Array) -> Array:
     """The same rows, in which -0.0 is 0.0: in the store bytes are compared."""
-    return sent._replace(rows=sent.rows + np.zeros((), sent.rows.dtype))
+    same: Array = rows + np.zeros((), rows.dtype)
+    return same
 
 
 def _key_of(member: bytes) -> Key | None:

@@ -2,12 +2,18 @@
 
 import secrets
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from lstm_serve.engine.types import Array, State
 from lstm_serve.errors import LstmServeError
 from lstm_serve.model.metadata import SeriesRules
 
+Seqs = npt.NDArray[np.int64]
+
+AT_ONCE = 64  # series that are read or written together, each with two windows
 WINDOWS = 2  # of each series the rows of so many are kept, for repeats
 
 
@@ -72,6 +78,62 @@ class Known(NamedTuple):
     carried: Carried | None = None
 
 
+class Series:
+    """One series: its last rows, an array that is never written to, and where their numbers are times, those.
+
+    `count` is of all rows that were appended to it; for `life` see `Known`. `carried` is what a stateful model has made
+    of them, where it was the one that answered the last.
+    """
+
+    __slots__ = ("carried", "count", "first", "last", "life", "rows", "times", "touched")
+
+    def __init__(self, rows: Array, first: int | None, times: Seqs | None) -> None:
+        """It begins with these rows, of which there may be none yet."""
+        self.rows, self.first, self.times = rows, first, times
+        self.last: int | None = None
+        self.touched, self.count, self.life = 0.0, 0, b""
+        self.carried: Carried | None = None
+
+    @classmethod
+    def begin(cls, sent: Sent, rules: SeriesRules) -> Self:
+        """A series of what is sent first, before that is appended."""
+        times = np.empty(0, np.int64) if rules.seq == "time" and sent.seqs is not None else None
+        return cls(sent.rows[:0], None if sent.seqs is None else sent.seqs[0], times)
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """What tells the rows that are kept apart; see `Known`."""
+        if self.times is not None:
+            numbers: list[int] = self.times.tolist()
+            return numbers
+        end = 1 + (self.count if self.last is None else self.last)
+        return range(end - len(self.rows), end)
+
+    def place(self, seq: int) -> int | None:
+        """Where the row of this number is; -1 where it is too old to be kept; None where it never was there."""
+        assert self.last is not None  # noqa: S101 - it is asked of series with numbers alone
+        assert self.first is not None  # noqa: S101 - the same
+        if seq < self.first:
+            return None
+        if self.times is None:
+            return max(-1, len(self.rows) - 1 - (self.last - seq))
+        if seq < self.times[0]:
+            return -1
+        place = int(np.searchsorted(self.times, seq))
+        return place if self.times[place] == seq else None
+
+
+class Found(NamedTuple):
+    """A series as it is, None where one may begin.
+
+    `mark` is by what a store tells whether it still is so, and `lost` says why what was there is not gone on with.
+    """
+
+    series: Series | None
+    mark: tuple[str, bytes] = ("", b"")
+    lost: str | None = None
+
+
 class Limits(NamedTuple):
     """How many of its last rows are kept of a series, how many series, and how long each without a new row."""
 
@@ -84,6 +146,7 @@ class Store(Protocol):
     """Series by their keys. One that is not in this process raises StoreUnavailable where it does not answer."""
 
     shared: bool  # whether other processes append to the same series
+    keep: int  # how many rows of each are kept
 
     async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none.
@@ -95,6 +158,12 @@ class Store(Protocol):
         self, several: Sequence[tuple[Key, Sent]], rules: SeriesRules
     ) -> list[Appended | LstmServeError]:
         """Append to several series, in their order: of each what `append` gives, or the error that it raises."""
+
+    async def find_each(self, several: Sequence[Key]) -> list[Found | LstmServeError]:
+        """Find several series, each to be replaced by what becomes of it: of each SeriesFull where none may begin."""
+
+    async def replace_each(self, several: Sequence[tuple[Key, Found, Series]]) -> list[bool | LstmServeError]:
+        """Put others in place of what was found: of each whether it still was so, or SeriesFull."""
 
     async def look(self, series: Key) -> Known:
         """Return what is known of it. Raises UnknownSeries."""

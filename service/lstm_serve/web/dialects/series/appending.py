@@ -26,18 +26,16 @@ from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.series.lines import expect_time
-from lstm_serve.serving.series.store import Appended, Key, Sent, Store
+from lstm_serve.serving.series.store import AT_ONCE, Appended, Key, Sent, Store
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.api_keys import Keys
-from lstm_serve.web.dialects.series.carried import CarriedSeries, count, expect_carried, told
+from lstm_serve.web.dialects.series.carried import CarriedSeries, count, told
 from lstm_serve.web.dialects.series.computed import answers_or_errors, output_first, window_of
 from lstm_serve.web.dialects.series.request import expect_id, expect_time_axis
 from lstm_serve.web.errors import TABLE, row_of
 from lstm_serve.web.predict import Predicted, PredictRequest
 
 REFUSALS = (SeriesConflict, SeriesFull, SeriesBusy, NoWindow, NoCarry, SeveralWorkers)
-
-AT_ONCE = 64  # rows of many series; each reads two windows
 
 After = Callable[[], None]
 
@@ -47,8 +45,8 @@ def store_of(deployment: Deployment, served: Served) -> Store:
     expect_time_axis(served)
     if not deployment.has_all_series:
         raise SeveralWorkers(TABLE[SeveralWorkers].example)
-    if served.model.is_stateful:
-        expect_carried(deployment, served.carrying, served.model.not_carried)
+    if served.model.is_stateful and served.carrying is None:
+        raise NoCarry(f"the model is stateful, and a series cannot carry its states, as {served.model.not_carried}")
     if deployment.series is None or served.model.series_mode is None:
         raise NoWindow(TABLE[NoWindow].example)
     return deployment.series
@@ -166,8 +164,7 @@ class Appending:
             expect_time(self._deadline)
             some = items[start : start + AT_ONCE]
             sent = [(Key(owner, item[0]), item[1]) for item in some if isinstance(item, tuple)]
-            if sent:
-                done = iter(await request.deployment.append_each(self._store, sent, self._model, request.drift))
+            done = iter(await request.deployment.append_each(self._store, sent, self._model, request.drift))
             found += [item if isinstance(item, InvalidInput) else next(done) for item in some]
         return found
 

@@ -1,7 +1,7 @@
 """The answers to rows of series that carry a model's states, one after the other."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,21 @@ from lstm_serve.errors import (
     ComputeFailed,
     InvalidInput,
     LstmServeError,
-    NoCarry,
     SeriesConflict,
     SeriesFull,
+    StoreUnavailable,
 )
 from lstm_serve.model.answers import answers
 from lstm_serve.model.carry import Carrying
 from lstm_serve.serving.batching import Job
-from lstm_serve.serving.deployment import Deployment
-from lstm_serve.serving.series.carry import REPEATS, keep, plan
-from lstm_serve.serving.series.memory import MemoryStore
-from lstm_serve.serving.series.store import Appended, Key, Known, Sent, Store
+from lstm_serve.serving.series.carry import REPEATS, Plan, made, plan
+from lstm_serve.serving.series.lines import expect_time
+from lstm_serve.serving.series.store import AT_ONCE, Appended, Key, Known, Sent, Series, Store
 from lstm_serve.serving.state import ServingState
-from lstm_serve.web.errors import TABLE
 from lstm_serve.web.predict import Predicted, PredictRequest, noted
+
+Made = tuple[Series, Appended, list[Array | None]]  # what takes the place of a series; and as follows
+Done = tuple[Appended, list[Array | None]]  # a series once rows are appended, and the output of each; None: not kept
 
 
 class CarriedSeries:
@@ -33,33 +34,17 @@ class CarriedSeries:
     def __init__(
         self, serving: ServingState, carrying: Carrying, store: Store, request: PredictRequest, deadline: float
     ) -> None:
-        """`store` is one that `expect_carried` has seen."""
-        assert isinstance(store, MemoryStore)  # noqa: S101 - as it says
+        """`deadline` is in the time of `time.monotonic`."""
         self.carrying = carrying
         self._store, self._most = store, serving.settings.max_rows
         self._request, self._deadline = request, deadline
 
-    async def append(self, key: Key, sent: Sent) -> tuple[Appended, list[Array | None]]:
-        """Append rows; the output of each of them, None of those that are not kept any more.
-
-        Raises ComputeFailed for rows on which the model overflows, of which none is kept then.
-        """
-        request, store, carrying = self._request, self._store, self.carrying
-        deployment, model = request.deployment, request.served.model
-        while True:
-            planned = plan(store, key, sent, model.about.series, carrying, self._most)
-            state, parts = planned.state, []
-            at_once = model.input_shape[0] or REPEATS  # about what a window takes, which is what a batch is made for
-            for start in range(0, len(planned.rows) if planned.done.fresh else 0, at_once):
-                rows = planned.rows[np.newaxis, start : start + at_once]
-                job = deployment.queue.submit(carrying, carrying.packed(rows, state), self._deadline)
-                request.scope["state"].setdefault("jobs", []).append(job)
-                (ys,), state = carrying.unpacked(await _output(job))
-                parts.append(ys)
-            found = keep(store, key, planned, parts, state, carrying.digest)
-            if found is not None:
-                deployment.appended(key, sent, planned.done, request.drift)
-                return found
+    async def append(self, key: Key, sent: Sent) -> Done:
+        """Append rows. Raises ComputeFailed for rows on which the model overflows, of which none is kept then."""
+        (found,) = await self._append_each([(key, sent)])
+        if isinstance(found, LstmServeError):
+            raise found
+        return found
 
     async def append_many(
         self, owner: bytes, items: Sequence[tuple[str, Sent] | InvalidInput]
@@ -68,30 +53,74 @@ class CarriedSeries:
 
         The rows of one series are taken in their order, those of different ones together.
         """
-        found: dict[int, tuple[Appended, list[Array | None]] | LstmServeError] = {}
+        found: dict[int, Done | LstmServeError] = {}
         of_series: dict[str, list[tuple[int, Sent]]] = {}
         for at, item in enumerate(items):
             if isinstance(item, InvalidInput):
                 found[at] = item
             else:
                 of_series.setdefault(item[0], []).append((at, item[1]))
+        for turn in range(max(map(len, of_series.values()), default=0)):
+            some = [(name, *rows[turn]) for name, rows in of_series.items() if turn < len(rows)]
+            for start in range(0, len(some), AT_ONCE):
+                few = some[start : start + AT_ONCE]
+                done = await self._append_each([(Key(owner, name), sent) for name, _, sent in few])
+                found |= {at: each for (_, at, _), each in zip(few, done, strict=True)}
+        results = [found[at] for at in range(len(items))]
+        done_or_wrong = [each[0] if isinstance(each, tuple) else each for each in results]
+        return done_or_wrong, [each[1][0] if isinstance(each, tuple) else None for each in results]
 
-        async def take(name: str) -> None:
-            for at, given in of_series[name]:
+    async def _append_each(self, several: Sequence[tuple[Key, Sent]]) -> list[Done | LstmServeError]:
+        """Append rows to series, each another one."""
+        request, store, model = self._request, self._store, self._request.served.model
+        found: dict[int, Done | LstmServeError] = {}
+        while left := [k for k in range(len(several)) if k not in found]:
+            expect_time(self._deadline)
+            plans: dict[int, Plan] = {}
+            for k, before in zip(left, await store.find_each([several[k][0] for k in left]), strict=True):
                 try:
-                    found[at] = await self.append(Key(owner, name), given)
-                except (ComputeFailed, SeriesConflict, SeriesFull) as error:
-                    found[at] = error
+                    if isinstance(before, LstmServeError):
+                        raise before
+                    sent = several[k][1]
+                    plans[k] = plan(before, sent, model.about.series, self.carrying, store.keep, self._most)
+                except (SeriesConflict, SeriesFull, StoreUnavailable) as error:
+                    found[k] = error
+            computed = await self._all_computed(plans)
+            found |= {k: each for k, each in computed.items() if isinstance(each, ComputeFailed)}
+            ready = {k: each for k, each in computed.items() if not isinstance(each, ComputeFailed)}
+            places = [(several[k][0], plans[k].before, after) for k, (after, *_) in ready.items()]
+            for k, replaced in zip(ready, await store.replace_each(places), strict=True):
+                if isinstance(replaced, LstmServeError):
+                    found[k] = replaced
+                elif replaced:
+                    _, done, ys = ready[k]
+                    request.deployment.appended(*several[k], done, request.drift)
+                    found[k] = done, ys
+        return [found[k] for k in range(len(several))]
 
+    async def _all_computed(self, plans: Mapping[int, Plan]) -> dict[int, Made | ComputeFailed]:
+        """Of each what takes the place of its series, or why it does not: computed together."""
         try:
             async with asyncio.TaskGroup() as group:
-                for name in of_series:
-                    group.create_task(take(name))
+                tasks = {k: group.create_task(self._computed(each)) for k, each in plans.items()}
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        results = [found[at] for at in range(len(items))]
-        done = [each[0] if isinstance(each, tuple) else each for each in results]
-        return done, [each[1][0] if isinstance(each, tuple) else None for each in results]
+        return {k: task.result() for k, task in tasks.items()}
+
+    async def _computed(self, planned: Plan) -> Made | ComputeFailed:
+        request, carrying = self._request, self.carrying
+        state, parts = planned.state, list[Array]()
+        at_once = request.served.model.input_shape[0] or REPEATS  # about what a window takes, for which a batch is made
+        for start in range(0, len(planned.rows) if planned.done.fresh else 0, at_once):
+            rows = planned.rows[np.newaxis, start : start + at_once]
+            job = request.deployment.queue.submit(carrying, carrying.packed(rows, state), self._deadline)
+            request.scope["state"].setdefault("jobs", []).append(job)
+            try:
+                (ys,), state = carrying.unpacked(await _output(job))
+            except ComputeFailed as error:
+                return error
+            parts.append(ys)
+        return made(planned, parts, state, carrying.digest, self._store.keep)
 
 
 async def _output(job: Job) -> Array:
@@ -121,17 +150,12 @@ def count(ys: Array, request: PredictRequest) -> Predicted:
     return part
 
 
-def expect_carried(deployment: Deployment, carrying: Carrying | None, why: str | None) -> None:
-    """Raise NoCarry where the states of a stateful model cannot be carried."""
-    if carrying is None:
-        raise NoCarry(f"the model is stateful, and a series cannot carry its states, as {why}")
-    if not isinstance(deployment.series, MemoryStore):
-        raise NoCarry(TABLE[NoCarry].example)
+def kept_answers(known: Known, carrying: Carrying, start: int, stop: int) -> tuple[int, list[Any]]:
+    """Of how many rows a series' state is, and the answers to some of those that are kept, as they were given.
 
-
-def last_known(known: Known, carrying: Carrying) -> tuple[int, Any]:
-    """Of how many rows a series' state is, and the answer to the last of them, None where another model gave it."""
+    0 and None where another model gave them.
+    """
     carried = known.carried
     if carried is None or carried.digest != carrying.digest:
-        return 0, None
-    return carried.taken, answers(carrying.model, carried.ys[-1:])[0]
+        return 0, [None] * (stop - start)
+    return carried.taken, answers(carrying.model, carried.ys[start:stop])

@@ -4,6 +4,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 Nothing is queued for a client. It has a place, the row that it was told last, and is told what comes after that among
 the rows that are kept: whoever comes back goes on as whoever stayed does, and who is too slow misses rows, and is told.
+Of rows without numbers, which are counted, an id says too of which life of the series: another one counts anew.
 """
 
 import asyncio
@@ -28,7 +29,6 @@ from lstm_serve.errors import (
     DeadlinePassed,
     ListenersFull,
     Malformed,
-    NoCarry,
     QueueFull,
     SeriesConflict,
     StoreUnavailable,
@@ -46,6 +46,7 @@ from lstm_serve.serving.state import ServingState
 from lstm_serve.web.api_keys import may_know
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
 from lstm_serve.web.dialects.series.appending import key_of, known_of, store_of
+from lstm_serve.web.dialects.series.carried import kept_answers
 from lstm_serve.web.dialects.series.request import IN_PATH, INPUTS, expect_query, wants_inputs
 from lstm_serve.web.errors import TABLE, problem, row_of
 from lstm_serve.web.openapi import problem_response, problem_responses
@@ -67,7 +68,7 @@ END = (
 LAST_ID = {
     "name": "Last-Event-ID",
     "in": "header",
-    "schema": {"type": "string", "pattern": "^[0-9]{0,16}$"},
+    "schema": {"type": "string", "pattern": "^([0-9]{1,16}(-[0-9a-f]{8})?)?$"},
     "description": "the id of the last event that came: what comes after it is told",
 }
 
@@ -109,9 +110,7 @@ class EventStream(Response):
         self._serving, self._registry, self._request = serving, registry, request
         self._deployment, served = meant(registry, request)
         self._store, self._key = store_of(self._deployment, served), key_of(request)
-        if served.carrying is not None:
-            raise NoCarry("events tell the answers to windows, and series of this model carry its states")
-        self._with_row, self._after = wants_inputs(request), _last_id(request)
+        self._with_row, (self._after, self._mark) = wants_inputs(request), _last_id(request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events. Raises UnknownSeries, ListenersFull or Unavailable before the first one."""
@@ -163,31 +162,40 @@ class EventStream(Response):
     def _goes_on(self) -> bool:
         """Whether the service, the model and the client's key are still there."""
         there = self._registry.deployments.get(self._deployment.name) is self._deployment
-        there = there and self._deployment.current.model.series_mode == "window"
+        there = there and self._deployment.current.model.series_mode is not None
         return there and not self._serving.draining and may_know(self._request)
 
     async def _next(self, watched: Watched) -> bytes:
         """The events of the next rows; nothing where there are none."""
         known, served = await watched.look(self._store, self._key), self._deployment.current
         model = served.model
-        timesteps, count = model.input_shape[0] or 0, len(known.rows)
-        start, missed = place(known.numbers, timesteps, self._after)
+        # Where states are carried each row that is kept has an answer.
+        timesteps = (model.input_shape[0] or 0) if served.carrying is None else 1
+        count = len(known.rows)
+        mark = b"" if known.seq is not None else b"-" + known.life[:4].hex().encode()
+        another = self._after is not None and self._mark != mark
+        start, missed = place(known.numbers, timesteps, None if another else self._after)
         numbers = math.prod(size or timesteps for size in model.output_shape) + known.rows[0].size
         stop = min(count, start + max(1, min(MOST, BYTES // (NUMBER_BYTES * numbers))))
         if start == stop:
             return b""
-        events = [_event({"after": self._after, "next": known.numbers[start]}, b"event: gap\n")] if missed else []
-        for k, answer in enumerate(await self._answers(watched, served, known, start, stop), start):
+        gap = {"after": self._after, "next": known.numbers[start]}
+        events = [_event(gap, b"event: gap\n")] if missed or another else []
+        if served.carrying is None:
+            taken, found = count, await self._answers(watched, served, known, start, stop)
+        else:
+            taken, found = kept_answers(known, served.carrying, start, stop)
+        for k, answer in enumerate(found, start):
             number = known.numbers[k]
-            content = known_of(None if known.seq is None else number, k + 1, model)
+            content = known_of(None if known.seq is None else number, max(0, taken - (count - 1 - k)), model)
             content["answer"] = None if isinstance(answer, ComputeFailed) else answer
             if isinstance(answer, ComputeFailed):
                 told = problem(row_of(answer), str(answer), answer, self._request.scope["state"]["request_id"])
                 content["problem"] = orjson.Fragment(told)
             if self._with_row:
                 content["row"] = known.rows[k]
-            events.append(_event(content, b"id: %d\n" % number))
-            self._after = number
+            events.append(_event(content, b"id: %d%s\n" % (number, mark)))
+            self._after, self._mark = number, mark
         return b"".join(events)
 
     async def _answers(self, watched: Watched, served: Served, known: Known, start: int, stop: int) -> list[Any]:
@@ -244,9 +252,11 @@ def _event(content: dict[str, Any], head: bytes) -> bytes:
     return b"%sdata: %s\n\n" % (head, orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
-def _last_id(request: Request) -> int | None:
-    """The row that the client was told last. Raises Malformed."""
+def _last_id(request: Request) -> tuple[int | None, bytes]:
+    """The row that the client was told last, and what tells its series from others. Raises Malformed."""
     given: bytes = request.scope["state"]["headers"].get(b"last-event-id", b"")
-    if not re.fullmatch(rb"[0-9]{0,16}", given):
+    found = re.fullmatch(rb"([0-9]{1,16})(-[0-9a-f]{8})?|", given)
+    if found is None:
         raise Malformed("expected in the header Last-Event-ID the id of the last event that came")
-    return int(given) if given else None
+    number, mark = found.groups()
+    return None if number is None else int(number), mark or b""

@@ -37,7 +37,7 @@ from lstm_serve.web.dialects.series.appending import (
     refusals_counted,
     store_of,
 )
-from lstm_serve.web.dialects.series.carried import last_known
+from lstm_serve.web.dialects.series.carried import kept_answers
 from lstm_serve.web.dialects.series.request import (
     IN_PATH,
     ManyRequest,
@@ -285,7 +285,7 @@ async def _state(serving: ServingState, deployment: Deployment, served: Served, 
     known = await store_of(deployment, served).look(key_of(request))
     timesteps, count, answer = model.input_shape[0] or 0, len(known.rows), None
     if served.carrying is not None:
-        count, answer = last_known(known, served.carrying)
+        count, (answer,) = kept_answers(known, served.carrying, count - 1, count)
     elif count >= timesteps:
         deadline = time.monotonic() + serving.settings.deadline_seconds
         answer = answers(

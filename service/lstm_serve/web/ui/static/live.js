@@ -40,7 +40,7 @@ function take({ name, id, data }) {
   } else if (name === "gap") {
     if (newest) live.rows.push({ number: newest.number + 0.5, row: [] });
   } else {
-    const number = Number(id);
+    const number = Number.parseInt(id, 10);
     if (live.ended || (newest && number <= newest.number)) live.rows = []; // another series
     live.ended = false;
     live.rows.push({ ...data, number, row: [data.row].flat(Infinity) });
