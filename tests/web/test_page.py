@@ -320,6 +320,26 @@ def test_a_row_that_nobody_saw_is_not_painted(browser: Browser, turbofan: Proces
         np.testing.assert_allclose(x, (row - 131 + 0.5) * (width - 8) / 20)
 
 
+def test_a_broken_sensor_leaves_the_others_readable(browser: Browser, turbofan: Process) -> None:
+    """What it sends is a mark at the edge of its scale; what is rare but no hundred times as far off is on it."""
+    browser.command("url", url=f"{turbofan.url}/")
+    reach = "return import('./ui/chart.js').then(({reach}) => reach(%s))"
+    signal = numbers(600).ravel().tolist()
+    whole = {"low": min(signal), "high": max(signal)}
+    assert browser.run(reach % [*signal, *[3e38] * 50, -3e38]) == whole
+    assert browser.run(reach % [*[518.67] * 9, 3e38]) == {"low": 518.67, "high": 518.67}
+    for values in ([0.0] * 500 + [1.0], [*signal, 30.0], [7.0], [1.0, 3e38]):
+        assert browser.run(reach % values) == {"low": min(values), "high": max(values)}
+    marked = """return import('./ui/chart.js').then(({axis, line}) => {
+        const found = [], pen = document.createElement('canvas').getContext('2d');
+        pen.fillRect = (x, y) => found.push([x + 1.5, y]);
+        const band = {top: 9, height: 30, low: 4, high: 6, ink: 'red'};
+        line(pen, axis(260, 2, 4), [1, 2, 3, 4], [-99, 5, 3e38, -99], band);
+        return found;
+    })"""
+    assert browser.run(marked) == [[152, 9], [252, 32]]
+
+
 def test_with_a_key_and_hostile_names(browser: Browser, tmp_path: Path) -> None:
     model = tmp_path / "m.h5"
     shutil.copy(TURBOFAN, model)
@@ -364,8 +384,22 @@ def test_why_is_what_explain_answers(browser: Browser, turbofan: Process) -> Non
     np.testing.assert_allclose(told / 100, effects[step, feature], rtol=1e-3)
     assert " points " in reasons[0]
     assert f"(instead of {answer['baseline']['values'][feature]:.4g})" in reasons[0]
+    sums = browser.run("return [...document.querySelectorAll('#sums li')].map((each) => each.textContent)")
+    order = np.argsort(-np.abs(answer["by_feature"]))[:10]
+    names = [each["name"] for each in json.loads(TURBOFAN.with_suffix(".card.json").read_text())["features"]]
+    assert [said.split()[2] for said in sums] == [names[k] for k in order]
+    drawn = browser.run(SAVED % "document.querySelector('#why')")
+    assert drawn[0] == "turbofan"
+    assert {*sums, *reasons, "speaks for it"} <= {*drawn}, "a picture that is saved says what it is of"
 
 
+SAVED = """return import('./ui/picture.js').then(({saved}) => {
+    const pen = CanvasRenderingContext2D.prototype, {fillText} = pen, said = [];
+    pen.fillText = (text) => said.push(text);
+    saved(%s, [document.querySelector('#name')]);
+    pen.fillText = fillText;
+    return said;
+})"""
 LONG = "a,b,c\n" + "".join(f"{k % 7 / 7},{k % 11 / 11},{k % 13 / 13}\n" for k in range(40))
 IDS: Layers = [
     ("Embedding", {"input_dim": 9, "output_dim": 3, "batch_input_shape": [None, 5]}, [numbers(9, 3)]),
@@ -493,6 +527,7 @@ def test_a_live_series_has_no_hole_after_its_connection_broke(browser: Browser) 
         relay.mend()
         send(60, 61)
         seen(60)
+        browser.wait_for("return /^It came \\d+ s ago/.test(document.querySelector('#live-age').textContent)")
         rows = browser.run(live % "live.rows")
         assert [row["number"] for row in rows] == list(range(61))
         np.testing.assert_allclose([row["row"] for row in rows], x[:61], rtol=1e-6)
@@ -508,6 +543,7 @@ def test_a_live_series_has_no_hole_after_its_connection_broke(browser: Browser) 
         assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
         device.delete("/series/pump").raise_for_status()
         browser.wait_for("return document.querySelector('#live-said').textContent.startsWith('Ended, ')")
+        browser.wait_for("return document.querySelector('#live-age').textContent === ''")
         browser.run(
             "document.querySelector('#series').value = 'other'; document.querySelector('#follow').requestSubmit()"
         )
@@ -546,6 +582,9 @@ def test_what_is_watched_is_what_drift_answers(browser: Browser) -> None:
         }
         drifted = sorted(off, key=off.__getitem__, reverse=True)
         assert "P30" in drifted
+        assert "of 0-29 cycles left, 30-59" in browser.run(
+            """return [...document.querySelectorAll('#watched canvas')].at(-2).getAttribute('aria-label')"""
+        )
         assert [caption.split()[0] for caption in told[: len(drifted)]] == drifted
         (p30,) = (caption for caption in told if caption.startswith("P30 (psia) drifted PSI "))
         (of,) = (of for of in found["features"] if of["name"] == "P30")

@@ -1,6 +1,6 @@
 // What the model says, in words and as curves, by its kind.
 
-import { short } from "./chart.js";
+import { reach, short } from "./chart.js";
 
 export const named = (model, k) => model.classes?.[k] ?? `class ${k}`;
 const percent = (share) => `${(100 * share).toFixed(share > 0.9995 || share < 0.0005 ? 2 : 1)} %`;
@@ -57,11 +57,5 @@ export function curves(model, predictions, most) {
     values = [...kept.map((k) => values[k]), ...(stacked ? [rest] : [])];
   }
   const probable = model.kind !== "values";
-  const every = values.flat();
-  return {
-    names, values, stacked,
-    low: probable ? 0 : every.reduce((a, b) => Math.min(a, b), Infinity),
-    high: probable ? 1 : every.reduce((a, b) => Math.max(a, b), -Infinity),
-    threshold: model.threshold,
-  };
+  return { names, values, stacked, ...(probable ? { low: 0, high: 1 } : reach(values.flat())), threshold: model.threshold };
 }

@@ -21,8 +21,7 @@ const LEFT = 52;
 const RIGHT = 8;
 
 // A canvas made as large as it is shown, in the screen's own pixels, and cleared.
-export function sheet(canvas, height) {
-  const width = canvas.clientWidth || canvas.parentElement.clientWidth;
+export function sheet(canvas, height, width = canvas.clientWidth || canvas.parentElement.clientWidth) {
   const ratio = devicePixelRatio || 1;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
@@ -58,17 +57,34 @@ export function short(number, apart = 0) {
 }
 
 // Text that fits, so that a name of 300 letters stays in its place.
-function label(pen, text, x, y, room) {
+export function label(pen, text, x, y, room) {
   let shown = text;
   while (shown.length > 1 && pen.measureText(shown).width > room) shown = `${shown.slice(0, Math.floor(shown.length * 0.8) - 1)}…`;
   pen.fillText(shown, x, y);
 }
 
-// Shares side by side, a group of bars for each bin: `each` has an array of shares for each of the inks.
-export function bars(canvas, each, inks, height = 56) {
-  const { pen, width } = sheet(canvas, height);
+// Text in up to `most` lines of whole words, from `y` on.
+function wrapped(pen, text, x, y, room, most = 4) {
+  const lines = [];
+  for (const word of text.split(" ")) {
+    const longer = lines.length ? `${lines.at(-1)} ${word}` : word;
+    if (lines.length && (lines.length === most || pen.measureText(longer).width <= room)) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  lines.forEach((line, k) => label(pen, line, x, y + 14 * k, room));
+}
+
+// Shares side by side, a group of bars for each bin: `each` has an array of shares for each of the inks. The bins may have
+// names.
+export function bars(canvas, each, inks, names = []) {
+  const height = 56;
+  const words = canvas.clientWidth / each[0].length > 40 ? names : [];
+  const { pen, width } = sheet(canvas, height + (words.length ? 62 : 0));
   const high = Math.max(...each.flat(), 1e-9);
   const room = width / each[0].length;
+  pen.fillStyle = css("--ink");
+  pen.textAlign = "center";
+  words.forEach((name, bin) => wrapped(pen, name, (bin + 0.5) * room, height + 10, room - 4));
   each.forEach((shares, k) => shares.forEach((share, bin) => {
     const tall = (share / high) * (height - 4);
     pen.fillStyle = inks[k];
@@ -115,10 +131,22 @@ function thin(rows, values, from, to, x) {
   return points;
 }
 
-// A line through `values` at `rows`, in a band from `top` of `height` pixels; `low` to `high` is its scale.
-export function line(pen, x, rows, values, { top, height, low, high, ink }) {
+// The scale of values, {low, high}: where a few, as a broken sensor sends them, are over a hundred times as far off as most
+// are from each other, that of the others.
+export function reach(values) {
+  const sorted = Float64Array.from(values.filter((value) => !Number.isNaN(value))).sort();
+  const last = sorted.length - 1;
+  const middle = sorted[Math.floor(last / 2)];
+  const apart = Math.abs(sorted[Math.floor(0.9 * last)] - sorted[Math.ceil(0.1 * last)]) || Math.abs(middle);
+  const near = sorted.filter((value) => Math.abs(value - middle) <= (100 * apart || Infinity));
+  return near.length ? { low: near[0], high: near.at(-1) } : { low: Infinity, high: -Infinity };
+}
+
+// A line through `values` at `rows`, or dots, in a band from `top` of `height` pixels; `low` to `high` is its scale, at
+// whose edge is a mark for what is beyond.
+export function line(pen, x, rows, values, { top, height, low, high, ink, joined = true }) {
   const [from, to] = within(rows, x);
-  const span = high - low || 1;
+  const room = high - low || 1;
   pen.save();
   pen.beginPath();
   pen.rect(x.left, top - 1, x.right - x.left, height + 2);
@@ -128,12 +156,18 @@ export function line(pen, x, rows, values, { top, height, low, high, ink }) {
   pen.beginPath();
   const points = thin(rows, values, from, to, x);
   const there = (k) => k >= 0 && k < points.length && !Number.isNaN(points[k][1]);
-  points.forEach(([px, value], k) => { // not across what is missing
-    const y = top + height - (high > low ? (value - low) / span : 0.5) * height;
-    if (there(k)) pen[there(k - 1) ? "lineTo" : "moveTo"](px, y);
-    if (there(k) && !there(k - 1) && !there(k + 1)) pen.rect(px - 1, y - 1, 2, 2);
+  const next = (k, other) => joined && there(k) && there(other); // a line goes not across what is missing
+  points.forEach(([px, value], k) => {
+    const near = Math.min(high + room, Math.max(low - room, value));
+    const y = top + height - (high > low || near !== low ? (near - low) / room : 0.5) * height;
+    if (there(k)) pen[next(k, k - 1) ? "lineTo" : "moveTo"](px, y);
+    if (there(k) && !next(k, k - 1) && !next(k, k + 1)) pen.rect(px - 1, y - 1, 2, 2);
   });
   pen.stroke();
+  pen.fillStyle = css("--bad");
+  for (const [px, value] of points) {
+    if ((value < low || value > high) && px >= x.left && px <= x.right) pen.fillRect(px - 1.5, value > high ? top : top + height - 7, 3, 7);
+  }
   pen.restore();
 }
 
@@ -200,12 +234,12 @@ function diverging(share) {
 }
 
 // A map of `cells[line][column]`; zero is the middle of its scale. `names` of the lines stand on the left, where there are any.
-export function map(canvas, cells, { size = 14, names = null, first = 1, most = null, margin = 130 }) {
-  const left = names ? Math.min(margin, canvas.clientWidth / 3) : 0;
+export function map(canvas, cells, { size = 14, names = null, first = 1 }) {
+  const left = names ? Math.min(130, canvas.clientWidth / 3) : 0;
   const tall = Math.max(40, cells.length * size);
   const { pen, width } = sheet(canvas, tall + 20);
   const columns = cells[0].length;
-  const scale = most ?? (Math.max(...cells.map((row) => Math.max(...row.map(Math.abs)))) || 1);
+  const scale = Math.max(...cells.map((row) => Math.max(...row.map(Math.abs)))) || 1;
   const wide = (width - left - RIGHT) / columns;
   const high = tall / cells.length;
   cells.forEach((row, r) => row.forEach((value, c) => {

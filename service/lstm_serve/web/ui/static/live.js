@@ -9,11 +9,13 @@ const $ = (id) => document.getElementById(id);
 const MOST = 600; // rows that are shown
 const AGAIN = 1000; // ms until what was refused or has ended is asked for again
 const SILENCE = 45000; // ms: the service says every 15 s at least that it lives
+const ASK = 5; // s until it is asked again how old the last row is
 const NO = [400, 401, 409, 422]; // what asking again does not change
 
 // The series, the number of its last row, its rows {number, row, answer}, of which one without values stands where some are
 // missing, whether it has ended, and whether it is to be followed whenever it is looked at.
 export const live = { series: "", last: null, rows: [], ended: false, on: false };
+let came = null; // when the last row did, in ms, as far as that is known
 let about = null; // of the page: the model, the names of its columns, and what asks for a key
 let stop = null; // while it is followed, what lets go of the connection
 let drawing = false;
@@ -46,6 +48,7 @@ function take({ name, id, data }) {
     live.rows.push({ ...data, number, row: [data.row].flat(Infinity) });
     live.rows.splice(0, live.rows.length - MOST);
     live.last = id;
+    if (came !== null) came = Date.now();
     if (!drawing) requestAnimationFrame(draw);
     drawing = true;
   }
@@ -75,8 +78,21 @@ function draw() {
   });
 }
 
+// Say how old the last row is, as the service knows it: of those that come at first all are older.
+async function tellAge(asking) {
+  if (!live.rows.length || live.ended) came = null;
+  else if (asking || came === null) {
+    const known = await service.known(live.series).catch(() => null);
+    came = known && Date.now() - 1000 * known.age_seconds;
+  }
+  const seconds = Math.round((Date.now() - came) / 1000);
+  const [size, unit] = [[86400, "days"], [3600, "h"], [60, "min"], [1, "s"]].find(([each]) => seconds >= 2 * each) ?? [1, "s"];
+  $("live-age").textContent = stop && came !== null ? `It came ${Math.floor(seconds / size)} ${unit} ago.` : "";
+}
+
 // What comes of one connection, until that ends.
 async function listen(ended) {
+  came = null;
   const silent = new AbortController();
   let timer;
   const heard = (text) => {
@@ -100,7 +116,9 @@ async function follow() {
   stop?.();
   const ending = new AbortController();
   const ended = ending.signal;
-  stop = () => ending.abort();
+  let seconds = 0;
+  const timer = setInterval(() => tellAge((seconds += 1) % ASK === 0), 1000);
+  stop = () => { clearInterval(timer); ending.abort(); };
   label();
   while (!ended.aborted) {
     try {
@@ -121,6 +139,7 @@ async function follow() {
 function halt() {
   stop?.();
   stop = null;
+  $("live-age").textContent = "";
   label();
 }
 

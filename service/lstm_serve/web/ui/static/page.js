@@ -4,7 +4,7 @@ import { curves, words } from "./answers.js";
 import { axis, MOST_COLOURS } from "./chart.js";
 import { showInside } from "./inside.js";
 import * as live from "./live.js";
-import { picture } from "./picture.js";
+import { picture, saved } from "./picture.js";
 import * as service from "./service.js";
 import * as watch from "./watch.js";
 import { showWhy } from "./why.js";
@@ -77,6 +77,7 @@ async function begin() {
   $("name").textContent = model.name;
   $("description").textContent = model.description ?? "";
   const columns = model.features ? model.features.map((feature) => feature.name).join(", ") : `${model.input_shape[1] ?? 1} columns of numbers`;
+  $("form").textContent = ids() ? "a sequence of ids in each row" : "a row for each time step and a column for each feature";
   $("expects").textContent = ids() ? `A row is a sequence of ${timesteps() ?? "any number of"} ids.`
     : `The model looks at ${timesteps() ?? "any number of"} rows at a time, of: ${columns}.`;
   $("example").hidden = !model.features;
@@ -171,7 +172,7 @@ function draw(brushed = null) {
   const { model, data, curves: curve, row, first, last } = shown;
   picture({ title: $("answers-title"), legend: $("legend"), answers: $("answers"), channels: $("channels") }, {
     model, curve, row, first, last, brushed, rows: data.rows, numbers: data.inputs.map((_, k) => k + 1), inputs: data.inputs,
-    features: features().map(withUnit), length: length(), said: $("readout").textContent,
+    features: features().map(withUnit), length: length(), said: $("readout").textContent, joined: !ids(),
   });
 }
 
@@ -246,19 +247,8 @@ function brush(canvas) {
   });
 }
 
-// All pictures that are seen, one below the other.
 function save() {
-  const canvases = [...$(shown.view).querySelectorAll("canvas")].filter((canvas) => !canvas.closest(".legend"));
-  const whole = document.createElement("canvas");
-  whole.width = Math.max(...canvases.map((canvas) => canvas.width));
-  whole.height = canvases.reduce((sum, canvas) => sum + canvas.height + 8, 0);
-  const pen = whole.getContext("2d");
-  let y = 0;
-  for (const canvas of canvases) {
-    pen.drawImage(canvas, 0, y);
-    y += canvas.height + 8;
-  }
-  whole.toBlob((blob) => {
+  saved($(shown.view), [$("name"), $("source"), $("readout")]).toBlob((blob) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = `${shown.model.name}-row-${shown.row}-${shown.view}.png`;

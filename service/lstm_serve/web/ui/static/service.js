@@ -46,6 +46,9 @@ const post = async (path, body) => (await ask(prefix + path, {
 export const explain = (sequence, grain) => post("explain", { sequence, grain });
 export const trace = (sequence) => post("trace", { sequence });
 
+// What is known of a series, of which `age_seconds` ago the last row came.
+export const known = async (series) => (await ask(`${prefix}series/${encodeURIComponent(series)}`)).json();
+
 // The events of a series as they come, after the row whose number is `last`: `tell({name, id, data})` of each, and before
 // that `tell(null)`, as with whatever else comes.
 export async function events(series, last, signal, tell) {

@@ -34,18 +34,18 @@ function part(text, kind, ink) {
   return made;
 }
 
-function figure(name, of, state) {
+function figure(name, of, state, names) {
   const made = document.createElement("figure");
   const caption = document.createElement("figcaption");
   const canvas = document.createElement("canvas");
-  const word = part(state ?? "", "b");
+  const word = part(state === "few" ? "" : state ?? "", "b");
   word.className = state ?? "";
   caption.append(part(name, "strong"), " ", word, state ? ` ${told(of)}` : of.psi === null ? "" : `PSI ${short(of.psi)}`);
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `Shares of the bins in the training: ${of.expected.map(percent).join(", ")}${
-    of.seen ? `; in the last window: ${of.seen.map(percent).join(", ")}` : ""}`);
+    of.seen ? `; in the last window: ${of.seen.map(percent).join(", ")}` : ""}${names ? `; of ${names.join(", ")}` : ""}`);
   made.append(caption, canvas);
-  return [made, canvas, of];
+  return [made, canvas, of, names];
 }
 
 function draw(found, names) {
@@ -58,10 +58,12 @@ function draw(found, names) {
   const features = found.features.map((of, k) => ({ of, name: names[k] ?? of.name }))
     .sort((a, b) => ORDER.indexOf(a.of.state) - ORDER.indexOf(b.of.state) || off(b.of) - off(a.of));
   const figures = features.map(({ of, name }) => figure(name, of, of.state));
-  if (found.classes) figures.push(figure(`Answers, by class: ${(found.classes.labels ?? []).join("; ")}`, found.classes));
+  const { classes } = found;
+  const bins = classes?.labels ?? classes?.expected.map((_, k) => `class ${k}`);
+  if (classes) figures.push(figure("Answers, by class", classes, null, bins));
   if (found.entropy) figures.push(figure("Answers, from certain to torn (entropy in tenths)", found.entropy));
   $("watched").replaceChildren(...figures.map(([made]) => made));
-  for (const [, canvas, of] of figures) bars(canvas, [of.expected, of.seen ?? []], inks);
+  for (const [, canvas, of, bins] of figures) bars(canvas, [of.expected, of.seen ?? []], inks, bins);
 }
 
 export const parts = () => ({});

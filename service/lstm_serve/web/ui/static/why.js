@@ -6,6 +6,9 @@ import { ends, map, patch, short } from "./chart.js";
 const $ = (id) => document.getElementById(id);
 const MOST = 10;
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value) < 1e-3 ? short(Math.abs(value)) : Math.abs(value).toPrecision(4)}`;
+// What spoke most, in that order.
+const mostOf = (all) => all.filter(({ effect }) => effect !== 0)
+  .sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect)).slice(0, MOST);
 
 export function showWhy(found, { model, features, row, first, step, sequence }) {
   const probable = model.kind !== "values";
@@ -27,26 +30,30 @@ export function showWhy(found, { model, features, row, first, step, sequence }) 
   // Lines are features, columns are steps.
   const grid = found.attribution ?? found.by_step;
   const cells = features.map((_, f) => grid.map((step) => (Array.isArray(step) ? step[f] : step)));
-  const spoken = cells.flatMap((line, f) => line.map((effect, t) => ({ effect, f, t })))
-    .sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect)).slice(0, MOST).filter(({ effect }) => effect !== 0);
-  $("reasons").replaceChildren(...spoken.map(({ effect, f, t }) => {
+  const spoken = mostOf(cells.flatMap((line, f) => line.map((effect, t) => ({ effect, f, t }))));
+  const told = ({ effect, text }) => {
     const item = document.createElement("li");
     const number = document.createElement("b");
     number.textContent = effectOf(effect);
-    item.append(number, `${points} ${features[f]} at ${step} ${first + t}, which was ${short(values[t][f])}${instead(f)}`);
+    item.append(number, `${points} ${text}`);
     return item;
-  }));
+  };
+  $("reasons").replaceChildren(...spoken.map(({ effect, f, t }) => told({
+    effect, text: `${features[f]} at ${step} ${first + t}, which was ${short(values[t][f])}${instead(f)}`,
+  })));
+  const sums = (found.by_feature ?? []).map((effect, f) => ({ effect, text: features[f] }));
+  $("summed").hidden = sums.length < 2;
+  $("sums").replaceChildren(...mostOf(sums).map(told));
   const [against, favour] = ends();
   $("why-legend").replaceChildren(...[[favour, "speaks for it"], [against, "speaks against it"]].map(([ink, text]) => {
     const item = document.createElement("li");
     item.append(patch(ink), text);
     return item;
   }));
-  const names = features.map((name, f) => (found.by_feature ? `${effectOf(found.by_feature[f])} ${name}` : name));
   const canvas = $("cells");
-  const drawn = map(canvas, cells, { size: 22, names, first, margin: 220 });
+  const drawn = map(canvas, cells, { size: 22, names: features, first });
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", "A map of the effect of each value; the list above has the ten largest");
+  canvas.setAttribute("aria-label", "A map of the effect of each value; the lists above have the largest");
   $("cell").textContent = "";
   canvas.onpointermove = (event) => {
     const [f, t] = drawn.cell(event.offsetX, event.offsetY);
