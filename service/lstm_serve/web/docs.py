@@ -1,7 +1,5 @@
 """GET /docs: the API page, with nothing from outside, so that it opens on a machine with no internet."""
 
-import asyncio
-
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -9,8 +7,8 @@ from fastapi.responses import HTMLResponse, Response
 
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry
-from lstm_serve.web.making import making
-from lstm_serve.web.packaged import file_of
+from lstm_serve.web.making import Made
+from lstm_serve.web.packaged import Pieces, file_of
 
 # The package fastapi-swagger carries Swagger UI's own files; they are all that is used of it.
 FOLDER = "fastapi_swagger.resources"
@@ -34,15 +32,15 @@ def router(registry: Registry) -> APIRouter:
         )
 
     of: Served | None = None
-    made: asyncio.Task[bytes] | None = None  # the same bytes for all, of this model
+    made: Made[bytes] | None = None  # the same bytes for all, of this model
 
     @routes.get("/openapi.json", include_in_schema=False)
     async def document(request: Request) -> Response:
         nonlocal of, made
         current = None if registry.default is None else registry.default.current
-        same = made if of is current else None
-        of, made = current, making(same, lambda: orjson.dumps(request.app.openapi()))  # some tenths of a second
-        return Response(await made, media_type="application/json")
+        if made is None or of is not current:
+            of, made = current, Made(lambda: orjson.dumps(request.app.openapi()))  # some tenths of a second
+        return Pieces(await made.get(), media_type="application/json")
 
     for name in (SCRIPT, STYLE, ICON):
         routes.add_api_route(f"/docs/{name}", file_of(FOLDER, name, A_DAY), include_in_schema=False)

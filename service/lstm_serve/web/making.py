@@ -2,13 +2,27 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-def making(begun: asyncio.Task[T] | None, make: Callable[[], T]) -> asyncio.Task[T]:
-    """Return the task that has begun to make it; a new one where there is none, or it has failed."""
-    if begun is None or (begun.done() and (begun.cancelled() or begun.exception() is not None)):
-        begun = asyncio.create_task(asyncio.to_thread(make))
-    return begun
+class Made(Generic[T]):
+    """It, once somebody has asked for it."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        """Where `make` raises, whoever asks next tries again."""
+        self._make = make
+        self._made: T | None = None
+        self._lock = asyncio.Lock()
+
+    async def get(self) -> T:
+        """Return it. Raises as `make` does.
+
+        Of those who have waited one goes on in each turn of the event loop: were it all of them, a thousand answers
+        would be written before the first one is counted.
+        """
+        async with self._lock:
+            if self._made is None:
+                self._made = await asyncio.to_thread(self._make)
+            return self._made
