@@ -1,10 +1,11 @@
 """Save models with operations between their layers, and what Keras answers: run once with Keras 3, once with 2.15.
 
-    python make_between.py
+    python make_between.py [CASE ...]
 
 writes between/<keras>__<case>.h5 and its golden predictions beside this script.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ if V3:
     o = keras.ops
     mean, largest, exp, absolute, tanh, softmax, concat = o.mean, o.max, o.exp, o.abs, o.tanh, o.softmax, o.concatenate
     stack, expand, matmul, transpose, reshape, clip = o.stack, o.expand_dims, o.matmul, o.transpose, o.reshape, o.clip
+    m, split, cast, where, argmax, argmin, total, anywhere = (
+        *(o, o.split, o.cast, o.where, o.argmax, o.argmin, o.sum, o.any),
+    )
 else:
     import tensorflow as tf
 
@@ -25,6 +29,9 @@ else:
         *(tf.concat, tf.stack, tf.expand_dims, tf.matmul, tf.transpose, tf.reshape),
     )
     clip = tf.clip_by_value
+    m, split, cast, where, argmax, argmin, total, anywhere = (
+        *(tf.math, tf.split, tf.cast, tf.where, tf.argmax, tf.argmin, tf.reduce_sum, tf.reduce_any),
+    )
 
 
 def of_all(x: Any) -> Any:
@@ -43,13 +50,46 @@ def masked(x: Any) -> Any:
     return L.Dense(2)(concat([L.GRU(3)(tanh(h)), L.GRU(3)(h), L.GRU(2)(absolute(-h))], axis=1))
 
 
+def chosen(x: Any) -> Any:
+    """What is compared, chosen and split, of floats and of numbers."""
+    h, g = L.LSTM(4, return_sequences=True)(x), L.Dense(4)(x)
+    first, second, last = split(h, [1, 2, 3] if V3 else [1, 1, 1, 1], axis=2)[:3]
+    both = m.logical_and(m.greater(h, g), m.logical_not(m.less_equal(g, 0.1)))
+    either = m.logical_or(m.less(h, 0.0), m.greater_equal(0.3, g))
+    known = expand(anywhere(m.not_equal(x, 0.0), axis=-1), axis=-1)
+    y = where(both, h, g) + where(either, g, -1.0) + cast(m.equal(last, first), "float32") * where(known, h, 0.0)
+    place = cast(argmax(y, axis=-1), "float32") + cast(argmin(y[:, :, ::-1], axis=2), "float32")
+    parts = split(L.Dense(6)(y), 3, axis=-1)
+    return L.Dense(2)(concat([parts[2][:, 0], parts[0][:, -1], place, reshape(second, (-1, 6))], axis=-1))
+
+
+def masked_mean(ids: Any) -> Any:
+    """The mean over those steps that are no padding, made by hand of the ids."""
+    h = L.LSTM(4, return_sequences=True)(L.Embedding(7, 5, mask_zero=True)(ids))
+    kept = expand(cast(m.not_equal(ids, 0), "float32"), axis=-1)
+    return L.Dense(2)(concat([total(h * kept, axis=1) / total(kept, axis=1), total(kept, axis=1)], axis=-1))
+
+
+def shared(x: Any) -> Any:
+    """A layer on shorter steps too, with states and without: in Keras 3 a mask is for the one without."""
+    layer = L.LSTM(4, return_state=True)
+    _, *states = layer(L.Masking()(x))
+    y, *states = layer(x[:, 2:], initial_state=states)
+    return L.Dense(2)(concat([y, *states], axis=-1))
+
+
 keras.utils.set_random_seed(5)
 folder = Path(__file__).parent / "between"
 folder.mkdir(exist_ok=True)
-for build in (of_all, masked):
-    inputs = keras.Input((6, 3))
+for build in (of_all, masked, chosen, masked_mean, shared):
+    if sys.argv[1:] and build.__name__ not in sys.argv[1:]:
+        continue
+    of_ids = build is masked_mean
+    inputs = keras.Input((6,), dtype="int32") if of_ids else keras.Input((6, 3))
     model = keras.Model(inputs, build(inputs))
     x = np.random.default_rng(1).normal(0, 1, (4, 6, 3)).astype(np.float32)
+    if of_ids:
+        x = np.random.default_rng(2).integers(1, 7, (4, 6)).astype(np.int32)
     x[1, 4:] = x[2, :1] = 0
     stem = f"keras{keras.__version__.replace('.', '')}__{build.__name__}"
     model.save(folder / f"{stem}.h5")

@@ -33,6 +33,8 @@ HALF_TOLERANCE = 5e-3
 MAX_LIVE = 4 * MAX_ROW
 # Many times what a layer is in the mean: each layer may be several operations, and be called often.
 MAX_NODES = 20_000
+# Of inputs that one layer is called on: each may need operations of its own.
+MAX_FORMS = 8
 HALF = frozenset({"float16", "mixed_float16", "bfloat16", "mixed_bfloat16"})
 
 
@@ -54,6 +56,9 @@ def assemble(
     assembly = _Assembly(architecture, arrays, keras)
     wired = assembly.wired(architecture.calls, given, ids=True)
     outputs = tuple((name, wired.sources[value]) for name, value in architecture.outputs)
+    for name, value in architecture.outputs:
+        if wired.types[value] == between.BOOL:
+            raise Unsupported(f"the output {name[:100]!r} is a comparison: give it as numbers, cast to float32")
     check_masks(wired.nodes, keras)
     _check_live(wired.nodes, given, [source for _, source in outputs])
     return Assembled(
@@ -66,15 +71,16 @@ def assemble(
 
 
 class _Wired(NamedTuple):
-    """The nodes that calls come to; of each value, inputs first and then what calls give, its source and its shape."""
+    """The nodes that calls come to; of each value, inputs first and then what calls give, source, shape and type."""
 
     nodes: list[Node]
     sources: list[Source]
     shapes: list[Shape]
+    types: list[str]
 
 
 class _Assembly:
-    """Makes nodes of calls. A layer that is called twice is one operation, or the same ones."""
+    """Makes nodes of calls. A layer that is called twice is one operation, or the same ones where its inputs allow."""
 
     def __init__(self, architecture: Architecture, arrays: Sequence[Sequence[Array]], keras: KerasVersion) -> None:
         self.architecture = architecture
@@ -82,53 +88,78 @@ class _Assembly:
         self.keras = keras
         self.assumed: list[str] = []
         self.half = False
-        self._built: dict[int, list[Step]] = {}
-        self._called_on: dict[int, list[Shape]] = {}
+        self._built: dict[int, list[tuple[list[Shape], list[Step]]]] = {}
         self._count = 0
 
     def wired(self, calls: Sequence[Call], given: Sequence[Shape], *, ids: bool) -> _Wired:
         """The nodes of calls on inputs of these shapes; `ids` says whether these may be what a client sends."""
-        found = _Wired([], [Source(INPUT, k) for k in range(len(given))], [*given])
+        found = _Wired([], [Source(INPUT, k) for k in range(len(given))], [*given], [between.FLOAT] * len(given))
         limits: dict[int, int] = {}  # of values that are ids by a layer's doing, how many there are
         for call in calls:
-            shapes = [found.shapes[k] for k in call.inputs]
-            from_client = ids and max(call.inputs) < len(given)
+            shapes, types = [found.shapes[k] for k in call.inputs], [found.types[k] for k in call.inputs]
+            from_client, type_ = ids and max(call.inputs) < len(given), between.FLOAT
+            spec = self.architecture.layers[call.layer]
+            name = spec.name if call.each_step is None else call.each_step.name
+            operation = call.each_step is None and spec.class_name.startswith(OPERATION)
+            if not operation and set(types) != {between.FLOAT}:
+                raise Unsupported(f"the layer {name[:100]!r} is called on {types[0]} numbers: cast them to float32")
             if call.each_step is not None:
-                name = call.each_step.name
                 made = [Step(self._for_each_step(call.each_step, shapes[0], ids=from_client), (0,))]
+            elif operation:
+                options = Options(spec.class_name, {"name": name}, self.keras, self.assumed)
+                count = self._count_ids(calls, call.inputs) if from_client else None
+                made, type_ = between.lower(options, spec.config, shapes, types, count)
             else:
-                name = self.architecture.layers[call.layer].name
                 made = self._steps(call.layer, shapes)
-                spec = self.architecture.layers[call.layer]
                 if (count := ids_of(spec.class_name, spec.config)) is not None:
                     limits[len(found.sources)] = count
             if not from_client:
                 _check_ids(name, made, limits.get(call.inputs[0], 0))
-            added, outputs = _wired(made, [found.sources[k] for k in call.inputs], shapes, len(found.nodes))
-            found.nodes.extend(added)
-            found.sources.extend(Source(len(found.nodes) - 1, k) for k in range(len(outputs)))
-            found.shapes.extend(outputs)
-            if len(outputs) != call.outputs:
-                raise UnreadableFile(f"the layer {name[:100]!r} gives {len(outputs)} outputs, not {call.outputs}")
-            self._count += len(added)
+            wired = _wired(made, [found.sources[k] for k in call.inputs], shapes, len(found.nodes), call.outputs)
+            if len(wired.sources) != call.outputs:
+                raise UnreadableFile(f"the layer {name[:100]!r} gives {len(wired.sources)} outputs, not {call.outputs}")
+            found.nodes.extend(wired.nodes)
+            found.sources.extend(wired.sources)
+            found.shapes.extend(wired.shapes)
+            found.types.extend([type_] * call.outputs)
+            self._count += len(wired.nodes)
             if self._count > MAX_NODES:
                 raise Unsupported(f"the model's layers are more than {MAX_NODES} operations")
         _refuse_arithmetic_of_ids(found.nodes, len(given))
         return found
 
+    def _count_ids(self, calls: Sequence[Call], inputs: tuple[int, ...]) -> int | None:
+        """How many ids there are of an input that is looked up; None of one that is not."""
+        return min(
+            (
+                len(self.arrays[call.layer][0])
+                for call in calls
+                if call.each_step is None
+                and call.inputs == inputs
+                and self.architecture.layers[call.layer].class_name == "Embedding"
+                and self.arrays[call.layer]
+            ),
+            default=None,
+        )
+
     def _steps(self, layer: int, shapes: Sequence[Shape]) -> list[Step]:
-        """The steps of a layer or of an operation on inputs of these shapes."""
+        """The steps of a layer on inputs of these shapes."""
         spec, arrays = self.architecture.layers[layer], self.arrays[layer]
         options = Options(spec.class_name, spec.config | {"name": spec.name}, self.keras, self.assumed)
-        if spec.class_name.startswith(OPERATION):
-            return between.lower(options.with_config({"name": spec.name}), spec.config, shapes)
-        if layer not in self._built:
-            self._built[layer], self._called_on[layer] = lower(options, arrays, shapes), [*shapes]
-            # A layer without weights, such as a Dropout, says its dtype too, and computes next to nothing in it.
-            self.half = self.half or (bool(arrays) and precision(spec.config.get("dtype"), str(options)) in HALF)
-        elif self._called_on[layer] != [*shapes] and not _same(lower(options, arrays, shapes), self._built[layer]):
-            raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of different shapes")
-        return self._built[layer]
+        forms = self._built.setdefault(layer, [])
+        for called_on, steps in forms:
+            if called_on == [*shapes]:
+                return steps
+        if len(forms) == MAX_FORMS:
+            raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of more than {MAX_FORMS} shapes")
+        made = lower(options, arrays, shapes)
+        # A layer without weights, such as a Dropout, says its dtype too, and computes next to nothing in it.
+        self.half = self.half or (bool(arrays) and precision(spec.config.get("dtype"), str(options)) in HALF)
+        for _, steps in forms:
+            if _same([step.operation for step in made], [step.operation for step in steps]):
+                made = [step._replace(inputs=again.inputs) for step, again in zip(steps, made, strict=True)]
+        forms.append(([*shapes], made))
+        return made
 
     def _for_each_step(self, called: EachStep, shape: Shape, *, ids: bool) -> TimeDistributed:
         """A model for each time step of an input of this shape."""
@@ -161,10 +192,8 @@ def _check_live(nodes: Sequence[Node], given: Sequence[Shape], ends: Sequence[So
             _check_live(operation.nodes, [shapes[source.node + 1][source.output][1:]], [operation.end])
 
 
-def _wired(
-    steps: Sequence[Step], given: Sequence[Source], shapes: Sequence[Shape], first: int
-) -> tuple[list[Node], tuple[Shape, ...]]:
-    """The nodes of the steps, the first of them of that number, and the shapes of what the last one gives."""
+def _wired(steps: Sequence[Step], given: Sequence[Source], shapes: Sequence[Shape], first: int, count: int) -> _Wired:
+    """The nodes of the steps, numbered from `first` on, and so many outputs: those of the last, or one of each."""
     nodes: list[Node] = []
     values, known = [*given], [*shapes]
     last: tuple[Shape, ...] = ()
@@ -173,7 +202,9 @@ def _wired(
         nodes.append(Node(operation, tuple(values[k] for k in taken)))
         values.append(Source(first + len(nodes) - 1))
         known.append(last[0])
-    return nodes, last
+    if len(last) == 1:
+        return _Wired(nodes, values[len(given) :][-count:], known[len(shapes) :][-count:], [])
+    return _Wired(nodes, [Source(first + len(nodes) - 1, k) for k in range(len(last))], [*last], [])
 
 
 def _refuse_arithmetic_of_ids(nodes: Sequence[Node], inputs: int) -> None:
@@ -187,6 +218,8 @@ def _refuse_arithmetic_of_ids(nodes: Sequence[Node], inputs: int) -> None:
 
 def _same(one: Any, other: Any) -> bool:  # noqa: ANN401 - what an operation's field holds
     """Whether two operations, or what is in their fields, compute the same."""
+    if one is other:
+        return True
     if isinstance(one, np.ndarray):
         return isinstance(other, np.ndarray) and np.array_equal(one, other)
     if isinstance(one, tuple | list):

@@ -142,8 +142,8 @@ class Model:
     @property
     def parameters(self) -> int:
         """The number of weights, as Keras counts them."""
-        distinct = {id(node.operation): node.operation for node in self.nodes}
-        return sum(array.size for operation in distinct.values() for array in operation.weights.values())
+        distinct = {id(array): array for node in self.nodes for array in node.operation.weights.values()}
+        return sum(array.size for array in distinct.values())
 
     @property
     def id_limit(self) -> int | None:

@@ -34,6 +34,7 @@ from lstm_serve.loading.config.outline import (
     input_shape_of,
     shape_of,
 )
+from lstm_serve.loading.layers import between
 from lstm_serve.loading.layers.registry import RECURRENT, check_call, check_class, count_outputs
 from lstm_serve.loading.refusals import OPERATION, OTHER_MODEL, STATES
 
@@ -283,10 +284,12 @@ class _Reader:
     def _refuse_other_numbers(self, spec: LayerSpec, inputs: Sequence[int]) -> None:
         """Refuse an operation on an input that is not of floats, or is not to a model that it is in."""
         around = {"/".join(spec.path[:k]) for k in range(1, len(spec.path))}
+        taken = spec.class_name.removeprefix(OPERATION) in between.OF_INTEGERS
         inside = [dtype for path, dtype in self._other_numbers.items() if path.rpartition("/")[0] in around]
         for k in inputs:
             name = self.inputs[k] if k < len(self.inputs) else None
-            other = None if name is None else self._other_numbers.get(name, next(iter(inside), None))
+            other = None if name is None else self._other_numbers.get(name)
+            other = next(iter(inside), None) if name is not None and (taken or other is None) else other
             if other is not None:
                 raise Unsupported(
                     f"the operation {spec.name[:100]!r} is called on {other} inputs, which is not supported"

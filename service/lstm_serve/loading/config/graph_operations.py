@@ -24,8 +24,8 @@ class Given(NamedTuple):
 class Written(NamedTuple):
     """A call as the file has it, its tensors replaced by `Given`.
 
-    `calls` counts how often the function is called, `other` is a type of numbers that some tensor has and that is no
-    float32; None where the file says none.
+    `calls` counts how often the function is called, `types` are the types of the inputs' numbers, None where the file
+    says none.
     """
 
     function: str
@@ -33,7 +33,7 @@ class Written(NamedTuple):
     named: dict[str, Any]
     inputs: tuple[Tensor, ...]
     calls: int
-    other: str | None
+    types: tuple[str | None, ...]
 
 
 def read(entry: Mapping[str, Any]) -> Written:
@@ -49,7 +49,7 @@ def read(entry: Mapping[str, Any]) -> Written:
         function = str(settings.get("function"))
     else:
         named = {key: value for key, value in settings.items() if key != "name"} | named
-    return Written(function[:100], positional, named, tuple(arguments.inputs), len(listed), arguments.other)
+    return Written(function[:100], positional, named, tuple(arguments.inputs), len(listed), tuple(arguments.types))
 
 
 # The last is what an HDF5 file of Keras 3 calls the second.
@@ -101,11 +101,12 @@ class _Arguments:
 
     def __init__(self) -> None:
         self.inputs: list[Tensor] = []
-        self.other: str | None = None
+        self.types: list[str | None] = []
 
-    def _given(self, reference: Any) -> Given:  # noqa: ANN401 - JSON is anything
+    def _given(self, reference: Any, dtype: object = None) -> Given:  # noqa: ANN401 - JSON is anything
         (tensor,) = tensors_in(reference)
         self.inputs.append(tensor)
+        self.types.append(None if dtype is None else str(dtype)[:40])
         return Given(len(self.inputs) - 1)
 
     def of(self, node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401 - JSON is anything
@@ -124,10 +125,8 @@ class _Arguments:
         if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
             config = value.get("config")
             dtype = config.get("dtype") if isinstance(config, dict) else None
-            if dtype is not None and str(dtype) not in FLOATS:
-                self.other = str(dtype)[:40]
             found = list(tensors_in(value))
-            return self._given(value) if len(found) == 1 else value
+            return self._given(value, dtype) if len(found) == 1 else value
         return value
 
     def of_lambda(self, node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401 - JSON is anything

@@ -14,6 +14,7 @@ from lstm_serve.engine.operations.merging import Concatenate, MaskRule
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import FLOAT32_MAX, Array
 from lstm_serve.loading.layers.checks import expect
+from lstm_serve.loading.layers.comparing import positive
 from lstm_serve.loading.layers.steps import Steps
 
 # Integers up to it are float32 numbers, each another one.
@@ -96,13 +97,6 @@ def integer_lookup(steps: Steps, arrays: Sequence[Array]) -> None:
 
 def _are_numbers(values: Sequence[Any], most: float) -> bool:
     return all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) <= most for n in values)
-
-
-def positive(steps: Steps, k: int) -> int:
-    """1 where a number is above 0, and 0 where it is not: times 2**254, and then kept between 0 and 1."""
-    for function, number in ((np.multiply, 2.0**127), (np.multiply, 2.0**127), (np.maximum, 0), (np.minimum, 1)):
-        k = steps.with_numbers(function, k, number)
-    return k
 
 
 def threshold(steps: Steps) -> None:

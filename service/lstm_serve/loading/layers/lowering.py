@@ -4,6 +4,7 @@ A call becomes steps, one after the other. Whatever would mix the rows of a batc
 that nobody asks for.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -15,9 +16,8 @@ from lstm_serve.engine.operations.arithmetic import Binary, ReduceKind, Slice
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule
 from lstm_serve.engine.operations.pointwise import Activate, Dense
 from lstm_serve.engine.types import Array
-from lstm_serve.loading.config.graph_operations import Given
 from lstm_serve.loading.config.options import MAX_SIZE
-from lstm_serve.loading.layers.checks import expect, numbers
+from lstm_serve.loading.layers.checks import expect
 from lstm_serve.loading.layers.resizing import padded, repeated
 from lstm_serve.loading.layers.slices import sliced
 from lstm_serve.loading.layers.steps import MAX_PRODUCT, Steps
@@ -27,28 +27,14 @@ def binary(function: np.ufunc) -> Callable[[Steps], None]:
     """A function of two arrays, or of one and numbers."""
 
     def build(steps: Steps) -> None:
-        options = steps.options
-        first, second = (isinstance(options.config.get(key), Given) for key in ("a", "b"))
-        if first and second:
+        if steps.has("a") and steps.has("b"):
             steps.pair(function, steps.given("a"), steps.given("b"))
             return
-        key = "b" if first else "a"
-        value = options.config.get(key)
-        dtype = (
-            value["config"].get("dtype") if isinstance(value, dict) and isinstance(value.get("config"), dict) else None
-        )
-        if value is None or isinstance(value, bool | str) or str(dtype) not in {"None", "float32"}:
-            raise steps.refusal(f"has {key} = {str(value)[:40]!r}, where numbers were expected")
-        constant = numbers(options, key)
-        while constant.ndim and constant.shape[0] == 1:
-            constant = constant[0]
+        first = steps.has("a")
         k = steps.given("a" if first else "b")
-        sizes = steps.shapes[k][len(steps.shapes[k]) - constant.ndim :]
-        if constant.ndim > len(steps.shapes[k]) or any(
-            i != j and 1 not in {i, j} for i, j in zip(sizes, constant.shape, strict=True)
-        ):
-            raise steps.refusal(f"joins {steps.shapes[k]} with numbers of the shape {constant.shape}")
-        steps.add(Binary(name=options.name, function=function, constant=constant, constant_first=not first), k)
+        constant = steps.numbers("b" if first else "a", k)
+        operation = Binary(name=steps.options.name, function=function, constant=constant, constant_first=not first)
+        steps.add(operation, k)
 
     return build
 
@@ -131,6 +117,31 @@ def item(steps: Steps) -> None:
         k = steps.add(Slice(name=steps.options.name, slices=parts), k)
     if shape != steps.shapes[k]:
         steps.reshape(k, shape)
+
+
+def split(steps: Steps) -> None:
+    """Parts along an axis, each an output: so many, or of these sizes (Keras 2), or up to these places (Keras 3)."""
+    k, axis = steps.given("x"), steps.options.take("axis", int, 0)
+    axis = steps.axis(axis, len(steps.shapes[k]) + 1)
+    size = steps.shapes[k][axis - 1]
+    key = next(key for key in SPLIT if key in steps.options.config)
+    told = steps.options.integers(key)
+    if size is None:
+        raise steps.refusal("splits an axis whose size is not known: say timesteps in a card")
+    if not isinstance(steps.options.config[key], list):
+        sizes = [size // told[0]] * told[0]
+    elif key == "sizes":
+        sizes = [size - sum(told) - 1 if each == -1 else each for each in told]
+    else:
+        sizes = np.diff([0, *told, size]).tolist()
+    if sum(sizes) != size or min(sizes, default=0) < 1:
+        raise steps.refusal(f"splits an axis of size {size} by {str(told)[:60]}")
+    for part, end in zip(sizes, itertools.accumulate(sizes), strict=True):
+        steps.slice(k, axis, slice(end - part, end))
+
+
+# What says how an array is split, in Keras 2 and in Keras 3: into so many parts, or by a list of one entry less.
+SPLIT = {"sizes": 0, "places": 1}
 
 
 def reshape(steps: Steps) -> None:

@@ -125,7 +125,9 @@ def check_call(class_name: str, name: str, inputs: int) -> None:
 
 
 def count_outputs(class_name: str, config: Mapping[str, Any]) -> int:
-    """How many outputs a layer has: with return_state its states too, of each direction."""
+    """How many outputs a layer has: with return_state its states too, of each direction; or a call of a function."""
+    if class_name.startswith(OPERATION):
+        return between.count_outputs(class_name.removeprefix(OPERATION), config)
     directions = 1
     if class_name == "Bidirectional":
         layer = layer_in(config, "layer")

@@ -16,7 +16,7 @@ from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.loading.config.graph_operations import Given
 from lstm_serve.loading.config.options import Options
-from lstm_serve.loading.layers.checks import check_output
+from lstm_serve.loading.layers.checks import check_output, numbers
 
 # Of one row in one product: a hundred times what a wide layer takes at a time step.
 MAX_PRODUCT = 1 << 30
@@ -64,6 +64,27 @@ class Steps:
     def given(self, key: str) -> int:
         """The argument `key`, which has to be an output of a layer."""
         return self.options.take(key, Given).number
+
+    def has(self, key: str) -> bool:
+        """Whether the argument `key` is an output of a layer, and no number."""
+        return isinstance(self.options.config.get(key), Given)
+
+    def numbers(self, key: str, k: int) -> Array:
+        """The argument `key`, a number or several that broadcast against the value k; without axes of 1 in front."""
+        value, shape = self.options.config.get(key), self.shapes[k]
+        config = value.get("config") if isinstance(value, dict) else None
+        dtype = config.get("dtype") if isinstance(config, dict) else None
+        if value is None or isinstance(value, bool | str) or dtype not in {None, "float32"}:
+            raise self.refusal(f"has {key} = {str(value)[:40]!r}, where numbers were expected")
+        constant = numbers(self.options, key)
+        while constant.ndim and constant.shape[0] == 1:
+            constant = constant[0]
+        sizes = shape[len(shape) - constant.ndim :]
+        if constant.ndim > len(shape) or any(
+            i != j and 1 not in {i, j} for i, j in zip(sizes, constant.shape, strict=True)
+        ):
+            raise self.refusal(f"joins {shape} with numbers of the shape {constant.shape}")
+        return constant
 
     def listed(self, key: str) -> list[int]:
         """The argument `key`, which has to be outputs of layers."""
