@@ -422,23 +422,7 @@ GRAPHS = {
         functional([("InputLayer", {"name": "in", "sparse": True}, []), call("Flatten", "b", ["in"])]),
         "sparse",
     ),
-    "one layer on two shapes": (
-        functional(
-            [
-                in_(5, 3),
-                call("Concatenate", "b", ["in", "in"]),
-                call("Flatten", "a", ["b"]),
-                call("Activation", "c", ["b"], activation="tanh"),
-            ]
-        ),
-        "different shapes",
-    ),
 }
-GRAPHS["one layer on two shapes"][0]["config"]["layers"][1]["inbound_nodes"] = [
-    [["in", 0, 0, {}], ["in", 0, 0, {}]],
-    [["a", 0, 0, {}], ["a", 0, 0, {}]],
-]
-GRAPHS["one layer on two shapes"][0]["config"]["layers"][3]["inbound_nodes"] = [[["b", 1, 0, {}]]]
 
 
 @pytest.mark.parametrize("case", GRAPHS.values(), ids=GRAPHS)
@@ -446,6 +430,24 @@ def test_a_graph_that_is_not_supported_is_refused_by_name(tmp_path: Path, case: 
     model, reason = case
     with pytest.raises(Unsupported, match=reason):
         load_model(save(tmp_path / "m.h5", model, {}, keras="3.0.0" if "module" in str(model) else "2.15.0"))
+
+
+def joined_with_itself(times: int) -> Any:
+    """One Concatenate, called on the input and on what it gave, so many times in all, each time twice as wide."""
+    layers = [in_(5, 3), call("Concatenate", "b", ["in", "in"]), call("Activation", "c", ["b"], activation="tanh")]
+    model = functional(layers)
+    calls = [[["in", 0, 0, {}]] * 2, *([["b", k, 0, {}]] * 2 for k in range(times - 1))]
+    model["config"]["layers"][1]["inbound_nodes"] = calls
+    model["config"]["layers"][2]["inbound_nodes"] = [[["b", times - 1, 0, {}]]]
+    return model
+
+
+def test_a_layer_is_called_on_inputs_of_several_shapes(tmp_path: Path) -> None:
+    model = load_model(save(tmp_path / "m.h5", joined_with_itself(3), {}))
+    x = np.ones((2, 5, 3), np.float32)
+    np.testing.assert_allclose(model.predict(x), np.tanh(np.tile(x, (1, 1, 8))), rtol=1e-6)
+    with pytest.raises(Unsupported, match="more than 8 shapes"):
+        load_model(save(tmp_path / "n.h5", joined_with_itself(9), {}))
 
 
 WRONG = {

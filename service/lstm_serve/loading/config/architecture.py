@@ -17,6 +17,7 @@ from lstm_serve.loading.config.inbound_nodes import (
     calls_of,
     calls_with_states,
     is_keras_3,
+    masked_with_states,
     masks_given,
     of_model,
 )
@@ -221,7 +222,7 @@ class _Reader:
         calls = calls_with_states(entry) if states else calls_of(entry)
         member = Member(len(self.layers) - 1, None, calls, input_shape_of(settings))
         masked = masks_given(entry, name, besides=INITIAL_STATE if states else None)
-        if masked and states and is_keras_3(entry) and max(map(len, calls), default=1) > 1:
+        if states and masked_with_states(entry):
             raise Unsupported(f"the layer {name[:100]!r} is called with a mask and an initial_state, both given")
         return name, member, masked
 

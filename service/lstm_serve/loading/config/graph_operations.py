@@ -12,7 +12,8 @@ from lstm_serve.errors import Unsupported
 from lstm_serve.loading.config.inbound_nodes import Tensor, tensors_in
 
 LAMBDAS = frozenset({"TFOpLambda", "SlicingOpLambda"})
-FLOATS = frozenset({"float32", "float64"})
+# Half precision is computed in float32, as all is.
+FLOATS = frozenset({"float32", "float64", "float16", "bfloat16"})
 
 
 class Given(NamedTuple):

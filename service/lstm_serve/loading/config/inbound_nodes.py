@@ -53,6 +53,12 @@ def calls_with_states(entry: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], ...
     return tuple(calls)
 
 
+def masked_with_states(entry: Mapping[str, Any]) -> bool:
+    """Whether Keras 3 gives any call of a recurrent layer both states to begin with and a mask."""
+    given = [node.get("kwargs") for node in _nodes(entry) if isinstance(node, dict)]
+    return any(isinstance(kwargs, dict) and kwargs.get("mask") and kwargs.get(INITIAL_STATE) for kwargs in given)
+
+
 def is_keras_3(entry: Mapping[str, Any]) -> bool:
     """Whether a layer's calls are written as Keras 3 does."""
     return any(isinstance(node, dict) and "args" in node for node in _nodes(entry))
