@@ -11,7 +11,7 @@ from lstm_serve.engine.operations.temporal import GlobalPooling1D
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.export.keras_config import TITLE
-from lstm_serve.export.operation import PASSING, Value, passed_mask, refuse
+from lstm_serve.export.operation import Value, passed_mask, passes_mask, refuse
 from lstm_serve.model.graph import INPUT
 from lstm_serve.model.model import Model
 
@@ -77,7 +77,7 @@ def is_seen(model: Model, op: Operation) -> bool:
         return True
     for user, _ in _users(model, op):
         skips = isinstance(user, THROUGH_TIME) or (isinstance(user, GlobalPooling1D) and user.average)
-        if not skips and (not isinstance(user, PASSING) or is_seen(model, user)):
+        if not skips and (not passes_mask(user) or is_seen(model, user)):
             return True
     return False
 
@@ -90,6 +90,6 @@ def is_looked_at(model: Model, op: Operation) -> bool:
         looks = isinstance(user, (*THROUGH_TIME, Merge, Concatenate)) or getattr(user, "zeroed", False)
         if looks or (isinstance(user, GlobalPooling1D) and user.average):
             return True
-        if isinstance(user, (*PASSING, MaskedBy)) and is_looked_at(model, user):
+        if (passes_mask(user) or isinstance(user, MaskedBy)) and is_looked_at(model, user):
             return True
     return False

@@ -10,18 +10,12 @@ import numpy as np
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.arithmetic import Binary, ReduceKind
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.operations.merging import Concatenate, MaskRule, Merge
+from lstm_serve.engine.operations.masks import begins_mask, gives_mask
+from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule, Merge
 from lstm_serve.engine.operations.pointwise import (
-    Activate,
     BatchNormalization,
-    Dense,
-    Identity,
-    LayerNormalization,
     Normalization,
-    PReLU,
     Rescaling,
-    Scaling,
-    Unscaling,
 )
 from lstm_serve.engine.operations.recurrent import GRU, LSTM
 from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
@@ -175,21 +169,15 @@ def write_nothing(_: object, op: Operation, xs: Sequence[Value]) -> Value:
     return xs[0]
 
 
-PASSING = (
-    *(Identity, Dense, Activate, PReLU, Normalization, Rescaling, BatchNormalization, LayerNormalization),
-    *(Scaling, Unscaling, TimeDistributed),
-)
+def passes_mask(op: Operation) -> bool:
+    """Whether an operation gives the mask of its first input, as it is."""
+    makes = begins_mask(op) or isinstance(op, Merge | Concatenate | MaskedBy)
+    return not makes and gives_mask(op, [True])
 
 
 def passed_mask(op: Operation, xs: Sequence[Value]) -> str | None:
     """The mask that an operation passes on as it is."""
-    if isinstance(op, Bidirectional):
-        passes = op.forward.return_sequences
-    elif isinstance(op, Recurrent | Stacked):
-        passes = op.return_sequences
-    else:
-        passes = isinstance(op, PASSING) and getattr(op, "keeps_mask", True)
-    return xs[0].mask if passes else None
+    return xs[0].mask if passes_mask(op) else None
 
 
 def write_directions(
