@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from serving import ASKER, GOLDEN, ROOT
-from small_models import dense, lstm, model, numbers
+from small_models import ACTIVATION_OF_LAYER, dense, lstm, model, numbers
 
 from lstm_serve import Model, load_model
 from lstm_serve.engine.activations import (
@@ -506,6 +506,7 @@ def test_every_operation_is_described() -> None:
     "activation",
     [
         *ACTIVATIONS.values(),
+        *ACTIVATION_OF_LAYER.values(),
         HARD_SIGMOID_KERAS_2,
         HARD_SIGMOID_KERAS_3,
         leaky_relu(0.3),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import dense, lstm, numbers
+from small_models import ACTIVATION_OF_LAYER, dense, lstm, numbers
 
 from lstm_serve.engine.activations import (
     ACTIVATIONS,
@@ -313,7 +313,7 @@ ALL = {id(each): each for each in (*ACTIVATIONS.values(), *FUNCTIONS.values())}.
 MORE = [HARD_2, HARD_3, elu(0.5), celu(2.0), leaky_relu(-0.1), relu(max_value=1, negative_slope=0.1, threshold=0.3)]
 
 
-@pytest.mark.parametrize("activation", [*ALL, *MORE], ids=lambda each: each.name)
+@pytest.mark.parametrize("activation", [*ALL, *MORE, *ACTIVATION_OF_LAYER.values()], ids=lambda each: each.name)
 def test_the_slope_of_every_activation(activation: Activation) -> None:
     rng = np.random.default_rng(2)
     x = 2 * rng.normal(size=(50, WIDTH))

@@ -11,6 +11,8 @@ from lstm_serve.engine.operations.pointwise import Dense
 from lstm_serve.engine.operations.recurrent import LSTM
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import Array, Mask, Shape
+from lstm_serve.loading.config.keras_version import KerasVersion
+from lstm_serve.loading.config.options import ACTIVATION_LAYERS, Options
 from lstm_serve.model.graph import Node, Source, TensorSpec
 from lstm_serve.model.metadata import About, Origin
 from lstm_serve.model.model import Model
@@ -18,6 +20,12 @@ from lstm_serve.model.model import Model
 
 def numbers(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).normal(0, 0.5, shape).astype(np.float32)
+
+
+# Each layer of Keras that is an activation, as it is by default.
+ACTIVATION_OF_LAYER = {
+    name: made(Options(name, {}, KerasVersion.parse("3.15"), [])) for name, made in ACTIVATION_LAYERS.items()
+}
 
 
 def run(operation: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> tuple[Array, Mask]:

@@ -1,1 +1,1 @@
-"""The bytes of files: HDF5, zip, .npy, protobuf, CSV, and what the system lets a process read. Knows no Keras."""
+"""The bytes of files: HDF5, zip, .npy, protobuf, CSV, Parquet, and what the system lets be read. Knows no Keras."""
