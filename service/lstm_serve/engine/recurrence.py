@@ -121,7 +121,7 @@ class Recurrent(ABC):
 
     @abstractmethod
     def buffers(self, batch: int) -> list[tuple[int, ...]]:
-        """The shapes of the arrays that the cell works in."""
+        """The shapes of the arrays that the cell works in; its `parts` are in the first one."""
 
     @abstractmethod
     def bind(self, buffers: Sequence[Array]) -> BoundCell:

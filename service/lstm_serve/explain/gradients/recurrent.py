@@ -55,14 +55,15 @@ def forward(op: Recurrent, xs: Sequence[Array], masks: Sequence[Mask]) -> Step:
     operands[:-1, u:-1] = x.transpose(1, 2, 0)
     operands[:, -1] = 1
     hs, cs = operands[:, :u], np.zeros((timesteps + 1, u, b), op.kernel.dtype)
-    buffers = [np.empty((timesteps, *shape), op.kernel.dtype) for shape in op.buffers(b)]
+    first, *others = op.buffers(b)
+    kept, scratch = np.empty((timesteps, *first), op.kernel.dtype), [np.empty(one, op.kernel.dtype) for one in others]
     carried = [hs, cs][: len(op.carried)]
     for k, states in enumerate(carried):
         states[0] = before[k].T if before else 0
     with_sums = isinstance(op, GRU) or any(map(needs_input, _activations(op)))
     sums = []
     for t in range(timesteps):
-        cell = op.bind([buffer[t] for buffer in buffers])
+        cell = op.bind([kept[t], *scratch])
         for state, states in zip(cell.states, carried[1:], strict=True):
             state[:] = states[t]
         cell.sums(operands[t])
@@ -75,8 +76,8 @@ def forward(op: Recurrent, xs: Sequence[Array], masks: Sequence[Mask]) -> Step:
             for states in carried:
                 np.copyto(states[t + 1], states[t], where=~mask[:, t])
     # Bound to the buffers of all steps at once, the cell says where in them each of its parts is.
-    parts = op.bind([buffer.swapaxes(0, 1) for buffer in buffers]).parts
-    kept = Scan(
+    parts = op.bind([kept.swapaxes(0, 1), *scratch]).parts
+    scan = Scan(
         operands[:-1, u:-1],
         hs,
         cs,
@@ -89,7 +90,7 @@ def forward(op: Recurrent, xs: Sequence[Array], masks: Sequence[Mask]) -> Step:
         y[~mask if op.return_sequences else ~mask[:, -1]] = 0
     ends = tuple(states[-1].T.copy() for states in carried) if op.return_state else ()
     given = (masks[0] if op.return_sequences else None, *(None for _ in ends))
-    return Step(op, xs, masks, (y, *ends), given, kept)
+    return Step(op, xs, masks, (y, *ends), given, scan)
 
 
 # One step back: its number and the gradients by the states after it, which it may write into -> by those before it.
@@ -133,19 +134,17 @@ def _lstm(op: LSTM, scan: Scan, by_sums: Array) -> StepBack:
     gate, activation = op.recurrent_activation, op.activation
     now, before = scan.cs[1:], scan.cs[:-1]
     squashed = activation.apply(now.copy())
-    # Of what the gradient by c is multiplied by for each sum but o's, and that by h for o's and c.
-    factors = np.empty((len(i), 3, *i.shape[1:]), i.dtype)
-    for k, (other, y, by) in enumerate(((g, i, gate), (before, f, gate), (i, g, activation))):
-        np.multiply(other, slope(by, partial(_part_of, scan.sums, k * u, k * u + u), y), factors[:, k])
-    factor_o = squashed * slope(gate, partial(_part_of, scan.sums, 3 * u, 4 * u), o)
-    factor_c = o * slope(activation, lambda: now, squashed)
+    # For each sum first what the gradient by c is multiplied by, or of o's that by h: they are multiplied in place.
     rows = by_sums.reshape(len(i), 4, u, -1)
+    for k, (other, y, by) in enumerate(((g, i, gate), (before, f, gate), (i, g, activation), (squashed, o, gate))):
+        np.multiply(other, slope(by, partial(_part_of, scan.sums, k * u, k * u + u), y), rows[:, k])
+    factor_c = o * slope(activation, lambda: now, squashed)
 
     def back(t: int, by_h: Array, by_c: Array) -> tuple[Array, ...]:
-        np.multiply(by_h, factor_o[t], rows[t, 3])
+        rows[t, 3] *= by_h
         by_h *= factor_c[t]
         by_c += by_h
-        np.multiply(by_c, factors[t], rows[t, :3])
+        rows[t, :3] *= by_c
         by_c *= f[t]
         return np.dot(op.recurrent_kernel, by_sums[t], by_h), by_c
 
