@@ -186,7 +186,12 @@ def of_ids() -> Iterator[tuple[str, Model]]:
         arithmetic.Reduce(name="r", function="sum", axes=(2,), keepdims=False),
     ]  # fmt: skip
     yield "Embedding of computed ids", model([*counted, ids, lstm(4, 3)], (6, 3))
-    looked_up = model([replace(ids, mask_zero=False)], (6,))
+    unmasked = replace(ids, mask_zero=False)
+    flat = temporal.Reshape(name="r", target=(8,))
+    of_steps: list[Operation] = [wrappers.TimeDistributed.of(name="t", layer=each) for each in (unmasked, flat)]
+    made = model([*of_steps, lstm(8, 3)], (6, 2))
+    yield "ids at each step", replace(made, inputs=(made.inputs[0]._replace(dtype=np.dtype(np.int32)),))
+    looked_up = model([unmasked], (6,))
     joined = merging.Concatenate(name="c", axis=2, mask_rule=merging.MaskRule.ALL)
     yield "ids as numbers too", replace(looked_up, nodes=(
         *looked_up.nodes, Node(temporal.Reshape(name="r", target=(6, 1)), (Source(INPUT),)),

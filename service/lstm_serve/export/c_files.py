@@ -78,7 +78,7 @@ def _sizes(model: Model, *, each_row: bool) -> str:
         return ""
     shape = model.input_shape
     ids = model.id_limit is not None
-    sizes = {"M_FEATURES": 1 if ids or not shape else shape[-1] or 1}
+    sizes = {"M_FEATURES": 1 if not shape or (ids and len(shape) < 2) else shape[-1] or 1}
     sizes["M_OUTPUTS"] = math.prod(known(model.output_shape[1:] if each_row else model.output_shape))
     if shape[:1] != (None,) and (len(shape) > 1 or ids):
         sizes["M_TIMESTEPS"] = shape[0] or 1
@@ -165,7 +165,7 @@ def _streamed(model: Model, steps: Sequence[int], source: Source, *, each_row: b
     else:
         walked = [f"{loop} {take}", "m_output(&s, out);"]
     declared = [
-        f"const {kind} window[{'' if free else 'M_TIMESTEPS'}]{'' if kind == 'int' else '[M_FEATURES]'}",
+        f"const {kind} window[{'' if free else 'M_TIMESTEPS'}]{'' if len(model.input_shape) < 2 else '[M_FEATURES]'}",
         *["int timesteps"] * free,
         f"float out{'[]' if each_row else ''}[M_OUTPUTS]",
     ]
