@@ -255,7 +255,7 @@ def away(process: Process) -> None:
 
 
 # Five have failed at once, and each of the others after half a minute.
-PATIENT = "from lstm_serve.process import place; place.Place.pause = property(lambda self: 30 * (self.short > 1))"
+PATIENT = "from lstm_serve.process import place; place.WorkerPlace.pause = property(lambda self: 30 * (self.short > 1))"
 
 
 def test_a_successor_that_cannot_start_is_tried_again_and_the_others_serve(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_what_a_successor_reads_is_read_by_the_others_or_not_served(tmp_path: Pa
 def test_a_worker_that_dies_in_a_loop_ends_the_service_once_none_serves(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     first = f"import os; os.path.exists({str(flag)!r}) and os.abort(); "
-    hasty = "place.Place.pause = property(lambda self: 0.5 * (self.short > 1))"
+    hasty = "place.WorkerPlace.pause = property(lambda self: 0.5 * (self.short > 1))"
     statement = f"from lstm_serve.process import place; place.WORKER = {first!r} + place.WORKER; {hasty}"
     with Process(MODEL, changed(statement), **TWO) as process:
         flag.touch()

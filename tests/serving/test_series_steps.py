@@ -19,7 +19,7 @@ from lstm_serve.engine.operations.windows import Convolution, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional
 from lstm_serve.model.model import Model
 from lstm_serve.serving.series import steps
-from lstm_serve.serving.series.steps import Costs, Steps, measured
+from lstm_serve.serving.series.steps import BegunWindows, Costs, measured
 from lstm_serve.serving.series.store import Key
 
 KEY = Key(b"", "s")
@@ -45,10 +45,10 @@ MODELS = {
 }
 
 
-def steps_of(made: Model, most: int = 3, costs: Costs = CHEAP, **options: Any) -> Steps:
+def steps_of(made: Model, most: int = 3, costs: Costs = CHEAP, **options: Any) -> BegunWindows:
     stepper = made.stepper()
     assert stepper is not None
-    return Steps(stepper, STEPS, most, costs, **options)
+    return BegunWindows(stepper, STEPS, most, costs, **options)
 
 
 def rows_of(made: Model, count: int, seed: int, values: int = 7) -> NDArray[Any]:
@@ -57,7 +57,7 @@ def rows_of(made: Model, count: int, seed: int, values: int = 7) -> NDArray[Any]
     return drawn.astype(made.input_dtype)
 
 
-def answered(kept: Steps, made: Model, series: Key, window: NDArray[Any]) -> bool:
+def answered(kept: BegunWindows, made: Model, series: Key, window: NDArray[Any]) -> bool:
     """Whether there is a shortcut to a window's answer; it is the right one."""
     shortcut = kept.shortcut(series, window)
     if shortcut is not None:
@@ -65,7 +65,7 @@ def answered(kept: Steps, made: Model, series: Key, window: NDArray[Any]) -> boo
     return shortcut is not None
 
 
-def follow(kept: Steps, series: Key, rows: NDArray[Any]) -> None:
+def follow(kept: BegunWindows, series: Key, rows: NDArray[Any]) -> None:
     """As after an answer, at once."""
     found = kept.follower(series)
     if found is not None:

@@ -19,7 +19,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Shortcut
 from lstm_serve.serving.deployment import Served
-from lstm_serve.serving.series.steps import Costs, Steps
+from lstm_serve.serving.series.steps import BegunWindows, Costs
 from lstm_serve.serving.series.store import Key
 
 MODELS = [load_model(MODEL), load_model(ASKER / "k122_model.h5")]
@@ -28,11 +28,11 @@ PAYING = Costs(window=1.0, more=0.01, answer=0.1, rest=0.1)  # for four rows tha
 Rows = NDArray[np.float32]
 
 
-def served(app: FastAPI, model: Model = MODELS[0]) -> Steps:
+def served(app: FastAPI, model: Model = MODELS[0]) -> BegunWindows:
     """Let the app answer with a model whose steps pay, on its loop, whatever kept the machine busy at the start."""
     stepper = model.stepper()
     assert stepper is not None
-    steps = Steps(stepper, STEPS, 100, PAYING)
+    steps = BegunWindows(stepper, STEPS, 100, PAYING)
     deployment = deployment_of(app)
     deployment.queue.executor = None
     deployment.current = Served.of(model, steps)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lstm_serve.errors import ModelError
 from lstm_serve.loading.load import resolve
-from lstm_serve.loading.repository import Place, expect_inside, places
+from lstm_serve.loading.repository import ModelPlace, expect_inside, places
 from lstm_serve.model import notebook
 from lstm_serve.model.model import Model
 
@@ -37,7 +37,7 @@ def listing(folder: Path, load: Load) -> tuple[str, bool]:
     return "\n".join([*dict.fromkeys(lines), count, ""]), good
 
 
-def _versions(place: Place, load: Load) -> Iterator[tuple[str | None, str, Model | None]]:
+def _versions(place: ModelPlace, load: Load) -> Iterator[tuple[str | None, str, Model | None]]:
     """Each version of a place: what it is and itself, or why it cannot be served."""
     for version, path in place.versions.items():
         try:

@@ -22,7 +22,7 @@ from lstm_serve.model.files import GOLDEN, ModelFiles, stem_of
 MEANT = frozenset({".h5", ".hdf5", ".keras"})
 
 
-class Place(NamedTuple):
+class ModelPlace(NamedTuple):
     """Where a model lies: how it is called there, what of it there is, and why what else is there is not of it.
 
     `name` is None where it is for its card and its file to say. `versions` has the newest first; None is the version
@@ -50,10 +50,10 @@ def is_several(path: Path) -> bool:
     )
 
 
-def places(path: Path, *, several: bool) -> list[Place]:
+def places(path: Path, *, several: bool) -> list[ModelPlace]:
     """The models that a path stands for: one, where it is not `several`. Raises UnreadableFile where there is none."""
     if not several:
-        return [Place(None, path, _versions_of_one(path) or {None: path})]
+        return [ModelPlace(None, path, _versions_of_one(path) or {None: path})]
     try:
         found = [_place(entry, path.resolve()) for entry in _visible(path) if _is_meant(entry) or _may_hold_one(entry)]
     except UnreadableFile as error:
@@ -74,7 +74,7 @@ def expect_inside(root: Path, model: Path) -> None:
             raise UnreadableFile(f"{path}: leads out of the folder of models, which is not followed. Copy it there")
 
 
-def _alone(place: Place, found: Iterable[Place]) -> Place:
+def _alone(place: ModelPlace, found: Iterable[ModelPlace]) -> ModelPlace:
     """A place whose name is no other's; without versions where it is."""
     same = sorted(printable(other.path.name) for other in found if other.name == place.name)
     if len(same) == 1:
@@ -83,24 +83,24 @@ def _alone(place: Place, found: Iterable[Place]) -> Place:
     return place._replace(versions={}, wrong=wrong)
 
 
-def _place(entry: Path, root: Path) -> Place:
+def _place(entry: Path, root: Path) -> ModelPlace:
     """What lies at an entry of a folder of models."""
     name = printable(entry.name)  # one that is no UTF-8, or has control characters, is in no answer and no log as it is
     try:
         if not entry.exists() or not entry.resolve().is_relative_to(root):
             wrong = "is a link to nothing, or out of the folder, which is not followed"
-            return Place(_called(entry), entry, {}, wrong, root)
+            return ModelPlace(_called(entry), entry, {}, wrong, root)
         if _is_meant(entry):
-            return Place(_called(entry), entry, {None: entry}, None, root)
+            return ModelPlace(_called(entry), entry, {None: entry}, None, root)
         if locate.has_model(entry):
-            return Place(name, entry, {None: entry}, None, root)
+            return ModelPlace(name, entry, {None: entry}, None, root)
         versions, wrong = _versions(entry)
     except (OSError, UnreadableFile) as error:
         wrong = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
-        return Place(name, entry, {}, wrong, root)
+        return ModelPlace(name, entry, {}, wrong, root)
     if not versions:
         wrong = f"is a folder without a model or a version, which is a number from 1 on, in it{wrong and f'; {wrong}'}"
-    return Place(name, entry, versions, wrong or None, root)
+    return ModelPlace(name, entry, versions, wrong or None, root)
 
 
 def _versions_of_one(path: Path) -> dict[str | None, Path]:

@@ -11,7 +11,7 @@ from lstm_serve.model.model import Model
 from lstm_serve.model.stepping import Stepper
 
 
-class Carried(NamedTuple):
+class CarriedRows(NamedTuple):
     """Outputs ys (n, k, *output) of n series for k rows each, and the states after the last of them.
 
     An output is what Keras' stateful model answers to the row where it is fed that one alone: of a model that answers
@@ -53,7 +53,7 @@ class Carrying:
             ys.append(y[:, np.newaxis] if self.stepper.answers_each_row else y)
         return records.packed(["ys", *map(str, range(len(state)))], [np.stack(ys, axis=1), *state])
 
-    def unpacked(self, y: Array) -> Carried:
+    def unpacked(self, y: Array) -> CarriedRows:
         """What `forward` gives."""
         ys, *state = records.unpacked(y)
-        return Carried(ys, tuple(state))
+        return CarriedRows(ys, tuple(state))

@@ -24,7 +24,7 @@ WORKER = PROGRAM.format("lstm_serve.process.worker")
 Digests = dict[str, dict[str, str]]
 
 
-class Place:
+class WorkerPlace:
     """What is known of a worker."""
 
     channel: Channel

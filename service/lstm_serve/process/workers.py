@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from lstm_serve.errors import LstmServeError, ModelError, SettingsError
 from lstm_serve.process.admin import Admin, listen_for_admin
 from lstm_serve.process.channel import Handlers
-from lstm_serve.process.place import Digests, Place
+from lstm_serve.process.place import Digests, WorkerPlace
 from lstm_serve.process.shared_log import share
 from lstm_serve.process.signals import Hangup
 from lstm_serve.process.sockets import bind, expect_free, or_end, url
@@ -43,7 +43,7 @@ class Workers:
     def __init__(self, settings: Settings, sockets: list[list[socket.socket]], hangup: Hangup, log_lock: int) -> None:
         """None is started. `sockets` are those of each worker."""
         self._settings, self._hangup, self._log_lock = settings, hangup, log_lock
-        self._places = [Place(number, own) for number, own in enumerate(sockets, 1)]
+        self._places = [WorkerPlace(number, own) for number, own in enumerate(sockets, 1)]
         own = settings.model_copy(update={"workers": len(sockets), "admin_port": None, "reload_seconds": 0.0})
         others = {name: value for name, value in os.environ.items() if not (name.startswith(PREFIX) or name in CLOUDS)}
         self._env = others | variables(own)
@@ -69,7 +69,7 @@ class Workers:
 
     # The life of a worker.
 
-    async def _keep(self, place: Place) -> None:
+    async def _keep(self, place: WorkerPlace) -> None:
         """Have a worker in this place until the service stops, or none can be had in any."""
         while not self._stopping.is_set():
             place.again.clear()
@@ -93,7 +93,7 @@ class Workers:
                 place.leave()
                 await place.wait()
 
-    async def _live(self, place: Place) -> str:
+    async def _live(self, place: WorkerPlace) -> str:
         """Start a worker and wait until it has ended. Gives how it did."""
         handlers: Handlers = {
             "loaded": partial(self._has_loaded, place),
@@ -104,11 +104,11 @@ class Workers:
         }
         return await place.live(handlers, self._env, self._log_lock, greets=place.number == 1 and not self._open)
 
-    async def _has_failed(self, place: Place, told: list[Any]) -> None:
+    async def _has_failed(self, place: WorkerPlace, told: list[Any]) -> None:
         of_model, reason = told
         place.failure = (ModelError if of_model else SettingsError)(reason)
 
-    async def _has_loaded(self, place: Place, models: Digests) -> None:
+    async def _has_loaded(self, place: WorkerPlace, models: Digests) -> None:
         """Let it serve: at the start once all have loaded, and only what the others serve, who read it again first."""
         if self._stopping.is_set():
             place.kill()
@@ -131,7 +131,7 @@ class Workers:
                 place.kill()
             place.let = True
 
-    async def _serves(self, place: Place, _: None) -> None:
+    async def _serves(self, place: WorkerPlace, _: None) -> None:
         place.since = place.seen = asyncio.get_running_loop().time()
         place.away = False
         place.watching = asyncio.create_task(self._watch(place))
@@ -141,7 +141,7 @@ class Workers:
             where = url(self._settings.host, port, tls=tls)
             log.info("%d workers running on %s (Press CTRL+C to quit)", len(self._places), where)
 
-    async def _watch(self, place: Place) -> None:
+    async def _watch(self, place: WorkerPlace) -> None:
         """End a worker that hangs, or is broken."""
         while True:
             if not await place.answers(HUNG_SECONDS):
@@ -197,7 +197,7 @@ class Workers:
                 for place in self._places if asked else []:
                     place.again.set()
 
-    async def _reload(self, places: list[Place], *, asked: bool) -> None:
+    async def _reload(self, places: list[WorkerPlace], *, asked: bool) -> None:
         """Have workers read what has changed, or may have, one after the other: each needs memory for it."""
         for place in places:
             # Who takes the place of one that has ended meanwhile has not served yet: it waits for the end of this.

@@ -28,7 +28,7 @@ from lstm_serve.serving.series.lines import Lines
 from lstm_serve.serving.series.memory import MemoryStore
 from lstm_serve.serving.series.redis_server import RedisServer
 from lstm_serve.serving.series.redis_store import Form, RedisStore, meaning_of
-from lstm_serve.serving.series.steps import Steps, measured
+from lstm_serve.serving.series.steps import BegunWindows, measured
 from lstm_serve.serving.series.store import WINDOWS, Appended, Key, Limits, Sent, Store
 from lstm_serve.serving.series.watch import Watch
 from lstm_serve.serving.warmup import LONGEST_ON_THE_LOOP, warm_up
@@ -59,7 +59,7 @@ class Loaded(NamedTuple):
     load_seconds: float
     batch_seconds: float
     files: ModelFiles
-    steps: Steps | None
+    steps: BegunWindows | None
 
     @property
     def slow(self) -> bool:
@@ -93,11 +93,11 @@ class Served(NamedTuple):
     model: Model
     digest: bytes  # that the answer says was asked
     of_model: dict[Callable[..., Any], Any]  # what was made of the model to hold requests to, by what makes it
-    steps: Steps | None  # of the series, where a row by steps takes less than a window
+    steps: BegunWindows | None  # of the series, where a row by steps takes less than a window
     carrying: Carrying | None  # of the series, where they carry the model's states
 
     @classmethod
-    def of(cls, model: Model, steps: Steps | None = None) -> Self:
+    def of(cls, model: Model, steps: BegunWindows | None = None) -> Self:
         """Answer with this model."""
         return cls(model, model.origin.digest.encode(), {}, steps, Carrying.of(model))
 

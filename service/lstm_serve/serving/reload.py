@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from lstm_serve.errors import ModelError, SettingsError, UnreadableFile
 from lstm_serve.formats.text import printable
-from lstm_serve.loading.repository import Place, places
+from lstm_serve.loading.repository import ModelPlace, places
 from lstm_serve.model.files import around
 from lstm_serve.serving.aside import Aside
 from lstm_serve.serving.deployment import Deployment, Loaded, NamedFiles, load
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 MAX_SECONDS = 30  # of what is read besides: more than keys in a pipe are waited for
 
 # By the name of each model, where it lies, and what tells of a change of each of its versions.
-Seen = dict[str, tuple[Place, Fingerprints]]
+Seen = dict[str, tuple[ModelPlace, Fingerprints]]
 
 
 class Rereadable(Protocol):

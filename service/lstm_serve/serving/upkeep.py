@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from lstm_serve.errors import ModelError
 from lstm_serve.formats.text import printable
-from lstm_serve.loading.repository import Place
+from lstm_serve.loading.repository import ModelPlace
 from lstm_serve.serving.compatibility import expect_same
 from lstm_serve.serving.deployment import Deployment, Loaded, NamedFiles, without_folders
 from lstm_serve.serving.registry import Registry
@@ -26,7 +26,7 @@ Fingerprints = Mapping[Version, Fingerprint]
 class Upkeep:
     """What is loaded of a place, and the deployment that answers with it."""
 
-    def __init__(self, registry: Registry, serving: ServingState, place: Place) -> None:
+    def __init__(self, registry: Registry, serving: ServingState, place: ModelPlace) -> None:
         """Nothing is loaded yet."""
         self._registry, self._serving = registry, serving
         self.place, self.seen = place, dict[Version, Fingerprint]()
@@ -39,7 +39,7 @@ class Upkeep:
         """Whether something of it is not served as its files are."""
         return bool(self._wrong or self.place.wrong)
 
-    def due(self, place: Place, seen: Fingerprints, *, all_of_it: bool) -> list[Version]:
+    def due(self, place: ModelPlace, seen: Fingerprints, *, all_of_it: bool) -> list[Version]:
         """Note the place and its files as they are now, and return which of its versions are to be loaded."""
         before, self.place, self.seen = self.seen, place, dict(seen)
         for known in (self._loaded, self._wrong):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config import graph_operations
 from lstm_serve.loading.config.calls import Call, EachStep, distinct, needed
-from lstm_serve.loading.config.explicit_masks import check_masks, is_operation
+from lstm_serve.loading.config.explicit_masks import check_written_masks, is_operation
 from lstm_serve.loading.config.inbound_nodes import (
     INITIAL_STATE,
     Tensor,
@@ -146,7 +146,7 @@ class _Reader:
             return Outline(members, None, (GivenInput(input_name, shape),), (output_name,))
         settings = as_dict(config, "the model's config")
         graph = graph_of(settings, members)
-        check_masks(masked, entries)
+        check_written_masks(masked, entries)
         inputs = [
             GivenInput(key or tensor.layer, members[tensor.layer].input_shape)
             for key, tensor in of_model(settings.get("input_layers"))

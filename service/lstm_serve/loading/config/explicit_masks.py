@@ -8,7 +8,7 @@ from lstm_serve.loading.config.graph_operations import CALLED_WITH, LAMBDAS
 from lstm_serve.loading.config.inbound_nodes import Tensor, calls_of
 
 
-def check_masks(masked: Sequence[tuple[str, Tensor]], entries: Sequence[Mapping[str, Any]]) -> None:
+def check_written_masks(masked: Sequence[tuple[str, Tensor]], entries: Sequence[Mapping[str, Any]]) -> None:
     """Keras 3 writes the masks that it passes along as operations; follow them to the layers that made them.
 
     The engine passes masks along by itself, so these are left out, once it is known that they are no others.

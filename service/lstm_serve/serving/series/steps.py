@@ -72,7 +72,7 @@ class Followed:
     """That rows of a series are being followed: it is not the same one any more once the series was forgotten."""
 
 
-class Steps:
+class BegunWindows:
     """The windows that have begun, of the series of one model, by their keys."""
 
     def __init__(
@@ -183,7 +183,7 @@ def _rest(stepper: Stepper, one: State, state: State, rows: Array) -> State:
     return state
 
 
-def measured(model: Model, seconds: float, most: int) -> Steps | None:
+def measured(model: Model, seconds: float, most: int) -> BegunWindows | None:
     """Return the steps of a model's series, of at most `most` of them, or None where they are no gain.
 
     `seconds` is about what a window takes.
@@ -204,7 +204,7 @@ def measured(model: Model, seconds: float, most: int) -> Steps | None:
         _fastest(lambda: _answer(stepper, one, windows[0, :1])),
         _fastest(lambda: _rest(stepper, one, others, windows[0, :1])) + BESIDES,
     )
-    return Steps(stepper, timesteps, min(most, places), costs) if costs.pay(1, 1) else None
+    return BegunWindows(stepper, timesteps, min(most, places), costs) if costs.pay(1, 1) else None
 
 
 def _fastest(compute: Callable[[], object]) -> float:
