@@ -15,10 +15,11 @@ from small_models import classes, dense, lstm, model, numbers
 
 from lstm_serve import load_model
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, TANH
+from lstm_serve.engine.operations.arithmetic import Reduce
 from lstm_serve.engine.operations.pointwise import Activate, Scaling
 from lstm_serve.engine.operations.recurrent import SimpleRNN
 from lstm_serve.engine.operations.temporal import Masking
-from lstm_serve.engine.operations.wrappers import Bidirectional
+from lstm_serve.engine.operations.wrappers import Bidirectional, TimeDistributed
 from lstm_serve.errors import Unsupported
 from lstm_serve.export import to_keras
 
@@ -119,6 +120,15 @@ def test_the_old_hard_sigmoid_and_scaling(layer: object, tmp_path: Path) -> None
     to_keras(made, tmp_path / "m.keras")
     x = np.random.default_rng(0).normal(0, 2, (5, 4, 3)).astype(np.float32)
     np.testing.assert_allclose(load_model(tmp_path / "m.keras").predict(x), made.predict(x), atol=1e-4, rtol=1e-6)
+
+
+def test_a_mean_at_each_time_step(tmp_path: Path) -> None:
+    """Keras 3 has no layer of it to wrap, as it would pool pictures: it is the mean along the axes of all steps."""
+    mean = Reduce(name="mean", function="mean", axes=(1, 2), keepdims=False)
+    made = model([TimeDistributed.of(name="pooled", layer=mean), lstm(3, 4)], (5, 2, 2, 3))
+    to_keras(made, tmp_path / "m.keras")
+    x = numbers(6, 5, 2, 2, 3)
+    np.testing.assert_allclose(load_model(tmp_path / "m.keras").predict(x), made.predict(x), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from lstm_serve.engine.operations import (
     windows,
     wrappers,
 )
+from lstm_serve.engine.operations.arithmetic import Reduce
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskRule
 from lstm_serve.engine.recurrence import Recurrent
@@ -270,6 +272,8 @@ def _direction(op: Recurrent | wrappers.Stacked, xs: Sequence[Value]) -> Layer:
 
 
 def _time_distributed(op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Layer:
+    if isinstance(op.layer, Reduce) and xs[0].mask is None:
+        return layer_of(replace(op.layer, axes=tuple(axis + 1 for axis in op.layer.axes)), xs)
     if op.layer is None:
         refuse(TITLE, op, "it holds several operations")
     inner = layer_of(op.layer, [Value("x", xs[0].shape[1:])])
