@@ -63,3 +63,17 @@ async def test_who_asks_another_model_does_not_wait_behind_a_flood(asks: str | N
     for _ in range(3003 // MOST + 2):
         await asyncio.sleep(0)
     assert len(read) == 3003
+
+
+@in_loop
+async def test_who_has_just_come_and_leaves_is_not_read() -> None:
+    shares, read = Shares(), list[int]()
+    for number in range(100):
+        new = Many(number, 1, read, None)
+        shares.ask(new)
+        if number:
+            shares.leave(new)
+    assert read == []
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert read == [0]

@@ -5,6 +5,7 @@ import time
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 
 from lstm_serve.process.ending import NOWHERE, Ending
+from lstm_serve.process.incoming import PIECE
 from lstm_serve.process.transport import Cycle, body_length
 
 PIECES = 4  # of what has come, in one share of a turn of the event loop: a request's head and its body are two
@@ -28,8 +29,9 @@ class Protocol(Ending):
         self._most_read = max(self._most_read, len(data))
         self._incoming.add(data)
         self.serving.shares.ask(self)
-        if self._incoming.waiting:
-            self.flow.hold()
+        if waiting := self._incoming.waiting:
+            if waiting > PIECE or self.asks is not None:
+                self.flow.hold()  # who has just come is not held, so that it is known where it leaves
             self._keep()
 
     @property

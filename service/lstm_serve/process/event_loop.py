@@ -12,7 +12,7 @@ from lstm_serve.process.sockets import host_names, listen
 from lstm_serve.serving.state import ServingState
 
 BACKLOG = 4096  # connections that wait to be accepted, where net.core.somaxconn allows as many
-AT_ONCE = 8  # of them that are accepted in a turn of the loop
+AT_ONCE = 16  # of them that are accepted in a turn of the loop
 
 
 class Listening:
@@ -53,7 +53,9 @@ def new_loop(serving: ServingState) -> asyncio.AbstractEventLoop:
             with host_names():
                 first = await create(make, *args, **options)
             # Were one accepted in each turn, a few clients that keep turns long would let nobody in behind a flood.
-            others = [one.dup() for one in first.sockets for _ in range(AT_ONCE - 1)] if accepts_one else []
+            # Each takes a file, and one more until who goes for it is closed.
+            more = min(AT_ONCE, serving.places.limit // 8) - 1 if accepts_one else 0
+            others = [one.dup() for one in first.sockets for _ in range(more)]
             return Listening([first, *[await create(make, sock=one, backlog=BACKLOG) for one in others]])
 
     loop: asyncio.AbstractEventLoop = Loop()

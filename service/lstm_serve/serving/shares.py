@@ -38,8 +38,12 @@ class Shares:
         self._counting = False  # whether the end of this turn is to be told
 
     def ask(self, reader: Reader) -> None:
-        """Let it read now where nobody waits and some of the turn is left, else when it is its turn."""
-        if not self._waiting and self._is_left() and not reader.take():
+        """Let it read now where nobody waits and some of the turn is left, else when it is its turn.
+
+        Who has asked nothing yet waits for the next one: of a flood many have left by then, and cost nothing.
+        """
+        self._begin()
+        if reader.asks is not None and not self._waiting and self._is_left() and not reader.take():
             return
         self._wait(reader)
 
@@ -57,18 +61,22 @@ class Shares:
             self._asks[reader] = reader.asks
             self._waiting.setdefault(reader.asks, OrderedDict())[reader] = None
 
-    def _is_left(self) -> bool:
-        """Take a share of the turn; whether there is one."""
-        now = time.monotonic()
+    def _begin(self) -> None:
+        """Let the turn be counted."""
         if not self._counting:
             self._counting = True
-            self._left, self._end = MOST, now + SECONDS
+            self._left, self._end = MOST, time.monotonic() + SECONDS
             asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _is_left(self) -> bool:
+        """Take a share of the turn; whether there is one."""
         self._left -= 1
-        return self._left >= 0 and now < self._end
+        return self._left >= 0 and time.monotonic() < self._end
 
     def _next_turn(self) -> None:
         self._counting = False
+        if self._waiting:
+            self._begin()
         while self._waiting and self._is_left():
             asks, readers = next(iter(self._waiting.items()))
             self._waiting.move_to_end(asks)
