@@ -94,7 +94,7 @@ async def _device(port: int, series: Series, found: Found, count: Callable[[int]
     chance, at, length = chance_of(int(series.name[2:])), 0, len(series.rows)
     while at < length:
         stop = min(length, at + chance.randint(1, 5))
-        what = chance.choice(["nothing", "again", "hang up", "late", "twice at once", "what was before"])
+        what = chance.choice(["nothing", "again", "hang up", "late", "together", "twice at once", "what was before"])
         found.told[what] += 1
         if what == "hang up":
             await _hang_up(port, series.body(at, stop), chance.random() * 0.004)
@@ -103,6 +103,8 @@ async def _device(port: int, series: Series, found: Found, count: Callable[[int]
             assert (reply.status, json.loads(reply.body)["expected"]) == (409, at), reply
         elif what == "what was before" and at > 0:
             await _sent(port, series, max(0, at - 3), at, found)
+        elif what == "together":
+            await _together(port, series, at, stop, found)
         elif what == "again":
             await _sent(port, series, at, stop, found)
         elif what == "twice at once":
@@ -125,6 +127,17 @@ async def _sent(port: int, series: Series, start: int, stop: int, found: Found) 
     content = json.loads(reply.body)
     assert content["seq"] == stop - 1, content
     found.hold(content["answer"], series.wanted(reply.headers["x-model-sha256"], stop - 1))
+
+
+async def _together(port: int, series: Series, start: int, stop: int, found: Found) -> None:
+    """Send rows as those of many series, each of which has its own answer, or is not there."""
+    items = [{"series": series.name, "seq": k, "row": series.rows[k].tolist()} for k in range(start, stop)]
+    reply = await _asked(port, request("/series/rows", json.dumps({"rows": items}).encode()), found)
+    for k, result in zip(range(start, stop), json.loads(reply.body)["results"], strict=True):
+        if "status" in result:
+            assert result["status"] in {409, 503}, result
+        else:
+            found.hold(result["answer"], series.wanted(reply.headers["x-model-sha256"], k))
 
 
 async def _asked(port: int, data: bytes, found: Found) -> Reply:
