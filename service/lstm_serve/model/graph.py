@@ -8,13 +8,14 @@ import numpy as np
 from lstm_serve.engine.operations.wiring import INPUT, Node, Source, last_uses, live_floats, rows_at_once, run
 from lstm_serve.engine.operations.wiring import shapes_of as shapes
 from lstm_serve.engine.types import Shape
+from lstm_serve.errors import InvalidInput
 
 __all__ = [
     "INPUT",
     "Node",
     "Source",
     "TensorSpec",
-    "expect_fit",
+    "check_lengths",
     "last_uses",
     "live_floats",
     "rows_at_once",
@@ -36,7 +37,21 @@ class TensorSpec(NamedTuple):
     in_file: str | None = None
 
 
-def expect_fit(nodes: Sequence[Node], given: Sequence[Shape]) -> None:
+def check_lengths(nodes: Sequence[Node], names: Sequence[str | None], given: Sequence[Shape]) -> None:
+    """Raise InvalidInput where inputs of these shapes, none of them free, are too short, or do not fit together."""
+    if any(size is not None and size < 1 for first, *_ in shapes(nodes, given) for size in first):
+        # A convolution would have no output.
+        came = " and ".join(map(str, given))
+        raise InvalidInput.at(f"a sequence of shape {came} has too few time steps for this model")
+    if len(given) > 1:
+        try:
+            _expect_fit(nodes, given)
+        except ValueError:
+            came = ", ".join(f"{name} {shape}" for name, shape in zip(names, given, strict=True))
+            raise InvalidInput.at(f"the lengths of the inputs do not fit together: {came}") from None
+
+
+def _expect_fit(nodes: Sequence[Node], given: Sequence[Shape]) -> None:
     """Raise ValueError where inputs of these shapes, none of them free, do not fit together where they are joined."""
     found = shapes(nodes, given)
     for operation, inputs in nodes:

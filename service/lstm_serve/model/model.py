@@ -289,18 +289,8 @@ class Model:
 
     def check_free(self, *shapes: tuple[int, ...]) -> None:
         """Raise InvalidInput where free axes of the inputs' shapes are too short, or do not fit together."""
-        if not self.is_free:
-            return
-        if any(size is not None and size < 1 for sizes in self.shapes_for(*shapes) for size in sizes):
-            # A convolution would have no output.
-            came = " and ".join(map(str, shapes))
-            raise InvalidInput.at(f"a sequence of shape {came} has too few time steps for this model")
-        if len(shapes) > 1:
-            try:
-                graph.expect_fit(self.nodes, shapes)
-            except ValueError:
-                came = ", ".join(f"{each.name} {shape}" for each, shape in zip(self.takes, shapes, strict=True))
-                raise InvalidInput.at(f"the lengths of the inputs do not fit together: {came}") from None
+        if self.is_free:
+            graph.check_lengths(self.nodes, [spec.name for spec in self.inputs], shapes)
 
     @cached_property
     def is_free(self) -> bool:
