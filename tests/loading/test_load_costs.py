@@ -197,3 +197,45 @@ def test_what_no_layer_needs_any_more_is_let_go_of(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert most < 4 * (4 << 20)
+
+
+def between(shape: list[int], *calls: tuple[str, dict[str, Any], list[str]]) -> Entry:
+    """A graph of functions called one after the other, a0, a1 and so on, as Keras 3 writes it."""
+
+    def tensor(name: str) -> Entry:
+        return {"class_name": "__keras_tensor__", "config": {"dtype": "float32", "keras_history": [name, 0, 0]}}
+
+    layers: list[Entry] = [
+        {"class_name": "InputLayer", "module": "keras", "name": "in", "config": {"batch_shape": [None, *shape]}}
+    ]
+    for k, (function, options, inputs) in enumerate(calls):
+        node = {"args": [tensor(name) for name in inputs], "kwargs": {}}
+        entry = {"class_name": function, "module": "keras.src.ops.numpy", "config": options, "inbound_nodes": [node]}
+        layers.append(entry | {"name": f"a{k}"})
+    ends = {"input_layers": [["in", 0, 0]], "output_layers": [[f"a{len(calls) - 1}", 0, 0]]}
+    return {"class_name": "Functional", "config": {"layers": layers, **ends}}
+
+
+CALLS: dict[str, tuple[Entry, str]] = {
+    "products": (
+        between([1000, 1000], *[("Matmul", {}, [f"a{k - 1}" if k else "in"] * 2) for k in range(300)]),
+        "one row takes 300000000000 multiplications",
+    ),
+    "broadcasting": (
+        between(
+            [1000],
+            *[("Reshape", {"newshape": [-1, *[1] * k, 1000, *[1] * (3 - k)]}, ["in"]) for k in range(4)],
+            *[("Add", {}, [f"a{3 + k or 0}", f"a{k}"]) for k in range(4)],
+        ),
+        "more than 16777216 numbers for one row",
+    ),
+    "einsum": (between([1000, 1000], ("Einsum", {"subscripts": "bij,bkl->bijkl"}, ["in", "in"])), "16777216 numbers"),
+    "parts": (between([9], ("Split", {"indices_or_sections": 10**9, "axis": 1}, ["in"])), "gives 1000000000 parts"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_calls_would_cost_is_refused(tmp_path: Path, name: str) -> None:
+    model, why = CALLS[name]
+    with pytest.raises(Unsupported, match=why):
+        load_model(save(tmp_path / "m.h5", model, {}, keras="3.15.0"))

@@ -33,6 +33,8 @@ HALF_TOLERANCE = 5e-3
 MAX_LIVE = 4 * MAX_ROW
 # Many times what a layer is in the mean: each layer may be several operations, and be called often.
 MAX_NODES = 20_000
+# Of one row, a free time axis being 1: some seconds. A wide LSTM takes a tenth of it over a thousand steps.
+MAX_PRODUCTS = 1 << 38
 # Of inputs that one layer is called on: each may need operations of its own.
 MAX_FORMS = 8
 HALF = frozenset({"float16", "mixed_float16", "bfloat16", "mixed_bfloat16"})
@@ -61,6 +63,8 @@ def assemble(
             raise Unsupported(f"the output {name[:100]!r} is a comparison: give it as numbers, cast to float32")
     check_masks(wired.nodes, keras)
     _check_live(wired.nodes, given, [source for _, source in outputs])
+    if (made := sum(wiring.products(wired.nodes, given))) > MAX_PRODUCTS:
+        raise Unsupported(f"one row takes {made} multiplications, more than {MAX_PRODUCTS}")
     return Assembled(
         nodes=tuple(wired.nodes),
         inputs=tuple((each.name, shape) for each, shape in zip(architecture.inputs, given, strict=True)),

@@ -245,8 +245,8 @@ def _check_types(
     else:
         fit = function.gives != FLOAT or FLOAT in known or "to" in bound
     if not fit:
-        came = ", ".join(known)
-        raise Unsupported(f"the {options} is called on {came[:100]} and numbers together, which is not supported")
+        wanted = "what is compared, and floats to choose from" if "condition" in function.names.values() else "floats"
+        raise Unsupported(f"the {options} is called on {', '.join(known)[:100]}, where {wanted} are supported")
 
 
 def _bound(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
