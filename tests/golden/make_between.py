@@ -78,10 +78,17 @@ def shared(x: Any) -> Any:
     return L.Dense(2)(concat([y, *states], axis=-1))
 
 
+def begun(x: Any) -> Any:
+    """States before a step that is masked: in Keras 2 the output is 0 until one counts, in Keras 3 each counts."""
+    states = [L.Dense(4)(x[:, 3]), L.Dense(4)(x[:, 2])]
+    h, *ends = L.LSTM(4, return_sequences=True, return_state=True)(L.Masking()(x), initial_state=states)
+    return L.Dense(2)(concat([tanh(h)[:, 0], L.GRU(3)(h), *ends], axis=-1))
+
+
 keras.utils.set_random_seed(5)
 folder = Path(__file__).parent / "between"
 folder.mkdir(exist_ok=True)
-for build in (of_all, masked, chosen, masked_mean, shared):
+for build in (of_all, masked, chosen, masked_mean, shared, begun):
     if sys.argv[1:] and build.__name__ not in sys.argv[1:]:
         continue
     of_ids = build is masked_mean

@@ -69,7 +69,8 @@ class Recurrent(ABC):
     With `zero_output_for_mask` the output of a masked step is 0; without it, the last output before it, held. With
     `return_state` the states after the last step are outputs too, (units,) each, and inputs after the first are those
     before the first step. With `ignores_mask` each step counts, and the mask is passed on all the same. With `stateful`
-    Keras begins a call with the states of the one before; here no call does, but the next row of a series.
+    Keras begins a call with the states of the one before; here no call does, but the next row of a series. `unrolled`
+    is one that goes backwards and whose steps Keras wrote out, which with a mask is another: loading refuses that.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Recurrent(ABC):
     return_state: bool = False
     ignores_mask: bool = False
     stateful: bool = False
+    unrolled: bool = False
 
     # The states, h first.
     carried: ClassVar[tuple[str, ...]] = ("h",)
@@ -178,9 +180,9 @@ def scan(
 ) -> Scanned:
     """Walk a layer's cell over x (b, T, features) from the states `before`, (b, units) each, or else from zeros.
 
-    Where mask (b, T) is False, every state stays what it was, and so does the output, or it is 0 where the layer says
-    so. Gives (b, T, units) with the mask, or the last h, (b, units), with none. `record` collects, by name, what each
-    step computed, each (width, b).
+    Where mask (b, T) is False, every state stays what it was, and so does the output, or it is 0. Gives (b, T, units)
+    with the mask, or the last h, (b, units), with none. `record` collects, by name, what each step computed, each
+    (width, b).
     """
     b, timesteps, _ = x.shape
     u = layer.units
@@ -204,17 +206,28 @@ def scan(
         walk(steps[:n], hs, start)
         if y is not None:
             y[:, start : start + n] = operands[1 : n + 1, :u].transpose(2, 0, 1)
-    zeroed = mask if layer.zero_output_for_mask else None
+    shown = shown_steps(layer, mask, given=bool(before))
     ends = (operands[n, :u], *own[1:]) if layer.return_state else ()
     states = tuple(state.T.copy() for state in ends)
     if y is not None:
-        if zeroed is not None:
-            y[~zeroed] = 0
+        if shown is not None:
+            y[~shown] = 0
         return Scanned(y, mask_out, states)
     last = operands[n, :u].T.copy()
-    if zeroed is not None:
-        last[~zeroed[:, -1]] = 0
+    if shown is not None:
+        last[~shown[:, -1]] = 0
     return Scanned(last, None, states)
+
+
+def shown_steps(layer: Recurrent, mask: Mask, *, given: bool) -> Mask:
+    """The steps, in the order in which they are taken, whose output is not 0 for a mask's sake; None where all are.
+
+    Before the first step that counts there is no output to hold, whatever the states are that are `given`.
+    Source: prev_output in rnn() of keras/backend.py, 2.15.
+    """
+    if mask is None or layer.zero_output_for_mask:
+        return mask
+    return np.logical_or.accumulate(mask, axis=1) if given else None
 
 
 def advance(layer: Recurrent, x: Array, state: State) -> State:

@@ -40,7 +40,8 @@ def write_cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
         arrays.append(int(op.reset_after))
     arrays += [s.activation(op, each) for each in functions_of(op)]
     name, blocks = CELLS[type(op)]
-    flags = map(int, (op.return_sequences, op.go_backwards, op.zero_output_for_mask))
+    zeros = 2 if op.zero_output_for_mask else int(len(xs) > 1)
+    flags = int(op.return_sequences), int(op.go_backwards), zeros
     scratch = s.array(blocks * units)
     s.call(name, timesteps, features, units, x.name, mask_for(op, x) or "NULL", *arrays, state, y.name, *flags, scratch)
     s.adds += timesteps * (op.kernel.size + op.recurrent_kernel.size)

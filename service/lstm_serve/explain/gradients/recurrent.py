@@ -13,7 +13,7 @@ import numpy as np
 
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
-from lstm_serve.engine.recurrence import Recurrent
+from lstm_serve.engine.recurrence import Recurrent, shown_steps
 from lstm_serve.engine.types import Array, Mask
 from lstm_serve.explain.gradients.activations import needs_input, slope
 from lstm_serve.explain.gradients.step import Gradient, Step
@@ -86,8 +86,9 @@ def forward(op: Recurrent, xs: Sequence[Array], masks: Sequence[Mask]) -> Step:
         mask,
     )
     y = hs[1:].transpose(2, 0, 1).copy() if op.return_sequences else hs[-1].T.copy()
-    if mask is not None and op.zero_output_for_mask:
-        y[~mask if op.return_sequences else ~mask[:, -1]] = 0
+    shown = shown_steps(op, mask, given=bool(before))
+    if shown is not None:
+        y[~shown if op.return_sequences else ~shown[:, -1]] = 0
     ends = tuple(states[-1].T.copy() for states in carried) if op.return_state else ()
     given = (masks[0] if op.return_sequences else None, *(None for _ in ends))
     return Step(op, xs, masks, (y, *ends), given, scan)
@@ -102,8 +103,9 @@ def backward(step: Step, gs: Sequence[Gradient]) -> list[Gradient]:
     op, scan = step.operation, step.kept
     timesteps, (_, u, b), dtype = len(scan.hs) - 1, scan.hs.shape, scan.hs.dtype
     by_y, *by_ends = gs
-    if by_y is not None and scan.mask is not None and op.zero_output_for_mask:
-        by_y = by_y * (scan.mask[..., np.newaxis] if op.return_sequences else scan.mask[:, -1:])
+    shown = shown_steps(op, scan.mask, given=len(step.xs) > 1)
+    if by_y is not None and shown is not None:
+        by_y = by_y * (shown[..., np.newaxis] if op.return_sequences else shown[:, -1:])
     by_h: dict[int, Array] = {}
     if by_y is not None:
         by_h = dict(enumerate(by_y.transpose(1, 2, 0))) if op.return_sequences else {timesteps - 1: by_y.T}

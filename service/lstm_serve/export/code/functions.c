@@ -258,7 +258,7 @@ static void join_masks(int T, int all, const unsigned char *a, const unsigned ch
     for (int t = 0; t < T; ++t) joined[t] = all ? a[t] && b[t] : a[t] || b[t];
 }
 
-/* A step's output: h, or 0 where it is masked and the layer gives that. */
+/* A step's output: h, or 0 where it is masked and `zeros` is 2, or 1 and no step before it has counted. */
 static void keep(int U, int zero, const float *h, float *y)
 {
     for (int u = 0; u < U; ++u) y[u] = zero ? 0.0f : h[u];
@@ -270,9 +270,11 @@ static void lstm(int T, int F, int U, const float *x, const unsigned char *mask,
                  int sequences, int backwards, int zeros, float *z)
 {
     float *const h = s, *const c = s + U;
+    int begun = 0;
     for (int k = 0; k < T; ++k) {
         const int t = backwards ? T - 1 - k : k;
         if (!mask || mask[t]) {
+            begun = 1;
             start(4 * U, b, z);
             product(F, 4 * U, 4 * U, x + t * F, w, z);
             product(U, 4 * U, 4 * U, h, r, z);
@@ -284,7 +286,7 @@ static void lstm(int T, int F, int U, const float *x, const unsigned char *mask,
             act(U, h);
             for (int u = 0; u < U; ++u) h[u] *= z[3 * U + u];
         }
-        if (sequences || k == T - 1) keep(U, zeros && mask && !mask[t], h, sequences ? y + k * U : y);
+        if (sequences || k == T - 1) keep(U, zeros > begun && mask && !mask[t], h, sequences ? y + k * U : y);
     }
 }
 
@@ -294,9 +296,11 @@ static void gru(int T, int F, int U, const float *x, const unsigned char *mask, 
                 void (*gate)(int, float *), float *s, float *y, int sequences, int backwards, int zeros, float *z)
 {
     float *const h = s, *const a = z + 3 * U, *const g = z + 2 * U;
+    int begun = 0;
     for (int k = 0; k < T; ++k) {
         const int t = backwards ? T - 1 - k : k;
         if (!mask || mask[t]) {
+            begun = 1;
             start(3 * U, b, z);
             product(F, 3 * U, 3 * U, x + t * F, w, z);
             start(3 * U, b2, a);
@@ -313,7 +317,7 @@ static void gru(int T, int F, int U, const float *x, const unsigned char *mask, 
             act(U, g);
             for (int u = 0; u < U; ++u) h[u] = z[u] * h[u] + (1.0f - z[u]) * g[u];
         }
-        if (sequences || k == T - 1) keep(U, zeros && mask && !mask[t], h, sequences ? y + k * U : y);
+        if (sequences || k == T - 1) keep(U, zeros > begun && mask && !mask[t], h, sequences ? y + k * U : y);
     }
 }
 
@@ -322,15 +326,17 @@ static void simple_rnn(int T, int F, int U, const float *x, const unsigned char 
                        const float *b, void (*act)(int, float *), float *s, float *y, int sequences, int backwards,
                        int zeros, float *z)
 {
+    int begun = 0;
     for (int k = 0; k < T; ++k) {
         const int t = backwards ? T - 1 - k : k;
         if (!mask || mask[t]) {
+            begun = 1;
             start(U, b, z);
             product(F, U, U, x + t * F, w, z);
             product(U, U, U, s, r, z);
             act(U, z);
             copy(U, z, s);
         }
-        if (sequences || k == T - 1) keep(U, zeros && mask && !mask[t], s, sequences ? y + k * U : y);
+        if (sequences || k == T - 1) keep(U, zeros > begun && mask && !mask[t], s, sequences ? y + k * U : y);
     }
 }

@@ -324,11 +324,13 @@ function eachStep(x, layer) {
 function scan(x, mask, step, U, states, given, sequences, backwards, zeros) {
   const [T, F] = x.s, h = Array.from({ length: states }, (_, k) => (given[k] ? given[k].d.slice() : new Float64Array(U)));
   const d = new Float64Array(sequences ? T * U : U);
+  let begun = false;
   for (let k = 0; k < T; k++) {
     const t = backwards ? T - 1 - k : k, counts = !mask || mask[t];
+    begun ||= counts;
     if (counts) step(x.d, t * F, F, ...h);
     if (!sequences && k < T - 1) continue;
-    if (counts || !zeros) d.set(h[0], sequences ? k * U : 0);
+    if (counts || (begun && !zeros)) d.set(h[0], sequences ? k * U : 0);
   }
   return { d, s: sequences ? [T, U] : [U], states: h.map((state) => ({ d: state, s: [U] })) };
 }

@@ -26,6 +26,7 @@ class Flow(TypedDict):
     zero_output_for_mask: bool
     return_state: bool
     stateful: bool
+    unrolled: bool
 
 
 def _flow(options: Options) -> Flow:
@@ -41,6 +42,7 @@ def _flow(options: Options) -> Flow:
         "zero_output_for_mask": options.take("zero_output_for_mask", bool, default=False),
         "return_state": options.take("return_state", bool, default=False),
         "stateful": stateful,
+        "unrolled": bool(options.config.get("unroll")) and bool(options.config.get("go_backwards")),
     }
 
 
@@ -156,6 +158,7 @@ def rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> O
             "zero_output_for_mask": flow["zero_output_for_mask"] and last,
             "return_state": flow["return_state"] and len(cells) == 1,
             "stateful": flow["stateful"],
+            "unrolled": flow["unrolled"] and last,
         }
         layers.append(build_cell(inner, arrays if len(cells) == 1 else arrays[:count], features, steps))
         inner.finish()
