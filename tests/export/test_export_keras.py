@@ -15,13 +15,14 @@ from small_models import classes, dense, lstm, model, numbers
 
 from lstm_serve import load_model
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, TANH
-from lstm_serve.engine.operations.arithmetic import Reduce
+from lstm_serve.engine.operations.arithmetic import Binary, Reduce
 from lstm_serve.engine.operations.pointwise import Activate, Scaling
 from lstm_serve.engine.operations.recurrent import SimpleRNN
 from lstm_serve.engine.operations.temporal import Masking
 from lstm_serve.engine.operations.wrappers import Bidirectional, TimeDistributed
 from lstm_serve.errors import Unsupported
 from lstm_serve.export import to_keras
+from lstm_serve.model.graph import INPUT, Node, Source
 
 
 def test_read_back_by_this_package(tmp_path: Path) -> None:
@@ -112,6 +113,7 @@ def test_the_gates_are_told_to_be_multiplied(tmp_path: Path) -> None:
             activation=HARD_SIGMOID_KERAS_2,
         ),
         lstm(3, 4, recurrent_activation=HARD_SIGMOID_KERAS_2),
+        TimeDistributed.of(name="t", layer=Activate(name="a", activation=HARD_SIGMOID_KERAS_2)),
         Scaling(name="s", offset=np.array([1e3, 2.0, 3.0]), scale=np.array([1.0, 2.0, 3.0])),
     ],
 )
@@ -129,6 +131,23 @@ def test_a_mean_at_each_time_step(tmp_path: Path) -> None:
     to_keras(made, tmp_path / "m.keras")
     x = numbers(6, 5, 2, 2, 3)
     np.testing.assert_allclose(load_model(tmp_path / "m.keras").predict(x), made.predict(x), atol=1e-6)
+
+
+def test_several_layers_at_each_time_step(tmp_path: Path) -> None:
+    nodes = (
+        Node(dense(3, 4, HARD_SIGMOID_KERAS_2, name="a"), (Source(INPUT),)),
+        Node(Activate(name="b", activation=HARD_SIGMOID_KERAS_2), (Source(0),)),
+        Node(lstm(4, 5, name="c"), (Source(1),)),
+    )
+    made = model([TimeDistributed(name="t", nodes=nodes, end=Source(2)), lstm(5, 2)], (4, 6, 3))
+    to_keras(made, tmp_path / "m.keras")
+    x = numbers(5, 4, 6, 3)
+    np.testing.assert_allclose(load_model(tmp_path / "m.keras").predict(x), made.predict(x), atol=1e-6)
+    joined = TimeDistributed(
+        name="t", nodes=(*nodes, Node(Binary(name="d", function=np.add), (Source(2), Source(2)))), end=Source(3)
+    )
+    with pytest.raises(Unsupported, match="it masks something at each step, or joins several"):
+        to_keras(model([joined], (4, 6, 3)), tmp_path / "n.keras")
 
 
 @pytest.mark.parametrize(

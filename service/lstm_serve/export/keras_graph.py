@@ -14,12 +14,12 @@ from lstm_serve.engine.operations.masks import begins_mask
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy
 from lstm_serve.engine.operations.pointwise import Activate, Rescaling
 from lstm_serve.engine.operations.temporal import Embedding, Masking
-from lstm_serve.engine.operations.wrappers import Bidirectional
+from lstm_serve.engine.operations.wrappers import Bidirectional, TimeDistributed
 from lstm_serve.engine.types import Shape
 from lstm_serve.export.keras_config import RATIO, TITLE, Layer
 from lstm_serve.export.keras_layers import MASKED, layer_of
 from lstm_serve.export.keras_masks import check_mask, is_end, is_looked_at, is_seen, last_layer, mask_of
-from lstm_serve.export.operation import Value, refuse
+from lstm_serve.export.operation import Value, refuse, write_inside
 from lstm_serve.model.model import Model
 
 LARGE = 3e38  # makes 1 and more of any number that is not 0
@@ -55,6 +55,7 @@ class KerasGraph:
     names: dict[int, str] = field(default_factory=dict)  # by the operation's id
     masks: dict[str, tuple[Operation, Value]] = field(default_factory=dict)  # what made each, and of what
     counts: dict[str, Value] = field(default_factory=dict)
+    steps: dict[int, TimeDistributed] = field(default_factory=dict)  # by the id of what is done at each
     made: list[Operation] = field(default_factory=list)  # here, for what Keras has no layer for
 
     def start(self, name: str, shape: Shape, dtype: str) -> Value:
@@ -72,10 +73,24 @@ class KerasGraph:
         """A call of an operation's layer, after what it may need before it."""
         check_mask(self.model, op, xs)
         _check_units(self.model, op)
+        if isinstance(op, TimeDistributed) and (op.layer is None or isinstance(op.layer, Activate)):
+            return self._at_each_step(op, xs[0])
         if isinstance(op, Activate) and op.activation is HARD_SIGMOID_KERAS_2:
             before = Rescaling(name=f"{op.name}_times_{RATIO}", scale=np.array(RATIO), offset=np.array(0.0))
             return self._called(op, [self._made(before, *xs)], id(op))
         return self._masked_by(op, *xs) if isinstance(op, MaskedBy) else self._called(op, xs, id(op))
+
+    def _at_each_step(self, op: TimeDistributed, x: Value) -> Value:
+        """What is done to each step, one after the other: in a TimeDistributed each, which a function does not need."""
+        if any(begins_mask(inner) or [source.output for source in inputs] != [0] for inner, inputs in op.nodes):
+            refuse(TITLE, op, "it masks something at each step, or joins several")
+
+        def write(inner: Operation, xs: Sequence[Value]) -> Value:
+            if isinstance(inner, Activate):
+                return self.call(inner, xs)
+            return self.call(self.steps.setdefault(id(inner), TimeDistributed.of(inner, name=inner.name)), xs)
+
+        return write_inside(op, x, write)
 
     def _made(self, op: Operation, *xs: Value) -> Value:
         """A call of a layer that is here for another's sake."""

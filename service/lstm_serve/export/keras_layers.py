@@ -274,8 +274,8 @@ def _direction(op: Recurrent | wrappers.Stacked, xs: Sequence[Value]) -> Layer:
 def _time_distributed(op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Layer:
     if isinstance(op.layer, Reduce) and xs[0].mask is None:
         return layer_of(replace(op.layer, axes=tuple(axis + 1 for axis in op.layer.axes)), xs)
-    if op.layer is None:
-        refuse(TITLE, op, "it holds several operations")
+    if op.layer is None or isinstance(op.layer, pointwise.Activate):  # of those, others are taken apart before
+        refuse(TITLE, op, "it holds several operations, or a function, and is in another TimeDistributed")
     inner = layer_of(op.layer, [Value("x", xs[0].shape[1:])])
     if not inner.is_layer:
         refuse(TITLE, op, "what it does at each step is no layer there")
