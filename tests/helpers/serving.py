@@ -33,7 +33,7 @@ COMMAND = [sys.executable, "-m", "lstm_serve", "serve"]
 # What takes so long hangs. A busy machine may take minutes: what is waited for is the process, not the clock.
 PATIENCE = 600.0
 # What a process has written is read within so long after its end, unless another one still has its output.
-LAST_WORDS = 30.0
+LAST_WORDS = 60.0
 RUNNING = re.compile(r"running on https?://\S+:(\d+)")
 
 
