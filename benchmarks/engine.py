@@ -1,5 +1,7 @@
 """The engine alone, one thread: against ONNX Runtime's fused LSTM where that is installed, and the machine's sgemm.
 
+A convolution over pictures and attention of several heads too, against ONNX Runtime on what the exporter writes.
+
 Where there is gcc, against the exported C too, with -O3 -march=native, a row at a time; and against a trial of rows in
 tiles, tiles.c, with -ffast-math besides, without which expf and tanhf are computed one by one.
 
@@ -20,6 +22,17 @@ import compiled
 import numpy as np
 
 from lstm_serve import load_model
+from lstm_serve.engine.activations import ACTIVATIONS
+from lstm_serve.engine.operations.windows import Convolution, Window
+from lstm_serve.engine.types import Shape
+from lstm_serve.errors import ModelError
+from lstm_serve.export import to_onnx
+from lstm_serve.loading.config.keras_version import KerasVersion
+from lstm_serve.loading.config.options import Options
+from lstm_serve.loading.layers.registry import lower
+from lstm_serve.loading.layers.steps import Step
+from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
+from lstm_serve.model.metadata import About, Origin
 from lstm_serve.model.model import Model
 
 BATCHES = (1, 8, 32, 64, 128, 256, 1024)
@@ -58,6 +71,61 @@ def main() -> None:
     lstm = model.nodes[1].operation
     times = alternate({str(t): partial(lstm, [long[:, :t]], [None]) for t in (200, 2000)})
     print(f"10 times the time steps cost {times['2000'] / times['200']:.2f} times as much")
+    for name, steps, shape in (convolution(), attention()):
+        compare(name, of_steps(steps, shape))
+
+
+def convolution() -> tuple[str, list[Step], Shape]:
+    """A Conv2D of 3 x 3 on pictures of 16 channels."""
+    kernel, bias = numbers(3, 3, 16, 32), numbers(32)
+    windows = (Window(size=3, padding="same"),) * 2
+    layer = Convolution(name="c", kernel=kernel, bias=bias, windows=windows, activation=ACTIVATIONS["relu"])
+    return "Conv2D, 32 x 32", [Step(layer, (0,))], (32, 32, 16)
+
+
+def attention() -> tuple[str, list[Step], Shape]:
+    """A MultiHeadAttention of 8 heads over 64 steps."""
+    options = Options("MultiHeadAttention", {"num_heads": 8, "key_dim": 8}, KerasVersion.parse("3.15.0"), [])
+    arrays = [array for _ in range(3) for array in (numbers(64, 8, 8), numbers(8, 8))]
+    shape = (64, 64)
+    return "attention, 8 heads", lower(options, [*arrays, numbers(8, 8, 64), numbers(64)], [shape] * 2), shape
+
+
+def numbers(*shape: int) -> np.ndarray:
+    """Small ones at random."""
+    return np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
+
+
+def of_steps(steps: list[Step], shape: Shape) -> Model:
+    """A model of a layer's steps, all of whose inputs are the model's one."""
+    given = 1 if len(steps) == 1 else 2  # a query and values
+    sources = [Source(INPUT)] * given + [Source(k) for k in range(len(steps))]
+    nodes = tuple(Node(operation, tuple(sources[k] for k in inputs)) for operation, inputs in steps)
+    spec = TensorSpec(None, shape, np.dtype(np.float32))
+    origin = Origin(file="layer.h5", sha256="0" * 64, format="made here", keras="3.15.0")
+    return Model(nodes=nodes, inputs=(spec,), origin=origin, about=About(name="layer"))
+
+
+def compare(name: str, model: Model) -> None:
+    """Print a layer's times, a row at a time and in a batch."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            to_onnx(model, Path(folder, "m.onnx"))
+            other = session(Path(folder, "m.onnx"))
+        except (ImportError, ModelError):
+            other = None
+    for batch in (1, 32):
+        x = (
+            np.random.default_rng(1)
+            .normal(0, 1, (batch, *(size or 1 for size in model.input_shape)))
+            .astype(np.float32)
+        )
+        calls = {"ours": partial(model.forward, x)} | ({} if other is None else {"onnx": partial(other, x)})
+        if other is not None and np.abs(model.forward(x) - other(x)).max() > 1e-4:
+            raise SystemExit("an engine gives wrong answers")
+        times = alternate(calls)
+        theirs = f", ONNX Runtime {times['onnx'] * 1e3:.3f} ms, x {times['onnx'] / times['ours']:.2f}" if other else ""
+        print(f"{name}, batch {batch}: {times['ours'] * 1e3:.3f} ms{theirs}")
 
 
 def alternate(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -98,17 +166,26 @@ def sgemm_peak() -> float:
 def onnx_session(model: Model) -> Callable[[np.ndarray], np.ndarray] | None:
     """ONNX Runtime on the same model with one thread, or None where it is not installed."""
     try:
-        import onnxruntime  # noqa: PLC0415
         from onnx_model import write  # noqa: PLC0415
     except ImportError:
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         write(model, path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(str(path), options)
-    return lambda x: session.run(None, {"x": x})[0]
+        return session(path)
+
+
+def session(path: Path) -> Callable[[np.ndarray], np.ndarray] | None:
+    """ONNX Runtime on a file of one input, with one thread, or None where it is not installed."""
+    try:
+        import onnxruntime  # noqa: PLC0415
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    made = onnxruntime.InferenceSession(str(path), options)
+    (given,) = made.get_inputs()
+    return lambda x: made.run(None, {given.name: x})[0]
 
 
 if __name__ == "__main__":
