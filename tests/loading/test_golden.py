@@ -243,3 +243,17 @@ def test_what_no_rounding_explains_is_computed_in_float64_for_one_row(
     with pytest.raises(WrongNumbers, match=r"misses its golden predictions .* more than float32 explains"):
         load_model(path)
     assert rows == [1]
+
+
+def test_of_a_stateful_model_each_sequence_starts_from_states_of_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.keras"
+    path.write_bytes((GOLDEN / "stateful" / "k3__last.keras").read_bytes())
+    assert main.main(["inspect", str(path)]) == 0
+    assert "reset = lambda: " in capsys.readouterr().out
+    with np.load(GOLDEN / "stateful" / "k3__last.calls.npz") as calls:
+        x, y = calls["x"][:, 0], calls["y"][:, 0]  # each call goes on where the one before ended
+    assert replayed(path, x[:1], y[:1]).origin.verified
+    with pytest.raises(WrongNumbers, match=r"were not reset between the sequences.* reset = lambda: "):
+        replayed(path, x, y)

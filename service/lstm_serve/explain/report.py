@@ -123,8 +123,8 @@ def _verified(model: Model, path: Path, missed: ModelError | None) -> list[str]:
     return [
         *_fact(
             "verified",
-            f"not verified: there is no {beside} beside it. Where its Keras runs, with inputs x (some 32 rows), two "
-            "lines make it:",
+            f"not verified: there is no {beside} beside it. Where its Keras runs, with inputs x (some 32 rows), "
+            "these lines make it:",
         ),
         *(f"{'':16}{line}" for line in savez_lines(model, f'"{beside}"')),
     ]

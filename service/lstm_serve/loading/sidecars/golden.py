@@ -18,6 +18,7 @@ from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.folder import opened
 from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, AnyArray, HoldsObjects, HoldsText, member_names, read_npz
 from lstm_serve.model import exact as exactly
+from lstm_serve.model.carry import Carrying
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.inputs import expect_rows, named
 from lstm_serve.model.model import Model
@@ -31,6 +32,13 @@ MOST = 1e-2
 NUDGES = 7
 # Rows times time steps of a replay: each may cost the time of a step of its own, and some 32 rows are enough.
 MAX_STEPS = 1 << 18
+
+# Keras answers a stateful model's batches from where the one before has ended, unless it is told otherwise.
+FROM_ZERO = (
+    "reset = lambda: [one.reset_states() for one in model.layers if getattr(one, 'stateful', False)]",
+    "b = int(model.inputs[0].shape[0]); x = x[:len(x) // b * b]",
+    "y = np.concatenate([(reset(), model.predict_on_batch(x[k:k + b]))[1] for k in range(0, len(x), b)])",
+)
 
 # Of each output, (n, *output_shape).
 Answers = Sequence[npt.NDArray[np.floating[Any]]]
@@ -68,6 +76,12 @@ def replay(model: Model, files: ModelFiles) -> Model:
         return replace(model, origin=origin)
     if not worst <= (1 + ALIKE) * MOST:  # no rounding that is let pass explains this row, so the others need no look
         missed = np.array([np.argmax(np.nan_to_num(differences, nan=np.inf))])
+    if _carries_on(plain, x, expected):
+        raise WrongNumbers(
+            f"its golden predictions in {golden.name} are of a stateful model whose states were not reset between the "
+            "sequences: each goes on where the one before ended, and here each starts from states of 0. Make them "
+            f"anew, with a reset before each: {savez(model)}"
+        )
     these, those = ([y[missed] for y in each] for each in (came, expected))
     rounding = _rounding(model, x[missed], these, those, missed, files)
     return replace(model, origin=replace(origin, rounding=rounding, tolerance=max(2 * rounding, worst)))
@@ -118,8 +132,10 @@ def savez(model: Model, file: str = "f") -> str:
     return "; ".join(savez_lines(model, file))
 
 
-def savez_lines(model: Model, file: str = "f") -> tuple[str, str]:
+def savez_lines(model: Model, file: str = "f") -> tuple[str, ...]:
     """The same, line by line."""
+    if model.is_stateful and len(model.inputs) == len(model.output_names) == 1:
+        return (*FROM_ZERO, f"np.savez({file}, x=x, y=y)")
     xs, ys = (
         [letter] if count == 1 else [f"{letter}{k}" for k in range(count)]
         for letter, count in (("x", len(model.inputs)), ("y", len(model.output_names)))
@@ -179,6 +195,18 @@ def _differences(these: Answers, those: Answers, scale: Answers) -> npt.NDArray[
         for this, that, of in zip(these, those, scale, strict=True)
     ]
     return np.asarray(np.max(apart, axis=0))
+
+
+def _carries_on(model: Model, x: Array, expected: Answers) -> bool:
+    """Whether these are answers of a stateful Keras to one sequence after the other, with no reset between them."""
+    carrying = Carrying.of(model)
+    if carrying is None or carrying.stepper.answers_each_row:
+        return False
+    rows = x.reshape(1, -1, *x.shape[2:])
+    with one_thread():
+        found = carrying.unpacked(carrying.forward(carrying.packed(rows, carrying.stepper.start(1)))).ys[0]
+    ends = found[x.shape[1] - 1 :: x.shape[1]]
+    return bool((_differences([ends], expected, expected) <= model.origin.tolerance).all())
 
 
 def _rounding(  # noqa: PLR0913, PLR0917
