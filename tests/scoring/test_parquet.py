@@ -3,6 +3,8 @@
 import builtins
 import csv
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,53 @@ def test_a_key_that_is_empty(tmp_path: Path) -> None:
     path = written(tmp_path / "x.parquet", {**COLUMNS, "unit": [*UNITS[:29], None]})
     with pytest.raises(InvalidInput, match="row 30, column 'unit' holds nothing"):
         inputs.read(path, NAMED, 1, ["unit"])
+
+
+def raw(kind: Any, values: Sequence[int]) -> Any:
+    """A column of a type that counts, of these counts, of which Python may have none."""
+    counts = np.array(values, np.int32 if kind.bit_width == 32 else np.int64)
+    return arrow.Array.from_buffers(kind, len(counts), [None, arrow.py_buffer(counts.tobytes())])
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "cell"),
+    [
+        (arrow.timestamp("ns"), 1764315216123456789, "2025-11-28 07:33:36.123456789"),
+        (arrow.timestamp("us"), 1764315216000000, "2025-11-28 07:33:36"),
+        (arrow.timestamp("ns", "UTC"), 1764315216500000000, "2025-11-28 07:33:36.5Z"),
+        (arrow.time64("ns"), 123456789, "00:00:00.123456789"),
+        (arrow.date32(), 20420, "2025-11-28"),
+    ],
+    ids=str,
+)
+def test_times_name_units_and_classes(tmp_path: Path, kind: Any, count: int, cell: str) -> None:
+    cells = raw(kind, [count] * 30)
+    for column in (cells, cells.dictionary_encode()):
+        path = written(tmp_path / "x.parquet", {**COLUMNS, "unit": column})
+        assert [part.key for part in inputs.read(path, NAMED, 1, ["unit"]).parts] == [(cell,)]
+    of = replace(NAMED, about=replace(ABOUT, classes=(cell, "other")))
+    (part,) = labelled.read(path, of, ["unit"]).parts
+    assert part.truth is not None
+    assert not part.truth.any()
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (raw(arrow.timestamp("ms"), [*range(29), 10**17]), "row 30, column 'unit' holds a timestamp[ms] that is no"),
+        (raw(arrow.date32(), [*range(29), 2**31 - 1]), "row 30, column 'unit' holds a date32[day] that is no time"),
+        (raw(arrow.duration("ns"), range(30)), "column 'unit' holds duration[ns], where a text, a number or a time"),
+        (arrow.array([b"a", b"\xff"] * 15).view(arrow.string()), "column 'unit' holds text that is not UTF-8"),
+    ],
+    ids=["timestamp", "date", "duration", "text"],
+)
+def test_what_names_nothing_is_refused(tmp_path: Path, column: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "ROWS_AT_ONCE", 7)
+    path = written(tmp_path / "x.parquet", {**COLUMNS, "unit": column})
+    with pytest.raises(InvalidInput, match=re.escape(f"x.parquet: {said}")):
+        inputs.read(path, NAMED, 1, ["unit"])
+    with pytest.raises(InvalidInput, match=re.escape(f"x.parquet: {said}")):
+        labelled.read(path, NAMED, ["unit"])
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:

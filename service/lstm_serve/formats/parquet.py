@@ -4,6 +4,7 @@ It is read and written by pyarrow, the extra `parquet`, which is imported when a
 """
 
 import glob
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,10 @@ MAGIC = b"PAR1"
 ROWS_AT_ONCE = 1 << 16
 # Of the columns that are read, as arrays: a file of repeated values may be a thousandth of that.
 MAX_BYTES = 4 << 30
+# What Arrow writes for a time that it cannot tell.
+OUT_OF_RANGE = "<value out of range"
+# After the seconds of a time, and before its zone.
+ZEROS = re.compile(r"(?:\.0+|(\.\d*[1-9])0+)(?=[Z+-]|$)")
 
 Source = Path | BinaryIO
 # A column to write: text, or numbers.
@@ -112,7 +117,7 @@ def _read(
             values[row : row + len(batch), k] = _numbers(pyarrow, batch.column(name), name, row)
         beside.add(batch, row)
         for watch, name in zip(watches, left_out, strict=True):
-            for cell in _cells(pyarrow, batch.column(name), name):
+            for cell in _cells(pyarrow, batch.column(name), name, row):
                 watch.see(cell)
         row += len(batch)
     names = [name.strip() for name in names]
@@ -140,7 +145,7 @@ class _Beside:
         """Take the rows of a batch, with so many before them. Raises InvalidInput."""
         if not self.columns:
             return
-        columns = [_cells(self._pyarrow, batch.column(name), name) for name in self.columns]
+        columns = [_cells(self._pyarrow, batch.column(name), name, before) for name in self.columns]
         for number, cells in enumerate(zip(*columns, strict=True), before + 1):
             where = f"row {number}"
             key = self._layout.key(cells, where)
@@ -201,13 +206,32 @@ def _numbers(pyarrow: Any, column: Any, name: str, before: int) -> npt.NDArray[A
     return numbers
 
 
-def _cells(pyarrow: Any, column: Any, name: str) -> list[str]:  # noqa: ANN401 - no type hints
-    """The cells of a column as CSV would have them; an empty text where there is nothing."""
-    if pyarrow.types.is_nested(column.type):
-        raise InvalidInput.at(f"column {name[:60]!r} holds {column.type}, where a text or a number was expected")
-    if pyarrow.types.is_binary(column.type) or pyarrow.types.is_large_binary(column.type):
+def _cells(pyarrow: Any, column: Any, name: str, before: int) -> list[str]:  # noqa: ANN401 - no type hints
+    """The cells of a column as CSV would have them, of a batch with so many rows before it; "" where nothing is.
+
+    A time has as many digits after its seconds as it needs, so that it is the same in whatever unit a file counts.
+    Raises InvalidInput.
+    """
+    types = pyarrow.types
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    # A duration would be a number of whatever unit.
+    if types.is_nested(kind) or types.is_duration(kind) or types.is_interval(kind):
+        raise InvalidInput.at(f"column {name[:60]!r} holds {kind}, where a text, a number or a time was expected")
+    # Python's own times end at microseconds, and at the year 9999.
+    if types.is_temporal(kind) or types.is_binary(kind) or types.is_large_binary(kind):
         column = column.cast(pyarrow.string())
-    return ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
+    try:
+        cells = ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
+    except UnicodeDecodeError:
+        raise InvalidInput.at(f"column {name[:60]!r} holds text that is not UTF-8") from None
+    if types.is_temporal(kind):
+        row = next((k for k, cell in enumerate(cells, before + 1) if cell.startswith(OUT_OF_RANGE)), None)
+        if row is not None:
+            raise InvalidInput.at(f"row {row}, column {name[:60]!r} holds a {kind} that is no time of any calendar")
+        cells = [ZEROS.sub(r"\1", cell) for cell in cells]
+    return cells
 
 
 def _may_name(pyarrow: Any, kind: Any) -> bool:  # noqa: ANN401 - no type hints
