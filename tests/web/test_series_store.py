@@ -146,9 +146,15 @@ def test_full(redis: RedisProcess) -> None:
         assert verbose(client) is False
         assert client.get("/series/a").json()["seq"] == STEPS - 1
         assert client.get("/series/b").status_code == 404
+        assert client.delete("/series/b").status_code == 204
+        without_seq = client.post("/series/a/rows", json={"rows": ROWS[:1].tolist()})
+        assert without_seq.status_code == 409  # for which nothing is written
+        assert verbose(client) is False
         redis.client.config_set("maxmemory", "0")
         process.wait_for("answers again")
+        assert verbose(client) is True
         answered(append(client, STEPS + 1), STEPS + 1)
+        assert len([line for line in process.lines if "store of series" in line]) == 2
 
 
 def test_a_card_by_which_rows_or_numbers_mean_something_else_begins_the_series_anew(

@@ -19,6 +19,8 @@ CONNECTIONS = 16
 OF_A_SCRIPT = re.compile(
     r"^(?!.*\b(OOM|MISCONF|READONLY|NOREPLICAS|NOPERM|MASTERDOWN|CLUSTERDOWN)\b).*user_script", re.DOTALL
 )
+# What a Redis says that answers what is read, but takes nothing: full, no disk, a replica, too few replicas.
+TAKES_NOTHING = re.compile(r"\b(OOM|MISCONF|READONLY|NOREPLICAS)\b")
 INSTALL = "pip install 'lstm-serve[redis]'"
 
 Given = bytes | str | float  # an argument of a script
@@ -59,10 +61,14 @@ class RedisServer:
         self._client, self._errors = Redis.from_pool(pool), exceptions
         self._ask: Callable[..., Awaitable[Any]] = self._client.execute_command
         self.away = False
+        self._takes_nothing = False  # whether that is why
         self._fault = ""  # which the log has already
 
-    async def run(self, script: str, keys: Sequence[str], *given: Given) -> Any:  # noqa: ANN401 - as it says
-        """Run a script that is done whole or not at all. Raises StoreUnavailable: it may be done or not, then."""
+    async def run(self, script: str, keys: Sequence[str], *given: Given, always_writes: bool = False) -> Any:  # noqa: ANN401 - as it says
+        """Run a script that is done whole or not at all. Raises StoreUnavailable: it may be done or not, then.
+
+        Once Redis took nothing it is away until a script is done that `always_writes`: others may be done without.
+        """
         arguments = (len(keys), *keys, *given)
         try:
             try:
@@ -71,7 +77,7 @@ class RedisServer:
                 answer = await self._ask("EVAL", script, *arguments)
         except (self._errors.RedisError, OSError) as error:
             raise self._refusal(error) from None
-        self._answered()
+        self._answered(took=always_writes)
         return answer
 
     async def run_each(self, script: str, several: Sequence[Call]) -> list[Any]:
@@ -93,15 +99,16 @@ class RedisServer:
             raise self._refusal(error) from None
         faults = {k: self._refusal(each) for k, each in enumerate(answers) if isinstance(each, self._errors.RedisError)}
         if not faults:
-            self._answered()
+            self._answered(took=False)
         elif len(faults) == len(answers):
             raise faults[0]
         return [faults.get(k, each) for k, each in enumerate(answers)]
 
-    def _answered(self) -> None:
-        if self.away:
-            log.info("the store of series answers again")
-        self.away = False
+    def _answered(self, *, took: bool) -> None:
+        if not self.away or (self._takes_nothing and not took):
+            return
+        log.info("the store of series answers again")
+        self.away = self._takes_nothing = False
 
     def _refusal(self, error: Exception) -> StoreUnavailable:
         """What is told of an error, which the log has once."""
@@ -113,6 +120,8 @@ class RedisServer:
         if not self.away:
             log.warning("the store of series does not take or answer anything: %s", error)
         self.away = True
+        full_or_read_only = (self._errors.OutOfMemoryError, self._errors.ReadOnlyError)
+        self._takes_nothing |= isinstance(error, full_or_read_only) or TAKES_NOTHING.search(str(error)) is not None
         return StoreUnavailable(
             "the store of series does not answer, or takes nothing: rows of this request may be there or not, "
             "so send them again, with their seq"

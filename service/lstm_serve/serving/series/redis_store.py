@@ -187,7 +187,7 @@ class RedisStore:
 
     async def _expire(self) -> None:
         try:
-            self._count, gone = await self._server.run(scripts.EXPIRE, [self._prefix])
+            self._count, gone = await self._server.run(scripts.EXPIRE, [self._prefix], always_writes=True)
         except StoreUnavailable:
             return
         for member in gone:
