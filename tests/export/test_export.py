@@ -238,6 +238,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     # Before it, a note on the golden predictions that went along: their name is that of the whole file.
     assert done.stderr.splitlines()[-1] == "lstm-serve: k215_model.keras is the model itself; name another with -o"
+    done = run("export", str(GOLDEN / "stateful" / "k3__last.keras"), "--to", "numpy", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "wrote k3__last-numpy for NumPy\n")
+    assert "stateful in Keras; what is written starts each sequence from states of 0" in done.stderr
 
 
 @pytest.mark.parametrize(("to", "name"), [("keras", "q.h5"), ("keras", "q"), ("onnx", "q.txt"), ("onnx", "q.ONNX")])

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of
+from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of, say
 
 # As lstm_serve.export.TARGETS has them, which brings in more than every start of the command needs.
 TARGETS = ("keras", "numpy", "c", "onnx", "js")
@@ -48,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     golden = read_golden(source, model)
     checked = export.export(model, arguments.to, path, golden=golden, force=arguments.force, check=arguments.check)
     sys.stdout.write(f"wrote {path} for {aim.title}\n")
+    if model.is_stateful:
+        say("it is stateful in Keras; what is written starts each sequence from states of 0, as after reset_states()")
     if checked is not None and checked.not_run is not None:
         sys.stdout.write(f"not checked: {checked.not_run}\n")
     elif checked is not None:
