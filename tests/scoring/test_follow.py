@@ -139,7 +139,7 @@ def test_a_bad_line_of_csv() -> None:
 def test_too_few_rows_are_told_at_the_end() -> None:
     row = (1.0, 2.0, 3.0)
     for rows, told in (
-        ("", []),
+        ("", ["no answer: a header came, and no row after it"]),
         ("aabaa", []),
         ("aaabbc", ["no answer: 4 rows of a series are needed for one, and 3 came"]),
     ):
@@ -148,7 +148,7 @@ def test_too_few_rows_are_told_at_the_end() -> None:
         for lines in arriving(pieces_of(csv_of([(unit, row) for unit in rows]), [])):
             list(follower.answers(lines))
         follower.end()
-        assert said == told
+        assert (said, follower.faults) == (told, 0 if rows else 1)
 
 
 def test_a_line_that_never_ends_keeps_no_memory() -> None:
@@ -227,6 +227,8 @@ def test_a_stream_that_cannot_be_read_is_refused_at_its_first_line() -> None:
         ("\n1,2\n", "line 2 has 2 columns", NAMED),
         ("a;b;c\n1;2;3\n", "line 1 has 3 columns, and the model takes 1", ids),
         ("time,word\n10:00,2\n", "line 1 has 2 columns, and the model takes 1", ids),
+        ("alpha,beta,gamma\r1,2,3\r4,5,6\r", "line 1 holds several rows: the lines end in CR alone", NAMED),
+        ("1,2,3\r4,5,6", "line 1 holds several rows: the lines end in CR alone", UNNAMED),
     ):
         with pytest.raises(InvalidInput, match=told):
             followed(text.encode(), on)

@@ -48,7 +48,7 @@ class _Unit:
 class Follower:
     """Answers rows as they come. A line that is no row is told and left out: the series goes on without it.
 
-    `faults` counts what had no answer though it should have had one.
+    `faults` counts what had no answer though it should have had one, and an input without rows.
     """
 
     def __init__(self, model: Model, by: Sequence[str], say: Say, most: int = MOST_UNITS) -> None:
@@ -75,8 +75,10 @@ class Follower:
             yield from self._of_some(lines[start : start + ROWS_AT_ONCE])
 
     def end(self) -> None:
-        """Say that there was no answer at all, where rows came, and too few of any series."""
+        """Say that there was no answer at all, where a header or rows came, and too few of any series."""
         needed = self._shape[0]
+        if self._reader.begun and not self._count:
+            self._fault("no answer: a header came, and no row after it")
         if 0 < self._longest < needed:
             self._say(f"no answer: {needed} rows of a series are needed for one, and {self._longest} came")
 

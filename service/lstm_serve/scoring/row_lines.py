@@ -68,7 +68,7 @@ class Reader:
         self._shape = [size for size in model.input_shape[1:] if size is not None]
         self._width = model.input_shape[1] if len(model.input_shape) > 1 else 1
         self._by, self._note = tuple(by), note
-        self._begun = False
+        self.begun = False  # once a line came that is not empty
         self._layout: Layout | None = None
         self._watches: dict[int | str, LeftOutColumn] = {}  # of what is left out, until something is told of it
 
@@ -81,11 +81,11 @@ class Reader:
             text = decode(line.text).removesuffix("\r")  # a tab at its end parts a cell
         except UnicodeDecodeError:
             raise InvalidInput.at(f"{where} {not_utf8(without_mark(line.text))}") from None
-        if not text.strip() or (not self._begun and OF_POWERSHELL.match(text.encode())):
+        if not text.strip() or (not self.begun and OF_POWERSHELL.match(text.encode())):
             return None
-        if not self._begun and text.lstrip()[0] not in "{[":
+        if not self.begun and text.lstrip()[0] not in "{[":
             self._layout = self._from_first(text, where)
-        first, self._begun = not self._begun, True
+        first, self.begun = not self.begun, True
         if self._layout is not None:
             if first and self._layout.has_header:
                 return None
@@ -107,6 +107,10 @@ class Reader:
         """How the lines are read, from the first. Raises InvalidInput: nothing that follows can be read then."""
         try:
             layout = csv_layout.layout(text.encode(), self._names, self._width, Named(self._by))
+            if sum(1 for _ in csv_layout.rows(text.encode(), layout.delimiter)) > 1:
+                raise InvalidInput.at(
+                    "holds several rows: the lines end in CR alone, and LF should end each; tr '\\r' '\\n' makes it so"
+                )
         except InvalidInput as error:
             raise Unreadable([Problem((), f"{where} {error}")]) from None
         for note in layout.notes:
