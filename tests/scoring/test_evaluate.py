@@ -1,6 +1,8 @@
 """Figures of `evaluate`, held against scikit-learn; what it reads, and what it refuses."""
 
 import json
+import math
+import re
 import tracemalloc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -347,19 +349,54 @@ def test_npz_holds_what_keras_evaluate_takes(tmp_path: Path) -> None:
     ("on", "y", "told"),
     [
         (FOUR, np.full(6, 4), "has 4 at 0, 0 of y, where an integer from 0 to 3"),
-        (FOUR, np.full(6, 0.5), r"has 0\.5 at 0, 0 of y"),
-        (FOUR, np.zeros((6, 4)), "no one-hot"),
-        (FOUR, np.full((6, 4), 0.25), "no one-hot"),
+        (
+            FOUR,
+            np.full(6, 0.5),
+            r"has 0\.5 at 0, 0 of y, .* was expected\. These look like predictions; y should be labels$",
+        ),
+        (FOUR, np.zeros((6, 4)), "no one-hot: a 1 in each row, else 0, or a row of NaN, was expected$"),
+        (FOUR, np.full((6, 4), 0.25), r"no one-hot.*\. These look like predictions; y should be labels$"),
+        (FOUR, [[1, 0, 0, np.nan]] * 6, "no one-hot"),
         (FOUR, np.zeros(5), r"has a y of shape \(5,\); expected indices, \(6,\), or one-hot, \(6, 4\)"),
         (FOUR, np.array(["low"] * 6), "where numbers were expected"),
         (BINARY, np.full(6, 2), "an integer from 0 to 1"),
+        (BINARY, np.full((6, 1), 0.513), "was expected. These look like predictions; y should be labels$"),
         (LABELS, np.full((6, 4), 2), "an integer from 0 to 1"),
+        (
+            VALUES,
+            [*[[0, np.nan]] * 5, [0, -np.inf]],
+            "has -inf at 5, 1 of y, where a finite float32 number, or NaN where",
+        ),
+        (VALUES, [*[[0, 1]] * 5, [1e39, 0]], r"has 1e\+39 at 5, 0 of y, where a finite float32 number"),
         (VALUES, np.zeros((6, 3)), r"has a y of shape \(6, 3\), and the model answers \(6, 2\)"),
     ],
 )
 def test_a_y_that_does_not_fit_is_refused(on: Model, y: Numbers, told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
         lstm_serve.evaluate(on, drawn(0, 6)[0], y)
+
+
+@pytest.mark.parametrize("cell", ["inf", "-inf", "1e39"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_target_that_is_not_finite_is_refused_with_its_place(tmp_path: Path, cell: str, suffix: str) -> None:
+    path, columns = tmp_path / f"x{suffix}", {**dict.fromkeys(NAMES, [0.5] * 6), "one": [1.0] * 6}
+    targets = [0.0, 0.0, math.nan, 0.0, float(cell), 0.0]
+    if suffix == ".csv":
+        path.write_text(table(np.full((6, 3), 0.5), {"one": [1] * 6, "two": targets}))
+    else:
+        arrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(arrow.table({**columns, "two": targets}), path)
+    line = " (line 6)" if suffix == ".csv" else ""
+    told = f"x{suffix}: row 5{line}, column 'two' holds {float(cell)}, where a finite float32 number"
+    with pytest.raises(InvalidInput, match=re.escape(told)):
+        labelled.read(str(path), VALUES, ["one", "two"])
+
+
+def test_a_row_of_nan_among_one_hot_is_not_known() -> None:
+    x, right = drawn(0, 6)[0], np.array([0, 1, 2, 3, 0, 1])
+    y = np.eye(4)[right]
+    y[[1, 4]] = np.nan
+    assert lstm_serve.evaluate(FOUR, x, y) == lstm_serve.evaluate(FOUR, x, np.where([0, 1, 0, 0, 1, 0], np.nan, right))
 
 
 # Two models.

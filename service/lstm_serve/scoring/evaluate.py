@@ -32,7 +32,7 @@ def evaluate(model: Model, x: npt.ArrayLike, y: npt.ArrayLike) -> dict[str, Any]
     """How good the answers to x (n, *input_shape) are, as `lstm-serve evaluate -o` writes it.
 
     y is what Keras' `model.evaluate(x, y)` takes: indices or one-hot, 0 and 1 for each label, or targets; NaN where it
-    is not known. Raises InvalidInput.
+    is not known, of one-hot in the whole row. Raises InvalidInput.
     """
     return judge(model, labelled.of_arrays(model, x, y), progress=False)
 

@@ -15,6 +15,7 @@ from lstm_serve.errors import InvalidInput, UnreadableFile
 from lstm_serve.formats import csv_layout, csv_table
 from lstm_serve.formats.npy import ZIP_MAGIC, read_npz
 from lstm_serve.loading.sidecars.golden import array_names
+from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
 from lstm_serve.scoring import inputs
 from lstm_serve.scoring.inputs import Part, Sequences
@@ -23,6 +24,7 @@ Truth = npt.NDArray[np.float64]
 
 # The kinds whose answer is one class, in each row or at each step.
 ONE_OF_CLASSES = frozenset({"classes", "binary", "steps"})
+TARGET = f"{wanted(None)}, or NaN where it is not known,"
 
 
 def read(source: str, model: Model, label: Sequence[str], by: Sequence[str] = ()) -> Sequences:
@@ -45,7 +47,7 @@ def read(source: str, model: Model, label: Sequence[str], by: Sequence[str] = ()
             raise InvalidInput.at(
                 "has no columns with names; --label takes those of a CSV file or Parquet, or give a .npz with x and y"
             )
-        truth = table.truth if model.kind == "values" else cells.classes(table, label)
+        truth = _targets(table, label) if model.kind == "values" else cells.classes(table, label)
         found = inputs.sequences(table._replace(truth=truth), model, 1, by)
         return found._replace(parts=tuple(_as_answered(part, model) for part in found.parts))
 
@@ -83,6 +85,8 @@ def _truth(model: Model, y: npt.NDArray[Any], shape: tuple[int | None, ...]) -> 
             raise InvalidInput.at(f"has a y of shape {y.shape}, and the model answers {shape}")
         if model.kind == "labels":
             _expect_indices(y, 2)
+        else:
+            _expect_targets(y)
         return y.astype(np.float64)
     if y.shape == shape[:-1]:
         y = y[..., np.newaxis]
@@ -91,10 +95,52 @@ def _truth(model: Model, y: npt.NDArray[Any], shape: tuple[int | None, ...]) -> 
         return y.astype(np.float64)
     if y.shape != shape:
         raise InvalidInput.at(f"has a y of shape {y.shape}; expected indices, {shape[:-1]}, or one-hot, {shape}")
-    if not ((y == 0) | (y == 1)).all() or not (y.sum(axis=-1) == 1).all():
-        raise InvalidInput.at(f"has a y of shape {y.shape} that is no one-hot: a 1 in each row, else 0, was expected")
-    index: Truth = y.argmax(axis=-1).astype(np.float64)
+    return _of_one_hot(y)
+
+
+def _of_one_hot(y: npt.NDArray[Any]) -> Truth:
+    """The indices (..., 1) of one-hot rows; NaN of a row of NaN. Raises InvalidInput."""
+    unknown = np.isnan(y).all(axis=-1)
+    if not (unknown | (((y == 0) | (y == 1)).all(axis=-1) & (y.sum(axis=-1) == 1))).all():
+        raise InvalidInput.at(
+            f"has a y of shape {y.shape} that is no one-hot: a 1 in each row, else 0, or a row of NaN, was expected"
+            f"{_of_predictions(y)}"
+        )
+    index: Truth = np.where(unknown, np.nan, y.argmax(axis=-1))
     return index[..., np.newaxis]
+
+
+def _expect_targets(y: npt.NDArray[Any]) -> None:
+    if (place := _first_beyond(y)) is not None:
+        raise InvalidInput.at(f"has {y[place]} at {', '.join(map(str, place))} of y, where {TARGET} was expected")
+
+
+def _targets(table: csv_table.Table, columns: Sequence[str]) -> Truth:
+    """The targets of a table. Raises InvalidInput where one is not finite."""
+    truth = table.truth
+    assert truth is not None  # noqa: S101 - it was read
+    if (place := _first_beyond(truth)) is not None:
+        where = _of_labels(table, columns).place(*place)
+        raise InvalidInput.at(f"{where} holds {truth[place]}, where {TARGET} was expected")
+    return truth
+
+
+def _first_beyond(targets: npt.NDArray[Any]) -> tuple[int, ...] | None:
+    """The place of the first target that no answer can be, or None; NaN is what nobody knows."""
+    wrong = ~(fits(targets, None) | np.isnan(targets))
+    return tuple(map(int, np.argwhere(wrong)[0])) if wrong.any() else None
+
+
+def _of_labels(table: csv_table.Table, columns: Sequence[str]) -> csv_table.Table:
+    """What says where in a table its labels are."""
+    return csv_table.Table(np.empty(0), tuple(columns), lines=table.lines)
+
+
+def _of_predictions(y: npt.NDArray[Any]) -> str:
+    """A hint where what should be classes are fractions between 0 and 1."""
+    known = y[~np.isnan(y)]
+    fractions = ((known >= 0) & (known <= 1)).all() and (known != np.floor(known)).any()
+    return ". These look like predictions; y should be labels" if fractions else ""
 
 
 def _expect_indices(y: npt.NDArray[Any], count: int) -> None:
@@ -104,6 +150,7 @@ def _expect_indices(y: npt.NDArray[Any], count: int) -> None:
         where = ", ".join(map(str, place))
         raise InvalidInput.at(
             f"has {y[tuple(place)]} at {where} of y, where an integer from 0 to {count - 1} was expected"
+            f"{_of_predictions(y)}"
         )
 
 
@@ -168,7 +215,7 @@ class _Cells:
             known = f"an index from 0 to {self._count - 1}"
             if names:
                 known = f"one of the classes, {'; '.join(names)[:300]}, or in all rows {known}"
-            where = csv_table.Table(np.empty(0), tuple(columns), lines=table.lines).place(row, column)
+            where = _of_labels(table, columns).place(row, column)
             raise InvalidInput.at(f"{where} holds {cell[:60]!r}, where {known} was expected")
         made = np.array([*indices, np.nan], np.float64)
         return made[np.where(np.isnan(codes), len(indices), codes).astype(np.int64)]
