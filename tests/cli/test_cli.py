@@ -109,15 +109,16 @@ def test_a_pipe_that_was_never_read_ends_quietly() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_ctrl_c_ends_quietly_and_leaves_no_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sig", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_quietly_and_leaves_no_file(tmp_path: Path, sig: signal.Signals, status: int) -> None:
     series = tmp_path / "long.npy"
     np.save(series, np.ones((300_000, 15), np.float32))
     with process("predict", ASKER, str(series), "-o", str(tmp_path / "out.npy")) as running:
         while not list(tmp_path.glob("*.part")) and running.poll() is None:
             time.sleep(0.01)
-        running.send_signal(signal.SIGINT)
+        running.send_signal(sig)
         out, err = running.communicate(timeout=PATIENCE)
-    assert (running.returncode, out, err) == (130, "", "")
+    assert (running.returncode, out, err) == (status, "", "")
     assert list(tmp_path.iterdir()) == [series]
 
 

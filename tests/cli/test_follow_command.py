@@ -134,13 +134,14 @@ def test_json_is_utf_8_wherever_it_is_written(tmp_path: Path) -> None:
     assert done.stdout == "row,label,predicted_class,m\u00fcde,b,c,d,e\n".encode()
 
 
-def test_ctrl_c_ends_quietly() -> None:
+@pytest.mark.parametrize(("sig", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_quietly(sig: signal.Signals, status: int) -> None:
     row = json.dumps([0.5] * 15)
     with following(ASKER) as command:
         command.send(*[row] * 20)
         assert json.loads(command.answer())["row"] == 20
-        command.running.send_signal(signal.SIGINT)
-        assert command.end() == (130, "", "")
+        command.running.send_signal(sig)
+        assert command.end() == (status, "", "")
 
 
 def test_a_closed_pipe_ends_quietly() -> None:

@@ -9,9 +9,11 @@ import gc
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from lstm_serve import __version__
 from lstm_serve.cli import evaluate, explain, export, follow, inspect, predict, profile, serve
@@ -22,9 +24,14 @@ BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 NO_FLAG = "--api-keys"
 
-# What a shell reports for a process that SIGINT, or SIGPIPE, has ended.
+# What a shell reports for a process that SIGINT, SIGPIPE or SIGTERM has ended.
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+TERMINATED = 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what a command has begun to write goes, as on Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A label that the terminal cannot show is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if argv is None and not _serves(given):  # the process is this command's; a server has its own way to stop
+        _take_sigterm()
     try:
         try:
             arguments = _arguments(given)
@@ -52,9 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             return PIPE_CLOSED
         say(f"the output cannot be written: {error.strerror or error}")
         return 1
-    except KeyboardInterrupt:
-        os._exit(INTERRUPTED)  # or the interpreter would wait for threads that compute
+    except KeyboardInterrupt as error:
+        # Or the interpreter would wait for threads that compute.
+        os._exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED)
     return status
+
+
+def _take_sigterm() -> None:
+    def end(sig: int, _frame: FrameType | None) -> None:
+        signal.signal(sig, signal.SIG_IGN)  # a second one would end the tidying up
+        raise Terminated
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
 
 
 def _prepare(argv: Sequence[str]) -> None:
