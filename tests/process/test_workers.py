@@ -347,6 +347,35 @@ def test_a_worker_that_ends_while_another_reads_its_files_again_is_replaced(tmp_
         until(lambda: ready(process))
 
 
+def test_a_worker_is_replaced_whatever_becomes_of_a_child_that_reads_for_it(tmp_path: Path) -> None:
+    path, children = Path(shutil.copy(MODEL, tmp_path / "m.h5")), list[int]()
+
+    def reading() -> bool:
+        for pid in workers(process):
+            for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+                with contextlib.suppress(OSError):
+                    if "isolated_child" in Path(f"/proc/{child}/cmdline").read_text():
+                        os.kill(child, signal.SIGSTOP)
+                        children.append(child)
+                        os.kill(pid, signal.SIGKILL)
+                        return True
+        process.signal(signal.SIGHUP)
+        return False
+
+    with Process(path, **TWO) as process:
+        until(reading)
+        try:
+            process.wait_for("worker [12] has ended: by SIGKILL; another takes its place")
+            # What is left is what the child itself was given: its output.
+            (child,) = children
+            left = [str(each.readlink()) for each in Path(f"/proc/{child}/fd").iterdir()]
+            assert len([name for name in left if name != "/dev/null"]) <= 2, left
+            until(lambda: ready(process))
+        finally:
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+
+
 def test_workers_end_with_their_parent() -> None:
     with Process(MODEL, **TWO) as process:
         children = workers(process)

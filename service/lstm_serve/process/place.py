@@ -13,6 +13,7 @@ from lstm_serve.process.sockets import renew
 from lstm_serve.serving.children import PROGRAM, how_ended, python
 
 END_SECONDS = 10.0  # for a process that has closed its end of the channel
+LAST_SECONDS = 1.0  # for what a process that has ended has said last
 TURN_SECONDS = 1.0
 # A worker that ends within a second of its start has failed.
 SHORT_SECONDS = 1.0
@@ -62,11 +63,14 @@ class WorkerPlace:
             )
         self.channel = Channel(handlers)
         await self.channel.open(ours)
-        await self.channel.run()
+        speaking, ended = asyncio.create_task(self.channel.run()), asyncio.create_task(process.wait())
+        await asyncio.wait([speaking, ended], return_when=asyncio.FIRST_COMPLETED)
+        with contextlib.suppress(TimeoutError):  # a child that it was about to start may have its end of the channel
+            await asyncio.wait_for(speaking, LAST_SECONDS)
         if self.watching is not None:
             self.watching.cancel()
         try:
-            status = await asyncio.wait_for(process.wait(), END_SECONDS)
+            status = await asyncio.wait_for(ended, END_SECONDS)
         except TimeoutError:
             self.kill()
             status = await process.wait()

@@ -121,6 +121,8 @@ def main(told: str) -> int:
         signal.signal(name, signal.SIG_IGN)
     gc.disable()  # as the command does, until all is loaded
     given = Told(*json.loads(told))
+    for inherited in (given.channel, given.log_lock, *given.sockets):
+        os.set_inheritable(inherited, False)  # a child that reads a model would have the parent wait for its end too
     lines = logs.configure()
     share(lines, given.log_lock)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # of starting and stopping the parent tells
