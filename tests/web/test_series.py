@@ -213,7 +213,14 @@ def test_a_row_on_which_the_model_overflows_fails_its_own_answers_alone(tmp_path
     ("body", "status", "said"),
     [
         ('{"rows": [[1, 2, 3], [1, 2, null]], "seq": 1}', 422, "expected a number, got null"),
-        ('{"rows": [[1, 2, 3]], "seq": -1}', 422, "expected a whole number from 0 on, the last row's"),
+        *(
+            (
+                f'{{"rows": [[1, 2, 3]], "seq": {seq}}}',
+                422,
+                f"expected a whole number from 0 to {2**53}, the last row's",
+            )
+            for seq in (-1, 2**53 + 1, 2**64)
+        ),
         ('{"rows": [[1, 2, 3], [1, 2, 3]], "seq": 0}', 422, "expected the number of the last of 2 rows, 1 or more"),
         ('{"rows": [[1, 2, 3]], "seqs": [1]}', 422, "expected the keys rows, seq, got 1 more"),
         ('{"rows": [[1, 2, 3]], "seq": 0, "seq": 1}', 422, "expected each of the keys rows, seq once"),
@@ -281,6 +288,8 @@ def test_the_cards_rules(tmp_path: Path) -> None:
         answer = append(client, "s", rows[:1], 99).json()
         assert (answer["reset"], answer["rows"], answer["answer"]) == ("gap", 1, None)
     with client_of(carded(tmp_path, series={"seq": "time"})) as client:
+        nanoseconds = append(client, "s", rows[:1], 1_764_288_000_000_000_000)
+        assert nanoseconds.json()["detail"].endswith("in milliseconds or microseconds: nanoseconds are more than that")
         times = [1_700_000_000 + 7 * k for k in range(STEPS)]
         answer = client.post("/series/s/rows", json={"rows": rows[:STEPS].tolist(), "seqs": times}).json()
         same([answer["answer"]], expected(rows[:STEPS])[-1:])

@@ -189,7 +189,25 @@ def test_what_is_of_one_input_says_so(client: httpx.Client) -> None:
     assert csv.status_code == 422
     explained = client.post(f"/v1/models/{NAME}:explain", json={"instances": [ROW]})
     assert (explained.status_code, "3 inputs" in explained.text) == (400, True)
-    assert client.post("/series/a/rows", json={"rows": [[1]]}).status_code in {404, 409, 422}
+
+
+@pytest.mark.parametrize("prefix", ["", f"/models/{NAME}"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/series/a/rows"),
+        ("POST", "/series/rows"),
+        ("POST", "/predict/series"),
+        ("GET", "/series/a"),
+        ("DELETE", "/series/a"),
+        ("GET", "/series/a/events"),
+    ],
+)
+def test_a_series_is_of_one_input_and_says_so(client: httpx.Client, prefix: str, method: str, path: str) -> None:
+    answer = client.request(method, prefix + path, json={"rows": [[1]]} if method == "POST" else None)
+    assert answer.status_code == 422
+    told = "the model has 3 inputs, and a series is rows of one alone: POST /predict answers it, as JSON"
+    assert answer.json()["detail"] == told
 
 
 def test_what_is_told_of_it(client: httpx.Client) -> None:

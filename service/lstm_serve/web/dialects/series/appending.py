@@ -41,7 +41,7 @@ After = Callable[[], None]
 
 
 def store_of(deployment: Deployment, served: Served) -> Store:
-    """The series of a deployment. Raises NoWindow, NoCarry, SeveralWorkers, or HTTPException: none without time."""
+    """The series of a deployment. Raises NoWindow, NoCarry, SeveralWorkers, and as `expect_time_axis` does."""
     expect_time_axis(served)
     if not deployment.has_all_series:
         raise SeveralWorkers(TABLE[SeveralWorkers].example)

@@ -25,6 +25,8 @@ ID_PATTERN = r"^(?!(rows|events)$)[A-Za-z0-9._:-]{1,128}$"
 ID = re.compile(ID_PATTERN.removesuffix("$"))
 ID_IN_WORDS = "an id: 1 to 128 letters, digits, '.', '_', ':' and '-', and neither rows nor events"
 MAX_SEQ = 1 << 53  # up to which each JSON parser has whole numbers
+SEQ_IN_WORDS = f"a whole number from 0 to {MAX_SEQ}"
+TIME = "in milliseconds or microseconds: nanoseconds are more than that"
 ROW_KEYS = {"series", "row"}
 NOT_YET = InvalidInput.at("not looked at yet")
 
@@ -40,7 +42,11 @@ Seq = Annotated[Whole, Field(ge=0, le=MAX_SEQ)]
 
 
 def expect_time_axis(served: Served) -> None:
-    """Raise HTTPException where a model has no series, as if nothing were at this path."""
+    """Raise InvalidInput for several inputs, and HTTPException, as if nothing were here, where none has time."""
+    if (count := len(served.model.inputs)) > 1:
+        raise InvalidInput.at(
+            f"the model has {count} inputs, and a series is rows of one alone: POST /predict answers it, as JSON"
+        )
     if not served.model.has_time_axis:
         raise HTTPException(404)
 
@@ -71,12 +77,10 @@ def wants_inputs(request: Request) -> bool:
 def append_type(model: Model, max_rows: int) -> type[Body]:
     """The type of the body of POST /series/{id}/rows."""
     of_time = model.about.series.seq == "time"
-    text = (
-        "a whole number from 0 on, the time of the one row" if of_time else "a whole number from 0 on, the last row's"
-    )
+    text = f"{SEQ_IN_WORDS}, " + (f"the time of the one row, {TIME}" if of_time else "the last row's")
     fields: dict[str, tuple[Any, Any]] = {"seq": (Seq | None, Field(default=None, description=text))}
     if of_time:
-        told = "whole numbers from 0 on, the time of each row, ascending"
+        told = f"whole numbers from 0 to {MAX_SEQ}, ascending, the time of each row, {TIME}"
         fields["seqs"] = (list[Seq] | None, Field(default=None, description=told))
     made = rows_of_series("AppendRequest", "rows", model, max_rows, fields)
     made.__doc__ = "Rows of one series, in the order of time."
@@ -189,7 +193,7 @@ def _item(item: object, at: int) -> tuple[str, int | None]:
     seq = item.get("seq")
     seq = int(seq) if isinstance(seq, float) and seq.is_integer() else seq
     if seq is not None and (type(seq) is not int or not 0 <= seq <= MAX_SEQ):
-        raise InvalidInput.at("expected a whole number from 0 on", *where, "seq")
+        raise InvalidInput.at(f"expected {SEQ_IN_WORDS}", *where, "seq")
     return expect_id(item["series"], *where, "series"), seq
 
 

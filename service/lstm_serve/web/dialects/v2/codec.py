@@ -20,7 +20,7 @@ from lstm_serve.errors import InvalidInput, Malformed, Problem
 from lstm_serve.formats.npy import AnyArray
 from lstm_serve.model.answers import predicted_classes
 from lstm_serve.model.model import Model
-from lstm_serve.model.records import unpacked
+from lstm_serve.model.records import packed, unpacked
 from lstm_serve.web.dialects.v2.request import Head, NumberedTensor, read_head
 from lstm_serve.web.dialects.v2.tensors import from_bytes, from_json
 from lstm_serve.web.nested_lists import FEW, HEAVY, ROOM
@@ -143,5 +143,6 @@ def encode(model: Model, part: Predicted | None, head: Head) -> tuple[bytes, int
 
 
 def _nothing(model: Model) -> Predicted:
-    y = np.empty((0, *(size or 0 for size in model.output_shape)), np.float32)
+    shapes = [[0, *(size or 0 for size in output.shape)] for output in model.outputs]
+    y = packed(model.output_names, [np.empty(shape, np.float32) for shape in shapes])
     return Predicted(y, predicted_classes(model, y))

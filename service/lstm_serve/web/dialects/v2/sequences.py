@@ -5,7 +5,7 @@ Protocol: extension_sequence.md of triton-inference-server/server. The series is
 
 from collections.abc import Callable
 
-from lstm_serve.errors import InvalidInput, UnknownSeries
+from lstm_serve.errors import ComputeFailed, InvalidInput, UnknownSeries
 from lstm_serve.serving.series.store import Key, Sent
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.dialects.series.appending import Appending, owner_of, refusals_counted, store_of
@@ -40,7 +40,12 @@ async def in_sequence(
                         "expected sequence_start: this sequence has not begun, has ended, or was idle for too long",
                         "parameters",
                     ) from None
-            part, after = await Appending(serving, request, store, deadline).outputs(key, Sent(rows, None))
+            try:
+                part, after = await Appending(serving, request, store, deadline).outputs(key, Sent(rows, None))
+            except ComputeFailed:
+                if sequence.end:  # sent again the rows would fail again
+                    await deployment.forget(store, key)
+                raise
             if sequence.end:
                 await deployment.forget(store, key)
     return part, after
