@@ -251,8 +251,13 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path: Path, card: dict[str, Any
 
 
 def test_what_takes_one_input_and_one_output_says_so(several: Model) -> None:
-    with pytest.raises(Unsupported, match=r"3 inputs \(words, static, sensors\) and 2 outputs \(state, rul\), and it"):
+    told = r"3 inputs \(words, static, sensors\) and 2 outputs \(state, rul\), and it needs one of each: load_model"
+    with pytest.raises(Unsupported, match=told):
         several.expect_one("it")
+    assert several.not_one("it", inputs=False) == (
+        "the model has 2 outputs (state, rul), and it needs one: load_model(...).predict({...}) answers it, and "
+        "POST /predict/batch, as .npz or JSON"
+    )
     assert several.stepper() is None
     assert not several.has_time_axis
 
@@ -286,21 +291,24 @@ def test_a_folder_and_python_tell_each_input_and_output(
 @pytest.mark.parametrize(
     ("command", "what"),
     [
-        (["predict"], "what is answered from a file has"),
-        (["evaluate"], "what is evaluated has"),
-        (["explain"], "what lstm-serve explain takes has"),
-        (["inspect", "--trace"], "what lstm-serve inspect --trace takes has"),
-        (["follow"], "what follows rows has"),
+        (["predict"], "a file of inputs"),
+        (["evaluate"], "an evaluation"),
+        (["profile"], "a profile"),
+        (["explain"], "lstm-serve explain"),
+        (["inspect", "--trace"], "lstm-serve inspect --trace"),
+        (["follow"], "lstm-serve follow"),
     ],
 )
-def test_commands_that_take_one_input_refuse_by_name(
+def test_commands_that_take_one_input_refuse_by_name_and_say_what_answers(
     capsys: pytest.CaptureFixture[str], command: list[str], what: str
 ) -> None:
     name, *flags = command
     files = [] if name == "follow" else [str(SEVERAL / "k3__state_and_rul.golden.npz")]
-    assert main([name, str(SEVERAL / "k3__state_and_rul.h5"), *flags, *files]) != 0
-    assert (
-        f"3 inputs (words, static, sensors) and 2 outputs (state, rul), and {what} one input" in capsys.readouterr().err
+    assert main([name, str(SEVERAL / "k3__state_and_rul.h5"), *flags, *files]) == 3
+    assert capsys.readouterr().err == (
+        "lstm-serve: the model has 3 inputs (words, static, sensors) and 2 outputs (state, rul), and "
+        f"{what} needs one of each: load_model(...).predict({{...}}) answers it, and POST /predict/batch, "
+        "as .npz or JSON\n"
     )
 
 

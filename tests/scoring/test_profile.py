@@ -51,6 +51,9 @@ def test_one_that_is_there_is_replaced_by_force_alone(tmp_path: Path, capsys: py
     assert there.read_text() == "{"
     assert main(["profile", str(model), str(train), "--force"]) == 0
     assert load_model(model).profile is not None
+    said = capsys.readouterr()
+    assert "m.profile.json: 40 rows, 3 features\n" in said.out
+    assert "so the limits of drift stay at their least; 2000 rows and more can raise them" in said.err
 
 
 def test_a_broken_sensor_is_answered_and_is_out_of_range() -> None:
@@ -208,4 +211,4 @@ def test_what_cannot_be_watched(tmp_path: Path, capsys: pytest.CaptureFixture[st
     table = ("Embedding", {"input_dim": 9, "output_dim": 3, "batch_input_shape": [None, 5]}, [numbers(9, 3)])
     save_sequential(tmp_path / "ids.h5", [table, lstm(), dense()])
     assert main(["profile", str(tmp_path / "ids.h5"), str(train)]) == 1
-    assert "it takes ids" in capsys.readouterr().err
+    assert "ids.h5: the model cannot be profiled, nor watched for drift: it takes ids" in capsys.readouterr().err

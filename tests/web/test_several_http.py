@@ -182,9 +182,11 @@ def test_what_does_not_fit_in_v1_and_v2(client: httpx.Client, path: str, body: d
 
 def test_what_is_of_one_input_says_so(client: httpx.Client) -> None:
     for path in ("/explain", "/trace"):
-        answer = client.post(path, json={"inputs": ROW})
-        assert answer.status_code == 422
-        assert "the model has 3 inputs and 2 outputs, and " in answer.json()["detail"]
+        for body in ({"inputs": ROW}, {"sequence": [[1]]}):
+            answer = client.post(path, json=body)
+            assert answer.status_code == 422
+            assert "3 inputs (words, static, sensors) and 2 outputs (state, rul), and " in answer.json()["detail"]
+            assert "POST /predict/batch, as .npz or JSON" in answer.json()["detail"]
     csv = client.post("/invocations", content=b"1,2,3\n", headers={"content-type": "text/csv"})
     assert csv.status_code == 422
     explained = client.post(f"/v1/models/{NAME}:explain", json={"instances": [ROW]})

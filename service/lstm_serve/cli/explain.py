@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if kind not in {"", ".json", ".csv"} or (arguments.out is not None and not kind):
         arguments.misused(f"-o {arguments.out[:100]!r} should end in .json, .csv")
     model = model_of(arguments)
-    model.expect_one("what lstm-serve explain takes")
+    model.expect_one("lstm-serve explain")
     sequences = with_notes_said(inputs.read(arguments.input, model, by=arguments.by))
     least, most = (choose(part.numbers[at] for part in sequences.parts) for choose, at in ((min, 0), (max, -1)))
     number = most if arguments.row is None else arguments.row

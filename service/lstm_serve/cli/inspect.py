@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0 if good else NOT_SERVED
     model = model_of(arguments, replay=False)
     if arguments.trace is not None:
-        model.expect_one("what lstm-serve inspect --trace takes")
+        model.expect_one("lstm-serve inspect --trace")
     path = resolve(Path(arguments.model))
     missed = None
     try:

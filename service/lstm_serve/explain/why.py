@@ -43,7 +43,7 @@ def explaining(model: Model, x: Array, asked: Asked, y: Array) -> Explaining:
 
 def explained(model: Model, x: npt.ArrayLike, asked: Asked = Asked()) -> dict[str, Any]:  # noqa: B008 - it is immutable
     """Explain the answer to one sequence x (*input_shape), as POST /explain does. Raises InvalidInput."""
-    model.expect_one("what is explained")
+    model.expect_one("an explanation")
     (row,) = model.checked(np.asarray(x)[np.newaxis])
     asked = settled(model, row, asked)
     with one_thread():

@@ -212,13 +212,23 @@ class Model:
 
     def expect_one(self, what: str) -> None:
         """Raise Unsupported, by their names, where several inputs or outputs are more than `what` takes."""
+        if wrong := self.not_one(what):
+            raise Unsupported(wrong)
+
+    def not_one(self, what: str, *, inputs: bool = True) -> str | None:
+        """Why it is not for `what` of one output, and with `inputs` of one input, and what answers it; or None."""
+        named = [("output", self.output_names)]
+        if inputs:
+            named.insert(0, ("input", tuple(spec.name for spec in self.inputs)))
         several = [
-            f"{len(names)} {kind}s ({', '.join(map(str, names))[:300]})"
-            for kind, names in (("input", [spec.name for spec in self.inputs]), ("output", self.output_names))
-            if len(names) > 1
+            f"{len(names)} {kind}s ({', '.join(map(str, names))[:300]})" for kind, names in named if len(names) > 1
         ]
-        if several:
-            raise Unsupported(f"the model has {' and '.join(several)}, and {what} has one input and one output")
+        if not several:
+            return None
+        return (
+            f"the model has {' and '.join(several)}, and {what} needs {'one of each' if inputs else 'one'}: "
+            "load_model(...).predict({...}) answers it, and POST /predict/batch, as .npz or JSON"
+        )
 
     def stepper(self) -> Stepper | None:
         """The model one row of a sequence at a time, or None where its operations need the sequence as a whole."""

@@ -13,9 +13,9 @@ from lstm_serve.model.windows import AnyArray
 def why_not(model: Model) -> str | None:
     """Why a model's inputs have no features that could be watched; None where they have."""
     if not model.is_single:
-        return f"it has {len(model.inputs)} inputs and {len(model.output_names)} outputs, and one of each is watched"
+        return "it has several inputs or outputs, and one of each is watched"
     if model.id_limit is not None:
-        return "it takes ids, which no quantile tells apart"
+        return "it takes ids, and how far one is from another means nothing"
     if len(model.input_shape) > 2 or model.input_shape[-1] is None:
         return f"no row of features is in an input of the shape {model.input_shape}"
     return None

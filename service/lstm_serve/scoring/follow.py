@@ -53,7 +53,7 @@ class Follower:
 
     def __init__(self, model: Model, by: Sequence[str], say: Say, most: int = MOST_UNITS) -> None:
         """Units are told apart by the columns `by`; `say` tells a person. Raises SettingsError if nothing is a row."""
-        model.expect_one("what follows rows")
+        model.expect_one("lstm-serve follow")
         if not model.has_time_axis or model.input_shape[0] is None or len(model.input_shape) > 2:
             raise SettingsError(
                 f"the model takes {model.expects}, and rows are followed where a sequence is of a fixed number of "

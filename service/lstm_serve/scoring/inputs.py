@@ -63,7 +63,7 @@ def read(source: str, model: Model, stride: int = 1, by: Sequence[str] = ()) -> 
     one sequence where the time axis is free. With `by`, columns of a table, the rows of each unit are such a series.
     Raises InvalidInput, with the source and what was expected and came.
     """
-    model.expect_one("what is answered from a file")
+    model.expect_one("a file of inputs")
     by = tuple(dict.fromkeys(by))
     with named(source):
         return sequences(decoded(content(source), model, Named(by)), model, stride, by)

@@ -32,7 +32,7 @@ def read(source: str, model: Model, label: Sequence[str], by: Sequence[str] = ()
 
     A window's label is that of its last row; where the model answers each step, each row's counts. Raises InvalidInput.
     """
-    model.expect_one("what is evaluated")
+    model.expect_one("an evaluation")
     label, by = tuple(dict.fromkeys(label)), tuple(dict.fromkeys(by))
     with inputs.named(source):
         data = inputs.content(source)
@@ -68,7 +68,7 @@ def _of_arrays(data: bytes, model: Model) -> Sequences:
 
 def of_arrays(model: Model, x: npt.ArrayLike, y: npt.ArrayLike) -> Sequences:
     """x (n, *input_shape), and for each what is right: an index, a one-hot row, or targets. Raises InvalidInput."""
-    model.expect_one("what is evaluated")
+    model.expect_one("an evaluation")
     given = model.checked(x)
     truth = _truth(model, np.asarray(y), (len(given), *model.output_shapes_for(given.shape[1:])[0]))
     return Sequences((Part(given, range(1, len(given) + 1), truth=truth),), "sequence")

@@ -28,8 +28,9 @@ LEAST_ROWS = 1000
 
 def read(source: str, model: Model, by: Sequence[str] = ()) -> tuple[Profile, tuple[str, ...]]:
     """The profile of a file of training data, and what to tell of the reading. Raises InvalidInput, SettingsError."""
+    model.expect_one("a profile")
     if reason := why_not(model):
-        raise SettingsError(reason)
+        raise SettingsError(f"{model.origin.file}: the model cannot be profiled, nor watched for drift: {reason}")
     by = tuple(dict.fromkeys(by))
     with inputs.named(source):
         table = inputs.decoded(inputs.content(source), model, Named(by))
@@ -40,7 +41,10 @@ def read(source: str, model: Model, by: Sequence[str] = ()) -> tuple[Profile, tu
     if (model.input_shape[-1] or 0) > x.shape[1]:
         notes += (f"the first {x.shape[1]} of {model.input_shape[-1]} features are watched",)
     if len(x) < LEAST_CHUNKS * LEAST_ROWS:
-        few = f"{len(x)} rows say little of how far chunks of them differ: from {LEAST_CHUNKS * LEAST_ROWS} on they do"
+        few = (
+            f"{len(x)} rows say little of how far chunks of them differ, so the limits of drift stay at their least; "
+            f"{LEAST_CHUNKS * LEAST_ROWS} rows and more can raise them"
+        )
         notes += (few,)
     return replace(of_rows(names(model), x), spoken=_answers(model, sequences)), notes
 
@@ -125,8 +129,9 @@ def _lines(name: str, parts: Sequence[str]) -> str:
 
 def summary(profile: Profile, name: str) -> str:
     """What was written, for a person."""
-    sizes = ", ".join(f"{each.rows:,}" for each in profile.chunks) or "none"
-    head = f"{name}: {profile.rows:,} rows, {len(profile.columns)} features, chunks of {sizes}\n"
+    sizes = ", ".join(f"{each.rows:,}" for each in profile.chunks)
+    chunks = f", chunks of {sizes}" if sizes else ""
+    head = f"{name}: {profile.rows:,} rows, {len(profile.columns)} features{chunks}\n"
     lines = [["feature", "min", "mean", "max", "sd", "bins"]]
     for of in profile.columns:
         numbers = (f"{number:.6g}" for number in (of.least, of.mean, of.greatest, of.sd))

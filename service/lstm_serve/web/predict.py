@@ -58,11 +58,8 @@ class Parsed(Protocol):
 
 def expect_one(model: Model, what: str, *, inputs: bool = True) -> None:
     """Raise InvalidInput where something is of one output, and with `inputs` of one input, and the model has more."""
-    if (inputs and len(model.inputs) > 1) or len(model.output_names) > 1:
-        raise InvalidInput.at(
-            f"the model has {len(model.inputs)} inputs and {len(model.output_names)} outputs, and {what} is of one "
-            "alone: POST /predict answers it, as JSON"
-        )
+    if wrong := model.not_one(what, inputs=inputs):
+        raise InvalidInput.at(wrong)
 
 
 class PredictRequest(Request):

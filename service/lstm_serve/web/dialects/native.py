@@ -138,6 +138,15 @@ class OneRoute(PostRoute):
         return named.one(named.parsed(raw))
 
 
+class TraceRoute(OneRoute):
+    """A POST that takes one sequence, of one input."""
+
+    def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
+        """The sequence."""
+        expect_one(served.model, "/trace")
+        return super().decode(raw, headers, served, settings)
+
+
 class BatchRoute(PostRoute):
     """A POST that takes several sequences as JSON, or as a .npy file."""
 
@@ -234,14 +243,13 @@ def _add_routes(routes: APIRouter, serving: ServingState, prefix: str, served: S
         return await predict_body(serving, decoded, request)
 
     async def trace(body: One, request: PredictRequest) -> Answer:
-        expect_one(request.served.model, "/trace")
         return await traced(serving, cast("Body", body), request)
 
     either = one_answer | many_answer | Predictions | Outputs
     everywhere: list[Any] = [
         ("/predict", predict, OneRoute, one_answer, json, of_path, "Answer one sequence"),
         ("/predict/batch", predict_batch, BatchRoute, many_answer, npy, takes_npy, "Answer several sequences"),
-        ("/trace", trace, OneRoute, TraceAnswer, json, of_path, "Show what each layer computes on one sequence"),
+        ("/trace", trace, TraceRoute, TraceAnswer, json, of_path, "Show what each layer computes on one sequence"),
     ]
     of_default: list[Any] = [
         ("/invocations", invocations, EitherRoute, either, of_any, takes_any, "Answer one or several"),
