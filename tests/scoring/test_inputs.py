@@ -347,6 +347,10 @@ def test_ids_are_read_from_every_form(tmp_path: Path) -> None:
         ("[0, 1, -1, 2]", "place 3 holds -1, and an integer id"),
         ("0,1,2\n", "where an array of shape (n, 4) of integers from 0 to 8 was expected"),
         ("[[[0]]]", "where an array of shape (n, 4) of integers from 0 to 8 was expected"),
+        (
+            "t0,t1,t2,t3,label\n0,8,1,2,1\n",
+            "has 5 columns, and the model takes 4 ids a row; after the first 4 its header has label. Take away",
+        ),
     ],
 )
 def test_what_is_no_id_is_refused(tmp_path: Path, content: str, expected: str) -> None:

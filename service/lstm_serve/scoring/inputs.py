@@ -220,6 +220,8 @@ def sequences(
     else:
         expected, came = (None, *rest), array.shape
         wanted = f"{rows}, or {model.expects}" if rest else model.expects
+    if table.names is not None and model.id_limit is not None and timesteps is not None and not rest:
+        _expect_no_more(table.names, timesteps)
     if len(came) != len(expected) or any(want not in {None, got} for want, got in zip(expected, came, strict=True)):
         hint = model.hint(array.shape)
         raise InvalidInput.at(f"holds an array of shape {array.shape}, where {wanted} was expected{hint}")
@@ -235,6 +237,16 @@ def sequences(
     x = array if array.ndim == len(model.input_shape) + 1 else array[np.newaxis]
     truth = None if table.truth is None else table.truth[:, np.newaxis]
     return Sequences((Part(x, range(1, len(x) + 1), truth=truth),), "sequence", notes=table.notes)
+
+
+def _expect_no_more(names: Sequence[str], ids: int) -> None:
+    """Raise InvalidInput where a header has more columns than a row has ids: one may say what is right for it."""
+    if len(names) > ids:
+        beyond = ", ".join(names[ids:])[:200]
+        raise InvalidInput.at(
+            f"has {len(names)} columns, and the model takes {ids} ids a row; after the first {ids} its header has "
+            f"{beyond}. Take away what is no id"
+        )
 
 
 def _series(table: csv_table.Table, timesteps: int | None, stride: int) -> Sequences:
