@@ -217,7 +217,7 @@ DANGERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a size that is a lie": (lying, "damaged|size"),
     "a place that is a lie": (outside, "damaged"),
     "a wrong checksum": (wrong_checksum, "damaged"),
-    "many members": (many_members, "more than a model has"),
+    "many members": (many_members, "expected at most 4096 members"),
     "encryption": (encrypted, "damaged|encrypted"),
     "another packing": (packed_unusually, "packed unusually"),
     "a file cut short": (cut_short, "cut short"),

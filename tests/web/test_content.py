@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import pickle
+import zipfile
 import zlib
 from itertools import pairwise
 from typing import Any
@@ -204,6 +205,39 @@ HUGE = npy(X).replace(b"'shape': (2, 20, 15), }", b"'shape': (99999999,), }")
 )
 def test_bad_npy(client: httpx.Client, body: bytes, status: int, words: str) -> None:
     assert words in refused(client.post(BATCH, content=body, headers=NPY), status)
+
+
+def npz(*arrays: Any, kind: int = zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", kind) as archive:
+        for k, x in enumerate(arrays):
+            archive.writestr(f"{k or 'lstm_1_input'}.npy", npy(x))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"", 400, "cut short"),
+        (npz(X)[:-1], 400, "cut short"),
+        (npz(), 422, "lstm_1_input is missing"),
+        (npz(X, X), 422, "2 came"),
+        (npz(X[0]), 422, "(n, 20, 15)"),
+        (npz(X > 1), 422, "expected numbers"),
+        # What it unpacks to counts as the body does; rows count before their numbers are looked at.
+        (npz(np.zeros((7000, 20, 15), np.uint8)), 413, f"more than {LIMIT} bytes once it is unpacked"),
+        (npz(*[np.zeros((1000, 20, 15), np.uint8)] * 7), 413, f"more than {LIMIT} bytes once it is unpacked"),
+        (npz(np.full((1025, 20, 15), np.nan, np.float16)), 413, "1025 sequences"),
+        # The library unpacks at once all that these hold, whatever it is asked for.
+        (npz(np.zeros((9, 20, 15)), kind=zipfile.ZIP_BZIP2), 400, "packed unusually"),
+        (npz(np.zeros((9, 20, 15)), kind=zipfile.ZIP_LZMA), 400, "packed unusually"),
+        (npz(*[np.zeros(1)] * 99), 400, "lists 99 members"),
+    ],
+)
+def test_bad_npz(client: httpx.Client, body: bytes, status: int, words: str) -> None:
+    headers = {"content-type": "application/x-npz", "content-encoding": "gzip"}
+    for path in (BATCH, "/invocations"):
+        assert words in refused(client.post(path, content=gzip.compress(body), headers=headers), status)
 
 
 def test_one_sequence_is_not_a_file(client: httpx.Client) -> None:

@@ -96,3 +96,7 @@ def test_a_window_that_is_not_there_yet_has_none_of_several_outputs(tmp_path: Pa
 def test_the_extensions_are_told(client: httpx.Client) -> None:
     extensions = client.get("/v2").json()["extensions"]
     assert {"sequence", "sequence(string_id)"} <= {*extensions}
+
+
+def test_rows_are_counted_before_their_numbers_are_looked_at(client: httpx.Client) -> None:
+    assert "1025 rows" in infer(client, np.full((1025, 15), 1e39), "many", start=True)["error"]

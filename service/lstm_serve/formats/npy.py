@@ -34,11 +34,15 @@ class HoldsText(UnreadableFile):
     """An array of text."""
 
 
+class HoldsTooMuch(UnreadableFile):
+    """Arrays of more bytes than they may take."""
+
+
 def read_npy(source: BinaryIO, name: str = "the .npy file", limit: int = MAX_BYTES) -> AnyArray:
     """The array of a .npy file. Raises UnreadableFile for anything but plain numbers of the declared size."""
     data = source.read(limit + 1)
     if len(data) > limit:
-        raise UnreadableFile(f"{name} is larger than {limit >> 20} MiB")
+        raise HoldsTooMuch(f"{name} is larger than {limit >> 20} MiB")
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -71,20 +75,27 @@ def member_names(source: BinaryIO) -> list[str]:
         return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
-def read_npz(source: BinaryIO, only: Collection[str] | None = None, limit: int = MAX_BYTES) -> dict[str, AnyArray]:
+def read_npz(
+    source: BinaryIO, only: Collection[str] | None = None, limit: int = MAX_BYTES, most: int = MAX_MEMBERS
+) -> dict[str, AnyArray]:
     """The arrays of a .npz file, by name, in the file's order; of the named ones alone, where some are named.
 
-    They may take `limit` bytes.
+    They may take `limit` bytes, and be `most`. Raises UnreadableFile.
     """
-    check_directory(source)
+    check_directory(source, most)
     try:
         with zipfile.ZipFile(source) as archive:
             members = archive.infolist()
             names = [member.filename for member in members]
-            if len(members) > MAX_MEMBERS or len(set(names)) != len(names):
+            if len(members) > most or len(set(names)) != len(names):
                 raise UnreadableFile(f"the .npz file has {len(members)} members, too many or some of them twice")
             if sum(member.file_size for member in members) > limit:
-                raise UnreadableFile(f"the .npz file unpacks to more than {limit >> 20} MiB")
+                raise HoldsTooMuch(f"the .npz file unpacks to more than {limit >> 20} MiB")
+            # Of any other kind zipfile unpacks at once all that the packed bytes hold, whatever size they declare.
+            if any(member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} for member in members):
+                raise UnreadableFile(
+                    "the .npz file is packed unusually; np.savez and np.savez_compressed write it well"
+                )
             arrays = {}
             for name in names:
                 if only is not None and name.removesuffix(".npy") not in only:

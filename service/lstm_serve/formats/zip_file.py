@@ -20,6 +20,7 @@ MAGIC = b"PK\x03\x04"
 # A model's zip has three members, an .npz one for each array.
 MAX_MEMBERS = 4096
 MAX_DIRECTORY_BYTES = 1 << 20
+ENTRY_BYTES = 512  # of a member in it: 46, and its name
 MAX_TEXT_BYTES = 4 << 20
 PIECE_BYTES = 1 << 20
 
@@ -90,8 +91,11 @@ def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> io.BytesIO:
     return data
 
 
-def check_directory(file: BinaryIO) -> None:
-    """Bound the list of members before it is read: it is as long as it says, and may be most of the file."""
+def check_directory(file: BinaryIO, most: int = MAX_MEMBERS) -> None:
+    """Bound the list of members before it is read: it is as long as it says, and may be most of the file.
+
+    Raises UnreadableFile for more than `most`.
+    """
     size = file.seek(0, os.SEEK_END)
     start = max(0, size - (1 << 16) - 42)
     file.seek(start)
@@ -105,8 +109,11 @@ def check_directory(file: BinaryIO) -> None:
         if len(record) < 56 or not record.startswith(b"PK\x06\x06"):
             raise UnreadableFile("the zip is damaged: its list of members is not where it says. Copy it again")
         members, directory = struct.unpack("<QQ", record[32:48])
-    if members > MAX_MEMBERS or directory > MAX_DIRECTORY_BYTES:
-        raise UnreadableFile(f"the zip lists {members} members in {directory} bytes, more than a model has")
+    room = min(MAX_DIRECTORY_BYTES, most * ENTRY_BYTES)
+    if members > most or directory > room:
+        raise UnreadableFile(
+            f"the zip lists {members} members in {directory} bytes; expected at most {most} members in {room} bytes"
+        )
     file.seek(0)
 
 

@@ -12,8 +12,8 @@ import orjson
 from fastapi import APIRouter
 
 from lstm_serve.engine.types import Array
-from lstm_serve.errors import InvalidInput, Malformed, UnreadableFile
-from lstm_serve.formats.npy import AnyArray, read_npy, read_npz
+from lstm_serve.errors import InvalidInput, Malformed, TooLarge, UnreadableFile
+from lstm_serve.formats.npy import AnyArray, HoldsTooMuch, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
@@ -34,7 +34,7 @@ from lstm_serve.web.errors import JSON
 from lstm_serve.web.flattened_csv import Flattened, read_flattened, written
 from lstm_serve.web.named_inputs import INPUTS, NamedInputs, NamedRows
 from lstm_serve.web.named_inputs import documented as documented_by_name
-from lstm_serve.web.nested_lists import Body
+from lstm_serve.web.nested_lists import FEW, Body
 from lstm_serve.web.openapi import problem_responses
 from lstm_serve.web.predict import (
     Answer,
@@ -83,35 +83,40 @@ class NpyBody:
 
 @dataclass(eq=False)
 class NpzBody:
-    """Several rows as an array for each input, packed, and known to fit."""
+    """Several rows as an array by the name of each input; `check` packs them, and holds them to the model."""
 
-    rows: Array
+    xs: dict[str, AnyArray]
+    check: Callable[[dict[str, AnyArray]], Array]
     many: ClassVar[bool] = True
 
     @property
     def size(self) -> int:
-        """How many there are."""
-        return len(self.rows)
+        """How many there are, of the input with the most."""
+        return max((len(x) for x in self.xs.values() if x.ndim), default=1)
 
     def arrays(self, dtype: npt.DTypeLike) -> list[Array]:  # noqa: ARG002 - each input has its own
-        """The rows."""
-        return [self.rows]
+        """The rows, once they are known to fit."""
+        return [self.check(self.xs)]
 
     def let_go(self) -> None:
-        """Forget the rows."""
-        del self.rows
+        """Forget the file's arrays."""
+        del self.xs
 
 
 OfBody = Body | NpyBody | NpzBody | NamedRows | Flattened
 
 
-def npz_of(raw: bytes, model: Model) -> NpzBody:
-    """The rows of a body in .npz format, an array by the name of each input. Raises Malformed or InvalidInput."""
+def npz_of(raw: bytes, model: Model, limit: int) -> NpzBody:
+    """The rows of a body in .npz format, an array by the name of each input. Raises Malformed or TooLarge."""
     try:
-        arrays = read_npz(io.BytesIO(raw))
+        xs = read_npz(io.BytesIO(raw), limit=limit, most=len(model.inputs) + FEW)
+    except HoldsTooMuch:
+        raise TooLarge(
+            f"the body holds more than {limit} bytes once it is unpacked; at most so many are read"
+        ) from None
     except UnreadableFile as error:
         raise Malformed(str(error)) from None
-    return NpzBody(model.checked(arrays))
+    return NpzBody(xs, model.checked)
 
 
 def npy_of(raw: bytes) -> AnyArray:
@@ -153,7 +158,7 @@ class BatchRoute(PostRoute):
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The body, as its content type says."""
         if (kind := media_type(headers)) == NPZ:
-            return npz_of(raw, served.model)
+            return npz_of(raw, served.model, settings.max_body_bytes)
         if len(served.model.inputs) > 1:
             expect_json(headers, raw)
             named = served.made(NamedInputs, settings.max_rows)

@@ -37,7 +37,7 @@ class Infer:
     def __init__(self, model: Model, head: Head, sent: Sequence[NumberedTensor], raw: bytes, start: int) -> None:
         """Binary data starts at `start` of the body."""
         self.head = head
-        self.size = sent[0].tensor.shape[0]
+        self.size = sent[0].tensor.shape[0 if head.sequence is None else 1]
         self._model, self._sent, self._raw, self._start = model, sent, raw, start
 
     def arrays(self, dtype: npt.DTypeLike) -> list[Array]:  # noqa: ARG002 - each input has its own

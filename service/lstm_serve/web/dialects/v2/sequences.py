@@ -25,9 +25,9 @@ async def in_sequence(
     deployment, key = request.deployment, Key(owner_of(request), sequence.series)
     store = store_of(deployment, request.served)
     deadline = deadline_of(request, serving.settings.deadline_seconds, asked.head.timeout)
+    expect_few(asked.size, serving.settings.max_rows, "rows")
     ((rows,),) = await converted(asked, request)
     asked.let_go()
-    expect_few(len(rows), serving.settings.max_rows, "rows")
     with refusals_counted(request):
         async with deployment.lines.of((key,), deadline):
             if sequence.start:
