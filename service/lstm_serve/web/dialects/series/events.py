@@ -90,7 +90,7 @@ def router(serving: ServingState, registry: Registry, documented: Documented) ->
             series_events,
             response_class=Response,
             responses={
-                200: {"content": {EVENTS: {"schema": {"type": "string"}}}},
+                200: {"content": {EVENTS: {}}},
                 404: problem_response(TABLE[UnknownSeries]),
                 409: problem_response(TABLE[SeriesConflict]),
                 **problem_responses(400, 401, 422, 429, 500, 501, 503),
