@@ -240,6 +240,14 @@ def test_bad_npz(client: httpx.Client, body: bytes, status: int, words: str) -> 
         assert words in refused(client.post(path, content=gzip.compress(body), headers=headers), status)
 
 
+@pytest.mark.parametrize("weight", ["q=0", " Q = 0.000", "v=1;q=0."])
+def test_what_has_no_weight_is_not_accepted(client: httpx.Client, weight: str) -> None:
+    accept = {"accept": f"application/x-npy;{weight}, application/x-npz;{weight}, application/json"}
+    for path, headers in ((BATCH, NPY), ("/invocations", NPY), ("/predict/series", NPY)):
+        body = npy(X if path != "/predict/series" else X[0])
+        assert client.post(path, content=body, headers=headers | accept).json()["predictions"]
+
+
 def test_one_sequence_is_not_a_file(client: httpx.Client) -> None:
     refused(client.post("/predict", content=npy(X), headers=NPY), 415, "unknown-type")
     # What is accepted makes no difference there.

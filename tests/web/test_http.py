@@ -359,10 +359,11 @@ def test_request_timeout(client: httpx.Client) -> None:
     def post(timeout: str) -> httpx.Response:
         return client.post("/predict", content=GOOD, headers={"x-request-timeout-ms": timeout})
 
-    assert post("5000").status_code == 200
-    assert post("999999999").status_code == 200
-    assert "deadline" in refused(post("0"), 504, "deadline-passed")
-    for garbage in ("", "-1", "1.5", "1e3", "soon", MARK, "9" * 10, "1 2"):
+    for longer in ("5000", "9" * 9, "9" * 10, "9" * 5000, "0" * 20 + "5000"):
+        assert post(longer).status_code == 200
+    for none in ("0", "000"):
+        assert "deadline" in refused(post(none), 504, "deadline-passed")
+    for garbage in ("", "-1", "1.5", "1e3", "soon", MARK, "1 2"):
         assert "whole milliseconds" in refused(post(garbage), 400, "malformed")
 
 

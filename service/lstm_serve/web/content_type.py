@@ -1,5 +1,6 @@
 """What a body is declared to be."""
 
+import re
 from collections.abc import Mapping
 
 from lstm_serve.errors import Malformed, UnknownType
@@ -8,10 +9,22 @@ from lstm_serve.formats.text import without_mark
 from lstm_serve.web.inflate import GZIP_MAGIC
 from lstm_serve.web.nested_lists import NPY_GOES, UTF_16
 
+NO_WEIGHT = re.compile(rb"q\s*=\s*0(\.0*)?")
+
 
 def media_type(headers: Mapping[bytes, bytes]) -> bytes:
     """The declared content type without its parameters, in lower case; nothing where none is declared."""
     return headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
+
+
+def accepted(headers: Mapping[bytes, bytes]) -> set[bytes]:
+    """The media types, in lower case, that Accept names, but with the weight 0, which says not (RFC 9110, 12.4.2)."""
+    found = set()
+    for each in headers.get(b"accept", b"").lower().split(b","):
+        kind, *parameters = map(bytes.strip, each.split(b";"))
+        if not any(map(NO_WEIGHT.fullmatch, parameters)):
+            found.add(kind)
+    return found
 
 
 def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:

@@ -290,9 +290,10 @@ def deadline_of(request: Request, longest: float, within: float | None) -> float
     deadline: float = state["complete"] + longest
     given = state["headers"].get(b"x-request-timeout-ms")
     if given is not None:
-        if not re.fullmatch(rb"[0-9]{1,9}[ \t]*", given):
+        if not re.fullmatch(rb"[0-9]+[ \t]*", given):
             raise Malformed("expected whole milliseconds in the header X-Request-Timeout-Ms")
-        deadline = min(deadline, state["arrived"] + int(given) / 1000)
+        milliseconds = int(given.strip().lstrip(b"0")[:15] or b"0")  # with more digits it is longer than `longest` too
+        deadline = min(deadline, state["arrived"] + milliseconds / 1000)
     return deadline if within is None else min(deadline, state["arrived"] + within)
 
 

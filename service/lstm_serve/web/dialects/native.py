@@ -23,7 +23,7 @@ from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import one_and_many
-from lstm_serve.web.content_type import expect_json, media_type
+from lstm_serve.web.content_type import accepted, expect_json, media_type
 from lstm_serve.web.dialects.model_path import MODEL, VERSION, Documented, parameters
 from lstm_serve.web.dialects.trace import TraceAnswer, traced
 from lstm_serve.web.dialects.v1 import codec as v1
@@ -312,13 +312,14 @@ def npy_answer(parts: list[Predicted]) -> Answer:
 
 async def predict_body(serving: ServingState, body: OfBody, request: PredictRequest) -> Answer:
     """Answer a body: as JSON, or where the client accepts it the model's output as a .npy file; CSV with CSV."""
-    model, accept = request.served.model, request.scope["state"]["headers"].get(b"accept", b"")
+    model = request.served.model
+    accept = accepted(request.scope["state"]["headers"]) if body.many else set[bytes]()
     parts = await predicted(serving, body, request)
     if isinstance(body, Flattened) and NPY not in accept and JSON[1] not in accept:
         return Answer(b"".join(written(part.y) for part in parts), [(b"content-type", CSV)])
-    if body.many and NPZ in accept:
+    if NPZ in accept:
         return npz_answer(model, parts)
-    if body.many and NPY in accept:
+    if NPY in accept:
         expect_one(model, "an answer in .npy format", inputs=False)
         return npy_answer(parts)
     found = [answer for part in parts for answer in answers(model, *part)]

@@ -24,7 +24,7 @@ from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
 from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import Whole, rows_of_series
-from lstm_serve.web.content_type import media_type
+from lstm_serve.web.content_type import accepted, media_type
 from lstm_serve.web.dialects.model_path import MODEL, Documented, parameters
 from lstm_serve.web.dialects.native import CSV, MODEL_HEADER, NPY, NPY_CONTENT, NpyBody, errors_of, npy_answer, npy_of
 from lstm_serve.web.dialects.series.request import INPUTS, expect_query, expect_time_axis, wants_inputs
@@ -163,7 +163,7 @@ async def _answered(serving: ServingState, body: Body | NpyBody | CsvText, reque
     body.let_go()
     arrays = [part.x.astype(model.input_dtype, copy=False) for part in sequences.parts]
     found = await computed_classes(serving, arrays, request, deadline)
-    if NPY in request.scope["state"]["headers"].get(b"accept", b""):
+    if NPY in accepted(request.scope["state"]["headers"]):
         return npy_answer(found)
     content: dict[str, Any] = {
         "rows": [number for part in sequences.parts for number in part.numbers],
