@@ -98,11 +98,11 @@ def _small_disk() -> None:
 def test_a_full_disk_leaves_nothing(to: str, tmp_path: Path) -> None:
     out = f"out{target(to).suffix}"
     # A file of at most 4 KiB: all targets write more of this model.
-    # Without a tracer, whose own file would be cut as well.
-    untraced = {**os.environ, "COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
+    # Without a tracer, whose own file would be cut as well, and without compiled files, which Python would leave cut.
+    env = {**os.environ, "COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": "", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "lstm_serve", "export", TURBOFAN, "--to", to, "-o", out]
     done = subprocess.run(
-        command, cwd=tmp_path, env=untraced, capture_output=True, text=True, preexec_fn=_small_disk, check=False
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, preexec_fn=_small_disk, check=False
     )
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert done.stderr == f"lstm-serve: {out}: cannot be written: File too large\n"
