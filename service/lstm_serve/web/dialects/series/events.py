@@ -56,6 +56,8 @@ EVENTS = "text/event-stream"
 # To a proxy silence is the end, after a minute or half of one. nginx keeps an answer back unless it is told not to.
 BEAT_SECONDS = 15.0
 HEADERS = [(b"content-type", EVENTS.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+# Of no type: some read it as that of the text, some as that of each event.
+STREAM = {"description": "Server-sent events: a message for each row, `gap` and `end`."}
 RETRY_SECONDS = 1.0  # until what was in the way is tried again: too many others, or a store that is away
 MOST = 64  # rows told at once, and those whose answers are kept for the others who listen,
 BYTES = 1 << 16  # of which these take about so much at most
@@ -90,7 +92,7 @@ def router(serving: ServingState, registry: Registry, documented: Documented) ->
             series_events,
             response_class=Response,
             responses={
-                200: {"content": {EVENTS: {}}},
+                200: {"content": {EVENTS: {"schema": STREAM}}},
                 404: problem_response(TABLE[UnknownSeries]),
                 409: problem_response(TABLE[SeriesConflict]),
                 **problem_responses(400, 401, 422, 429, 500, 501, 503),
