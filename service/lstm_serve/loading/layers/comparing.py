@@ -36,15 +36,7 @@ def compared(comparison: Comparison) -> Callable[[Steps], None]:
     """One of them."""
 
     def build(steps: Steps) -> None:
-        if not steps.has("b"):
-            k = steps.given("a")
-            difference = steps.with_numbers(np.subtract, k, steps.numbers("b", k))
-        elif steps.has("a"):
-            difference = steps.pair(np.subtract, steps.given("a"), steps.given("b"))
-        else:
-            k = steps.given("b")
-            away = steps.with_numbers(np.subtract, k, steps.numbers("a", k))
-            difference = steps.with_numbers(np.multiply, away, -1)
+        difference = steps.joined(np.subtract)
         if comparison.sign is None:
             difference = steps.unary(difference, FUNCTIONS["absolute"])
         elif comparison.sign < 0:
@@ -91,7 +83,11 @@ def logical_not(steps: Steps) -> None:
 
 def logical(function: np.ufunc) -> Callable[[Steps], None]:
     """Of two values, where both are so, or any."""
-    return lambda steps: (steps.pair(function, steps.given("a"), steps.given("b")), None)[1]
+
+    def build(steps: Steps) -> None:
+        steps.pair(function, steps.given("a"), steps.given("b"))
+
+    return build
 
 
 def where(steps: Steps) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lstm_serve.engine.activations import ACTIVATIONS, LINEAR, SOFTMAX, Activation, leaky_relu
 from lstm_serve.engine.functions import FUNCTIONS
-from lstm_serve.engine.operations.arithmetic import Binary, ReduceKind, Slice
+from lstm_serve.engine.operations.arithmetic import ReduceKind, Slice
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule
 from lstm_serve.engine.operations.pointwise import Activate, Dense
 from lstm_serve.engine.types import Array
@@ -27,14 +27,7 @@ def binary(function: np.ufunc) -> Callable[[Steps], None]:
     """A function of two arrays, or of one and numbers."""
 
     def build(steps: Steps) -> None:
-        if steps.has("a") and steps.has("b"):
-            steps.pair(function, steps.given("a"), steps.given("b"))
-            return
-        first = steps.has("a")
-        k = steps.given("a" if first else "b")
-        constant = steps.numbers("b" if first else "a", k)
-        operation = Binary(name=steps.options.name, function=function, constant=constant, constant_first=not first)
-        steps.add(operation, k)
+        steps.joined(function)
 
     return build
 

@@ -134,6 +134,16 @@ class Steps:
             raise self.refusal(f"joins arrays of the shapes {first} and {second}, which is not supported")
         return self.add(Binary(name=self.options.name, function=function), a, b)
 
+    def joined(self, function: np.ufunc) -> int:
+        """A function of the arguments `a` and `b`, of which one may be numbers."""
+        if self.has("a") and self.has("b"):
+            return self.pair(function, self.given("a"), self.given("b"))
+        first = self.has("a")
+        k = self.given("a" if first else "b")
+        constant = self.numbers("b" if first else "a", k)
+        operation = Binary(name=self.options.name, function=function, constant=constant, constant_first=not first)
+        return self.add(operation, k)
+
     def reduce(self, function: ReduceKind, k: int, axes: tuple[int, ...], *, keepdims: bool) -> int:
         """One number of all along the axes."""
         return self.add(Reduce(name=self.options.name, function=function, axes=axes, keepdims=keepdims), k)
