@@ -3,8 +3,8 @@
     find the series -> append to a copy of it -> compute the new rows from its state -> put the copy in its place
 
 A copy whose series has changed meanwhile, as it was forgotten or another replica has appended to it, is let go of, and
-all begins again. So a row, the state after it and the
-answer to it are kept together or not at all, and a repeat needs no older state.
+all begins again. So a row, the state after it and the answer to it are kept together or not at all, and a repeat needs
+no older state.
 """
 
 from collections.abc import Sequence
