@@ -5,15 +5,18 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 import pytest
 import redis
-from serving import PATIENCE
+from serving import PATIENCE, Process
 
 SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 needs_redis = pytest.mark.skipif(SERVER is None, reason="there is no redis-server")
+STORES = ["memory", pytest.param("redis", marks=needs_redis)]
 
 
 class RedisProcess:
@@ -51,3 +54,14 @@ class RedisProcess:
         self.client.close()
         self.popen.send_signal(signal.SIGKILL)
         self.popen.wait(PATIENCE)
+
+
+@contextmanager
+def served_from(store: str, model: Path, folder: Path) -> Iterator[Process]:
+    """The service, whose series are in its memory or in a Redis of their own, as one of STORES says."""
+    if store == "memory":
+        with Process(model) as process:
+            yield process
+    else:
+        with RedisProcess(folder) as redis, Process(model, LSTMSERVE_SERIES_STORE=redis.url) as process:
+            yield process

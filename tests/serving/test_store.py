@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from redis_process import RedisProcess, needs_redis
+from redis_process import STORES, RedisProcess, needs_redis
 from serving import PATIENCE, in_loop
 
 from lstm_serve.errors import (
@@ -121,7 +121,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InRedis]:
         run(stores.server.close())
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=needs_redis)])
+@pytest.fixture(params=STORES)
 def stores(request: pytest.FixtureRequest) -> Stores:
     return InMemory() if request.param == "memory" else request.getfixturevalue("redis")
 

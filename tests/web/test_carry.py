@@ -1,6 +1,5 @@
 """Series of stateful models: a row is answered as Keras does, called with one row after the other."""
 
-import contextlib
 import json
 import shutil
 import signal
@@ -16,7 +15,7 @@ from event_stream import listening
 from kerasfiles import save_sequential, scaled_copy
 from numpy.typing import NDArray
 from open_inference import tensor
-from redis_process import RedisProcess, needs_redis
+from redis_process import STORES, RedisProcess, needs_redis, served_from
 from scraping import one_of, parsed
 from serving import GOLDEN, PATIENCE, Process, client_of
 
@@ -34,14 +33,10 @@ def calls(name: str) -> tuple[Array, Array]:
         return arrays["x"], arrays["y"]
 
 
-@pytest.fixture(scope="module", params=["memory", pytest.param("redis", marks=needs_redis)])
+@pytest.fixture(scope="module", params=STORES)
 def process(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with contextlib.ExitStack() as stack:
-        variables = {}
-        if request.param == "redis":
-            redis = stack.enter_context(RedisProcess(tmp_path_factory.mktemp("redis")))
-            variables["LSTMSERVE_SERIES_STORE"] = redis.url
-        yield stack.enter_context(Process(STATEFUL, **variables))
+    with served_from(request.param, STATEFUL, tmp_path_factory.mktemp("redis")) as process:
+        yield process
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kerasfiles import dense, lstm, save_sequential
 from numpy.typing import NDArray
-from redis_process import RedisProcess, needs_redis
+from redis_process import STORES, served_from
 from scraping import one_of, parsed
 from serving import PATIENCE, SMALL, Process, client_of
 
@@ -35,14 +35,10 @@ def carded(folder: Path, **card: object) -> Path:
     return folder / "m.h5"
 
 
-@pytest.fixture(scope="module", params=["memory", pytest.param("redis", marks=needs_redis)])
+@pytest.fixture(scope="module", params=STORES)
 def process(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with contextlib.ExitStack() as stack:
-        variables = {}
-        if request.param == "redis":
-            redis = stack.enter_context(RedisProcess(tmp_path_factory.mktemp("redis")))
-            variables["LSTMSERVE_SERIES_STORE"] = redis.url
-        yield stack.enter_context(Process(carded(tmp_path_factory.mktemp("m")), **variables))
+    with served_from(request.param, carded(tmp_path_factory.mktemp("m")), tmp_path_factory.mktemp("redis")) as process:
+        yield process
 
 
 @pytest.fixture(scope="module")
