@@ -353,7 +353,10 @@ def test_a_flood_at_once_takes_the_budget_and_little_more(sent: bytes) -> None:
             connection.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 connection.send(sent)
+        behind = held.enter_context(process.connect())
+        behind.sendall(LAST)
         os.kill(process.popen.pid, signal.SIGCONT)
+        assert statuses(read_all(behind)) == [200]
         for _ in range(5):
             assert statuses(process.raw(LAST)) == [200]
             assert resident(status) < before + 30

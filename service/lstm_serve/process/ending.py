@@ -12,7 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lstm_serve.process.handshakes import tls_bytes
-from lstm_serve.process.incoming import Incoming
+from lstm_serve.process.incoming import PIECE, Incoming
 from lstm_serve.process.transport import LINGER_SECONDS, Flow, Lingering, refusal
 from lstm_serve.serving.memory_budget import Kept
 from lstm_serve.serving.places import State
@@ -108,7 +108,7 @@ class Ending(HttpToolsProtocol):
         if self.cycle is not None and self.flow.read_paused and not self._in_headers:
             came += len(self.cycle.body)
         size += min(came, self.serving.budget.limit // 4)  # a larger body is refused by its size
-        self._kept.become(size)
+        self._kept.become(size, new=0 < came <= PIECE and not self._begun)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""

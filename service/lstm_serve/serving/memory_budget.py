@@ -3,7 +3,7 @@
 They are those of bodies that are read or answered, of rows that wait, and of what connections keep: half headers,
 requests that wait, answers that are not taken. What is complete is answered. Were whoever comes last refused, a few
 clients that send slowly, or stop, would keep all others out for as long as a body may take: so who has kept some for
-longest makes room.
+longest makes room. Who has come with little, and was not looked at yet, does so last: that it waits is not its doing.
 """
 
 import asyncio
@@ -26,15 +26,16 @@ class Inflight:
         self.bytes = 0
         self.freed = 0  # of connections that are ended, in all
         self.uploads: dict[Upload | Kept, None] = {}  # what can be given up, the oldest first
+        self.newcomers: dict[Upload | Kept, None] = {}  # and where there is nothing else
 
     def hold(self, size: int) -> None:
         """Count so many bytes more. Raises QueueFull, and counts none, where there is no room to be made for them."""
         self.bytes += size
         while self.bytes > self.limit:
-            if not self.uploads:
+            if not (first := next(iter(self.uploads or self.newcomers), None)):
                 self.bytes -= size
                 raise QueueFull(TOO_MANY)
-            next(iter(self.uploads)).give_up()
+            first.give_up()
 
     def release(self, size: int) -> None:
         """So many bytes are not held any more."""
@@ -62,28 +63,32 @@ class Held:
 class Kept:
     """The bytes that a connection keeps besides its bodies, and with which it goes where it has to make room."""
 
-    __slots__ = ("_end", "_inflight", "size")
+    __slots__ = ("_among", "_end", "_inflight", "size")
 
     def __init__(self, inflight: Inflight, end: Callable[[], None]) -> None:
         """None so far; `end` ends the connection."""
         self._inflight, self._end = inflight, end
+        self._among = inflight.uploads
         self.size = 0
 
-    def become(self, size: int) -> None:
-        """Be so many instead. It is given up itself where no other makes room."""
+    def become(self, size: int, *, new: bool = False) -> None:
+        """Be so many instead, `new` of a newcomer. It is given up itself where no other makes room."""
         self._inflight.release(self.size)
         self.size = 0
+        among = self._inflight.newcomers if new else self._inflight.uploads
+        if not size or among is not self._among:
+            self._among.pop(self, None)
+        self._among = among
         if not size:
-            self._inflight.uploads.pop(self, None)
             return
-        self._inflight.uploads.setdefault(self)
+        among.setdefault(self)
         try:
             self._inflight.hold(size)
         except QueueFull:
             self.give_up()  # there was nobody else, or not even this one
         else:
             self.size = size
-            if self not in self._inflight.uploads:
+            if self not in among:
                 self.become(0)
 
     def close(self) -> None:
@@ -95,8 +100,8 @@ class Kept:
     def renew(self) -> None:
         """Be the last to make room: who asks and takes the answers may keep some for as long as it does."""
         if self.size:
-            self._inflight.uploads.pop(self, None)
-            self._inflight.uploads[self] = None
+            self._among.pop(self, None)
+            self._among[self] = None
 
     def give_up(self) -> None:
         """Let go of the bytes, and end the connection."""
