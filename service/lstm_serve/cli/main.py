@@ -72,7 +72,7 @@ def _take_sigterm() -> None:
         signal.signal(sig, signal.SIG_IGN)  # a second one would end the tidying up
         raise Terminated
 
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # who started this may have asked for that
         signal.signal(signal.SIGTERM, end)
 
 
