@@ -136,14 +136,14 @@ def test_a_graph_that_is_no_model_of_layers_is_refused(
 
 def test_two_parts_of_one_name_are_refused() -> None:
     edge = tf.message((1, tf.message((1, 0), (2, "a"))))
-    graph = checkpoint.Graph(tf.message((1, edge * 2)), "it")
+    graph = checkpoint.ObjectGraph(tf.message((1, edge * 2)), "it")
     with pytest.raises(UnreadableFile, match="two parts named 'a'"):
         graph.children(0)
 
 
 def test_a_graph_of_megabytes_is_refused() -> None:
     with pytest.raises(UnreadableFile, match="larger than 4 MiB"):
-        checkpoint.Graph(bytes(5 << 20), "it")
+        checkpoint.ObjectGraph(bytes(5 << 20), "it")
 
 
 def test_a_checkpoint_of_tensorflow_1_is_refused(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from lstm_serve.engine.operations.merging import MaskedBy
 from lstm_serve.engine.operations.temporal import Permute, RepeatVector
 from lstm_serve.engine.types import Shape
 from lstm_serve.export.artifact import Numbers
-from lstm_serve.export.c_writer import Source, known, result
+from lstm_serve.export.c_writer import CProgram, known, result
 from lstm_serve.export.operation import REDUCTIONS, Support, Value
 
 
-def viewed(s: Source, x: Value, change: Callable[[Numbers], Numbers]) -> str:
+def viewed(s: CProgram, x: Value, change: Callable[[Numbers], Numbers]) -> str:
     """An array of the numbers that NumPy would have in what `change` makes of x, which is no copy."""
     before = np.empty(known(x.shape), np.int8)
     after = change(before)
@@ -28,7 +28,7 @@ def viewed(s: Source, x: Value, change: Callable[[Numbers], Numbers]) -> str:
     return y
 
 
-def _operand(s: Source, x: Value, shape: Shape) -> str:
+def _operand(s: CProgram, x: Value, shape: Shape) -> str:
     """The number of x, which broadcasts to the shape, that belongs to its place k."""
     to, own = known(shape), known(x.shape)
     while own and own[0] == 1:
@@ -39,7 +39,7 @@ def _operand(s: Source, x: Value, shape: Shape) -> str:
     return f"{x.name}[{'k' if size == math.prod(to) else '0' if size == 1 else f'k % {size}'}]"
 
 
-def write_joined(s: Source, xs: Sequence[Value], function: np.ufunc, mask: str | None = None, over: int = 1) -> Value:
+def write_joined(s: CProgram, xs: Sequence[Value], function: np.ufunc, mask: str | None = None, over: int = 1) -> Value:
     """A function of two, of all of the inputs one after the other, and divided at the end."""
     shape = known(np.broadcast_shapes(*(known(x.shape) for x in xs)))
     code = reduce(lambda a, b: f"({s.joined(function, a, b)})", [_operand(s, x, shape) for x in xs])
@@ -48,28 +48,28 @@ def write_joined(s: Source, xs: Sequence[Value], function: np.ufunc, mask: str |
     return Value(y, shape, mask)
 
 
-def _binary(s: Source, op: Binary, xs: Sequence[Value]) -> Value:
+def _binary(s: CProgram, op: Binary, xs: Sequence[Value]) -> Value:
     pair = xs if op.constant is None else [xs[0], Value(s.constant(op.constant), op.constant.shape)]
     return write_joined(s, pair[::-1] if op.constant_first else pair, op.function)
 
 
-def _slice(s: Source, op: Slice, xs: Sequence[Value]) -> Value:
+def _slice(s: CProgram, op: Slice, xs: Sequence[Value]) -> Value:
     return Value(viewed(s, xs[0], lambda array: array[op.slices]), op.output_shapes([xs[0].shape])[0])
 
 
-def write_permuted(s: Source, op: Permute, xs: Sequence[Value]) -> Value:
+def write_permuted(s: CProgram, op: Permute, xs: Sequence[Value]) -> Value:
     """The axes in another order."""
     dims = [dim - 1 for dim in op.dims]
     return Value(viewed(s, xs[0], lambda array: array.transpose(dims)), op.output_shapes([xs[0].shape])[0])
 
 
-def write_repeated(s: Source, op: RepeatVector, xs: Sequence[Value]) -> Value:
+def write_repeated(s: CProgram, op: RepeatVector, xs: Sequence[Value]) -> Value:
     """A row, several times over."""
     shape = op.output_shapes([xs[0].shape])[0]
     return Value(viewed(s, xs[0], lambda array: np.broadcast_to(array, known(shape))), shape)
 
 
-def _reduce(s: Source, op: Reduce, xs: Sequence[Value]) -> Value:
+def _reduce(s: CProgram, op: Reduce, xs: Sequence[Value]) -> Value:
     x, axes = xs[0], [axis - 1 for axis in op.axes]
     kept = [axis for axis in range(len(x.shape)) if axis not in axes]
     name = x.name if [*kept, *axes] == sorted([*kept, *axes]) else viewed(s, x, lambda y: y.transpose(*kept, *axes))
@@ -86,7 +86,7 @@ def _reduce(s: Source, op: Reduce, xs: Sequence[Value]) -> Value:
     return y
 
 
-def _matmul(s: Source, op: MatMul, xs: Sequence[Value]) -> Value:
+def _matmul(s: CProgram, op: MatMul, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     *lead, m, n = known(y.shape)
     k = xs[0].shape[-1] or 1
@@ -104,7 +104,7 @@ def _matmul(s: Source, op: MatMul, xs: Sequence[Value]) -> Value:
     return y
 
 
-def _masked_by(s: Source, op: MaskedBy, xs: Sequence[Value]) -> Value:
+def _masked_by(s: CProgram, op: MaskedBy, xs: Sequence[Value]) -> Value:
     x, mask = xs[0], xs[1].mask
     if mask is None or not op.zeroed:
         return x._replace(mask=mask)

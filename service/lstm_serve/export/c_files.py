@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_serve.export.artifact import Golden, Numbers, header, plain
-from lstm_serve.export.c_writer import Source, known
+from lstm_serve.export.c_writer import CProgram, known
 from lstm_serve.export.library import filled, text
 from lstm_serve.export.operation import Value, walk, write_nodes
 from lstm_serve.model.graph import INPUT, TensorSpec
@@ -32,7 +32,7 @@ class _Written(NamedTuple):
     adds: int
 
 
-def build(model: Model, golden: Golden, steps: Sequence[int] | None, source: Source) -> dict[str, bytes]:
+def build(model: Model, golden: Golden, steps: Sequence[int] | None, source: CProgram) -> dict[str, bytes]:
     """All the files. `steps` are the nodes that `m_step` computes, None for a model written as a whole."""
     each_row = steps is not None and len(model.nodes) - 1 in steps and len(model.output_shape) > 1
     written = _whole(model, source) if steps is None else _streamed(model, steps, source, each_row=each_row)
@@ -101,7 +101,7 @@ def _words(model: Model, *, each_row: bool) -> list[str]:
     ]
 
 
-def _whole(model: Model, source: Source) -> _Written:
+def _whole(model: Model, source: CProgram) -> _Written:
     """A model that sees all at once: a pointer to each input, and the outputs as they come, flat."""
     given, declared, lines = [], [], []
     for k, spec in enumerate(model.inputs, 1):
@@ -124,7 +124,7 @@ def _whole(model: Model, source: Source) -> _Written:
     return _Written("", None, declared, [*lines, *source.lines], source.ram, source.adds)
 
 
-def _streamed(model: Model, steps: Sequence[int], source: Source, *, each_row: bool) -> _Written:
+def _streamed(model: Model, steps: Sequence[int], source: CProgram, *, each_row: bool) -> _Written:
     """m_reset, m_step and m_output, and m_predict, which calls them; it answers each row, or the last one."""
     kind, last = _kind(model.inputs[0]), len(model.nodes) - 1
     fields: dict[str, int] = {}

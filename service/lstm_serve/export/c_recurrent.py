@@ -8,7 +8,7 @@ import numpy as np
 from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
-from lstm_serve.export.c_writer import Source, known, result, sizes
+from lstm_serve.export.c_writer import CProgram, known, result, sizes
 from lstm_serve.export.operation import Value, functions_of, join_directions, mask_for, write_directions
 from lstm_serve.export.operation import write_stacked as stacked
 
@@ -16,7 +16,7 @@ from lstm_serve.export.operation import write_stacked as stacked
 CELLS = {recurrent.LSTM: ("lstm", 4), recurrent.GRU: ("gru", 6), recurrent.SimpleRNN: ("simple_rnn", 1)}
 
 
-def write_cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
+def write_cell(s: CProgram, op: Recurrent, xs: Sequence[Value]) -> Value:
     """A recurrent layer: from a state of 0 where nothing is kept, or a step from the state kept."""
     x, units = xs[0], op.units
     timesteps, features = sizes(x)
@@ -52,14 +52,14 @@ def write_cell(s: Source, op: Recurrent, xs: Sequence[Value]) -> Value:
     )
 
 
-def _apart(s: Source, states: str, start: int, units: int) -> Value:
+def _apart(s: CProgram, states: str, start: int, units: int) -> Value:
     """One of several states."""
     y = s.array(units)
     s.call("copy", units, f"{states} + {start}", y)
     return Value(y, (units,))
 
 
-def write_stacked(s: Source, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
+def write_stacked(s: CProgram, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
     """Layers one above the other."""
 
     def turn(mask: str) -> str:
@@ -71,7 +71,7 @@ def write_stacked(s: Source, op: wrappers.Stacked, xs: Sequence[Value]) -> Value
     return stacked(s.write, turn, op, xs)
 
 
-def write_bidirectional(s: Source, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
+def write_bidirectional(s: CProgram, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
     """Both directions, and what joins them."""
 
     def turn(x: Value) -> str:

@@ -22,7 +22,7 @@ from lstm_serve.export.artifact import Golden, Numbers
 from lstm_serve.export.c_between import BETWEEN, write_joined, write_permuted, write_repeated
 from lstm_serve.export.c_recurrent import write_bidirectional, write_cell, write_stacked
 from lstm_serve.export.c_streaming import streamed
-from lstm_serve.export.c_writer import TITLE, Source, known, result, sizes
+from lstm_serve.export.c_writer import TITLE, CProgram, known, result, sizes
 from lstm_serve.export.formulas import ACTIVATIONS
 from lstm_serve.export.operation import (
     NO_CONV_LSTM,
@@ -43,7 +43,7 @@ from lstm_serve.export.operation import (
 from lstm_serve.model.model import Model
 
 
-def _dense(s: Source, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
+def _dense(s: CProgram, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     n, features = sizes(xs[0])
     arrays = s.constant(op.kernel), s.constant(op.bias)
@@ -52,7 +52,7 @@ def _dense(s: Source, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
     return y
 
 
-def _activate(s: Source, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
+def _activate(s: CProgram, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     s.call("activate", *sizes(xs[0]), xs[0].name, s.activation(op, op.activation), y.name)
     return y
@@ -71,48 +71,48 @@ def _spread(arrays: Sequence[Numbers | None], shape: Shape) -> tuple[int, int, l
     return (math.prod(own[:-1]) if each else 1), math.prod(to), spread
 
 
-def _affine(s: Source, op: Affine, xs: Sequence[Value]) -> Value:
+def _affine(s: CProgram, op: Affine, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     n, features, spread = _spread(affine_of(op), xs[0].shape)
     s.call("affine", n, features, xs[0].name, *map(s.constant, spread), y.name)
     return y
 
 
-def _scaling(s: Source, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
+def _scaling(s: CProgram, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
     return _in_double(s, op, xs, "scaling")
 
 
-def _unscaling(s: Source, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
+def _unscaling(s: CProgram, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
     return _in_double(s, op, xs, "unscaling")
 
 
-def _in_double(s: Source, op: pointwise.Scaling | pointwise.Unscaling, xs: Sequence[Value], function: str) -> Value:
+def _in_double(s: CProgram, op: pointwise.Scaling | pointwise.Unscaling, xs: Sequence[Value], function: str) -> Value:
     y = result(s, op, xs)
     n, features, (offset, scale) = _spread([op.offset, op.scale], xs[0].shape)
     s.call(function, n, features, xs[0].name, s.constant(offset, "double"), s.constant(scale, "double"), y.name)
     return y
 
 
-def _prelu(s: Source, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
+def _prelu(s: CProgram, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     n, features, (alpha,) = _spread([op.alpha], xs[0].shape)
     s.call("prelu", n, features, xs[0].name, s.constant(alpha), y.name)
     return y
 
 
-def _layer_normalization(s: Source, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
+def _layer_normalization(s: CProgram, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     arrays = s.constant(op.gamma), s.constant(op.beta), f"{np.float32(op.epsilon)!s}f"
     s.call("standardize", *sizes(xs[0]), xs[0].name, *arrays, y.name)
     return y
 
 
-def _merge(s: Source, op: merging.Merge, xs: Sequence[Value]) -> Value:
+def _merge(s: CProgram, op: merging.Merge, xs: Sequence[Value]) -> Value:
     refuse_left_out(TITLE, op, xs)
     return write_joined(s, xs, op.join, _mask(s, op, xs), len(xs) if op.mean else 1)
 
 
-def _mask(s: Source, op: merging.Merge | merging.Concatenate, xs: Sequence[Value]) -> str | None:
+def _mask(s: CProgram, op: merging.Merge | merging.Concatenate, xs: Sequence[Value]) -> str | None:
     def join(a: str, b: str) -> str:
         joined = s.mask(s.lengths[a])
         s.call("join_masks", s.lengths[a], int(op.mask_rule is merging.MaskRule.ALL), a, b, joined)
@@ -121,7 +121,7 @@ def _mask(s: Source, op: merging.Merge | merging.Concatenate, xs: Sequence[Value
     return joined_mask(op, xs, join)
 
 
-def _mask_in_time(s: Source, xs: Sequence[Value]) -> str:
+def _mask_in_time(s: CProgram, xs: Sequence[Value]) -> str:
     steps = [known(x.shape)[0] for x in xs]
     mask = s.mask(sum(steps))
     for k, (x, count) in enumerate(zip(xs, steps, strict=True)):
@@ -130,7 +130,7 @@ def _mask_in_time(s: Source, xs: Sequence[Value]) -> str:
     return mask
 
 
-def _concatenate(s: Source, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
+def _concatenate(s: CProgram, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
     mask = _mask_in_time(s, xs) if joins_in_time(op, xs) else _mask(s, op, xs)
     y = result(s, op, xs, mask)
     outer = math.prod(known(xs[0].shape)[: op.axis - 1])
@@ -140,7 +140,7 @@ def _concatenate(s: Source, op: merging.Concatenate, xs: Sequence[Value]) -> Val
     return y
 
 
-def _embedding(s: Source, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
+def _embedding(s: CProgram, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
     n = math.prod(known(xs[0].shape))
     mask = s.mask(n) if op.mask_zero else None
     y = result(s, op, xs, mask)
@@ -148,7 +148,7 @@ def _embedding(s: Source, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
     return y
 
 
-def _masking(s: Source, op: temporal.Masking, xs: Sequence[Value]) -> Value:
+def _masking(s: CProgram, op: temporal.Masking, xs: Sequence[Value]) -> Value:
     n, features = sizes(xs[0])
     y = result(s, op, xs, s.mask(n))
     s.call("masking", n, features, xs[0].name, f"{np.float32(op.mask_value)!s}f", y.name, y.mask)
@@ -161,7 +161,7 @@ def _window(op: windows.Convolution | windows.Pooling, xs: Sequence[Value]) -> t
     return timesteps, features, window.count(timesteps) or 0, window.padded(timesteps)[0]
 
 
-def _conv1d(s: Source, op: windows.Convolution, xs: Sequence[Value]) -> Value:
+def _conv1d(s: CProgram, op: windows.Convolution, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     timesteps, features, n, before = _window(op, xs)
     kernel, window = kernel_in_one_group(op), op.windows[0]
@@ -172,7 +172,7 @@ def _conv1d(s: Source, op: windows.Convolution, xs: Sequence[Value]) -> Value:
     return y
 
 
-def _pooling(s: Source, op: windows.Pooling, xs: Sequence[Value]) -> Value:
+def _pooling(s: CProgram, op: windows.Pooling, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     timesteps, features, n, before = _window(op, xs)
     window = op.windows[0]
@@ -181,17 +181,17 @@ def _pooling(s: Source, op: windows.Pooling, xs: Sequence[Value]) -> Value:
     return y
 
 
-def _global_pooling(s: Source, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
+def _global_pooling(s: CProgram, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     s.call("pool_all", *sizes(xs[0]), int(op.average), xs[0].name, xs[0].mask or "NULL", y.name)
     return y
 
 
-def _reshape(s: Source, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
+def _reshape(s: CProgram, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
     return Value(xs[0].name, op.output_shapes([xs[0].shape])[0])
 
 
-def _time_distributed(s: Source, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
+def _time_distributed(s: CProgram, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
     timesteps = known(xs[0].shape)[0]
     width, out = (math.prod(known(value.shape[1:])) for value in (xs[0], y))
@@ -246,7 +246,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
             f"{TITLE} needs to know the number of time steps, as this model looks at all of them at once: say it in "
             'its card, as "timesteps"'
         )
-    return c_files.build(model, golden, steps, Source(TABLE))
+    return c_files.build(model, golden, steps, CProgram(TABLE))
 
 
 def run(path: Path, xs: Sequence[Numbers]) -> list[Array] | str:

@@ -24,7 +24,7 @@ WORDS = {
 
 
 @dataclass
-class Source(TextWriter):
+class CProgram(TextWriter):
     """What is written: constants and functions of the file, and the lines of the function being written.
 
     `state` is what `m_step` keeps, a size by its name; None in a function that keeps nothing. `ram` counts the bytes
@@ -127,7 +127,7 @@ def sizes(x: Value) -> tuple[int, int]:
     return math.prod(shape[:-1]), shape[-1] if shape else 1
 
 
-def result(source: Source, op: Operation, xs: Sequence[Value], mask: str | None = None) -> Value:
+def result(source: CProgram, op: Operation, xs: Sequence[Value], mask: str | None = None) -> Value:
     """An array for the output."""
     (output, *_) = op.output_shapes([x.shape for x in xs])
     return Value(source.array(math.prod(known(output))), output, mask or passed_mask(op, xs))

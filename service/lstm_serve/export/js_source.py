@@ -28,7 +28,7 @@ from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.export.artifact import Golden, Numbers, header, plain
 from lstm_serve.export.formulas import ACTIVATIONS
-from lstm_serve.export.js_writer import TITLE, Program, joining
+from lstm_serve.export.js_writer import TITLE, JsProgram, joining
 from lstm_serve.export.library import filled, functions
 from lstm_serve.export.operation import (
     NO_CONV_LSTM,
@@ -58,16 +58,16 @@ from lstm_serve.export.operation import (
 from lstm_serve.model.model import Model
 
 
-def _dense(p: Program, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
+def _dense(p: JsProgram, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
     arrays = p.weight(op.kernel), p.weight(op.bias), op.kernel.shape[1]
     return p.let(op, xs, "dense", xs[0].name, *arrays, p.activation(op, op.activation))
 
 
-def _activate(p: Program, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
+def _activate(p: JsProgram, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "activate", xs[0].name, p.activation(op, op.activation))
 
 
-def _affine(p: Program, op: Affine, xs: Sequence[Value]) -> Value:
+def _affine(p: JsProgram, op: Affine, xs: Sequence[Value]) -> Value:
     spread = (p.weight(None if array is None else _spread(array, xs[0].shape)) for array in affine_of(op))
     return p.let(op, xs, "affine", xs[0].name, *spread)
 
@@ -79,24 +79,24 @@ def _spread(array: Numbers, shape: Shape) -> Numbers:
     return np.broadcast_to(array, [size or 1 for size in shape])
 
 
-def _prelu(p: Program, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
+def _prelu(p: JsProgram, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "prelu", xs[0].name, p.weight(_spread(op.alpha, xs[0].shape)))
 
 
-def _layer_normalization(p: Program, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
+def _layer_normalization(p: JsProgram, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
     arrays = p.weight(op.gamma), p.weight(op.beta), op.epsilon
     return p.let(op, xs, "standardize", xs[0].name, *arrays)
 
 
-def _scaling(p: Program, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
+def _scaling(p: JsProgram, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "scaling", xs[0].name, op.offset.tolist(), op.scale.tolist())
 
 
-def _unscaling(p: Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
+def _unscaling(p: JsProgram, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "unscaling", xs[0].name, op.offset.tolist(), op.scale.tolist())
 
 
-def _merge(p: Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
+def _merge(p: JsProgram, op: merging.Merge, xs: Sequence[Value]) -> Value:
     refuse_left_out(TITLE, op, xs)
     return p.let(op, xs, "merge", _list(xs), joining(op.join), len(xs) if op.mean else 1, mask=_mask(p, op, xs))
 
@@ -105,12 +105,12 @@ def _list(xs: Sequence[Value]) -> str:
     return f"[{', '.join(x.name for x in xs)}]"
 
 
-def _mask(p: Program, op: merging.Merge | merging.Concatenate, xs: Sequence[Value]) -> str | None:
+def _mask(p: JsProgram, op: merging.Merge | merging.Concatenate, xs: Sequence[Value]) -> str | None:
     every = op.mask_rule is merging.MaskRule.ALL
     return joined_mask(op, xs, lambda a, b: p.call("joinMasks", a, b, every))
 
 
-def _concatenate(p: Program, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
+def _concatenate(p: JsProgram, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
     if joins_in_time(op, xs):
         mask: str | None = p.call("masksInTime", _list(xs), f"[{', '.join(x.mask or 'null' for x in xs)}]")
     else:
@@ -118,17 +118,17 @@ def _concatenate(p: Program, op: merging.Concatenate, xs: Sequence[Value]) -> Va
     return p.let(op, xs, "concatenate", _list(xs), op.axis - 1, mask=mask)
 
 
-def _embedding(p: Program, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
+def _embedding(p: JsProgram, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
     mask = p.call("notZero", xs[0].name) if op.mask_zero else None
     return p.let(op, xs, "embedding", xs[0].name, p.weight(op.embeddings), op.embeddings.shape[1], mask=mask)
 
 
-def _masking(p: Program, op: temporal.Masking, xs: Sequence[Value]) -> Value:
+def _masking(p: JsProgram, op: temporal.Masking, xs: Sequence[Value]) -> Value:
     mask = p.call("notAll", xs[0].name, float(np.float32(op.mask_value)))
     return p.let(op, xs, "zeroed", xs[0].name, mask, mask=mask)
 
 
-def _conv1d(p: Program, op: windows.Convolution, xs: Sequence[Value]) -> Value:
+def _conv1d(p: JsProgram, op: windows.Convolution, xs: Sequence[Value]) -> Value:
     window, kernel = _window(window_of(TITLE, op)), kernel_in_one_group(op)
     arrays = p.weight(kernel), p.weight(op.bias), kernel.shape[-1]
     return p.let(op, xs, "conv1d", xs[0].name, *arrays, window, p.activation(op, op.activation))
@@ -139,46 +139,46 @@ def _window(window: windows.Window) -> str:
     return json.dumps(fields)
 
 
-def _pooling(p: Program, op: windows.Pooling, xs: Sequence[Value]) -> Value:
+def _pooling(p: JsProgram, op: windows.Pooling, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "pool", xs[0].name, op.average, _window(window_of(TITLE, op)))
 
 
-def _global_pooling(p: Program, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
+def _global_pooling(p: JsProgram, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
     flags = op.average, op.keepdims
     return p.let(op, xs, "poolAll", xs[0].name, xs[0].mask, *flags)
 
 
-def _repeat_vector(p: Program, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
+def _repeat_vector(p: JsProgram, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "repeat", xs[0].name, op.n)
 
 
-def _reshape(p: Program, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
+def _reshape(p: JsProgram, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "reshape", xs[0].name, list(op.target))
 
 
-def _permute(p: Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
+def _permute(p: JsProgram, op: temporal.Permute, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "permute", xs[0].name, [dim - 1 for dim in op.dims])
 
 
-def _slice(p: Program, op: Slice, xs: Sequence[Value]) -> Value:
+def _slice(p: JsProgram, op: Slice, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "slice", xs[0].name, [[part.start, part.stop, part.step] for part in op.slices])
 
 
-def _binary(p: Program, op: Binary, xs: Sequence[Value]) -> Value:
+def _binary(p: JsProgram, op: Binary, xs: Sequence[Value]) -> Value:
     both = operands(op, xs, lambda numbers: f"{{ d: {p.weight(numbers)}, s: {list(numbers.shape)} }}")
     return p.let(op, xs, "merge", f"[{', '.join(both)}]", joining(op.function), 1)
 
 
-def _reduce(p: Program, op: Reduce, xs: Sequence[Value]) -> Value:
+def _reduce(p: JsProgram, op: Reduce, xs: Sequence[Value]) -> Value:
     axes, join = [axis - 1 for axis in op.axes], joining(REDUCTIONS[op.function])
     return p.let(op, xs, "reduce", xs[0].name, axes, join, op.function == "mean", op.keepdims)
 
 
-def _matmul(p: Program, op: MatMul, xs: Sequence[Value]) -> Value:
+def _matmul(p: JsProgram, op: MatMul, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "matmul", xs[0].name, xs[1].name)
 
 
-def _masked_by(p: Program, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
+def _masked_by(p: JsProgram, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
     x, mask = xs[0], xs[1].mask
     return x._replace(mask=mask) if mask is None or not op.zeroed else p.let(op, xs, "zeroed", x.name, mask, mask=mask)
 
@@ -186,7 +186,7 @@ def _masked_by(p: Program, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
 CELLS = {recurrent.LSTM: "lstm", recurrent.GRU: "gru", recurrent.SimpleRNN: "simpleRnn"}
 
 
-def _recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
+def _recurrent(p: JsProgram, op: Recurrent, xs: Sequence[Value]) -> Value:
     is_gru = isinstance(op, recurrent.GRU)
     arrays = op.kernel, op.recurrent_kernel, both_biases(op) if is_gru else op.bias
     functions = (p.activation(op, each) for each in functions_of(op))
@@ -198,16 +198,16 @@ def _recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
     return y._replace(states=tuple(Value(f"{y.name}.states[{k}]", (op.units,)) for k in ends))
 
 
-def _stacked(p: Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
+def _stacked(p: JsProgram, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
     return write_stacked(p.write, lambda mask: p.call("reverseMask", mask), op, xs)
 
 
-def _bidirectional(p: Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
+def _bidirectional(p: JsProgram, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
     both = write_directions(p.write, lambda x: p.call("reverse", x.name), op, xs)
     return join_directions(p.write, op, *both)
 
 
-def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
+def _time_distributed(p: JsProgram, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
     lines, y = p.inside(op, Value("x", xs[0].shape[1:], ids=xs[0].ids))
     body = "\n".join([*(f"    {line}" for line in lines), f"    return {y.name};"])
     return p.let(op, xs, "eachStep", xs[0].name, f"(x) => {{\n{body}\n  }}")
@@ -247,7 +247,7 @@ TABLE: dict[type, Support] = {
 
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The module with its weights in it, its types, the golden predictions, and a check of them."""
-    program = Program(TABLE)
+    program = JsProgram(TABLE)
     given = [Value.given(f"x{k}", spec) for k, spec in enumerate(model.inputs)]
     results = walk(model.nodes, given, model.results, program.write)
     weights = b"".join(array.astype("<f4").tobytes() for array in program.weights)

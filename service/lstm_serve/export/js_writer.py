@@ -23,7 +23,7 @@ WORDS = {
 
 
 @dataclass
-class Program(TextWriter):
+class JsProgram(TextWriter):
     """Lines of `predict` as they come, the weights one after the other, and the functions that are called."""
 
     title = TITLE

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,28 +20,21 @@ from lstm_serve.export.keras_config import RATIO, TITLE, Layer
 from lstm_serve.export.keras_layers import MASKED, layer_of
 from lstm_serve.export.keras_masks import check_mask, is_end, is_looked_at, is_seen, last_layer, mask_of
 from lstm_serve.export.operation import Value, refuse, write_inside
+from lstm_serve.loading.config.inbound_nodes import KerasTensor
 from lstm_serve.model.model import Model
 
 LARGE = 3e38  # makes 1 and more of any number that is not 0
 
 
-class Tensor(NamedTuple):
-    """A layer's output, of one of its calls."""
+def tensor_of(name: str) -> KerasTensor:
+    """The output of a layer's call that `_name_of` calls so."""
+    layer, call, output = name.rsplit("/", 2)
+    return KerasTensor(layer, int(call), int(output))
 
-    layer: str
-    call: int
-    output: int = 0
 
-    @classmethod
-    def of(cls, name: str) -> "Tensor":
-        """The tensor of that name."""
-        layer, call, output = name.rsplit("/", 2)
-        return cls(layer, int(call), int(output))
-
-    @property
-    def name(self) -> str:
-        """What it is called here; no layer has a / in its name."""
-        return "/".join(map(str, self))
+def _name_of(tensor: KerasTensor) -> str:
+    """How it is called here; no layer has a / in its name."""
+    return "/".join(map(str, tensor))
 
 
 @dataclass
@@ -50,8 +43,8 @@ class KerasGraph:
 
     model: Model
     layers: dict[str, Layer] = field(default_factory=dict)
-    calls: dict[str, list[list[Tensor]]] = field(default_factory=dict)
-    shapes: dict[str, Shape] = field(default_factory=dict)
+    calls: dict[str, list[list[KerasTensor]]] = field(default_factory=dict)
+    shapes: dict[KerasTensor, Shape] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)  # by the operation's id
     masks: dict[str, tuple[Operation, Value]] = field(default_factory=dict)  # what made each, and of what
     counts: dict[str, Value] = field(default_factory=dict)
@@ -63,11 +56,11 @@ class KerasGraph:
         layer = self.free_name(name)
         self.layers[layer] = Layer("InputLayer", {"batch_shape": [None, *shape], "dtype": dtype, "name": layer})
         self.calls[layer] = [[]]
-        return self._value(Tensor(layer, 0), shape)
+        return self._value(KerasTensor(layer, 0), shape)
 
-    def _value(self, tensor: Tensor, shape: Shape, mask: str | None = None) -> Value:
-        self.shapes[tensor.name] = shape
-        return Value(tensor.name, shape, mask)
+    def _value(self, tensor: KerasTensor, shape: Shape, mask: str | None = None) -> Value:
+        self.shapes[tensor] = shape
+        return Value(_name_of(tensor), shape, mask)
 
     def call(self, op: Operation, xs: Sequence[Value]) -> Value:
         """A call of an operation's layer, after what it may need before it."""
@@ -106,13 +99,13 @@ class KerasGraph:
             self.layers[name] = layer._replace(config={**layer.config, "name": name})
         name = self.names[key]
         calls = self.calls.setdefault(name, [])
-        calls.append([Tensor.of(x.name) for x in xs])
-        first = Tensor(name, len(calls) - 1)
+        calls.append([tensor_of(x.name) for x in xs])
+        first = KerasTensor(name, len(calls) - 1)
         shape, *others = op.output_shapes([x.shape for x in xs])
         if begins_mask(op):
-            self.masks[first.name] = op, xs[0]
+            self.masks[_name_of(first)] = op, xs[0]
         states = tuple(self._value(first._replace(output=k), each) for k, each in enumerate(others, 1))
-        return self._value(first, shape, mask_of(op, xs, first.name))._replace(states=states)
+        return self._value(first, shape, mask_of(op, xs, _name_of(first)))._replace(states=states)
 
     def _masked_by(self, op: MaskedBy, x: Value, other: Value) -> Value:
         """x with the mask of another. No layer of Keras gives a tensor a mask: Masking does, where it finds MASKED."""
@@ -145,7 +138,7 @@ class KerasGraph:
             table = np.ones((len(op.embeddings), 1), np.float32)
             table[0] = 0
             y = self._made(Embedding(name=f"{op.name}_counts", embeddings=table, mask_zero=False), y)
-            self.layers[Tensor.of(y.name).layer].config["trainable"] = False
+            self.layers[tensor_of(y.name).layer].config["trainable"] = False
         elif isinstance(op, Masking):
             y = self._numbers(op, np.subtract, y, op.mask_value)
             y = self._made(Activate(name=f"{op.name}_absolute", activation=FUNCTIONS["absolute"]), y)
@@ -171,7 +164,7 @@ class KerasGraph:
         met: dict[str, int] = {}
         finished: dict[tuple[str, int], None] = {}
         # A walk without recursion: a chain may be a thousand layers long.
-        stack = [(Tensor.of(output.name)[:2], False) for output in reversed(outputs)]
+        stack = [(tensor_of(output.name)[:2], False) for output in reversed(outputs)]
         while stack:
             call, left = stack.pop()
             if left:
@@ -199,13 +192,13 @@ class KerasGraph:
             for name in order
         ]
 
-    def _node(self, layer: Layer, call: Sequence[Tensor]) -> Mapping[str, Any]:
+    def _node(self, layer: Layer, call: Sequence[KerasTensor]) -> Mapping[str, Any]:
         """A call of a layer. Keras looks a tensor up by its history; the shape and dtype here are not looked at."""
         tensors = [
             {
                 "class_name": "__keras_tensor__",
                 "config": {
-                    "shape": [None, *self.shapes[tensor.name]],
+                    "shape": [None, *self.shapes[tensor]],
                     "dtype": "float32",
                     "keras_history": [*tensor],
                 },

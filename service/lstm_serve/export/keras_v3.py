@@ -21,7 +21,7 @@ from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDi
 from lstm_serve.engine.types import Array
 from lstm_serve.export.artifact import Golden, Numbers, header, npz, plain
 from lstm_serve.export.keras_config import ACTIVATIONS, TITLE
-from lstm_serve.export.keras_graph import KerasGraph, Tensor
+from lstm_serve.export.keras_graph import KerasGraph, tensor_of
 from lstm_serve.export.keras_layers import TABLE, numbered
 from lstm_serve.export.operation import Target, Value, walk
 from lstm_serve.model.files import GOLDEN
@@ -40,7 +40,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
     given = [graph.start(spec.name or "sequences", spec.shape, spec.dtype.name) for spec in model.inputs]
     outputs = walk(model.nodes, given, model.results, graph.call)
     order = graph.ordered(outputs)
-    order = [*(start for x in given if (start := Tensor.of(x.name).layer) not in order), *order]
+    order = [*(start for x in given if (start := tensor_of(x.name).layer) not in order), *order]
     notes = header(model)
     if any(HARD_SIGMOID_KERAS_2 in _activations(node.operation) for node in model.nodes):
         notes.append(HARD_SIGMOID_NOTE)
@@ -75,7 +75,7 @@ def _activations(op: Operation) -> set[Activation]:
 def _config(
     graph: KerasGraph, order: Sequence[str], given: Sequence[Value], outputs: Sequence[Value]
 ) -> dict[str, Any]:
-    starts, ends = ([[*Tensor.of(value.name)] for value in values] for values in (given, outputs))
+    starts, ends = ([[*tensor_of(value.name)] for value in values] for values in (given, outputs))
     named = dict(zip(map(str, graph.model.output_names), ends, strict=True))
     return {
         "module": "keras.src.models.functional",

@@ -25,7 +25,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.export.artifact import Golden, Numbers, header, npz
 from lstm_serve.export.formulas import ACTIVATIONS
 from lstm_serve.export.library import filled
-from lstm_serve.export.numpy_writer import TITLE, Program
+from lstm_serve.export.numpy_writer import TITLE, NumpyProgram
 from lstm_serve.export.operation import (
     NO_CONV_LSTM,
     TIME_ALONE,
@@ -52,21 +52,21 @@ from lstm_serve.export.operation import (
 from lstm_serve.model.model import Model
 
 
-def _dense(p: Program, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
+def _dense(p: NumpyProgram, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
     sums = f"{xs[0].name} @ {p.weight(op.kernel)} + {p.weight(op.bias)}"
     return p.let(op, xs, f"{p.activation(op, op.activation)}({sums})")
 
 
-def _activate(p: Program, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
+def _activate(p: NumpyProgram, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"{p.activation(op, op.activation)}({xs[0].name})")
 
 
-def _prelu(p: Program, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
+def _prelu(p: NumpyProgram, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
     x = xs[0].name
     return p.let(op, xs, f"np.maximum({x}, 0) + {p.weight(op.alpha)} * np.minimum({x}, 0)")
 
 
-def _affine(p: Program, op: Affine, xs: Sequence[Value]) -> Value:
+def _affine(p: NumpyProgram, op: Affine, xs: Sequence[Value]) -> Value:
     code = xs[0].name
     for sign, array in zip("-/*+", affine_of(op), strict=True):
         if array is not None:
@@ -75,23 +75,23 @@ def _affine(p: Program, op: Affine, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, code)
 
 
-def _layer_normalization(p: Program, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
+def _layer_normalization(p: NumpyProgram, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
     gamma = "np.float32(1)" if op.gamma is None else p.weight(op.gamma)
     code = f"{p.call('standardize')}({xs[0].name}, {gamma}, {p.weight(op.beta)}, {op.epsilon!r})"
     return p.let(op, xs, code)
 
 
-def _scaling(p: Program, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
+def _scaling(p: NumpyProgram, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
     code = f"(({xs[0].name} - {p.weight(op.offset)}) / {p.weight(op.scale)}).astype(np.float32)"
     return p.let(op, xs, code)
 
 
-def _unscaling(p: Program, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
+def _unscaling(p: NumpyProgram, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
     code = f"({xs[0].name} * {p.weight(op.scale)} + {p.weight(op.offset)}).astype(np.float32)"
     return p.let(op, xs, code)
 
 
-def _merge(p: Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
+def _merge(p: NumpyProgram, op: merging.Merge, xs: Sequence[Value]) -> Value:
     mask = _mask(p, op, xs)
     join = f"np.{op.join.__name__}"
     names = [x.name for x in xs]
@@ -110,7 +110,7 @@ def _merge(p: Program, op: merging.Merge, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, code, mask)
 
 
-def _extreme(p: Program, op: merging.Merge, xs: Sequence[Value], mask: str | None) -> Value:
+def _extreme(p: NumpyProgram, op: merging.Merge, xs: Sequence[Value], mask: str | None) -> Value:
     """At a masked step the other input stands for the masked one."""
     masked, y, known = p.call("masked"), xs[0].name, xs[0].mask
     for x in xs[1:]:
@@ -120,12 +120,12 @@ def _extreme(p: Program, op: merging.Merge, xs: Sequence[Value], mask: str | Non
     return p.let(op, xs, y, mask)
 
 
-def _mask(p: Program, op: merging.Merge | merging.Concatenate, xs: Sequence[Value]) -> str | None:
+def _mask(p: NumpyProgram, op: merging.Merge | merging.Concatenate, xs: Sequence[Value]) -> str | None:
     sign = "&" if op.mask_rule is merging.MaskRule.ALL else "|"
     return joined_mask(op, xs, lambda a, b: p.let_mask(f"{a} {sign} {b}"))
 
 
-def _concatenate(p: Program, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
+def _concatenate(p: NumpyProgram, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
     if joins_in_time(op, xs):
         masks = [x.mask or f"np.ones({x.name}.shape[:2], bool)" for x in xs]
         mask: str | None = p.let_mask(f"np.concatenate([{', '.join(masks)}], axis=1)")
@@ -134,30 +134,30 @@ def _concatenate(p: Program, op: merging.Concatenate, xs: Sequence[Value]) -> Va
     return p.let(op, xs, f"np.concatenate([{', '.join(x.name for x in xs)}], axis={op.axis})", mask)
 
 
-def _embedding(p: Program, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
+def _embedding(p: NumpyProgram, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
     mask = p.let_mask(f"{xs[0].name} != 0") if op.mask_zero else None
     return p.let(op, xs, f"{p.weight(op.embeddings)}[{xs[0].name}]", mask)
 
 
-def _masking(p: Program, op: temporal.Masking, xs: Sequence[Value]) -> Value:
+def _masking(p: NumpyProgram, op: temporal.Masking, xs: Sequence[Value]) -> Value:
     mask = p.let_mask(f"({xs[0].name} != np.float32({op.mask_value!r})).any(axis=-1)")
     return p.let(op, xs, f"{xs[0].name} * {mask}[..., None]", mask)
 
 
-def _conv1d(p: Program, op: windows.Convolution, xs: Sequence[Value]) -> Value:
+def _conv1d(p: NumpyProgram, op: windows.Convolution, xs: Sequence[Value]) -> Value:
     along = window_of(TITLE, op)
     window = f"{along.stride}, {along.dilation}, {along.padding!r}"
     code = f"{p.call('conv1d')}({xs[0].name}, {p.weight(kernel_in_one_group(op))}, {p.weight(op.bias)}, {window})"
     return p.let(op, xs, f"{p.activation(op, op.activation)}({code})")
 
 
-def _pooling(p: Program, op: windows.Pooling, xs: Sequence[Value]) -> Value:
+def _pooling(p: NumpyProgram, op: windows.Pooling, xs: Sequence[Value]) -> Value:
     along = window_of(TITLE, op)
     window = f"{along.size}, {along.stride}, {along.dilation}, {along.padding!r}"
     return p.let(op, xs, f"{p.call('pool')}({xs[0].name}, {op.average}, {window})")
 
 
-def _global_pooling(p: Program, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
+def _global_pooling(p: NumpyProgram, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
     x = xs[0]
     code = f"{x.name}.{'mean' if op.average else 'max'}(1, keepdims=True)"
     if op.average and x.mask is not None:
@@ -165,37 +165,37 @@ def _global_pooling(p: Program, op: temporal.GlobalPooling1D, xs: Sequence[Value
     return p.let(op, xs, code if op.keepdims else f"{code}[:, 0]")
 
 
-def _repeat_vector(p: Program, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
+def _repeat_vector(p: NumpyProgram, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"np.repeat({xs[0].name}[:, None], {op.n}, axis=1)")
 
 
-def _reshape(p: Program, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
+def _reshape(p: NumpyProgram, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"{xs[0].name}.reshape(len({xs[0].name}), *{op.target})")
 
 
-def _permute(p: Program, op: temporal.Permute, xs: Sequence[Value]) -> Value:
+def _permute(p: NumpyProgram, op: temporal.Permute, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"{xs[0].name}.transpose(0, *{op.dims})")
 
 
-def _slice(p: Program, op: Slice, xs: Sequence[Value]) -> Value:
+def _slice(p: NumpyProgram, op: Slice, xs: Sequence[Value]) -> Value:
     ends = ([part.start, part.stop, part.step] for part in op.slices)
     taken = (":".join("" if end is None else str(end) for end in each).removesuffix(":") for each in ends)
     return p.let(op, xs, f"{xs[0].name}[{', '.join([':', *(part or ':' for part in taken)])}]")
 
 
-def _binary(p: Program, op: Binary, xs: Sequence[Value]) -> Value:
+def _binary(p: NumpyProgram, op: Binary, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"np.{op.function.__name__}({', '.join(operands(op, xs, p.weight))})")
 
 
-def _reduce(p: Program, op: Reduce, xs: Sequence[Value]) -> Value:
+def _reduce(p: NumpyProgram, op: Reduce, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"{xs[0].name}.{op.function}({op.axes}, keepdims={op.keepdims})")
 
 
-def _matmul(p: Program, op: MatMul, xs: Sequence[Value]) -> Value:
+def _matmul(p: NumpyProgram, op: MatMul, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, f"{xs[0].name} @ {xs[1].name}")
 
 
-def _masked_by(p: Program, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
+def _masked_by(p: NumpyProgram, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
     x, mask = xs[0], xs[1].mask
     if mask is None or not op.zeroed:
         return x._replace(mask=mask)
@@ -205,7 +205,7 @@ def _masked_by(p: Program, op: merging.MaskedBy, xs: Sequence[Value]) -> Value:
 CELLS = {recurrent.LSTM: "lstm", recurrent.GRU: "gru", recurrent.SimpleRNN: "simple_rnn"}
 
 
-def _recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
+def _recurrent(p: NumpyProgram, op: Recurrent, xs: Sequence[Value]) -> Value:
     is_gru = isinstance(op, recurrent.GRU)
     arrays = op.kernel, op.recurrent_kernel, *(both_biases(op) if is_gru else [op.bias])
     options = [str(op.reset_after)] if isinstance(op, recurrent.GRU) else []
@@ -224,16 +224,16 @@ def _recurrent(p: Program, op: Recurrent, xs: Sequence[Value]) -> Value:
     return y._replace(states=tuple(ends))
 
 
-def _stacked(p: Program, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
+def _stacked(p: NumpyProgram, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
     return write_stacked(p.write, lambda mask: p.let_mask(f"{mask}[:, ::-1]"), op, xs)
 
 
-def _bidirectional(p: Program, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
+def _bidirectional(p: NumpyProgram, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
     both = write_directions(p.write, lambda x: f"{x.name}[:, ::-1]", op, xs)
     return join_directions(p.write, op, *both)
 
 
-def _time_distributed(p: Program, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
+def _time_distributed(p: NumpyProgram, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
     p.count += 1
     lines, y = p.inside(op, Value("x", xs[0].shape[1:], ids=xs[0].ids))
     p.lines += [f"def layer{p.count}(x):", *(f"    {line}" for line in lines), f"    return {y.name}"]
@@ -274,7 +274,7 @@ TABLE: dict[type, Support] = {
 
 def build(model: Model, golden: Golden) -> dict[str, bytes]:
     """The program, its weights, and the golden predictions."""
-    program = Program(TABLE)
+    program = NumpyProgram(TABLE)
     given = [Value.given(f"x{k}", spec) for k, spec in enumerate(model.inputs)]
     results = walk(model.nodes, given, model.results, program.write)
     text = filled(

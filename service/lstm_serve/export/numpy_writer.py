@@ -19,7 +19,7 @@ WORDS = {
 
 
 @dataclass
-class Program(TextWriter):
+class NumpyProgram(TextWriter):
     """Lines of `predict` as they come, the weights they use, and the functions they call."""
 
     title = TITLE

@@ -18,7 +18,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
 from lstm_serve.export.artifact import Golden, Numbers, header, npz
 from lstm_serve.export.onnx_between import BETWEEN, OPERATORS
-from lstm_serve.export.onnx_graph import ACTIVATIONS, TITLE, Graph, times
+from lstm_serve.export.onnx_graph import ACTIVATIONS, TITLE, OnnxGraph, times
 from lstm_serve.export.onnx_recurrent import write_bidirectional, write_recurrent, write_stacked
 from lstm_serve.export.operation import (
     NO_CONV_LSTM,
@@ -42,26 +42,26 @@ from lstm_serve.model.model import Model
 OPSET, IR = 17, 8
 
 
-def _activated(g: Graph, op: Operation, activation: Activation, x: str) -> str:
+def _activated(g: OnnxGraph, op: Operation, activation: Activation, x: str) -> str:
     return activation_of(TITLE, ACTIVATIONS, op, activation)(g, x, dict(activation.parameters))
 
 
-def _dense(g: Graph, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
+def _dense(g: OnnxGraph, op: pointwise.Dense, xs: Sequence[Value]) -> Value:
     y = g.add("MatMul", xs[0].name, g.constant(op.kernel))
     if op.bias is not None:
         y = g.add("Add", y, g.constant(op.bias))
     return g.result(op, xs, _activated(g, op, op.activation, y))
 
 
-def _activate(g: Graph, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
+def _activate(g: OnnxGraph, op: pointwise.Activate, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, _activated(g, op, op.activation, xs[0].name))
 
 
-def _prelu(g: Graph, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
+def _prelu(g: OnnxGraph, op: pointwise.PReLU, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, g.add("PRelu", xs[0].name, g.constant(op.alpha)))
 
 
-def _affine(g: Graph, op: Affine, xs: Sequence[Value]) -> Value:
+def _affine(g: OnnxGraph, op: Affine, xs: Sequence[Value]) -> Value:
     y = xs[0].name
     for operator, array in zip(("Sub", "Div", "Mul", "Add"), affine_of(op), strict=True):
         if array is not None:
@@ -69,7 +69,7 @@ def _affine(g: Graph, op: Affine, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, y)
 
 
-def _layer_normalization(g: Graph, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
+def _layer_normalization(g: OnnxGraph, op: pointwise.LayerNormalization, xs: Sequence[Value]) -> Value:
     features = xs[0].shape[-1] or 1
     gamma = np.ones(features) if op.gamma is None else op.gamma
     arrays = [g.constant(gamma), *([] if op.beta is None else [g.constant(op.beta)])]
@@ -77,19 +77,19 @@ def _layer_normalization(g: Graph, op: pointwise.LayerNormalization, xs: Sequenc
     return g.result(op, xs, y)
 
 
-def _scaling(g: Graph, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
+def _scaling(g: OnnxGraph, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
     centred = g.add("Sub", xs[0].name, g.constant(op.offset, np.float64))
     y = g.add("Cast", g.add("Div", centred, g.constant(op.scale, np.float64)), to=1)  # to float
     return g.result(op, xs, y)
 
 
-def _unscaling(g: Graph, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
+def _unscaling(g: OnnxGraph, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
     scaled = times(g, g.add("Cast", xs[0].name, to=11), g.constant(op.scale, np.float64))  # to double
     y = g.add("Cast", g.add("Add", scaled, g.constant(op.offset, np.float64)), to=1)
     return g.result(op, xs, y)
 
 
-def _merge(g: Graph, op: merging.Merge, xs: Sequence[Value]) -> Value:
+def _merge(g: OnnxGraph, op: merging.Merge, xs: Sequence[Value]) -> Value:
     refuse_left_out(TITLE, op, xs)
     y = xs[0].name
     for x in xs[1:]:
@@ -99,12 +99,12 @@ def _merge(g: Graph, op: merging.Merge, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, y, _mask(g, op, xs))
 
 
-def _mask(g: Graph, op: merging.Merge | merging.Concatenate, xs: Sequence[Value]) -> str | None:
+def _mask(g: OnnxGraph, op: merging.Merge | merging.Concatenate, xs: Sequence[Value]) -> str | None:
     operator = "And" if op.mask_rule is merging.MaskRule.ALL else "Or"
     return joined_mask(op, xs, lambda a, b: g.add(operator, a, b))
 
 
-def _concatenate(g: Graph, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
+def _concatenate(g: OnnxGraph, op: merging.Concatenate, xs: Sequence[Value]) -> Value:
     y = g.add("Concat", *(x.name for x in xs), axis=op.axis)
     if not joins_in_time(op, xs):
         return g.result(op, xs, y, _mask(g, op, xs))
@@ -114,21 +114,21 @@ def _concatenate(g: Graph, op: merging.Concatenate, xs: Sequence[Value]) -> Valu
     return g.result(op, xs, y, g.add("Cast", g.add("Concat", *bits, axis=1), to=9))
 
 
-def _embedding(g: Graph, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
+def _embedding(g: OnnxGraph, op: temporal.Embedding, xs: Sequence[Value]) -> Value:
     mask = None
     if op.mask_zero:
         mask = g.add("Not", g.add("Equal", xs[0].name, g.constant(0, np.int32)))
     return g.result(op, xs, g.add("Gather", g.constant(op.embeddings), xs[0].name), mask)
 
 
-def _masking(g: Graph, op: temporal.Masking, xs: Sequence[Value]) -> Value:
+def _masking(g: OnnxGraph, op: temporal.Masking, xs: Sequence[Value]) -> Value:
     other = g.add("Not", g.add("Equal", xs[0].name, g.constant(op.mask_value)))
     kept = g.add("ReduceMax", g.add("Cast", other, to=1), axes=[-1])
     mask = g.add("Cast", g.add("Squeeze", kept, g.integers(-1)), to=9)
     return g.result(op, xs, times(g, xs[0].name, kept), mask)
 
 
-def _along(g: Graph, operator: str, xs: Sequence[Value], *arrays: str, **settings: Any) -> str:  # noqa: ANN401
+def _along(g: OnnxGraph, operator: str, xs: Sequence[Value], *arrays: str, **settings: Any) -> str:  # noqa: ANN401
     """An operator that has the features first, (n, features, *sizes), of and to what has them last."""
     axes = len(xs[0].shape)
     turned = g.add("Transpose", xs[0].name, perm=[0, axes, *range(1, axes)])
@@ -157,7 +157,7 @@ def _padding(op: Operation, window: windows.Window, size: int | None) -> tuple[i
     return window.padded(size or 0)
 
 
-def _convolution(g: Graph, op: windows.Convolution, xs: Sequence[Value]) -> Value:
+def _convolution(g: OnnxGraph, op: windows.Convolution, xs: Sequence[Value]) -> Value:
     axes = len(op.windows)
     kernel = op.kernel.transpose(axes + 1, axes, *range(axes))
     arrays = [g.constant(kernel), *([] if op.bias is None else [g.constant(op.bias)])]
@@ -166,11 +166,11 @@ def _convolution(g: Graph, op: windows.Convolution, xs: Sequence[Value]) -> Valu
     return g.result(op, xs, _activated(g, op, op.activation, y))
 
 
-def _pooling(g: Graph, op: windows.Pooling, xs: Sequence[Value]) -> Value:
+def _pooling(g: OnnxGraph, op: windows.Pooling, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, _along(g, "AveragePool" if op.average else "MaxPool", xs, **_settings(op, xs)))
 
 
-def _global_pooling(g: Graph, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
+def _global_pooling(g: OnnxGraph, op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Value:
     x = xs[0]
     keep = int(op.keepdims)
     if not op.average or x.mask is None:
@@ -182,23 +182,23 @@ def _global_pooling(g: Graph, op: temporal.GlobalPooling1D, xs: Sequence[Value])
     return g.result(op, xs, g.add("Div", *sums))
 
 
-def _repeat_vector(g: Graph, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
+def _repeat_vector(g: OnnxGraph, op: temporal.RepeatVector, xs: Sequence[Value]) -> Value:
     row = g.add("Unsqueeze", xs[0].name, g.integers(1))
     return g.result(op, xs, g.add("Tile", row, g.integers(1, op.n, 1)))
 
 
-def _reshape(g: Graph, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
+def _reshape(g: OnnxGraph, op: temporal.Reshape, xs: Sequence[Value]) -> Value:
     (target,) = op.output_shapes([xs[0].shape])
     # A 0 is the input's own size. Of an axis of unknown size there is one at most.
     sizes = [-1 if size is None else size for size in target]
     return g.result(op, xs, g.add("Reshape", xs[0].name, g.integers(0, *sizes)))
 
 
-def _permute(g: Graph, op: temporal.Permute, xs: Sequence[Value]) -> Value:
+def _permute(g: OnnxGraph, op: temporal.Permute, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, g.add("Transpose", xs[0].name, perm=[0, *op.dims]))
 
 
-def _time_distributed(g: Graph, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
+def _time_distributed(g: OnnxGraph, op: wrappers.TimeDistributed, xs: Sequence[Value]) -> Value:
     x = xs[0]
     if None in x.shape[1:]:
         refuse(TITLE, op, "a size of each step is not known")
@@ -245,7 +245,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
     except ImportError:
         raise Unsupported("to write ONNX the package onnx is needed: pip install 'lstm-serve[onnx]'") from None
     helper, types = onnx.helper, onnx.TensorProto
-    graph = Graph(TABLE, helper, onnx.numpy_helper.from_array)
+    graph = OnnxGraph(TABLE, helper, onnx.numpy_helper.from_array)
     kinds = {"int32": types.INT32, "float64": types.DOUBLE, "float32": types.FLOAT}
     takes, gives = [graph.named(name) for name in _takes(model)], [graph.named(name) for name in _gives(model)]
     given = [Value.given(name, spec) for name, spec in zip(takes, model.inputs, strict=True)]

@@ -6,7 +6,7 @@ import numpy as np
 
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.merging import MaskedBy
-from lstm_serve.export.onnx_graph import Graph, times
+from lstm_serve.export.onnx_graph import OnnxGraph, times
 from lstm_serve.export.operation import Support, Value, operands
 
 OPERATORS: dict[np.ufunc, str] = {
@@ -22,7 +22,7 @@ OPERATORS: dict[np.ufunc, str] = {
 BEYOND = (1 << 63) - 1
 
 
-def _slice(g: Graph, op: Slice, xs: Sequence[Value]) -> Value:
+def _slice(g: OnnxGraph, op: Slice, xs: Sequence[Value]) -> Value:
     parts = [(axis, part) for axis, part in enumerate(op.slices, 1) if part != slice(None)]
     if not parts:
         return g.result(op, xs, xs[0].name)
@@ -37,11 +37,11 @@ def _slice(g: Graph, op: Slice, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, y)
 
 
-def _binary(g: Graph, op: Binary, xs: Sequence[Value]) -> Value:
+def _binary(g: OnnxGraph, op: Binary, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, g.add(OPERATORS[op.function], *operands(op, xs, g.constant)))
 
 
-def _reduce(g: Graph, op: Reduce, xs: Sequence[Value]) -> Value:
+def _reduce(g: OnnxGraph, op: Reduce, xs: Sequence[Value]) -> Value:
     keep = int(op.keepdims)
     if op.function == "sum":
         return g.result(op, xs, g.add("ReduceSum", xs[0].name, g.integers(*op.axes), keepdims=keep))
@@ -49,11 +49,11 @@ def _reduce(g: Graph, op: Reduce, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, g.add(operator, xs[0].name, axes=list(op.axes), keepdims=keep))
 
 
-def _matmul(g: Graph, op: MatMul, xs: Sequence[Value]) -> Value:
+def _matmul(g: OnnxGraph, op: MatMul, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, g.add("MatMul", xs[0].name, xs[1].name))
 
 
-def _masked_by(g: Graph, op: MaskedBy, xs: Sequence[Value]) -> Value:
+def _masked_by(g: OnnxGraph, op: MaskedBy, xs: Sequence[Value]) -> Value:
     x, mask = xs[0], xs[1].mask
     if mask is None or not op.zeroed:
         return x._replace(mask=mask)

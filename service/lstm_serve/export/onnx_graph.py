@@ -15,7 +15,7 @@ TITLE = "ONNX"
 
 
 @dataclass
-class Graph:
+class OnnxGraph:
     """The operators and constants as they come, of operations that a table says how to write."""
 
     table: Mapping[type, Support]
@@ -73,49 +73,49 @@ class Graph:
         return Value(name, op.output_shapes([x.shape for x in xs])[0], mask or passed_mask(op, xs))
 
 
-Write = Callable[[Graph, str, dict[str, float]], str]
+WriteActivation = Callable[[OnnxGraph, str, dict[str, float]], str]
 
 
-def _plain(operator: str, **attributes: float) -> Write:
+def _plain(operator: str, **attributes: float) -> WriteActivation:
     return lambda g, x, _: g.add(operator, x, **attributes)
 
 
-def _clip(low: float, high: float) -> Write:
+def _clip(low: float, high: float) -> WriteActivation:
     return lambda g, x, _: g.add("Clip", x, g.constant(low), g.constant(high))
 
 
-def times(g: Graph, x: str, y: str) -> str:
+def times(g: OnnxGraph, x: str, y: str) -> str:
     """The product, element by element."""
     return g.add("Mul", x, y)
 
 
-def _general_relu(g: Graph, x: str, p: dict[str, float]) -> str:
+def _general_relu(g: OnnxGraph, x: str, p: dict[str, float]) -> str:
     leak = times(g, g.add("Sub", x, g.constant(p["threshold"])), g.constant(p["negative_slope"]))
     top = x if math.isinf(p["max_value"]) else g.add("Min", x, g.constant(p["max_value"]))
     return g.add("Where", g.add("Less", x, g.constant(p["threshold"])), leak, top)
 
 
-def _gelu(g: Graph, x: str, _: dict[str, float]) -> str:
+def _gelu(g: OnnxGraph, x: str, _: dict[str, float]) -> str:
     erf = g.add("Erf", times(g, x, g.constant(math.sqrt(0.5))))
     return times(g, times(g, x, g.add("Add", erf, g.constant(1))), g.constant(0.5))
 
 
-def _log_sigmoid(g: Graph, x: str, _: dict[str, float]) -> str:
+def _log_sigmoid(g: OnnxGraph, x: str, _: dict[str, float]) -> str:
     return g.add("Neg", g.add("Softplus", g.add("Neg", x)))
 
 
-def _sparse_plus(g: Graph, x: str, _: dict[str, float]) -> str:
+def _sparse_plus(g: OnnxGraph, x: str, _: dict[str, float]) -> str:
     clipped = g.add("Clip", g.add("Add", x, g.constant(1)), g.constant(0), g.constant(2))
     above = g.add("Relu", g.add("Sub", x, g.constant(1)))
     return g.add("Add", times(g, times(g, clipped, clipped), g.constant(0.25)), above)
 
 
-def _squareplus(g: Graph, x: str, _: dict[str, float]) -> str:
+def _squareplus(g: OnnxGraph, x: str, _: dict[str, float]) -> str:
     root = g.add("Sqrt", g.add("Add", times(g, x, x), g.constant(4)))
     return times(g, g.add("Add", x, root), g.constant(0.5))
 
 
-def _sparsemax(g: Graph, x: str, _: dict[str, float]) -> str:
+def _sparsemax(g: OnnxGraph, x: str, _: dict[str, float]) -> str:
     count = g.add("Slice", g.add("Shape", x), g.integers(-1), g.integers(np.iinfo(np.int64).max))
     falling, last = g.name(), g.integers(-1)
     g.node("TopK", [x, count], [falling, g.name()], axis=-1)
@@ -127,7 +127,7 @@ def _sparsemax(g: Graph, x: str, _: dict[str, float]) -> str:
     return g.add("Relu", g.add("Sub", x, g.add("Div", taken, g.add("ReduceSum", large, last, keepdims=1))))
 
 
-ACTIVATIONS: dict[str, Write] = {
+ACTIVATIONS: dict[str, WriteActivation] = {
     "linear": lambda g, x, _: x,
     "tanh": _plain("Tanh"),
     "sigmoid": _plain("Sigmoid"),

@@ -12,7 +12,7 @@ import numpy as np
 from lstm_serve.engine.operations import recurrent, wrappers
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array
-from lstm_serve.export.onnx_graph import FUSED, TAKES, TITLE, Graph, times
+from lstm_serve.export.onnx_graph import FUSED, TAKES, TITLE, OnnxGraph, times
 from lstm_serve.export.operation import (
     Value,
     both_biases,
@@ -52,7 +52,7 @@ def _functions(op: Recurrent) -> dict[str, Any]:
 
 
 def _fused(  # noqa: PLR0913, PLR0917 - what the operator takes
-    g: Graph, ways: Sequence[Recurrent], x: str, direction: str, lens: str = "", given: Sequence[Value] = ()
+    g: OnnxGraph, ways: Sequence[Recurrent], x: str, direction: str, lens: str = "", given: Sequence[Value] = ()
 ) -> tuple[str, list[str]]:
     """The operator over x (T, n, features): every h (T, ways, n, units), and the last states (ways, n, units).
 
@@ -82,30 +82,30 @@ def _fused(  # noqa: PLR0913, PLR0917 - what the operator takes
     return every, ends
 
 
-def _states(g: Graph, op: Recurrent, ends: Sequence[str], way: int = 0) -> tuple[Value, ...]:
+def _states(g: OnnxGraph, op: Recurrent, ends: Sequence[str], way: int = 0) -> tuple[Value, ...]:
     """The states after the last step, of one way, where the layer gives them."""
     return tuple(_of_way(g, end, way, op.units) for end in ends if op.return_state)
 
 
-def _of_way(g: Graph, end: str, way: int, units: int) -> Value:
+def _of_way(g: OnnxGraph, end: str, way: int, units: int) -> Value:
     return Value(g.add("Gather", end, g.constant(way, np.int64), axis=0), (units,))
 
 
-def _turned(g: Graph, x: str) -> str:
+def _turned(g: OnnxGraph, x: str) -> str:
     """(n, T, features) as (T, n, features), or back."""
     return g.add("Transpose", x, perm=[1, 0, 2])
 
 
-def _reversed(g: Graph, x: str, axis: int = 1) -> str:
+def _reversed(g: OnnxGraph, x: str, axis: int = 1) -> str:
     bounds = (-1, np.iinfo(np.int64).min, axis, -1)
     return g.add("Slice", x, *map(g.integers, bounds))
 
 
-def _reversed_mask(g: Graph, mask: str) -> str:
+def _reversed_mask(g: OnnxGraph, mask: str) -> str:
     return g.add("Cast", _reversed(g, g.add("Cast", mask, to=7)), to=9)
 
 
-def write_recurrent(g: Graph, op: Recurrent, xs: Sequence[Value]) -> Value:
+def write_recurrent(g: OnnxGraph, op: Recurrent, xs: Sequence[Value]) -> Value:
     """A layer of one cell, in one direction."""
     x = xs[0]
     if mask_for(op, x) is not None:
@@ -119,7 +119,7 @@ def write_recurrent(g: Graph, op: Recurrent, xs: Sequence[Value]) -> Value:
     return g.result(op, xs, _reversed(g, y) if op.go_backwards else y)._replace(states=states)
 
 
-def _masked(g: Graph, op: Recurrent, xs: Sequence[Value]) -> Value:
+def _masked(g: OnnxGraph, op: Recurrent, xs: Sequence[Value]) -> Value:
     """The steps that count, gathered in front, and the outputs put back."""
     x = xs[0]
     if op.return_state or len(xs) > 1:
@@ -154,18 +154,18 @@ def _masked(g: Graph, op: Recurrent, xs: Sequence[Value]) -> Value:
     return Value(y, (x.shape[0], op.units), x.mask)
 
 
-def _take(g: Graph, x: str, places: str, width: int) -> str:
+def _take(g: OnnxGraph, x: str, places: str, width: int) -> str:
     """x (n, T, width) at places (n, T)."""
     index = g.add("Tile", g.add("Unsqueeze", places, g.integers(2)), g.integers(1, 1, width))
     return g.add("GatherElements", x, index, axis=1)
 
 
-def write_stacked(g: Graph, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
+def write_stacked(g: OnnxGraph, op: wrappers.Stacked, xs: Sequence[Value]) -> Value:
     """One operator after another."""
     return stacked(g.write, lambda mask: _reversed_mask(g, mask), op, xs)
 
 
-def write_bidirectional(g: Graph, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
+def write_bidirectional(g: OnnxGraph, op: wrappers.Bidirectional, xs: Sequence[Value]) -> Value:
     """One operator for both directions where they fit together and nothing is masked, or else one for each."""
     forward, backward = op.forward, op.backward
     sequences = forward.return_sequences

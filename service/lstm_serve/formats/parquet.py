@@ -27,7 +27,7 @@ OUT_OF_RANGE = "<value out of range"
 # After the seconds of a time, and before its zone.
 ZEROS = re.compile(r"(?:\.0+|(\.\d*[1-9])0+)(?=[Z+-]|$)")
 
-Source = Path | BinaryIO
+PathOrFile = Path | BinaryIO
 # A column to write: text, or numbers.
 Cells = list[str | None] | npt.NDArray[Any]
 
@@ -35,7 +35,7 @@ Cells = list[str | None] | npt.NDArray[Any]
 class _File(NamedTuple):
     """A file of several, its name where there are several, and how many rows it says that it has."""
 
-    source: Source
+    source: PathOrFile
     name: str
     rows: int
 
@@ -65,7 +65,7 @@ def files(source: str) -> list[Path]:
 
 
 def read(
-    sources: Sequence[Source],
+    sources: Sequence[PathOrFile],
     features: Sequence[str] | None,
     width: int | None,
     named: Named = Named(),  # noqa: B008 - it is immutable
@@ -85,7 +85,7 @@ def read(
 
 def _read(
     pyarrow: Any,  # noqa: ANN401 - it has no type hints
-    sources: Sequence[Source],
+    sources: Sequence[PathOrFile],
     features: Sequence[str] | None,
     width: int | None,
     named: Named,

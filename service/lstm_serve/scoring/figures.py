@@ -33,11 +33,15 @@ class Counter(Protocol):
 
 def counter(model: Model) -> Counter:
     """What counts the answers of a model of this kind."""
-    kinds: dict[str, Callable[[Model], Counter]] = {"binary": Binary, "labels": Labels, "values": Values}
-    return kinds.get(model.kind, Classes)(model)
+    kinds: dict[str, Callable[[Model], Counter]] = {
+        "binary": BinaryCounter,
+        "labels": LabelCounter,
+        "values": ValueCounter,
+    }
+    return kinds.get(model.kind, ClassCounter)(model)
 
 
-class Classes:
+class ClassCounter:
     """One class of several: a confusion matrix, a row for each right class and a column for each answer."""
 
     def __init__(self, model: Model) -> None:
@@ -90,7 +94,7 @@ class Classes:
         }
 
 
-class Binary(Classes):
+class BinaryCounter(ClassCounter):
     """One class of two, by its probability and a threshold."""
 
     def __init__(self, model: Model) -> None:
@@ -122,7 +126,7 @@ class Binary(Classes):
         }
 
 
-class Labels:
+class LabelCounter:
     """Several classes, each true or not by itself."""
 
     def __init__(self, model: Model) -> None:
@@ -156,7 +160,7 @@ class Labels:
         }
 
 
-class Values:
+class ValueCounter:
     """Numbers, in the target's own units."""
 
     def __init__(self, model: Model) -> None:

@@ -13,7 +13,7 @@ from lstm_serve.loading.config.calls import Call, EachStep, distinct, needed
 from lstm_serve.loading.config.explicit_masks import check_written_masks, is_operation
 from lstm_serve.loading.config.inbound_nodes import (
     INITIAL_STATE,
-    Tensor,
+    KerasTensor,
     calls_of,
     calls_with_states,
     is_keras_3,
@@ -25,8 +25,8 @@ from lstm_serve.loading.config.options import MAX_LAYERS, MODELS, WITHOUT_EFFECT
 from lstm_serve.loading.config.outline import (
     AT_MOST,
     MAX_ENDS,
+    FunctionalGraph,
     GivenInput,
-    Graph,
     Member,
     Outline,
     as_dict,
@@ -126,7 +126,7 @@ class _Reader:
         if not isinstance(entries, list) or not entries:
             raise UnreadableFile("the model's config lists no layers")
         members: dict[str, Member] = {}
-        masked: list[tuple[str, Tensor]] = []
+        masked: list[tuple[str, KerasTensor]] = []
         shape = shape_of(config.get("build_input_shape")) if isinstance(config, dict) else None
         input_name = output_name = ""
         for k, item in enumerate(entries):
@@ -156,7 +156,7 @@ class _Reader:
 
     def _member(
         self, entry: Mapping[str, Any], k: int, path: tuple[str, ...], models: tuple[str, ...]
-    ) -> tuple[str, Member, list[tuple[str, Tensor]]]:
+    ) -> tuple[str, Member, list[tuple[str, KerasTensor]]]:
         """An entry's name, itself, and the masks that its calls are given."""
         class_name, config = str(entry.get("class_name"))[:100], entry.get("config")
         settings: dict[str, Any] = config if isinstance(config, dict) else {}
@@ -188,7 +188,7 @@ class _Reader:
 
     def _model_for_each_step(
         self, entry: Mapping[str, Any], path: tuple[str, ...], models: tuple[str, ...], settings: dict[str, Any]
-    ) -> tuple[str, Member, list[tuple[str, Tensor]]]:
+    ) -> tuple[str, Member, list[tuple[str, KerasTensor]]]:
         """A TimeDistributed around a model: the model's layers are in the list, and its calls in one of their own."""
         name, held = path[-1], settings["layer"]
         if unknown := sorted(settings.keys() - WITHOUT_EFFECT - {"layer"}):
@@ -208,7 +208,7 @@ class _Reader:
 
     def _layer(
         self, entry: Mapping[str, Any], path: tuple[str, ...], models: tuple[str, ...], settings: dict[str, Any]
-    ) -> tuple[str, Member, list[tuple[str, Tensor]]]:
+    ) -> tuple[str, Member, list[tuple[str, KerasTensor]]]:
         name, class_name = path[-1], str(entry.get("class_name"))[:100]
         if self._modernize is not None:
             class_name, settings = self._modernize(class_name, settings)
@@ -296,7 +296,7 @@ class _Reader:
                     f"the operation {spec.name[:100]!r} is called on {other} inputs, which is not supported"
                 )
 
-    def _call_graph(self, model: Outline, graph: Graph, values: tuple[int, ...]) -> tuple[int, ...]:
+    def _call_graph(self, model: Outline, graph: FunctionalGraph, values: tuple[int, ...]) -> tuple[int, ...]:
         """From the outputs back to the inputs, and then each call once what it is made on has been."""
         known: dict[tuple[str, int], tuple[int, ...]] = {
             (name, 0): (value,) for name, value in zip(graph.inputs, values, strict=True)
@@ -328,7 +328,7 @@ class _Reader:
         return tuple(_value(known, output) for output in graph.outputs)
 
 
-def _value(known: Mapping[tuple[str, int], tuple[int, ...]], tensor: Tensor) -> int:
+def _value(known: Mapping[tuple[str, int], tuple[int, ...]], tensor: KerasTensor) -> int:
     """The value of an output of what was called. What a layer gives besides its first is a state."""
     values = known[tensor.layer, tensor.call]
     if tensor.output >= len(values):

@@ -5,10 +5,10 @@ from typing import Any
 
 from lstm_serve.errors import Unsupported
 from lstm_serve.loading.config.graph_operations import CALLED_WITH, LAMBDAS
-from lstm_serve.loading.config.inbound_nodes import Tensor, calls_of
+from lstm_serve.loading.config.inbound_nodes import KerasTensor, calls_of
 
 
-def check_written_masks(masked: Sequence[tuple[str, Tensor]], entries: Sequence[Mapping[str, Any]]) -> None:
+def check_written_masks(masked: Sequence[tuple[str, KerasTensor]], entries: Sequence[Mapping[str, Any]]) -> None:
     """Keras 3 writes the masks that it passes along as operations; follow them to the layers that made them.
 
     The engine passes masks along by itself, so these are left out, once it is known that they are no others.
@@ -25,7 +25,7 @@ def check_written_masks(masked: Sequence[tuple[str, Tensor]], entries: Sequence[
         for call in calls_of(entry)
         for tensor in call
     }
-    seen: set[Tensor] = set()
+    seen: set[KerasTensor] = set()
     waiting = [mask for _, mask in masked]
     while waiting:
         tensor = waiting.pop()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lstm_serve.errors import Unsupported
-from lstm_serve.loading.config.inbound_nodes import Tensor, tensors_in
+from lstm_serve.loading.config.inbound_nodes import KerasTensor, tensors_in
 
 LAMBDAS = frozenset({"TFOpLambda", "SlicingOpLambda"})
 # Half precision is computed in float32, as all is.
@@ -32,7 +32,7 @@ class Written(NamedTuple):
     function: str
     positional: tuple[Any, ...]
     named: dict[str, Any]
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[KerasTensor, ...]
     calls: int
     types: tuple[str | None, ...]
 
@@ -66,7 +66,7 @@ SAYING_NOTHING = {"training": (None, True, False), "return_attention_scores": (N
 class AttentionCalls(NamedTuple):
     """What each call of a layer of attention is made on, in the order of its arguments, and the others' values."""
 
-    inputs: tuple[tuple[Tensor, ...], ...]
+    inputs: tuple[tuple[KerasTensor, ...], ...]
     options: dict[str, Any]
 
 
@@ -74,7 +74,7 @@ def attention_calls(entry: Mapping[str, Any], name: str) -> AttentionCalls:
     """The calls of a layer whose class is in `CALLED_WITH`. Raises Unsupported for arguments that are not supported."""
     names = CALLED_WITH[str(entry.get("class_name"))]
     nodes = entry.get("inbound_nodes")
-    calls: list[tuple[Tensor, ...]] = []
+    calls: list[tuple[KerasTensor, ...]] = []
     options: dict[str, Any] = {}
     for node in nodes if isinstance(nodes, list) else []:
         arguments = _Arguments()
@@ -101,7 +101,7 @@ class _Arguments:
     """Collects the tensors among arguments."""
 
     def __init__(self) -> None:
-        self.inputs: list[Tensor] = []
+        self.inputs: list[KerasTensor] = []
         self.types: list[str | None] = []
 
     def _given(self, reference: Any, dtype: object = None) -> Given:  # noqa: ANN401 - JSON is anything

@@ -7,15 +7,15 @@ from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.options import MAX_SIZE
 
 
-class Tensor(NamedTuple):
+class KerasTensor(NamedTuple):
     """An output of a layer's call, as configs refer to it."""
 
     layer: str
     call: int
-    output: int
+    output: int = 0
 
 
-def calls_of(entry: Mapping[str, Any], names: Sequence[str] = ()) -> tuple[tuple[Tensor, ...], ...]:
+def calls_of(entry: Mapping[str, Any], names: Sequence[str] = ()) -> tuple[tuple[KerasTensor, ...], ...]:
     """What each call of a layer is made on; of a model, whose inputs have `names`, in the order of those.
 
     Keras 1 and 2 write a call as [[name, call, tensor, arguments], ...], Keras 3 as {"args": ..., "kwargs": ...}. A
@@ -40,7 +40,7 @@ def _in_order(given: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - JSON i
 INITIAL_STATE = "initial_state"
 
 
-def calls_with_states(entry: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], ...]:
+def calls_with_states(entry: Mapping[str, Any]) -> tuple[tuple[KerasTensor, ...], ...]:
     """What each call of a recurrent layer is made on, and then the states that it begins with, where it is given any.
 
     Keras 2 has them among the inputs, Keras 3 among the named arguments.
@@ -64,9 +64,9 @@ def is_keras_3(entry: Mapping[str, Any]) -> bool:
     return any(isinstance(node, dict) and "args" in node for node in _nodes(entry))
 
 
-def masks_given(entry: Mapping[str, Any], name: str, besides: str | None = None) -> list[tuple[str, Tensor]]:
+def masks_given(entry: Mapping[str, Any], name: str, besides: str | None = None) -> list[tuple[str, KerasTensor]]:
     """The masks that the calls of a layer are given. Refuses any other argument of a call, but the one `besides`."""
-    masked: list[tuple[str, Tensor]] = []
+    masked: list[tuple[str, KerasTensor]] = []
     for node in _nodes(entry):
         of_keras_3 = isinstance(node, dict) and "args" in node
         arguments = [node.get("kwargs")] if of_keras_3 else [ref[3] for ref in _references(node) if ref[3:]]
@@ -82,7 +82,7 @@ def _nodes(entry: Mapping[str, Any]) -> list[Any]:
     return nodes if isinstance(nodes, list) else []
 
 
-def _mask_argument(name: str, arguments: Any) -> Iterator[Tensor]:  # noqa: ANN401 - JSON is anything
+def _mask_argument(name: str, arguments: Any) -> Iterator[KerasTensor]:  # noqa: ANN401 - JSON is anything
     for key, value in arguments.items() if isinstance(arguments, dict) else ():
         if value is None or (key == "training" and isinstance(value, bool)):
             continue
@@ -93,7 +93,7 @@ def _mask_argument(name: str, arguments: Any) -> Iterator[Tensor]:  # noqa: ANN4
         yield from tensors_in(value)
 
 
-def of_model(value: Any) -> Iterator[tuple[str | None, Tensor]]:  # noqa: ANN401 - JSON is anything
+def of_model(value: Any) -> Iterator[tuple[str | None, KerasTensor]]:  # noqa: ANN401 - JSON is anything
     """The references to a model's inputs or outputs, in Keras' order, each with its name where they are an object."""
     if isinstance(value, dict):
         for key in sorted(value):
@@ -103,13 +103,13 @@ def of_model(value: Any) -> Iterator[tuple[str | None, Tensor]]:  # noqa: ANN401
         yield from ((None, tensor) for tensor in tensors_in(value))
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:  # noqa: ANN401 - JSON is anything
+def tensors_in(value: Any) -> Iterator[KerasTensor]:  # noqa: ANN401 - JSON is anything
     """Every reference to a layer's output in `value`, in Keras' order: by their keys where they are an object's."""
     for reference in _references(value):
         layer, call, index = reference[:3]
         if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < MAX_SIZE for n in (call, index)):
             raise UnreadableFile(f"the graph has the reference {str(reference)[:60]}, which is not one")
-        yield Tensor(layer, call, index)
+        yield KerasTensor(layer, call, index)
 
 
 def _references(value: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - JSON is anything

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from lstm_serve.engine.types import Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
-from lstm_serve.loading.config.inbound_nodes import Tensor, of_model
+from lstm_serve.loading.config.inbound_nodes import KerasTensor, of_model
 from lstm_serve.loading.config.options import MAX_SIZE
 
 # Of a model or of one call of a layer: many times what is trained, and names are compared, shapes checked for each.
@@ -26,21 +26,21 @@ class Member(NamedTuple):
     layer: int | None
     model: "Outline | None"
     # What each call of it is made on; unused in a Sequential.
-    calls: tuple[tuple[Tensor, ...], ...]
+    calls: tuple[tuple[KerasTensor, ...], ...]
     input_shape: Shape | None
     keras_3: bool = False
     # The name of the TimeDistributed that holds the model, or nothing.
     each_step: str = ""
 
 
-class Graph(NamedTuple):
+class FunctionalGraph(NamedTuple):
     """Where a functional model begins and ends, and for each model inside it the number of the first call.
 
     `outputs` are numbered as the layers' references to each other are.
     """
 
     inputs: tuple[str, ...]
-    outputs: tuple[Tensor, ...]
+    outputs: tuple[KerasTensor, ...]
     first_calls: dict[str, int]
 
 
@@ -48,12 +48,12 @@ class Outline(NamedTuple):
     """A model before anything is called; `graph` is None for a Sequential."""
 
     members: dict[str, Member]
-    graph: Graph | None
+    graph: FunctionalGraph | None
     inputs: tuple[GivenInput, ...]
     output_names: tuple[str, ...]
 
 
-def _first_calls(members: Mapping[str, Member], outputs: Sequence[Tensor]) -> dict[str, int]:
+def _first_calls(members: Mapping[str, Member], outputs: Sequence[KerasTensor]) -> dict[str, int]:
     """For each model inside, the number of its first call, as layers refer to it.
 
     Keras 1 and 2 called it once while it was made, and count that call, unless it is a Sequential whose input's shape
@@ -68,7 +68,7 @@ def _first_calls(members: Mapping[str, Member], outputs: Sequence[Tensor]) -> di
     return first
 
 
-def graph_of(config: Mapping[str, Any], members: Mapping[str, Member]) -> Graph:
+def graph_of(config: Mapping[str, Any], members: Mapping[str, Member]) -> FunctionalGraph:
     """Where the functional model of a config begins and ends."""
     inputs = [tensor for _, tensor in of_model(config.get("input_layers"))]
     outputs = [tensor for _, tensor in of_model(config.get("output_layers"))]
@@ -87,7 +87,7 @@ def graph_of(config: Mapping[str, Any], members: Mapping[str, Member]) -> Graph:
     # Keras 3 counts the calls of a functional model inside from 1 here, and from 0 elsewhere: node_reindexing_map and
     # serialize_node of keras/src/models/functional.py.
     ends = [output._replace(call=output.call - 1) if members[output.layer].keras_3 else output for output in outputs]
-    return Graph(names, tuple(ends), _first_calls(members, ends))
+    return FunctionalGraph(names, tuple(ends), _first_calls(members, ends))
 
 
 def class_in(config: Mapping[str, Any]) -> str:

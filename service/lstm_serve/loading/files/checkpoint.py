@@ -50,7 +50,7 @@ class Leaf(NamedTuple):
     variables: tuple[Variable, ...]
 
 
-class Graph:
+class ObjectGraph:
     """Objects and the named edges between them. Nothing is read of an object before it is asked for."""
 
     def __init__(self, data: bytes | memoryview, what: str) -> None:
@@ -107,7 +107,7 @@ def read(folder: Folder, name: str) -> Contents:
     return of_model(bundle, graph, _model_in(graph))
 
 
-def of_model(bundle: Bundle, graph: Graph, model: int) -> Contents:
+def of_model(bundle: Bundle, graph: ObjectGraph, model: int) -> Contents:
     """A model whose layers are in order and have no names of their own; models inside it lie open."""
     found = leaves(graph, model)
     stack = [(_name(leaf), [bundle.array(variable.key) for variable in leaf.variables]) for leaf in found]
@@ -124,7 +124,7 @@ def _name(leaf: Leaf) -> str | None:
     return names.pop() or None if len(names) == 1 else None
 
 
-def exported(bundle: Bundle, graph: Graph) -> list[Array] | None:
+def exported(bundle: Bundle, graph: ObjectGraph) -> list[Array] | None:
     """All arrays, as `model.get_weights()` gives them, where `model.export` wrote them; or None."""
     if "variables" not in graph.children(0):
         return None
@@ -138,7 +138,7 @@ def exported(bundle: Bundle, graph: Graph) -> list[Array] | None:
     return [bundle.array(variable.key) for variable in variables]
 
 
-def _model_in(graph: Graph) -> int:
+def _model_in(graph: ObjectGraph) -> int:
     """The number of the model in a checkpoint: the root, or the one part of it that is a model."""
     models = [0, *graph.children(0).values()]
     models = [number for number in dict.fromkeys(models) if "layer-0" in graph.children(number)]
@@ -153,17 +153,17 @@ def _model_in(graph: Graph) -> int:
     return models[0]
 
 
-def object_graph(bundle: Bundle) -> Graph:
+def object_graph(bundle: Bundle) -> ObjectGraph:
     """The objects of a checkpoint. Raises Unsupported for one of TensorFlow 1, which has none."""
     if OBJECT_GRAPH not in bundle:
         raise Unsupported(
             f"{bundle.index} is a checkpoint of TensorFlow 1 (tf.train.Saver), which has names and no layers. "
             "Load it into the Keras model, and save that with model.save()"
         )
-    return Graph(bundle.text(OBJECT_GRAPH), bundle.index)
+    return ObjectGraph(bundle.text(OBJECT_GRAPH), bundle.index)
 
 
-def leaves(graph: Graph, model: int) -> list[Leaf]:
+def leaves(graph: ObjectGraph, model: int) -> list[Leaf]:
     """The layers of a model in a checkpoint, in the model's order, weightless ones among them."""
     found = list(_Walk(graph).below(model, ()))
     if len(found) > MAX_LAYERS or not found[0].edges:
@@ -174,7 +174,7 @@ def leaves(graph: Graph, model: int) -> list[Leaf]:
 class _Walk:
     """Down the edges of a graph that may be a circle, or lead to one object in very many ways."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: ObjectGraph) -> None:
         self._graph = graph
         self._met = 0
 
@@ -201,7 +201,7 @@ class _Walk:
         yield Leaf(edges, tuple(variables))
 
 
-def _parts(graph: Graph, layer: int) -> list[int]:
+def _parts(graph: ObjectGraph, layer: int) -> list[int]:
     """The objects in a wrapper or a recurrent layer that hold its arrays."""
     children = graph.children(layer)
     # A Bidirectional has its forward layer as `layer` too.

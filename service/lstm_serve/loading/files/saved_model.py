@@ -46,7 +46,7 @@ def read(folder: Folder) -> Contents:
     model = Message(graphs[0], "saved_model.pb")
     tensorflow = model.message(1).text(5)[:40]
     form = f"SavedModel of TensorFlow {tensorflow}"
-    objects = checkpoint.Graph(model.octets(7), "saved_model.pb")
+    objects = checkpoint.ObjectGraph(model.octets(7), "saved_model.pb")
     described = _descriptions(folder, objects)
     if described is None:
         return _exported(folder, form)
@@ -109,7 +109,7 @@ class Descriptions:
         return description
 
 
-def _descriptions(folder: Folder, objects: checkpoint.Graph) -> Descriptions | None:
+def _descriptions(folder: Folder, objects: checkpoint.ObjectGraph) -> Descriptions | None:
     """Keras' descriptions, or None where there are none."""
 
     def inside(number: int) -> str:
@@ -146,7 +146,9 @@ def _without_wrappers(value: Any, what: str, depth: int = 0) -> Any:  # noqa: AN
     return value
 
 
-def _arrays(folder: Folder, objects: checkpoint.Graph, described: Descriptions) -> dict[tuple[str, ...], list[Array]]:
+def _arrays(
+    folder: Folder, objects: checkpoint.ObjectGraph, described: Descriptions
+) -> dict[tuple[str, ...], list[Array]]:
     """The arrays of each layer, by the names at the same edges in the model's own graph."""
     bundle = Bundle(folder.folder("variables"), "variables")
     leaves = checkpoint.leaves(checkpoint.object_graph(bundle), 0)
