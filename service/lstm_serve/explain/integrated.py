@@ -46,8 +46,8 @@ class IntegratedGradients:
         places, weights = _points(self._points)
         for first in range(start, stop, self._at_once):
             at = slice(first - self._begun, min(first + self._at_once, stop) - self._begun)
-            y, steps = path.traced(model, self._at(places[at]), self._masks)
-            by_x = path.back(model, steps, _by_score(y, index, model.kind == "binary"))
+            y, tape = path.traced(model, self._at(places[at]), self._masks)
+            by_x = path.back(model, tape, _by_score(y, index, model.kind == "binary"))
             with np.errstate(all="ignore"):
                 self._average += np.tensordot(weights[at], by_x, 1)
         if stop == self.count and self._points < MOST_POINTS and self._error > ALLOWED * max(1, abs(self._difference)):

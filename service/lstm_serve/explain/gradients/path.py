@@ -11,7 +11,7 @@ from lstm_serve.engine.operations.wiring import Node, run, shapes_of
 from lstm_serve.engine.operations.wrappers import TimeDistributed
 from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 from lstm_serve.explain.gradients import table
-from lstm_serve.explain.gradients.step import Step
+from lstm_serve.explain.gradients.tape import TapeEntry
 from lstm_serve.model.model import Model
 
 # What one row may keep, in numbers: 128 MB. Beyond that a gradient would need too much memory at once.
@@ -57,31 +57,31 @@ def masks_of(model: Model, x: Array) -> dict[int, Mask]:
     return {k: masks[k + 1][0] for k in at}
 
 
-def traced(model: Model, x: Array, held: Mapping[int, Mask]) -> tuple[Array, list[Step]]:
+def traced(model: Model, x: Array, held: Mapping[int, Mask]) -> tuple[Array, list[TapeEntry]]:
     """The answers to rows x (n, ...), and what is kept of each node for the way back.
 
     `held` are masks (1, T) by their nodes' numbers that stay as they are, whatever x is.
     """
-    steps: list[Step] = []
+    tape: list[TapeEntry] = []
 
     def compute(op: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
-        mask = held.get(len(steps))
+        mask = held.get(len(tape))
         if mask is None:
-            steps.append(table.forward(op, xs, masks))
+            tape.append(table.forward(op, xs, masks))
         else:
             mask = np.repeat(mask, len(x), axis=0)
-            steps.append(Step(op, xs, masks, (xs[0] * mask[..., np.newaxis],), (mask,)))
-        return steps[-1].ys, steps[-1].given
+            tape.append(TapeEntry(op, xs, masks, (xs[0] * mask[..., np.newaxis],), (mask,)))
+        return tape[-1].ys, tape[-1].given
 
     with np.errstate(all="ignore"):
         (y,), _ = run(model.nodes, [x], model.results, model.last_uses, compute)
-    return y, steps
+    return y, tape
 
 
-def back(model: Model, steps: list[Step], by_y: Array) -> Array:
-    """The gradient by the rows from that by their answers; the steps are let go of on the way."""
+def back(model: Model, tape: list[TapeEntry], by_y: Array) -> Array:
+    """The gradient by the rows from that by their answers; the tape is used up on the way."""
     (end,) = model.results
-    x = steps[0].xs[0]
+    x = tape[0].xs[0]
     with np.errstate(all="ignore"):
-        found = table.back_through(model.nodes, steps, {end: by_y})
+        found = table.back_through(model.nodes, tape, {end: by_y})
     return np.zeros_like(x) if found is None else found

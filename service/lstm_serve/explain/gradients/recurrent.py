@@ -16,7 +16,7 @@ from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
 from lstm_serve.engine.recurrence import Recurrent, shown_steps
 from lstm_serve.engine.types import Array, Mask
 from lstm_serve.explain.gradients.activations import needs_input, slope
-from lstm_serve.explain.gradients.step import Gradient, Step
+from lstm_serve.explain.gradients.tape import Gradient, TapeEntry
 
 
 class Scan(NamedTuple):
@@ -45,7 +45,7 @@ def _activations(op: Recurrent) -> list[Activation]:
     return [op.activation, *([op.recurrent_activation] if isinstance(op, LSTM | GRU) else [])]
 
 
-def forward(op: Recurrent, xs: Sequence[Array], masks: Sequence[Mask]) -> Step:
+def forward(op: Recurrent, xs: Sequence[Array], masks: Sequence[Mask]) -> TapeEntry:
     """What the operation's call gives, with all that its steps computed."""
     (x, *before), mask = xs, None if op.ignores_mask else masks[0]
     if op.go_backwards:
@@ -91,19 +91,19 @@ def forward(op: Recurrent, xs: Sequence[Array], masks: Sequence[Mask]) -> Step:
         y[~shown if op.return_sequences else ~shown[:, -1]] = 0
     ends = tuple(states[-1].T.copy() for states in carried) if op.return_state else ()
     given = (masks[0] if op.return_sequences else None, *(None for _ in ends))
-    return Step(op, xs, masks, (y, *ends), given, scan)
+    return TapeEntry(op, xs, masks, (y, *ends), given, scan)
 
 
 # One step back: its number and the gradients by the states after it, which it may write into -> by those before it.
 StepBack = Callable[..., tuple[Array, ...]]
 
 
-def backward(step: Step, gs: Sequence[Gradient]) -> list[Gradient]:
+def backward(entry: TapeEntry, gs: Sequence[Gradient]) -> list[Gradient]:
     """By x (b, T, features), and by the states before the first step where they were given."""
-    op, scan = step.operation, step.kept
+    op, scan = entry.operation, entry.kept
     timesteps, (_, u, b), dtype = len(scan.hs) - 1, scan.hs.shape, scan.hs.dtype
     by_y, *by_ends = gs
-    shown = shown_steps(op, scan.mask, given=len(step.xs) > 1)
+    shown = shown_steps(op, scan.mask, given=len(entry.xs) > 1)
     if by_y is not None and shown is not None:
         by_y = by_y * (shown[..., np.newaxis] if op.return_sequences else shown[:, -1:])
     by_h: dict[int, Array] = {}
@@ -123,7 +123,7 @@ def backward(step: Step, gs: Sequence[Gradient]) -> list[Gradient]:
             passed = [state * ~counts for state in states]
             states = [one + other for one, other in zip(back(t, *(s * counts for s in states)), passed, strict=True)]
     by_x = np.matmul(op.kernel, by_sums).transpose(2, 0, 1)
-    return [by_x[:, ::-1] if op.go_backwards else by_x, *(state.T for state in states[: len(step.xs) - 1])]
+    return [by_x[:, ::-1] if op.go_backwards else by_x, *(state.T for state in states[: len(entry.xs) - 1])]
 
 
 def _part_of(sums: Array | None, start: int, stop: int) -> Array:

@@ -1,6 +1,6 @@
 """For each operation of the engine how a gradient goes back through it, or why it does not.
 
-To add an operation: a function `(step, gradients by the outputs) -> gradients by the inputs`, and a line in `TABLE`;
+To add an operation: a function `(entry, gradients by the outputs) -> gradients by the inputs`, and a line in `TABLE`;
 `forward` too where the way back needs more than inputs and outputs, and a reason where there is no way back.
 """
 
@@ -31,9 +31,9 @@ from lstm_serve.engine.operations.wiring import INPUT, Node, Source, run
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.explain.gradients import between, pointwise, recurrent, temporal, windows
-from lstm_serve.explain.gradients.step import Backward, Gradient, Step
+from lstm_serve.explain.gradients.tape import Backward, Gradient, TapeEntry
 
-Forward = Callable[[Any, Sequence[Array], Sequence[Mask]], Step]
+Forward = Callable[[Any, Sequence[Array], Sequence[Mask]], TapeEntry]
 
 
 class Way(NamedTuple):
@@ -50,21 +50,21 @@ def why_not(op: Operation) -> str | None:
     return "no gradient is known of it" if way is None else way.why_not(op)
 
 
-def forward(op: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Step:
+def forward(op: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> TapeEntry:
     """Compute an operation, and keep what its way back needs."""
     kept = TABLE[type(op)].forward
-    return Step(op, xs, masks, *op(xs, masks)) if kept is None else kept(op, xs, masks)
+    return TapeEntry(op, xs, masks, *op(xs, masks)) if kept is None else kept(op, xs, masks)
 
 
-def backward(step: Step, gs: Sequence[Gradient]) -> Sequence[Gradient]:
+def backward(entry: TapeEntry, gs: Sequence[Gradient]) -> Sequence[Gradient]:
     """The gradients by the inputs from those by the outputs, some of which are there."""
-    way = TABLE[type(step.operation)].backward
+    way = TABLE[type(entry.operation)].backward
     assert way is not None  # noqa: S101 - why_not has been asked
-    return way(step, gs)
+    return way(entry, gs)
 
 
 class _Kept:
-    """An operation within another: it computes as it would, and keeps its step."""
+    """An operation within another: it computes as it would, and keeps its entry of the tape."""
 
     def __init__(self, op: Operation) -> None:
         self.op = op
@@ -73,31 +73,31 @@ class _Kept:
         return getattr(self.op, name)
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
-        self.step = forward(self.op, xs, masks)
-        return self.step.ys, self.step.given
+        self.entry = forward(self.op, xs, masks)
+        return self.entry.ys, self.entry.given
 
 
-def _with_steps_of(*fields: str) -> Forward:
-    """The forward of an operation that holds others, in these fields: their steps are what it keeps."""
+def _with_entries_of(*fields: str) -> Forward:
+    """The forward of an operation that holds others, in these fields: their entries are what it keeps."""
 
-    def computed(op: Any, xs: Sequence[Array], masks: Sequence[Mask]) -> Step:  # noqa: ANN401 - a record
+    def computed(op: Any, xs: Sequence[Array], masks: Sequence[Mask]) -> TapeEntry:  # noqa: ANN401 - a record
         held = {name: getattr(op, name) for name in fields}
         kept = {name: [*map(_Kept, ops)] if isinstance(ops, tuple) else _Kept(ops) for name, ops in held.items()}
         ys, given = replace(op, **kept)(xs, masks)
         flat = [each for one in kept.values() for each in (one if isinstance(one, list) else [one])]
-        return Step(op, xs, masks, ys, given, [each.step for each in flat])
+        return TapeEntry(op, xs, masks, ys, given, [each.entry for each in flat])
 
     return computed
 
 
-def _back_through_stacked(step: Step, gs: Sequence[Gradient]) -> Sequence[Gradient]:
-    for each in reversed(step.kept):
+def _back_through_stacked(entry: TapeEntry, gs: Sequence[Gradient]) -> Sequence[Gradient]:
+    for each in reversed(entry.kept):
         gs = backward(each, gs)
     return gs
 
 
-def _back_through_bidirectional(step: Step, gs: Sequence[Gradient]) -> Sequence[Gradient]:
-    op, (one, other) = step.operation, step.kept
+def _back_through_bidirectional(entry: TapeEntry, gs: Sequence[Gradient]) -> Sequence[Gradient]:
+    op, (one, other) = entry.operation, entry.kept
     half, units = len(one.ys), one.ys[0].shape[-1]
     # The other's output is merged turned round where it is a sequence, and its gradient is turned back.
     turned = slice(None, None, -1 if op.forward.return_sequences else 1)
@@ -116,33 +116,33 @@ def _back_through_bidirectional(step: Step, gs: Sequence[Gradient]) -> Sequence[
     return [by_x + and_x, *states, *others]  # type: ignore[operator] # each reads x
 
 
-def _each_step(op: TimeDistributed, xs: Sequence[Array], masks: Sequence[Mask]) -> Step:
-    """A TimeDistributed: what it keeps is the steps of its operations, on all time steps at once."""
-    steps: list[Step] = []
+def _on_all_steps(op: TimeDistributed, xs: Sequence[Array], masks: Sequence[Mask]) -> TapeEntry:
+    """A TimeDistributed: what it keeps is the tape of its operations, on all time steps at once."""
+    tape: list[TapeEntry] = []
 
     def compute(inner: Operation, given: Sequence[Array], of: Sequence[Mask]) -> Outputs:
-        steps.append(forward(inner, given, of))
-        return steps[-1].ys, steps[-1].given
+        tape.append(forward(inner, given, of))
+        return tape[-1].ys, tape[-1].given
 
     run(op.nodes, [xs[0].reshape(-1, *xs[0].shape[2:])], [op.end], [()] * len(op.nodes), compute)
-    return Step(op, xs, masks, *op(xs, masks), steps)
+    return TapeEntry(op, xs, masks, *op(xs, masks), tape)
 
 
-def _back_through_time_distributed(step: Step, gs: Sequence[Gradient]) -> Sequence[Gradient]:
-    op, (g,), (x,) = step.operation, gs, step.xs
+def _back_through_time_distributed(entry: TapeEntry, gs: Sequence[Gradient]) -> Sequence[Gradient]:
+    op, (g,), (x,) = entry.operation, gs, entry.xs
     assert g is not None  # noqa: S101 - it has one output
-    by_x = back_through(op.nodes, [*step.kept], {op.end: g.reshape(-1, *g.shape[2:])})
+    by_x = back_through(op.nodes, [*entry.kept], {op.end: g.reshape(-1, *g.shape[2:])})
     return [None if by_x is None else by_x.reshape(x.shape)]
 
 
-def back_through(nodes: Sequence[Node], steps: list[Step], found: dict[Source, Array]) -> Gradient:
-    """The gradient by the input of what is wired, from those by what comes out; the steps are let go of on the way."""
-    for k in reversed(range(len(steps))):
-        step = steps.pop()
-        gs = [found.pop(Source(k, output), None) for output in range(len(step.ys))]
+def back_through(nodes: Sequence[Node], tape: list[TapeEntry], found: dict[Source, Array]) -> Gradient:
+    """The gradient by the input of what is wired, from those by what comes out; the tape is used up on the way."""
+    for k in reversed(range(len(tape))):
+        entry = tape.pop()
+        gs = [found.pop(Source(k, output), None) for output in range(len(entry.ys))]
         if all(g is None for g in gs):
             continue
-        for source, g in zip(nodes[k].inputs, backward(step, gs), strict=True):
+        for source, g in zip(nodes[k].inputs, backward(entry, gs), strict=True):
             if g is not None:
                 found[source] = found[source] + g if source in found else g
     return found.get(Source(INPUT))
@@ -185,11 +185,13 @@ TABLE: dict[type, Way] = {
     GRU: _RECURRENT,
     SimpleRNN: _RECURRENT,
     ConvLSTM: Way(None, why_not=lambda _: "the way back through an LSTM of pictures is not there"),
-    Stacked: Way(_back_through_stacked, _with_steps_of("layers"), lambda op: _first(op.layers)),
+    Stacked: Way(_back_through_stacked, _with_entries_of("layers"), lambda op: _first(op.layers)),
     Bidirectional: Way(
-        _back_through_bidirectional, _with_steps_of("forward", "backward"), lambda op: _first([op.forward, op.backward])
+        _back_through_bidirectional,
+        _with_entries_of("forward", "backward"),
+        lambda op: _first([op.forward, op.backward]),
     ),
     TimeDistributed: Way(
-        _back_through_time_distributed, _each_step, lambda op: _first([node.operation for node in op.nodes])
+        _back_through_time_distributed, _on_all_steps, lambda op: _first([node.operation for node in op.nodes])
     ),
 }

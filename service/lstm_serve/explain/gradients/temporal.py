@@ -7,34 +7,34 @@ import numpy as np
 
 from lstm_serve.engine.types import Array
 from lstm_serve.explain.gradients.between import to_those
-from lstm_serve.explain.gradients.step import Step
+from lstm_serve.explain.gradients.tape import TapeEntry
 
 
-def masking(step: Step, gs: Sequence[Any]) -> list[Array]:
+def masking(entry: TapeEntry, gs: Sequence[Any]) -> list[Array]:
     """Nothing at the masked steps."""
-    (mask,) = step.given
+    (mask,) = entry.given
     return [gs[0] * np.expand_dims(mask, -1)]  # type: ignore[arg-type] # it makes one
 
 
-def repeat_vector(_: Step, gs: Sequence[Any]) -> list[Array]:
+def repeat_vector(_: TapeEntry, gs: Sequence[Any]) -> list[Array]:
     """The sum of all times."""
     return [gs[0].sum(axis=1)]
 
 
-def reshape(step: Step, gs: Sequence[Any]) -> list[Array]:
+def reshape(entry: TapeEntry, gs: Sequence[Any]) -> list[Array]:
     """In the shape that x had."""
-    return [gs[0].reshape(step.xs[0].shape)]
+    return [gs[0].reshape(entry.xs[0].shape)]
 
 
-def permute(step: Step, gs: Sequence[Any]) -> list[Array]:
+def permute(entry: TapeEntry, gs: Sequence[Any]) -> list[Array]:
     """In the order that x had."""
-    return [gs[0].transpose(0, *(np.argsort(step.operation.dims) + 1))]
+    return [gs[0].transpose(0, *(np.argsort(entry.operation.dims) + 1))]
 
 
-def global_pooling1d(step: Step, gs: Sequence[Any]) -> list[Array]:
+def global_pooling1d(entry: TapeEntry, gs: Sequence[Any]) -> list[Array]:
     """To all steps that count alike, or to those that are the maximum."""
-    op, (x,), mask = step.operation, step.xs, step.masks[0]
-    g, y = (array if op.keepdims else array[:, np.newaxis] for array in (gs[0], step.ys[0]))
+    op, (x,), mask = entry.operation, entry.xs, entry.masks[0]
+    g, y = (array if op.keepdims else array[:, np.newaxis] for array in (gs[0], entry.ys[0]))
     if not op.average:
         return [to_those(x == y, g, 1)]
     if mask is None:

@@ -11,14 +11,14 @@ from lstm_serve.engine.activations import LINEAR
 from lstm_serve.engine.operations.windows import Window
 from lstm_serve.engine.types import Array
 from lstm_serve.explain.gradients.activations import through
-from lstm_serve.explain.gradients.step import Step
+from lstm_serve.explain.gradients.tape import TapeEntry
 
 
-def convolution(step: Step, gs: Sequence[Any]) -> list[Array]:
+def convolution(entry: TapeEntry, gs: Sequence[Any]) -> list[Array]:
     """To what each window holds, through the kernel, each group by itself."""
-    op, (x,), groups = step.operation, step.xs, step.operation.groups
+    op, (x,), groups = entry.operation, entry.xs, entry.operation.groups
     sums = replace(op, activation=LINEAR)
-    g = through(op.activation, lambda: sums(step.xs, step.masks)[0][0], step.ys[0], gs[0])
+    g = through(op.activation, lambda: sums(entry.xs, entry.masks)[0][0], entry.ys[0], gs[0])
     g = np.moveaxis(g.reshape(*g.shape[:-1], groups, -1), -2, 0)
     found = np.zeros((groups, *x.shape[:-1], x.shape[-1] // groups), g.dtype)
     # By position: (groups, 1, ..., filters, features), of each group.
@@ -31,11 +31,11 @@ def convolution(step: Step, gs: Sequence[Any]) -> list[Array]:
     return [np.moveaxis(found, 0, -2).reshape(x.shape)]
 
 
-def pooling(step: Step, gs: Sequence[Any]) -> list[Array]:
+def pooling(entry: TapeEntry, gs: Sequence[Any]) -> list[Array]:
     """Back along one axis after the other, the last one first."""
-    op, g, y = step.operation, gs[0], step.ys[0]
+    op, g, y = entry.operation, gs[0], entry.ys[0]
     for k in reversed(range(len(op.windows))):
-        (x,), _ = replace(op, windows=op.windows[:k])(step.xs, step.masks)
+        (x,), _ = replace(op, windows=op.windows[:k])(entry.xs, entry.masks)
         first = [np.moveaxis(array, k + 1, 0) for array in (x, y, g)]
         g, y = np.moveaxis(_along(op.windows[k], *first, average=op.average), 0, k + 1), x
     return [g]

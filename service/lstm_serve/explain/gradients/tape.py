@@ -9,7 +9,7 @@ from lstm_serve.engine.types import Array, Mask
 Gradient = Array | None
 
 
-class Step(NamedTuple):
+class TapeEntry(NamedTuple):
     """An operation with its inputs, their masks and its outputs; `kept` is what its forward keeps beside them."""
 
     operation: Any
@@ -21,7 +21,7 @@ class Step(NamedTuple):
 
 
 # From the gradients by the outputs to those by the inputs.
-Backward = Callable[[Step, Sequence[Any]], Sequence[Gradient]]
+Backward = Callable[[TapeEntry, Sequence[Any]], Sequence[Gradient]]
 
 
 def summed_to(g: Array, shape: Sequence[int]) -> Array:
