@@ -6,8 +6,7 @@ import re
 import secrets
 import shutil
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -247,32 +246,26 @@ def write(path: Path, files: Mapping[str, bytes], *, folder: bool, force: bool) 
         if not folder:
             check_free(place, folder=False, force=force)
     try:
-        with _parts(path, new=folder and not path.exists()) as part:
-            for place, data in places.items():
-                part(place, data)
+        _make(path, places, new=folder and not path.exists())
     except OSError as error:
         raise _cannot(path, error) from None
 
 
-@contextmanager
-def _parts(path: Path, *, new: bool) -> Iterator[Callable[[Path, bytes], None]]:
-    """A writer of files that take their places once all are whole; of a new folder, the folder does."""
+def _make(path: Path, places: Mapping[Path, bytes], *, new: bool) -> None:
+    """Write files that take their places once all are whole; of a new folder, the folder does."""
     beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part") if new else None
     parts: dict[Path, Path] = {}
-
-    def part(place: Path, data: bytes) -> None:
-        name = place.name if beside is not None else f".{place.name[:100]}.{secrets.token_hex(4)}.part"
-        at = (beside or place.parent) / name
-        parts[at] = place
-        with at.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
     try:
         if beside is not None:
             beside.mkdir()
-        yield part
+        for place, data in places.items():
+            name = place.name if beside is not None else f".{place.name[:100]}.{secrets.token_hex(4)}.part"
+            at = (beside or place.parent) / name
+            parts[at] = place
+            with at.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
         if beside is not None:
             beside.rename(path)
         else:

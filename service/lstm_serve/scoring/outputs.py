@@ -4,7 +4,6 @@ import csv
 import io
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -97,8 +96,8 @@ def write(model: Model, sequences: Sequences, path: str) -> None:
     Raises SettingsError where it cannot be written.
     """
     expect_apart(sequences.by)
-    with _appearing(Path(path)) as file:
-        WRITERS[Path(path).suffix](model, sequences, predictions(model, sequences, progress=True), file)
+    write_format = WRITERS[Path(path).suffix]
+    _make(Path(path), lambda file: write_format(model, sequences, predictions(model, sequences, progress=True), file))
 
 
 def expect_apart(by: Iterable[str]) -> None:
@@ -115,20 +114,21 @@ def write_report(report: dict[str, Any], path: str) -> None:
 
 def write_bytes(content: bytes, path: str) -> None:
     """Write a file, whole or not at all. Raises SettingsError where it cannot be written."""
-    with _appearing(Path(path)) as file:
-        file.write(content)
+    _make(Path(path), lambda file: file.write(content))
 
 
-@contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path` that takes its place once it is whole, and is gone where that fails."""
+def _make(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Fill a file beside `path` that takes its place once it is whole, and is gone where that fails.
+
+    One function: Ctrl-C may come between any two lines, of a context manager's too, and would leave the file there.
+    """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         try:
             with beside.open("xb") as file:
-                yield file
+                fill(file)
             beside.replace(path)
-        except BaseException:  # Ctrl-C right after the file was made, too
+        except BaseException:
             beside.unlink(missing_ok=True)
             raise
     except OSError as error:
