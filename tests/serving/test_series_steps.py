@@ -20,9 +20,9 @@ from lstm_serve.engine.operations.wrappers import Bidirectional
 from lstm_serve.model.model import Model
 from lstm_serve.serving.series import steps
 from lstm_serve.serving.series.steps import BegunWindows, Costs, measured
-from lstm_serve.serving.series.store import Key
+from lstm_serve.serving.series.store import SeriesKey
 
-KEY = Key(b"", "s")
+KEY = SeriesKey(b"", "s")
 STEPS = 6
 CHEAP = Costs(window=3.5, more=0.25, answer=0.5, rest=0.5)
 MODELS = {
@@ -57,7 +57,7 @@ def rows_of(made: Model, count: int, seed: int, values: int = 7) -> NDArray[Any]
     return drawn.astype(made.input_dtype)
 
 
-def answered(kept: BegunWindows, made: Model, series: Key, window: NDArray[Any]) -> bool:
+def answered(kept: BegunWindows, made: Model, series: SeriesKey, window: NDArray[Any]) -> bool:
     """Whether there is a shortcut to a window's answer; it is the right one."""
     shortcut = kept.shortcut(series, window)
     if shortcut is not None:
@@ -65,7 +65,7 @@ def answered(kept: BegunWindows, made: Model, series: Key, window: NDArray[Any])
     return shortcut is not None
 
 
-def follow(kept: BegunWindows, series: Key, rows: NDArray[Any]) -> None:
+def follow(kept: BegunWindows, series: SeriesKey, rows: NDArray[Any]) -> None:
     """As after an answer, at once."""
     found = kept.follower(series)
     if found is not None:
@@ -151,7 +151,7 @@ def test_a_place_is_kept_until_its_series_is_idle() -> None:
     rows = rows_of(made, 2 * STEPS, 3)
 
     def followed(name: str) -> bool:
-        series = Key(b"", name)
+        series = SeriesKey(b"", name)
         for k in range(1, STEPS + 1):
             follow(kept, series, last(rows[:k]))
         return answered(kept, made, series, rows[1 : STEPS + 1])
@@ -161,7 +161,7 @@ def test_a_place_is_kept_until_its_series_is_idle() -> None:
     assert followed("b")
     now = 60.0
     assert [followed(name) for name in "cab"] == [True, False, True]
-    kept.forget(Key(b"", "b"))
+    kept.forget(SeriesKey(b"", "b"))
     assert followed("a")
 
 
@@ -184,7 +184,7 @@ def test_what_is_forgotten_before_it_is_kept_is_not_kept(*, computed: bool) -> N
 
 def test_what_is_computed_at_once_has_no_more_places_than_there_are() -> None:
     made, kept = MODELS["stacked"], steps_of(MODELS["stacked"], most=1)
-    found = [kept.follower(Key(b"", name)) for name in "ab"]
+    found = [kept.follower(SeriesKey(b"", name)) for name in "ab"]
     for keep in [each(rows_of(made, 1, 5)) for each in found if each is not None]:
         keep()
     assert kept.count() == 1

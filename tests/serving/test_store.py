@@ -28,15 +28,15 @@ from lstm_serve.errors import (
 )
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.serving.series.kept import append as kept_append
-from lstm_serve.serving.series.lines import MOST_WAITING, Lines
+from lstm_serve.serving.series.locks import MOST_WAITING, SeriesLocks
 from lstm_serve.serving.series.memory import MemoryStore
 from lstm_serve.serving.series.redis_server import RedisServer
-from lstm_serve.serving.series.redis_store import Form, RedisStore
-from lstm_serve.serving.series.store import Appended, Carried, Found, Key, Limits, Sent, Series, Store
+from lstm_serve.serving.series.redis_store import RedisStore, RowFormat
+from lstm_serve.serving.series.store import Appended, Carried, Found, Limits, Sent, Series, SeriesKey, Store
 
 T = TypeVar("T")
 STEPS = 4
-KEY = Key(b"", "s")
+KEY = SeriesKey(b"", "s")
 REFUSE, RESET, LAST, TIME = (
     SeriesRules(),
     SeriesRules(gap="reset"),
@@ -69,7 +69,9 @@ class InMemory:
     def __init__(self) -> None:
         self.clock = Clock()
 
-    def __call__(self, most: int = 3, ttl: float = 10.0, expired: Callable[[Key], None] = lambda _: None) -> Store:
+    def __call__(
+        self, most: int = 3, ttl: float = 10.0, expired: Callable[[SeriesKey], None] = lambda _: None
+    ) -> Store:
         return MemoryStore(Limits(2 * STEPS, most, ttl), expired, self.clock)
 
     def wait(self, seconds: float) -> None:
@@ -87,11 +89,13 @@ class InRedis:
     def __init__(self, process: RedisProcess) -> None:
         self.server, self.client, self.names = RedisServer(process.url), process.client, itertools.count()
 
-    def __call__(self, most: int = 3, ttl: float = 10.0, expired: Callable[[Key], None] = lambda _: None) -> Store:
+    def __call__(
+        self, most: int = 3, ttl: float = 10.0, expired: Callable[[SeriesKey], None] = lambda _: None
+    ) -> Store:
         limits = Limits(2 * STEPS, most, ttl * self.second)
         name = f"{next(self.names)}/é"
         self.prefix = f"lstmserve:{{{quote(name, safe='')}}}:".encode()
-        return RedisStore(self.server, name, Form(rows(0)[0], str), limits, expired)
+        return RedisStore(self.server, name, RowFormat(rows(0)[0], str), limits, expired)
 
     def wait(self, seconds: float) -> None:
         sooner = round(seconds * self.second * 1000)
@@ -133,7 +137,7 @@ def append(
     rules: SeriesRules = REFUSE,
     name: str = "s",
 ) -> Appended:
-    return run(kept.append(Key(b"", name), Sent(rows(*numbers), seqs), rules))
+    return run(kept.append(SeriesKey(b"", name), Sent(rows(*numbers), seqs), rules))
 
 
 def windows(done: Appended) -> list[list[float] | None]:
@@ -148,7 +152,7 @@ def test_a_window_ends_with_each_row_once_there_are_enough(stores: Stores) -> No
 
 def test_to_several_at_once_as_to_each_alone(stores: Stores) -> None:
     kept, sent = stores(), [("a", 0), ("a", 1), ("b", 9), ("a", 7), ("c", 0), ("d", 0), ("a", 2), ("b", 9)]
-    found = run(kept.append_each([(Key(b"", name), Sent(rows(seq), [seq])) for name, seq in sent], REFUSE))
+    found = run(kept.append_each([(SeriesKey(b"", name), Sent(rows(seq), [seq])) for name, seq in sent], REFUSE))
     told = [str(each) if isinstance(each, LstmServeError) else (each.seq, each.kept, each.fresh) for each in found]
     assert told[:3] + told[4:5] + told[6:] == [(0, 1, 1), (1, 2, 1), (9, 1, 1), (0, 1, 1), (2, 3, 1), (9, 1, 0)]
     assert (told[3], told[5]) == (
@@ -161,7 +165,7 @@ def test_to_several_at_once_as_to_each_alone(stores: Stores) -> None:
 @needs_redis
 def test_several_are_one_round_trip_and_each_has_its_own_fault(redis: InRedis) -> None:
     kept = redis(most=99)
-    several = [(Key(b"", f"r{k}"), Sent(rows(0), [0])) for k in range(64)]
+    several = [(SeriesKey(b"", f"r{k}"), Sent(rows(0), [0])) for k in range(64)]
     redis.client.script_flush()
     before = redis.client.info("stats")["total_reads_processed"]
     assert all(isinstance(each, Appended) for each in run(kept.append_each(several, REFUSE)))
@@ -191,7 +195,7 @@ def test_a_row_of_other_values_is_a_conflict_and_nothing_is_appended(stores: Sto
     append(kept, [0, 1, 2], range(3))
     with pytest.raises(SeriesConflict, match="other values"):
         append(kept, [1, 7, 3], range(1, 4))
-    assert run(kept.look(Key(b"", "s"))).seq == 2
+    assert run(kept.look(SeriesKey(b"", "s"))).seq == 2
 
 
 def test_a_gap_is_refused_or_begins_anew_or_is_filled(stores: Stores) -> None:
@@ -256,7 +260,7 @@ def test_each_row_that_is_kept_is_told_apart(stores: Stores) -> None:
 
 def test_a_series_is_its_owners(stores: Stores) -> None:
     kept = stores()
-    mine, yours = Key(b"mine", "s"), Key(b"yours", "s")
+    mine, yours = SeriesKey(b"mine", "s"), SeriesKey(b"yours", "s")
     run(kept.append(mine, Sent(rows(1), None), REFUSE))
     with pytest.raises(UnknownSeries):
         run(kept.look(yours))
@@ -273,7 +277,7 @@ def test_what_was_found_is_replaced_only_while_it_is_so(stores: Stores) -> None:
     kept = stores(most=1)
 
     def find(name: str = "s") -> Found:
-        (found,) = run(kept.find_each([Key(b"", name)]))
+        (found,) = run(kept.find_each([SeriesKey(b"", name)]))
         assert isinstance(found, Found)
         return found
 
@@ -310,7 +314,7 @@ def test_what_was_found_is_replaced_only_while_it_is_so(stores: Stores) -> None:
 
 
 def test_a_living_series_is_never_dropped_and_an_idle_one_makes_room(stores: Stores) -> None:
-    gone = list[Key]()
+    gone = list[SeriesKey]()
     kept = stores(2, 10, gone.append)
     append(kept, [0], [0], name="a")
     stores.wait(6)
@@ -320,15 +324,15 @@ def test_a_living_series_is_never_dropped_and_an_idle_one_makes_room(stores: Sto
     stores.wait(5)
     append(kept, [0], [0], name="c")
     stores.expire(kept)
-    assert (kept.count(), gone) == (2, [Key(b"", "a")])
+    assert (kept.count(), gone) == (2, [SeriesKey(b"", "a")])
     stores.wait(100)
     stores.expire(kept)
     assert kept.count() == 0
-    assert sorted(gone) == [Key(b"", "a"), Key(b"", "b"), Key(b"", "c")]
+    assert sorted(gone) == [SeriesKey(b"", "a"), SeriesKey(b"", "b"), SeriesKey(b"", "c")]
 
 
 def test_one_that_expired_and_is_there_again_before_that_was_seen(stores: Stores) -> None:
-    gone = list[Key]()
+    gone = list[SeriesKey]()
     kept = stores(1, 10, gone.append)
     append(kept, [0], [0])
     stores.wait(11)
@@ -352,7 +356,7 @@ def test_a_series_that_begins_anew_is_told_from_the_one_before(stores: Stores) -
 
 def test_to_count_changes_nothing(stores: Stores) -> None:
     """Another thread may: the one that is scraped."""
-    expired = list[Key]()
+    expired = list[SeriesKey]()
     kept = stores(3, 10, expired.append)
     append(kept, [0], [0])
     stores.wait(11)
@@ -364,14 +368,14 @@ def test_to_count_changes_nothing(stores: Stores) -> None:
 def test_what_is_refused_begins_no_series(stores: Stores) -> None:
     kept = stores()
     with pytest.raises(UnknownSeries):
-        run(kept.look(Key(b"", "s")))
+        run(kept.look(SeriesKey(b"", "s")))
     assert kept.count() == 0
 
 
 def test_rows_kept_are_no_more_than_two_windows(stores: Stores) -> None:
     kept = stores()
     append(kept, range(1000), range(1000))
-    found = run(kept.look(Key(b"", "s"))).rows
+    found = run(kept.look(SeriesKey(b"", "s"))).rows
     assert len(found) == 2 * STEPS
     assert isinstance(stores, InRedis) or found.base is None
 
@@ -476,7 +480,7 @@ def test_what_is_damaged_is_no_series_and_begins_anew(
 
 @needs_redis
 def test_what_is_no_index_of_series_stops_nothing(redis: InRedis) -> None:
-    gone = list[Key]()
+    gone = list[SeriesKey]()
     kept = redis(expired=gone.append)
     append(kept, [0], [0])
     for member in (b"a@zz", b"\xff@", b"q@@", b"", b"\xc3"):
@@ -501,11 +505,11 @@ def test_a_fault_of_a_script_is_not_that_the_store_is_away(redis: InRedis, caplo
 
 
 @in_loop
-async def test_a_few_wait_in_line_and_no_more() -> None:
-    lines, order = Lines(), list[int]()
+async def test_a_few_wait_for_a_lock_and_no_more() -> None:
+    locks, order = SeriesLocks(), list[int]()
 
     async def request(number: int) -> None:
-        async with lines.of((KEY,), time.monotonic() + PATIENCE):
+        async with locks.hold((KEY,), time.monotonic() + PATIENCE):
             await asyncio.sleep(0)
             order.append(number)
 
@@ -517,36 +521,36 @@ async def test_a_few_wait_in_line_and_no_more() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == [k for k in range(MOST_WAITING + 1) if k != 3]
     await request(99)
-    await lines.enter(KEY, math.inf)
-    await lines.enter(Key(b"another", "s"), math.inf)
-    lines.leave(KEY)
-    assert lines.expect_room(KEY) is None  # type: ignore[func-returns-value]
+    await locks.acquire(KEY, math.inf)
+    await locks.acquire(SeriesKey(b"another", "s"), math.inf)
+    locks.release(KEY)
+    assert locks.expect_room(KEY) is None  # type: ignore[func-returns-value]
 
 
 @in_loop
 async def test_whoever_leaves_when_the_turn_has_come_passes_it_on() -> None:
-    lines = Lines()
-    await lines.enter(KEY, math.inf)
-    second = asyncio.create_task(lines.enter(KEY, math.inf))
-    third = asyncio.create_task(lines.enter(KEY, math.inf))
+    locks = SeriesLocks()
+    await locks.acquire(KEY, math.inf)
+    second = asyncio.create_task(locks.acquire(KEY, math.inf))
+    third = asyncio.create_task(locks.acquire(KEY, math.inf))
     await asyncio.sleep(0)
-    lines.leave(KEY)
+    locks.release(KEY)
     second.cancel()
     await third
-    lines.leave(KEY)
-    await lines.enter(KEY, math.inf)
+    locks.release(KEY)
+    await locks.acquire(KEY, math.inf)
 
 
 @in_loop
 async def test_whoever_waits_does_so_until_the_deadline_at_most() -> None:
-    lines = Lines()
-    await lines.enter(KEY, math.inf)
+    locks = SeriesLocks()
+    await locks.acquire(KEY, math.inf)
     for seconds in (-1, 0.01):
         with pytest.raises(DeadlinePassed):
-            await lines.enter(KEY, time.monotonic() + seconds)
-    lines.leave(KEY)
+            await locks.acquire(KEY, time.monotonic() + seconds)
+    locks.release(KEY)
     with pytest.raises(DeadlinePassed):
-        async with lines.of((KEY,), time.monotonic()):
+        async with locks.hold((KEY,), time.monotonic()):
             pass
-    async with lines.of((KEY,), time.monotonic() + PATIENCE):
+    async with locks.hold((KEY,), time.monotonic() + PATIENCE):
         pass

@@ -20,7 +20,7 @@ from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Shortcut
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.series.steps import BegunWindows, Costs
-from lstm_serve.serving.series.store import Key
+from lstm_serve.serving.series.store import SeriesKey
 
 MODELS = [load_model(MODEL), load_model(ASKER / "k122_model.h5")]
 STEPS, FEATURES = 20, 15
@@ -82,10 +82,10 @@ async def test_the_others_take_their_step_once_the_answer_is_out() -> None:
             await append(app, "s", rows[k : k + 1], k)
         body = json.dumps({"rows": rows[STEPS - 1 : STEPS].tolist(), "seq": STEPS - 1}).encode()
         same([(await call(app, "/series/s/rows", body)).json["answer"]], rows[:STEPS])
-        assert steps.shortcut(Key(b"", "s"), rows[:STEPS]) is not None  # the row is still to come
+        assert steps.shortcut(SeriesKey(b"", "s"), rows[:STEPS]) is not None  # the row is still to come
         await asyncio.sleep(0)
-        assert steps.shortcut(Key(b"", "s"), rows[:STEPS]) is None
-        assert steps.shortcut(Key(b"", "s"), rows[1:]) is not None
+        assert steps.shortcut(SeriesKey(b"", "s"), rows[:STEPS]) is None
+        assert steps.shortcut(SeriesKey(b"", "s"), rows[1:]) is not None
 
 
 @in_loop

@@ -25,7 +25,7 @@ from serving import PATIENCE, SMALL, Process, call, in_loop, read_all, started
 from lstm_serve import load_model
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.serving.series.memory import MemoryStore
-from lstm_serve.serving.series.store import WINDOWS, Key, Limits, Sent
+from lstm_serve.serving.series.store import WINDOWS, Limits, Sent, SeriesKey
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 from lstm_serve.web.dialects.series import events
@@ -166,7 +166,7 @@ def test_rows_without_numbers_are_counted(at: str) -> None:
 @given(st.lists(st.tuples(st.integers(1, 13), st.booleans()), max_size=12), st.booleans())
 def test_no_row_is_missed_in_silence_or_told_twice(steps: list[tuple[int, bool]], numbered: bool) -> None:  # noqa: FBT001
     """Whenever a client looks: all rows are told, or that some between two were not."""
-    store, key, count, after, told = MemoryStore(Limits(WINDOWS * 4, 9, 9.0)), Key(b"", "s"), 0, None, list[int]()
+    store, key, count, after, told = MemoryStore(Limits(WINDOWS * 4, 9, 9.0)), SeriesKey(b"", "s"), 0, None, list[int]()
     for more, looks in steps:
         seqs = range(count, count + more) if numbered else None
         asyncio.run(store.append(key, Sent(np.zeros((more, 1), np.float32), seqs), SeriesRules()))
@@ -340,7 +340,7 @@ async def test_silence_is_broken_for_proxies(monkeypatch: pytest.MonkeyPatch) ->
 
     async with started(app):
         deployment = app.state.registry.default
-        await deployment.series.append(Key(b"", "s"), Sent(rows_of(1), None), SeriesRules())
+        await deployment.series.append(SeriesKey(b"", "s"), Sent(rows_of(1), None), SeriesRules())
         scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
         serving = asyncio.create_task(app(scope, receive, send))
         await beats.wait()

@@ -6,7 +6,7 @@ import threading
 import pytest
 from serving import in_loop
 
-from lstm_serve.web.making import Made
+from lstm_serve.web.making import MadeOnce
 
 
 @in_loop
@@ -19,7 +19,7 @@ async def test_it_is_made_once_and_who_has_waited_goes_on_one_in_a_turn() -> Non
         made.append("it")
         return "it"
 
-    one, had = Made(make), list[str]()
+    one, had = MadeOnce(make), list[str]()
 
     async def ask() -> None:
         had.append(await one.get())
@@ -46,7 +46,7 @@ async def test_what_cannot_be_made_is_tried_again() -> None:
             raise MemoryError
         return "it"
 
-    one = Made(make)
+    one = MadeOnce(make)
     with pytest.raises(MemoryError):
         await one.get()
     assert await one.get() == "it"

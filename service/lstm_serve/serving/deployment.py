@@ -24,12 +24,12 @@ from lstm_serve.serving.batching import Batcher
 from lstm_serve.serving.drift import MOST_MODELS, Drift
 from lstm_serve.serving.second_lane import SecondLane
 from lstm_serve.serving.series.carry import REPEATS
-from lstm_serve.serving.series.lines import Lines
+from lstm_serve.serving.series.locks import SeriesLocks
 from lstm_serve.serving.series.memory import MemoryStore
 from lstm_serve.serving.series.redis_server import RedisServer
-from lstm_serve.serving.series.redis_store import Form, RedisStore, meaning_of
+from lstm_serve.serving.series.redis_store import RedisStore, RowFormat, meaning_of
 from lstm_serve.serving.series.steps import BegunWindows, measured
-from lstm_serve.serving.series.store import WINDOWS, Appended, Key, Limits, Sent, Store
+from lstm_serve.serving.series.store import WINDOWS, Appended, Limits, Sent, SeriesKey, Store
 from lstm_serve.serving.series.watch import Watch
 from lstm_serve.serving.warmup import LONGEST_ON_THE_LOOP, warm_up
 from lstm_serve.settings import Settings
@@ -132,7 +132,7 @@ class Deployment:
         self.drift: Drift | None = None  # where the current model has a profile
         # Of several workers each would have series of its own.
         self.has_all_series = settings.workers == 1 or redis is not None
-        self.lines, self.watch, self.versions = Lines(), Watch(), {}
+        self.locks, self.watch, self.versions = SeriesLocks(), Watch(), {}
         self.series: Store | None = None
         self._new_store = partial(self._store, settings, redis)
         metrics.queued_rows.set(lambda: self.queue.queued_rows, self.name)
@@ -147,7 +147,7 @@ class Deployment:
         if redis is None:
             return MemoryStore(limits, self._expired)
         row = np.zeros([size or 1 for size in model.input_shape[1:]], model.input_dtype)
-        form = Form(row, lambda: self.current.made(_meaning, 0))
+        form = RowFormat(row, lambda: self.current.made(_meaning, 0))
         return RedisStore(redis, self.name, form, limits, self._expired)
 
     def activate(self, loaded: Loaded) -> None:
@@ -201,14 +201,14 @@ class Deployment:
         if loaded.slow and self.queue.executor is None:
             self.queue.executor = ThreadPoolExecutor(1, "compute")
 
-    async def append(self, store: Store, series: Key, sent: Sent, model: Model, drift: Drift | None) -> Appended:
+    async def append(self, store: Store, series: SeriesKey, sent: Sent, model: Model, drift: Drift | None) -> Appended:
         """Append rows to a series by the model's rules, count them, and wake who listens; raises as `Store` does."""
         done = await store.append(series, sent, model.about.series)
         self.appended(series, sent, done, drift)
         return done
 
     async def append_each(
-        self, store: Store, several: Sequence[tuple[Key, Sent]], model: Model, drift: Drift | None
+        self, store: Store, several: Sequence[tuple[SeriesKey, Sent]], model: Model, drift: Drift | None
     ) -> list[Appended | LstmServeError]:
         """Append rows to several series, as `append` does to one: of each what it is then, or what is wrong."""
         found = await store.append_each(several, model.about.series)
@@ -217,7 +217,7 @@ class Deployment:
                 self.appended(series, sent, done, drift)
         return found
 
-    def appended(self, series: Key, sent: Sent, done: Appended, drift: Drift | None) -> None:
+    def appended(self, series: SeriesKey, sent: Sent, done: Appended, drift: Drift | None) -> None:
         """Count rows that were appended, and wake who listens."""
         self.metrics.appended(done.fresh, len(sent.rows) - done.fresh)
         if done.fresh:
@@ -225,16 +225,16 @@ class Deployment:
             if drift is not None:
                 drift.see(sent.rows[len(sent.rows) - done.fresh :], None)
 
-    async def forget(self, store: Store, series: Key) -> None:
+    async def forget(self, store: Store, series: SeriesKey) -> None:
         """Forget a series, be it there or not, and tell who listens; raises as `Store` does."""
         await store.forget(series)
         self.forgotten(series)
 
-    def _expired(self, series: Key) -> None:
+    def _expired(self, series: SeriesKey) -> None:
         self.metrics.expired()
         self.forgotten(series)
 
-    def forgotten(self, series: Key) -> None:
+    def forgotten(self, series: SeriesKey) -> None:
         """Tell who listens that a series is not kept any more, and let go of its windows that have begun."""
         self.watch.forgotten(series)
         for served in self.versions.values():

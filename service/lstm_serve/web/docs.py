@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.registry import Registry
-from lstm_serve.web.making import Made
+from lstm_serve.web.making import MadeOnce
 from lstm_serve.web.packaged import Pieces, file_of
 
 # The package fastapi-swagger carries Swagger UI's own files; they are all that is used of it.
@@ -32,14 +32,14 @@ def router(registry: Registry) -> APIRouter:
         )
 
     of: Served | None = None
-    made: Made[bytes] | None = None  # the same bytes for all, of this model
+    made: MadeOnce[bytes] | None = None  # the same bytes for all, of this model
 
     @routes.get("/openapi.json", include_in_schema=False)
     async def document(request: Request) -> Response:
         nonlocal of, made
         current = None if registry.default is None else registry.default.current
         if made is None or of is not current:
-            of, made = current, Made(lambda: orjson.dumps(request.app.openapi()))  # some tenths of a second
+            of, made = current, MadeOnce(lambda: orjson.dumps(request.app.openapi()))  # some tenths of a second
         return Pieces(await made.get(), media_type="application/json")
 
     for name in (SCRIPT, STYLE, ICON):

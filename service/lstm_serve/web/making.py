@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Made(Generic[T]):
+class MadeOnce(Generic[T]):
     """It, once somebody has asked for it."""
 
     def __init__(self, make: Callable[[], T]) -> None:

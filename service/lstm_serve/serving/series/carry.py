@@ -38,6 +38,10 @@ class Plan(NamedTuple):
     taken: int
 
 
+# What takes the place of a series, what was appended, and the output of each row sent, None of those that are not kept.
+Replacement = tuple[Series, Appended, list[Array | None]]
+
+
 def plan(  # noqa: PLR0913, PLR0917 - what an append is of
     found: Found, sent: Sent, rules: SeriesRules, carrying: Carrying, keep: int, most: int
 ) -> Plan:
@@ -69,13 +73,10 @@ def plan(  # noqa: PLR0913, PLR0917 - what an append is of
     return Plan(found, after, done, rows, carried.state, carried.ys, carried.taken)
 
 
-def made(
-    planned: Plan, parts: Sequence[Array], state: State, digest: str, keep: int
-) -> tuple[Series, Appended, list[Array | None]]:
+def replacement(planned: Plan, parts: Sequence[Array], state: State, digest: str, keep: int) -> Replacement:
     """Return what takes the place of a series, of what was computed: outputs (k, *output) in parts, the state after.
 
-    And what it is then, `kept` of how many rows its state is, and the output of each row that was sent, None of those
-    that are not kept.
+    `kept` of what was appended says of how many rows the state is.
     """
     done, after, count = planned.done, planned.after, planned.taken
     known = [] if planned.known is None else [planned.known]

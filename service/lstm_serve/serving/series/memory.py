@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from lstm_serve.errors import LstmServeError, SeriesConflict, SeriesFull, UnknownSeries
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.serving.series.kept import append
-from lstm_serve.serving.series.store import Appended, Found, Key, Known, Limits, Sent, Series, new_life, too_many
+from lstm_serve.serving.series.store import Appended, Found, Known, Limits, Sent, Series, SeriesKey, new_life, too_many
 
 T = TypeVar("T")
 
@@ -21,13 +21,13 @@ class MemoryStore:
     def __init__(
         self,
         limits: Limits,
-        expired: Callable[[Key], None] = lambda _series: None,
+        expired: Callable[[SeriesKey], None] = lambda _series: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`expired` is told of each series that was idle for too long."""
         self.keep, self._most, self._ttl = limits
         self._expired, self._clock = expired, clock
-        self._series: OrderedDict[Key, Series] = OrderedDict()  # who was idle for longest comes first
+        self._series: OrderedDict[SeriesKey, Series] = OrderedDict()  # who was idle for longest comes first
 
     def count(self) -> int:
         """How many series there are, those too that are to expire; see `Store`."""
@@ -37,32 +37,32 @@ class MemoryStore:
         """Forget each that was idle for too long; see `Store`."""
         self._expire(self._clock())
 
-    async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
+    async def append(self, series: SeriesKey, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none; see `Store`."""
         return self._append(series, sent, rules)
 
     async def append_each(
-        self, several: Sequence[tuple[Key, Sent]], rules: SeriesRules
+        self, several: Sequence[tuple[SeriesKey, Sent]], rules: SeriesRules
     ) -> list[Appended | LstmServeError]:
         """Append to several series, of each all rows or none; see `Store`."""
         return [_or_refused(self._append, *each, rules) for each in several]
 
-    async def find_each(self, several: Sequence[Key]) -> list[Found | LstmServeError]:
+    async def find_each(self, several: Sequence[SeriesKey]) -> list[Found | LstmServeError]:
         """Find several series; see `Store`."""
         return [_or_refused(self._find, series) for series in several]
 
-    async def replace_each(self, several: Sequence[tuple[Key, Found, Series]]) -> list[bool | LstmServeError]:
+    async def replace_each(self, several: Sequence[tuple[SeriesKey, Found, Series]]) -> list[bool | LstmServeError]:
         """Put others in their place; see `Store`."""
         return [_or_refused(self._replace, *each) for each in several]
 
-    def _append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
+    def _append(self, series: SeriesKey, sent: Sent, rules: SeriesRules) -> Appended:
         found = self._find(series).series or Series.begin(sent, rules)
         done = append(found, sent, rules, self.keep)
         found.carried = None
         self._put(series, found)
         return done
 
-    def _find(self, series: Key) -> Found:
+    def _find(self, series: SeriesKey) -> Found:
         """Return it. Raises SeriesFull where it is not there, and may not begin."""
         self._expire(self._clock())
         found = self._series.get(series)
@@ -70,19 +70,19 @@ class MemoryStore:
             raise SeriesFull(too_many(self._most))
         return Found(found)
 
-    def _replace(self, series: Key, before: Found, after: Series) -> bool:
+    def _replace(self, series: SeriesKey, before: Found, after: Series) -> bool:
         if self._find(series).series is not before.series:
             return False
         self._put(series, after)
         return True
 
-    def _put(self, series: Key, found: Series) -> None:
+    def _put(self, series: SeriesKey, found: Series) -> None:
         found.touched = self._clock()
         found.life = found.life or new_life()
         self._series[series] = found
         self._series.move_to_end(series)
 
-    async def look(self, series: Key) -> Known:
+    async def look(self, series: SeriesKey) -> Known:
         """Return what is known of it; see `Store`."""
         self._expire(self._clock())
         found = self._series.get(series)
@@ -91,7 +91,7 @@ class MemoryStore:
         known = found.last, found.rows, self._clock() - found.touched, found.numbers, found.life
         return Known(*known, found.carried)
 
-    async def forget(self, series: Key) -> None:
+    async def forget(self, series: SeriesKey) -> None:
         """Forget it; see `Store`."""
         self._series.pop(series, None)
 

@@ -23,8 +23,8 @@ OF_A_SCRIPT = re.compile(
 TAKES_NOTHING = re.compile(r"\b(OOM|MISCONF|READONLY|NOREPLICAS)\b")
 INSTALL = "pip install 'lstm-serve[redis]'"
 
-Given = bytes | str | float  # an argument of a script
-Call = tuple[Sequence[str], *tuple[Given, ...]]  # the keys that it is about, and its arguments
+ScriptArgument = bytes | str | float  # an argument of a script
+ScriptCall = tuple[Sequence[str], *tuple[ScriptArgument, ...]]  # the keys that it is about, and its arguments
 
 
 class RedisServer:
@@ -64,7 +64,7 @@ class RedisServer:
         self._takes_nothing = False  # whether that is why
         self._fault = ""  # which the log has already
 
-    async def run(self, script: str, keys: Sequence[str], *given: Given, always_writes: bool = False) -> Any:  # noqa: ANN401 - as it says
+    async def run(self, script: str, keys: Sequence[str], *given: ScriptArgument, always_writes: bool = False) -> Any:  # noqa: ANN401 - as it says
         """Run a script that is done whole or not at all. Raises StoreUnavailable: it may be done or not, then.
 
         Once Redis took nothing it is away until a script is done that `always_writes`: others may be done without.
@@ -80,7 +80,7 @@ class RedisServer:
         self._answered(took=always_writes)
         return answer
 
-    async def run_each(self, script: str, several: Sequence[Call]) -> list[Any]:
+    async def run_each(self, script: str, several: Sequence[ScriptCall]) -> list[Any]:
         """Run a script for each of several, in their order and in one round trip: what it says, or StoreUnavailable.
 
         Raises StoreUnavailable where none of them has an answer.

@@ -17,15 +17,15 @@ from lstm_serve.model.model import Model
 from lstm_serve.serving.series import redis_scripts as scripts
 from lstm_serve.serving.series.carried_bytes import packed, unpacked
 from lstm_serve.serving.series.kept import append
-from lstm_serve.serving.series.redis_server import Call, Given, RedisServer
-from lstm_serve.serving.series.store import Appended, Found, Key, Known, Limits, Sent, Series, new_life, too_many
+from lstm_serve.serving.series.redis_server import RedisServer, ScriptArgument, ScriptCall
+from lstm_serve.serving.series.store import Appended, Found, Known, Limits, Sent, Series, SeriesKey, new_life, too_many
 
 log = logging.getLogger(__name__)
 
 MOST_TOLD = 1000
 
 
-class Form(NamedTuple):
+class RowFormat(NamedTuple):
     """Any row of a model's series, and what says at the time what rows and numbers mean: that of `meaning_of`."""
 
     row: Array
@@ -35,7 +35,7 @@ class Form(NamedTuple):
 class _Asked(NamedTuple):
     """An append that is asked for, with the form that rows have at the time."""
 
-    series: Key
+    series: SeriesKey
     sent: Sent
     rules: SeriesRules
     form: str
@@ -50,9 +50,9 @@ class RedisStore:
         self,
         server: RedisServer,
         name: str,
-        form: Form,
+        form: RowFormat,
         limits: Limits,
-        expired: Callable[[Key], None] = lambda _series: None,
+        expired: Callable[[SeriesKey], None] = lambda _series: None,
     ) -> None:
         """`expired` is told of series that were idle, each in one of the replicas."""
         self._server, self._expired = server, expired
@@ -60,7 +60,7 @@ class RedisStore:
         self._row, self._meaning = form
         self.keep, self._limits = limits.rows, limits
         self._count = 0
-        self._told = set[Key]()  # of what is damaged, what the log has
+        self._told = set[SeriesKey]()  # of what is damaged, what the log has
         self._expiring: asyncio.Task[None] | None = None
 
     @property
@@ -77,13 +77,13 @@ class RedisStore:
         if self._expiring is None or self._expiring.done():
             self._expiring = asyncio.get_running_loop().create_task(self._expire(), name="expiring series")
 
-    async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
+    async def append(self, series: SeriesKey, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none; see `Store`. Raises StoreUnavailable."""
         (asked,) = self._asked([(series, sent)], rules)
         return self._appended(asked, await self._server.run(scripts.APPEND, *self._call(asked)))
 
     async def append_each(
-        self, several: Sequence[tuple[Key, Sent]], rules: SeriesRules
+        self, several: Sequence[tuple[SeriesKey, Sent]], rules: SeriesRules
     ) -> list[Appended | LstmServeError]:
         """Append to several series, of each all rows or none; see `Store`. Raises StoreUnavailable where it is away."""
         asked, found = self._asked(several, rules), list[Appended | LstmServeError]()
@@ -95,7 +95,7 @@ class RedisStore:
                 found.append(error)
         return found
 
-    async def find_each(self, several: Sequence[Key]) -> list[Found | LstmServeError]:
+    async def find_each(self, several: Sequence[SeriesKey]) -> list[Found | LstmServeError]:
         """Find several series; see `Store`: that none may begin is said where it would. Raises StoreUnavailable."""
         form = self._form
         answers = await self._server.run_each(scripts.LOOK, [(self._keys(series)[:1],) for series in several])
@@ -104,7 +104,7 @@ class RedisStore:
             for series, answer in zip(several, answers, strict=True)
         ]
 
-    async def replace_each(self, several: Sequence[tuple[Key, Found, Series]]) -> list[bool | LstmServeError]:
+    async def replace_each(self, several: Sequence[tuple[SeriesKey, Found, Series]]) -> list[bool | LstmServeError]:
         """Put others in their place; see `Store`. Raises StoreUnavailable."""
         calls = [self._to_write(series, *_fields(before, after)) for series, before, after in several]
         answers = await self._server.run_each(scripts.REPLACE, calls)
@@ -113,20 +113,20 @@ class RedisStore:
             for (series, *_), answer in zip(several, answers, strict=True)
         ]
 
-    def _asked(self, several: Sequence[tuple[Key, Sent]], rules: SeriesRules) -> list[_Asked]:
+    def _asked(self, several: Sequence[tuple[SeriesKey, Sent]], rules: SeriesRules) -> list[_Asked]:
         form = self._form
         return [_Asked(series, sent._replace(rows=_with_one_zero(sent.rows)), rules, form) for series, sent in several]
 
-    def _call(self, asked: _Asked) -> Call:
+    def _call(self, asked: _Asked) -> ScriptCall:
         series, (rows, numbers), rules, form = asked
         by = "none" if numbers is None else "time" if rules.seq == "time" else "count"
         seqs = b"" if numbers is None else np.array(numbers, "<f8").tobytes()
         return self._to_write(series, form, self._row.nbytes, by, rules.gap, seqs, rows.tobytes(), new_life())
 
-    def _to_write(self, series: Key, *given: Given) -> Call:
+    def _to_write(self, series: SeriesKey, *given: ScriptArgument) -> ScriptCall:
         """What a script is given that writes a series: its keys, its place, and what else it takes."""
         keep, most, ttl_seconds = self._limits
-        place: tuple[Given, ...] = (_member(series), keep, most, round(ttl_seconds * 1000), *given)
+        place: tuple[ScriptArgument, ...] = (_member(series), keep, most, round(ttl_seconds * 1000), *given)
         return self._keys(series), *place
 
     def _appended(self, asked: _Asked, answer: Any) -> Appended:  # noqa: ANN401 - what the script says
@@ -137,14 +137,14 @@ class RedisStore:
         done = append(before, asked.sent, asked.rules, self.keep)
         return done if found.lost is None else done._replace(begun=found.lost)
 
-    def _replaced(self, series: Key, verdict: bytes, count: int, expired: int, damaged: int) -> bool | SeriesFull:
+    def _replaced(self, series: SeriesKey, verdict: bytes, count: int, expired: int, damaged: int) -> bool | SeriesFull:
         try:
             self._note(series, verdict, count, expired, damaged)
         except SeriesFull as error:
             return error
         return verdict == b"good"
 
-    def _note(self, series: Key, verdict: bytes, count: int, expired: int, damaged: int) -> None:
+    def _note(self, series: SeriesKey, verdict: bytes, count: int, expired: int, damaged: int) -> None:
         """Take what a script that writes says besides. Raises SeriesFull."""
         self._count = count
         if expired:
@@ -155,7 +155,7 @@ class RedisStore:
             self._tell(series)
             self._told.discard(series)
 
-    def _found(self, series: Key, form: str, damaged: int, had: Sequence[bytes]) -> Found:
+    def _found(self, series: SeriesKey, form: str, damaged: int, had: Sequence[bytes]) -> Found:
         """A series as a script has read it, where its rows are of this form."""
         if damaged:
             self._tell(series)
@@ -165,7 +165,7 @@ class RedisStore:
         found = self._series(form, had)
         return Found(found, (form, had[-1]), "model" if found is None else None)
 
-    async def look(self, series: Key) -> Known:
+    async def look(self, series: SeriesKey) -> Known:
         """Return what is known of it; see `Store`. Raises StoreUnavailable."""
         form = self._form
         damaged, had, age = await self._server.run(scripts.LOOK, self._keys(series)[:1])
@@ -174,7 +174,7 @@ class RedisStore:
             raise UnknownSeries
         return Known(found.last, found.rows, age / 1000, found.numbers, found.life, found.carried)
 
-    async def forget(self, series: Key) -> None:
+    async def forget(self, series: SeriesKey) -> None:
         """Forget it; see `Store`. Raises StoreUnavailable."""
         self._count = await self._server.run(scripts.FORGET, self._keys(series), _member(series))
 
@@ -195,7 +195,7 @@ class RedisStore:
             if series is not None:
                 self._expired(series)
 
-    def _keys(self, series: Key) -> list[str]:
+    def _keys(self, series: SeriesKey) -> list[str]:
         return [f"{self._prefix}:{_member(series)}", self._prefix]
 
     def _series(self, expected: str, had: Sequence[bytes]) -> Series | None:
@@ -212,7 +212,7 @@ class RedisStore:
         found.carried = unpacked(made) if made else None
         return found
 
-    def _tell(self, series: Key) -> None:
+    def _tell(self, series: SeriesKey) -> None:
         """Log once that what is there is no series."""
         if series in self._told:
             return
@@ -225,7 +225,7 @@ class RedisStore:
         )
 
 
-def _fields(before: Found, after: Series) -> tuple[Given, ...]:
+def _fields(before: Found, after: Series) -> tuple[ScriptArgument, ...]:
     """What tells what was found, and the fields of what takes its place, as the scripts have them."""
     form, mark = before.mark
     by = "none" if after.last is None else "count" if after.times is None else "time"
@@ -241,11 +241,11 @@ def _with_one_zero(rows: Array) -> Array:
     return same
 
 
-def _key_of(member: bytes) -> Key | None:
+def _key_of(member: bytes) -> SeriesKey | None:
     """The series that `_member` calls so; None for what it calls nothing."""
     try:
         name, _, owner = member.decode().partition("@")
-        return Key(bytes.fromhex(owner), name)
+        return SeriesKey(bytes.fromhex(owner), name)
     except ValueError:
         return None
 
@@ -258,6 +258,6 @@ def meaning_of(model: Model) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
-def _member(series: Key) -> str:
+def _member(series: SeriesKey) -> str:
     """How a series is called among those of its model; no id has an @."""
     return f"{series.id}@{series.owner.hex()}" if series.owner else series.id

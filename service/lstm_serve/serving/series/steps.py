@@ -23,7 +23,7 @@ from lstm_serve.engine.types import Array, State
 from lstm_serve.model.model import Model
 from lstm_serve.model.stepping import Stepper
 from lstm_serve.serving.batching import Shortcut
-from lstm_serve.serving.series.store import Key
+from lstm_serve.serving.series.store import SeriesKey
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +82,15 @@ class BegunWindows:
         self.costs = costs
         self._stepper, self._timesteps, self._most, self._clock = stepper, timesteps, most, clock
         self._one = stepper.start(1)
-        self._begun: OrderedDict[Key, Begun] = OrderedDict()  # who was idle for longest comes first
-        self._followed: WeakValueDictionary[Key, Followed] = WeakValueDictionary()  # there while something follows
+        self._begun: OrderedDict[SeriesKey, Begun] = OrderedDict()  # who was idle for longest comes first
+        self._followed: WeakValueDictionary[SeriesKey, Followed] = (
+            WeakValueDictionary()
+        )  # there while something follows
         # So many rows behind are caught up with, in the time of two windows. To begin anew takes more than it gives
         # where now and then rows of other series are due as well.
         self._furthest = max(1, min(timesteps - 1, int(2 * costs.window / costs.rest)))
 
-    def shortcut(self, series: Key, window: Array) -> Shortcut | None:
+    def shortcut(self, series: SeriesKey, window: Array) -> Shortcut | None:
         """The way to the answer of a window (timesteps, *features) from what is kept, if there is one."""
         state, new = self._known(series, window)
         if not state or len(state[0]) != self._timesteps - new:
@@ -96,7 +98,7 @@ class BegunWindows:
         oldest = tuple(array[:1] for array in state)
         return Shortcut(partial(_answer, self._stepper, oldest, window[-new:]), lambda due: self.costs.pay(new, due))
 
-    def follower(self, series: Key) -> Callable[[Array], Callable[[], None]] | None:
+    def follower(self, series: SeriesKey) -> Callable[[Array], Callable[[], None]] | None:
         """What lets the windows of a series take the newest rows that are about to be answered; None without a place.
 
         It is called with the last rows, at most a window of them, in whichever thread computes; what it returns is then
@@ -106,14 +108,14 @@ class BegunWindows:
             return None
         return partial(self._follow, series, self._followed.setdefault(series, Followed()))
 
-    def _follow(self, series: Key, followed: Followed, rows: Array) -> Callable[[], None]:
+    def _follow(self, series: SeriesKey, followed: Followed, rows: Array) -> Callable[[], None]:
         try:
             return partial(self._keep, series, followed, *self._taken(series, rows))
         except Exception:
             log.exception("the steps after an answer raised")
             return partial(self.forget, series)
 
-    def _keep(self, series: Key, followed: Followed, rows: bytes, state: State) -> None:
+    def _keep(self, series: SeriesKey, followed: Followed, rows: bytes, state: State) -> None:
         now = self._clock()
         if self._followed.get(series) is not followed:
             return
@@ -128,7 +130,7 @@ class BegunWindows:
         """Of how many series some are kept."""
         return len(self._begun)
 
-    def forget(self, series: Key) -> None:
+    def forget(self, series: SeriesKey) -> None:
         """Let go of what is kept of a series, if anything is."""
         self._begun.pop(series, None)
         self._followed.pop(series, None)
@@ -139,7 +141,7 @@ class BegunWindows:
             return False
         return now - next(iter(self._begun.values())).touched < IDLE_SECONDS
 
-    def _known(self, series: Key, rows: Array) -> tuple[State, int]:
+    def _known(self, series: SeriesKey, rows: Array) -> tuple[State, int]:
         """The states of the windows that began in `rows`, the oldest first, and how many of the rows are new to them.
 
         No state where nothing is known.
@@ -156,7 +158,7 @@ class BegunWindows:
                 return tuple(array[kept - some :] for array in begun.state), new
         return (), 1
 
-    def _taken(self, series: Key, rows: Array) -> tuple[bytes, State]:
+    def _taken(self, series: SeriesKey, rows: Array) -> tuple[bytes, State]:
         """The windows once they have taken the new rows, those that are complete left out."""
         state, new = self._known(series, rows)
         if state and len(state[0]) == self._timesteps - new:

@@ -17,7 +17,7 @@ AT_ONCE = 64  # series that are read or written together, each with two windows
 WINDOWS = 2  # of each series the rows of so many are kept, for repeats
 
 
-class Key(NamedTuple):
+class SeriesKey(NamedTuple):
     """What a series is known by: whose it is, and its id. What of one owner has an id, no other can tell."""
 
     owner: bytes
@@ -148,27 +148,27 @@ class Store(Protocol):
     shared: bool  # whether other processes append to the same series
     keep: int  # how many rows of each are kept
 
-    async def append(self, series: Key, sent: Sent, rules: SeriesRules) -> Appended:
+    async def append(self, series: SeriesKey, sent: Sent, rules: SeriesRules) -> Appended:
         """Append all rows that are not there yet, or none.
 
         Raises SeriesConflict where the rows do not follow, SeriesFull where there is no room for one more series.
         """
 
     async def append_each(
-        self, several: Sequence[tuple[Key, Sent]], rules: SeriesRules
+        self, several: Sequence[tuple[SeriesKey, Sent]], rules: SeriesRules
     ) -> list[Appended | LstmServeError]:
         """Append to several series, in their order: of each what `append` gives, or the error that it raises."""
 
-    async def find_each(self, several: Sequence[Key]) -> list[Found | LstmServeError]:
+    async def find_each(self, several: Sequence[SeriesKey]) -> list[Found | LstmServeError]:
         """Find several series, each to be replaced by what becomes of it: of each SeriesFull where none may begin."""
 
-    async def replace_each(self, several: Sequence[tuple[Key, Found, Series]]) -> list[bool | LstmServeError]:
+    async def replace_each(self, several: Sequence[tuple[SeriesKey, Found, Series]]) -> list[bool | LstmServeError]:
         """Put others in place of what was found: of each whether it still was so, or SeriesFull."""
 
-    async def look(self, series: Key) -> Known:
+    async def look(self, series: SeriesKey) -> Known:
         """Return what is known of it. Raises UnknownSeries."""
 
-    async def forget(self, series: Key) -> None:
+    async def forget(self, series: SeriesKey) -> None:
         """Forget it, be it there or not."""
 
     async def close(self) -> int:

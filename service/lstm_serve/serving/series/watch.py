@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from lstm_serve.errors import LstmServeError, StoreUnavailable, UnknownSeries
-from lstm_serve.serving.series.store import Key, Known, Store
+from lstm_serve.serving.series.store import Known, SeriesKey, Store
 
 LOOK_SECONDS = 1.0  # how old what a store has said may be to which others append as well
 
@@ -46,7 +46,7 @@ class Watched:
             self._doing.set_result(None)
             self._doing = None
 
-    async def look(self, store: Store, series: Key) -> Known:
+    async def look(self, store: Store, series: SeriesKey) -> Known:
         """Return what is known of it. Raises as `Store` does: another one that has its name is not it."""
         if store.shared and time.monotonic() - self._looked >= LOOK_SECONDS:
             self._found = None
@@ -58,7 +58,7 @@ class Watched:
             raise UnknownSeries
         return found
 
-    async def _look(self, store: Store, series: Key) -> None:
+    async def _look(self, store: Store, series: SeriesKey) -> None:
         changed = self.changed
         found: Known | LstmServeError
         try:
@@ -74,14 +74,14 @@ class Watch:
 
     def __init__(self) -> None:
         """Nobody listens yet."""
-        self._watched: dict[Key, Watched] = {}
+        self._watched: dict[SeriesKey, Watched] = {}
 
     def count(self) -> int:
         """How many listen. It changes nothing: whoever scrapes may ask from another thread."""
         return sum(watched.listeners for watched in [*self._watched.values()])
 
     @contextmanager
-    def listening(self, series: Key, life: bytes) -> Iterator[Watched]:
+    def listening(self, series: SeriesKey, life: bytes) -> Iterator[Watched]:
         """Listen to a series of this life meanwhile: another one that had its name is over for who listens to that."""
         watched = self._watched.get(series)
         if watched is not None and watched.life != life:
@@ -97,13 +97,13 @@ class Watch:
             if not watched.listeners and self._watched.get(series) is watched:
                 del self._watched[series]
 
-    def appended(self, series: Key) -> None:
+    def appended(self, series: SeriesKey) -> None:
         """Say that rows of it have come."""
         watched = self._watched.get(series)
         if watched is not None:
             watched.wake()
 
-    def forgotten(self, series: Key) -> None:
+    def forgotten(self, series: SeriesKey) -> None:
         """Say that it is not kept any more."""
         watched = self._watched.pop(series, None)
         if watched is not None:

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.registry import Registry
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
-from lstm_serve.web.making import Made
+from lstm_serve.web.making import MadeOnce
 from lstm_serve.web.openapi import problem_responses
 from lstm_serve.web.predict import PostRoute
 from lstm_serve.web.schemas import ModelDetails, ModelList, ModelSummary, PathSchemas, model_info
@@ -36,7 +36,7 @@ def router(registry: Registry, documented: Documented, routes_of: RoutesOf) -> A
     async def model(request: Request) -> ModelDetails:
         """What a model is, and what each of its paths takes and answers."""
         deployment, served = meant(registry, request)
-        made = served.of_model.setdefault(router, Made(partial(_paths, served, routes_of)))
+        made = served.of_model.setdefault(router, MadeOnce(partial(_paths, served, routes_of)))
         return ModelDetails(
             **model_info(served.model).model_dump(), versions=deployment.numbers, paths=await made.get()
         )

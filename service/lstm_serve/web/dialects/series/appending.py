@@ -25,8 +25,8 @@ from lstm_serve.errors import (
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Deployment, Served
-from lstm_serve.serving.series.lines import expect_time
-from lstm_serve.serving.series.store import AT_ONCE, Appended, Key, Sent, Store
+from lstm_serve.serving.series.locks import expect_time
+from lstm_serve.serving.series.store import AT_ONCE, Appended, Sent, SeriesKey, Store
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.api_keys import Keys
 from lstm_serve.web.dialects.series.carried import CarriedSeries, count, told
@@ -58,9 +58,9 @@ def owner_of(request: Request) -> bytes:
     return b"" if keys is None else keys.owner(request.scope["state"]["headers"].get(b"authorization"))
 
 
-def key_of(request: Request) -> Key:
+def key_of(request: Request) -> SeriesKey:
     """What the series of a request's path is known by. Raises InvalidInput."""
-    return Key(owner_of(request), expect_id(request.path_params["series"]))
+    return SeriesKey(owner_of(request), expect_id(request.path_params["series"]))
 
 
 def known_of(seq: int | None, kept: int, model: Model) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Appending:
         carrying = request.served.carrying
         self._carried = None if carrying is None else CarriedSeries(serving, carrying, store, request, deadline)
 
-    async def outputs(self, key: Key, given: Sent) -> tuple[Predicted | None, After | None]:
+    async def outputs(self, key: SeriesKey, given: Sent) -> tuple[Predicted | None, After | None]:
         """The output of the window that ends with rows, None before there is one; see `output_first`.
 
         Of a model that answers each row, and whose states are carried, the output has all that were given.
@@ -112,7 +112,7 @@ class Appending:
         y = np.concatenate(ys) if self._carried.carrying.stepper.answers_each_row else ys[-1]
         return count(y[np.newaxis], self._request), None
 
-    async def last(self, key: Key, given: Sent) -> tuple[Appended, Any, After | None]:
+    async def last(self, key: SeriesKey, given: Sent) -> tuple[Appended, Any, After | None]:
         """The series, the answer to the last row, None where there is none, and what is to be done once it is out."""
         if self._carried is None:
             done, part, after = await self._last_window(key, given)
@@ -121,7 +121,7 @@ class Appending:
         done, ys = await self._carried.append(key, given)
         return done, told(ys[-1:], self._request, [done.fresh > 0])[0], None
 
-    async def each(self, key: Key, given: Sent) -> tuple[Appended, list[Any]]:
+    async def each(self, key: SeriesKey, given: Sent) -> tuple[Appended, list[Any]]:
         """The series, and the answer to each of several rows: None where there is none, or what is wrong."""
         if self._carried is not None:
             self._expect_room(1)
@@ -149,7 +149,7 @@ class Appending:
     def _model(self) -> Model:
         return self._request.served.model
 
-    async def _last_window(self, key: Key, given: Sent) -> tuple[Appended, Predicted | None, After | None]:
+    async def _last_window(self, key: SeriesKey, given: Sent) -> tuple[Appended, Predicted | None, After | None]:
         """Append rows, and compute the last window, if there is one."""
         self._expect_room(1)
         done = await self._append(key, given)
@@ -163,12 +163,12 @@ class Appending:
         for start in range(0, len(items), AT_ONCE):
             expect_time(self._deadline)
             some = items[start : start + AT_ONCE]
-            sent = [(Key(owner, item[0]), item[1]) for item in some if isinstance(item, tuple)]
+            sent = [(SeriesKey(owner, item[0]), item[1]) for item in some if isinstance(item, tuple)]
             done = iter(await request.deployment.append_each(self._store, sent, self._model, request.drift))
             found += [item if isinstance(item, InvalidInput) else next(done) for item in some]
         return found
 
-    async def _append(self, key: Key, given: Sent) -> Appended:
+    async def _append(self, key: SeriesKey, given: Sent) -> Appended:
         return await self._request.deployment.append(self._store, key, given, self._model, self._request.drift)
 
     def _expect_room(self, count: int) -> None:

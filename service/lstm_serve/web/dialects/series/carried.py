@@ -18,13 +18,12 @@ from lstm_serve.errors import (
 from lstm_serve.model.answers import answers
 from lstm_serve.model.carry import Carrying
 from lstm_serve.serving.batching import Job
-from lstm_serve.serving.series.carry import REPEATS, Plan, made, plan
-from lstm_serve.serving.series.lines import expect_time
-from lstm_serve.serving.series.store import AT_ONCE, Appended, Key, Known, Sent, Series, Store
+from lstm_serve.serving.series.carry import REPEATS, Plan, Replacement, plan, replacement
+from lstm_serve.serving.series.locks import expect_time
+from lstm_serve.serving.series.store import AT_ONCE, Appended, Known, Sent, SeriesKey, Store
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.predict import Predicted, PredictRequest, noted
 
-Made = tuple[Series, Appended, list[Array | None]]  # what takes the place of a series; and as follows
 Done = tuple[Appended, list[Array | None]]  # a series once rows are appended, and the output of each; None: not kept
 
 
@@ -39,7 +38,7 @@ class CarriedSeries:
         self._store, self._most = store, serving.settings.max_rows
         self._request, self._deadline = request, deadline
 
-    async def append(self, key: Key, sent: Sent) -> Done:
+    async def append(self, key: SeriesKey, sent: Sent) -> Done:
         """Append rows. Raises ComputeFailed for rows on which the model overflows, of which none is kept then."""
         (found,) = await self._append_each([(key, sent)])
         if isinstance(found, LstmServeError):
@@ -64,13 +63,13 @@ class CarriedSeries:
             some = [(name, *rows[turn]) for name, rows in of_series.items() if turn < len(rows)]
             for start in range(0, len(some), AT_ONCE):
                 few = some[start : start + AT_ONCE]
-                done = await self._append_each([(Key(owner, name), sent) for name, _, sent in few])
+                done = await self._append_each([(SeriesKey(owner, name), sent) for name, _, sent in few])
                 found |= {at: each for (_, at, _), each in zip(few, done, strict=True)}
         results = [found[at] for at in range(len(items))]
         done_or_wrong = [each[0] if isinstance(each, tuple) else each for each in results]
         return done_or_wrong, [each[1][0] if isinstance(each, tuple) else None for each in results]
 
-    async def _append_each(self, several: Sequence[tuple[Key, Sent]]) -> list[Done | LstmServeError]:
+    async def _append_each(self, several: Sequence[tuple[SeriesKey, Sent]]) -> list[Done | LstmServeError]:
         """Append rows to series, each another one."""
         request, store, model = self._request, self._store, self._request.served.model
         found: dict[int, Done | LstmServeError] = {}
@@ -98,7 +97,7 @@ class CarriedSeries:
                     found[k] = done, ys
         return [found[k] for k in range(len(several))]
 
-    async def _all_computed(self, plans: Mapping[int, Plan]) -> dict[int, Made | ComputeFailed]:
+    async def _all_computed(self, plans: Mapping[int, Plan]) -> dict[int, Replacement | ComputeFailed]:
         """Of each what takes the place of its series, or why it does not: computed together."""
         try:
             async with asyncio.TaskGroup() as group:
@@ -107,7 +106,7 @@ class CarriedSeries:
             raise errors.exceptions[0] from None
         return {k: task.result() for k, task in tasks.items()}
 
-    async def _computed(self, planned: Plan) -> Made | ComputeFailed:
+    async def _computed(self, planned: Plan) -> Replacement | ComputeFailed:
         request, carrying = self._request, self.carrying
         state, parts = planned.state, list[Array]()
         at_once = request.served.model.input_shape[0] or REPEATS  # about what a window takes, for which a batch is made
@@ -120,7 +119,7 @@ class CarriedSeries:
             except ComputeFailed as error:
                 return error
             parts.append(ys)
-        return made(planned, parts, state, carrying.digest, self._store.keep)
+        return replacement(planned, parts, state, carrying.digest, self._store.keep)
 
 
 async def _output(job: Job) -> Array:

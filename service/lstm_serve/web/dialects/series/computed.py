@@ -11,7 +11,7 @@ from lstm_serve.errors import ComputeFailed
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Shortcut
-from lstm_serve.serving.series.store import Appended, Key
+from lstm_serve.serving.series.store import Appended, SeriesKey
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.predict import Predicted, PredictRequest, computed, noted, submitted
 
@@ -63,7 +63,7 @@ async def answers_or_errors(
 
 
 async def output_first(
-    serving: ServingState, series: Key, done: Appended, request: PredictRequest, deadline: float
+    serving: ServingState, series: SeriesKey, done: Appended, request: PredictRequest, deadline: float
 ) -> tuple[Predicted | None, Callable[[], None] | None]:
     """The output of the last row's window, if that is there, and what is to be done once it is out, if anything is."""
     steps, queue, model = request.served.steps, request.deployment.queue, request.served.model

@@ -22,7 +22,7 @@ from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.registry import Registry
-from lstm_serve.serving.series.store import Appended, Key
+from lstm_serve.serving.series.store import Appended, SeriesKey
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
@@ -212,7 +212,7 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
     given = sent(body, rows, model)
     body.let_go()
     appending = Appending(serving, request, store, deadline)
-    async with deployment.lines.of((key,), deadline):
+    async with deployment.locks.hold((key,), deadline):
         if each and len(rows) > 1:
             done, found, after = *await appending.each(key, given), None
         else:
@@ -234,7 +234,9 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
     deadline = deadline_of(request, serving.settings.deadline_seconds, None)
     request.scope["state"]["turn"].end()
     body.let_go()
-    async with deployment.lines.of({Key(owner, item[0]) for item in items if isinstance(item, tuple)}, deadline):
+    async with deployment.locks.hold(
+        {SeriesKey(owner, item[0]) for item in items if isinstance(item, tuple)}, deadline
+    ):
         done, found = await Appending(serving, request, store, deadline).many(owner, items)
     for each in done:
         if isinstance(each, REFUSALS):

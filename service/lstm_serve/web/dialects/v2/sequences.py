@@ -6,7 +6,7 @@ Protocol: extension_sequence.md of triton-inference-server/server. The series is
 from collections.abc import Callable
 
 from lstm_serve.errors import ComputeFailed, InvalidInput, UnknownSeries
-from lstm_serve.serving.series.store import Key, Sent
+from lstm_serve.serving.series.store import Sent, SeriesKey
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.dialects.series.appending import Appending, owner_of, refusals_counted, store_of
 from lstm_serve.web.dialects.v2.codec import Infer
@@ -22,14 +22,14 @@ async def in_sequence(
 
     And what is to be done once that is out. Raises InvalidInput for a series that has not begun.
     """
-    deployment, key = request.deployment, Key(owner_of(request), sequence.series)
+    deployment, key = request.deployment, SeriesKey(owner_of(request), sequence.series)
     store = store_of(deployment, request.served)
     deadline = deadline_of(request, serving.settings.deadline_seconds, asked.head.timeout)
     expect_few(asked.size, serving.settings.max_rows, "rows")
     ((rows,),) = await converted(asked, request)
     asked.let_go()
     with refusals_counted(request):
-        async with deployment.lines.of((key,), deadline):
+        async with deployment.locks.hold((key,), deadline):
             if sequence.start:
                 await deployment.forget(store, key)
             else:

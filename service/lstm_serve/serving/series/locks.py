@@ -1,4 +1,4 @@
-"""One request of a series at a time: the others wait in line, a few of them."""
+"""One request of a series at a time: a few others wait for its lock."""
 
 import asyncio
 import time
@@ -7,74 +7,74 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from lstm_serve.errors import DeadlinePassed, SeriesBusy
-from lstm_serve.serving.series.store import Key
+from lstm_serve.serving.series.store import SeriesKey
 
 MOST_WAITING = 8
 
 
-class Lines:
-    """The lines in front of the series; only one that is being answered has any."""
+class SeriesLocks:
+    """A lock for each series that is being answered, first come, first served."""
 
     def __init__(self) -> None:
-        """Nobody is here."""
-        self._lines: dict[Key, deque[asyncio.Future[None]]] = {}
+        """Nothing is held."""
+        self._waiting: dict[SeriesKey, deque[asyncio.Future[None]]] = {}
 
-    def expect_room(self, series: Key) -> None:
+    def expect_room(self, series: SeriesKey) -> None:
         """Raise SeriesBusy where too many wait already."""
-        if len(self._lines.get(series, ())) >= MOST_WAITING:
+        if len(self._waiting.get(series, ())) >= MOST_WAITING:
             raise SeriesBusy(f"{MOST_WAITING} requests of this series are waiting; at most so many may")
 
-    async def enter(self, series: Key, deadline: float) -> None:
-        """Wait until it is this request's turn; `leave` ends it. Raises SeriesBusy or DeadlinePassed."""
-        line = self._lines.get(series)
-        if line is None:
-            self._lines[series] = deque()
+    async def acquire(self, series: SeriesKey, deadline: float) -> None:
+        """Wait until it is this request's turn; `release` ends it. Raises SeriesBusy or DeadlinePassed."""
+        waiting = self._waiting.get(series)
+        if waiting is None:
+            self._waiting[series] = deque()
             return
         self.expect_room(series)
         turn = asyncio.get_running_loop().create_future()
-        line.append(turn)
+        waiting.append(turn)
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 await self._turn(series, turn)
         except TimeoutError:
             raise DeadlinePassed("the deadline passed while other requests of this series were answered") from None
 
-    async def _turn(self, series: Key, turn: asyncio.Future[None]) -> None:
+    async def _turn(self, series: SeriesKey, turn: asyncio.Future[None]) -> None:
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.leave(series)  # it had come already
+                self.release(series)  # it had come already
             else:
-                self._lines[series].remove(turn)
+                self._waiting[series].remove(turn)
             raise
 
-    def leave(self, series: Key) -> None:
+    def release(self, series: SeriesKey) -> None:
         """Let the next one have it."""
-        line = self._lines[series]
-        while line:
-            turn = line.popleft()
+        waiting = self._waiting[series]
+        while waiting:
+            turn = waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
-        del self._lines[series]
+        del self._waiting[series]
 
     @asynccontextmanager
-    async def of(self, keys: Iterable[Key], deadline: float) -> AsyncIterator[None]:
-        """Enter the lines of several series, in an order in which no two requests wait for one another.
+    async def hold(self, keys: Iterable[SeriesKey], deadline: float) -> AsyncIterator[None]:
+        """Hold the locks of several series, taken in an order in which no two requests wait for one another.
 
         Raises SeriesBusy or DeadlinePassed; `deadline` is in the time of `time.monotonic`.
         """
-        entered: list[Key] = []
+        held: list[SeriesKey] = []
         try:
             for key in sorted(keys):
-                await self.enter(key, deadline)
-                entered.append(key)
+                await self.acquire(key, deadline)
+                held.append(key)
             expect_time(deadline)
             yield
         finally:
-            for key in entered:
-                self.leave(key)
+            for key in held:
+                self.release(key)
 
 
 def expect_time(deadline: float) -> None:
