@@ -497,6 +497,7 @@ def test_a_left_out_column_that_looks_like_a_unit_is_told(tmp_path: Path) -> Non
     said = mixed(tmp_path, table_of(three, ["unit"], ["cycle"]))
     assert said.startswith("the column unit, left out, looks as if it told units apart")
     assert "each is a series of its own: on the command line --by unit, over HTTP ?by=unit" in said
+    assert units(tmp_path, table_of(three, ["unit"], ["cycle"]), NAMED).units == ("unit", ["1", "2", "3"], [6, 12, 18])
     assert "--by 'the unit', over HTTP ?by=the%20unit" in mixed(tmp_path, table_of(three, ["the unit"]))
     for text in (
         table_of([(str(k % 6),) for k in range(18)], ["cycle"]),

@@ -21,6 +21,7 @@ from relay import Relay
 from serving import PATIENCE, ROOT, Process
 
 from lstm_serve import load_model
+from lstm_serve.cli import main
 from lstm_serve.web.ui.routes import ASSETS
 
 pytestmark = pytest.mark.long
@@ -222,6 +223,58 @@ def test_a_long_series_goes_in_parts(browser: Browser, turbofan: Process) -> Non
     np.testing.assert_allclose(found, load_model(TURBOFAN).predict(windows), atol=2e-6)
 
 
+def test_of_several_units_one_is_shown(browser: Browser, turbofan: Process, tmp_path: Path) -> None:
+    """As `predict --by` answers them: no window reaches into the next one. A link tells which."""
+    header, *lines = SERIES.read_text().splitlines()
+    ends = {"7": 100, "8": 130, "x<b>": 200}
+    data = [f"{key},{line}" for key, end in ends.items() for line in lines[:end]]
+    text = "\n".join([f"unit,{header}", *data, ""])
+    browser.command("url", url=f"{turbofan.url}/")
+    browser.wait_for("return document.querySelector('#expects').textContent !== ''")
+    drop(browser, text)
+    browser.wait_for("return document.querySelector('#readout').textContent.startsWith('Row 100 of unit 7: ')")
+    assert "told units apart" not in browser.run("return document.querySelector('#note').textContent")
+    link = browser.run("return location.href")
+    pick = """const select = document.querySelector('#unit');
+        select.value = %r; select.dispatchEvent(new Event('change'));"""
+    browser.run(pick % "x<b>")
+    browser.wait_for("return document.querySelector('#readout').textContent.startsWith('Row 200 of unit x<b>: ')")
+    assert "unit=x%3Cb%3E" in browser.run("return location.href")
+    (tmp_path / "x.csv").write_text(text)
+    main.main(["predict", str(TURBOFAN), str(tmp_path / "x.csv"), "--by", "unit", "-o", str(tmp_path / "y.csv")])
+    answers = csv.DictReader((tmp_path / "y.csv").read_text().splitlines())
+    of_unit = [row for row in answers if row["unit"] == "x<b>"]
+    found = browser.run(SHOWN % "[shown.data.rows, shown.data.predictions.map((p) => p.probabilities)]")
+    assert [row + 230 for row in found[0]] == [int(row["row"]) for row in of_unit]
+    expected = [[float(cell) for cell in [*row.values()][-5:]] for row in of_unit]
+    np.testing.assert_allclose(found[1], expected, atol=2e-6)
+    browser.run(f"location.href = {link.replace('row=100', 'row=90')!r}")
+    browser.wait_for("return document.querySelector('#readout').textContent.startsWith('Row 90 of unit 7: ')")
+    browser.run(pick % "")
+    browser.wait_for("return document.querySelector('#readout').textContent.startsWith('Row 430: ')")
+    assert "told units apart" in browser.run("return document.querySelector('#note').textContent")
+
+
+def test_units_are_found_in_a_file_that_goes_in_parts(browser: Browser, turbofan: Process) -> None:
+    header, *lines = SERIES.read_text().splitlines()
+    every = lines * 2
+    lengths = [150 + 37 * k % 200 for k in range(100)]
+    units = [(f"P-{k}", every[:length]) for k, length in enumerate(lengths)]
+    text = "\n".join([f"unit,{header}", *(f"{key},{line}" for key, rows in units for line in rows)])
+    assert len(text) > 2 << 20, "more than a request may have"
+    browser.command("url", url=f"{turbofan.url}/")
+    browser.wait_for("return document.querySelector('#expects').textContent !== ''")
+    browser.run(f"window.text = {json.dumps(text)}")
+    found = browser.run(
+        """return import('./ui/service.js').then(async (service) => {
+            const {by, texts} = await service.units(window.text, 20);
+            return [by, [...texts].map(([key, text]) => [key, text.trim().split('\\n').length - 1])];
+        })"""
+    )
+    assert found == ["unit", [[key, len(rows)] for key, rows in units]]
+    assert all("413" in said for said in browser.complaints())
+
+
 def test_the_header_of_a_long_series_is_what_the_service_takes_for_one(browser: Browser, small: Process) -> None:
     """Numbers have letters too (1e+01, nan is refused), a header may have none, and lines may end in any way."""
     x = numbers(2300, 3)
@@ -236,7 +289,7 @@ def test_the_header_of_a_long_series_is_what_the_service_takes_for_one(browser: 
         np.testing.assert_allclose([each["values"] for each in found["predictions"]], expected, atol=2e-6)
         np.testing.assert_allclose(found["inputs"], x, rtol=1e-6)
     refused = ask.replace("() => {}))", "() => {})).catch((error) => error.message)")
-    for wrong, told in (("1,?,3", "row 1001 (line 1001)"), ("", "An empty line comes after 1000 lines")):
+    for wrong, told in (("1,?,3", "row 1001 (line 1001)"), ("", "Line 1001 is empty, and more rows come after it.")):
         text = "\n".join([*lines[:1000], wrong, *lines[1000:]])
         assert told in browser.run(refused % json.dumps(text))
     late = "\n".join([*lines[:1500], "1,?,3", *lines[1500:]])

@@ -125,6 +125,14 @@ def test_units_of_a_csv_file_are_series_of_their_own(named: httpx.Client) -> Non
     assert [(key["engine"], row) for key, row in found] == expected
     np.testing.assert_allclose(probabilities(answer), MODEL.predict_series(rows, by=keys)[:, 0], atol=2e-6)
     assert any("of fewer rows" in note for note in answer.json()["notes"])
+    assert "units" not in answer.json()
+
+
+def test_units_that_nobody_asked_for_are_told(named: httpx.Client) -> None:
+    keys = ["7"] * 8 + ["x y"] * 9
+    answer = ask(named, csv_of(rows_of(len(keys)), "a,b,c,engine", keys), CSV, "stride=99").json()
+    assert answer["units"] == {"by": "engine", "keys": ["7", "x y"], "last": [8, 17]}
+    assert "?by=engine" in answer["notes"][-1]
 
 
 def test_is_what_the_command_gives(named: httpx.Client, path: Path, tmp_path: Path) -> None:

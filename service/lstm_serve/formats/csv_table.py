@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lstm_serve.errors import InvalidInput
 from lstm_serve.formats.csv_layout import Named, Shown, column_of, layout, rows
 from lstm_serve.formats.text import decode, is_text, not_utf8, without_mark
-from lstm_serve.formats.units import LeftOutColumn, mixed
+from lstm_serve.formats.units import LeftOutColumn, Units, mixed, told_apart
 
 # What Export-Csv of PowerShell 5 writes before the header, unless -NoTypeInformation.
 OF_POWERSHELL = re.compile(rb"\A#TYPE [^\r\n]*")
@@ -22,8 +22,8 @@ class Table(NamedTuple):
     """values (rows, columns), the columns' names where there are any, and what a person should know of the reading.
 
     `lines` has for each row the number of its line, where it came from one, and `keys` its cells in the key columns.
-    `mixed` is what to say where windows slide over the rows of what may be several units. `truth` (rows, columns) is
-    what is right for each row, where columns hold it; NaN where a cell is empty.
+    `mixed` is what to say where windows slide over the rows of what may be several units, and `units` those. `truth`
+    (rows, columns) is what is right for each row, where columns hold it; NaN where a cell is empty.
     """
 
     values: npt.NDArray[Any]
@@ -33,6 +33,7 @@ class Table(NamedTuple):
     keys: Sequence[tuple[str, ...]] | None = None
     mixed: str | None = None
     truth: npt.NDArray[np.float64] | None = None
+    units: Units | None = None
 
     def place(self, row: int, column: int) -> str:
         """Where a value is, as a person counts."""
@@ -75,7 +76,8 @@ def read(
     table = np.frombuffer(values).reshape(number, len(found.features))
     right = np.frombuffer(truth).reshape(number, len(found.labels)) if found.labels else None
     by = keys if named.by else None
-    return Table(table, found.names, found.notes, lines, by, mixed([*watches.values()]), right)
+    of_units = [*watches.values()]
+    return Table(table, found.names, found.notes, lines, by, mixed(of_units), right, told_apart(of_units))
 
 
 def _text(data: bytes) -> bytes:

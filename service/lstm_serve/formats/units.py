@@ -1,10 +1,19 @@
 """Columns that tell apart the units of a table: several engines, patients or machines, one below the other."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from urllib.parse import quote
 
 # Rows with one value of a column: fewer in a run, on average, are no unit's.
 LONG_RUN = 5
+
+
+class Units(NamedTuple):
+    """The column that names the units of a table's rows; of each unit, in their order, the key and its last row."""
+
+    by: str
+    keys: list[str]
+    last: list[int]
 
 
 class LeftOutColumn:
@@ -14,7 +23,7 @@ class LeftOutColumn:
         """No row has been seen yet."""
         self.name = name
         self._rows = 0
-        self._values: set[str] = set()
+        self._values: dict[str, int] = {}  # and the first row of each, from 1
         self._last: str | None = None
         self._in_one_run = True  # each value so far
         self._counts = True  # up, but where it starts anew
@@ -31,7 +40,7 @@ class LeftOutColumn:
         # A column of values that are all different is not kept.
         few = len(self._values) * LONG_RUN <= self._rows + 1000
         self._in_one_run = cell != "" and cell not in self._values and few
-        self._values.add(cell)
+        self._values[cell] = self._rows
         self._last = cell
 
     def _count(self, cell: str) -> None:
@@ -53,9 +62,20 @@ class LeftOutColumn:
         return self._in_one_run and count > 1 and count * LONG_RUN <= self._rows
 
     @property
+    def units(self) -> Units:
+        """Those that it names, where it does."""
+        _, *begun = self._values.values()
+        return Units(self.name, [*self._values], [row - 1 for row in (*begun, self._rows + 1)])
+
+    @property
     def restarts(self) -> int:
         """How often it starts anew, where it counts up for long in between; else 0."""
         return self._restarts if self._counts and (self._restarts + 1) * LONG_RUN <= self._rows else 0
+
+
+def told_apart(watches: Sequence[LeftOutColumn]) -> Units | None:
+    """The units that the first column which seems to name some does name."""
+    return next((watch.units for watch in watches if watch.names_units), None)
 
 
 def mixed(watches: Sequence[LeftOutColumn]) -> str | None:

@@ -18,6 +18,7 @@ from lstm_serve.formats import csv_table, parquet
 from lstm_serve.formats.csv_layout import Named, Shown
 from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
+from lstm_serve.formats.units import Units
 from lstm_serve.loading.sidecars.golden import array_names
 from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
@@ -41,7 +42,7 @@ class Sequences(NamedTuple):
 
     That is the last `row` of a window of a series, or else the `sequence`. `by` names the columns whose cells are the
     keys: each unit is a part. `notes` is what to tell of the reading, `mixed` of windows that may hold rows of two
-    units.
+    units, and `units` those, where a column names them.
     """
 
     parts: tuple[Part, ...]
@@ -49,6 +50,7 @@ class Sequences(NamedTuple):
     by: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     mixed: str | None = None
+    units: Units | None = None
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -261,7 +263,8 @@ def _series(table: csv_table.Table, timesteps: int | None, stride: int) -> Seque
     truth = None if table.truth is None else windows(table.truth, timesteps, stride)
     part = Part(windows(rows, timesteps, stride), range(last.start + 1, last.stop + 1, stride), truth=truth)
     # A single window slides over nothing.
-    return Sequences((part,), "row", (), table.notes, table.mixed if len(rows) != timesteps else None)
+    mixed = (table.mixed, table.units) if len(rows) != timesteps else ()
+    return Sequences((part,), "row", (), table.notes, *mixed)
 
 
 def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple[str, ...], shown: Shown) -> Sequences:

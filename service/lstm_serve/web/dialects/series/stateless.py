@@ -38,7 +38,7 @@ from lstm_serve.web.predict import (
     converted,
     deadline_of,
 )
-from lstm_serve.web.schemas import ANSWERS, AnyAnswer, AnyBody
+from lstm_serve.web.schemas import ANSWERS, AnyAnswer, AnyBody, Schema
 
 LARGEST_STRIDE = 1 << 31
 LINE_END = re.compile(rb"[\r\n]")
@@ -66,6 +66,14 @@ class CsvText:
     def let_go(self) -> None:
         """Forget the text."""
         del self.raw
+
+
+class SeveralUnits(Schema):
+    """A column, left out, that looks as if it told units apart."""
+
+    by: str = Field(description="its name, for the query `by`")
+    keys: list[str] = Field(description="of each unit, in the order of the rows")
+    last: list[int] = Field(description="the last row of each, from 1")
 
 
 class SeriesRoute(PostRoute):
@@ -115,6 +123,10 @@ def _add_route(routes: APIRouter, serving: ServingState, prefix: str, served: Se
         predictions=(list[one], Field(description="in the order of the rows")),
         keys=(list[dict[str, str]] | None, Field(default=None, description="of CSV with `by`, whose each is")),
         inputs=(list[list[float]] | None, Field(default=None, description="with `inputs`, each row of the series")),
+        units=(
+            SeveralUnits | None,
+            Field(default=None, description="of CSV without `by`, which rows seem to be of which"),
+        ),
         notes=(list[str] | None, Field(default=None, description="of CSV, what was done to read it, if anything")),
     )
 
@@ -176,6 +188,8 @@ async def _answered(serving: ServingState, body: Body | NpyBody | CsvText, reque
         content["keys"] = [
             dict(zip(by, part.key, strict=True)) for part in sequences.parts for _ in range(len(part.numbers))
         ]
+    if sequences.units is not None:
+        content["units"] = sequences.units._asdict()
     if notes := [*sequences.notes, *([] if sequences.mixed is None else [sequences.mixed])]:
         content["notes"] = notes
     return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))

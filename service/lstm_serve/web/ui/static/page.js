@@ -15,8 +15,8 @@ const OWN = { live, watch };
 const VIEWS = ["try", "why", "inside", ...Object.keys(OWN)];
 
 // The model, what came of its data with the curves of that, and what is looked at: rows are counted from 1.
-// Of several models `name` says which.
-export const shown = { name: null, model: null, data: null, curves: null, row: null, first: 1, last: 1, view: "try", taken: false };
+// Of several models `name` says which; of several units in the file {text, source, taken, units} `unit` does, "" for all as one.
+export const shown = { name: null, model: null, file: null, unit: "", data: null, curves: null, row: null, first: 1, last: 1, view: "try" };
 let again = null; // what a key was missing for
 let opening = null; // the last file that was opened
 let linked = true; // until there are data, the page's address says which rows of them to show
@@ -83,10 +83,10 @@ async function begin() {
   $("example").hidden = !model.features;
   $("views").hidden = false;
   turn(wanted());
-  if (asked().has("example")) await open(await service.example(), EXAMPLE, true);
+  if (asked().has("example")) await open(await example());
 }
 
-const EXAMPLE = "the example";
+const example = async () => ({ text: await service.example(), source: "the example", taken: true });
 
 // Take away what was shown of the data before: it would seem to be of those that come.
 function empty(source = "") {
@@ -97,25 +97,43 @@ function empty(source = "") {
   $("found").hidden = true;
 }
 
-async function open(text, source, taken = false) {
+// Show a file {text, source, taken}, of several units one: that of the address, or the first, where none is given.
+async function open(file, unit = linked ? asked().get("unit") : null) {
   await attempt(async () => {
     if (!shown.model) await begin();
+    const { text, source } = file;
     empty(source);
     const mine = opening;
-    const data = await service.series(text, ids() ? 1 : timesteps(), (share) => wait(`Answering … ${Math.round(100 * share)} %`));
+    // Only a column that is no feature may name units.
+    const units = file.units ?? (shown.model.features && !ids() ? await service.units(text, timesteps()) : null);
+    const keys = [...units?.texts.keys() ?? []];
+    const one = keys.includes(unit) || unit === "" ? unit : keys[0] ?? "";
+    const said = (share) => opening === mine && wait(`Answering … ${Math.round(100 * share)} %`);
+    const data = await service.series(units?.texts.get(one) ?? text, ids() ? 1 : timesteps(), said);
     if (opening !== mine) return;
-    Object.assign(shown, { data, taken, curves: curves(shown.model, data.predictions, MOST_COLOURS) });
+    Object.assign(shown, { file: { ...file, units }, unit: one, data, curves: curves(shown.model, data.predictions, MOST_COLOURS) });
     $("note").textContent = (data.notes ?? []).join("\n");
+    $("units").hidden = !units;
+    $("by").textContent = units?.by ?? "";
+    $("unit").replaceChildren(...[...keys, ""].map((key) => new Option(key || "all, as one series", key, false, key === one)));
     $("found").hidden = false;
     const given = new URLSearchParams(linked ? asked() : "");
     given.set("view", shown.view);
     linked = false;
-    follow(given);
+    show(given);
   }, "Answering …");
 }
 
-// Show what the page's address asks for.
-function follow(given = asked()) {
+// Show what the page's address asks for now.
+function follow() {
+  const unit = asked().get("unit");
+  if (!shown.file.units || unit === null || unit === shown.unit) return show(asked());
+  linked = true;
+  return open(shown.file);
+}
+
+// Show the rows that are asked for.
+function show(given) {
   const number = (name, other) => Number(given.get(name)) || other;
   const { inputs, rows } = shown.data;
   shown.view = wanted(given);
@@ -129,13 +147,13 @@ const wanted = (given = asked()) => (VIEWS.includes(given.get("view")) ? given.g
 
 // A link to this page shows the same row again, of the example at once, of another file once it is dropped.
 function remember() {
-  const { row, first, last, view, data, taken } = shown;
+  const { row, first, last, view, data, file, unit } = shown;
   const model = shown.name !== null && { model: shown.name };
   if (OWN[view]) {
     history.replaceState(null, "", `#${new URLSearchParams({ ...model, view, ...OWN[view].parts() })}`);
     return;
   }
-  const parts = new URLSearchParams({ ...model, ...(taken && { example: "" }), row, view });
+  const parts = new URLSearchParams({ ...model, ...(file.taken && { example: "" }), ...(file.units && { unit }), row, view });
   if (first !== 1 || last !== data.inputs.length) { parts.set("from", first); parts.set("to", last); }
   history.replaceState(null, "", `#${parts}`);
 }
@@ -150,7 +168,7 @@ function choose(row) {
   shown.row = nearest;
   Object.assign($("row"), { value: nearest, min: rows[0], max: rows.at(-1) });
   $("row-range").textContent = `of ${rows[0]} to ${rows.at(-1)}`;
-  $("readout").textContent = `Row ${nearest}: ${words(shown.model, answer())}`;
+  $("readout").textContent = `Row ${nearest}${shown.unit && ` of ${shown.file.units.by} ${shown.unit}`}: ${words(shown.model, answer())}`;
   draw();
   remember();
   if (other && shown.view !== "try") return turn(shown.view);
@@ -257,10 +275,10 @@ function save() {
   });
 }
 
-const read = ([file]) => file && attempt(async () => open(await file.text(), file.name), "Reading …");
+const read = ([file]) => file && attempt(async () => open({ text: await file.text(), source: file.name }), "Reading …");
 
 $("file").addEventListener("change", (event) => { read(event.target.files); event.target.value = ""; });
-$("take").addEventListener("click", () => attempt(async () => open(await service.example(), EXAMPLE, true), "Reading …"));
+$("take").addEventListener("click", () => attempt(async () => open(await example()), "Reading …"));
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   service.remember($("key").value.trim());
@@ -275,6 +293,7 @@ for (const name of ["dragover", "dragleave", "drop"]) {
   });
 }
 for (const canvas of [$("answers"), $("channels")]) brush(canvas);
+$("unit").addEventListener("change", ({ target }) => open(shown.file, target.value));
 $("row").addEventListener("change", ({ target }) => choose(target.value ? Number(target.value) : shown.row));
 for (const id of ["from", "to"]) $(id).addEventListener("change", () => look(Number($("from").value), Number($("to").value)));
 $("all").addEventListener("click", () => look(1, shown.data.inputs.length));

@@ -88,50 +88,66 @@ function lines(text) {
   return found.slice(found.findIndex(holds), found.findLastIndex(holds) + 1);
 }
 
+// The answer to as many lines below a header as are taken at once, from `at` on, `size` at most and `least` at least: [how
+// many, answer].
+async function asMany(header, data, at, size, least, query) {
+  const sent = data.slice(at, at + size);
+  try {
+    return [sent.length, await (await ask(`${prefix}predict/series?${query}`, {
+      method: "POST", headers: { "Content-Type": "text/csv", "X-Drift": "off" }, body: header + sent.join(""),
+    })).json()];
+  } catch (error) {
+    if (error.status === 413 && sent.length > least) return asMany(header, data, at, Math.max(least, Math.floor(sent.length / 2)), least, query);
+    if (at) error.message = `Of the rows after row ${at}: ${error.message}`;
+    throw error;
+  }
+}
+
+// Of a CSV file that seems to hold several units, one after the other, {by, texts}: the name of the column that says so, and
+// the file of each by its key; else null. In parts that begin with the last two of the part before, so that none is cut.
+export async function units(text, timesteps) {
+  const query = timesteps ? `stride=${2 ** 31}` : ""; // a window of each part
+  const ends = new Map();
+  let [header, data, at, by] = ["", lines(text), 0, null];
+  for (;;) {
+    const [sent, { units: part }] = await asMany(header, data, at, Infinity, timesteps ?? Infinity, query);
+    if (!part || (by !== null && part.by !== by) || part.keys.some((key, k) => k > 1 && ends.has(key))) return null;
+    const { keys, last } = part;
+    if (!at) [header, data] = split(data, sent - last.at(-1));
+    by = part.by;
+    keys.forEach((key, k) => ends.set(key, at + last[k]));
+    if (at + last.at(-1) === data.length) break;
+    if (keys.length < 3) return null;
+    at += last.at(-3);
+  }
+  let first = 0;
+  const texts = [...ends].map(([key, end]) => [key, header + data.slice(first, first = end).join("")]);
+  return { by, texts: new Map(texts) };
+}
+
+const split = (all, count) => [all.slice(0, count).join(""), all.slice(count)];
+
 // The answers to a whole CSV file, sent in parts that overlap by `timesteps` - 1 rows: `tell(share)` says how far it is.
 // Gives {rows, predictions, inputs, notes}: inputs[n - 1] is row n as the model takes it.
 export async function series(text, timesteps, tell) {
-  const send = async (part) => (await ask(`${prefix}predict/series?inputs=true`, {
-    method: "POST", headers: { "Content-Type": "text/csv", "X-Drift": "off" }, body: part,
-  })).json();
-  const all = lines(text);
-  let most = timesteps ? 1000 : Infinity;
-  if (all.length <= most) {
-    try {
-      return await send(text);
-    } catch (error) {
-      if (error.status !== 413 || !timesteps) throw error;
-      most = Math.floor(all.length / 2);
-    }
-  }
-  const hole = all.findIndex((line) => !holds(line));
-  if (hole >= 0) throw new Refused(422, `An empty line comes after ${hole} lines, and more rows after it.`);
-  // The lines of the first part that came back as no rows are the header; it goes before each further part.
-  let header = "";
-  let data = all;
+  const overlap = (timesteps ?? Infinity) - 1;
   const whole = { rows: [], predictions: [], inputs: [], notes: [] };
-  for (let at = 0; at < data.length - timesteps + 1 || at === 0;) {
-    const sent = data.slice(at, at + most + timesteps - 1);
-    let part;
-    try {
-      part = await send([header, ...sent].join(""));
-    } catch (error) {
-      if (error.status === 413 && most > 1) {
-        most = Math.floor(most / 2);
-        continue;
-      }
-      if (at) error.message = `Of the rows after row ${at}: ${error.message}`;
-      throw error;
-    }
-    const more = sent.length - part.inputs.length;
+  let [header, data, at, size] = ["", lines(text), 0, 1000 + overlap];
+  const hole = data.findIndex((line) => !holds(line));
+  if (hole >= 0) throw new Refused(422, `Line ${hole + 1} is empty, and more rows come after it.`);
+  do {
+    const [sent, part] = await asMany(header, data, at, size, overlap + 1, "inputs=true");
+    const more = sent - part.inputs.length;
     if (at && more) throw new Refused(422, `Row ${at + 1} holds what is no number.`);
-    if (!at) [header, data] = [data.slice(0, more).join(""), data.slice(more)];
+    // The lines of the first part that came back as no rows are the header; it goes before each further part.
+    if (!at) [header, data] = split(data, more);
     for (const row of part.rows) whole.rows.push(row + at);
     for (const found of part.predictions) whole.predictions.push(found);
-    for (const row of part.inputs.slice(at ? timesteps - 1 : 0)) whole.inputs.push(row);
+    for (const row of part.inputs.slice(at ? overlap : 0)) whole.inputs.push(row);
     if (!at) whole.notes = part.notes ?? [];
     at += part.rows.length;
+    size = Math.min(size, sent);
     tell(Math.min(1, at / data.length));
-  }
+  } while (at + overlap < data.length);
   return whole;
 }
