@@ -12,7 +12,7 @@ from lstm_serve.engine.types import Shape
 from lstm_serve.errors import InvalidInput
 from lstm_serve.explain.describe import registry
 from lstm_serve.explain.describe.activations import numpy_of
-from lstm_serve.explain.describe.description import Words, axes
+from lstm_serve.explain.describe.description import LayerDescription, axes
 from lstm_serve.formats.text import shown
 from lstm_serve.model import graph
 from lstm_serve.model.graph import INPUT, Source
@@ -41,7 +41,7 @@ def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading:
 
     Or else which layer it is that has no short form.
     """
-    said = [registry.of(node.operation, shape) for node, shape in zip(model.nodes, inputs(model), strict=True)]
+    said = [registry.describe(node.operation, shape) for node, shape in zip(model.nodes, inputs(model), strict=True)]
     bodies = [
         each.masked if masked and each.masked is not None else each.numpy
         for each, masked in zip(said, _masked(model), strict=True)
@@ -101,7 +101,9 @@ def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading:
     ]
 
 
-def _no_short_form(model: Model, said: Sequence[Words], activations: Mapping[Activation, str | None]) -> str | None:
+def _no_short_form(
+    model: Model, said: Sequence[LayerDescription], activations: Mapping[Activation, str | None]
+) -> str | None:
     """Which layer it is that has none, and why; None where the whole model has one."""
     titles = [f"{shown(node.operation.name)} ({node.operation.keras_class})" for node in model.nodes]
     apart = [(len(node.inputs) < 2, k) for k, node in enumerate(model.nodes) if node.inputs != (Source(k - 1),)]

@@ -38,7 +38,7 @@ def report(model: Model, path: Path, missed: ModelError | None = None, told: Map
         ("LAYERS", _layers(model)),
         ("ARRAYS", _arrays(model, found)),
         ("FROM INPUT TO ANSWER", _way(model)),
-        ("EASILY MISTAKEN", _slips(model)),
+        ("EASILY MISTAKEN", _pitfalls(model)),
         ("THE SAME IN NUMPY", numpy_program.lines(model, path, found, loading(path, told or {}))),
     ]
     return "\n".join("\n".join([title, *lines, ""]) for title, lines in sections)
@@ -206,7 +206,7 @@ def _arrays(model: Model, found: Mapping[str, Sequence[str]]) -> list[str]:
         if not layer.weights:
             lines.append(f"{name}: none")
             continue
-        roles = registry.of(layer, shape).roles
+        roles = registry.describe(layer, shape).roles
         apart = (
             ", each gate's side by side:" if keras_1 and _has_gates(layer) else ", in the order of its get_weights():"
         )
@@ -241,7 +241,7 @@ def _way(model: Model) -> list[str]:
         )
         lines += [
             f"  {k}. {shown(node.operation.name)} ({node.operation.keras_class}): x {axes(shape)} is {source}",
-            *(f"       {line}" for line in registry.of(node.operation, shape).way),
+            *(f"       {line}" for line in registry.describe(node.operation, shape).equations),
             f"       so y is {axes(output)}",
         ]
     for (name, head), end in zip(model.heads.items(), model.results, strict=True):
@@ -268,13 +268,13 @@ def _end(model: Model) -> str:
     }[model.kind]
 
 
-def _slips(model: Model) -> list[str]:
+def _pitfalls(model: Model) -> list[str]:
     own = [node.operation for node in model.nodes if not isinstance(node.operation, Scaling)]
     counted = [(layer, len(layer.weights)) for layer in own if layer.weights]
-    slips = []
+    pitfalls = []
     alone = len(model.heads) == 1
     if alone and model.last_activation is LINEAR and model.output_shape[-1:] != (1,) and not model.added:
-        slips.append("If the loss had from_logits=True, say output_activation in the card.")
+        pitfalls.append("If the loss had from_logits=True, say output_activation in the card.")
     if counted:
         total = sum(count for _, count in counted)
         parts = ", ".join(
@@ -282,18 +282,20 @@ def _slips(model: Model) -> list[str]:
         )
         apart = _may_be_keras_1(model) and any(_has_gates(layer) for layer, _ in counted)
         gates = " Keras 1's own get_weights() has those of each gate apart: of an LSTM 12 arrays, of a GRU 9." * apart
-        slips.append(f"The arrays are {total}{' here' * apart}: {parts}. An input layer has none.{gates}")
+        pitfalls.append(f"The arrays are {total}{' here' * apart}: {parts}. An input layer has none.{gates}")
     for node, shape in zip(model.nodes, numpy_program.inputs(model), strict=True):
-        slips += registry.of(node.operation, shape).slips
+        pitfalls += registry.describe(node.operation, shape).pitfalls
     if len(own) > 1:
-        slips.append(
+        pitfalls.append(
             f"[model.get_weights() for layer in model.layers] gives the whole list {len(own)} times; "
             "[layer.get_weights() for layer in model.layers] gives each layer's."
         )
     return [
         line
-        for slip in dict.fromkeys(slips)
-        for line in textwrap.wrap(slip, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
+        for pitfall in dict.fromkeys(pitfalls)
+        for line in textwrap.wrap(
+            pitfall, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False
+        )
     ]
 
 

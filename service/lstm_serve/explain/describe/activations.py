@@ -66,7 +66,7 @@ def formulas(activations: Sequence[Activation]) -> list[str]:
     return [f"{call} = {formula}" for call, formula in named if call != formula]
 
 
-def slips(activations: Sequence[Activation]) -> list[str]:
+def pitfalls(activations: Sequence[Activation]) -> list[str]:
     """What is to be said of hard_sigmoid, where it is among them."""
     kinds = ((HARD_SIGMOID_KERAS_2, "Keras 1 and 2"), (HARD_SIGMOID_KERAS_3, "Keras 3"))
     return [

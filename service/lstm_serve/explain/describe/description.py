@@ -7,19 +7,19 @@ from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
 
 
-class Words(NamedTuple):
+class LayerDescription(NamedTuple):
     """What is to be said of a layer.
 
-    `roles` says what each array is, by its name. `way` is how the layer gets from its input x to its output y, in lines
-    that are not wrapped. `slips` are sentences on what people get wrong. `numpy` are lines that make y, one sequence's
-    output, of y, its input: the layer's weights are in `arrays`, and `activations` are those that the lines call. None
-    where they cannot be short and right, as for a layer that joins branches. `masked` are those for an input with a
-    mask, `mask` (timesteps,), where it makes a difference.
+    `roles` says what each array is, by its name. `equations` lead from the layer's input x to its output y, in lines
+    that are not wrapped. `pitfalls` are sentences on what people get wrong. `numpy` are lines that make y, one
+    sequence's output, of y, its input: the layer's weights are in `arrays`, and `activations` are those that the lines
+    call. None where they cannot be short and right, as for a layer that joins branches. `masked` are those for an input
+    with a mask, `mask` (timesteps,), where it makes a difference.
     """
 
     roles: Mapping[str, str]
-    way: Sequence[str]
-    slips: Sequence[str] = ()
+    equations: Sequence[str]
+    pitfalls: Sequence[str] = ()
     activations: Sequence[Activation] = ()
     numpy: Sequence[str] | None = None
     masked: Sequence[str] | None = None

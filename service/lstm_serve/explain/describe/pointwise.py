@@ -17,68 +17,68 @@ from lstm_serve.engine.operations.pointwise import (
     Unscaling,
 )
 from lstm_serve.engine.types import Shape
-from lstm_serve.explain.describe.activations import formulas, slips
-from lstm_serve.explain.describe.description import DROPOUT, Words, unpacked
+from lstm_serve.explain.describe.activations import formulas, pitfalls
+from lstm_serve.explain.describe.description import DROPOUT, LayerDescription, unpacked
 from lstm_serve.formats.text import shown
 
 
-def dense(layer: Dense, shape: Shape) -> Words:
+def dense(layer: Dense, shape: Shape) -> LayerDescription:
     """A matrix product, and a bias, and an activation."""
     features, units = layer.kernel.shape
     bias = "" if layer.bias is None else " + bias"
     each = "each step's x" if len(shape) > 1 else "x"
-    return Words(
+    return LayerDescription(
         roles={
             "kernel": f"from {features} inputs to {units} outputs: a row an input, a column an output",
             "bias": "added to the outputs, one number each",
         },
-        way=[
+        equations=[
             f"s = x @ kernel{bias}",
             f"    ({features},) @ {layer.kernel.shape}{f' + ({units},)' if bias else ''} -> ({units},), of {each}",
             f"y = {layer.activation.name}(s)",
             *formulas([layer.activation]),
         ],
-        slips=slips([layer.activation]),
+        pitfalls=pitfalls([layer.activation]),
         activations=[layer.activation],
         numpy=[unpacked(layer), f"y = {layer.activation.name}(y @ kernel{bias})"],
     )
 
 
-def identity(_: Identity, __: Shape) -> Words:
+def identity(_: Identity, __: Shape) -> LayerDescription:
     """What works in training alone."""
-    return Words(roles={}, way=["y = x: it works in training alone."], slips=[DROPOUT], numpy=[])
+    return LayerDescription(roles={}, equations=["y = x: it works in training alone."], pitfalls=[DROPOUT], numpy=[])
 
 
-def activate(layer: Activate, _: Shape) -> Words:
+def activate(layer: Activate, _: Shape) -> LayerDescription:
     """An activation."""
     name = layer.activation.name
-    return Words(
+    return LayerDescription(
         roles={},
-        way=[f"y = {name}(x)", *formulas([layer.activation])],
-        slips=slips([layer.activation]),
+        equations=[f"y = {name}(x)", *formulas([layer.activation])],
+        pitfalls=pitfalls([layer.activation]),
         activations=[layer.activation],
         numpy=[f"y = {name}(y)"],
     )
 
 
-def prelu(layer: PReLU, _: Shape) -> Words:
+def prelu(layer: PReLU, _: Shape) -> LayerDescription:
     """Slopes that were learnt."""
-    return Words(
+    return LayerDescription(
         roles={"alpha": "the slope below 0; it meets x from the right, as NumPy broadcasts"},
-        way=["y = max(x, 0) + alpha * min(x, 0)"],
+        equations=["y = max(x, 0) + alpha * min(x, 0)"],
         numpy=[unpacked(layer), "y = np.maximum(y, 0) + alpha * np.minimum(y, 0)"],
     )
 
 
-def normalization(layer: Normalization, _: Shape) -> Words:
+def normalization(layer: Normalization, _: Shape) -> LayerDescription:
     """What was learnt of the data before training."""
-    return Words(
+    return LayerDescription(
         roles={
             "mean": "of each feature, in the data that the layer was adapted to",
             "variance": "of each feature, in the same data",
         },
-        way=["y = (x - mean) / max(sqrt(variance), 1e-7)"],
-        slips=[
+        equations=["y = (x - mean) / max(sqrt(variance), 1e-7)"],
+        pitfalls=[
             (
                 f"{shown(layer.name)} standardises inside the model: give raw values, not standardised ones. Keras "
                 "counts one array more where it was adapted, `count`, which nothing uses at inference."
@@ -88,18 +88,18 @@ def normalization(layer: Normalization, _: Shape) -> Words:
     )
 
 
-def batch_normalization(layer: BatchNormalization, _: Shape) -> Words:
+def batch_normalization(layer: BatchNormalization, _: Shape) -> LayerDescription:
     """The moving statistics."""
     affine = _affine(layer)
-    return Words(
+    return LayerDescription(
         roles={
             "gamma": "the scale that was learnt",
             "beta": "the offset that was learnt",
             "moving_mean": "the mean that training left",
             "moving_variance": "the variance that training left",
         },
-        way=[f"y = (x - moving_mean) / sqrt(moving_variance + {layer.epsilon:g}){affine}"],
-        slips=[
+        equations=[f"y = (x - moving_mean) / sqrt(moving_variance + {layer.epsilon:g}){affine}"],
+        pitfalls=[
             (
                 f"{shown(layer.name)} takes the moving mean and variance that training left, never those of the batch. "
                 f"epsilon, {layer.epsilon:g}, is inside the root."
@@ -109,12 +109,12 @@ def batch_normalization(layer: BatchNormalization, _: Shape) -> Words:
     )
 
 
-def layer_normalization(layer: LayerNormalization, _: Shape) -> Words:
+def layer_normalization(layer: LayerNormalization, _: Shape) -> LayerDescription:
     """The statistics of each step's own numbers."""
     affine = _affine(layer)
-    return Words(
+    return LayerDescription(
         roles={"gamma": "the scale that was learnt", "beta": "the offset that was learnt"},
-        way=[
+        equations=[
             f"y = (x - mean(x)) / sqrt(variance(x) + {layer.epsilon:g}){affine}",
             "mean and variance are those of the last axis, of each step by itself; the variance divides by n.",
         ],
@@ -129,26 +129,26 @@ def _affine(layer: BatchNormalization | LayerNormalization) -> str:
     return ("" if layer.gamma is None else " * gamma") + ("" if layer.beta is None else " + beta")
 
 
-def rescaling(layer: Rescaling, _: Shape) -> Words:
+def rescaling(layer: Rescaling, _: Shape) -> LayerDescription:
     """Fixed numbers."""
-    return Words(
+    return LayerDescription(
         roles={},
-        way=["y = x * scale + offset", f"  scale   {_span(layer.scale)}", f"  offset  {_span(layer.offset)}"],
-        slips=[f"{shown(layer.name)} rescales inside the model: give values as they are before it."],
+        equations=["y = x * scale + offset", f"  scale   {_span(layer.scale)}", f"  offset  {_span(layer.offset)}"],
+        pitfalls=[f"{shown(layer.name)} rescales inside the model: give values as they are before it."],
         numpy=[f"y = y * {_literal(layer.scale, np.float32)} + {_literal(layer.offset, np.float32)}"],
     )
 
 
-def scaling(layer: Scaling, _: Shape) -> Words:
+def scaling(layer: Scaling, _: Shape) -> LayerDescription:
     """What the card says was done to the data before training."""
-    return Words(
+    return LayerDescription(
         roles={},
-        way=[
+        equations=[
             "y = (x - offset) / scale, in float64 and then rounded to float32; the card gives",
             f"  offset  {_span(layer.offset)}",
             f"  scale   {_span(layer.scale)}",
         ],
-        slips=["The card's scaling is done here: give raw values. Keras' own model wants them scaled."],
+        pitfalls=["The card's scaling is done here: give raw values. Keras' own model wants them scaled."],
         numpy=[
             f"offset = {_literal(layer.offset, np.float64)}",
             f"scale = {_literal(layer.scale, np.float64)}",
@@ -157,16 +157,16 @@ def scaling(layer: Scaling, _: Shape) -> Words:
     )
 
 
-def unscaling(layer: Unscaling, _: Shape) -> Words:
+def unscaling(layer: Unscaling, _: Shape) -> LayerDescription:
     """What the card says was done to the targets before training, undone."""
-    return Words(
+    return LayerDescription(
         roles={},
-        way=[
+        equations=[
             "y = x * scale + offset, in float64 and then rounded to float32; the card gives",
             f"  offset  {_span(layer.offset)}",
             f"  scale   {_span(layer.scale)}",
         ],
-        slips=["The card's output_scaling is undone here. Keras' own model answers what comes in."],
+        pitfalls=["The card's output_scaling is undone here. Keras' own model answers what comes in."],
         numpy=[
             f"offset = {_literal(layer.offset, np.float64)}",
             f"scale = {_literal(layer.scale, np.float64)}",
@@ -196,13 +196,15 @@ JOINS = {
 }
 
 
-def merge(layer: Merge, _: Shape) -> Words:
+def merge(layer: Merge, _: Shape) -> LayerDescription:
     """Inputs joined one by one."""
     what = "the mean of the inputs" if layer.mean else JOINS[layer.join]  # type: ignore[index]
-    return Words(roles={}, way=[f"y = {what}, element by element, as NumPy broadcasts"])
+    return LayerDescription(roles={}, equations=[f"y = {what}, element by element, as NumPy broadcasts"])
 
 
-def concatenate(layer: Concatenate, shape: Shape) -> Words:
+def concatenate(layer: Concatenate, shape: Shape) -> LayerDescription:
     """Inputs one after the other."""
     where = "the last axis" if layer.axis == len(shape) else f"axis {layer.axis}, the batch being axis 0"
-    return Words(roles={}, way=[f"y = the inputs in the order given, one after the other along {where}"])
+    return LayerDescription(
+        roles={}, equations=[f"y = the inputs in the order given, one after the other along {where}"]
+    )

@@ -9,56 +9,60 @@ from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe.activations import formulas
-from lstm_serve.explain.describe.activations import slips as slips_of_activations
-from lstm_serve.explain.describe.description import DROPOUT, Words, axes, unpacked
+from lstm_serve.explain.describe.activations import pitfalls as pitfalls_of_activations
+from lstm_serve.explain.describe.description import DROPOUT, LayerDescription, axes, unpacked
 from lstm_serve.formats.text import shown
 
 
 class _Cell(NamedTuple):
-    """A cell's share in the words: `step` is a step's formulas, `code` the same in NumPy, `start` what h is before."""
+    """A cell's share of it: `step` is a step's formulas, `code` the same in NumPy, `start` what h is before."""
 
     roles: Mapping[str, str]
     step: Sequence[str]
-    slips: Sequence[str]
+    pitfalls: Sequence[str]
     activations: Sequence[Activation]
     start: str
     code: Sequence[str]
 
 
-def recurrent(layer: Recurrent, shape: Shape) -> Words:
+def recurrent(layer: Recurrent, shape: Shape) -> LayerDescription:
     """A single cell's."""
     cell = _cell(layer, shown(layer.name))
-    return Words(
+    return LayerDescription(
         roles=cell.roles,
-        way=[*_steps(layer, cell), f"y is {_result(layer, shape)}.", *formulas(cell.activations)],
-        slips=[*cell.slips, DROPOUT, *slips_of_activations(cell.activations)],
+        equations=[*_steps(layer, cell), f"y is {_result(layer, shape)}.", *formulas(cell.activations)],
+        pitfalls=[*cell.pitfalls, DROPOUT, *pitfalls_of_activations(cell.activations)],
         activations=cell.activations,
         numpy=_loop(layer, cell),
         masked=_loop(layer, cell, masked=True),
     )
 
 
-def stacked(layer: Stacked, shape: Shape, at: int = 0) -> Words:
+def stacked(layer: Stacked, shape: Shape, at: int = 0) -> LayerDescription:
     """One cell's after another; `at` is where in `arrays` the first cell's weights begin."""
     cells = [_cell(part, f"{shown(layer.name)}'s cell {k}") for k, part in enumerate(layer.layers)]
     numbered = list(enumerate(zip(layer.layers, cells, strict=True)))
     activations = [activation for cell in cells for activation in cell.activations]
-    way: list[str] = []
+    equations: list[str] = []
     numpy: list[str] = []
     masked: list[str] = []
     for k, (part, cell) in numbered:
         x_t = "the h of the cell below" if k else "x"
-        way += [f"cell {k}, whose x_t come from {x_t}:", *_indented(_steps(part, cell))]
+        equations += [f"cell {k}, whose x_t come from {x_t}:", *_indented(_steps(part, cell))]
         arrays = f"[{at}:{at + len(part.weights)}]"
         numpy += _loop(part, cell, arrays)
         masked += _loop(part, cell, arrays, masked=True)
         if part.go_backwards:
             masked.append(TURN_MASK)  # as the cell's output is
         at += len(part.weights)
-    return Words(
+    return LayerDescription(
         roles={f"{k}/{name}": role for k, (_, cell) in numbered for name, role in cell.roles.items()},
-        way=[*way, f"y is {_result(layer, shape)}, of the last cell.", *formulas(activations)],
-        slips=[*(slip for cell in cells for slip in cell.slips), DROPOUT, *slips_of_activations(activations)],
+        equations=[*equations, f"y is {_result(layer, shape)}, of the last cell.", *formulas(activations)],
+        pitfalls=[
+            *(pitfall for cell in cells for pitfall in cell.pitfalls),
+            DROPOUT,
+            *pitfalls_of_activations(activations),
+        ],
         activations=activations,
         numpy=numpy,
         masked=[*masked, *[TURN_MASK] * layer.go_backwards],
@@ -75,7 +79,7 @@ MERGED = {
 }
 
 
-def bidirectional(layer: Bidirectional, shape: Shape) -> Words:
+def bidirectional(layer: Bidirectional, shape: Shape) -> LayerDescription:
     """Each direction's, and how the two are merged."""
     name = shown(layer.name)
     forward = _direction(layer.forward, name, shape, 0)
@@ -83,26 +87,34 @@ def bidirectional(layer: Bidirectional, shape: Shape) -> Words:
     sequences = layer.forward.return_sequences
     merge, code = MERGED[layer.merge_mode]
     orders = [_order(part) for part in (layer.forward, layer.backward)]
-    if list(forward.way) == list(backward.way):
-        way = [f"forward goes {orders[0]}, and backward {orders[1]}, each with its own arrays:", *forward.way]
+    if list(forward.equations) == list(backward.equations):
+        equations = [
+            f"forward goes {orders[0]}, and backward {orders[1]}, each with its own arrays:",
+            *forward.equations,
+        ]
     else:
-        way = [f"forward goes {orders[0]}:", *forward.way, f"backward goes {orders[1]}:", *backward.way]
-    way.append(
+        equations = [
+            f"forward goes {orders[0]}:",
+            *forward.equations,
+            f"backward goes {orders[1]}:",
+            *backward.equations,
+        ]
+    equations.append(
         "Backward's h of every step are turned round, so that the two are of equal times."
         if sequences
         else "Of each the h after its last step is taken: backward's is the one at the first row."
     )
     turned = "[::-1]" if sequences else ""
     activations = [*forward.activations, *backward.activations]
-    return Words(
+    return LayerDescription(
         roles={
             f"{direction}/{name}": role
-            for direction, words in (("forward", forward), ("backward", backward))
-            for name, role in words.roles.items()
+            for direction, described in (("forward", forward), ("backward", backward))
+            for name, role in described.roles.items()
         },
-        way=[*way, f"y is {merge}{', at every step' if sequences else ''}.", *formulas(activations)],
-        slips=[
-            *(slip for words in (forward, backward) for slip in words.slips),
+        equations=[*equations, f"y is {merge}{', at every step' if sequences else ''}.", *formulas(activations)],
+        pitfalls=[
+            *(pitfall for described in (forward, backward) for pitfall in described.pitfalls),
             f"The backward half of {name} "
             + (
                 "is in the order of its own steps, last row first, before it is turned round and merged."
@@ -110,7 +122,7 @@ def bidirectional(layer: Bidirectional, shape: Shape) -> Words:
                 else "ends at the first row; it is not what backward computes at the last."
             ),
             DROPOUT,
-            *slips_of_activations(activations),
+            *pitfalls_of_activations(activations),
         ],
         activations=activations,
         numpy=_merged(forward.numpy, backward.numpy, turned, code),
@@ -123,16 +135,16 @@ def _merged(forward: Sequence[str] | None, backward: Sequence[str] | None, turne
     return ["x = y", *(forward or ()), "forward, y = y, x", *(backward or ()), f"backward = y{turned}", f"y = {code}"]
 
 
-def _direction(layer: Recurrent | Stacked, name: str, shape: Shape, at: int) -> Words:
-    """A direction's words without its order and its result."""
+def _direction(layer: Recurrent | Stacked, name: str, shape: Shape, at: int) -> LayerDescription:
+    """A direction's description without its order and its result."""
     if isinstance(layer, Stacked):
-        words = stacked(layer, shape, at)
-        return words._replace(way=_indented(words.way[: -1 - len(formulas(words.activations))]))
+        described = stacked(layer, shape, at)
+        return described._replace(equations=_indented(described.equations[: -1 - len(formulas(described.activations))]))
     cell = _cell(layer, name)
     arrays = f"[{at}:{at + len(layer.weights)}]"
     numpy, masked = _loop(layer, cell, arrays), _loop(layer, cell, arrays, masked=True)
-    way = _indented([f"{_states(layer)} as 0. Then for each step's x_t:", *_indented(cell.step)])
-    return Words(cell.roles, way, cell.slips, cell.activations, numpy, masked)
+    equations = _indented([f"{_states(layer)} as 0. Then for each step's x_t:", *_indented(cell.step)])
+    return LayerDescription(cell.roles, equations, cell.pitfalls, cell.activations, numpy, masked)
 
 
 def _cell(layer: Recurrent, name: str) -> _Cell:
@@ -168,7 +180,7 @@ def _lstm(layer: LSTM, name: str) -> _Cell:
             _aside("c  = f * c + i * c~", "element by element"),
             f"h  = o * {squash}(c)",
         ],
-        slips=[
+        pitfalls=[
             (
                 f"{name}: the four blocks of columns are the gates {_listed(blocks)}, in this order (a:b as in Python, "
                 "without b). They are not input, previous memory, current memory and previous output: the kernel "
@@ -218,7 +230,7 @@ def _gru(layer: GRU, name: str) -> _Cell:
             _aside(f"h~ = {squash}(a[{last}] + {recur})", "candidate for h", 40),
             _aside("h  = z * h + (1 - z) * h~", "element by element", 40),
         ],
-        slips=[
+        pitfalls=[
             (
                 f"{name}: the three blocks of columns are {_listed(blocks)}, in this order (a:b as in Python, without "
                 "b). z is what stays of h; some papers write z for what is replaced, 1 - z."
@@ -261,7 +273,7 @@ def _simple_rnn(layer: SimpleRNN) -> _Cell:
             "bias": "added to the sums, one number a unit",
         },
         step=[f"h = {layer.activation.name}({sums})"],
-        slips=[],
+        pitfalls=[],
         activations=[layer.activation],
         start=f"h = np.zeros({u}, np.float32)",
         code=[f"h = {layer.activation.name}({sums})"],

@@ -29,32 +29,32 @@ from lstm_serve.engine.operations.windows import Convolution, Pooling
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe import arithmetic, pointwise, recurrent, temporal, windows
-from lstm_serve.explain.describe.description import Words
+from lstm_serve.explain.describe.description import LayerDescription
 from lstm_serve.formats.text import shown
 
 
-def of(layer: Operation, shape: Shape) -> Words:
-    """The words for a layer whose first input has this shape, the batch axis left out."""
+def describe(layer: Operation, shape: Shape) -> LayerDescription:
+    """The description of a layer whose first input has this shape, the batch axis left out."""
     return TABLE.get(type(layer), _unknown)(layer, shape)
 
 
-def _time_distributed(layer: TimeDistributed, shape: Shape) -> Words:
+def _time_distributed(layer: TimeDistributed, shape: Shape) -> LayerDescription:
     if layer.layer is None:
         return _several_for_each_step(layer, shape)
-    words = of(layer.layer, shape[1:])
-    return words._replace(
-        way=[
+    described = describe(layer.layer, shape[1:])
+    return described._replace(
+        equations=[
             f"For each step by itself, {layer.layer.keras_class}:",
-            *(f"  {line}" for line in words.way),
+            *(f"  {line}" for line in described.equations),
             "and the y of the steps one after the other.",
         ],
         # The mask that the layer would make goes no further, nor does one reach it.
         numpy=None
-        if words.numpy is None or any("mask" in line for line in words.numpy)
+        if described.numpy is None or any("mask" in line for line in described.numpy)
         else [
             "ys = []",
             "for y in y:",
-            *(f"    {line}" for line in words.numpy),
+            *(f"    {line}" for line in described.numpy),
             "    ys.append(y)",
             "y = np.array(ys)",
         ],
@@ -62,37 +62,37 @@ def _time_distributed(layer: TimeDistributed, shape: Shape) -> Words:
     )
 
 
-def _several_for_each_step(layer: TimeDistributed, shape: Shape) -> Words:
+def _several_for_each_step(layer: TimeDistributed, shape: Shape) -> LayerDescription:
     shapes = wiring.shapes_of(layer.nodes, [shape[1:]])
-    said = [of(op, shapes[inputs[0].node + 1][inputs[0].output]) for op, inputs in layer.nodes]
+    said = [describe(op, shapes[inputs[0].node + 1][inputs[0].output]) for op, inputs in layer.nodes]
     names = ["x", *(shown(op.name) for op, _ in layer.nodes)]
-    return Words(
+    return LayerDescription(
         roles={
             f"{op.name}/{name}": role
-            for (op, _), words in zip(layer.nodes, said, strict=True)
-            for name, role in words.roles.items()
+            for (op, _), described in zip(layer.nodes, said, strict=True)
+            for name, role in described.roles.items()
         },
-        way=[
+        equations=[
             "For each step x by itself:",
             *(
                 line
-                for (op, inputs), words, name in zip(layer.nodes, said, names[1:], strict=True)
+                for (op, inputs), described, name in zip(layer.nodes, said, names[1:], strict=True)
                 for line in (
                     f"  {name} ({op.keras_class}) of {' and '.join(names[source.node + 1] for source in inputs)}:",
-                    *(f"    {line}" for line in words.way),
+                    *(f"    {line}" for line in described.equations),
                 )
             ),
             f"y = what {names[layer.end.node + 1]} gives, the steps one after the other",
         ],
-        slips=[*dict.fromkeys(slip for words in said for slip in words.slips)],
+        pitfalls=[*dict.fromkeys(pitfall for described in said for pitfall in described.pitfalls)],
     )
 
 
-def _unknown(layer: Operation, _: Shape) -> Words:
-    return Words(roles={}, way=[f"y = {layer.keras_class}(x), as Keras computes it"])
+def _unknown(layer: Operation, _: Shape) -> LayerDescription:
+    return LayerDescription(roles={}, equations=[f"y = {layer.keras_class}(x), as Keras computes it"])
 
 
-TABLE: dict[type, Callable[[Any, Shape], Words]] = {
+TABLE: dict[type, Callable[[Any, Shape], LayerDescription]] = {
     LSTM: recurrent.recurrent,
     GRU: recurrent.recurrent,
     SimpleRNN: recurrent.recurrent,

@@ -2,7 +2,7 @@
 
 from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking, Permute, RepeatVector, Reshape
 from lstm_serve.engine.types import Shape
-from lstm_serve.explain.describe.description import Words, axes, unpacked
+from lstm_serve.explain.describe.description import LayerDescription, axes, unpacked
 from lstm_serve.formats.text import shown
 
 MASKED = (
@@ -11,20 +11,22 @@ MASKED = (
 )
 
 
-def embedding(layer: Embedding, _: Shape) -> Words:
+def embedding(layer: Embedding, _: Shape) -> LayerDescription:
     """A table."""
     ids, width = layer.embeddings.shape
     if not layer.learnt:
-        return Words(
+        return LayerDescription(
             roles={},
-            way=[f"y = {ids} numbers for each id, an integer from 0 to {ids - 1}: 1 in the id's place, 0 elsewhere"],
+            equations=[
+                f"y = {ids} numbers for each id, an integer from 0 to {ids - 1}: 1 in the id's place, 0 elsewhere"
+            ],
             numpy=[f"y = np.eye({ids}, dtype=np.float32)[y]"],
         )
     masks = ["A step of id 0 is masked for the layers after it; its row is looked up all the same."]
-    return Words(
+    return LayerDescription(
         roles={"embeddings": f"a row of {width} numbers for each of {ids} ids"},
-        way=[f"y_t = embeddings[x_t] for each id x_t, an integer from 0 to {ids - 1}", *masks * layer.mask_zero],
-        slips=[
+        equations=[f"y_t = embeddings[x_t] for each id x_t, an integer from 0 to {ids - 1}", *masks * layer.mask_zero],
+        pitfalls=[
             f"{shown(layer.name)} takes ids from 0 to {ids - 1}, counted as they were in training.",
             *[MASKED] * layer.mask_zero,
         ],
@@ -32,13 +34,15 @@ def embedding(layer: Embedding, _: Shape) -> Words:
     )
 
 
-def masking(layer: Masking, _: Shape) -> Words:
+def masking(layer: Masking, _: Shape) -> LayerDescription:
     """A mask."""
     value = f"{layer.mask_value:g}"
-    return Words(
+    return LayerDescription(
         roles={},
-        way=[f"A step at which every number is {value} is masked for the layers after it, and set to 0; else y = x."],
-        slips=[
+        equations=[
+            f"A step at which every number is {value} is masked for the layers after it, and set to 0; else y = x."
+        ],
+        pitfalls=[
             f"{shown(layer.name)} masks the steps whose features are all {value}, not some of them.",
             MASKED,
         ],
@@ -46,13 +50,13 @@ def masking(layer: Masking, _: Shape) -> Words:
     )
 
 
-def global_pooling(layer: GlobalPooling1D, _: Shape) -> Words:
+def global_pooling(layer: GlobalPooling1D, _: Shape) -> LayerDescription:
     """One number for a feature."""
     what = "mean" if layer.average else "max"
-    return Words(
+    return LayerDescription(
         roles={},
-        way=[f"y = the {'mean' if layer.average else 'largest'} of each feature over all steps"],
-        slips=[
+        equations=[f"y = the {'mean' if layer.average else 'largest'} of each feature over all steps"],
+        pitfalls=[
             f"{shown(layer.name)} "
             + ("leaves masked steps out, where there is a mask." if layer.average else "counts masked steps too.")
         ],
@@ -61,29 +65,29 @@ def global_pooling(layer: GlobalPooling1D, _: Shape) -> Words:
     )
 
 
-def repeat_vector(layer: RepeatVector, _: Shape) -> Words:
+def repeat_vector(layer: RepeatVector, _: Shape) -> LayerDescription:
     """A row again and again."""
-    return Words(
+    return LayerDescription(
         roles={},
-        way=[f"y = x, {layer.n} times over, a step each"],
+        equations=[f"y = x, {layer.n} times over, a step each"],
         numpy=[f"y = np.repeat(y[np.newaxis], {layer.n}, axis=0)"],
     )
 
 
-def reshape(layer: Reshape, _: Shape) -> Words:
+def reshape(layer: Reshape, _: Shape) -> LayerDescription:
     """Another shape."""
-    return Words(
+    return LayerDescription(
         roles={},
-        way=[f"y = the numbers of x in their order, the last axis fastest, as {axes(layer.target)}"],
+        equations=[f"y = the numbers of x in their order, the last axis fastest, as {axes(layer.target)}"],
         numpy=[f"y = y.reshape({layer.target})"],
     )
 
 
-def permute(layer: Permute, _: Shape) -> Words:
+def permute(layer: Permute, _: Shape) -> LayerDescription:
     """Axes in another order."""
     order = tuple(dim - 1 for dim in layer.dims)
-    return Words(
+    return LayerDescription(
         roles={},
-        way=[f"y = x with its axes in the order {axes(layer.dims)}, counted from 1, the batch left out"],
+        equations=[f"y = x with its axes in the order {axes(layer.dims)}, counted from 1, the batch left out"],
         numpy=[f"y = y.transpose{order}"],
     )

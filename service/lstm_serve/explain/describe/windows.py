@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from lstm_serve.engine.operations.conv_lstm import ConvLSTM
 from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
 from lstm_serve.engine.types import Shape
-from lstm_serve.explain.describe.activations import formulas, slips
-from lstm_serve.explain.describe.description import Words, unpacked
+from lstm_serve.explain.describe.activations import formulas, pitfalls
+from lstm_serve.explain.describe.description import LayerDescription, unpacked
 from lstm_serve.formats.text import shown
 
 
-def convolution(layer: Convolution, shape: Shape) -> Words:
+def convolution(layer: Convolution, shape: Shape) -> LayerDescription:
     """Windows, and a product with each."""
     *sizes, features, filters = layer.kernel.shape
     n, groups = len(sizes), layer.groups
@@ -22,21 +22,21 @@ def convolution(layer: Convolution, shape: Shape) -> Words:
         parts = [f"parts = zip(np.split(windows, {groups}, axis={n}), np.split(kernel, {groups}, axis=-1))"]
         product = f"np.concatenate([np.tensordot(w, k, ({taken}, {of_kernel})) for w, k in parts], axis=-1)"
     grouped = f", in {groups} groups: each {features} features meet {filters // groups} filters" if groups > 1 else ""
-    return Words(
+    return LayerDescription(
         roles={
             "kernel": f"for each of {_times(sizes)} steps of a window, from {features * groups} features to {filters} "
             f"filters{grouped}",
             "bias": "added to the sums, one number a filter",
         },
-        way=[
+        equations=[
             *_windows(layer.windows, shape, "steps of 0"),
             f"s = the sum over k of x[window's step k] @ kernel[k]{bias}, k being each of a window's steps",
             f"y = {layer.activation.name}(s), a row a window",
             *formulas([layer.activation]),
         ],
-        slips=[
+        pitfalls=[
             f"{shown(layer.name)}'s kernel is not turned round, as in np.convolve: kernel[0] meets the earliest step.",
-            *slips([layer.activation]),
+            *pitfalls([layer.activation]),
         ],
         activations=[layer.activation],
         numpy=[
@@ -49,20 +49,20 @@ def convolution(layer: Convolution, shape: Shape) -> Words:
     )
 
 
-def conv_lstm(layer: ConvLSTM, shape: Shape) -> Words:
+def conv_lstm(layer: ConvLSTM, shape: Shape) -> LayerDescription:
     """An LSTM of pictures."""
     *sizes, features, columns = layer.kernel.shape
     gate, activation = layer.recurrent_activation.name, layer.activation.name
     bias = "" if layer.bias is None else " + bias"
     order = "from the last step to the first" if layer.go_backwards else "from the first step to the last"
-    return Words(
+    return LayerDescription(
         roles={
             "kernel": f"for each of {_times(sizes)} places of a window, from {features} features to 4 gates of "
             f"{columns // 4} filters, in the order i, f, c, o",
             "recurrent_kernel": "the same from the h of the step before, padded so that h stays as large",
             "bias": "added to the sums, one number a filter of each gate",
         },
-        way=[
+        equations=[
             f"h and c are 0; for each x_t {order}, with * for a convolution:",
             *_windows(layer.windows, shape[1:], "places of 0"),
             f"  z = x_t * kernel + h * recurrent_kernel{bias}",
@@ -72,25 +72,25 @@ def conv_lstm(layer: ConvLSTM, shape: Shape) -> Words:
             f"y = {'h of each step' if layer.return_sequences else 'the last h'}",
             *formulas([layer.activation, layer.recurrent_activation]),
         ],
-        slips=[
+        pitfalls=[
             f"{shown(layer.name)}'s h is padded with 0 at each step, whatever the padding of x is.",
-            *slips([layer.activation, layer.recurrent_activation]),
+            *pitfalls([layer.activation, layer.recurrent_activation]),
         ],
     )
 
 
-def pooling(layer: Pooling, shape: Shape) -> Words:
+def pooling(layer: Pooling, shape: Shape) -> LayerDescription:
     """Windows, and one number of each."""
     reduce = "nanmean" if layer.average else "nanmax"
     n = len(layer.windows)
     same = any(window.padding == "same" for window in layer.windows)
-    return Words(
+    return LayerDescription(
         roles={},
-        way=[
+        equations=[
             *_windows(layer.windows, shape, "steps that do not count"),
             f"y = the {'mean' if layer.average else 'largest'} of each feature in each window, a row a window",
         ],
-        slips=[f"{shown(layer.name)} divides by the number of steps that a window really has, padding left out."]
+        pitfalls=[f"{shown(layer.name)} divides by the number of steps that a window really has, padding left out."]
         * (layer.average and same),
         numpy=[
             *_padded(layer.windows, shape, ", constant_values=np.nan"),
