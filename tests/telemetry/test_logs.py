@@ -23,7 +23,7 @@ from serving import ASKER, COMMAND, PATIENCE, ROOT, Process, call, environment, 
 
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import logs
-from lstm_serve.telemetry.lines import Lines
+from lstm_serve.telemetry.log_handler import LogHandler
 from lstm_serve.web.app import create_app
 
 INPUT = 0.8436512
@@ -132,7 +132,7 @@ async def test_a_traceparent_is_cut(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_json_line() -> None:
-    made = json.loads(logs.JsonLines().format(record_of("a\nb", fields={"rows": 2, "odd": {1}})))
+    made = json.loads(logs.JsonFormatter().format(record_of("a\nb", fields={"rows": 2, "odd": {1}})))
     assert made.pop("time")
     assert made == {"level": "info", "logger": "lstm_serve.x", "message": "a\nb", "rows": 2, "odd": "{1}"}
 
@@ -142,29 +142,29 @@ def test_an_exception_is_in_its_line() -> None:
         int("why")
     except ValueError:
         record = record_of(exc_info=sys.exc_info())
-    line = logs.JsonLines().format(record)
+    line = logs.JsonFormatter().format(record)
     assert "\n" not in line
     assert "ValueError: invalid literal" in json.loads(line)["exception"]
-    text = logs.Text().format(record)
+    text = logs.TextFormatter().format(record)
     assert text.splitlines()[-1].startswith("ValueError: invalid literal")
 
 
 def test_text_line() -> None:
-    text = logs.Text().format(record_of(fields={"ms": 1.5, "rows": 2, "request_id": "abc", "path": "/x"}))
+    text = logs.TextFormatter().format(record_of(fields={"ms": 1.5, "rows": 2, "request_id": "abc", "path": "/x"}))
     assert re.fullmatch(r"\d\d:\d\d:\d\d info    hello ms=1.5 rows=2 request_id=abc", text)
-    assert logs.Text().format(record_of()).endswith("hello")
+    assert logs.TextFormatter().format(record_of()).endswith("hello")
 
 
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
     """The root logger, put back as it was."""
-    straight = Lines.straight
+    straight = LogHandler.straight
     found, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.access")
     handlers, level, disabled = found.handlers[:], found.level, uvicorn.disabled
     yield found
     found.handlers[:], uvicorn.disabled = handlers, disabled
     found.setLevel(level)
-    Lines.straight = straight
+    LogHandler.straight = straight
 
 
 @contextmanager
@@ -216,7 +216,7 @@ def test_a_terminal_gets_text_and_anything_else_json(
 @in_loop
 async def test_the_lines_of_a_turn_are_written_together_and_none_waits_for_the_next() -> None:
     with written() as (reading, writing):
-        lines = Lines(writing)
+        lines = LogHandler(writing)
         for line in "abc":
             lines.put(line)
         assert writes(reading) == []
@@ -238,7 +238,7 @@ async def test_the_lines_of_a_turn_are_written_together_and_none_waits_for_the_n
 async def test_no_more_is_written_together_than_a_pipe_takes_whole() -> None:
     sent = ["x" * 200, "\u00e9" * 300, "x" * 9000] * 4
     with written() as (reading, writing):
-        lines = Lines(writing)
+        lines = LogHandler(writing)
         for line in sent:
             lines.put(line)
         await asyncio.sleep(0)
@@ -250,7 +250,7 @@ async def test_no_more_is_written_together_than_a_pipe_takes_whole() -> None:
 
 def test_without_a_loop_a_line_is_written_on_the_spot() -> None:
     with written() as (reading, writing):
-        Lines(writing).handle(record_of("hello"))
+        LogHandler(writing).handle(record_of("hello"))
         assert writes(reading) == ["hello\n"]
 
 
@@ -260,7 +260,7 @@ def test_a_request_is_logged_the_same_with_a_record_and_without(monkeypatch: pyt
         monkeypatch.setattr(sys, "stdout", out)
         logs.configure()
         logs.log_request("id", "GET", "/a b", 200, 0.25, rows=3)
-        monkeypatch.setattr(Lines, "straight", None)
+        monkeypatch.setattr(LogHandler, "straight", None)
         logs.log_request("id", "GET", "/a b", 200, 0.25, rows=3)
         straight, record = (json.loads(line) for line in read(reading))
     assert straight.pop("time") <= record.pop("time")
@@ -274,7 +274,7 @@ async def test_a_full_pipe_is_not_waited_for_and_its_lines_stay_whole(root: logg
     dropped = list[None]()
     with written() as (reading, writing):
         os.set_blocking(writing, waits)
-        lines = Lines(writing, count=lambda: dropped.append(None))
+        lines = LogHandler(writing, count=lambda: dropped.append(None))
         root.handlers[:] = [lines]
         sent = [f"{number:05} {'x' * (number * 7 % 6000)}" for number in range(2000)]
         for line in sent:
@@ -292,7 +292,7 @@ def test_a_full_disk_is_told_of_once_and_the_log_goes_on_when_there_is_room(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with written() as (reading, writing):
-        lines = Lines(writing)
+        lines = LogHandler(writing)
         with Path("/dev/full").open("wb") as full:
             disk = os.dup(writing)
             os.dup2(full.fileno(), writing)
@@ -312,7 +312,7 @@ def test_a_full_disk_is_told_of_once_and_the_log_goes_on_when_there_is_room(
 def test_a_reader_that_has_left_is_written_to_no_more(capsys: pytest.CaptureFixture[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    lines = Lines(writing)
+    lines = LogHandler(writing)
     for level in (logging.INFO, logging.ERROR, logging.INFO):
         lines.handle(logging.LogRecord("lstm_serve.x", level, "x.py", 1, "f", (), None))
     lines.close()

@@ -13,9 +13,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lstm_serve.process.handshakes import tls_bytes
 from lstm_serve.process.incoming import PIECE, Incoming
-from lstm_serve.process.transport import LINGER_SECONDS, Flow, Lingering, refusal
+from lstm_serve.process.transport import LINGER_SECONDS, Lingering, PipelinedFlowControl, refusal
 from lstm_serve.serving.memory_budget import Kept
-from lstm_serve.serving.places import State
+from lstm_serve.serving.places import ConnectionState
 from lstm_serve.serving.state import ServingState
 from lstm_serve.telemetry import logs
 from lstm_serve.web.errors import STATUSES, of_another_dialect
@@ -28,7 +28,7 @@ NOWHERE: Any = deque(maxlen=0)  # where trailers are put: it keeps nothing
 class Ending(HttpToolsProtocol):
     """uvicorn's protocol with ends. It waits for a request's headers, for its body, or for its answer."""
 
-    flow: Flow
+    flow: PipelinedFlowControl
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         """As uvicorn makes it; the limits are the settings of the app's model."""
@@ -49,7 +49,7 @@ class Ending(HttpToolsProtocol):
         """Start a connection, or refuse it where there are too many."""
         self._out = Lingering(transport, self._lingers)
         super().connection_made(self._out)  # type: ignore[arg-type]
-        self.flow = Flow(self.transport, self._go_on)
+        self.flow = PipelinedFlowControl(self.transport, self._go_on)
         transport.set_write_buffer_limits(1 if self.raw is None else TICKETS)
         if not self.serving.places.enter(self):
             self._refuse(503, "too many connections")
@@ -57,27 +57,33 @@ class Ending(HttpToolsProtocol):
             self._keep()
 
     @property
-    def state(self) -> State | None:
+    def state(self) -> ConnectionState | None:
         """What the connection waits for; None while requests on it are answered."""
         if self.transport in self.serving.lingering or self.transport.is_closing():
-            return State.refused
+            return ConnectionState.refused
         if self.flow.write_paused:
-            return State.unread
+            return ConnectionState.unread
         if self._in_headers:
-            return State.headers
+            return ConnectionState.headers
         if self.cycle.more_body:
-            return State.body
-        return State.idle if self.cycle.response_complete else None
+            return ConnectionState.body
+        return ConnectionState.idle if self.cycle.response_complete else None
 
     @property
     def since(self) -> float:
         """Since when it waits, in the time of `time.monotonic`."""
         state = self.state
-        return self._answered if state is State.idle else self._taken if state is State.unread else self._since
+        return (
+            self._answered
+            if state is ConnectionState.idle
+            else self._taken
+            if state is ConnectionState.unread
+            else self._since
+        )
 
     def end(self) -> None:
         """Close it at once, and say why where that can be read."""
-        if self.state in {State.headers, State.body}:
+        if self.state in {ConnectionState.headers, ConnectionState.body}:
             self._refuse(503, "others need the room of a connection that waits")
         self.transport.abort()
         self._forget()  # that it is lost comes to be known a turn of the loop later, when others have sent as much

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lstm_serve.serving.memory_budget import Inflight, Kept
-from lstm_serve.serving.places import Places, State
+from lstm_serve.serving.places import ConnectionState, Places
 
 TLS_BYTES = 40 << 10  # what OpenSSL and the loop keep for a connection at least
 HANDSHAKE_BYTES = 60 << 10  # and until its handshake is over
@@ -24,7 +24,7 @@ def tls_bytes(most_read: int, most_written: int) -> int:
 class Handshake(asyncio.Protocol):
     """What comes with the end of the handshake is handed on to the protocol that is made then."""
 
-    state = State.handshake
+    state = ConnectionState.handshake
 
     def __init__(
         self, make: Callable[[], Any], context: ssl.SSLContext, seconds: float, places: Places, inflight: Inflight

@@ -40,7 +40,7 @@ from lstm_serve.serving.reload import Reloader
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import logs
-from lstm_serve.telemetry.lines import Lines
+from lstm_serve.telemetry.log_handler import LogHandler
 from lstm_serve.web.app import create_app
 
 log = logging.getLogger(__name__)
@@ -212,16 +212,16 @@ def welcome(settings: Settings, port: int, *, several: bool = False) -> list[str
 
 def run(settings: Settings) -> None:
     """Serve until a signal comes. Raises ModelError or SettingsError before anything is bound."""
-    lines, hangup = logs.configure(), Hangup()
-    serve(settings, lines, lambda config: Server(config, hangup))
+    handler, hangup = logs.configure(), Hangup()
+    serve(settings, handler, lambda config: Server(config, hangup))
 
 
-def serve(settings: Settings, lines: Lines, server: Callable[[uvicorn.Config], Server]) -> None:
+def serve(settings: Settings, handler: LogHandler, server: Callable[[uvicorn.Config], Server]) -> None:
     """Load, and then serve by the server that is made of uvicorn's configuration. Raises as `run` does."""
     connections, backlog = system_limits.allow_files(settings.max_connections)
     app = create_app(settings)
     app.state.serving.places.limit = connections
-    lines.count = app.state.serving.metrics.dropped_lines.add
+    handler.count = app.state.serving.metrics.dropped_lines.add
     collect_seldom()
     config = uvicorn.Config(
         app,

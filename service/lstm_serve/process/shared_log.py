@@ -3,13 +3,13 @@
 import fcntl
 import functools
 
-from lstm_serve.telemetry.lines import Lines
+from lstm_serve.telemetry.log_handler import LogHandler
 
 
-def share(lines: Lines, lock: int) -> None:
+def share(handler: LogHandler, lock: int) -> None:
     """Write only while this process has the lock on a file, which ends with the process that has it."""
-    lines.take = functools.partial(_take, lock)
-    lines.give = functools.partial(fcntl.lockf, lock, fcntl.LOCK_UN)
+    handler.take = functools.partial(_take, lock)
+    handler.give = functools.partial(fcntl.lockf, lock, fcntl.LOCK_UN)
 
 
 def _take(lock: int) -> bool:

@@ -49,7 +49,7 @@ def _nothing() -> None:
     pass
 
 
-class Flow(FlowControl):
+class PipelinedFlowControl(FlowControl):
     """uvicorn's, where what has come already is taken before more is read."""
 
     def __init__(self, transport: asyncio.Transport, go_on: Callable[[], None]) -> None:

@@ -46,7 +46,7 @@ class Worker(Server):
         super().__init__(config)
         self._end, self._sockets, self._greets = end, sockets, greets
         self._channel = Channel({"report": self._report, "reload": self._reload, "stop": self._stop})
-        self._serving.whole = self
+        self._serving.workers = self
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - they are the parent's
         """As uvicorn does, once the parent says that this worker may."""
@@ -123,13 +123,13 @@ def main(told: str) -> int:
     given = Told(*json.loads(told))
     for inherited in (given.channel, given.log_lock, *given.sockets):
         os.set_inheritable(inherited, False)  # a child that reads a model would have the parent wait for its end too
-    lines = logs.configure()
-    share(lines, given.log_lock)
+    handler = logs.configure()
+    share(handler, given.log_lock)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # of starting and stopping the parent tells
     with socket.socket(fileno=given.channel) as end, contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket(fileno=one)) for one in given.sockets]
         try:
-            serve(read(os.environ, {}), lines, lambda config: Worker(config, end, sockets, greets=given.greets))
+            serve(read(os.environ, {}), handler, lambda config: Worker(config, end, sockets, greets=given.greets))
         except LstmServeError as error:
             end.sendall(message("failed", content=[isinstance(error, ModelError), str(error)]))
             return 1

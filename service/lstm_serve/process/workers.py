@@ -276,11 +276,11 @@ def run(settings: Settings, count: int) -> None:
     keys = settings.api_keys_file
     if keys is not None and keys.exists() and not keys.is_file():
         raise SettingsError(f"{PREFIX}API_KEYS_FILE is a pipe, which can be read once: for several workers give a file")
-    lines, lock, hangup = logs.configure(), os.memfd_create("log"), Hangup()
-    share(lines, lock)
+    handler, lock, hangup = logs.configure(), os.memfd_create("log"), Hangup()
+    share(handler, lock)
     with or_end(log, settings.host, settings.port, "--host and --port take others"):
         sockets = bind(settings.host, settings.port, count)
     admin = None if settings.admin_port is None else listen_for_admin(settings.host, settings.admin_port)
     workers = Workers(settings, sockets, hangup, lock)
-    lines.count = workers.dropped
+    handler.count = workers.dropped
     asyncio.run(workers.run(admin))

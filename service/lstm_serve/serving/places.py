@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import Protocol
 
 
-class State(IntEnum):
+class ConnectionState(IntEnum):
     """What a connection waits for; the least useful goes first."""
 
     refused = 0  # to be closed, once its client has read why
@@ -24,7 +24,7 @@ class Guest(Protocol):
     """A connection. Its state is None while it is answered."""
 
     @property
-    def state(self) -> State | None:
+    def state(self) -> ConnectionState | None:
         """What it waits for."""
 
     @property
@@ -68,7 +68,7 @@ class Places:
         if guest in self.guests:
             self.guests.discard(guest)
             state = guest.state
-            self._count("busy" if state is None else State(state).name)
+            self._count("busy" if state is None else ConnectionState(state).name)
             guest.end()
 
     def _end_one(self, newcomer: Guest) -> bool:

@@ -6,13 +6,13 @@ from typing import Protocol
 from lstm_serve.serving.memory_budget import Inflight
 from lstm_serve.serving.places import Places
 from lstm_serve.serving.series.redis_server import RedisServer
-from lstm_serve.serving.shares import Shares
+from lstm_serve.serving.shares import ReadingShares
 from lstm_serve.serving.turns import Turns
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry.metrics import Metrics
 
 
-class Whole(Protocol):
+class WorkerGroup(Protocol):
     """The service of which this process is one worker among several."""
 
     async def readiness(self) -> tuple[dict[str, bool], dict[str, str]]:
@@ -32,11 +32,11 @@ class ServingState:
         self.budget = Inflight(settings.max_inflight_bytes)
         self.places = Places(settings.max_connections, metrics.ended.add)
         self.turns = Turns()
-        self.shares = Shares()
+        self.shares = ReadingShares()
         store = settings.series_store
         self.redis = None if store is None else RedisServer(store.get_secret_value())
         self.draining = False
         self.listeners = 0  # clients that listen to series
-        self.whole: Whole | None = None
+        self.workers: WorkerGroup | None = None
         self.beat = 0.0  # when the event loop last came around, in the time of `time.monotonic`
         self.lingering: set[asyncio.Transport] = set()  # those of connections that were refused and are not closed yet

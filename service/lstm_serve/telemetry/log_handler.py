@@ -26,14 +26,14 @@ LAST_SECONDS = 1.0
 NOBODY_READS = {errno.EPIPE, errno.EIO}  # of a pipe, of a terminal
 
 
-class Lines(logging.Handler):
+class LogHandler(logging.Handler):
     """Writes what one turn of the event loop has logged together, in parts that a pipe takes whole.
 
     A warning, and what comes from another thread or from no loop, is written on the spot, after what waits. Where other
     processes write there too, `take` gets the turn, if it is free, and `give` passes it on: between lines alone.
     """
 
-    straight: ClassVar["Lines | None"] = None  # set where each line is JSON: see `logs.log_request`
+    straight: ClassVar["LogHandler | None"] = None  # set where each line is JSON: see `logs.log_request`
 
     def __init__(self, descriptor: int, encoding: str = "utf-8", count: Callable[[], None] = lambda: None) -> None:
         """Write to this descriptor, and `count` each line that is dropped."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from lstm_serve.telemetry.lines import Lines
+from lstm_serve.telemetry.log_handler import LogHandler
 
 access = logging.getLogger("lstm_serve.access")
 
@@ -44,13 +44,13 @@ def log_request(request_id: str, method: str, path: str, status: int, seconds: f
         "ms": round(seconds * 1000, 3),
         **more,
     }
-    if Lines.straight is None:
+    if LogHandler.straight is None:
         access.info("%s %s %d", method, record["path"], status, extra={"fields": record})
     else:  # a record of `logging` costs 12 us more
-        Lines.straight.put(_json(time.time(), "info", access.name, f"{method} {record['path']} {status}", record))
+        LogHandler.straight.put(_json(time.time(), "info", access.name, f"{method} {record['path']} {status}", record))
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """A record as one JSON object; the fields that it carries come beside the message."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -76,7 +76,7 @@ def _escaped(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-class Text(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """A record as a person reads it."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -89,15 +89,15 @@ class Text(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def configure() -> Lines:
+def configure() -> LogHandler:
     """Send every logger's records to standard output, uvicorn's in the same form; its access log is ours.
 
     What no line shows is not looked up for each: https://docs.python.org/3/howto/logging.html#optimization
     """
     logging._srcfile = None  # noqa: SLF001 - the documented switch
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = Lines(sys.stdout.fileno(), sys.stdout.encoding if sys.stdout.isatty() else "utf-8")
-    Lines.straight = None if sys.stdout.isatty() else handler
-    handler.setFormatter(Text() if Lines.straight is None else JsonLines())
+    handler = LogHandler(sys.stdout.fileno(), sys.stdout.encoding if sys.stdout.isatty() else "utf-8")
+    LogHandler.straight = None if sys.stdout.isatty() else handler
+    handler.setFormatter(TextFormatter() if LogHandler.straight is None else JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     return handler

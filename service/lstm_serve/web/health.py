@@ -68,8 +68,8 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
     async def readyz(request: Request) -> JSONResponse:
         """Whether to send requests here: 503 as soon as the service is stopping."""
         checks, missing = readiness(serving, registry), dict[str, str]()
-        if serving.whole is not None:
-            of_all, missing = await serving.whole.readiness()
+        if serving.workers is not None:
+            of_all, missing = await serving.workers.readiness()
             checks |= of_all
         return answer(checks, request, 503, missing)
 
@@ -81,8 +81,8 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         exposition = await asyncio.to_thread(import_module, "lstm_serve.telemetry.prometheus")
         async with telling:
             await asyncio.sleep(0)  # it takes some milliseconds: once in a turn of the loop, whoever asks
-            if serving.whole is not None:
-                content_type, of_all = await serving.whole.metrics()
+            if serving.workers is not None:
+                content_type, of_all = await serving.workers.metrics()
                 return Response(of_all, media_type=content_type)
             return Response(exposition.text(serving.metrics), media_type=exposition.CONTENT_TYPE)
 
