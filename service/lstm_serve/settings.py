@@ -62,7 +62,7 @@ def _name(given: str) -> str:
     return given
 
 
-Name = Annotated[str, AfterValidator(_name)]
+ModelName = Annotated[str, AfterValidator(_name)]
 
 
 def _workers(given: Any) -> Any:  # noqa: ANN401 - a text or a number
@@ -71,7 +71,7 @@ def _workers(given: Any) -> Any:  # noqa: ANN401 - a text or a number
     raise PydanticCustomError("workers", "expected a whole number, or auto")
 
 
-Workers = Annotated[Annotated[int, Field(ge=1, le=256)] | Literal["auto"], BeforeValidator(_workers)]
+WorkerCount = Annotated[Annotated[int, Field(ge=1, le=256)] | Literal["auto"], BeforeValidator(_workers)]
 
 # What clouds call some of them: Cloud Run and Heroku say PORT, Vertex AI says the others. A variable of ours wins.
 CLOUDS = {
@@ -106,7 +106,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: Annotated[Path, Field(description="the model: a file that Keras saved, or a folder with one, or several")]
-    name: Annotated[Name | None, Field(description="what a single model is called, whatever its card says")] = None
+    name: Annotated[ModelName | None, Field(description="what a single model is called, whatever its card says")] = None
     default_model: Annotated[str | None, Field(description="of several models, that of paths without a name")] = None
     recurrent_activation: Annotated[
         str | None, Field(description="the gates' function, where weights alone do not tell it")
@@ -122,7 +122,7 @@ class Settings(BaseModel):
     admin_port: Annotated[
         int | None, Field(ge=0, le=65_535, description="one more port, for health and metrics: plain HTTP, no key")
     ] = None
-    workers: Annotated[Workers, Field(description="processes that serve, or auto: one for each core there is")] = 1
+    workers: Annotated[WorkerCount, Field(description="processes that serve, or auto: one for each core there is")] = 1
     access_log: Annotated[bool, Field(description="log each request")] = True
     max_body_bytes: Annotated[Count, Field(description="largest request body")] = 2 << 20
     max_inflight_bytes: Annotated[Count, Field(description="most bytes of bodies, rows and untaken answers")] = 32 << 20

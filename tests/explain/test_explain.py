@@ -43,12 +43,12 @@ from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.errors import SettingsError, UnreadableFile, WrongNumbers
 from lstm_serve.explain import numpy_program
 from lstm_serve.explain.describe.activations import numpy_of
-from lstm_serve.explain.describe.registry import TABLE, of
+from lstm_serve.explain.describe.registry import TABLE, describe
 from lstm_serve.explain.report import head, loading, report
 from lstm_serve.explain.trace import report as trace
 from lstm_serve.model.graph import INPUT, Node, Source
 from lstm_serve.model.metadata import Origin
-from lstm_serve.scoring.inputs import Part, Sequences
+from lstm_serve.scoring.inputs import Sequences, UnitSequences
 from lstm_serve.web.schemas import model_info
 
 TURBOFAN = ROOT / "models" / "turbofan.h5"
@@ -246,7 +246,7 @@ def test_every_golden_model_is_explained_and_its_program_gives_what_it_gives(pat
     shape = [n or 6 for n in loaded.input_shape]
     random = np.random.default_rng(1)
     x = numbers(2, *shape) if loaded.id_limit is None else random.integers(0, loaded.id_limit, (2, *shape))
-    traced = trace(loaded, Sequences((Part(x, range(1, 3)),), "sequence"), 2, loading="")
+    traced = trace(loaded, Sequences((UnitSequences(x, range(1, 3)),), "sequence"), 2, loading="")
     for node in loaded.nodes:
         assert f"  {node.operation.name} ({node.operation.keras_class})\n" in traced
     assert traced.isascii()
@@ -487,7 +487,11 @@ def test_reports_are_narrow_and_the_same_each_time(asker: Model) -> None:
         texts = [
             report(loaded, Path(path.name))
             + head(loaded, Path(path.name))
-            + trace(loaded, Sequences((Part(numbers(1, 20, 15), range(1, 2)),), "sequence"), loading=loading(path, {}))
+            + trace(
+                loaded,
+                Sequences((UnitSequences(numbers(1, 20, 15), range(1, 2)),), "sequence"),
+                loading=loading(path, {}),
+            )
             for _ in range(2)
         ]
         assert max(len(line) for line in texts[0].splitlines() if "load_model" not in line) <= 100
@@ -569,12 +573,15 @@ def test_the_layer_that_the_card_adds_is_no_class_of_keras(tmp_path: Path) -> No
 
 def test_joins_say_what_they_do() -> None:
     rule = MaskRule.ALL
-    assert of(Merge(name="a", join=np.subtract, mean=False, mask_rule=rule), (3,)).way == [
+    assert describe(Merge(name="a", join=np.subtract, mean=False, mask_rule=rule), (3,)).equations == [
         "y = the first input less the second, element by element, as NumPy broadcasts"
     ]
-    assert "mean of the inputs" in of(Merge(name="a", join=np.add, mean=True, mask_rule=rule), (3,)).way[0]
-    assert "along the last axis" in of(Concatenate(name="a", axis=2, mask_rule=rule), (4, 3)).way[0]
-    assert "along axis 1, the batch being axis 0" in of(Concatenate(name="a", axis=1, mask_rule=rule), (4, 3)).way[0]
+    assert "mean of the inputs" in describe(Merge(name="a", join=np.add, mean=True, mask_rule=rule), (3,)).equations[0]
+    assert "along the last axis" in describe(Concatenate(name="a", axis=2, mask_rule=rule), (4, 3)).equations[0]
+    assert (
+        "along axis 1, the batch being axis 0"
+        in describe(Concatenate(name="a", axis=1, mask_rule=rule), (4, 3)).equations[0]
+    )
 
 
 def both(mode: Literal["concat", "sum", "mul", "ave"], *, sequences: bool) -> Bidirectional:
@@ -587,16 +594,16 @@ def both(mode: Literal["concat", "sum", "mul", "ave"], *, sequences: bool) -> Bi
 
 
 def test_both_directions_are_told_once_where_they_are_alike() -> None:
-    text = "\n".join(of(both("concat", sequences=True), (4, 3)).way)
+    text = "\n".join(describe(both("concat", sequences=True), (4, 3)).equations)
     assert text.count("z  = x_t @ kernel") == 1
     assert "forward goes first to last, and backward last to first, each with its own arrays:" in text
     assert "Backward's h of every step are turned round" in text
     assert "y is forward's numbers, then backward's, at every step." in text
-    last = "\n".join(of(both("ave", sequences=False), (4, 3)).way)
+    last = "\n".join(describe(both("ave", sequences=False), (4, 3)).equations)
     assert "backward's is the one at the first row" in last
     assert "y is (forward + backward) / 2." in last
     wider = replace(both("concat", sequences=False), backward=lstm(3, 4, go_backwards=True))
-    assert "\n".join(of(wider, (4, 3)).way).count("z  = x_t @ kernel") == 2
+    assert "\n".join(describe(wider, (4, 3)).equations).count("z  = x_t @ kernel") == 2
 
 
 def test_a_gru_is_told_by_its_kind() -> None:
@@ -609,12 +616,12 @@ def test_a_gru_is_told_by_its_kind() -> None:
         recurrent_activation=SIGMOID,
         reset_after=True,
     )
-    text = "\n".join([*of(after, (4, 3)).way, *of(after, (4, 3)).slips])
+    text = "\n".join([*describe(after, (4, 3)).equations, *describe(after, (4, 3)).pitfalls])
     assert "h~ = tanh(a[4:6] + r * b[4:6])" in text
     assert "reset_after is True, so r is multiplied with the product" in text
     assert "the bias is two rows" in text
     before = replace(after, bias=numbers(6), reset_after=False)
-    text = "\n".join([*of(before, (4, 3)).way, *of(before, (4, 3)).slips])
+    text = "\n".join([*describe(before, (4, 3)).equations, *describe(before, (4, 3)).pitfalls])
     assert "h~ = tanh(a[4:6] + (r * h) @ recurrent_kernel[:, 4:6])" in text
     assert "reset_after is False, so r is multiplied with h before the product" in text
     assert "two rows" not in text
@@ -635,15 +642,15 @@ def test_a_cell_that_no_one_knows_is_no_silence() -> None:
         "bias": None,
         "activation": TANH,
     }
-    assert of(Stacked(name="a", layers=(Strange(**options),)), (4, 3)).way
+    assert describe(Stacked(name="a", layers=(Strange(**options),)), (4, 3)).equations
     with pytest.raises(TypeError):
-        of(Stacked(name="a", layers=(Stranger(**options),)), (4, 3))
+        describe(Stacked(name="a", layers=(Stranger(**options),)), (4, 3))
 
 
 def test_windows_say_how_they_are_padded() -> None:
     def way(timesteps: int | None, **options: Any) -> str:
         layer = Pooling(name="p", windows=(Window(size=4, stride=2, **options),), average=True)
-        return "\n".join(of(layer, (timesteps, 3)).way)
+        return "\n".join(describe(layer, (timesteps, 3)).equations)
 
     assert "steps that fill no window are left out" in way(6)
     assert "x is padded with steps that do not count: 1 in front, 1 behind." in way(6, padding="same")
@@ -684,7 +691,7 @@ def printed(text: str) -> dict[str, list[float]]:
 @pytest.mark.parametrize("step", [1, 7, 20, None])
 def test_the_trace_agrees_with_a_plain_lstm(asker: Model, step: int | None) -> None:
     x = np.load(ASKER / "k215_golden.npz")["x0"]
-    text = trace(asker, Sequences((Part(x, range(1, 17)),), "sequence"), step, loading="load_model('m.h5')")
+    text = trace(asker, Sequences((UnitSequences(x, range(1, 17)),), "sequence"), step, loading="load_model('m.h5')")
     expected, last = plain_lstm(asker, x[0].astype(float), step or 20)
     expected |= {"x": x[0, (step or 20) - 1].astype(float), "output, after step 20": last}
     kernel, bias = (array.astype(float) for array in asker.nodes[1].operation.weights.values())
@@ -699,7 +706,7 @@ def test_the_trace_agrees_with_a_plain_lstm(asker: Model, step: int | None) -> N
 
 def test_the_trace_ends_in_the_models_answer(asker: Model) -> None:
     golden = np.load(ASKER / "k215_golden.npz")
-    text = trace(asker, Sequences((Part(golden["x0"], range(20, 36)),), "row"), loading="")
+    text = trace(asker, Sequences((UnitSequences(golden["x0"], range(20, 36)),), "row"), loading="")
     assert "TRACE of rows 1 to 20 of the series, step 20 of 20" in text
     listed = re.search(r"probabilities: \[(.*?)\]", text, re.DOTALL)
     assert listed is not None
@@ -710,7 +717,10 @@ def test_the_trace_ends_in_the_models_answer(asker: Model) -> None:
 
 def traced(loaded: Model, step: int | None = None, x: NDArray[Any] | None = None) -> str:
     return trace(
-        loaded, Sequences((Part(numbers(1, 4, 3) if x is None else x, range(1, 2)),), "sequence"), step, loading=""
+        loaded,
+        Sequences((UnitSequences(numbers(1, 4, 3) if x is None else x, range(1, 2)),), "sequence"),
+        step,
+        loading="",
     )
 
 

@@ -13,11 +13,11 @@ from small_models import classes, numbers
 from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.errors import InvalidInput, LstmServeError, NotFinite
 from lstm_serve.scoring import predict
-from lstm_serve.scoring.inputs import Part, Sequences
+from lstm_serve.scoring.inputs import Sequences, UnitSequences
 from lstm_serve.scoring.predict import predictions
 
 UNITS = Sequences(
-    tuple(Part(numbers(n, 4, 3, seed=n), range(3, 3 + n), (f"unit {n}",)) for n in (1, 9, 4)), "row", ("unit",)
+    tuple(UnitSequences(numbers(n, 4, 3, seed=n), range(3, 3 + n), (f"unit {n}",)) for n in (1, 9, 4)), "row", ("unit",)
 )
 COUNT = 24
 
@@ -64,7 +64,7 @@ class Held(Echo):
 
 def rows(*values: float) -> Sequences:
     x = np.repeat(np.array(values, np.float32)[:, np.newaxis], 2, axis=1)
-    return Sequences((Part(x, range(1, len(x) + 1)),), "sequence")
+    return Sequences((UnitSequences(x, range(1, len(x) + 1)),), "sequence")
 
 
 def test_chunks_are_computed_at_once_and_come_in_their_order_few_ahead(by: Callable[[int], None]) -> None:

@@ -15,7 +15,7 @@ from lstm_serve.model.answers import answers
 from lstm_serve.model.metadata import About
 from lstm_serve.model.model import Model
 from lstm_serve.scoring import outputs, predict
-from lstm_serve.scoring.inputs import Part, Sequences
+from lstm_serve.scoring.inputs import Sequences, UnitSequences
 from lstm_serve.scoring.predict import predictions as predicted
 
 LABELLED = classes(about=About(name="m", classes=("low", "very, very high")))
@@ -23,7 +23,7 @@ BINARY = model([lstm(3, 5), dense(5, 1, SIGMOID)])
 VALUES = model([lstm(3, 5), dense(5, 2)])
 STEPS = model([lstm(3, 5, return_sequences=True), dense(5, 2)])
 X = numbers(6, 4, 3, seed=9)
-WINDOWS = Sequences((Part(X, range(4, 10)),), "row")
+WINDOWS = Sequences((UnitSequences(X, range(4, 10)),), "row")
 
 
 class Terminal(io.StringIO):
@@ -52,7 +52,7 @@ def test_a_table_of_classes_has_the_row_the_label_and_each_probability(
 
 
 def test_a_table_without_labels_has_the_numbers_of_the_classes() -> None:
-    lines = shown(classes(), Sequences((Part(X, range(1, 7)),), "sequence"))
+    lines = shown(classes(), Sequences((UnitSequences(X, range(1, 7)),), "sequence"))
     assert lines[0].split() == ["sequence", "class", "0", "1"]
     assert [line.split()[1] for line in lines[1:]] == [str(k) for k in classes().predict(X).argmax(axis=1)]
 
@@ -151,7 +151,7 @@ def test_an_output_that_is_not_finite_names_its_row_and_leaves_no_file(tmp_path:
     # The sum of three such numbers may cancel, so all of them are made to count.
     overflowing.nodes[0].operation.weights["kernel"][:] = 2
     with pytest.raises(NotFinite, match="the answer for row 4 is not finite"):
-        outputs.write(overflowing, Sequences((Part(x, range(1, 6)),), "row"), str(out))
+        outputs.write(overflowing, Sequences((UnitSequences(x, range(1, 6)),), "row"), str(out))
     assert out.read_text() == "before"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -170,7 +170,7 @@ def test_what_the_model_refuses_is_told_with_its_place_in_the_whole(monkeypatch:
     bad = X.copy()
     bad[5] = np.nan
     with pytest.raises(InvalidInput, match=r"^among rows 8 to 9: expected finite float32 numbers, got another at "):
-        list(predicted(VALUES, WINDOWS._replace(parts=(Part(bad, range(4, 10)),)), progress=False))
+        list(predicted(VALUES, WINDOWS._replace(parts=(UnitSequences(bad, range(4, 10)),)), progress=False))
 
 
 @pytest.mark.parametrize(("progress", "shows"), [(True, True), (False, False)])
@@ -195,7 +195,9 @@ def test_no_bar_where_standard_error_is_no_terminal(monkeypatch: pytest.MonkeyPa
 # Units
 
 UNITS = Sequences(
-    (Part(X[:2], [4, 5], ("a", "left")), Part(X[2:5], [12, 14, 16], ("bb", "right"))), "row", ("unit", "side")
+    (UnitSequences(X[:2], [4, 5], ("a", "left")), UnitSequences(X[2:5], [12, 14, 16], ("bb", "right"))),
+    "row",
+    ("unit", "side"),
 )
 KEYS = [("a", "left")] * 2 + [("bb", "right")] * 3
 
@@ -238,7 +240,7 @@ def test_a_key_column_that_is_called_as_a_part_of_an_answer_is_refused(tmp_path:
 
 def test_answers_of_different_lengths_go_to_json_alone(tmp_path: Path) -> None:
     free = model([lstm(3, 5, return_sequences=True), dense(5, 2)], (None, 3))
-    ragged = UNITS._replace(parts=(Part(X[:1, :2], [2], ("a", "b")), Part(X[:1], [6], ("c", "d"))))
+    ragged = UNITS._replace(parts=(UnitSequences(X[:1, :2], [2], ("a", "b")), UnitSequences(X[:1], [6], ("c", "d"))))
     for ending in (".csv", ".npy"):
         with pytest.raises(SettingsError, match="of different lengths"):
             outputs.write(free, ragged, str(tmp_path / f"out{ending}"))

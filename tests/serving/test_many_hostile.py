@@ -13,7 +13,7 @@ from test_many_models import call_with_query, put, reread
 
 from lstm_serve.serving import isolated_load
 from lstm_serve.settings import Settings
-from lstm_serve.telemetry.logs import JsonLines
+from lstm_serve.telemetry.logs import JsonFormatter
 from lstm_serve.web.app import create_app
 
 LATIN_1 = os.fsdecode(b"Pumpe-K\xfchl")
@@ -60,7 +60,7 @@ def test_a_name_that_is_not_utf8_is_shown_with_escapes(
 
     test()
     for record in caplog.records:
-        assert json.loads(JsonLines().format(record))["level"] == record.levelname.lower()
+        assert json.loads(JsonFormatter().format(record))["level"] == record.levelname.lower()
 
 
 def test_a_trial_gives_its_time_to_each_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

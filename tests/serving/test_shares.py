@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from serving import in_loop
 
-from lstm_serve.serving.shares import MOST, Shares
+from lstm_serve.serving.shares import MOST, ReadingShares
 
 
 class Many:
@@ -23,7 +23,7 @@ class Many:
 
 @in_loop
 async def test_each_in_its_turn_and_few_in_a_turn() -> None:
-    shares, read = Shares(), list[int]()
+    shares, read = ReadingShares(), list[int]()
     for number in range(100):
         shares.ask(Many(number, 3, read))
     done = turns = 0
@@ -40,7 +40,7 @@ async def test_each_in_its_turn_and_few_in_a_turn() -> None:
 
 @in_loop
 async def test_who_comes_when_nobody_waits_is_read_at_once_and_who_leaves_no_more() -> None:
-    shares, read = Shares(), list[int]()
+    shares, read = ReadingShares(), list[int]()
     shares.ask(Many(0, 1, read))
     assert read == [0]
     leaving = Many(1, 5, read)
@@ -54,7 +54,7 @@ async def test_who_comes_when_nobody_waits_is_read_at_once_and_who_leaves_no_mor
 @pytest.mark.parametrize("asks", ["other", None])  # None: it has just come
 @in_loop
 async def test_who_asks_another_model_does_not_wait_behind_a_flood(asks: str | None) -> None:
-    shares, read = Shares(), list[int]()
+    shares, read = ReadingShares(), list[int]()
     for number in range(1000):
         shares.ask(Many(number, 3, read, "flooded"))
     shares.ask(Many(-1, 3, read, asks))
@@ -67,7 +67,7 @@ async def test_who_asks_another_model_does_not_wait_behind_a_flood(asks: str | N
 
 @in_loop
 async def test_who_has_just_come_and_leaves_is_not_read() -> None:
-    shares, read = Shares(), list[int]()
+    shares, read = ReadingShares(), list[int]()
     for number in range(100):
         new = Many(number, 1, read, None)
         shares.ask(new)

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-Words = npt.NDArray[np.uint32]
+Uint32s = npt.NDArray[np.uint32]
 
 POLYNOMIAL = 0x82F63B78
 # Folded at once: what a processor's cache holds.
@@ -49,17 +49,17 @@ def _after(register: int, data: bytes | memoryview) -> int:
     return int(_shifted(words, _shift(0))[0])
 
 
-def _shifted(words: Words, shift: Words) -> Words:
+def _shifted(words: Uint32s, shift: Uint32s) -> Uint32s:
     """The remainders of words (n,) after a shift, which is a table (4, 256) by byte of the word and its value."""
     octets = words.astype("<u4", copy=False).view(np.uint8).reshape(-1, 4)
-    shifted: Words = shift[0].take(octets[:, 0])
+    shifted: Uint32s = shift[0].take(octets[:, 0])
     for k in (1, 2, 3):
         shifted ^= shift[k].take(octets[:, k])
     return shifted
 
 
 @cache
-def _shift(power: int) -> Words:
+def _shift(power: int) -> Uint32s:
     """The shift over 2 ** power words: twice the one before it."""
     if power:
         half = _shift(power - 1)
@@ -72,9 +72,9 @@ def _shift(power: int) -> Words:
 
 
 @cache
-def _bytewise() -> Words:
+def _bytewise() -> Uint32s:
     """The remainder that each byte leaves, (256,)."""
-    table: Words = np.arange(256, dtype=np.uint32)
+    table: Uint32s = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = table >> np.uint32(1) ^ table % np.uint32(2) * np.uint32(POLYNOMIAL)
     return table

@@ -14,7 +14,7 @@ FIRST_ROW = 1 << 20
 Shown = Callable[[str], str]
 
 
-class Named(NamedTuple):
+class NamedColumns(NamedTuple):
     """Columns beside the features, by name: those that tell units apart, and those that hold what is right for a row.
 
     `number` makes a number of a cell of the latter, or raises ValueError.
@@ -58,7 +58,7 @@ class Layout(NamedTuple):
     left_out: list[int]
     names: tuple[str, ...] | None
     notes: tuple[str, ...]
-    named: Named
+    named: NamedColumns
     shown: Shown
 
     def numbers(self, cells: Sequence[str], where: str) -> list[float]:
@@ -100,7 +100,7 @@ def layout(
     text: bytes,
     features: Sequence[str] | None,
     width: int | None,
-    named: Named = Named(),  # noqa: B008 - it is immutable
+    named: NamedColumns = NamedColumns(),  # noqa: B008 - it is immutable
     shown: Shown = str,
 ) -> Layout:
     """How the rows of a text in UTF-8 are read, which its first row says; see `csv_table.read`. Raises InvalidInput."""
@@ -201,7 +201,7 @@ def _is_header(cells: Sequence[str], features: Sequence[str] | None, width: int 
 
 
 def in_header(
-    first: CsvRow, features: Sequence[str] | None, width: int | None, named: Named, shown: Shown
+    first: CsvRow, features: Sequence[str] | None, width: int | None, named: NamedColumns, shown: Shown
 ) -> ColumnPlaces:
     """Where the columns are in a header, and what to say of it. Raises InvalidInput where one is missing."""
     header = [cell.strip() for cell in first.cells]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.errors import InvalidInput
-from lstm_serve.formats.csv_layout import Named, Shown, column_of, layout, rows
+from lstm_serve.formats.csv_layout import NamedColumns, Shown, column_of, layout, rows
 from lstm_serve.formats.text import decode, is_text, not_utf8, without_mark
 from lstm_serve.formats.units import LeftOutColumn, Units, mixed, told_apart
 
@@ -45,7 +45,7 @@ def read(
     data: bytes,
     features: Sequence[str] | None,
     width: int | None,
-    named: Named = Named(),  # noqa: B008 - it is immutable
+    named: NamedColumns = NamedColumns(),  # noqa: B008 - it is immutable
     shown: Shown = str,
 ) -> Table:
     """The columns of the features, in their order: float64 (rows, width); the keys, as text; the labels, as numbers.

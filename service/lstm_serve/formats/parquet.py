@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.errors import InvalidInput, SettingsError
-from lstm_serve.formats.csv_layout import CsvRow, Layout, Named, in_header
+from lstm_serve.formats.csv_layout import CsvRow, Layout, NamedColumns, in_header
 from lstm_serve.formats.csv_table import Table
 from lstm_serve.formats.units import LeftOutColumn, mixed
 
@@ -68,7 +68,7 @@ def read(
     sources: Sequence[PathOrFile],
     features: Sequence[str] | None,
     width: int | None,
-    named: Named = Named(),  # noqa: B008 - it is immutable
+    named: NamedColumns = NamedColumns(),  # noqa: B008 - it is immutable
 ) -> Table:
     """The columns of the features of one or more files, one below the other, as `csv_table.read` gives them.
 
@@ -88,7 +88,7 @@ def _read(
     sources: Sequence[PathOrFile],
     features: Sequence[str] | None,
     width: int | None,
-    named: Named,
+    named: NamedColumns,
 ) -> Table:
     parts, schemas = [], []
     for source in sources:
@@ -130,7 +130,7 @@ def _read(
 class _Beside:
     """What is in the columns beside the features: the keys, and what is right for each row."""
 
-    def __init__(self, pyarrow: Any, named: Named, columns: Sequence[str]) -> None:  # noqa: ANN401 - no type hints
+    def __init__(self, pyarrow: Any, named: NamedColumns, columns: Sequence[str]) -> None:  # noqa: ANN401 - no type hints
         """No row has been read yet."""
         self.columns = columns
         self.keys: list[tuple[str, ...]] = []
@@ -172,7 +172,7 @@ def _batches(pyarrow: Any, parts: Sequence[_File], columns: list[str]) -> Iterat
             raise InvalidInput.at(f"{part.name}says {part.rows} rows, and has others")
 
 
-def _of_several(parts: Sequence[_File], named: Named) -> str | None:
+def _of_several(parts: Sequence[_File], named: NamedColumns) -> str | None:
     """What to say where windows slide from one file into the next."""
     if len(parts) == 1 or named.by:
         return None

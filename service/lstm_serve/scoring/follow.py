@@ -12,7 +12,7 @@ from lstm_serve.errors import InvalidInput, SettingsError
 from lstm_serve.formats.text import shown
 from lstm_serve.model.model import Model
 from lstm_serve.model.windows import AnyArray
-from lstm_serve.scoring.row_lines import Line, Reader, Unreadable
+from lstm_serve.scoring.row_lines import Line, RowReader, Unreadable
 
 # As many units are kept; with one more, the one without a row for longest is forgotten.
 MOST_UNITS = 10_000
@@ -61,7 +61,7 @@ class Follower:
             )
         self._model, self._say, self._most = model, say, most
         self._shape = tuple(size for size in model.input_shape if size is not None)
-        self._reader = Reader(model, by, say)
+        self._reader = RowReader(model, by, say)
         self._units: OrderedDict[tuple[str, ...], _Unit] = OrderedDict()
         self._count = self._longest = 0
         self.faults = 0

@@ -15,7 +15,7 @@ import orjson
 
 from lstm_serve.errors import InvalidInput, UnreadableFile
 from lstm_serve.formats import csv_table, parquet
-from lstm_serve.formats.csv_layout import Named, Shown
+from lstm_serve.formats.csv_layout import NamedColumns, Shown
 from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
 from lstm_serve.formats.units import Units
@@ -25,7 +25,7 @@ from lstm_serve.model.model import Model
 from lstm_serve.model.windows import AnyArray, last_rows, units, windows
 
 
-class Part(NamedTuple):
+class UnitSequences(NamedTuple):
     """x (n, *input_shape), numbers from 1 that a person knows each by, and the key of the unit that they are of.
 
     `truth` is what is right for each, where that is known: (n, T, columns), of each row of a sequence, as it is read.
@@ -45,7 +45,7 @@ class Sequences(NamedTuple):
     units, and `units` those, where a column names them.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[UnitSequences, ...]
     noun: str
     by: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ def read(source: str, model: Model, stride: int = 1, by: Sequence[str] = ()) -> 
     model.expect_one("a file of inputs")
     by = tuple(dict.fromkeys(by))
     with named(source):
-        return sequences(decoded(content(source), model, Named(by)), model, stride, by)
+        return sequences(decoded(content(source), model, NamedColumns(by)), model, stride, by)
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def read_csv(data: bytes, model: Model, stride: int, by: Sequence[str]) -> Seque
     The arrays are float32 where the model takes that. Raises InvalidInput.
     """
     by = tuple(dict.fromkeys(by))
-    table = csv_table.read(data, feature_names(model), _width(model), Named(by), _unseen)
+    table = csv_table.read(data, feature_names(model), _width(model), NamedColumns(by), _unseen)
     if model.input_dtype == np.float32:
         with np.errstate(over="ignore"):
             table = table._replace(values=table.values.astype(np.float32))
@@ -128,7 +128,7 @@ def _width(model: Model) -> int | None:
     return model.input_shape[-1] if model.id_limit is None else None
 
 
-def decoded(data: bytes | list[Path], model: Model, columns: Named) -> csv_table.Table:
+def decoded(data: bytes | list[Path], model: Model, columns: NamedColumns) -> csv_table.Table:
     """What `content` gives, whichever form it has; with the named columns of CSV or Parquet. Raises InvalidInput."""
     names = feature_names(model)
     if isinstance(data, list) or data.startswith(parquet.MAGIC):
@@ -238,7 +238,7 @@ def sequences(
         raise InvalidInput.at("is no series to be cut into windows, so --by means nothing")
     x = array if array.ndim == len(model.input_shape) + 1 else array[np.newaxis]
     truth = None if table.truth is None else table.truth[:, np.newaxis]
-    return Sequences((Part(x, range(1, len(x) + 1), truth=truth),), "sequence", notes=table.notes)
+    return Sequences((UnitSequences(x, range(1, len(x) + 1), truth=truth),), "sequence", notes=table.notes)
 
 
 def _expect_no_more(names: Sequence[str], ids: int) -> None:
@@ -261,7 +261,7 @@ def _series(table: csv_table.Table, timesteps: int | None, stride: int) -> Seque
         raise InvalidInput.at(f"has {len(rows)} rows, and the model needs {timesteps} for an answer")
     last = last_rows(len(rows), timesteps, stride)
     truth = None if table.truth is None else windows(table.truth, timesteps, stride)
-    part = Part(windows(rows, timesteps, stride), range(last.start + 1, last.stop + 1, stride), truth=truth)
+    part = UnitSequences(windows(rows, timesteps, stride), range(last.start + 1, last.stop + 1, stride), truth=truth)
     # A single window slides over nothing.
     mixed = (table.mixed, table.units) if len(rows) != timesteps else ()
     return Sequences((part,), "row", (), table.notes, *mixed)
@@ -282,7 +282,7 @@ def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple
         of_unit: Any = slice(places[0], places[-1] + 1) if together else places
         truth = None if table.truth is None else windows(table.truth[of_unit], timesteps, stride)
         last = places[last_rows(len(places), timesteps, stride)] + 1
-        parts.append(Part(windows(table.values[of_unit], timesteps, stride), last.tolist(), key, truth))
+        parts.append(UnitSequences(windows(table.values[of_unit], timesteps, stride), last.tolist(), key, truth))
     if not parts:
         raise InvalidInput.at(
             f"has for no {shown(', '.join(by))} the {timesteps} rows that the model needs for an answer"

@@ -18,7 +18,7 @@ from lstm_serve.loading.sidecars.golden import array_names
 from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
 from lstm_serve.scoring import inputs
-from lstm_serve.scoring.inputs import Part, Sequences
+from lstm_serve.scoring.inputs import Sequences, UnitSequences
 
 Truth = npt.NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def read(source: str, model: Model, label: Sequence[str], by: Sequence[str] = ()
             return _of_arrays(data, model)
         _expect_columns(model, label)
         cells = _Cells(model)
-        table = inputs.decoded(data, model, csv_layout.Named(by, label, cells.number))
+        table = inputs.decoded(data, model, csv_layout.NamedColumns(by, label, cells.number))
         if table.truth is None:
             raise InvalidInput.at(
                 "has no columns with names; --label takes those of a CSV file or Parquet, or give a .npz with x and y"
@@ -71,7 +71,7 @@ def of_arrays(model: Model, x: npt.ArrayLike, y: npt.ArrayLike) -> Sequences:
     model.expect_one("an evaluation")
     given = model.checked(x)
     truth = _truth(model, np.asarray(y), (len(given), *model.output_shapes_for(given.shape[1:])[0]))
-    return Sequences((Part(given, range(1, len(given) + 1), truth=truth),), "sequence")
+    return Sequences((UnitSequences(given, range(1, len(given) + 1), truth=truth),), "sequence")
 
 
 def _truth(model: Model, y: npt.NDArray[Any], shape: tuple[int | None, ...]) -> Truth:
@@ -173,7 +173,7 @@ def _expect_columns(model: Model, label: Sequence[str]) -> None:
         raise InvalidInput.at(f"is given {len(label)} --label columns, and the model's answers take {count}: {each}")
 
 
-def _as_answered(part: Part, model: Model) -> Part:
+def _as_answered(part: UnitSequences, model: Model) -> UnitSequences:
     """The part, its truth (n, T, L) cut to what is answered: each step, or after the last."""
     truth = part.truth
     assert truth is not None  # noqa: S101 - the table had it

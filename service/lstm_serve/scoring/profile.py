@@ -9,7 +9,7 @@ import numpy.typing as npt
 import orjson
 
 from lstm_serve.errors import SettingsError
-from lstm_serve.formats.csv_layout import Named
+from lstm_serve.formats.csv_layout import NamedColumns
 from lstm_serve.formats.text import shown
 from lstm_serve.model.model import Model
 from lstm_serve.model.profile import Chunks, Column, Floats, Profile, Spoken, Spread, column, psi
@@ -33,7 +33,7 @@ def read(source: str, model: Model, by: Sequence[str] = ()) -> tuple[Profile, tu
         raise SettingsError(f"{model.origin.file}: the model cannot be profiled, nor watched for drift: {reason}")
     by = tuple(dict.fromkeys(by))
     with inputs.named(source):
-        table = inputs.decoded(inputs.content(source), model, Named(by))
+        table = inputs.decoded(inputs.content(source), model, NamedColumns(by))
         sequences = inputs.sequences(table, model, by=by)
     # As the model takes them, so that an edge is where a value of the data is.
     x = rows(table.values if sequences.noun == "row" else sequences.parts[0].x).astype(model.input_dtype)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lstm_serve.errors import InvalidInput, Problem
 from lstm_serve.formats import csv_layout
-from lstm_serve.formats.csv_layout import Layout, Named
+from lstm_serve.formats.csv_layout import Layout, NamedColumns
 from lstm_serve.formats.csv_table import OF_POWERSHELL
 from lstm_serve.formats.text import decode, not_utf8, without_mark
 from lstm_serve.formats.units import LeftOutColumn, mixed
@@ -59,7 +59,7 @@ def arriving(read: Callable[[int], bytes]) -> Iterator[list[Line]]:
         yield [Line(number + 1, None if too_long else rest)]
 
 
-class Reader:
+class RowReader:
     """Makes rows of lines. The first line that is not empty says whether they are CSV or JSON."""
 
     def __init__(self, model: Model, by: Sequence[str], note: Callable[[str], None]) -> None:
@@ -106,7 +106,7 @@ class Reader:
     def _from_first(self, text: str, where: str) -> Layout:
         """How the lines are read, from the first. Raises InvalidInput: nothing that follows can be read then."""
         try:
-            layout = csv_layout.layout(text.encode(), self._names, self._width, Named(self._by))
+            layout = csv_layout.layout(text.encode(), self._names, self._width, NamedColumns(self._by))
             if sum(1 for _ in csv_layout.rows(text.encode(), layout.delimiter)) > 1:
                 raise InvalidInput.at(
                     "holds several rows: the lines end in CR alone, and LF should end each; tr '\\r' '\\n' makes it so"

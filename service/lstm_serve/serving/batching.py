@@ -95,7 +95,7 @@ class Job:
         self.future.cancel()
 
 
-class Part(NamedTuple):
+class JobRows(NamedTuple):
     """Rows start to stop of a job, in one batch."""
 
     job: Job
@@ -135,7 +135,7 @@ class Batcher:
         self.executor = executor
         self._observe = observe
         self._queue: deque[Job] = deque()
-        self._running: Sequence[Part] = ()
+        self._running: Sequence[JobRows] = ()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -214,13 +214,13 @@ class Batcher:
             for _ in range(TURNS):
                 await asyncio.sleep(0)
 
-    def _take(self) -> list[Part]:
+    def _take(self) -> list[JobRows]:
         """The next batch: first in, first out, rows of one shape and one model.
 
         Another model's, that of another version, are passed over: versions that are asked by turns make no batches of
         one. The first of those that were passed over is in the next batch.
         """
-        parts: list[Part] = []
+        parts: list[JobRows] = []
         passed: list[Job] = []
         rows, now = 0, time.monotonic()
         while self._queue and rows < self.max_batch_rows:
@@ -242,7 +242,7 @@ class Batcher:
             if not job.taken:
                 job.queue_seconds = now - job.queued_at
             stop = job.taken + min(left, self.max_batch_rows - rows)
-            parts.append(Part(job, job.taken, stop))
+            parts.append(JobRows(job, job.taken, stop))
             rows += stop - job.taken
             self.queued_rows -= stop - job.taken
             job.taken = stop
@@ -251,7 +251,7 @@ class Batcher:
         self._queue.extendleft(reversed(passed))
         return parts
 
-    async def _compute(self, parts: Sequence[Part]) -> None:
+    async def _compute(self, parts: Sequence[JobRows]) -> None:
         start = time.monotonic()
         try:
             y = await self._outputs(parts)
@@ -270,7 +270,7 @@ class Batcher:
             deliver(part.job, y[at : at + rows], last=part.is_last, finite=finite)
             at += rows
 
-    async def _compute_alone(self, parts: Sequence[Part]) -> None:
+    async def _compute_alone(self, parts: Sequence[JobRows]) -> None:
         for part in parts:
             if part.job.future.done():
                 continue
@@ -288,7 +288,7 @@ class Batcher:
                 self._observe(len(y), seconds)
                 deliver(part.job, y, last=part.is_last)
 
-    async def _outputs(self, parts: Sequence[Part]) -> Array:
+    async def _outputs(self, parts: Sequence[JobRows]) -> Array:
         """The rows' y, in their order: by the jobs' shortcuts where all have one that pays."""
         ways = [part.job.shortcut for part in parts]
         shortcuts = [way for way in ways if way is not None and way.pays(len(parts))]

@@ -23,8 +23,8 @@ Log = logging.LoggerAdapter[logging.Logger]
 
 # As many models are watched, so that there are not too many lines in /metrics: some 22 a feature.
 MOST_MODELS = 10
-State = Literal["few", "ok", "watch", "drifted"]
-STATES: tuple[State, ...] = ("ok", "watch", "drifted")
+DriftState = Literal["few", "ok", "watch", "drifted"]
+STATES: tuple[DriftState, ...] = ("ok", "watch", "drifted")
 OK, WATCH, DRIFTED = range(3)
 # Of its limit, from where on a feature is watched.
 HALF = 0.5
@@ -83,7 +83,7 @@ class Drift:
         return self.rows % self.size
 
     @property
-    def state(self) -> State:
+    def state(self) -> DriftState:
         """That of the feature that is farthest off; few, where no window was full yet."""
         return "few" if self.judged is None else STATES[int(self.judged.states.max())]
 

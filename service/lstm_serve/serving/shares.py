@@ -16,7 +16,7 @@ MOST = 16  # requests in a turn, or parts of larger ones
 SECONDS = 0.01  # of reading, after which no other is begun
 
 
-class Reader(Protocol):
+class ReadableConnection(Protocol):
     """A connection that has something to read."""
 
     @property
@@ -27,17 +27,19 @@ class Reader(Protocol):
         """Read a request, or a part of it; whether there is more to be read now."""
 
 
-class Shares:
+class ReadingShares:
     """Who waits for a share: of each model the one that has waited longest first."""
 
     def __init__(self) -> None:
         """Nobody waits."""
-        self._waiting: OrderedDict[str | None, OrderedDict[Reader, None]] = OrderedDict()  # by what they ask
-        self._asks: dict[Reader, str | None] = {}  # of each what it asked when it began to wait
+        self._waiting: OrderedDict[str | None, OrderedDict[ReadableConnection, None]] = (
+            OrderedDict()
+        )  # by what they ask
+        self._asks: dict[ReadableConnection, str | None] = {}  # of each what it asked when it began to wait
         self._left, self._end = 0, 0.0
         self._counting = False  # whether the end of this turn is to be told
 
-    def ask(self, reader: Reader) -> None:
+    def ask(self, reader: ReadableConnection) -> None:
         """Let it read now where nobody waits and some of the turn is left, else when it is its turn.
 
         Who has asked nothing yet waits for the next one: of a flood many have left by then, and cost nothing.
@@ -47,7 +49,7 @@ class Shares:
             return
         self._wait(reader)
 
-    def leave(self, reader: Reader) -> None:
+    def leave(self, reader: ReadableConnection) -> None:
         """It waits no more."""
         if reader in self._asks:
             asks = self._asks.pop(reader)
@@ -56,7 +58,7 @@ class Shares:
             if not readers:
                 del self._waiting[asks]
 
-    def _wait(self, reader: Reader) -> None:
+    def _wait(self, reader: ReadableConnection) -> None:
         if reader not in self._asks:
             self._asks[reader] = reader.asks
             self._waiting.setdefault(reader.asks, OrderedDict())[reader] = None

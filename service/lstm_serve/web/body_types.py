@@ -23,7 +23,7 @@ def _whole(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole), Strict()]
+WholeNumber = Annotated[int, BeforeValidator(_whole), Strict()]
 
 NATIVE = {"sequence": "/predict", "sequences": "/predict/batch", "series": "/predict/series"}
 

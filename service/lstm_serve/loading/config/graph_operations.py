@@ -16,14 +16,14 @@ LAMBDAS = frozenset({"TFOpLambda", "SlicingOpLambda"})
 FLOATS = frozenset({"float32", "float64", "float16", "bfloat16"})
 
 
-class Given(NamedTuple):
+class TensorArgument(NamedTuple):
     """An argument that is an output of a layer: the number of it among the call's inputs."""
 
     number: int
 
 
 class Written(NamedTuple):
-    """A call as the file has it, its tensors replaced by `Given`.
+    """A call as the file has it, its tensors replaced by `TensorArgument`.
 
     `calls` counts how often the function is called, `types` are the types of the inputs' numbers, None where the file
     says none.
@@ -90,7 +90,7 @@ def attention_calls(entry: Mapping[str, Any], name: str) -> AttentionCalls:
         listed = len(positional) == 1 and isinstance(positional[0], list)
         given = [*positional[0]] if listed else [*positional]
         given += [named.pop(key) for key in names[len(given) :] if key in named]
-        if named or not given or not all(isinstance(value, Given) for value in given):
+        if named or not given or not all(isinstance(value, TensorArgument) for value in given):
             said = f"with {', '.join(named)[:100]}" if named else "on something else than layers' outputs"
             raise Unsupported(f"the layer {name[:100]!r} is called {said}, which is not supported")
         calls.append(tuple(arguments.inputs[value.number] for value in given))
@@ -104,11 +104,11 @@ class _Arguments:
         self.inputs: list[KerasTensor] = []
         self.types: list[str | None] = []
 
-    def _given(self, reference: Any, dtype: object = None) -> Given:  # noqa: ANN401 - JSON is anything
+    def _given(self, reference: Any, dtype: object = None) -> TensorArgument:  # noqa: ANN401 - JSON is anything
         (tensor,) = tensors_in(reference)
         self.inputs.append(tensor)
         self.types.append(None if dtype is None else str(dtype)[:40])
-        return Given(len(self.inputs) - 1)
+        return TensorArgument(len(self.inputs) - 1)
 
     def of(self, node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401 - JSON is anything
         """The positional and the named arguments of a call, as each Keras writes it."""
@@ -120,7 +120,7 @@ class _Arguments:
         return positional, named
 
     def of_keras_3(self, value: Any) -> Any:  # noqa: ANN401 - JSON is anything
-        """A value with `Given` for each tensor in it."""
+        """A value with `TensorArgument` for each tensor in it."""
         if isinstance(value, list):
             return [self.of_keras_3(item) for item in value]
         if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":

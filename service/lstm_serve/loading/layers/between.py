@@ -10,7 +10,7 @@ from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.arithmetic import ReduceKind
 from lstm_serve.engine.types import Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
-from lstm_serve.loading.config.graph_operations import FLOATS, Given
+from lstm_serve.loading.config.graph_operations import FLOATS, TensorArgument
 from lstm_serve.loading.config.options import MAX_LAYERS, Options
 from lstm_serve.loading.layers import comparing, einsum, encoding, lowering
 from lstm_serve.loading.layers.steps import Step, Steps
@@ -236,10 +236,10 @@ def _check_types(
             raise Unsupported(f"the {options} is called on {other} numbers, which is not supported")
     if "condition" in function.names.values():
         condition = bound.get("condition")
-        others = [type_ for k, type_ in enumerate(known) if condition != Given(k)]
+        others = [type_ for k, type_ in enumerate(known) if condition != TensorArgument(k)]
         number = isinstance(bound.get("a"), float) and isinstance(bound.get("b"), float)
         fit = len(others) < len(known) and BOOL not in others and (bool(others) or number)
-        fit = fit and isinstance(condition, Given) and known[condition.number] == BOOL
+        fit = fit and isinstance(condition, TensorArgument) and known[condition.number] == BOOL
     elif function.gives is None:
         fit = len({*known}) == 1
     else:

@@ -17,7 +17,7 @@ from lstm_serve.loading.layers.checks import expect, last_axis, with_bias
 from lstm_serve.loading.refusals import STATEFUL
 
 
-class Flow(TypedDict):
+class SequenceOptions(TypedDict):
     """What a recurrent layer of any class has."""
 
     name: str
@@ -29,7 +29,7 @@ class Flow(TypedDict):
     unrolled: bool
 
 
-def _flow(options: Options) -> Flow:
+def _flow(options: Options) -> SequenceOptions:
     stateful = options.take("stateful", bool, default=False)
     if stateful:
         options.assume(STATEFUL)
@@ -46,7 +46,7 @@ def _flow(options: Options) -> Flow:
     }
 
 
-class Cell(Flow):
+class Cell(SequenceOptions):
     """What a layer of any class with one cell has."""
 
     kernel: Array
@@ -55,14 +55,14 @@ class Cell(Flow):
     activation: Activation
 
 
-def _cell(options: Options, arrays: Sequence[Array], flow: Flow, **shapes: tuple[int, ...]) -> Cell:
+def _cell(options: Options, arrays: Sequence[Array], flow: SequenceOptions, **shapes: tuple[int, ...]) -> Cell:
     options.ignore("consume_less")
     (kernel, recurrent_kernel), bias = with_bias(options, arrays, **shapes)
     activation = options.activation("activation", "tanh")
     return {**flow, "kernel": kernel, "recurrent_kernel": recurrent_kernel, "bias": bias, "activation": activation}
 
 
-def _lstm(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -> Recurrent:
+def _lstm(options: Options, arrays: Sequence[Array], features: int, flow: SequenceOptions) -> Recurrent:
     units = options.size("units")
     columns = 4 * units
     arrays = gate_layouts.lstm(arrays, units)
@@ -70,7 +70,7 @@ def _lstm(options: Options, arrays: Sequence[Array], features: int, flow: Flow) 
     return LSTM(**cell, recurrent_activation=options.activation("recurrent_activation", _default_gate(options)))
 
 
-def _gru(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -> Recurrent:
+def _gru(options: Options, arrays: Sequence[Array], features: int, flow: SequenceOptions) -> Recurrent:
     units = options.size("units")
     columns = 3 * units
     arrays = gate_layouts.gru(arrays, units)
@@ -88,13 +88,13 @@ def _gru(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -
     )
 
 
-def _simple_rnn(options: Options, arrays: Sequence[Array], features: int, flow: Flow) -> Recurrent:
+def _simple_rnn(options: Options, arrays: Sequence[Array], features: int, flow: SequenceOptions) -> Recurrent:
     units = options.size("units")
     cell = _cell(options, arrays, flow, kernel=(features, units), recurrent_kernel=(units, units), bias=(units,))
     return SimpleRNN(**cell)
 
 
-CELLS: dict[str, Callable[[Options, Sequence[Array], int, Flow], Recurrent]] = {
+CELLS: dict[str, Callable[[Options, Sequence[Array], int, SequenceOptions], Recurrent]] = {
     "LSTM": _lstm,
     "GRU": _gru,
     "SimpleRNN": _simple_rnn,
@@ -151,7 +151,7 @@ def rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> O
         build_cell = CELLS[inner.class_name.removesuffix("Cell")]
         count = 2 + (inner.config.get("use_bias") is not False)
         last = k == len(cells) - 1
-        steps: Flow = {
+        steps: SequenceOptions = {
             "name": options.name if len(cells) == 1 else inner.name,
             "return_sequences": flow["return_sequences"] or not last,
             "go_backwards": flow["go_backwards"] and k == 0,

@@ -35,7 +35,7 @@ from lstm_serve.loading.refusals import OPERATION, unsupported
 Builder = Callable[[Options, Sequence[Array], Sequence[Shape]], Operation]
 
 
-class Kind(NamedTuple):
+class LayerClass(NamedTuple):
     """A class of Keras' layers: what builds it, and its arrays in the order of `get_weights()`.
 
     A name such as "bias?use_bias" is there where that option is not false.
@@ -46,7 +46,7 @@ class Kind(NamedTuple):
 
 
 class Lowered(NamedTuple):
-    """A class of Keras' layers that is several operations: what makes the steps, and its arrays, as of a `Kind`."""
+    """A class of Keras' layers that is several operations: what makes the steps, and its arrays, as in `LayerClass`."""
 
     build: Callable[[Steps, Sequence[Array]], None]
     arrays: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     check_class(options.class_name, options.name, options.config)
     check_call(options.class_name, options.name, len(shapes))
     kind = TABLE[options.class_name]
-    assert isinstance(kind, Kind)  # noqa: S101 - of what holds a layer, check_class has refused others
+    assert isinstance(kind, LayerClass)  # noqa: S101 - of what holds a layer, check_class has refused others
     built = kind.build(options, arrays, shapes)
     layer: Operation = replace(cast("Any", built), keras_class=options.class_name)
     options.finish()
@@ -277,48 +277,48 @@ HEADS = ("query", "key", "value", "output")
 PROJECTED = tuple(f"{name}_{array}" for name in HEADS for array in ("kernel", "bias?use_bias"))
 SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias?use_bias")
 
-TABLE: dict[str, Kind | Lowered] = {
-    **dict.fromkeys(CELLS, Kind(recurrent, GATED)),
-    "RNN": Kind(rnn),
-    "Bidirectional": Kind(_bidirectional),
+TABLE: dict[str, LayerClass | Lowered] = {
+    **dict.fromkeys(CELLS, LayerClass(recurrent, GATED)),
+    "RNN": LayerClass(rnn),
+    "Bidirectional": LayerClass(_bidirectional),
     "TimeDistributed": Lowered(_time_distributed),
-    "Dense": Kind(pointwise.dense, ("kernel", "bias?use_bias")),
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), Kind(windows.convolution, ("kernel", "bias?use_bias"))),
+    "Dense": LayerClass(pointwise.dense, ("kernel", "bias?use_bias")),
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), LayerClass(windows.convolution, ("kernel", "bias?use_bias"))),
     **dict.fromkeys(
-        ("DepthwiseConv1D", "DepthwiseConv2D"), Kind(windows.depthwise, ("depthwise_kernel", "bias?use_bias"))
+        ("DepthwiseConv1D", "DepthwiseConv2D"), LayerClass(windows.depthwise, ("depthwise_kernel", "bias?use_bias"))
     ),
-    **dict.fromkeys(CONV_LSTM, Kind(windows.conv_lstm, GATED)),
-    "Embedding": Kind(temporal.embedding, ("embeddings",)),
-    "Masking": Kind(temporal.masking),
-    **{f"{kind}Pooling{n}D": Kind(windows.pooling) for n in (1, 2, 3) for kind in ("Max", "Average")},
-    "GlobalMaxPooling1D": Kind(temporal.global_pooling),
-    "GlobalAveragePooling1D": Kind(temporal.global_pooling),
-    "Flatten": Kind(temporal.reshape),
-    "Reshape": Kind(temporal.reshape),
-    "Permute": Kind(temporal.permute),
-    "RepeatVector": Kind(temporal.repeat_vector),
+    **dict.fromkeys(CONV_LSTM, LayerClass(windows.conv_lstm, GATED)),
+    "Embedding": LayerClass(temporal.embedding, ("embeddings",)),
+    "Masking": LayerClass(temporal.masking),
+    **{f"{kind}Pooling{n}D": LayerClass(windows.pooling) for n in (1, 2, 3) for kind in ("Max", "Average")},
+    "GlobalMaxPooling1D": LayerClass(temporal.global_pooling),
+    "GlobalAveragePooling1D": LayerClass(temporal.global_pooling),
+    "Flatten": LayerClass(temporal.reshape),
+    "Reshape": LayerClass(temporal.reshape),
+    "Permute": LayerClass(temporal.permute),
+    "RepeatVector": LayerClass(temporal.repeat_vector),
     **dict.fromkeys(
         # The last two are TensorFlow 1's and 2.0's names of it.
         ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2"),
-        Kind(pointwise.batch_normalization, (*SCALED, "moving_mean", "moving_variance")),
+        LayerClass(pointwise.batch_normalization, (*SCALED, "moving_mean", "moving_variance")),
     ),
     "LayerNormalization": Lowered(normalizing.layer, SCALED),
-    "Normalization": Kind(pointwise.normalization, ("mean", "variance", "count")),
-    "Rescaling": Kind(pointwise.rescaling),
-    "PReLU": Kind(pointwise.prelu, ("alpha",)),
-    "Activation": Kind(pointwise.activation),
-    **dict.fromkeys(ACTIVATION_LAYERS, Kind(pointwise.activation_layer)),
+    "Normalization": LayerClass(pointwise.normalization, ("mean", "variance", "count")),
+    "Rescaling": LayerClass(pointwise.rescaling),
+    "PReLU": LayerClass(pointwise.prelu, ("alpha",)),
+    "Activation": LayerClass(pointwise.activation),
+    **dict.fromkeys(ACTIVATION_LAYERS, LayerClass(pointwise.activation_layer)),
     "Softmax": Lowered(lowering.softmax),  # over other axes than the last too
-    "Concatenate": Kind(merging.concatenate),
-    **dict.fromkeys(merging.JOINS, Kind(merging.merge)),
+    "Concatenate": LayerClass(merging.concatenate),
+    **dict.fromkeys(merging.JOINS, LayerClass(merging.merge)),
     # Nothing is left of these at inference.
-    "Dropout": Kind(pointwise.identity),
-    "Identity": Kind(pointwise.identity),
-    **{f"SpatialDropout{n}D": Kind(pointwise.identity) for n in (1, 2, 3)},
-    "GaussianNoise": Kind(pointwise.identity),
-    "GaussianDropout": Kind(pointwise.identity),
-    "AlphaDropout": Kind(pointwise.identity),
-    "ActivityRegularization": Kind(pointwise.identity),
+    "Dropout": LayerClass(pointwise.identity),
+    "Identity": LayerClass(pointwise.identity),
+    **{f"SpatialDropout{n}D": LayerClass(pointwise.identity) for n in (1, 2, 3)},
+    "GaussianNoise": LayerClass(pointwise.identity),
+    "GaussianDropout": LayerClass(pointwise.identity),
+    "AlphaDropout": LayerClass(pointwise.identity),
+    "ActivityRegularization": LayerClass(pointwise.identity),
     "Attention": Lowered(attention.attention, ("scale?+use_scale", "concat_score_weight?score_mode=concat")),
     "AdditiveAttention": Lowered(attention.attention, ("scale?use_scale",)),
     **dict.fromkeys(

@@ -14,7 +14,7 @@ from lstm_serve.engine.operations.pointwise import Activate
 from lstm_serve.engine.operations.temporal import Permute, Reshape
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import Unsupported
-from lstm_serve.loading.config.graph_operations import Given
+from lstm_serve.loading.config.graph_operations import TensorArgument
 from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers.checks import check_output, numbers
 
@@ -63,11 +63,11 @@ class Steps:
 
     def given(self, key: str) -> int:
         """The argument `key`, which has to be an output of a layer."""
-        return self.options.take(key, Given).number
+        return self.options.take(key, TensorArgument).number
 
     def has(self, key: str) -> bool:
         """Whether the argument `key` is an output of a layer, and no number."""
-        return isinstance(self.options.config.get(key), Given)
+        return isinstance(self.options.config.get(key), TensorArgument)
 
     def numbers(self, key: str, k: int) -> Array:
         """The argument `key`, a number or several that broadcast against the value k; without axes of 1 in front."""
@@ -89,7 +89,7 @@ class Steps:
     def listed(self, key: str) -> list[int]:
         """The argument `key`, which has to be outputs of layers."""
         values = self.options.take(key, list)
-        if not values or not all(isinstance(value, Given) for value in values):
+        if not values or not all(isinstance(value, TensorArgument) for value in values):
             raise self.refusal(f"is called with {key} that is no list of layers' outputs, which is not supported")
         return [value.number for value in values]
 

@@ -29,7 +29,7 @@ def _printable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
+PrintableText = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
 
 
 def _distinct(texts: list[str]) -> list[str]:
@@ -53,9 +53,9 @@ class _Part(BaseModel):
 class FeatureCard(_Part):
     """An input column."""
 
-    name: Text
-    unit: Text | None = None
-    description: Text | None = None
+    name: PrintableText
+    unit: PrintableText | None = None
+    description: PrintableText | None = None
 
 
 class SeriesCard(_Part):
@@ -73,9 +73,9 @@ class SeriesCard(_Part):
 
 VERSION = r"^[1-9][0-9]{0,17}$"
 
-Name = Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")]
-Features = list[Text | FeatureCard]
-Classes = Annotated[list[Text], Field(min_length=2), AfterValidator(_distinct)]
+ModelName = Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")]
+Features = list[PrintableText | FeatureCard]
+Classes = Annotated[list[PrintableText], Field(min_length=2), AfterValidator(_distinct)]
 Threshold = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -105,7 +105,7 @@ class _WithFeatures(_Part):
 class InputCard(_WithFeatures):
     """What is said of one input by its name in the file: another name, its columns, how it was scaled."""
 
-    name: Name | None = None
+    name: ModelName | None = None
     features: Features | None = None
     scaling: ScalingCard | None = None
 
@@ -113,7 +113,7 @@ class InputCard(_WithFeatures):
 class OutputCard(_Part):
     """What is said of one output by its name in the file: another name, its classes, how it was scaled."""
 
-    name: Name | None = None
+    name: ModelName | None = None
     classes: Classes | None = None
     threshold: Threshold | None = None
     scaling: ScalingCard | None = None
@@ -132,21 +132,21 @@ class OutputCard(_Part):
 class Card(_WithFeatures):
     """The fields of a card; all are optional. An unknown one is an error, so that a slip of the pen is not silence."""
 
-    name: Name | None = None
+    name: ModelName | None = None
     version: Annotated[str, BeforeValidator(_counted), Field(pattern=VERSION)] | None = None
-    description: Text | None = None
+    description: PrintableText | None = None
     classes: Classes | None = None
     features: Features | None = None
     scaling: ScalingCard | None = None
     output_scaling: ScalingCard | None = None
     threshold: Threshold | None = None
-    inputs: dict[Text, InputCard] | None = None
-    outputs: dict[Text, OutputCard] | None = None
+    inputs: dict[PrintableText, InputCard] | None = None
+    outputs: dict[PrintableText, OutputCard] | None = None
     timesteps: Annotated[int, Field(gt=0, lt=1 << 24)] | None = None
     architecture: Annotated[str, Field(min_length=1)] | dict[str, Any] | list[dict[str, Any]] | None = None
-    recurrent_activation: Text | None = None
-    output_activation: Text | None = None
-    hidden_activation: Text | None = None
+    recurrent_activation: PrintableText | None = None
+    output_activation: PrintableText | None = None
+    hidden_activation: PrintableText | None = None
     return_sequences: bool | None = None
     mask_zero: bool | None = None
     series: Annotated[SeriesCard, BeforeValidator(_or_empty)] = SeriesCard()

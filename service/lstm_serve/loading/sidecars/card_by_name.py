@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.loading.sidecars.card import Card, InputCard, OutputCard
 
-Part = TypeVar("Part", InputCard, OutputCard)
+CardPart = TypeVar("CardPart", InputCard, OutputCard)
 Named = Sequence[tuple[str, Any]]
 
 # The card's own fields for one input and one output, and what each is called where it is said by name.
@@ -27,11 +27,11 @@ def of_outputs(card: Card, outputs: Named) -> list[OutputCard]:
 def _of_each(  # noqa: PLR0913, PLR0917 - what inputs and outputs differ in
     card: Card,
     what: str,
-    by_name: Mapping[str, Part] | None,
+    by_name: Mapping[str, CardPart] | None,
     fields: Mapping[str, str],
     names: Sequence[str],
-    part: type[Part],
-) -> list[Part]:
+    part: type[CardPart],
+) -> list[CardPart]:
     flat = {field: getattr(card, field) for field in fields if getattr(card, field) is not None}
     if by_name is None and len(names) == 1:
         return [part.model_construct(**{fields[field]: value for field, value in flat.items()})]

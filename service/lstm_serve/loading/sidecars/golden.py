@@ -41,7 +41,7 @@ FROM_ZERO = (
 )
 
 # Of each output, (n, *output_shape).
-Answers = Sequence[npt.NDArray[np.floating[Any]]]
+OutputArrays = Sequence[npt.NDArray[np.floating[Any]]]
 
 
 def replay(model: Model, files: ModelFiles) -> Model:
@@ -188,7 +188,7 @@ def _check_size(model: Model, xs: Sequence[AnyArray], ys: Sequence[AnyArray], na
         )
 
 
-def _differences(these: Answers, those: Answers, scale: Answers) -> npt.NDArray[np.floating[Any]]:
+def _differences(these: OutputArrays, those: OutputArrays, scale: OutputArrays) -> npt.NDArray[np.floating[Any]]:
     """How far apart two answers are, scaled as in the tolerance: of each row the largest; NaN where one is."""
     apart = [
         (np.abs(this - that) / np.maximum(1, np.abs(of))).reshape(len(this), -1).max(axis=1)
@@ -197,7 +197,7 @@ def _differences(these: Answers, those: Answers, scale: Answers) -> npt.NDArray[
     return np.asarray(np.max(apart, axis=0))
 
 
-def _carries_on(model: Model, x: Array, expected: Answers) -> bool:
+def _carries_on(model: Model, x: Array, expected: OutputArrays) -> bool:
     """Whether these are answers of a stateful Keras to one sequence after the other, with no reset between them."""
     carrying = Carrying.of(model)
     if carrying is None or carrying.stepper.answers_each_row:
@@ -210,7 +210,7 @@ def _carries_on(model: Model, x: Array, expected: Answers) -> bool:
 
 
 def _rounding(  # noqa: PLR0913, PLR0917
-    model: Model, x: Array, came: Answers, expected: Answers, numbers: npt.NDArray[np.intp], files: ModelFiles
+    model: Model, x: Array, came: OutputArrays, expected: OutputArrays, numbers: npt.NDArray[np.intp], files: ModelFiles
 ) -> float:
     """How far Keras' own float32 is from what float64 gives, where that is why the model misses these predictions.
 

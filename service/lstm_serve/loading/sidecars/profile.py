@@ -19,11 +19,11 @@ from lstm_serve.model.watched import class_count, names, why_not
 MAX_BYTES = 1 << 20
 AGAIN = "Make it again with lstm-serve profile --force, or take it away"
 
-Number = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
-Size = Annotated[Number, Field(ge=0)]
+Float32 = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
+Size = Annotated[Float32, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(gt=0, lt=1 << 53)]
-Shares = Annotated[list[Share], Field(min_length=1, max_length=100_000)]
+RowCount = Annotated[int, Field(gt=0, lt=1 << 53)]
+ListedShares = Annotated[list[Share], Field(min_length=1, max_length=100_000)]
 Sizes = Annotated[list[Size], Field(max_length=MOST_FEATURES)]
 
 # What rounding leaves of a sum of shares.
@@ -38,14 +38,14 @@ class FeaturePart(_Part):
     """A feature."""
 
     name: Annotated[str, Field(min_length=1, max_length=1000)]
-    min: Number
-    max: Number
-    low: Annotated[list[Number], Field(min_length=len(LOW), max_length=len(LOW))]
-    high: Annotated[list[Number], Field(min_length=len(HIGH), max_length=len(HIGH))]
-    mean: Number
+    min: Float32
+    max: Float32
+    low: Annotated[list[Float32], Field(min_length=len(LOW), max_length=len(LOW))]
+    high: Annotated[list[Float32], Field(min_length=len(HIGH), max_length=len(HIGH))]
+    mean: Float32
     sd: Size
-    edges: Annotated[list[Number], Field(min_length=1, max_length=BINS - 1)]
-    shares: Shares
+    edges: Annotated[list[Float32], Field(min_length=1, max_length=BINS - 1)]
+    shares: ListedShares
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -69,7 +69,7 @@ class SpreadPart(_Part):
 class ChunksPart(_Part):
     """Chunks of one size."""
 
-    rows: Count
+    rows: RowCount
     psi: SpreadPart
     wasserstein_sd: SpreadPart
 
@@ -77,8 +77,8 @@ class ChunksPart(_Part):
 class AnswersPart(_Part):
     """What was answered."""
 
-    classes: Shares
-    entropy: Annotated[Shares, Field(min_length=BINS, max_length=BINS)]
+    classes: ListedShares
+    entropy: Annotated[ListedShares, Field(min_length=BINS, max_length=BINS)]
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -90,7 +90,7 @@ class AnswersPart(_Part):
 class ProfilePart(_Part):
     """The whole of it."""
 
-    rows: Count
+    rows: RowCount
     features: Annotated[list[FeaturePart], Field(min_length=1, max_length=MOST_FEATURES)]
     chunks: Annotated[list[ChunksPart], Field(max_length=20)]
     answers: AnswersPart | None

@@ -14,12 +14,12 @@ from lstm_serve.loading.config.graph_operations import MULTI_HEAD
 from lstm_serve.loading.config.keras_version import KerasVersion
 from lstm_serve.loading.layers.registry import HEADS, HOLDING, NOT_TRAINED, RECURRENT, array_names, cells_of, layer_in
 
-Groups = Sequence[tuple[str, Sequence[Array]]]
+NamedGroups = Sequence[tuple[str, Sequence[Array]]]
 # By the path of the object that has them, as Keras 3 writes it: ("layers", "lstm", "cell").
 Tree = Mapping[tuple[str, ...], Sequence[Array]]
 
 
-def by_group(layers: Sequence[LayerSpec], groups: Groups) -> list[list[Array]]:
+def by_group(layers: Sequence[LayerSpec], groups: NamedGroups) -> list[list[Array]]:
     """From a legacy HDF5 file, whose groups are the model's own layers: by name, or else in order, as Keras does.
 
     A model inside is one group: all that its layers train, and then all that they do not.

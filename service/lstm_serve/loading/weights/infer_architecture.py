@@ -17,7 +17,7 @@ from lstm_serve.loading.refusals import REFUSED
 from lstm_serve.loading.weights.assign import snake_case
 from lstm_serve.loading.weights.layer_shapes import is_dense, is_embedding, recurrent_of
 
-Groups = Sequence[tuple[str | None, Sequence[Array]]]
+LayerGroups = Sequence[tuple[str | None, Sequence[Array]]]
 
 # What a layer's name says of its class, where the user did not name it.
 RECURRENT_NAMES = frozenset({"lstm", "gru", "simplernn", "cudnnlstm", "cudnngru", "bidirectional", "rnn"})
@@ -55,7 +55,7 @@ class Said(NamedTuple):
 OF_LAYERS = tuple(name for name in Said._fields if name != "output_activation")
 
 
-def read(groups: Groups, keras: KerasVersion, said: Said) -> Plain:
+def read(groups: LayerGroups, keras: KerasVersion, said: Said) -> Plain:
     """The architecture of weights, given by layer. Raises MissingFact with what would have to be said, and how."""
     stack = _Stack([], [], [])
     arrays: list[Sequence[Array]] = []
@@ -205,7 +205,7 @@ def _ask(stack: _Stack, keras: KerasVersion, said: Said, *, gate: bool) -> None:
         )
 
 
-def split(arrays: Sequence[Array]) -> Groups | None:
+def split(arrays: Sequence[Array]) -> LayerGroups | None:
     """A flat list cut into the layers of a plain stack; None where it could be cut in two ways, or in none."""
     ways = [_cut(arrays)]
     if is_embedding(arrays[:1]) and (after := _cut(arrays[1:])):

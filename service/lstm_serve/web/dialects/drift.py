@@ -13,7 +13,7 @@ from lstm_serve.model.model import Model
 from lstm_serve.model.profile import Column, Profile, psi
 from lstm_serve.model.windows import AnyArray
 from lstm_serve.serving.deployment import Deployment
-from lstm_serve.serving.drift import MOST_MODELS, STATES, Drift, JudgedWindow, State
+from lstm_serve.serving.drift import MOST_MODELS, STATES, Drift, DriftState, JudgedWindow
 from lstm_serve.serving.registry import Registry
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
 from lstm_serve.web.openapi import problem_responses
@@ -24,7 +24,7 @@ class FeatureDrift(Schema):
     """A feature: where it is over its limit in two windows in turn it has drifted, from half of it on it is watched."""
 
     name: str
-    state: State
+    state: DriftState
     psi: float | None = Field(description="population stability index; null before a window was full")
     psi_limit: float
     wasserstein_sd: float | None = Field(description="in standard deviations of the training; null where that is 0")
@@ -47,7 +47,7 @@ class Shares(Schema):
 class DriftAnswer(Schema):
     """What came in, against the profile of the training: the state is that of the feature that is farthest off."""
 
-    state: State
+    state: DriftState
     rows: int = Field(description="rows counted since the model is served")
     window: int = Field(description="rows of a window; none is judged before it is full")
     filled: int = Field(description="rows of the window that is being filled")

@@ -20,7 +20,7 @@ from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.second_lane import Behind, SecondLane
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
-from lstm_serve.web.body_types import Whole, one_and_many
+from lstm_serve.web.body_types import WholeNumber, one_and_many
 from lstm_serve.web.dialects.model_path import MODEL, VERSION, Documented, parameters
 from lstm_serve.web.dialects.native import MODEL_HEADER, errors_of
 from lstm_serve.web.dialects.v1 import codec
@@ -46,7 +46,7 @@ class ExplainOptions(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    index: Whole | None = Field(default=None, alias="class", ge=0, description="the index of a class")
+    index: WholeNumber | None = Field(default=None, alias="class", ge=0, description="the index of a class")
     grain: Grain = Field(
         default="step", description='"step", each step and each feature, or "cell", each cell too, for occlusion'
     )
@@ -93,7 +93,7 @@ def _fields(model: Model) -> dict[str, Any]:
 class ToExplain(NamedTuple):
     """Sequences, and how they are to be explained."""
 
-    body: Body | codec.Form
+    body: Body | codec.V1Rows
     asked: Asked
 
 
@@ -214,7 +214,7 @@ def _add_v1(routes: APIRouter, serving: ServingState, served: Served | None) -> 
     async def explain_v1(body: V1Explain, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
         form = cast("ToExplain", body)
         found = await explanations(serving, form, request)
-        key = codec.FORMS[cast("codec.Form", form.body).key]
+        key = codec.FORMS[cast("codec.V1Rows", form.body).key]
         content = {key: [y for _, y in found], "explanations": [one for one, _ in found]}
         return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
 
@@ -284,7 +284,7 @@ async def explanations(
     if count > lane.max_rows:
         raise TooLarge(f"to explain it the model would answer {count} sequences; at most {lane.max_rows} may wait")
     lane.check_room(count)
-    answered = [lane.submit(Behind(model, x, deadline, Answers(model, x))) for x in arrays]
+    answered = [lane.submit(Behind(model, x, deadline, RowsToAnswer(model, x))) for x in arrays]
     outputs = [np.ascontiguousarray(y) for ys in await computed(answered, request) for y in ys]
     rows = [(row, each) for x, each in zip(arrays, asked, strict=True) for row in x]
     works = [explaining(model, *row, y) for row, y in zip(rows, outputs, strict=True)]
@@ -300,7 +300,7 @@ async def explanations(
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class RowsToAnswer:
     """The answers to rows x (n, *input_shape), which are to be explained."""
 
     model: Model

@@ -27,7 +27,7 @@ from lstm_serve.web.content_type import accepted, expect_json, media_type
 from lstm_serve.web.dialects.model_path import MODEL, VERSION, Documented, parameters
 from lstm_serve.web.dialects.trace import TraceAnswer, traced
 from lstm_serve.web.dialects.v1 import codec as v1
-from lstm_serve.web.dialects.v1.codec import Form
+from lstm_serve.web.dialects.v1.codec import V1Rows
 from lstm_serve.web.dialects.v1.routes import predict_form
 from lstm_serve.web.dialects.v1.schemas import Outputs, Predictions
 from lstm_serve.web.errors import JSON
@@ -242,8 +242,8 @@ def _add_routes(routes: APIRouter, serving: ServingState, prefix: str, served: S
         return await predict_body(serving, body, request)
 
     async def invocations(body: One | Many | V1Request, request: PredictRequest) -> Answer:
-        decoded = cast("OfBody | Form", body)
-        if isinstance(decoded, Form):
+        decoded = cast("OfBody | V1Rows", body)
+        if isinstance(decoded, V1Rows):
             return await predict_form(serving, decoded, request)
         return await predict_body(serving, decoded, request)
 

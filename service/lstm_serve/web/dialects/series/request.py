@@ -16,7 +16,7 @@ from lstm_serve.errors import InvalidInput, Problem
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.series.store import Sent
-from lstm_serve.web.body_types import Whole, names_of, rows_of_series, sequence
+from lstm_serve.web.body_types import WholeNumber, names_of, rows_of_series, sequence
 from lstm_serve.web.json_structure import count_marks, structure
 from lstm_serve.web.nested_lists import FEW, Body, expect_few, json_of
 
@@ -38,7 +38,7 @@ INPUTS = {
     "description": "tell the rows too, as the model takes them",
 }
 
-Seq = Annotated[Whole, Field(ge=0, le=MAX_SEQ)]
+Seq = Annotated[WholeNumber, Field(ge=0, le=MAX_SEQ)]
 
 
 def expect_time_axis(served: Served) -> None:

@@ -18,12 +18,12 @@ from lstm_serve.errors import InvalidInput, Malformed, TooLarge
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.model.windows import last_rows, windows
-from lstm_serve.scoring.inputs import Part, Sequences, read_csv
+from lstm_serve.scoring.inputs import Sequences, UnitSequences, read_csv
 from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
 from lstm_serve.settings import Settings
-from lstm_serve.web.body_types import Whole, rows_of_series
+from lstm_serve.web.body_types import WholeNumber, rows_of_series
 from lstm_serve.web.content_type import accepted, media_type
 from lstm_serve.web.dialects.model_path import MODEL, Documented, parameters
 from lstm_serve.web.dialects.native import CSV, MODEL_HEADER, NPY, NPY_CONTENT, NpyBody, errors_of, npy_answer, npy_of
@@ -153,7 +153,7 @@ def _request_type(model: Model, max_bytes: int) -> type[Body]:
     most = max_bytes // (2 * max(1, int(np.prod([size or 1 for size in features]))))
     free = timesteps is None
     told = "1: to this model a series is one sequence" if free else "a whole number from 1 on"
-    stride = Annotated[Whole, Field(ge=1, le=1 if free else LARGEST_STRIDE)]
+    stride = Annotated[WholeNumber, Field(ge=1, le=1 if free else LARGEST_STRIDE)]
     field = Field(default=1, description=f"{told}, rows from one window to the next")
     made = rows_of_series("PredictSeriesRequest", "series", model, most, {"stride": (stride, field)}, timesteps or 1)
     made.__doc__ = "The rows of one series, in the order of time."
@@ -209,7 +209,7 @@ async def _cut(body: Body | NpyBody, request: PredictRequest, stride: int) -> Se
     (rows,) = await converted(body, request)
     timesteps = request.served.model.input_shape[0]
     last = last_rows(len(rows), timesteps, stride)
-    return Sequences((Part(windows(rows, timesteps, stride), [place + 1 for place in last]),), "row")
+    return Sequences((UnitSequences(windows(rows, timesteps, stride), [place + 1 for place in last]),), "row")
 
 
 def _expect_few(count: int, request: PredictRequest, most: int) -> None:

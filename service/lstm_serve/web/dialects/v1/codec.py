@@ -32,7 +32,7 @@ class V1Request(BaseModel):
     signature_name: Literal["serving_default", ""] | None = SIGNATURE
 
     @classmethod
-    def parse(cls, raw: bytes) -> "Form":
+    def parse(cls, raw: bytes) -> "V1Rows":
         """The sequences, in whichever form they come. Raises Malformed or InvalidInput."""
         return cls.of(cls.parsed(raw))
 
@@ -43,7 +43,7 @@ class V1Request(BaseModel):
         return json_of(raw)
 
     @classmethod
-    def of(cls, parsed: Any) -> "Form":  # noqa: ANN401 - the same
+    def of(cls, parsed: Any) -> "V1Rows":  # noqa: ANN401 - the same
         """The sequences, in whichever form they come. Raises InvalidInput."""
         key = _form_of(parsed)
         value = parsed[key]
@@ -51,7 +51,7 @@ class V1Request(BaseModel):
             value = _bare(value, key)
         elif isinstance(value, list) and any(isinstance(row, dict) for row in value):
             value = [_bare(row, key, index) for index, row in enumerate(value)]
-        return Form(key, cls.forms[key].of({key: value}))
+        return V1Rows(key, cls.forms[key].of({key: value}))
 
 
 def _form_of(parsed: Any) -> str:  # noqa: ANN401 - JSON is anything
@@ -67,14 +67,14 @@ def _form_of(parsed: Any) -> str:  # noqa: ANN401 - JSON is anything
     return given[0]
 
 
-def of_named(named: NamedInputs, parsed: Any) -> "Form":  # noqa: ANN401 - the same
+def of_named(named: NamedInputs, parsed: Any) -> "V1Rows":  # noqa: ANN401 - the same
     """The rows of several inputs: an object of them for each row, or one of columns. Raises InvalidInput."""
     key = _form_of(parsed)
     rows = named.rows(parsed, key, alone=False) if key == "instances" else named.columns(parsed[key], key)
-    return Form(key, rows)
+    return V1Rows(key, rows)
 
 
-class Form(NamedTuple):
+class V1Rows(NamedTuple):
     """Sequences, and the key under which they came."""
 
     key: str

@@ -20,7 +20,7 @@ from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.dialects.model_path import Documented, example_name, meant, model_of, parameters
-from lstm_serve.web.dialects.v1.codec import FORMS, Form, V1Request, of_named, request_type
+from lstm_serve.web.dialects.v1.codec import FORMS, V1Request, V1Rows, of_named, request_type
 from lstm_serve.web.dialects.v1.schemas import Alive, ModelStatus, Outputs, Predictions, model_signature, model_status
 from lstm_serve.web.named_inputs import NamedInputs
 from lstm_serve.web.openapi import not_so, plain_responses
@@ -67,7 +67,7 @@ def router(serving: ServingState, registry: Registry, documented: Documented) ->
     about = APIRouter(tags=["v1"])
 
     async def predict(body: V1PredictRequest, request: PredictRequest) -> Answer:
-        return await predict_form(serving, cast("Form", body), request)
+        return await predict_form(serving, cast("V1Rows", body), request)
 
     async def status(request: Request) -> JSONResponse:
         """Whether the model answers, for the clients of TF-Serving and of KServe."""
@@ -132,7 +132,7 @@ def _labels(registry: Registry) -> APIRouter:
     return routes
 
 
-async def predict_form(serving: ServingState, form: Form, request: PredictRequest) -> Answer:
+async def predict_form(serving: ServingState, form: V1Rows, request: PredictRequest) -> Answer:
     """Answer the model's output for each row, under the key that goes with the request's; several by their names."""
     if len(names := request.served.model.output_names) > 1:
         parts = [unpacked(y) for y, _ in await predicted(serving, form, request)]

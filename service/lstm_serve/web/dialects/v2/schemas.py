@@ -46,7 +46,7 @@ class RequestedOutput(_Part):
 
 MAX_OUTPUTS = 64
 
-Outputs = Annotated[
+RequestedOutputs = Annotated[
     list[RequestedOutput],
     FailFast(),
     Field(max_length=MAX_OUTPUTS),
@@ -67,7 +67,7 @@ class InferRequest(_Part):
         "sequence_id, sequence_start and sequence_end of rows (1, k, ...) of a series",
     )
     inputs: Annotated[list[InputTensor], FailFast()] = Field(min_length=1, description="a tensor for each input")
-    outputs: Outputs = Field(default_factory=list)
+    outputs: RequestedOutputs = Field(default_factory=list)
 
 
 class OutputTensor(Schema):
