@@ -1,9 +1,14 @@
 """The types that every module of the engine shares."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
+AnyArray = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 # Which steps of a sequence count, bool (b, T); None where all do.
 Mask = npt.NDArray[np.bool_] | None

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization, Scaling
 from lstm_serve.engine.operations.temporal import Embedding
-from lstm_serve.engine.types import FLOAT32_MAX, Array
+from lstm_serve.engine.types import FLOAT32_MAX, Array, Floats
 from lstm_serve.errors import InvalidInput
 from lstm_serve.model.answers import answers
 from lstm_serve.model.graph import INPUT, Source
@@ -22,7 +21,7 @@ Method = Literal["integrated-gradients", "occlusion"]
 class Baseline(NamedTuple):
     """What says nothing: a value for each feature (F,), or one id (), and where it comes from."""
 
-    values: npt.NDArray[np.float64]
+    values: Floats
     origin: str
 
 
@@ -93,7 +92,7 @@ def index_of(model: Model, y: Array, index: int | None) -> int:
     return int(last[0] >= model.about.threshold) if model.kind == "binary" else int(last.argmax())
 
 
-def score_of(model: Model, y: Array, index: int) -> npt.NDArray[np.float64]:
+def score_of(model: Model, y: Array, index: int) -> Floats:
     """The probability of the class, or the value, in answers y (n, *output_shape) -> (n,); at the last of steps."""
     last = last_of(y).astype(np.float64)
     if model.kind == "binary":

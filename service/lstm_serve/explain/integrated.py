@@ -10,10 +10,9 @@ from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from lstm_serve.engine.operations.wiring import FLOATS_AT_ONCE
-from lstm_serve.engine.types import Array, Mask
+from lstm_serve.engine.types import AnyArray, Array, Floats, Mask
 from lstm_serve.errors import InvalidInput
 from lstm_serve.explain.asked import Explained, has_cells, last_of, score_of
 from lstm_serve.explain.gradients import path
@@ -56,7 +55,7 @@ class IntegratedGradients:
             self._average[:] = 0
         return np.zeros(stop - start, np.float32)
 
-    def found(self, _: npt.NDArray[Any]) -> dict[str, Any]:
+    def found(self, _: AnyArray) -> dict[str, Any]:
         """The explanation. Raises InvalidInput where a gradient was infinite or none."""
         error = self._error
         if not np.isfinite(error):
@@ -72,7 +71,7 @@ class IntegratedGradients:
             completeness_error=error,
         )
 
-    def _at(self, places: npt.NDArray[np.float64]) -> Array:
+    def _at(self, places: Floats) -> Array:
         """The points at these shares of the way, (n, *input_shape)."""
         x, base = self.what.x, self.what.baseline.values
         shares = places.reshape(-1, *(1,) * x.ndim)
@@ -84,7 +83,7 @@ class IntegratedGradients:
         return max(1, FLOATS_AT_ONCE // path.kept_floats(self.what.model, self.what.x.shape))
 
     @cached_property
-    def _way(self) -> npt.NDArray[np.float64]:
+    def _way(self) -> Floats:
         """How far each cell goes from the baseline, (*input_shape)."""
         return self.what.x.astype(np.float64) - self.what.baseline.values
 
@@ -118,7 +117,7 @@ def _by_score(y: Array, index: int, binary: bool) -> Array:  # noqa: FBT001 - a 
 
 
 @lru_cache
-def _points(count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _points(count: int) -> tuple[Floats, Floats]:
     """Points from 0 to 1, and their weights, which add up to 1."""
     places, weights = np.polynomial.legendre.leggauss(count)
     return (places + 1) / 2, weights / 2

@@ -10,9 +10,8 @@ from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array, Floats
 from lstm_serve.explain.asked import Explained, Grain, score_of
 from lstm_serve.model.model import Model
 
@@ -53,11 +52,11 @@ class Occlusion:
         """How many sequences there are: each step's, each feature's, each cell's."""
         return sum(self.parts)
 
-    def compute(self, start: int, stop: int) -> npt.NDArray[np.float64]:
+    def compute(self, start: int, stop: int) -> Floats:
         """The scores of sequences number `start` to `stop`, the last left out, (n,)."""
         return score_of(self.what.model, self.what.model.forward(self._rows(start, stop)), self.what.index)
 
-    def found(self, scores: npt.NDArray[Any]) -> dict[str, Any]:
+    def found(self, scores: AnyArray) -> dict[str, Any]:
         """The explanation, of the score of each sequence."""
         steps, features, cells = self.parts
         by_step, by_feature, by_cell = np.split(self.what.score - scores, [steps, steps + features])

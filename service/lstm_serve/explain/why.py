@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_serve.engine.blas import one_thread
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import InvalidInput
 from lstm_serve.explain.asked import Asked, Explained, baseline_of, count_of, has_cells
 from lstm_serve.explain.gradients import path
@@ -48,7 +48,7 @@ def explained(model: Model, x: npt.ArrayLike, asked: Asked = Asked()) -> dict[st
     asked = settled(model, row, asked)
     with one_thread():
         work = explaining(model, row, asked, model.forward(row[np.newaxis])[0])
-        size, results = model.rows_at_once(row.shape), list[npt.NDArray[Any]]()
+        size, results = model.rows_at_once(row.shape), list[AnyArray]()
         at = 0
         while at < work.count:
             stop = min(at + size, work.count)

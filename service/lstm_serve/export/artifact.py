@@ -8,7 +8,7 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from lstm_serve import __version__
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Normalization, Scaling, Unscaling
 from lstm_serve.engine.operations.temporal import Embedding, Masking
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import ModelError, SettingsError
 from lstm_serve.loading.sidecars import golden as goldens
 from lstm_serve.model.files import ModelFiles
@@ -31,8 +31,6 @@ MADE_ROWS = 8
 FREE_TIMESTEPS = 12
 MADE = "made for this model and answered by lstm-serve, for there are no predictions of Keras"
 
-Numbers = npt.NDArray[Any]
-
 
 class Golden(NamedTuple):
     """An array (n, ...) for each input, the answers expected of each output, and in words whose they are.
@@ -40,7 +38,7 @@ class Golden(NamedTuple):
     A difference is relative to an answer above its unit, 1 or what the card multiplies by; it broadcasts against it.
     """
 
-    xs: Sequence[Numbers]
+    xs: Sequence[AnyArray]
     ys: Sequence[npt.NDArray[np.float32]]
     whose: str
     units: Sequence[npt.NDArray[np.float32]]
@@ -51,7 +49,7 @@ class Golden(NamedTuple):
         return self.whose == MADE
 
     @property
-    def arrays(self) -> dict[str, Numbers]:
+    def arrays(self) -> dict[str, AnyArray]:
         """All by their names in a file: x and y, or x0, x1, ... in their order, as golden predictions are read."""
         named = {"x": self.xs, "y": self.ys}
         return {
@@ -117,12 +115,12 @@ def made_golden(model: Model) -> Golden:
     return Golden(xs, list(y.values()) if isinstance(y, dict) else [y], MADE, _units(model))
 
 
-def _made(model: Model, number: int, given: Input, random: np.random.Generator) -> Numbers:
+def _made(model: Model, number: int, given: Input, random: np.random.Generator) -> AnyArray:
     """Rows for one of the inputs."""
     shape = tuple(FREE_TIMESTEPS if size is None else size for size in given.shape)
     first = [node.operation for node in model.nodes if Source(INPUT, number) in node.inputs]
     if given.id_limit is not None:
-        x: Numbers = random.integers(0, given.id_limit, (MADE_ROWS, *shape))
+        x: AnyArray = random.integers(0, given.id_limit, (MADE_ROWS, *shape))
         fill: float = 0
     else:
         x = random.standard_normal((MADE_ROWS, *shape))

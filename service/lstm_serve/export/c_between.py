@@ -12,13 +12,12 @@ import numpy as np
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.merging import MaskedBy
 from lstm_serve.engine.operations.temporal import Permute, RepeatVector
-from lstm_serve.engine.types import Shape
-from lstm_serve.export.artifact import Numbers
+from lstm_serve.engine.types import AnyArray, Shape
 from lstm_serve.export.c_writer import CProgram, known, result
 from lstm_serve.export.operation import REDUCTIONS, Support, Value
 
 
-def viewed(s: CProgram, x: Value, change: Callable[[Numbers], Numbers]) -> str:
+def viewed(s: CProgram, x: Value, change: Callable[[AnyArray], AnyArray]) -> str:
     """An array of the numbers that NumPy would have in what `change` makes of x, which is no copy."""
     before = np.empty(known(x.shape), np.int8)
     after = change(before)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_serve.export.artifact import Golden, Numbers, header, plain
+from lstm_serve.engine.types import AnyArray
+from lstm_serve.export.artifact import Golden, header, plain
 from lstm_serve.export.c_writer import CProgram, known
 from lstm_serve.export.library import filled, text
 from lstm_serve.export.operation import Value, walk, write_nodes
@@ -209,6 +210,6 @@ def _dims(shape: Sequence[int | str]) -> str:
     return "".join(f"[{n}]" for n in shape)
 
 
-def _numbers(array: Numbers, suffix: str) -> str:
+def _numbers(array: AnyArray, suffix: str) -> str:
     rows = [", ".join(f"{number!s}{suffix}" for number in row.ravel()) for row in array]
     return ",\n".join(f"    {{{row}}}" for row in rows)

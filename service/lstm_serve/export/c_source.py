@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from lstm_serve.engine.operations import conv_lstm, merging, pointwise, recurrent, temporal, windows, wrappers
-from lstm_serve.engine.types import Array, Shape
+from lstm_serve.engine.types import AnyArray, Array, Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.export import c_files
-from lstm_serve.export.artifact import Golden, Numbers
+from lstm_serve.export.artifact import Golden
 from lstm_serve.export.c_between import BETWEEN, write_joined, write_permuted, write_repeated
 from lstm_serve.export.c_recurrent import write_bidirectional, write_cell, write_stacked
 from lstm_serve.export.c_streaming import streamed
@@ -58,7 +58,7 @@ def _activate(s: CProgram, op: pointwise.Activate, xs: Sequence[Value]) -> Value
     return y
 
 
-def _spread(arrays: Sequence[Numbers | None], shape: Shape) -> tuple[int, int, list[Numbers | None]]:
+def _spread(arrays: Sequence[AnyArray | None], shape: Shape) -> tuple[int, int, list[AnyArray | None]]:
     """How often arrays of one size are met in an input, that size, and the arrays of it."""
     own = known(shape)
     given = [array for array in arrays if array is not None]
@@ -249,7 +249,7 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
     return c_files.build(model, golden, steps, CProgram(TABLE))
 
 
-def run(path: Path, xs: Sequence[Numbers]) -> list[Array] | str:
+def run(path: Path, xs: Sequence[AnyArray]) -> list[Array] | str:
     """What the program answers to its golden predictions, built with the compiler at hand and both sanitizers."""
     cc = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if cc is None:

@@ -25,8 +25,8 @@ from lstm_serve.engine.operations import (
 )
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.recurrence import Recurrent
-from lstm_serve.engine.types import Array, Shape
-from lstm_serve.export.artifact import Golden, Numbers, header, plain
+from lstm_serve.engine.types import AnyArray, Array, Shape
+from lstm_serve.export.artifact import Golden, header, plain
 from lstm_serve.export.formulas import ACTIVATIONS
 from lstm_serve.export.js_writer import TITLE, JsProgram, joining
 from lstm_serve.export.library import filled, functions
@@ -72,7 +72,7 @@ def _affine(p: JsProgram, op: Affine, xs: Sequence[Value]) -> Value:
     return p.let(op, xs, "affine", xs[0].name, *spread)
 
 
-def _spread(array: Numbers, shape: Shape) -> Numbers:
+def _spread(array: AnyArray, shape: Shape) -> AnyArray:
     """An array that broadcasts against x, as one that is repeated over its numbers."""
     if array.ndim < 2 or array.size == array.shape[-1]:
         return np.broadcast_to(array.ravel() if array.ndim else array, (shape[-1] or 1,))
@@ -303,7 +303,7 @@ def _by_name(names: Sequence[str | None], values: Sequence[str], end: str = ",")
     return f"{{ {' '.join(pairs)} }}"
 
 
-def _rows(names: Sequence[str | None], arrays: Sequence[Numbers]) -> list[Any]:
+def _rows(names: Sequence[str | None], arrays: Sequence[AnyArray]) -> list[Any]:
     """The rows of one input or output; of several objects by name."""
     if len(names) == 1:
         return list(arrays[0].tolist())
@@ -321,7 +321,7 @@ def _text(value: object) -> str:
     return json.dumps(value)
 
 
-def run(path: Path, xs: Sequence[Numbers]) -> list[Array] | str:
+def run(path: Path, xs: Sequence[AnyArray]) -> list[Array] | str:
     """What node answers with the module."""
     node = shutil.which("node")
     if node is None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.types import Array
-from lstm_serve.export.artifact import Numbers
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.export.formulas import JOINS, spelled
 from lstm_serve.export.operation import Value, passed_mask
 from lstm_serve.export.text_writer import TextWriter
@@ -49,7 +48,7 @@ class JsProgram(TextWriter):
         self.lines.append(f"const v{self.count} = {code};")
         return f"v{self.count}"
 
-    def weight(self, array: Numbers | None) -> str:
+    def weight(self, array: AnyArray | None) -> str:
         """The place of an array among the weights, or null."""
         if array is None:
             return "null"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
-from lstm_serve.export.artifact import Numbers
+from lstm_serve.engine.types import AnyArray
 from lstm_serve.export.keras_config import Layer
 from lstm_serve.export.operation import Support, Value
 
@@ -40,7 +40,7 @@ def _binary(op: Binary, xs: Sequence[Value]) -> Layer:
     return _called(CLASSES[op.function], before, after)
 
 
-def _array(array: Numbers) -> Any:  # noqa: ANN401 - a number, or JSON
+def _array(array: AnyArray) -> Any:  # noqa: ANN401 - a number, or JSON
     if array.ndim == 0:
         return float(array)
     return {"class_name": "__numpy__", "config": {"value": array.tolist(), "dtype": "float32"}}

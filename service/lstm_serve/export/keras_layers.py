@@ -22,8 +22,7 @@ from lstm_serve.engine.operations.arithmetic import Reduce
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.merging import MaskRule
 from lstm_serve.engine.recurrence import Recurrent
-from lstm_serve.engine.types import Array, Shape
-from lstm_serve.export.artifact import Numbers
+from lstm_serve.engine.types import AnyArray, Array, Shape
 from lstm_serve.export.keras_between import BETWEEN, CLASSES, of_each
 from lstm_serve.export.keras_config import TITLE, Layer, activation_in, folded, folded_gates
 from lstm_serve.export.operation import NO_CONV_LSTM, Support, Value, refuse, writer_of
@@ -113,7 +112,7 @@ def _unscaling(op: pointwise.Unscaling, xs: Sequence[Value]) -> Layer:
     return _rescaled(op.scale, op.offset, "float64")
 
 
-def _rescaled(scale: Numbers, offset: Numbers, dtype: str = "float32") -> Layer:
+def _rescaled(scale: AnyArray, offset: AnyArray, dtype: str = "float32") -> Layer:
     """A Rescaling; one number for all is a number, not a list of one."""
     scale, offset = (array.reshape(()) if array.size == 1 else array for array in (scale, offset))
     return Layer("Rescaling", {"scale": scale.tolist(), "offset": offset.tolist(), "dtype": dtype})

@@ -18,8 +18,8 @@ import numpy as np
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, Activation
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
-from lstm_serve.engine.types import Array
-from lstm_serve.export.artifact import Golden, Numbers, header, npz, plain
+from lstm_serve.engine.types import AnyArray, Array
+from lstm_serve.export.artifact import Golden, header, npz, plain
 from lstm_serve.export.keras_config import ACTIVATIONS, TITLE
 from lstm_serve.export.keras_graph import KerasGraph, tensor_of
 from lstm_serve.export.keras_layers import TABLE, numbered
@@ -107,7 +107,7 @@ def _weights(graph: KerasGraph, order: Sequence[str]) -> bytes:
     return file.getvalue()
 
 
-def run(path: Path, xs: Sequence[Numbers]) -> list[Array] | str:
+def run(path: Path, xs: Sequence[AnyArray]) -> list[Array] | str:
     """What Keras 3 answers with the file, where it is installed."""
     if importlib.util.find_spec("keras") is None:
         return "Keras is not installed here"

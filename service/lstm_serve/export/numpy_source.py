@@ -21,8 +21,8 @@ from lstm_serve.engine.operations import (
 )
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.recurrence import Recurrent
-from lstm_serve.engine.types import Array
-from lstm_serve.export.artifact import Golden, Numbers, header, npz
+from lstm_serve.engine.types import AnyArray, Array
+from lstm_serve.export.artifact import Golden, header, npz
 from lstm_serve.export.formulas import ACTIVATIONS
 from lstm_serve.export.library import filled
 from lstm_serve.export.numpy_writer import TITLE, NumpyProgram
@@ -303,7 +303,7 @@ def _listed(values: Sequence[tuple[object, ...]]) -> str:
     return "\n".join(["[", *(f"    {value!a}," for value in values), "]"])
 
 
-def run(path: Path, xs: Sequence[Numbers]) -> list[Array] | str:
+def run(path: Path, xs: Sequence[AnyArray]) -> list[Array] | str:
     """What the program answers, in a Python of its own."""
     np.savez(path / "x.npz", *xs)
     command = [sys.executable, "-I", "model.py", "x.npz", "y.npz"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.export.artifact import Numbers
+from lstm_serve.engine.types import AnyArray
 from lstm_serve.export.operation import Value, passed_mask
 from lstm_serve.export.text_writer import TextWriter
 
@@ -27,7 +27,7 @@ class NumpyProgram(TextWriter):
     comment = "# {}"
     words = WORDS
 
-    weights: list[Numbers] = field(default_factory=list)
+    weights: list[AnyArray] = field(default_factory=list)
 
     def let(self, op: Operation, xs: Sequence[Value], code: str, mask: str | None = None) -> Value:
         """A name for the operation's output, which `code` computes."""
@@ -41,7 +41,7 @@ class NumpyProgram(TextWriter):
         self.lines.append(f"m{self.count} = {code}")
         return f"m{self.count}"
 
-    def weight(self, array: Numbers | None) -> str:
+    def weight(self, array: AnyArray | None) -> str:
         """The place of an array; 0 stands for a bias that is not there."""
         if array is None:
             return "np.float32(0)"

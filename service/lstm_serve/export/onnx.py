@@ -14,9 +14,9 @@ import numpy as np
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations import conv_lstm, merging, pointwise, recurrent, temporal, windows, wrappers
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import Unsupported
-from lstm_serve.export.artifact import Golden, Numbers, header, npz
+from lstm_serve.export.artifact import Golden, header, npz
 from lstm_serve.export.onnx_between import BETWEEN, OPERATORS
 from lstm_serve.export.onnx_graph import ACTIVATIONS, TITLE, OnnxGraph, times
 from lstm_serve.export.onnx_recurrent import write_bidirectional, write_recurrent, write_stacked
@@ -308,7 +308,7 @@ def _numbers_of(
     return [{"offset": op.offset.tolist(), "scale": op.scale.tolist()} for op in scalings]
 
 
-def run(path: Path, xs: Sequence[Numbers]) -> list[Array] | str:
+def run(path: Path, xs: Sequence[AnyArray]) -> list[Array] | str:
     """What ONNX Runtime answers with the file, where it is installed."""
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime is not installed here"

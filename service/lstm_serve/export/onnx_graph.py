@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.export.artifact import Numbers
+from lstm_serve.engine.types import AnyArray
 from lstm_serve.export.operation import Support, Value, as_taken, passed_mask, writer_of
 
 TITLE = "ONNX"
@@ -20,7 +20,7 @@ class OnnxGraph:
 
     table: Mapping[type, Support]
     helper: Any
-    from_array: Callable[[Numbers, str], Any]
+    from_array: Callable[[AnyArray, str], Any]
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
     count: int = 0
@@ -48,7 +48,7 @@ class OnnxGraph:
         self.count += 1
         return f"v{self.count}" if f"v{self.count}" not in self.names else self.name()
 
-    def constant(self, array: Numbers | float, dtype: type = np.float32) -> str:
+    def constant(self, array: AnyArray | float, dtype: type = np.float32) -> str:
         """A tensor that is always the same."""
         name = self.name()
         self.constants.append(self.from_array(np.array(array, dtype, order="C"), name))

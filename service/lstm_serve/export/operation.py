@@ -21,9 +21,9 @@ from lstm_serve.engine.operations.recurrent import GRU, LSTM
 from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed, tables
 from lstm_serve.engine.recurrence import Recurrent
-from lstm_serve.engine.types import Array, Shape
+from lstm_serve.engine.types import AnyArray, Array, Shape
 from lstm_serve.errors import Unsupported
-from lstm_serve.export.artifact import Golden, Numbers, plain
+from lstm_serve.export.artifact import Golden, plain
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
 from lstm_serve.model.model import Model
 
@@ -74,7 +74,7 @@ class Target(NamedTuple):
     table: Mapping[type, Support]
     activations: Mapping[str, object]
     build: Callable[[Model, Golden], dict[str, bytes]]
-    run: Callable[[Path, Sequence[Numbers]], list[Array] | str]
+    run: Callable[[Path, Sequence[AnyArray]], list[Array] | str]
 
 
 def called(operation: Operation) -> str:

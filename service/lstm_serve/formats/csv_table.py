@@ -4,11 +4,11 @@ import re
 from array import array
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from lstm_serve.engine.types import AnyArray, Floats
 from lstm_serve.errors import InvalidInput
 from lstm_serve.formats.csv_layout import NamedColumns, Shown, column_of, layout, rows
 from lstm_serve.formats.text import decode, is_text, not_utf8, without_mark
@@ -26,13 +26,13 @@ class Table(NamedTuple):
     (rows, columns) is what is right for each row, where columns hold it; NaN where a cell is empty.
     """
 
-    values: npt.NDArray[Any]
+    values: AnyArray
     names: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
     lines: Sequence[int] | None = None
     keys: Sequence[tuple[str, ...]] | None = None
     mixed: str | None = None
-    truth: npt.NDArray[np.float64] | None = None
+    truth: Floats | None = None
     units: Units | None = None
 
     def place(self, row: int, column: int) -> str:

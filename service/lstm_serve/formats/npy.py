@@ -9,11 +9,11 @@ import math
 import zipfile
 import zlib
 from collections.abc import Collection
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
+from lstm_serve.engine.types import AnyArray
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.formats.zip_file import check_directory
 
@@ -22,8 +22,6 @@ ZIP_MAGIC = b"PK\x03\x04"
 MAX_BYTES = 128 << 20
 MAX_MEMBERS = 4096
 MAX_AXES = 32
-
-AnyArray = npt.NDArray[Any]
 
 
 class HoldsObjects(UnreadableFile):

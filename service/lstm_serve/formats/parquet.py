@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from lstm_serve.engine.types import AnyArray
 from lstm_serve.errors import InvalidInput, SettingsError
 from lstm_serve.formats.csv_layout import CsvRow, Layout, NamedColumns, in_header
 from lstm_serve.formats.csv_table import Table
@@ -29,7 +29,7 @@ ZEROS = re.compile(r"(?:\.0+|(\.\d*[1-9])0+)(?=[Z+-]|$)")
 
 PathOrFile = Path | BinaryIO
 # A column to write: text, or numbers.
-Cells = list[str | None] | npt.NDArray[Any]
+Cells = list[str | None] | AnyArray
 
 
 class _File(NamedTuple):
@@ -195,14 +195,14 @@ def _dtype(pyarrow: Any, schema: Any, name: str) -> np.dtype[Any]:  # noqa: ANN4
     return dtype
 
 
-def _numbers(pyarrow: Any, column: Any, name: str, before: int) -> npt.NDArray[Any]:  # noqa: ANN401 - no type hints
+def _numbers(pyarrow: Any, column: Any, name: str, before: int) -> AnyArray:  # noqa: ANN401 - no type hints
     """The numbers of a column, of a batch with so many rows before it. Raises InvalidInput at an empty cell."""
     if column.null_count:
         row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
         raise InvalidInput.at(f"row {before + row + 1}, column {name[:60]!r} holds nothing")
     if pyarrow.types.is_decimal(column.type):
         column = column.cast(pyarrow.float64())
-    numbers: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    numbers: AnyArray = column.to_numpy(zero_copy_only=False)
     return numbers
 
 

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lstm_serve.engine.activations import ACTIVATIONS, LINEAR, SOFTMAX, Activation
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.pointwise import Activate, Scaling, Unscaling
 from lstm_serve.engine.operations.temporal import Permute, Reshape
 from lstm_serve.engine.operations.wrappers import tables
-from lstm_serve.engine.types import Shape
+from lstm_serve.engine.types import Floats, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.formats.text import printable
 from lstm_serve.loading.assembly import Assembled
@@ -120,7 +119,7 @@ def _scaled(assembled: Assembled, of_inputs: Sequence[InputCard]) -> tuple[tuple
     return (*first, *nodes), [moved(source) for _, source in assembled.outputs]
 
 
-def _arrays(scaling: ScalingCard) -> dict[str, npt.NDArray[np.float64]]:
+def _arrays(scaling: ScalingCard) -> dict[str, Floats]:
     return {"offset": np.array(scaling.offset, np.float64), "scale": np.array(scaling.divisor, np.float64)}
 
 

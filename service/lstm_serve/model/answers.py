@@ -5,9 +5,8 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import Array, Ints
 from lstm_serve.model.model import Model
 from lstm_serve.model.records import unpacked
 
@@ -60,12 +59,12 @@ def predicted_classes(model: Model, y: Array) -> Classes:
     return classes
 
 
-def chosen(model: Model, y: Array) -> npt.NDArray[np.int64]:
+def chosen(model: Model, y: Array) -> Ints:
     """The class of each row of y (..., classes), an index; of several labels for each whether it is predicted."""
     if model.kind in {"binary", "labels"}:
-        over: npt.NDArray[np.int64] = (y >= model.about.threshold).astype(np.int64)
+        over: Ints = (y >= model.about.threshold).astype(np.int64)
         return over[:, 0] if model.kind == "binary" else over
-    index: npt.NDArray[np.int64] = y.argmax(axis=-1)
+    index: Ints = y.argmax(axis=-1)
     return index
 
 

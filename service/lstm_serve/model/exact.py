@@ -8,11 +8,10 @@ import numpy as np
 
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
-from lstm_serve.engine.types import Array, Mask, Outputs
+from lstm_serve.engine.types import AnyArray, Array, Mask, Outputs
 from lstm_serve.model import graph, records
 from lstm_serve.model.graph import Node
 from lstm_serve.model.model import Model
-from lstm_serve.model.windows import AnyArray
 
 
 def answers(model: Model, x: Array) -> Array:

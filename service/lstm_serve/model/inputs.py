@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.engine.types import Array, Shape
+from lstm_serve.engine.types import AnyArray, Array, Shape
 from lstm_serve.errors import InvalidInput
 from lstm_serve.model.metadata import Feature
 
@@ -28,11 +28,11 @@ class Input(NamedTuple):
         """x as an array of the dtype (n, *shape), or InvalidInput: what was expected, what came."""
         return self.numbers(x, (None, *self.shape), self.expects).astype(self.dtype)
 
-    def check_shape(self, x: npt.NDArray[Any]) -> None:
+    def check_shape(self, x: AnyArray) -> None:
         """Raise InvalidInput where the type or the shape of x does not fit, whatever its numbers are."""
         self._check_shape(x, (None, *self.shape), self.expects)
 
-    def numbers(self, x: npt.ArrayLike, shape: Shape, expects: str) -> npt.NDArray[Any]:
+    def numbers(self, x: npt.ArrayLike, shape: Shape, expects: str) -> AnyArray:
         """x as an array of this shape, None being any size, of numbers that the model takes; or InvalidInput."""
         try:
             given = np.asarray(x)
@@ -47,7 +47,7 @@ class Input(NamedTuple):
             raise InvalidInput.at(f"expected {what}, got another{number} at {where}", *where)
         return given
 
-    def _check_shape(self, given: npt.NDArray[Any], shape: Shape, expects: str) -> None:
+    def _check_shape(self, given: AnyArray, shape: Shape, expects: str) -> None:
         if given.dtype.kind not in "fiu":
             raise InvalidInput.at(f"expected numbers, got an array of {given.dtype}")
         if given.ndim != len(shape) or any(
@@ -84,7 +84,7 @@ class Input(NamedTuple):
         return ""
 
 
-def fits(given: npt.NDArray[Any], id_limit: int | None) -> npt.NDArray[np.bool_]:
+def fits(given: AnyArray, id_limit: int | None) -> npt.NDArray[np.bool_]:
     """Which of an array's numbers a model takes: finite ones as float32, or ids from 0 to below the limit."""
     with np.errstate(over="ignore", invalid="ignore"):  # a NaN that signals is invalid
         good: npt.NDArray[np.bool_] = np.isfinite(given.astype(np.float32, copy=False))

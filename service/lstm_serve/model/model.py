@@ -13,7 +13,7 @@ from lstm_serve.engine.blas import one_thread
 from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.wiring import FLOATS_AT_ONCE, ROWS_AT_ONCE
 from lstm_serve.engine.operations.wrappers import is_stateful, tables
-from lstm_serve.engine.types import Array, Mask, Outputs, Shape
+from lstm_serve.engine.types import AnyArray, Array, Mask, Outputs, Shape
 from lstm_serve.errors import InvalidInput, Unsupported
 from lstm_serve.model import graph, inputs, notebook, records, stepping
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
@@ -282,7 +282,7 @@ class Model:
         self.check_free(*(array.shape[1:] for array in given))
         return self.packed(given)
 
-    def checked_rows(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
+    def checked_rows(self, rows: npt.ArrayLike) -> AnyArray:
         """The rows of a series (N, *features) as an array of whatever type, or InvalidInput."""
         if len(self.inputs) > 1:
             raise InvalidInput.at(f"the model has {len(self.inputs)} inputs, and a series is rows of one: use predict")

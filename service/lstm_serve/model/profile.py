@@ -12,10 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.model.windows import AnyArray
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from lstm_serve.engine.types import AnyArray, Floats, Ints
 
 BINS = 10
 # The quantiles that are kept beside the edges: what lies between two is taken for even, which far out it is not.

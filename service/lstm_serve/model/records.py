@@ -4,12 +4,10 @@ That of one array is the array itself. Of several it is records (n,), with a fie
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 
 
 def packed(names: Sequence[str | None], arrays: Sequence[Array]) -> Array:
@@ -17,24 +15,24 @@ def packed(names: Sequence[str | None], arrays: Sequence[Array]) -> Array:
     if len(arrays) == 1:
         return arrays[0]
     form = [(str(name), array.dtype, array.shape[1:]) for name, array in zip(names, arrays, strict=True)]
-    rows: npt.NDArray[Any] = np.empty(len(arrays[0]), form)
+    rows: AnyArray = np.empty(len(arrays[0]), form)
     for (name, *_), array in zip(form, arrays, strict=True):
         rows[name] = array
     return rows
 
 
-def unpacked(rows: npt.NDArray[Any]) -> tuple[Array, ...]:
+def unpacked(rows: AnyArray) -> tuple[Array, ...]:
     """The arrays that were packed, in their order."""
     fields = rows.dtype.names
     return (rows,) if fields is None else tuple(np.ascontiguousarray(rows[name]) for name in fields)
 
 
-def shapes(rows: npt.NDArray[Any]) -> tuple[tuple[int, ...], ...]:
+def shapes(rows: AnyArray) -> tuple[tuple[int, ...], ...]:
     """The shape of a row of each array."""
     fields = rows.dtype.names
     return (rows.shape[1:],) if fields is None else tuple(rows.dtype[name].shape for name in fields)
 
 
-def all_finite(rows: npt.NDArray[Any]) -> bool:
+def all_finite(rows: AnyArray) -> bool:
     """Return whether each number is finite."""
     return all(bool(np.isfinite(array).all()) for array in unpacked(rows))

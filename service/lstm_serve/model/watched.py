@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.model.answers import chosen
 from lstm_serve.model.metadata import column_names
 from lstm_serve.model.model import Model
 from lstm_serve.model.profile import BINS, MOST_FEATURES, Spoken
-from lstm_serve.model.windows import AnyArray
 
 
 def why_not(model: Model) -> str | None:

@@ -5,11 +5,10 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from lstm_serve.engine.types import AnyArray, Ints
 from lstm_serve.errors import InvalidInput
 
-AnyArray = npt.NDArray[Any]
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -32,7 +31,7 @@ def last_rows(count: int, timesteps: int | None, stride: int) -> range:
     return range(count - 1, count) if timesteps is None else range(timesteps - 1, count, stride)
 
 
-def units(keys: Iterable[Key]) -> dict[Key, npt.NDArray[np.int64]]:
+def units(keys: Iterable[Key]) -> dict[Key, Ints]:
     """The places of the rows of each unit, by its key, in the order in which the units first appear."""
     places: dict[Key, list[int]] = {}
     for place, key in enumerate(keys):

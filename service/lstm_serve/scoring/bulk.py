@@ -10,11 +10,10 @@ from os import PathLike, fspath
 
 import numpy as np
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import InvalidInput
 from lstm_serve.loading.load import load_model
 from lstm_serve.model.answers import chosen
-from lstm_serve.model.windows import AnyArray
 from lstm_serve.scoring.inputs import only_one
 
 Path = str | PathLike[str]

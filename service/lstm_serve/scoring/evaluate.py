@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lstm_serve.engine.types import AnyArray, Floats, Ints
 from lstm_serve.errors import SettingsError
 from lstm_serve.model.answers import chosen
 from lstm_serve.model.model import Model
@@ -12,8 +13,6 @@ from lstm_serve.scoring import labelled
 from lstm_serve.scoring.figures import counter
 from lstm_serve.scoring.inputs import Sequences
 from lstm_serve.scoring.predict import predictions
-
-Ints = npt.NDArray[np.int64]
 
 
 class Judged(NamedTuple):
@@ -24,8 +23,8 @@ class Judged(NamedTuple):
 
     numbers: Ints
     steps: Ints
-    right: npt.NDArray[Any]
-    said: npt.NDArray[Any]
+    right: AnyArray
+    said: AnyArray
 
 
 def evaluate(model: Model, x: npt.ArrayLike, y: npt.ArrayLike) -> dict[str, Any]:
@@ -108,7 +107,7 @@ def _differences(model: Model, old: Judged, new: Judged, noun: str) -> dict[str,
     return {**told, "at": at}
 
 
-def _comparable(model: Model, right: npt.NDArray[np.float64], y: npt.NDArray[Any]) -> tuple[Any, Any]:
+def _comparable(model: Model, right: Floats, y: AnyArray) -> tuple[Any, Any]:
     """What was right and what was said, in one form."""
     if model.kind == "values":
         return right.astype(np.float32), y
@@ -116,7 +115,7 @@ def _comparable(model: Model, right: npt.NDArray[np.float64], y: npt.NDArray[Any
     return right.astype(np.int32).reshape(said.shape), said
 
 
-def _truth(sequences: Sequences, part: int) -> npt.NDArray[Any]:
+def _truth(sequences: Sequences, part: int) -> AnyArray:
     truth = sequences.parts[part].truth
     assert truth is not None  # noqa: S101 - `labelled` gives it
     return truth

@@ -9,12 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array, Floats, Ints
 from lstm_serve.model.answers import chosen
 from lstm_serve.model.model import Model
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 # Equal bins of the probability of the answer, each without its lower edge: what the calibration is told in.
 BINS = 10
@@ -213,7 +210,7 @@ def by_class(right: Ints, answered: Ints, both: Ints, names: tuple[str, ...] | N
     ]
 
 
-def roc_auc(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_]) -> float | None:
+def roc_auc(scores: AnyArray, positive: npt.NDArray[np.bool_]) -> float | None:
     """How often a positive has the higher score than a negative, a tie being half; None where there are not both.
 
     By the sum of ranks: Mann and Whitney (1947).

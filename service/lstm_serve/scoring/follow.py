@@ -7,11 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_serve.engine.operations.wiring import ROWS_AT_ONCE
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import InvalidInput, SettingsError
 from lstm_serve.formats.text import shown
 from lstm_serve.model.model import Model
-from lstm_serve.model.windows import AnyArray
 from lstm_serve.scoring.row_lines import Line, RowReader, Unreadable
 
 # As many units are kept; with one more, the one without a row for longest is forgotten.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from lstm_serve.engine.types import AnyArray
 from lstm_serve.errors import InvalidInput, UnreadableFile
 from lstm_serve.formats import csv_table, parquet
 from lstm_serve.formats.csv_layout import NamedColumns, Shown
@@ -22,7 +23,7 @@ from lstm_serve.formats.units import Units
 from lstm_serve.loading.sidecars.golden import array_names
 from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
-from lstm_serve.model.windows import AnyArray, last_rows, units, windows
+from lstm_serve.model.windows import last_rows, units, windows
 
 
 class UnitSequences(NamedTuple):

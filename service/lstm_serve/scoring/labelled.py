@@ -6,11 +6,11 @@ or a 1 for each class; of `values` the target for each. NaN is what nobody knows
 
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lstm_serve.engine.types import AnyArray, Floats
 from lstm_serve.errors import InvalidInput, UnreadableFile
 from lstm_serve.formats import csv_layout, csv_table
 from lstm_serve.formats.npy import ZIP_MAGIC, read_npz
@@ -19,8 +19,6 @@ from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
 from lstm_serve.scoring import inputs
 from lstm_serve.scoring.inputs import Sequences, UnitSequences
-
-Truth = npt.NDArray[np.float64]
 
 # The kinds whose answer is one class, in each row or at each step.
 ONE_OF_CLASSES = frozenset({"classes", "binary", "steps"})
@@ -74,7 +72,7 @@ def of_arrays(model: Model, x: npt.ArrayLike, y: npt.ArrayLike) -> Sequences:
     return Sequences((UnitSequences(given, range(1, len(given) + 1), truth=truth),), "sequence")
 
 
-def _truth(model: Model, y: npt.NDArray[Any], shape: tuple[int | None, ...]) -> Truth:
+def _truth(model: Model, y: AnyArray, shape: tuple[int | None, ...]) -> Floats:
     """Return y in the one form, for an output of this shape."""
     if y.dtype.kind not in "fiub":
         raise InvalidInput.at(f"has a y of {y.dtype}, where numbers were expected")
@@ -98,7 +96,7 @@ def _truth(model: Model, y: npt.NDArray[Any], shape: tuple[int | None, ...]) -> 
     return _of_one_hot(y)
 
 
-def _of_one_hot(y: npt.NDArray[Any]) -> Truth:
+def _of_one_hot(y: AnyArray) -> Floats:
     """The indices (..., 1) of one-hot rows; NaN of a row of NaN. Raises InvalidInput."""
     unknown = np.isnan(y).all(axis=-1)
     if not (unknown | (((y == 0) | (y == 1)).all(axis=-1) & (y.sum(axis=-1) == 1))).all():
@@ -106,16 +104,16 @@ def _of_one_hot(y: npt.NDArray[Any]) -> Truth:
             f"has a y of shape {y.shape} that is no one-hot: a 1 in each row, else 0, or a row of NaN, was expected"
             f"{_of_predictions(y)}"
         )
-    index: Truth = np.where(unknown, np.nan, y.argmax(axis=-1))
+    index: Floats = np.where(unknown, np.nan, y.argmax(axis=-1))
     return index[..., np.newaxis]
 
 
-def _expect_targets(y: npt.NDArray[Any]) -> None:
+def _expect_targets(y: AnyArray) -> None:
     if (place := _first_beyond(y)) is not None:
         raise InvalidInput.at(f"has {y[place]} at {', '.join(map(str, place))} of y, where {TARGET} was expected")
 
 
-def _targets(table: csv_table.Table, columns: Sequence[str]) -> Truth:
+def _targets(table: csv_table.Table, columns: Sequence[str]) -> Floats:
     """The targets of a table. Raises InvalidInput where one is not finite."""
     truth = table.truth
     assert truth is not None  # noqa: S101 - it was read
@@ -125,7 +123,7 @@ def _targets(table: csv_table.Table, columns: Sequence[str]) -> Truth:
     return truth
 
 
-def _first_beyond(targets: npt.NDArray[Any]) -> tuple[int, ...] | None:
+def _first_beyond(targets: AnyArray) -> tuple[int, ...] | None:
     """The place of the first target that no answer can be, or None; NaN is what nobody knows."""
     wrong = ~(fits(targets, None) | np.isnan(targets))
     return tuple(map(int, np.argwhere(wrong)[0])) if wrong.any() else None
@@ -136,14 +134,14 @@ def _of_labels(table: csv_table.Table, columns: Sequence[str]) -> csv_table.Tabl
     return csv_table.Table(np.empty(0), tuple(columns), lines=table.lines)
 
 
-def _of_predictions(y: npt.NDArray[Any]) -> str:
+def _of_predictions(y: AnyArray) -> str:
     """A hint where what should be classes are fractions between 0 and 1."""
     known = y[~np.isnan(y)]
     fractions = ((known >= 0) & (known <= 1)).all() and (known != np.floor(known)).any()
     return ". These look like predictions; y should be labels" if fractions else ""
 
 
-def _expect_indices(y: npt.NDArray[Any], count: int) -> None:
+def _expect_indices(y: AnyArray, count: int) -> None:
     wrong = ~(np.isnan(y) | ((y >= 0) & (y < count) & (y == np.floor(y))))
     if wrong.any():
         place = np.argwhere(wrong)[0]
@@ -200,7 +198,7 @@ class _Cells:
     def _code(self, cell: str) -> float:
         return self._codes.setdefault(cell, len(self._codes))
 
-    def classes(self, table: csv_table.Table, columns: Sequence[str]) -> Truth:
+    def classes(self, table: csv_table.Table, columns: Sequence[str]) -> Floats:
         """The index of each label of a table that was read with `number`. Raises InvalidInput at the first unknown."""
         codes, names = table.truth, self._names or ()
         assert codes is not None  # noqa: S101 - it was read

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import InvalidInput, NotFinite
 from lstm_serve.formats.system_limits import cores
 from lstm_serve.model.model import Model
-from lstm_serve.model.windows import AnyArray, Piece, joined
+from lstm_serve.model.windows import Piece, joined
 from lstm_serve.scoring.inputs import Sequences
 
 # A chunk is at most so many sequences, and at most so many numbers in them; each thread has one.

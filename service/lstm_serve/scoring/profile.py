@@ -5,16 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
+from lstm_serve.engine.types import AnyArray, Floats, Ints
 from lstm_serve.errors import SettingsError
 from lstm_serve.formats.csv_layout import NamedColumns
 from lstm_serve.formats.text import shown
 from lstm_serve.model.model import Model
-from lstm_serve.model.profile import Chunks, Column, Floats, Profile, Spoken, Spread, column, psi
+from lstm_serve.model.profile import Chunks, Column, Profile, Spoken, Spread, column, psi
 from lstm_serve.model.watched import names, rows, spoken, why_not
-from lstm_serve.model.windows import AnyArray
 from lstm_serve.scoring import inputs
 from lstm_serve.scoring.columns import aligned
 from lstm_serve.scoring.inputs import Sequences
@@ -74,7 +73,7 @@ def _answers(model: Model, sequences: Sequences) -> Spoken | None:
     return Spoken(*(_shares(np.sum(each, axis=0)) for each in zip(*known, strict=True)))
 
 
-def _shares(counts: npt.NDArray[np.int64]) -> Floats:
+def _shares(counts: Ints) -> Floats:
     shares: Floats = counts / counts.sum()
     return shares
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from lstm_serve.engine.types import AnyArray
 from lstm_serve.errors import InvalidInput, Problem
 from lstm_serve.formats import csv_layout
 from lstm_serve.formats.csv_layout import Layout, NamedColumns
@@ -14,7 +15,6 @@ from lstm_serve.formats.text import decode, not_utf8, without_mark
 from lstm_serve.formats.units import LeftOutColumn, mixed
 from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
-from lstm_serve.model.windows import AnyArray
 from lstm_serve.scoring.inputs import feature_names
 
 # A longer line is no row; what is read at once of a stream.

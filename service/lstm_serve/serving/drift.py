@@ -12,11 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import Array, Floats, Ints
 from lstm_serve.formats.text import printable
 from lstm_serve.model import watched
 from lstm_serve.model.model import Model
-from lstm_serve.model.profile import BINS, Floats, Profile, Spoken, psi
+from lstm_serve.model.profile import BINS, Profile, Spoken, psi
 from lstm_serve.telemetry.metrics import Metrics
 
 Log = logging.LoggerAdapter[logging.Logger]
@@ -41,7 +41,7 @@ class JudgedWindow(NamedTuple):
     `over` says which are over their limit in this window; `spoken` counts the answers in it.
     """
 
-    states: npt.NDArray[np.int64]
+    states: Ints
     over: npt.NDArray[np.bool_]
     psi: Floats
     wasserstein: Floats

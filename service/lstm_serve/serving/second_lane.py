@@ -10,11 +10,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
-import numpy.typing as npt
-
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, LstmServeError, QueueFull, Unavailable
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher, Job, deliver
@@ -36,7 +34,7 @@ class Work(Protocol):
     def count(self) -> int:
         """How many rows there are, so far as is known."""
 
-    def compute(self, start: int, stop: int) -> npt.NDArray[Any]:
+    def compute(self, start: int, stop: int) -> AnyArray:
         """What is computed of some rows."""
 
 
@@ -150,7 +148,7 @@ class SecondLane:
         return self._executor
 
 
-def _computed(work: Work, start: int, stop: int) -> tuple[npt.NDArray[Any], float]:
+def _computed(work: Work, start: int, stop: int) -> tuple[AnyArray, float]:
     began = time.monotonic()
     y = work.compute(start, stop)
     return y, time.monotonic() - began

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import Array, Floats
 from lstm_serve.errors import InvalidInput, Malformed, TooLarge
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.inputs import fits, wanted
@@ -47,7 +47,7 @@ class Flattened:
         """Forget the lines."""
         del self.lines
 
-    def _sequence(self, index: int, line: bytes) -> npt.NDArray[np.float64]:
+    def _sequence(self, index: int, line: bytes) -> Floats:
         """The numbers of a line, float64 (*input_shape)."""
         shape = self.model.input_shape
         step, count = math.prod(size for size in shape if size is not None), line.count(b",") + 1

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import BaseOperation, KernelOperation, SpreadOperation
-from lstm_serve.engine.types import Array, Mask, Outputs, Shape
+from lstm_serve.engine.types import Array, Floats, Mask, Outputs, Shape
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -200,12 +199,12 @@ class Scaling(BaseOperation):
 
     not_causal = None
 
-    offset: npt.NDArray[np.float64]
-    scale: npt.NDArray[np.float64]
+    offset: Floats
+    scale: Floats
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x scaled, of x's shape."""
-        scaled: npt.NDArray[np.float64] = (xs[0] - self.offset) / self.scale
+        scaled: Floats = (xs[0] - self.offset) / self.scale
         return (scaled.astype(np.float32),), (masks[0],)
 
 
@@ -218,10 +217,10 @@ class Unscaling(BaseOperation):
 
     not_causal = None
 
-    offset: npt.NDArray[np.float64]
-    scale: npt.NDArray[np.float64]
+    offset: Floats
+    scale: Floats
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x in the targets' own units, of x's shape."""
-        unscaled: npt.NDArray[np.float64] = xs[0] * self.scale + self.offset
+        unscaled: Floats = xs[0] * self.scale + self.offset
         return (unscaled.astype(np.float32),), (masks[0],)

@@ -7,9 +7,8 @@ from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.npy import HoldsObjects, read_npz
@@ -93,7 +92,7 @@ def _number_array(item: object) -> Array | None:
     return _array(values, "an array of the JSON list") if values.dtype.kind in "fiu" else None
 
 
-def _array(values: npt.NDArray[Any], what: str) -> Array:
+def _array(values: AnyArray, what: str) -> Array:
     if values.dtype.kind not in "fiu":
         raise UnreadableFile(f"{what} is of type {values.dtype}, where floats were expected")
     with np.errstate(over="ignore"):

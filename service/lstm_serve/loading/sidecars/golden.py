@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from lstm_serve.engine.blas import one_thread
 from lstm_serve.engine.operations.pointwise import Scaling
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import InvalidInput, UnreadableFile, WrongNumbers
 from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.folder import opened
-from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, AnyArray, HoldsObjects, HoldsText, member_names, read_npz
+from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, HoldsObjects, HoldsText, member_names, read_npz
 from lstm_serve.model import exact as exactly
 from lstm_serve.model.carry import Carrying
 from lstm_serve.model.files import ModelFiles

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from lstm_serve.engine.types import Array, State
+from lstm_serve.engine.types import Array, Ints, State
 from lstm_serve.errors import LstmServeError
 from lstm_serve.model.metadata import SeriesRules
 
-Seqs = npt.NDArray[np.int64]
+Seqs = Ints
 
 AT_ONCE = 64  # series that are read or written together, each with two windows
 WINDOWS = 2  # of each series the rows of so many are kept, for repeats

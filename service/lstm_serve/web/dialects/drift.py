@@ -7,11 +7,11 @@ from fastapi import APIRouter
 from pydantic import Field
 from starlette.requests import Request
 
+from lstm_serve.engine.types import AnyArray
 from lstm_serve.errors import NotWatched
 from lstm_serve.model import watched
 from lstm_serve.model.model import Model
 from lstm_serve.model.profile import Column, Profile, psi
-from lstm_serve.model.windows import AnyArray
 from lstm_serve.serving.deployment import Deployment
 from lstm_serve.serving.drift import MOST_MODELS, STATES, Drift, DriftState, JudgedWindow
 from lstm_serve.serving.registry import Registry

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import orjson
 from fastapi import APIRouter
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import InvalidInput, Malformed, TooLarge, UnreadableFile
-from lstm_serve.formats.npy import AnyArray, HoldsTooMuch, read_npy, read_npz
+from lstm_serve.formats.npy import HoldsTooMuch, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model

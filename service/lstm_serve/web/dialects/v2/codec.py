@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from lstm_serve.engine.types import Array
+from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import InvalidInput, Malformed, Problem
-from lstm_serve.formats.npy import AnyArray
 from lstm_serve.model.answers import predicted_classes
 from lstm_serve.model.model import Model
 from lstm_serve.model.records import packed, unpacked

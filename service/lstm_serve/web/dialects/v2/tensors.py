@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstm_serve.engine.types import AnyArray
 from lstm_serve.errors import InvalidInput, Malformed
-from lstm_serve.formats.npy import AnyArray
 from lstm_serve.model.inputs import Input
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_faults import Where
