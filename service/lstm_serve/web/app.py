@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lstm_serve import __version__
 from lstm_serve.errors import SettingsError
@@ -28,7 +29,7 @@ from lstm_serve.web.dialects.series import events, stateless
 from lstm_serve.web.dialects.series import routes as series
 from lstm_serve.web.dialects.v1 import routes as v1
 from lstm_serve.web.dialects.v2 import routes as v2
-from lstm_serve.web.known_paths import KnownPaths
+from lstm_serve.web.known_paths import KnownPaths, serve_known
 from lstm_serve.web.methods import answer_head, raise_again
 from lstm_serve.web.openapi import document
 from lstm_serve.web.predict import PostRoute
@@ -56,7 +57,18 @@ SENT_BY_PAGES = [
 ]
 
 
-def create_app(settings: Settings) -> FastAPI:
+class App(FastAPI):
+    """FastAPI's app, past which requests to known paths go: what it has around its routes does nothing for them."""
+
+    around: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI, as what is around it has it."""
+        scope["app"] = self
+        await self.around(scope, receive, send)
+
+
+def create_app(settings: Settings) -> App:
     """Load the model and make the app that serves it; its lifespan runs the queue.
 
     Raises ModelError, or SettingsError where the keys cannot be read or a route of the settings is taken.
@@ -79,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
         if serving.redis is not None:
             await serving.redis.close()
 
-    app = FastAPI(
+    app = App(
         title=f"lstm-serve: {registry.title}",
         description=DESCRIPTION,
         version=__version__,
@@ -88,10 +100,11 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_middleware(serving, keys),
+        middleware=[Middleware(Boundary, serving=serving, keys=keys)],
         exception_handlers={HTTPException: raise_again},
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it asks for each request what is set up
     )
+    app.around = _around(app, serving, keys)
     app.state.serving, app.state.registry, app.state.keys, app.state.reloader = serving, registry, keys, reloader
     app.state.open_paths = open_paths(settings)
     # Not include_router: it would put a second dispatch in front of each route.
@@ -136,23 +149,22 @@ def _of_models(serving: ServingState, registry: Registry, documented: Documented
     ]
 
 
-def _middleware(serving: ServingState, keys: Keys | None) -> list[Middleware]:
-    """What is around the routes, from the outside in.
+def _around(app: App, serving: ServingState, keys: Keys | None) -> ASGIApp:
+    """What is around the app, from the inside out.
 
     A browser asks first whether a page of another origin may call, by a preflight that has no key and goes to no route.
     """
-    within = [Middleware(Boundary, serving=serving, keys=keys), Middleware(KnownPaths)]
+    around = KnownPaths(super(App, app).__call__, Boundary(serve_known, serving, keys))
     origins = serving.settings.cors_origins
     if origins is None:
-        return within
-    cors = Middleware(
-        CORSMiddleware,
+        return around
+    return CORSMiddleware(
+        around,
         allow_origins=origins.split(","),
         allow_methods=["DELETE", "GET", "HEAD", "POST"],
         allow_headers=SENT_BY_PAGES,
         expose_headers=["X-Model-Sha256", "X-Request-Id", "Retry-After", BINARY_LENGTH],
     )
-    return [cors, *within]
 
 
 def _expect_free(app: FastAPI, settings: Settings) -> None:
