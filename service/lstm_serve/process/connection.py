@@ -29,9 +29,9 @@ class Protocol(Ending):
         self._most_read = max(self._most_read, len(data))
         self._incoming.add(data)
         self.serving.shares.ask(self)
-        if waiting := self._incoming.waiting:
-            if waiting > PIECE or self.asks is not None:
-                self.flow.hold()  # who has just come is not held, so that it is known where it leaves
+        if self._incoming.waiting:
+            if self._incoming.waiting > PIECE:
+                self.flow.hold()  # who waits with less is not, so that it is known where it leaves
             self._keep()
 
     @property
@@ -49,17 +49,17 @@ class Protocol(Ending):
         """Read on, at most to the end of a request; whether there is more to be read now."""
         if self.transport.is_closing():
             return False
-        for _ in range(PIECES):
-            if not self._takes:
-                break
+        pieces = 0
+        while (more := self._takes) and pieces < PIECES:
             self._feed(self._incoming.take(self._left))
+            pieces += 1
         if self._kept.size or self.flow.read_paused or (self._in_headers and self.headers):
             self._keep()
         if not self._incoming.waiting and not self._busy:
             self.flow.read()
             if self._stopping:
                 self.shutdown()
-        return self._takes
+        return more and self._takes
 
     def _feed(self, piece: bytes) -> None:
         """Feed the parser, and count what comes beside bodies."""
@@ -157,7 +157,7 @@ class Protocol(Ending):
         elif self.raw is not None:
             self._keep()
         self._kept.renew()
-        self.flow.resume_reading()
+        self.flow.go_on()
 
     def _go_on(self) -> None:
         """Take what has come, then read on."""
@@ -178,7 +178,7 @@ class Protocol(Ending):
     def resume_writing(self) -> None:
         """Everything is out."""
         super().resume_writing()
-        self.flow.resume_reading()
+        self.flow.go_on()
 
     def _look_again(self) -> None:
         if self.transport.is_closing():

@@ -99,7 +99,7 @@ class Ending(HttpToolsProtocol):
             self.cycle.body = bytearray()
 
     def _unsent_size(self) -> int:
-        return sum(t.get_write_buffer_size() for t in (self.transport, self.raw) if t is not None)
+        return self._out.get_write_buffer_size() + (0 if self.raw is None else self.raw.get_write_buffer_size())
 
     def _keep(self) -> None:
         """Count what the connection keeps."""
@@ -221,7 +221,7 @@ class Ending(HttpToolsProtocol):
         if not self.transport.can_write_eof():  # TLS
             return False
         self._forget()
-        self.flow.resume_reading()
+        self.flow.go_on()
         self.connections.discard(self)  # it does not count any more
         self.serving.lingering.add(self.transport)
         self.loop.call_later(LINGER_SECONDS, self._end_lingering)

@@ -11,16 +11,12 @@ PIECE = 1 << 14  # bytes at most: of one chunk or header for each few of them, s
 class Incoming:
     """The bytes, and how far they are read."""
 
-    __slots__ = ("_at", "_data")
+    __slots__ = ("_at", "_data", "waiting")
 
     def __init__(self) -> None:
         """Nothing has come yet."""
         self._data, self._at = b"", 0
-
-    @property
-    def waiting(self) -> int:
-        """How many bytes wait."""
-        return len(self._data) - self._at
+        self.waiting = 0  # bytes that are not taken yet
 
     @property
     def size(self) -> int:
@@ -31,6 +27,7 @@ class Incoming:
         """These have come."""
         self._data = self._data[self._at - min(self._at, len(END) - 1) :] + data if self._data else data
         self._at = min(self._at, len(END) - 1)
+        self.waiting += len(data)
 
     def take(self, body: int) -> bytes:
         """The next piece, of a body of which so many bytes are still to come as it told; 0 is a head, or chunks."""
@@ -42,11 +39,13 @@ class Incoming:
         piece = data[at:stop]
         if stop < len(data):
             self._at = stop
+            self.waiting = len(data) - stop
         else:
+            self.waiting = 0
             self._data = b"" if body else data[-len(END) + 1 :]
             self._at = len(self._data)
         return piece
 
     def clear(self) -> None:
         """Let go of them."""
-        self._data, self._at = b"", 0
+        self._data, self._at, self.waiting = b"", 0, 0

@@ -22,7 +22,9 @@ class Lingering:
         """Everything but `close` is the transport's own; `lingers` says, at the end, which way to close."""
         self._transport = transport
         self._lingers: Callable[[], bool] | None = lingers
-        self._write, self.is_closing = transport.write, transport.is_closing  # hot: not by way of __getattr__
+        # Hot: not by way of __getattr__.
+        self._write, self.is_closing = transport.write, transport.is_closing
+        self.get_write_buffer_size = transport.get_write_buffer_size
         self.written = 0  # bytes of what was written last, all of which is kept until the last of them is out
 
     def write(self, data: bytes) -> None:
@@ -64,7 +66,12 @@ class PipelinedFlowControl(FlowControl):
         self.hold()
 
     def resume_reading(self) -> None:
-        """Go on, unless an answer is not taken."""
+        """Go on, where nothing was to be taken."""
+        if self.read_paused:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Take what has come and read on, unless an answer is not taken."""
         if not self.write_paused:
             self.read_paused = False
             self._go_on()

@@ -44,10 +44,12 @@ class ReadingShares:
 
         Who has asked nothing yet waits for the next one: of a flood many have left by then, and cost nothing.
         """
-        self._begin()
-        if reader.asks is not None and not self._waiting and self._is_left() and not reader.take():
+        if not self._counting:
+            self._begin()
+        asks = reader.asks
+        if asks is not None and not self._waiting and self._is_left() and not reader.take():
             return
-        self._wait(reader)
+        self._wait(reader, asks)
 
     def leave(self, reader: ReadableConnection) -> None:
         """It waits no more."""
@@ -58,17 +60,16 @@ class ReadingShares:
             if not readers:
                 del self._waiting[asks]
 
-    def _wait(self, reader: ReadableConnection) -> None:
+    def _wait(self, reader: ReadableConnection, asks: str | None) -> None:
         if reader not in self._asks:
-            self._asks[reader] = reader.asks
-            self._waiting.setdefault(reader.asks, OrderedDict())[reader] = None
+            self._asks[reader] = asks
+            self._waiting.setdefault(asks, OrderedDict())[reader] = None
 
     def _begin(self) -> None:
         """Let the turn be counted."""
-        if not self._counting:
-            self._counting = True
-            self._left, self._end = MOST, time.monotonic() + SECONDS
-            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._counting = True
+        self._left, self._end = MOST, time.monotonic() + SECONDS
+        asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _is_left(self) -> bool:
         """Take a share of the turn; whether there is one."""
@@ -85,4 +86,4 @@ class ReadingShares:
             reader = next(iter(readers))
             self.leave(reader)
             if reader.take():
-                self._wait(reader)
+                self._wait(reader, reader.asks)
