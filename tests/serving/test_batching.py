@@ -22,7 +22,7 @@ from serving import PATIENCE, in_loop
 from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, NoAnswer, NotFinite, QueueFull, Unavailable
 from lstm_serve.model.model import Model
-from lstm_serve.serving.batching import Batcher, Job, Shortcut
+from lstm_serve.serving.batching import Batcher, Job, Room, Shortcut
 
 
 def later() -> float:
@@ -43,8 +43,8 @@ class Rig:
     model: Model
     batches: list[int]
 
-    def submit(self, *values: float, deadline: float | None = None) -> Job:
-        return self.batcher.submit(self.model, rows(*values), later() if deadline is None else deadline)
+    def submit(self, *values: float, deadline: float | None = None, room: Room | None = None) -> Job:
+        return self.batcher.submit(self.model, rows(*values), later() if deadline is None else deadline, room=room)
 
 
 Running = Callable[..., Any]
@@ -250,6 +250,22 @@ async def test_rule_6_the_queue_is_bounded_in_rows(running: Running) -> None:
         assert rig.batcher.queued_rows == 4
         assert all(isinstance(answer, np.ndarray) for answer in await settled(*jobs))
         assert (await rig.submit(6).future).tolist() == [[12, 12]]
+
+
+@in_loop
+async def test_rule_6_what_has_room_counts_as_waiting_and_is_not_refused(running: Running) -> None:
+    async with running(max_queue_rows=4) as rig:
+        with rig.batcher.room(2) as room:
+            jobs = [rig.submit(1, 2)]
+            with pytest.raises(QueueFull, match="4 rows are waiting; at most 4 may"), rig.batcher.room(1):
+                raise AssertionError
+            jobs += [rig.submit(3, room=room), rig.submit(4, 5, room=room), rig.submit(6, room=room)]
+            assert rig.batcher.queued_rows == 6
+            await settled(*jobs)
+        with rig.batcher.room(4):
+            pass
+        with rig.batcher.room(4):
+            pass
 
 
 @in_loop

@@ -11,8 +11,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -113,6 +114,16 @@ class JobRows(NamedTuple):
         return self.stop == len(self.job.x)
 
 
+class Room:
+    """Places in the queue of rows that are to come: they are in its limit already, and not refused any more."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, rows: int) -> None:
+        """Of so many rows none has come."""
+        self.left = rows
+
+
 class Batcher:
     """The queue and the task that works through it.
 
@@ -132,6 +143,7 @@ class Batcher:
         self.max_batch_rows = max_batch_rows
         self.max_queue_rows = max_queue_rows
         self.queued_rows = 0
+        self._promised = 0  # rows that have room, and have not come
         self.executor = executor
         self._observe = observe
         self._queue: deque[Job] = deque()
@@ -158,14 +170,40 @@ class Batcher:
 
     def check_room(self, rows: int) -> None:
         """Raise what `submit` would for so many rows, so that a request is refused before its values are converted."""
+        self._expect_open()
+        waiting = self.queued_rows + self._promised
+        if waiting + rows > self.max_queue_rows:
+            raise QueueFull(f"{waiting} rows are waiting; at most {self.max_queue_rows} may")
+
+    def _expect_open(self) -> None:
         if self._closing or not self.alive:
             raise Unavailable("the service is stopping" if self._closing else "the service cannot compute")
-        if self.queued_rows + rows > self.max_queue_rows:
-            raise QueueFull(f"{self.queued_rows} rows are waiting; at most {self.max_queue_rows} may")
 
-    def submit(self, model: Computes, x: Array, deadline: float, shortcut: Shortcut | None = None) -> Job:
-        """Queue x (n, *input_shape), n > 0. Raises QueueFull or Unavailable at once; the future has the rest."""
-        self.check_room(len(x))
+    @contextmanager
+    def room(self, rows: int) -> Iterator[Room]:
+        """Have room for so many rows, which come later or never. Raises as `check_room` does."""
+        self.check_room(rows)
+        kept = Room(rows)
+        self._promised += rows
+        try:
+            yield kept
+        finally:
+            self._promised -= kept.left
+
+    def submit(
+        self, model: Computes, x: Array, deadline: float, shortcut: Shortcut | None = None, room: Room | None = None
+    ) -> Job:
+        """Queue x (n, *input_shape), n > 0. Raises QueueFull or Unavailable at once; the future has the rest.
+
+        What has `room` is not refused, more than once neither: rows that are computed again have left the queue before.
+        """
+        if room is None:
+            self.check_room(len(x))
+        else:
+            self._expect_open()
+            come = min(len(x), room.left)
+            room.left -= come
+            self._promised -= come
         job = Job(model, x, deadline, self._loop, shortcut)
         self._queue.append(job)
         self._idle.clear()

@@ -20,7 +20,7 @@ from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import Classes, counted, predicted_classes
 from lstm_serve.model.model import Model
 from lstm_serve.model.records import shapes
-from lstm_serve.serving.batching import Job, Shortcut
+from lstm_serve.serving.batching import Job, Room, Shortcut
 from lstm_serve.serving.deployment import Deployment, Served
 from lstm_serve.serving.memory_budget import Held
 from lstm_serve.serving.registry import Registry
@@ -70,6 +70,7 @@ class PredictRequest(Request):
         super().__init__(scope, receive)
         self.deployment, self.served = deployment, served
         self.drift = deployment.drift if _counts_for_drift(self) and served is deployment.current else None
+        self.room: Room | None = None  # in the queue, and in the budget of bytes, of one that changes something first
 
 
 class Answer(NamedTuple):
@@ -223,9 +224,10 @@ def submitted(
     `shortcut` is that of the one sequence, where there is one.
     """
     model, queue = request.served.model, request.deployment.queue
-    request.scope["state"]["held"].become(sum(map(_bytes_of, arrays)))  # what was read is not needed any more
+    if request.room is None:
+        request.scope["state"]["held"].become(sum(map(_bytes_of, arrays)))  # what was read is not needed any more
     check_free(model, arrays, serving.settings.max_timesteps)
-    return [queue.submit(model, x, deadline, shortcut) for x in arrays]
+    return [queue.submit(model, x, deadline, shortcut, request.room) for x in arrays]
 
 
 def noted(ys: Sequence[Array], request: PredictRequest, xs: Sequence[Array | None]) -> list[Predicted]:

@@ -80,4 +80,4 @@ class SeriesLocks:
 def expect_time(deadline: float) -> None:
     """Raise DeadlinePassed where no time is left to append anything."""
     if time.monotonic() >= deadline:
-        raise DeadlinePassed("the deadline passed before all rows were appended; those that were are kept")
+        raise DeadlinePassed("the deadline passed before this was appended: nothing of it is kept")

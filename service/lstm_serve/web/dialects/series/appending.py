@@ -7,6 +7,7 @@ goes is decided here alone.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from lstm_serve.serving.series.locks import expect_time
 from lstm_serve.serving.series.store import AT_ONCE, Appended, Sent, SeriesKey, Store
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.api_keys import Keys
-from lstm_serve.web.dialects.series.carried import CarriedSeries, count, told
+from lstm_serve.web.dialects.series.carried import NOT_APPENDED, CarriedSeries, count, told
 from lstm_serve.web.dialects.series.computed import answers_or_errors, output_first, window_of
 from lstm_serve.web.dialects.series.request import expect_id, expect_time_axis
 from lstm_serve.web.errors import TABLE, row_of
@@ -106,8 +107,8 @@ class Appending:
         if self._carried is None:
             _, part, after = await self._last_window(key, given)
             return part, after
-        self._expect_room(1)
-        _, found = await self._carried.append(key, given)
+        with self._room(1):
+            _, found = await self._carried.append(key, given)
         ys = [y for y in found if y is not None]
         y = np.concatenate(ys) if self._carried.carrying.stepper.answers_each_row else ys[-1]
         return count(y[np.newaxis], self._request), None
@@ -117,33 +118,38 @@ class Appending:
         if self._carried is None:
             done, part, after = await self._last_window(key, given)
             return done, None if part is None else answers(self._model, *part)[0], after
-        self._expect_room(1)
-        done, ys = await self._carried.append(key, given)
+        with self._room(1):
+            done, ys = await self._carried.append(key, given)
         return done, told(ys[-1:], self._request, [done.fresh > 0])[0], None
 
     async def each(self, key: SeriesKey, given: Sent) -> tuple[Appended, list[Any]]:
         """The series, and the answer to each of several rows: None where there is none, or what is wrong."""
         if self._carried is not None:
-            self._expect_room(1)
-            done, ys = await self._carried.append(key, given)
+            with self._room(1):
+                done, ys = await self._carried.append(key, given)
             return done, told(ys, self._request, [k >= len(ys) - done.fresh for k in range(len(ys))])
-        self._expect_room(len(given.rows))
-        done = await self._append(key, given)
-        cut = [window_of(done, end, self._model) for end in done.ends]
-        return done, await answers_or_errors(self._serving, cut, self._request, self._deadline)
+        with self._room(len(given.rows)):
+            done = await self._append(key, given)
+            cut = [window_of(done, end, self._model) for end in done.ends]
+            return done, await answers_or_errors(self._serving, cut, self._request)
 
     async def many(
         self, owner: bytes, items: Sequence[tuple[str, Sent] | InvalidInput]
     ) -> tuple[list[Appended | LstmServeError], list[Any]]:
-        """Of a row each of many series: the series or what is wrong, and the answer."""
-        self._expect_room(len(items))
-        if self._carried is not None:
-            done, ys = await self._carried.append_many(owner, items)
-            fresh = [isinstance(each, Appended) and each.fresh > 0 for each in done]
-            return done, told(ys, self._request, fresh)
-        done = await self._append_each(owner, items)
-        cut = [window_of(each, each.ends[0], self._model) if isinstance(each, Appended) else None for each in done]
-        return done, await answers_or_errors(self._serving, cut, self._request, self._deadline)
+        """Of a row each of many series: the series or what is wrong, and the answer.
+
+        Raises DeadlinePassed or StoreUnavailable where that is why none of them is appended.
+        """
+        with self._room(len(items)):
+            if self._carried is not None:
+                done, ys = await self._carried.append_many(owner, items)
+                _expect_some(done)
+                fresh = [isinstance(each, Appended) and each.fresh > 0 for each in done]
+                return done, told(ys, self._request, fresh)
+            done = await self._append_each(owner, items)
+            _expect_some(done)
+            cut = [window_of(each, each.ends[0], self._model) if isinstance(each, Appended) else None for each in done]
+            return done, await answers_or_errors(self._serving, cut, self._request)
 
     @property
     def _model(self) -> Model:
@@ -151,29 +157,43 @@ class Appending:
 
     async def _last_window(self, key: SeriesKey, given: Sent) -> tuple[Appended, Predicted | None, After | None]:
         """Append rows, and compute the last window, if there is one."""
-        self._expect_room(1)
-        done = await self._append(key, given)
-        return done, *await output_first(self._serving, key, done, self._request, self._deadline)
+        with self._room(1):
+            done = await self._append(key, given)
+            return done, *await output_first(self._serving, key, done, self._request)
 
     async def _append_each(
         self, owner: bytes, items: Sequence[tuple[str, Sent] | InvalidInput]
     ) -> list[Appended | LstmServeError]:
         """Append some at once: a store that is another process is asked for all of these together."""
-        request, found = self._request, list[Appended | LstmServeError]()
+        request, found, wrong = self._request, list[Appended | LstmServeError](), None
         for start in range(0, len(items), AT_ONCE):
-            expect_time(self._deadline)
             some = items[start : start + AT_ONCE]
             sent = [(SeriesKey(owner, item[0]), item[1]) for item in some if isinstance(item, tuple)]
-            done = iter(await request.deployment.append_each(self._store, sent, self._model, request.drift))
+            done: Iterator[Appended | LstmServeError] = repeat(wrong) if wrong else iter(())
+            if wrong is None:
+                try:
+                    expect_time(self._deadline)
+                    done = iter(await request.deployment.append_each(self._store, sent, self._model, request.drift))
+                except NOT_APPENDED as error:
+                    wrong, done = error, repeat(error)
             found += [item if isinstance(item, InvalidInput) else next(done) for item in some]
         return found
 
     async def _append(self, key: SeriesKey, given: Sent) -> Appended:
         return await self._request.deployment.append(self._store, key, given, self._model, self._request.drift)
 
-    def _expect_room(self, count: int) -> None:
-        """Raise QueueFull before anything is appended: what is appended is answered."""
-        self._request.deployment.queue.check_room(count)
+    @contextmanager
+    def _room(self, count: int) -> Iterator[None]:
+        """Have room for the answers before anything is appended. Raises QueueFull."""
         numbers = math.prod(size or 1 for size in self._model.input_shape)
         held = count * numbers * np.dtype(self._model.input_dtype).itemsize
-        self._request.scope["state"]["held"].become(held)
+        with self._request.deployment.queue.room(count) as self._request.room:
+            self._request.scope["state"]["held"].become(held)
+            yield
+
+
+def _expect_some(done: Sequence[Appended | LstmServeError]) -> None:
+    """Raise why nothing was appended where there was no time, or no store, for it; of some rows it is told."""
+    late = [each for each in done if isinstance(each, NOT_APPENDED)]
+    if late and not any(isinstance(each, Appended) for each in done):
+        raise late[0]

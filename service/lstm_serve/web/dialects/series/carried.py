@@ -9,6 +9,7 @@ import numpy as np
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import (
     ComputeFailed,
+    DeadlinePassed,
     InvalidInput,
     LstmServeError,
     SeriesConflict,
@@ -23,6 +24,8 @@ from lstm_serve.serving.series.locks import expect_time
 from lstm_serve.serving.series.store import AT_ONCE, Appended, Known, Sent, SeriesKey, Store
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.predict import Predicted, PredictRequest, noted
+
+NOT_APPENDED = (DeadlinePassed, StoreUnavailable)  # why nothing was: there was no time, or no store, for it
 
 Done = tuple[Appended, list[Array | None]]  # a series once rows are appended, and the output of each; None: not kept
 
@@ -53,6 +56,7 @@ class CarriedSeries:
         The rows of one series are taken in their order, those of different ones together.
         """
         found: dict[int, Done | LstmServeError] = {}
+        wrong: LstmServeError | None = None
         of_series: dict[str, list[tuple[int, Sent]]] = {}
         for at, item in enumerate(items):
             if isinstance(item, InvalidInput):
@@ -63,39 +67,52 @@ class CarriedSeries:
             some = [(name, *rows[turn]) for name, rows in of_series.items() if turn < len(rows)]
             for start in range(0, len(some), AT_ONCE):
                 few = some[start : start + AT_ONCE]
-                done = await self._append_each([(SeriesKey(owner, name), sent) for name, _, sent in few])
+                if wrong is None:
+                    done = await self._append_each([(SeriesKey(owner, name), sent) for name, _, sent in few])
+                    wrong = next((each for each in done if isinstance(each, NOT_APPENDED)), None)
+                else:
+                    done = [wrong] * len(few)
                 found |= {at: each for (_, at, _), each in zip(few, done, strict=True)}
         results = [found[at] for at in range(len(items))]
         done_or_wrong = [each[0] if isinstance(each, tuple) else each for each in results]
         return done_or_wrong, [each[1][0] if isinstance(each, tuple) else None for each in results]
 
     async def _append_each(self, several: Sequence[tuple[SeriesKey, Sent]]) -> list[Done | LstmServeError]:
-        """Append rows to series, each another one."""
+        """Append rows to series, each another one: of each what it is then, or what is wrong."""
+        found: dict[int, Done | LstmServeError] = {}
+        while left := {k: each for k, each in enumerate(several) if k not in found}:
+            try:
+                expect_time(self._deadline)
+                found |= await self._appended(left)
+            except NOT_APPENDED as error:
+                found |= dict.fromkeys(left, error)
+        return [found[k] for k in range(len(several))]
+
+    async def _appended(self, several: Mapping[int, tuple[SeriesKey, Sent]]) -> dict[int, Done | LstmServeError]:
+        """Append rows to series; those are left out that have changed meanwhile."""
         request, store, model = self._request, self._store, self._request.served.model
         found: dict[int, Done | LstmServeError] = {}
-        while left := [k for k in range(len(several)) if k not in found]:
-            expect_time(self._deadline)
-            plans: dict[int, Plan] = {}
-            for k, before in zip(left, await store.find_each([several[k][0] for k in left]), strict=True):
-                try:
-                    if isinstance(before, LstmServeError):
-                        raise before
-                    sent = several[k][1]
-                    plans[k] = plan(before, sent, model.about.series, self.carrying, store.keep, self._most)
-                except (SeriesConflict, SeriesFull, StoreUnavailable) as error:
-                    found[k] = error
-            computed = await self._all_computed(plans)
-            found |= {k: each for k, each in computed.items() if isinstance(each, ComputeFailed)}
-            ready = {k: each for k, each in computed.items() if not isinstance(each, ComputeFailed)}
-            places = [(several[k][0], plans[k].before, after) for k, (after, *_) in ready.items()]
-            for k, replaced in zip(ready, await store.replace_each(places), strict=True):
-                if isinstance(replaced, LstmServeError):
-                    found[k] = replaced
-                elif replaced:
-                    _, done, ys = ready[k]
-                    request.deployment.appended(*several[k], done, request.drift)
-                    found[k] = done, ys
-        return [found[k] for k in range(len(several))]
+        plans: dict[int, Plan] = {}
+        before_each = await store.find_each([key for key, _ in several.values()])
+        for (k, (_, sent)), before in zip(several.items(), before_each, strict=True):
+            try:
+                if isinstance(before, LstmServeError):
+                    raise before
+                plans[k] = plan(before, sent, model.about.series, self.carrying, store.keep, self._most)
+            except (SeriesConflict, SeriesFull, StoreUnavailable) as error:
+                found[k] = error
+        computed = await self._all_computed(plans)
+        found |= {k: each for k, each in computed.items() if isinstance(each, ComputeFailed)}
+        ready = {k: each for k, each in computed.items() if not isinstance(each, ComputeFailed)}
+        places = [(several[k][0], plans[k].before, after) for k, (after, *_) in ready.items()]
+        for k, replaced in zip(ready, await store.replace_each(places), strict=True):
+            if isinstance(replaced, LstmServeError):
+                found[k] = replaced
+            elif replaced:
+                _, done, ys = ready[k]
+                request.deployment.appended(*several[k], done, request.drift)
+                found[k] = done, ys
+        return found
 
     async def _all_computed(self, plans: Mapping[int, Plan]) -> dict[int, Replacement | ComputeFailed]:
         """Of each what takes the place of its series, or why it does not: computed together."""
@@ -112,7 +129,9 @@ class CarriedSeries:
         at_once = request.served.model.input_shape[0] or REPEATS  # about what a window takes, for which a batch is made
         for start in range(0, len(planned.rows) if planned.done.fresh else 0, at_once):
             rows = planned.rows[np.newaxis, start : start + at_once]
-            job = request.deployment.queue.submit(carrying, carrying.packed(rows, state), self._deadline)
+            job = request.deployment.queue.submit(
+                carrying, carrying.packed(rows, state), self._deadline, room=request.room
+            )
             request.scope["state"].setdefault("jobs", []).append(job)
             try:
                 (ys,), state = carrying.unpacked(await _output(job))

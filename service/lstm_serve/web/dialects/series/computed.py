@@ -1,5 +1,10 @@
-"""The answers to windows that end with rows: of whole windows, or where one row is due, of a step from those before."""
+"""The answers to windows that end with rows: of whole windows, or where one row is due, of a step from those before.
 
+The rows are there by now: who takes a refusal for one of them would send them again. So no answer is refused any more,
+and none is given up for being late, as long as its client is there.
+"""
+
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -22,58 +27,50 @@ def window_of(done: Appended, end: int | None, model: Model) -> Array | None:
     return None if end is None or end < timesteps else done.rows[end - timesteps : end]
 
 
-async def answers_to(
-    serving: ServingState, cut: Sequence[Array | None], request: PredictRequest, deadline: float
-) -> list[Any]:
+async def answers_to(serving: ServingState, cut: Sequence[Array | None], request: PredictRequest) -> list[Any]:
     """The answer to each window, None where there is none."""
     ready = [window for window in cut if window is not None]
-    found = iter(answers(request.served.model, *await _outputs(serving, ready, request, deadline)) if ready else ())
+    found = iter(answers(request.served.model, *await _outputs(serving, ready, request)) if ready else ())
     return [None if window is None else next(found) for window in cut]
 
 
 async def _outputs(
-    serving: ServingState,
-    ready: Sequence[Array],
-    request: PredictRequest,
-    deadline: float,
-    shortcut: Shortcut | None = None,
+    serving: ServingState, ready: Sequence[Array], request: PredictRequest, shortcut: Shortcut | None = None
 ) -> Predicted:
     """The outputs of windows; `shortcut` is that of the one window."""
     x = ready[0][np.newaxis] if len(ready) == 1 else np.stack(ready)
-    (job,) = jobs = submitted(serving, [x], request, deadline, shortcut)
+    (job,) = jobs = submitted(serving, [x], request, math.inf, shortcut)
     (part,) = noted(await computed(jobs, request), request, [None])
     request.deployment.metrics.series_answered(len(ready), "step" if job.shortened else "window")
     return part
 
 
-async def answers_or_errors(
-    serving: ServingState, cut: Sequence[Array | None], request: PredictRequest, deadline: float
-) -> list[Any]:
+async def answers_or_errors(serving: ServingState, cut: Sequence[Array | None], request: PredictRequest) -> list[Any]:
     """The answer to each window as `answers_to` has it, or the ComputeFailed of that window alone."""
     try:
-        return await answers_to(serving, cut, request, deadline)
+        return await answers_to(serving, cut, request)
     except ComputeFailed as error:
         if len(cut) == 1:
             return [error]
     half = len(cut) // 2  # of n windows with a bad one 2n more are computed
     return [
-        *await answers_or_errors(serving, cut[:half], request, deadline),
-        *await answers_or_errors(serving, cut[half:], request, deadline),
+        *await answers_or_errors(serving, cut[:half], request),
+        *await answers_or_errors(serving, cut[half:], request),
     ]
 
 
 async def output_first(
-    serving: ServingState, series: SeriesKey, done: Appended, request: PredictRequest, deadline: float
+    serving: ServingState, series: SeriesKey, done: Appended, request: PredictRequest
 ) -> tuple[Predicted | None, Callable[[], None] | None]:
     """The output of the last row's window, if that is there, and what is to be done once it is out, if anything is."""
     steps, queue, model = request.served.steps, request.deployment.queue, request.served.model
     window = window_of(done, done.ends[-1], model)
     if steps is None or not done.fresh:
-        return None if window is None else await _outputs(serving, [window], request, deadline), None
+        return None if window is None else await _outputs(serving, [window], request), None
     due, follow = 1 + queue.queued_rows, steps.follower(series)
     found = None
     if window is not None:
-        found = await _outputs(serving, [window], request, deadline, steps.shortcut(series, window))
+        found = await _outputs(serving, [window], request, steps.shortcut(series, window))
         due = request.scope["state"]["jobs"][-1].due
     if follow is None or not steps.costs.pay(done.fresh + done.filled, due):
         return found, None
