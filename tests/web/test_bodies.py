@@ -103,6 +103,39 @@ def test_too_many_sequences(many: Any) -> None:
         many.parse(raw([*good, []]))
 
 
+_, Ids = one_and_many(model_of(Echo(), (None,)), 4, longest=40)
+OneShort, Short = one_and_many(model_of(Echo(), (None, 3)), 4, longest=40)
+_, Squares = one_and_many(model_of(Echo(), (None, None)), 4, longest=40)
+
+
+@pytest.mark.parametrize(
+    ("of", "value", "key"),
+    [
+        (OneShort, [[0] * 3] * 41, "sequence"),
+        (Short, [[[0] * 3] * 3, [[0] * 3] * 41], "sequences"),
+        (Short, [*[[[0] * 3] * 3] * 3, [*[[0] * 3] * 41, None]], "sequences"),
+        (Ids, [[0] * 41], "sequences"),
+        (Squares, [[[0] * 41] * 2], "sequences"),
+    ],
+)
+def test_a_sequence_that_is_too_long_is_looked_at_no_further(of: Any, value: Any, key: str) -> None:
+    with pytest.raises(TooLarge, match=r"a sequence has 4[12] time steps; at most 40 are computed"):
+        of.parse(raw(value, key))
+
+
+def test_one_sequence_that_is_much_too_long_is_not_parsed() -> None:
+    body = raw([[0] * 3] * (HEAVY // 8), "sequence")
+    with pytest.raises(TooLarge, match="at most 40 time steps"):
+        OneShort.parse(body[:-2] + b" no JSON]}")
+
+
+def test_long_sequences_are_looked_at_one_after_the_other() -> None:
+    x = [[[float(k)] * 15] * n for k, n in enumerate([1000, 1000, 2000, *[20] * 20])]
+    arrays = [*LongFree.parse(raw(x)).arrays(np.float32)]
+    assert [array.shape[:2] for array in arrays] == [(1, 1000), (1, 1000), (1, 2000), (20, 20)]
+    assert [array[0, 0, 0] for array in arrays] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("collects", [True, False])
 @pytest.mark.parametrize("body", [raw([]), b"{", raw([[[0] * 3] * 2] * 5)])
 def test_garbage_collection_is_left_as_it_was(body: bytes, *, collects: bool) -> None:

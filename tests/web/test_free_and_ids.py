@@ -72,7 +72,13 @@ async def test_a_sequence_too_short_or_too_long(convolution: Path, steps: int, s
     async with started(app):
         answer = await call(app, "/predict", body([[0.5] * 3] * steps))
         trace = await call(app, "/trace", body([[0.5] * 3] * steps))
-    assert (answer.status, trace.status) == (status, status)
+        explained = await call(app, "/explain", body([[0.5] * 3] * steps))
+        v1 = await call(app, "/v1/models/c:predict", body([[[0.5] * 3] * steps], "instances"))
+        tensor = {"name": "x", "shape": [1, steps, 3], "datatype": "FP32", "data": [0.5] * 3 * steps}
+        v2 = await call(app, "/v2/models/c/infer", body([tensor], "inputs"))
+    assert (answer.status, trace.status, explained.status) == (status, status, status)
+    of_other_dialects = 400 if status == 422 else status
+    assert (v1.status, v2.status) == (of_other_dialects, of_other_dialects)
     if status == 200:
         assert np.shape(answer.json["values"]) == (steps - 7, 4)
         assert trace.json["answer"] == answer.json

@@ -627,7 +627,7 @@ def test_any_body_is_answered_or_refused(request: Any, tail: bytes, length: int 
     said = b"%d" % (len(head) if length == -1 else length or 0)
     headers = {} if length is None else {b"inference-header-content-length": said}
     with suppress(LstmServeError):
-        (x,) = decode(ECHO, head + tail, headers, 4).arrays(np.float32)
+        (x,) = decode(ECHO, head + tail, headers, 4, 10).arrays(np.float32)
         assert x.dtype == np.float32
         assert np.isfinite(x).all()
 
@@ -651,7 +651,7 @@ def test_binary_flat_and_nested_are_the_same_numbers(rows: int, datatype: str, d
     found: list[bytes | None] = []
     for body, given_headers in bodies:
         try:
-            found.append(decode(ECHO, body, given_headers, 4).arrays(np.float32)[0].tobytes())
+            found.append(decode(ECHO, body, given_headers, 4, 10).arrays(np.float32)[0].tobytes())
         except InvalidInput:
             found.append(None)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, TypeVarTuple, cast
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from lstm_serve.telemetry.metrics import Metrics, ModelMetrics
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Sizes = TypeVarTuple("Sizes")
 
 
 class NamedFiles(NamedTuple):
@@ -101,10 +102,10 @@ class Served(NamedTuple):
         """Answer with this model."""
         return cls(model, model.origin.digest.encode(), {}, steps, Carrying.of(model))
 
-    def made(self, make: Callable[[Model, int], T], limit: int) -> T:
-        """Return what `make` makes of the model and a limit of the settings, made when it is first needed."""
+    def made(self, make: Callable[[Model, *Sizes], T], *limits: *Sizes) -> T:
+        """Return what `make` makes of the model and limits of the settings, made when it is first needed."""
         if (found := self.of_model.get(make)) is None:
-            found = self.of_model[make] = make(self.model, limit)
+            found = self.of_model[make] = make(self.model, *limits)
         return cast("T", found)
 
 

@@ -11,11 +11,7 @@ from lstm_serve.engine.types import Shape
 from lstm_serve.model.inputs import Input
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_faults import BELOW_INFINITY, Names
-from lstm_serve.web.nested_lists import FEW, Body
-
-# About so many numbers are validated and converted at once, in 2 ms; where lengths are free, so many sequences.
-SLICE = 1 << 14
-SLICE_OF_FREE = 16
+from lstm_serve.web.nested_lists import FEW, SLICE, Body
 
 
 def _whole(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
@@ -28,12 +24,15 @@ WholeNumber = Annotated[int, BeforeValidator(_whole), Strict()]
 NATIVE = {"sequence": "/predict", "sequences": "/predict/batch", "series": "/predict/series"}
 
 
-def one_and_many(model: Model, max_rows: int) -> tuple[type[Body], type[Body]]:
-    """The bodies of POST /predict and of POST /predict/batch, with at most `max_rows` sequences, for this model."""
+def one_and_many(model: Model, max_rows: int, longest: int | None = None) -> tuple[type[Body], type[Body]]:
+    """The bodies of POST /predict and of POST /predict/batch for this model.
+
+    With at most `max_rows` sequences, of at most `longest` time steps where the model leaves that free.
+    """
     names = names_of(model)
-    one = body("PredictRequest", "sequence", model, None, names)
+    one = body("PredictRequest", "sequence", model, None, names, longest=longest)
     one.__doc__ = "One sequence: a list of time steps, each a list of the features' values."
-    many = body("PredictBatchRequest", "sequences", model, max_rows, names)
+    many = body("PredictBatchRequest", "sequences", model, max_rows, names, longest=longest)
     many.__doc__ = "Several sequences."
     of_v1, of_v2 = (f"/{v}/models/{model.about.name}" for v in ("v1", "v2"))
     others = {**NATIVE, "instances": f"{of_v1}:predict", "inputs": f"{of_v1}:predict or {of_v2}/infer"}
@@ -65,17 +64,33 @@ def names_of_input(given: Input) -> Names | None:
     return None if features is None or given.id_limit is not None else tuple(feature.name for feature in features)
 
 
-def body(name: str, key: str, model: Model, max_rows: int | None, names: Names | None = None) -> type[Body]:
+def body(  # noqa: PLR0913 - all that a type is made of
+    name: str,
+    key: str,
+    model: Model,
+    max_rows: int | None,
+    names: Names | None = None,
+    *,
+    longest: int | None = None,
+) -> type[Body]:
     """The type of a body with at most `max_rows` sequences for this model under its key; with one, where it is None.
 
     Where there are `names` of the features, a time step may be an object by them.
     """
-    return body_of(name, key, model.takes[0], max_rows, names)
+    return body_of(name, key, model.takes[0], max_rows, names, longest=longest)
 
 
-def body_of(name: str, key: str, given: Input, max_rows: int | None, names: Names | None = None) -> type[Body]:
+def body_of(  # noqa: PLR0913 - the same
+    name: str,
+    key: str,
+    given: Input,
+    max_rows: int | None,
+    names: Names | None = None,
+    *,
+    longest: int | None = None,
+) -> type[Body]:
     """Likewise, of one input."""
-    return _made(name, key, given, max_rows, names, given.shape, {})
+    return _made(name, key, given, max_rows, names, given.shape, {}, longest=longest)
 
 
 def _made(  # noqa: PLR0913, PLR0917 - all that a type is made of
@@ -87,8 +102,9 @@ def _made(  # noqa: PLR0913, PLR0917 - all that a type is made of
     shape: Shape,
     fields: Mapping[str, tuple[Any, Any]],
     least: int = 1,
+    longest: int | None = None,
 ) -> type[Body]:
-    one: Any = sequence(shape, given.id_limit, names)
+    one: Any = sequence(shape, given.id_limit, names, longest)
     many = Annotated[list[one], Field(min_length=1, max_length=max_rows), FailFast()]
     example = zeros(shape if max_rows is None else (1, *shape))
     document: dict[str, Any] = {"minItems": least} if least > 1 else {}
@@ -101,14 +117,14 @@ def _made(  # noqa: PLR0913, PLR0917 - all that a type is made of
     made = create_model(name, __base__=Body, **{key: field, **further})
     made.key, made.shape, made.id_limit = key, shape, given.id_limit
     made.many, made.max_rows = max_rows is not None, max_rows or 1
-    sizes = [math.inf if size is None else size for size in shape]
+    sizes = [longest or math.inf if size is None else size for size in shape]
     made.most_lists = made.max_rows * sum(math.prod(sizes[:axis]) for axis in range(len(sizes))) + made.many
     made.most_numbers = made.max_rows * math.prod(sizes)
     if names is not None:
         made.names, made.texts = names, len(names)
         made.most_objects = FEW + made.max_rows * math.prod(sizes[:-1])
-    whole = [size for size in shape if size is not None]
-    made.slice_rows = SLICE_OF_FREE if len(whole) < len(shape) else max(1, SLICE // math.prod(whole))
+    made.longest = longest
+    made.slice_rows = None if None in shape else max(1, SLICE // math.prod(size for size in shape if size is not None))
     return made
 
 
@@ -117,8 +133,8 @@ def zeros(shape: Sequence[int | None]) -> Any:  # noqa: ANN401 - nested as the s
     return np.zeros([size or 1 for size in shape], int).tolist()
 
 
-def sequence(shape: Shape, id_limit: int | None = None, names: Names | None = None) -> Any:  # noqa: ANN401 - a type
-    """The type of numbers, or of ids under a limit, nested as the shape.
+def sequence(shape: Shape, id_limit: int | None = None, names: Names | None = None, longest: int | None = None) -> Any:  # noqa: ANN401 - a type
+    """The type of numbers, or of ids under a limit, nested as the shape; what it leaves free is at most `longest`.
 
     What is on the last axis is a list; where there are `names`, the document says that it may be an object too.
     """
@@ -128,7 +144,7 @@ def sequence(shape: Shape, id_limit: int | None = None, names: Names | None = No
     if id_limit is not None:
         item = Annotated[int, Strict(), Field(ge=0, lt=id_limit)]
     for axis, size in reversed([*enumerate(shape)]):
-        limits = Field(min_length=1) if size is None else Field(min_length=size, max_length=size)
+        limits = Field(min_length=size or 1, max_length=longest if size is None else size)
         item = Annotated[list[item], limits, FailFast()]
         if names is not None and axis == len(shape) - 1:
             row = {"type": "array", "items": bounds, "minItems": size, "maxItems": size}

@@ -5,7 +5,7 @@ Each input's values are held to it as the sequences of a model of one input are;
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Annotated, Any
 
 import numpy as np
@@ -36,9 +36,10 @@ class NamedRows:
 
     def arrays(self, dtype: npt.DTypeLike) -> Iterator[Array]:  # noqa: ARG002 - each input has its own
         """The rows in order, records with a field an input, slice by slice. Raises InvalidInput."""
-        step = min(body.slice_rows for body in self._of.bodies.values())
-        for start in range(0, self.size, step):
-            columns = [self._column(of, start, start + step) for of in self._of.model.takes]
+        bodies = self._of.bodies.items()
+        stops = {stop for name, body in bodies for _, stop in body.slices(self._columns[name])}
+        for start, stop in pairwise([0, *sorted(stops)]):
+            columns = [self._column(of, start, stop) for of in self._of.model.takes]
             rows = zip(*columns, strict=True)
             for _, run in groupby(rows, lambda row: [each.shape for each in row]):
                 yield self._of.model.packed([np.stack(column) for column in zip(*run, strict=True)])
@@ -66,12 +67,12 @@ class NamedRows:
 class NamedInputs:
     """What bodies for a model are held to."""
 
-    def __init__(self, model: Model, max_rows: int) -> None:
-        """At most so many rows."""
+    def __init__(self, model: Model, max_rows: int, longest: int | None = None) -> None:
+        """At most so many rows, of at most `longest` time steps where an input leaves that free."""
         self.model, self.max_rows = model, max_rows
         self.names = [str(each.name) for each in model.takes]
         self.bodies: dict[str, type[Body]] = {
-            name: body_of(f"Input{k}", name, each, max_rows, names_of_input(each))
+            name: body_of(f"Input{k}", name, each, max_rows, names_of_input(each), longest=longest)
             for k, (name, each) in enumerate(zip(self.names, model.takes, strict=True))
         }
         self._whole = self._weighed()

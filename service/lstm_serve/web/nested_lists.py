@@ -9,7 +9,7 @@ answered between two of them.
 import gc
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any, ClassVar, Self
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import from_json
+from pydantic_core import ErrorDetails, from_json
 
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
@@ -30,6 +30,7 @@ from lstm_serve.web.named_steps import first_twice, in_order
 MAX_PROBLEMS = 10
 MAX_LOOKED_AT = 2048  # lists, and ids, in the search for them: some milliseconds
 LARGE = 1 << 16  # bytes of a body
+SLICE = 1 << 14  # about so many numbers are validated and converted at once, in 2 ms
 # Bytes from which on a body is weighed before it is parsed: with ROOM times more than a good one has of anything, of
 # objects and texts FEW, it is not.
 HEAVY = 1 << 18
@@ -57,7 +58,8 @@ class Body(BaseModel):
     id_limit: ClassVar[int | None]  # what each number is under, where they are ids
     names: ClassVar[Names | None] = None  # of the features, by which a time step may be an object
     max_rows: ClassVar[int]
-    slice_rows: ClassVar[int]
+    longest: ClassVar[int | None] = None  # of what the shape leaves free
+    slice_rows: ClassVar[int | None]  # sequences that are validated and converted at once, where they are alike
     most_lists: ClassVar[float]  # that a good body has; and so on
     most_numbers: ClassVar[float]
     most_objects: ClassVar[float] = FEW
@@ -88,7 +90,7 @@ class Body(BaseModel):
                 rows = len(value)
                 del parsed, value
                 expect_few(rows, cls.max_rows, cls.noun)
-            if cls.many and isinstance(value, list) and len(value) > cls.slice_rows:
+            if cls.many and isinstance(value, list) and len([*islice(cls.slices(value), 2)]) > 1:
                 # What is bad from the start is not kept until its turn.
                 cls._valid({**parsed, cls.key: value[:1]}, parsed)
                 made = cls.model_construct(**parsed)
@@ -139,14 +141,17 @@ class Body(BaseModel):
         try:
             return cls.model_validate(some)
         except ValidationError as error:
-            where = _first(error)
+            first = _first(error)
         if cls.names is not None:
             try:
                 return cls.model_validate({**some, cls.key: in_order(some[cls.key], cls.names, cls._depth())})
             except ValidationError as error:
-                where = _first(error)
+                first = _first(error)
+        where = first["loc"]
         if where[0] != cls.key:
             raise InvalidInput.at(f"expected {cls.model_fields[str(where[0])].description}", *where)
+        if first["type"] == "too_long" and len(where) > cls.many:
+            expect_short(cls.shape[len(where) - 1 - cls.many :], [first["ctx"]["actual_length"]], cls.longest)
         # The walk says it better. Where it would be long, it begins at what Pydantic has found.
         if cls.many and len(where) > 1:
             where = (where[0], int(where[1]) + start, *where[2:])
@@ -178,6 +183,8 @@ class Body(BaseModel):
         came = f"got {lists} lists, {numbers} numbers, {objects} objects and {texts} texts"
         if cls.many and texts <= few and objects <= cls.most_objects:
             raise TooLarge(f"at most {cls.max_rows} {cls.noun} are answered at once; {came}")
+        if cls.longest is not None and texts <= few and objects <= cls.most_objects:
+            raise TooLarge(f"a sequence of at most {cls.longest} time steps is computed; {came}")
         raise InvalidInput.at(f"expected {cls._allowed()}, and lists of numbers of its shape; {came}")
 
     @classmethod
@@ -223,15 +230,35 @@ class Body(BaseModel):
         """
         value = getattr(self, self.key)
         given = value if self.many else [value]
-        step, free = self.slice_rows, None in self.shape
-        for start in range(0, len(given), step):
-            part = given[start : start + step]
-            if len(given) > step:
+        free = None in self.shape
+        for start, stop in self.slices(given):
+            part = given[start:stop]
+            if len(part) < len(given):
                 part = getattr(self._valid({self.key: part}, {self.key: value}, start), self.key)
             for run in [list(g) for _, g in groupby(part, len)] if free else [part]:
                 yield self._array(run, dtype, start)
         if self.raw:
             self._expect_once(value, self.raw, len(self.model_fields_set))
+
+    @classmethod
+    def slices(cls, rows: Sequence[Any]) -> Iterator[tuple[int, int]]:
+        """Where each part of these begins and stops that is validated and converted at once, some milliseconds' worth.
+
+        Where lengths are free it has about SLICE numbers, or one sequence.
+        """
+        if cls.slice_rows is not None:
+            for start in range(0, len(rows), cls.slice_rows):
+                yield start, min(start + cls.slice_rows, len(rows))
+            return
+        inner, start, numbers = math.prod(size or 1 for size in cls.shape[1:]), 0, 0
+        for k, row in enumerate(rows):
+            more = inner * len(row) if isinstance(row, list) else 1
+            if numbers and numbers + more > SLICE:
+                yield start, k
+                start, numbers = k, 0
+            numbers += more
+        if rows:
+            yield start, len(rows)
 
     def let_go(self) -> None:
         """Forget the lists, once there are arrays, a tenth of their size: the request may wait long for its answer."""
@@ -277,14 +304,21 @@ def expect_few(rows: int, most: int, noun: str = "sequences") -> None:
         raise TooLarge(f"the body has {rows} {noun}; at most {most} are answered at once")
 
 
+def expect_short(shape: Shape, came: Sequence[int], longest: int | None) -> None:
+    """Raise TooLarge where one of the sizes that `came`, the first of a shape, is free there and over the limit."""
+    for size, length in zip(shape, came, strict=False):
+        if size is None and longest is not None and length > longest:
+            raise TooLarge(f"a sequence has {length} time steps; at most {longest} are computed")
+
+
 def elsewhere(parsed: Any, paths: Mapping[str, str]) -> str:  # noqa: ANN401 - JSON is anything
     """Where a body goes by its key, of these with their paths, as the end of a sentence; or nothing."""
     key = next((key for key in paths if key in parsed), None) if isinstance(parsed, dict) else None
     return "" if key is None else f'; "{key}" goes to POST {paths[key]}'
 
 
-def _first(error: ValidationError) -> Where:
-    return error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
+def _first(error: ValidationError) -> ErrorDetails:
+    return error.errors(include_url=False, include_input=False)[0]
 
 
 def json_of(raw: bytes) -> Any:  # noqa: ANN401 - JSON is anything

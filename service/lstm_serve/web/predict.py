@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from lstm_serve.engine.types import Array, Shape
-from lstm_serve.errors import InvalidInput, Malformed, TooLarge
+from lstm_serve.errors import InvalidInput, Malformed
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import Classes, counted, predicted_classes
 from lstm_serve.model.model import Model
@@ -30,7 +30,7 @@ from lstm_serve.settings import Settings
 from lstm_serve.web.content_type import expect_json
 from lstm_serve.web.errors import JSON, Headers, respond
 from lstm_serve.web.json_structure import count_marks, structure
-from lstm_serve.web.nested_lists import expect_few
+from lstm_serve.web.nested_lists import expect_few, expect_short
 from lstm_serve.web.read_body import inflated, read_body
 
 
@@ -271,14 +271,8 @@ def check_free(model: Model, arrays: Iterable[Array], longest: int) -> None:
         return
     for x in arrays:
         given = shapes(x)
-        sizes = [
-            came
-            for shape, spec in zip(given, model.inputs, strict=True)
-            for came, size in zip(shape, spec.shape, strict=True)
-            if size is None
-        ]
-        if max(sizes) > longest:
-            raise TooLarge(f"a sequence has {max(sizes)} time steps; at most {longest} are computed")
+        for shape, spec in zip(given, model.inputs, strict=True):
+            expect_short(spec.shape, shape, longest)
         model.check_free(*given)
 
 

@@ -152,7 +152,7 @@ class ExplainRoute(PostRoute):
 
     def body_type(self, served: Served, settings: Settings) -> type[ExplainRequest]:
         """That of both."""
-        return served.made(_request_types, settings.max_rows)[0]
+        return served.made(_request_types, settings.max_rows, settings.max_timesteps)[0]
 
 
 class V1ExplainRoute(v1.PredictRoute):
@@ -165,7 +165,7 @@ class V1ExplainRoute(v1.PredictRoute):
 
     def body_type(self, served: Served, settings: Settings) -> type[codec.V1Request]:
         """That of both."""
-        return served.made(_request_types, settings.max_rows)[1]
+        return served.made(_request_types, settings.max_rows, settings.max_timesteps)[1]
 
 
 def router(serving: ServingState, documented: Documented) -> APIRouter:
@@ -177,11 +177,11 @@ def router(serving: ServingState, documented: Documented) -> APIRouter:
     return routes
 
 
-def _types(served: Served | None, max_rows: int) -> tuple[Any, Any, Any]:
+def _types(served: Served | None, settings: Settings) -> tuple[Any, Any, Any]:
     """For OpenAPI: the request and the answer of one sequence, and v1's request."""
     if served is None or not served.model.is_single:
         return AnyBody, AnyAnswer, AnyBody
-    one, of_v1 = served.made(_request_types, max_rows)
+    one, of_v1 = served.made(_request_types, settings.max_rows, settings.max_timesteps)
     one_answer: Any = one_and_many_answers(served.model)[0]
     answer = create_model(
         "ExplainAnswer", __base__=Explanation, answer=(one_answer, Field(description="as of /predict"))
@@ -190,7 +190,7 @@ def _types(served: Served | None, max_rows: int) -> tuple[Any, Any, Any]:
 
 
 def _add_native(routes: APIRouter, serving: ServingState, prefix: str, served: Served | None) -> None:
-    Request, answer, _ = _types(served, serving.settings.max_rows)  # noqa: N806 - it is a class
+    Request, answer, _ = _types(served, serving.settings)  # noqa: N806 - it is a class
 
     async def explain(body: Request, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
         ((found, _),) = await explanations(serving, cast("ToExplain", body), request)
@@ -209,7 +209,7 @@ def _add_native(routes: APIRouter, serving: ServingState, prefix: str, served: S
 
 
 def _add_v1(routes: APIRouter, serving: ServingState, served: Served | None) -> None:
-    _, answer, V1Explain = _types(served, serving.settings.max_rows)  # noqa: N806 - it is a class
+    _, answer, V1Explain = _types(served, serving.settings)  # noqa: N806 - it is a class
 
     async def explain_v1(body: V1Explain, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
         form = cast("ToExplain", body)
@@ -238,9 +238,9 @@ def _add_v1(routes: APIRouter, serving: ServingState, served: Served | None) -> 
         )
 
 
-def _request_types(model: Model, max_rows: int) -> tuple[type[ExplainRequest], type[codec.V1Request]]:
+def _request_types(model: Model, max_rows: int, longest: int) -> tuple[type[ExplainRequest], type[codec.V1Request]]:
     expect_one(model, "an explanation")
-    one, _ = one_and_many(model, 1)
+    one, _ = one_and_many(model, 1, longest)
     field = one.model_fields[one.key]
     options = _fields(model)
     fields: dict[str, Any] = {one.key: (field.annotation, field), **options}
@@ -248,7 +248,7 @@ def _request_types(model: Model, max_rows: int) -> tuple[type[ExplainRequest], t
     one.beside = (*OPTIONS,)
     native.one = one
 
-    class V1ExplainRequest(codec.request_type(model, max_rows)):  # type: ignore[misc]
+    class V1ExplainRequest(codec.request_type(model, max_rows, longest)):  # type: ignore[misc]
         """Rows as :predict takes them, and how their answers are to be explained."""
 
         model_config = ConfigDict(extra="forbid")

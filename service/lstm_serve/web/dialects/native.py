@@ -132,14 +132,14 @@ class OneRoute(PostRoute):
 
     def body_type(self, served: Served, settings: Settings) -> type[Body]:
         """That of one."""
-        return served.made(one_and_many, settings.max_rows)[0]
+        return served.made(one_and_many, settings.max_rows, settings.max_timesteps)[0]
 
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The sequence, or of a model of several inputs the row by their names."""
         if len(served.model.inputs) == 1:
             return super().decode(raw, headers, served, settings)
         expect_json(headers, raw)
-        named = served.made(NamedInputs, settings.max_rows)
+        named = served.made(NamedInputs, settings.max_rows, settings.max_timesteps)
         return named.one(named.parsed(raw))
 
 
@@ -161,7 +161,7 @@ class BatchRoute(PostRoute):
             return npz_of(raw, served.model, settings.max_body_bytes)
         if len(served.model.inputs) > 1:
             expect_json(headers, raw)
-            named = served.made(NamedInputs, settings.max_rows)
+            named = served.made(NamedInputs, settings.max_rows, settings.max_timesteps)
             return named.rows(named.parsed(raw))
         if kind != NPY:
             return super().decode(raw, headers, served, settings)
@@ -169,7 +169,7 @@ class BatchRoute(PostRoute):
 
     def body_type(self, served: Served, settings: Settings) -> type[Body]:
         """That of several."""
-        return served.made(one_and_many, settings.max_rows)[1]
+        return served.made(one_and_many, settings.max_rows, settings.max_timesteps)[1]
 
 
 class EitherRoute(BatchRoute):
@@ -185,12 +185,12 @@ class EitherRoute(BatchRoute):
             return super().decode(raw, headers, served, settings)
         expect_json(headers, raw)
         if len(served.model.inputs) > 1:
-            return of_named(served.made(NamedInputs, settings.max_rows), raw)
-        one, many = served.made(one_and_many, settings.max_rows)
+            return of_named(served.made(NamedInputs, settings.max_rows, settings.max_timesteps), raw)
+        one, many = served.made(one_and_many, settings.max_rows, settings.max_timesteps)
         first = FIRST_KEY.match(without_mark(raw))
         key = b"" if first is None else first[1]
         if key not in {b"sequence", b"sequences"} and (b'"instances"' in raw or b'"inputs"' in raw):
-            return served.made(v1.request_type, settings.max_rows).parse(raw)
+            return served.made(v1.request_type, settings.max_rows, settings.max_timesteps).parse(raw)
         return (many if key == b"sequences" else one).parse(raw)
 
 
@@ -215,16 +215,18 @@ def router(serving: ServingState, registry: Registry, documented: Documented) ->
 
 def _add_routes(routes: APIRouter, serving: ServingState, prefix: str, served: Served | None) -> None:
     """Add those of the paths that begin so."""
-    most = serving.settings.max_rows
+    settings = serving.settings
     One: Any = AnyBody  # noqa: N806 - they are classes
     Many: Any = AnyBody  # noqa: N806
     V1Request: Any = AnyBody  # noqa: N806
     one_answer: Any = AnyAnswer
     many_answer: Any = AnyAnswer
     if served is not None:
-        several = len(served.model.inputs) > 1
-        One, Many = served.made(documented_by_name if several else one_and_many, most)  # noqa: N806
-        V1Request = served.made(v1.request_type, most)  # noqa: N806
+        if len(served.model.inputs) > 1:
+            One, Many = served.made(documented_by_name, settings.max_rows)  # noqa: N806
+        else:
+            One, Many = served.made(one_and_many, settings.max_rows, settings.max_timesteps)  # noqa: N806
+        V1Request = served.made(v1.request_type, settings.max_rows, settings.max_timesteps)  # noqa: N806
         one_answer, many_answer = one_and_many_answers(served.model)
     errors = errors_of(prefix, served)
     json: dict[int | str, dict[str, Any]] = {**errors, 200: {"headers": MODEL_HEADER}}

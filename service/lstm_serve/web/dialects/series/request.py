@@ -155,8 +155,8 @@ class ManyRequest(BaseModel):
                 results.append(NOT_YET)
         _expect_once(items, raw, good=len(named) == len(items))
         good = [*named]
-        for start in range(0, len(good), of.slice_rows):
-            some = good[start : start + of.slice_rows]
+        for start, stop in of.slices([items[at]["row"] for at in good]):
+            some = good[start:stop]
             for at, row in zip(some, _rows(of, cls.model, items, some), strict=True):
                 name, seq = named[at]
                 results[at] = (

@@ -103,7 +103,7 @@ def _bare(value: Any, *where: str | int) -> Any:  # noqa: ANN401 - JSON is anyth
     return next(iter(value.values()))
 
 
-def request_type(model: Model, max_rows: int) -> type[V1Request]:
+def request_type(model: Model, max_rows: int, longest: int | None = None) -> type[V1Request]:
     """The type of the request for this model; its fields are there for OpenAPI."""
     if len(model.inputs) > 1:
         return create_model(
@@ -123,7 +123,7 @@ def request_type(model: Model, max_rows: int) -> type[V1Request]:
         instances=either(rows, named_rows, example=zeros((1, *model.input_shape))),
         inputs=either(rows, named(rows)),
     )
-    made.forms = {key: body(f"V1{key.title()}", key, model, max_rows) for key in FORMS}
+    made.forms = {key: body(f"V1{key.title()}", key, model, max_rows, longest=longest) for key in FORMS}
     for form in made.forms.values():  # each row may be an object of one name
         form.most_objects, form.texts = FEW + max_rows, 1
     return made

@@ -50,19 +50,20 @@ class PredictRoute(PostRoute):
     ) -> Decoded:
         """The request."""
         if len(served.model.inputs) > 1:
-            named = served.made(NamedInputs, settings.max_rows)
+            named = served.made(NamedInputs, settings.max_rows, settings.max_timesteps)
             return of_named(named, named.parsed(raw))
         return self.body_type(served, settings).parse(raw)
 
     def body_type(self, served: Served, settings: Settings) -> type[V1Request]:
         """That of rows."""
-        return served.made(request_type, settings.max_rows)
+        return served.made(request_type, settings.max_rows, settings.max_timesteps)
 
 
 def router(serving: ServingState, registry: Registry, documented: Documented) -> APIRouter:
     """The routes. Those of a model are there with a version and without, and one more as the settings say."""
-    served, most = documented.only, serving.settings.max_rows
-    V1PredictRequest: Any = AnyBody if served is None else served.made(request_type, most)  # noqa: N806 - it is a class
+    served, settings = documented.only, serving.settings
+    sizes = (settings.max_rows, settings.max_timesteps)
+    V1PredictRequest: Any = AnyBody if served is None else served.made(request_type, *sizes)  # noqa: N806 - it is a class
     routes = APIRouter(route_class=PredictRoute, tags=["v1"])
     about = APIRouter(tags=["v1"])
 
@@ -88,7 +89,7 @@ def router(serving: ServingState, registry: Registry, documented: Documented) ->
             prefix, status, response_model=ModelStatus, responses={**NOT_FOUND, **stopping}, openapi_extra=of_path
         )
         about.add_api_route(f"{prefix}/metadata", metadata, responses=NOT_FOUND, openapi_extra=of_path)
-    more = serving.settings.predict_route
+    more = settings.predict_route
     for path in (*(f"{prefix}:predict" for prefix in PREFIXES), *([] if more is None else [more])):
         routes.add_api_route(
             path,

@@ -22,7 +22,7 @@ from lstm_serve.model.model import Model
 from lstm_serve.model.records import packed, unpacked
 from lstm_serve.web.dialects.v2.request import Head, NumberedTensor, read_head
 from lstm_serve.web.dialects.v2.tensors import from_bytes, from_json
-from lstm_serve.web.nested_lists import FEW, HEAVY, ROOM
+from lstm_serve.web.nested_lists import FEW, HEAVY, ROOM, expect_short
 from lstm_serve.web.predict import Predicted
 
 SHORT = 4096  # bytes of JSON
@@ -70,8 +70,8 @@ class Infer:
         del self._sent, self._raw
 
 
-def decode(model: Model, raw: bytes, headers: Mapping[bytes, bytes], max_rows: int) -> Infer:
-    """A request from the bytes of its body. Raises Malformed or InvalidInput."""
+def decode(model: Model, raw: bytes, headers: Mapping[bytes, bytes], max_rows: int, longest: int) -> Infer:
+    """A request from the bytes of its body. Raises Malformed, InvalidInput, or TooLarge for too many time steps."""
     given, start = headers.get(HEADER_LENGTH), len(raw)
     if given is not None:
         if not re.fullmatch(rb"[0-9]{1,10}", given) or int(given) > start:
@@ -90,6 +90,9 @@ def decode(model: Model, raw: bytes, headers: Mapping[bytes, bytes], max_rows: i
         if given is not None:
             raise
         raise Malformed(f"{error}; binary tensors need the header Inference-Header-Content-Length") from None
+    if head.sequence is None:  # else they are rows of a series
+        for tensor, _, number in sent:
+            expect_short(model.takes[number].shape, tensor.shape[1:], longest)
     return Infer(model, head, sent, raw, start)
 
 
