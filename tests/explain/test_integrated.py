@@ -44,9 +44,9 @@ def score(on: Model, x: Any, index: int) -> float:
 def test_the_gradients_of_the_default_model_are_those_of_tensorflow() -> None:
     with np.load(ROOT / "tests/golden/gradients.npz") as golden:
         expected, index = golden["by_x"], golden["index"]
-    y, steps = path.traced(TURBOFAN, TURBOFAN.checked(X), {})
+    y, tape = path.recorded(TURBOFAN, TURBOFAN.checked(X), {})
     assert np.array_equal(y.argmax(axis=1), index)
-    found = path.back(TURBOFAN, steps, np.eye(5, dtype=np.float32)[index])
+    found = path.back(TURBOFAN, tape, np.eye(5, dtype=np.float32)[index])
     assert len(expected) == 32
     assert (np.abs(found - expected) <= 1e-5 * np.maximum(1, np.abs(expected))).all()
 
@@ -162,8 +162,8 @@ def test_what_a_row_keeps_is_about_what_is_reckoned(on: Model) -> None:
     x = numbers(1, *[size or 1 for size in on.input_shape])
     on.forward(x)
     tracemalloc.start()
-    y, steps = path.traced(on, x, {})
-    path.back(on, steps, np.ones_like(y))
+    y, tape = path.recorded(on, x, {})
+    path.back(on, tape, np.ones_like(y))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most <= 4 * path.kept_floats(on, x.shape[1:])

@@ -44,7 +44,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
         "--max-model-bytes",
         metavar="N",
         dest="max_bytes",
-        type=positive,
+        type=positive_integer,
         help=f"most memory for the model's arrays (default LSTMSERVE_MAX_MODEL_BYTES, or {MAX_MODEL_BYTES})",
     )
 
@@ -94,7 +94,7 @@ def add_command(add_parser: AddParser, name: str, purpose: str) -> argparse.Argu
     return command
 
 
-def positive(text: str) -> int:
+def positive_integer(text: str) -> int:
     """Return the number that an argument says, from 1 on."""
     if not (text.isascii() and text.isdecimal() and 0 < int(text[:15]) < 1 << 45):
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 on")

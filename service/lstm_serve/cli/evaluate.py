@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     model, *new = (model_of(argparse.Namespace(**{**vars(arguments), "model": path})) for path in paths)
     found = []
     for path, one in zip(paths, (model, *new), strict=True):
-        with inputs.named(path) if new else nullcontext():  # what does not fit the one may fit the other
+        with inputs.naming_source(path) if new else nullcontext():  # what does not fit the one may fit the other
             found.append(labelled.read(arguments.labelled, one, arguments.label, arguments.by))
     of_all = set.intersection(*({*sequences.told} for sequences in found))
     notes = [(path, note) for path, sequences in zip(paths, found, strict=True) for note in sequences.told]

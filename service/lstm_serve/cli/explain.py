@@ -4,7 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from lstm_serve.cli.arguments import AddParser, add_by, add_command, add_model, model_of, positive, with_notes_said
+from lstm_serve.cli.arguments import (
+    AddParser,
+    add_by,
+    add_command,
+    add_model,
+    model_of,
+    positive_integer,
+    with_notes_said,
+)
 
 # With more cells, only steps and features are occluded: each cell is an answer of the model.
 MOST_CELLS = 4096
@@ -16,7 +24,7 @@ def add(add_parser: AddParser) -> None:
     add_model(command)
     command.add_argument("input", metavar="INPUT", help="as predict takes it; - is standard input")
     command.add_argument(
-        "--row", metavar="N", type=positive, help="the row, or sequence, whose answer is explained (the last)"
+        "--row", metavar="N", type=positive_integer, help="the row, or sequence, whose answer is explained (the last)"
     )
     command.add_argument(
         "--method",

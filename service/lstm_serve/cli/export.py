@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the model for the target; say what was written, and what --check found. Gives the exit status."""
     from lstm_serve import export
     from lstm_serve.errors import SettingsError
-    from lstm_serve.export.artifact import check_free, check_name, read_golden
+    from lstm_serve.export.artifact import check_name, expect_free_path, read_golden
     from lstm_serve.loading.load import resolve
 
     aim = export.target(arguments.to)
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = Path(f"{name}{aim.suffix}" if arguments.out is None else arguments.out)
     if path.exists() and path.samefile(source):
         raise SettingsError(f"{str(path)[:200]} is the model itself; name another with -o")
-    check_free(path, folder=aim.is_folder, force=arguments.force)
+    expect_free_path(path, folder=aim.is_folder, force=arguments.force)
     golden = read_golden(source, model)
     checked = export.export(model, arguments.to, path, golden=golden, force=arguments.force, check=arguments.check)
     sys.stdout.write(f"wrote {path} for {aim.title}\n")

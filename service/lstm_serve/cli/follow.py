@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lstm_serve.errors import InvalidInput
     from lstm_serve.scoring import outputs
     from lstm_serve.scoring.follow import Follower
-    from lstm_serve.scoring.inputs import named
+    from lstm_serve.scoring.inputs import naming_source
     from lstm_serve.scoring.row_lines import arriving
 
     def read(size: int) -> bytes:
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.reconfigure(encoding="utf-8")  # what JSON is in, whatever a terminal shows
     if arguments.csv:
         _write_header(model, by)
-    with named("-"):
+    with naming_source("-"):
         for lines in arriving(read):
             _write(model, by, follower.answers(lines), as_csv=arguments.csv)
         follower.end()

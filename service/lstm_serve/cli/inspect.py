@@ -12,7 +12,7 @@ from lstm_serve.cli.arguments import (
     add_model,
     load_options,
     model_of,
-    positive,
+    positive_integer,
     with_notes_said,
 )
 from lstm_serve.errors import ModelError
@@ -25,7 +25,9 @@ def add(add_parser: AddParser) -> None:
     command = add_command(add_parser, "inspect", "say what a model is, and how its arrays lead to its answers")
     add_model(command)
     command.add_argument("--trace", metavar="INPUT", help="show the values along the way for INPUT's first sequence")
-    command.add_argument("--step", metavar="T", type=positive, help="the time step that --trace shows (the last)")
+    command.add_argument(
+        "--step", metavar="T", type=positive_integer, help="the time step that --trace shows (the last)"
+    )
     add_by(command)
     command.set_defaults(run=run)
 

@@ -3,7 +3,15 @@
 import argparse
 import sys
 
-from lstm_serve.cli.arguments import AddParser, add_by, add_command, add_model, model_of, positive, with_notes_said
+from lstm_serve.cli.arguments import (
+    AddParser,
+    add_by,
+    add_command,
+    add_model,
+    model_of,
+    positive_integer,
+    with_notes_said,
+)
 
 
 def add(add_parser: AddParser) -> None:
@@ -17,7 +25,11 @@ def add(add_parser: AddParser) -> None:
     )
     command.add_argument("-o", metavar="OUT", dest="out", help="write .npy, .csv, .json or .parquet, and no table")
     command.add_argument(
-        "--stride", metavar="N", type=positive, default=1, help="rows from one window of a series to the next (1)"
+        "--stride",
+        metavar="N",
+        type=positive_integer,
+        default=1,
+        help="rows from one window of a series to the next (1)",
     )
     add_by(command)
     command.set_defaults(run=run)

@@ -12,7 +12,7 @@ from lstm_serve.formats import hdf5
 from lstm_serve.formats.array_budget import Budget
 
 
-def of(path: Path, layers: Iterable[Operation]) -> dict[str, list[str]]:
+def array_paths(path: Path, layers: Iterable[Operation]) -> dict[str, list[str]]:
     """By the layers' names, the path of each of their arrays in the order of `weights`.
 
     Only of layers whose arrays all lie there as they are: Keras 1 keeps gates apart, CuDNN has an order of its own.

@@ -45,7 +45,7 @@ class IntegratedGradients:
         places, weights = _points(self._points)
         for first in range(start, stop, self._at_once):
             at = slice(first - self._begun, min(first + self._at_once, stop) - self._begun)
-            y, tape = path.traced(model, self._at(places[at]), self._masks)
+            y, tape = path.recorded(model, self._at(places[at]), self._masks)
             by_x = path.back(model, tape, _by_score(y, index, model.kind == "binary"))
             with np.errstate(all="ignore"):
                 self._average += np.tensordot(weights[at], by_x, 1)
@@ -95,7 +95,7 @@ class IntegratedGradients:
     def _difference(self) -> float:
         """The score less that of the baseline."""
         x = self._at(np.zeros(1))
-        y = path.traced(self.what.model, x, self._masks)[0] if self._masks else self.what.model.forward(x)
+        y = path.recorded(self.what.model, x, self._masks)[0] if self._masks else self.what.model.forward(x)
         return self.what.score - float(score_of(self.what.model, y, self.what.index)[0])
 
     @property

@@ -32,7 +32,7 @@ def report(model: Model, path: Path, missed: ModelError | None = None, told: Map
 
     `missed` says why its golden predictions were not reproduced.
     """
-    found = hdf5_paths.of(path, (node.operation for node in model.nodes))
+    found = hdf5_paths.array_paths(path, (node.operation for node in model.nodes))
     sections = [
         ("MODEL", _known(model, path, missed)),
         ("LAYERS", _layers(model)),

@@ -39,9 +39,9 @@ class Golden(NamedTuple):
     """
 
     xs: Sequence[AnyArray]
-    ys: Sequence[npt.NDArray[np.float32]]
+    ys: Sequence[Array]
     whose: str
-    units: Sequence[npt.NDArray[np.float32]]
+    units: Sequence[Array]
 
     @property
     def made(self) -> bool:
@@ -75,7 +75,7 @@ def read_golden(path: Path, model: Model) -> Golden | None:
     except FileNotFoundError:
         return None
     rows = max(1, MAX_GOLDEN_FLOATS // max(1, sum(x[0].size for x in xs)))
-    found: list[npt.NDArray[np.float32]] = []
+    found: list[Array] = []
     names = ["Keras' own predictions"]
     for given, added in zip(ys, _added(model), strict=True):
         y = given[:rows].astype(np.float32)
@@ -98,7 +98,7 @@ def _added(model: Model) -> list[list[Operation]]:
     return found
 
 
-def _units(model: Model) -> list[npt.NDArray[np.float32]]:
+def _units(model: Model) -> list[Array]:
     units = []
     for added in _added(model):
         scales = [np.abs(operation.scale) for operation in added if isinstance(operation, Unscaling)]
@@ -209,7 +209,7 @@ def _verified(model: Model) -> str:
     return f"yes: it reproduces {origin.golden_rows} predictions of Keras to {origin.golden_difference:.2g}"
 
 
-def check_free(path: Path, *, folder: bool, force: bool) -> None:
+def expect_free_path(path: Path, *, folder: bool, force: bool) -> None:
     """Raise SettingsError where something at `path` is in the way."""
     try:
         if not path.exists() and not path.is_symlink():
@@ -237,12 +237,12 @@ def write(path: Path, files: Mapping[str, bytes], *, folder: bool, force: bool) 
     All are written under other names first and renamed once all are whole, so that a full disk leaves what was there.
     Raises SettingsError where something is in the way, or it cannot be written.
     """
-    check_free(path, folder=folder, force=force)
+    expect_free_path(path, folder=folder, force=force)
     names = {"name": path.name, "stem": path.stem}
     places = {path / name if folder else path.with_name(name.format(**names)): data for name, data in files.items()}
     for place in {*places} - {path}:
         if not folder:
-            check_free(place, folder=False, force=force)
+            expect_free_path(place, folder=False, force=force)
     try:
         _make(path, places, new=folder and not path.exists())
     except OSError as error:

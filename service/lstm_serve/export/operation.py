@@ -77,7 +77,7 @@ class Target(NamedTuple):
     run: Callable[[Path, Sequence[AnyArray]], list[Array] | str]
 
 
-def called(operation: Operation) -> str:
+def class_and_name(operation: Operation) -> str:
     """The class of an operation and its name, fit for a comment."""
     return f"{plain(operation.keras_class or type(operation).__name__)} {plain(operation.name)}"
 

@@ -10,7 +10,7 @@ from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.wrappers import TimeDistributed
 from lstm_serve.export.formulas import ACTIVATIONS, VECTORS, spelled
 from lstm_serve.export.library import add_called, functions
-from lstm_serve.export.operation import Support, Value, activation_of, as_taken, called, write_inside, writer_of
+from lstm_serve.export.operation import Support, Value, activation_of, as_taken, class_and_name, write_inside, writer_of
 
 
 @dataclass
@@ -33,7 +33,7 @@ class TextWriter(ABC):
 
     def write(self, op: Operation, xs: Sequence[Value]) -> Value:
         """An operation, under a comment that says which."""
-        self.lines.append(self.comment.format(called(op)))
+        self.lines.append(self.comment.format(class_and_name(op)))
         written: Value = writer_of(self.title, self.table, op)(self, op, as_taken(op, xs, self.cast))
         return written
 

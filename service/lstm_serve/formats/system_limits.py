@@ -61,7 +61,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-def lower(name: str, most: int) -> None:
+def lower_limit(name: str, most: int) -> None:
     """Lower the limit of this name, RLIMIT_AS or another, unless it is lower already, or the system has none."""
     if resource is None:
         return

@@ -39,7 +39,7 @@ def model(assembled: Assembled, origin: Origin, card: Card, path: Path, from_log
     for (name, shape), words, takes_ids in zip(assembled.inputs, of_inputs, ids, strict=True):
         _check_input("" if len(ids) == 1 else f" {name}", shape, words, takes_ids=takes_ids)
     nodes, ends = _scaled(assembled, of_inputs)
-    name, version = cards.called(path)
+    name, version = cards.name_and_version(path)
     alone = len(of_outputs) == 1
     about = About(
         name=card.name or printable(name),

@@ -8,7 +8,7 @@ from lstm_serve.loading.sidecars.card import Card
 from lstm_serve.loading.sidecars.scaling import ScalingCard
 
 
-def of(sha256: str, card: Card, described: Described | None) -> str | None:
+def digest_of(sha256: str, card: Card, described: Described | None) -> str | None:
     """The sha256 of the model's own and of what was said besides it, by which its answers are told apart.
 
     None where nothing was said that they depend on.

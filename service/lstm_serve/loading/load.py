@@ -13,12 +13,13 @@ from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.folder import Folder
 from lstm_serve.formats.text import printable
 from lstm_serve.limits import MAX_MODEL_BYTES
-from lstm_serve.loading import apply_card, digest, locate
+from lstm_serve.loading import apply_card, locate
 from lstm_serve.loading.assembly import assemble
 from lstm_serve.loading.config import architecture, keras1_names
 from lstm_serve.loading.config.architecture import Architecture
 from lstm_serve.loading.config.keras_version import KerasVersion
 from lstm_serve.loading.contents import Contents
+from lstm_serve.loading.digest import digest_of
 from lstm_serve.loading.files import checkpoint, detect, keras_v3, saved_model
 from lstm_serve.loading.sidecars import architecture_json as described_beside
 from lstm_serve.loading.sidecars import card as cards
@@ -130,7 +131,7 @@ def _load(files: ModelFiles, card: Card, budget: Budget) -> Model:
         keras=keras.text,
         assumed=(*contents.notes, *assumed, *assembled.assumed),
         tolerance=assembled.tolerance,
-        told_sha256=digest.of(sha256, card, described),
+        told_sha256=digest_of(sha256, card, described),
         answers_dict=wiring.by_key,
     )
     by_itself = described is None and contents.config is None  # then the architecture was made of what was said

@@ -131,7 +131,7 @@ def checked(takes: Sequence[Input], x: Any) -> list[Array]:  # noqa: ANN401 - on
         except InvalidInput as error:
             if len(takes) == 1:
                 raise
-            raise named(error, each) from None
+            raise naming_input(error, each) from None
     expect_rows(takes, [*map(len, found)])
     return found
 
@@ -143,6 +143,6 @@ def expect_rows(takes: Sequence[Input], counts: Sequence[int], *where: str | int
         raise InvalidInput.at(f"expected as many rows of each input, got {told}", *where)
 
 
-def named(error: InvalidInput, of: Input) -> InvalidInput:
+def naming_input(error: InvalidInput, of: Input) -> InvalidInput:
     """The same error of one input of several: it says which."""
     return InvalidInput([problem._replace(detail=f"{of.name}: {problem.detail}") for problem in error.problems])

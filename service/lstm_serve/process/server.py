@@ -97,7 +97,7 @@ class Server(uvicorn.Server):
         checks = {**dict.fromkeys(READY, (ready, 503)), "/livez": (live, 500)}
         listener = listen_for_admin(self.config.host, port)
         serving.beat = time.monotonic()
-        Admin(checks, lambda: health.told(serving, registry), lambda: _metrics(serving)).start(listener)
+        Admin(checks, lambda: health.details(serving, registry), lambda: _metrics(serving)).start(listener)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         """First signal: drain. Second: end at once.

@@ -20,7 +20,7 @@ from lstm_serve.errors import LstmServeError, ModelError, Unavailable
 from lstm_serve.process.channel import Channel, message
 from lstm_serve.process.server import Server, serve
 from lstm_serve.process.shared_log import share
-from lstm_serve.serving.health import liveness, told
+from lstm_serve.serving.health import details, liveness
 from lstm_serve.settings import read
 from lstm_serve.telemetry import logs, reports
 
@@ -99,7 +99,7 @@ class Worker(Server):
     async def _report(self, _: object) -> dict[str, Any]:
         return {
             "checks": liveness(self._registry),
-            "told": told(self._serving, self._registry),
+            "told": details(self._serving, self._registry),
             "metrics": reports.report(self._serving.metrics),
         }
 

@@ -68,12 +68,12 @@ def read(source: str, model: Model, stride: int = 1, by: Sequence[str] = ()) -> 
     """
     model.expect_one("a file of inputs")
     by = tuple(dict.fromkeys(by))
-    with named(source):
+    with naming_source(source):
         return sequences(decoded(content(source), model, NamedColumns(by)), model, stride, by)
 
 
 @contextmanager
-def named(source: str) -> Iterator[None]:
+def naming_source(source: str) -> Iterator[None]:
     """Say in what is wrong with an input which it is."""
     try:
         yield

@@ -32,7 +32,7 @@ def read(source: str, model: Model, label: Sequence[str], by: Sequence[str] = ()
     """
     model.expect_one("an evaluation")
     label, by = tuple(dict.fromkeys(label)), tuple(dict.fromkeys(by))
-    with inputs.named(source):
+    with inputs.naming_source(source):
         data = inputs.content(source)
         if isinstance(data, bytes) and data.startswith(ZIP_MAGIC):
             if label or by:

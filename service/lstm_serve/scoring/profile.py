@@ -31,7 +31,7 @@ def read(source: str, model: Model, by: Sequence[str] = ()) -> tuple[Profile, tu
     if reason := why_not(model):
         raise SettingsError(f"{model.origin.file}: the model cannot be profiled, nor watched for drift: {reason}")
     by = tuple(dict.fromkeys(by))
-    with inputs.named(source):
+    with inputs.naming_source(source):
         table = inputs.decoded(inputs.content(source), model, NamedColumns(by))
         sequences = inputs.sequences(table, model, by=by)
     # As the model takes them, so that an edge is where a value of the data is.

@@ -28,7 +28,7 @@ def readiness(serving: "ServingState", registry: "Registry") -> dict[str, bool]:
     return {"model": True, **liveness(registry), "accepting": not serving.draining}
 
 
-def told(serving: "ServingState", registry: "Registry") -> dict[str, Any]:
+def details(serving: "ServingState", registry: "Registry") -> dict[str, Any]:
     """Return what is told beside the checks, of which nothing depends on it, as far as there is something to tell.
 
     `series_store` is whether the store of series answers, `refused` why the newest files are not what is served.

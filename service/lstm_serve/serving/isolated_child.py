@@ -28,10 +28,10 @@ def main(arguments: str) -> int:
     """
     told = json.loads(arguments)
     paths = told.pop("paths", None)
-    system_limits.lower("RLIMIT_AS", ADDRESS_SPACE + COPIES * told["max_bytes"])
+    system_limits.lower_limit("RLIMIT_AS", ADDRESS_SPACE + COPIES * told["max_bytes"])
     if paths is None:
-        system_limits.lower("RLIMIT_CPU", MAX_CPU_SECONDS)
-    system_limits.lower("RLIMIT_CORE", 0)
+        system_limits.lower_limit("RLIMIT_CPU", MAX_CPU_SECONDS)
+    system_limits.lower_limit("RLIMIT_CORE", 0)
     _go_first()
     from lstm_serve.loading.load import load_model  # noqa: PLC0415 - under the limits already
 

@@ -79,7 +79,7 @@ def may_know(request: Request) -> bool:
     return keys is None or keys.admit(request.scope["state"]["headers"].get(b"authorization"))
 
 
-def refusal(authorization: bytes | None) -> str:
+def why_refused(authorization: bytes | None) -> str:
     """Why a header Authorization, which may be missing, does not admit. It never holds the key."""
     if authorization is None or BEARER.fullmatch(authorization) is None:
         return "expected the header Authorization: Bearer <key>"

@@ -39,7 +39,7 @@ def walk(  # noqa: PLR0913, PLR0917 - it calls itself
         yield from _named(value, names, where)
         return
     if not isinstance(value, list):
-        yield Problem(where, f"expected {_counted(size, axis)}, got {kind_of(value)}")
+        yield Problem(where, f"expected {_counted(size, axis)}, got {json_type_of(value)}")
         return
     if len(value) != size if size is not None else not value:
         yield Problem(where, f"expected {_counted(size, axis)}, got {len(value)}{_hint(value, axes)}")
@@ -72,7 +72,7 @@ def _suspicious(items: Iterable[tuple[Key, Any]]) -> list[Key]:
 
 def _number(value: Any, where: Where, id_limit: int | None) -> Problem | None:  # noqa: ANN401 - JSON is anything
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return Problem(where, f"expected a number, got {kind_of(value)}")
+        return Problem(where, f"expected a number, got {json_type_of(value)}")
     if id_limit is not None and not (isinstance(value, int) and 0 <= value < id_limit):
         return Problem(where, f"expected {wanted(id_limit)}, got another number")
     if not abs(value) <= BELOW_INFINITY:
@@ -102,7 +102,7 @@ def _hint(value: list[Any], axes: Sequence[Axis]) -> str:
     return "; is an axis missing?" if len(sizes) == len(shape) - 1 and sizes[0] == shape[-1] else ""
 
 
-def kind_of(value: Any) -> str:  # noqa: ANN401 - JSON is anything
+def json_type_of(value: Any) -> str:  # noqa: ANN401 - JSON is anything
     """What a value is, without saying which."""
     if value is None:
         return "null"

@@ -12,7 +12,7 @@ from lstm_serve.errors import ComputeFailed, LstmServeError, Unavailable
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import logs
-from lstm_serve.web.api_keys import Keys, needs_key, refusal
+from lstm_serve.web.api_keys import Keys, needs_key, why_refused
 from lstm_serve.web.docs import PATHS as DOCS
 from lstm_serve.web.errors import OF_HTTP, STATUSES, Status, refuse, row_of
 from lstm_serve.web.health import PATHS as HEALTH
@@ -89,7 +89,7 @@ class Boundary:
     def _expect_key(self, path: str, authorization: bytes | None) -> None:
         if self.keys is not None and needs_key(path, self._open) and not self.keys.admit(authorization):
             wrong = "" if authorization is None else ' error="invalid_token"'
-            raise HTTPException(401, refusal(authorization), {"WWW-Authenticate": f"Bearer{wrong}"})
+            raise HTTPException(401, why_refused(authorization), {"WWW-Authenticate": f"Bearer{wrong}"})
 
     def _row(self, error: HTTPException, request_id: str) -> Status:
         """The row of the table for an error of HTTP, with what there is to say of this one."""

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 from starlette.requests import Request
 
-from lstm_serve.serving.health import READY, content, liveness, readiness, told
+from lstm_serve.serving.health import READY, content, details, liveness, readiness
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.api_keys import may_know
@@ -52,7 +52,7 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
     ) -> JSONResponse:
         more = None
         if "verbose" in request.query_params:
-            more = told(serving, registry)
+            more = details(serving, registry)
             # What is wrong with a file is for those alone who may call, where that is restricted.
             more |= {"missing": missing} if missing else {}
             if not may_know(request):

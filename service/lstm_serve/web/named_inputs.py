@@ -16,7 +16,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, Malformed, Problem
 from lstm_serve.model.inputs import Input, expect_rows
 from lstm_serve.model.model import Model
-from lstm_serve.web.body_faults import Where, kind_of
+from lstm_serve.web.body_faults import Where, json_type_of
 from lstm_serve.web.body_types import body_of, names_of_input, sequence, zeros
 from lstm_serve.web.nested_lists import MAX_PROBLEMS, Body, expect_few, json_of
 
@@ -176,7 +176,7 @@ def _under(parsed: Any, key: str, *, alone: bool) -> Any:  # noqa: ANN401 - the 
 
 
 def _came(value: Any) -> str:  # noqa: ANN401 - the same
-    return f"one with {len(value)} keys" if isinstance(value, dict) else kind_of(value)
+    return f"one with {len(value)} keys" if isinstance(value, dict) else json_type_of(value)
 
 
 def _expect_once(raw: bytes) -> None:

@@ -23,7 +23,7 @@ from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
 from lstm_serve.formats.npy import NPY_MAGIC
 from lstm_serve.formats.text import without_mark
-from lstm_serve.web.body_faults import AXES, BELOW_INFINITY, Axis, Names, Where, kind_of, walk
+from lstm_serve.web.body_faults import AXES, BELOW_INFINITY, Axis, Names, Where, json_type_of, walk
 from lstm_serve.web.json_structure import count_marks, structure
 from lstm_serve.web.named_steps import first_twice, in_order
 
@@ -190,7 +190,7 @@ class Body(BaseModel):
     @classmethod
     def _walk(cls, parsed: Any, start: int = 0) -> Iterator[Problem | None]:  # noqa: ANN401
         if not isinstance(parsed, dict):
-            yield Problem((), f'expected an object {{"{cls.key}": ...}}, got {kind_of(parsed)}')
+            yield Problem((), f'expected an object {{"{cls.key}": ...}}, got {json_type_of(parsed)}')
             return
         if cls.key not in parsed:
             yield Problem((), f'expected the key "{cls.key}"{elsewhere(parsed, cls.others)}')

@@ -317,7 +317,7 @@ async def computed(jobs: Sequence[Job], request: Request) -> list[Array]:
 
 async def _watched(job: Job, receive: Receive) -> Array:
     async def leaving() -> None:
-        await left(receive)
+        await client_left(receive)
         job.future.cancel()
 
     watch = asyncio.ensure_future(leaving())
@@ -331,7 +331,7 @@ async def _watched(job: Job, receive: Receive) -> Array:
         watch.cancel()
 
 
-async def left(receive: Receive) -> None:
+async def client_left(receive: Receive) -> None:
     """Wait until the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass

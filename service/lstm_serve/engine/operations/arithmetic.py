@@ -33,14 +33,14 @@ class Slice(BaseOperation):
 
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """What is left of each axis; of a free one None, unless one step alone is taken."""
-        return (tuple(left(part, size) for part, size in zip(self.slices, shapes[0], strict=True)),)
+        return (tuple(sliced_size(part, size) for part, size in zip(self.slices, shapes[0], strict=True)),)
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x (b, ...) -> its part."""
         return (xs[0][:, *self.slices],), (None,)
 
 
-def left(part: slice, size: int | None) -> int | None:
+def sliced_size(part: slice, size: int | None) -> int | None:
     """How many a slice leaves of an axis; of a free one None, unless it takes one place alone."""
     if size is not None:
         return len(range(size)[part])

@@ -36,6 +36,6 @@ def axes(shape: Sequence[int | None]) -> str:
     return f"({', '.join(str(n) for n in shape)}{',' if len(shape) == 1 else ''})"
 
 
-def unpacked(layer: Operation, part: str = "") -> str:
+def weights_line(layer: Operation, part: str = "") -> str:
     """The line of NumPy that names a layer's weights; `part` is where they are in `arrays`, [3:6]."""
     return f"{', '.join(layer.weights)}{',' * (len(layer.weights) == 1)} = arrays{part}"

@@ -18,7 +18,7 @@ from lstm_serve.engine.operations.pointwise import (
 )
 from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe.activations import formulas, pitfalls
-from lstm_serve.explain.describe.description import DROPOUT, LayerDescription, unpacked
+from lstm_serve.explain.describe.description import DROPOUT, LayerDescription, weights_line
 from lstm_serve.formats.text import shown
 
 
@@ -40,7 +40,7 @@ def dense(layer: Dense, shape: Shape) -> LayerDescription:
         ],
         pitfalls=pitfalls([layer.activation]),
         activations=[layer.activation],
-        numpy=[unpacked(layer), f"y = {layer.activation.name}(y @ kernel{bias})"],
+        numpy=[weights_line(layer), f"y = {layer.activation.name}(y @ kernel{bias})"],
     )
 
 
@@ -66,7 +66,7 @@ def prelu(layer: PReLU, _: Shape) -> LayerDescription:
     return LayerDescription(
         roles={"alpha": "the slope below 0; it meets x from the right, as NumPy broadcasts"},
         equations=["y = max(x, 0) + alpha * min(x, 0)"],
-        numpy=[unpacked(layer), "y = np.maximum(y, 0) + alpha * np.minimum(y, 0)"],
+        numpy=[weights_line(layer), "y = np.maximum(y, 0) + alpha * np.minimum(y, 0)"],
     )
 
 
@@ -84,7 +84,7 @@ def normalization(layer: Normalization, _: Shape) -> LayerDescription:
                 "counts one array more where it was adapted, `count`, which nothing uses at inference."
             )
         ],
-        numpy=[unpacked(layer), "y = (y - mean) / np.maximum(np.sqrt(variance), 1e-7)"],
+        numpy=[weights_line(layer), "y = (y - mean) / np.maximum(np.sqrt(variance), 1e-7)"],
     )
 
 
@@ -105,7 +105,7 @@ def batch_normalization(layer: BatchNormalization, _: Shape) -> LayerDescription
                 f"epsilon, {layer.epsilon:g}, is inside the root."
             )
         ],
-        numpy=[unpacked(layer), f"y = (y - moving_mean) / np.sqrt(moving_variance + {layer.epsilon!r}){affine}"],
+        numpy=[weights_line(layer), f"y = (y - moving_mean) / np.sqrt(moving_variance + {layer.epsilon!r}){affine}"],
     )
 
 
@@ -119,7 +119,7 @@ def layer_normalization(layer: LayerNormalization, _: Shape) -> LayerDescription
             "mean and variance are those of the last axis, of each step by itself; the variance divides by n.",
         ],
         numpy=[
-            *([unpacked(layer)] if layer.weights else []),
+            *([weights_line(layer)] if layer.weights else []),
             f"y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + {layer.epsilon!r}){affine}",
         ],
     )

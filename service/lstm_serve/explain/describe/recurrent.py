@@ -10,7 +10,7 @@ from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe.activations import formulas
 from lstm_serve.explain.describe.activations import pitfalls as pitfalls_of_activations
-from lstm_serve.explain.describe.description import DROPOUT, LayerDescription, axes, unpacked
+from lstm_serve.explain.describe.description import DROPOUT, LayerDescription, axes, weights_line
 from lstm_serve.formats.text import shown
 
 
@@ -309,7 +309,7 @@ def _loop(layer: Recurrent, cell: _Cell, part: str = "", *, masked: bool = False
     code = _indented(["if keep:", *_indented(cell.code, 4)] if masked else cell.code, 4)
     zeroed = " if keep else 0 * h" if masked and layer.zero_output_for_mask else ""
     return [
-        unpacked(layer, part),
+        weights_line(layer, part),
         cell.start,
         *(["hs = []"] if layer.return_sequences else []),
         f"for x_t, keep in zip(y{order}, mask{order}, strict=True):" if masked else f"for x_t in y{order}:",

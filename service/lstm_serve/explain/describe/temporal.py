@@ -2,7 +2,7 @@
 
 from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking, Permute, RepeatVector, Reshape
 from lstm_serve.engine.types import Shape
-from lstm_serve.explain.describe.description import LayerDescription, axes, unpacked
+from lstm_serve.explain.describe.description import LayerDescription, axes, weights_line
 from lstm_serve.formats.text import shown
 
 MASKED = (
@@ -30,7 +30,7 @@ def embedding(layer: Embedding, _: Shape) -> LayerDescription:
             f"{shown(layer.name)} takes ids from 0 to {ids - 1}, counted as they were in training.",
             *[MASKED] * layer.mask_zero,
         ],
-        numpy=[unpacked(layer), *["mask = y != 0"] * layer.mask_zero, "y = embeddings[y]"],
+        numpy=[weights_line(layer), *["mask = y != 0"] * layer.mask_zero, "y = embeddings[y]"],
     )
 
 

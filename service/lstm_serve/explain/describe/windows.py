@@ -6,7 +6,7 @@ from lstm_serve.engine.operations.conv_lstm import ConvLSTM
 from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
 from lstm_serve.engine.types import Shape
 from lstm_serve.explain.describe.activations import formulas, pitfalls
-from lstm_serve.explain.describe.description import LayerDescription, unpacked
+from lstm_serve.explain.describe.description import LayerDescription, weights_line
 from lstm_serve.formats.text import shown
 
 
@@ -40,7 +40,7 @@ def convolution(layer: Convolution, shape: Shape) -> LayerDescription:
         ],
         activations=[layer.activation],
         numpy=[
-            unpacked(layer),
+            weights_line(layer),
             *_padded(layer.windows, shape, ""),
             *_cut(layer.windows),
             *parts,

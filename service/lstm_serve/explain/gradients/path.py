@@ -57,7 +57,7 @@ def masks_of(model: Model, x: Array) -> dict[int, Mask]:
     return {k: masks[k + 1][0] for k in at}
 
 
-def traced(model: Model, x: Array, held: Mapping[int, Mask]) -> tuple[Array, list[TapeEntry]]:
+def recorded(model: Model, x: Array, held: Mapping[int, Mask]) -> tuple[Array, list[TapeEntry]]:
     """The answers to rows x (n, ...), and what is kept of each node for the way back.
 
     `held` are masks (1, T) by their nodes' numbers that stay as they are, whatever x is.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lstm_serve.engine.operations.arithmetic import left
+from lstm_serve.engine.operations.arithmetic import sliced_size
 from lstm_serve.engine.types import Shape
 from lstm_serve.errors import Unsupported
 from lstm_serve.loading.config.options import MAX_SIZE
@@ -56,7 +56,7 @@ def _taken(part: slice | int | None, size: int | None, what: str) -> tuple[slice
 
 def _left(part: slice, size: int | None) -> int | None:
     """How many are left; 0 where an axis whose size is free may have none."""
-    found = left(part, size)
+    found = sliced_size(part, size)
     whole = part.start in {None, 0} and part.stop is None
     return 0 if found is None and not whole else found
 

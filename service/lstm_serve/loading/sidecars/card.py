@@ -153,7 +153,7 @@ class Card(_WithFeatures):
     metadata: Annotated[dict[str, Any], BeforeValidator(_or_empty)] = {}
 
 
-def called(model: Path) -> tuple[str, str]:
+def name_and_version(model: Path) -> tuple[str, str]:
     """The name and the version of a model without a card: a numbered folder is a version, as for KServe."""
     folder = model.absolute() if model.is_dir() else model.absolute().parent
     version = folder.name if re.fullmatch(VERSION, folder.name) else None

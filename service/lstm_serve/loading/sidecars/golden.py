@@ -20,7 +20,7 @@ from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, HoldsObjects, HoldsText
 from lstm_serve.model import exact as exactly
 from lstm_serve.model.carry import Carrying
 from lstm_serve.model.files import ModelFiles
-from lstm_serve.model.inputs import expect_rows, named
+from lstm_serve.model.inputs import expect_rows, naming_input
 from lstm_serve.model.model import Model
 from lstm_serve.model.records import unpacked
 
@@ -168,7 +168,7 @@ def _check_size(model: Model, xs: Sequence[AnyArray], ys: Sequence[AnyArray], na
         except InvalidInput as error:
             if len(xs) == 1:
                 raise
-            raise named(error, each) from None
+            raise naming_input(error, each) from None
     expect_rows(model.takes, [*map(len, xs)])
     given = [x.shape[1:] for x in xs]
     model.check_free(*given)

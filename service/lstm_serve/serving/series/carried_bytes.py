@@ -9,7 +9,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.serving.series.store import Carried
 
 
-def packed(carried: Carried) -> bytes:
+def carried_to_bytes(carried: Carried) -> bytes:
     """The bytes of it."""
     arrays = carried.ys, *carried.state
     forms = [(array.dtype.str, array.shape) for array in arrays]
@@ -17,8 +17,8 @@ def packed(carried: Carried) -> bytes:
     return b"\n".join((head, b"".join(array.tobytes() for array in arrays)))
 
 
-def unpacked(given: bytes) -> Carried:
-    """What was `packed`; its arrays are not to be written into."""
+def carried_of_bytes(given: bytes) -> Carried:
+    """What `carried_to_bytes` gave; its arrays are not to be written into."""
     head, _, rest = given.partition(b"\n")
     digest, taken, forms = json.loads(head)
     arrays, at = list[Array](), 0

@@ -15,7 +15,7 @@ from lstm_serve.errors import LstmServeError, SeriesConflict, SeriesFull, StoreU
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.model.model import Model
 from lstm_serve.serving.series import redis_scripts as scripts
-from lstm_serve.serving.series.carried_bytes import packed, unpacked
+from lstm_serve.serving.series.carried_bytes import carried_of_bytes, carried_to_bytes
 from lstm_serve.serving.series.kept import append
 from lstm_serve.serving.series.redis_server import RedisServer, ScriptArgument, ScriptCall
 from lstm_serve.serving.series.store import Appended, Found, Known, Limits, Sent, Series, SeriesKey, new_life, too_many
@@ -209,7 +209,7 @@ class RedisStore:
             numbers = np.frombuffer(seqs, "<f8").astype(np.int64)
             found.first, found.last = int(first), int(numbers[-1])
             found.times = numbers if by == b"time" else None
-        found.carried = unpacked(made) if made else None
+        found.carried = carried_of_bytes(made) if made else None
         return found
 
     def _tell(self, series: SeriesKey) -> None:
@@ -231,7 +231,7 @@ def _fields(before: Found, after: Series) -> tuple[ScriptArgument, ...]:
     by = "none" if after.last is None else "count" if after.times is None else "time"
     seqs = b"" if after.last is None else np.array(after.numbers, "<f8").tobytes()
     rows, first = _with_one_zero(after.rows).tobytes(), "" if after.first is None else after.first
-    made = b"" if after.carried is None else packed(after.carried)
+    made = b"" if after.carried is None else carried_to_bytes(after.carried)
     return mark, form, by, first, seqs, rows, after.count, after.life or new_life(), "", made
 
 

@@ -10,8 +10,6 @@ from lstm_serve.engine.types import Array, Ints, State
 from lstm_serve.errors import LstmServeError
 from lstm_serve.model.metadata import SeriesRules
 
-Seqs = Ints
-
 AT_ONCE = 64  # series that are read or written together, each with two windows
 WINDOWS = 2  # of each series the rows of so many are kept, for repeats
 
@@ -86,7 +84,7 @@ class Series:
 
     __slots__ = ("carried", "count", "first", "last", "life", "rows", "times", "touched")
 
-    def __init__(self, rows: Array, first: int | None, times: Seqs | None) -> None:
+    def __init__(self, rows: Array, first: int | None, times: Ints | None) -> None:
         """It begins with these rows, of which there may be none yet."""
         self.rows, self.first, self.times = rows, first, times
         self.last: int | None = None

@@ -66,7 +66,7 @@ def router(registry: Registry, documented: Documented) -> APIRouter:
         deployment, _ = meant(registry, request)
         found = watching(deployment)
         found.flush()
-        return told(deployment.current.model, found)
+        return drift_answer(deployment.current.model, found)
 
     for prefix in ("", MODEL):
         routes.add_api_route(
@@ -94,7 +94,7 @@ def watching(deployment: Deployment) -> Drift:
     )
 
 
-def told(model: Model, drift: Drift) -> DriftAnswer:
+def drift_answer(model: Model, drift: Drift) -> DriftAnswer:
     """The answer."""
     profile, last = drift.profile, drift.judged
     limits = profile.limits(drift.size)

@@ -30,7 +30,7 @@ from lstm_serve.serving.series.locks import expect_time
 from lstm_serve.serving.series.store import AT_ONCE, Appended, Sent, SeriesKey, Store
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.api_keys import Keys
-from lstm_serve.web.dialects.series.carried import NOT_APPENDED, CarriedSeries, count, told
+from lstm_serve.web.dialects.series.carried import NOT_APPENDED, CarriedSeries, answers_of, count
 from lstm_serve.web.dialects.series.computed import answers_or_errors, output_first, window_of
 from lstm_serve.web.dialects.series.request import expect_id, expect_time_axis
 from lstm_serve.web.errors import TABLE, row_of
@@ -120,14 +120,14 @@ class Appending:
             return done, None if part is None else answers(self._model, *part)[0], after
         with self._room(1):
             done, ys = await self._carried.append(key, given)
-        return done, told(ys[-1:], self._request, [done.fresh > 0])[0], None
+        return done, answers_of(ys[-1:], self._request, [done.fresh > 0])[0], None
 
     async def each(self, key: SeriesKey, given: Sent) -> tuple[Appended, list[Any]]:
         """The series, and the answer to each of several rows: None where there is none, or what is wrong."""
         if self._carried is not None:
             with self._room(1):
                 done, ys = await self._carried.append(key, given)
-            return done, told(ys, self._request, [k >= len(ys) - done.fresh for k in range(len(ys))])
+            return done, answers_of(ys, self._request, [k >= len(ys) - done.fresh for k in range(len(ys))])
         with self._room(len(given.rows)):
             done = await self._append(key, given)
             cut = [window_of(done, end, self._model) for end in done.ends]
@@ -145,7 +145,7 @@ class Appending:
                 done, ys = await self._carried.append_many(owner, items)
                 _expect_some(done)
                 fresh = [isinstance(each, Appended) and each.fresh > 0 for each in done]
-                return done, told(ys, self._request, fresh)
+                return done, answers_of(ys, self._request, fresh)
             done = await self._append_each(owner, items)
             _expect_some(done)
             cut = [window_of(each, each.ends[0], self._model) if isinstance(each, Appended) else None for each in done]

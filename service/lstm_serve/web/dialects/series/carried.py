@@ -149,7 +149,7 @@ async def _output(job: Job) -> Array:
         raise
 
 
-def told(found: Sequence[Array | None], request: PredictRequest, fresh: Sequence[bool]) -> list[Any]:
+def answers_of(found: Sequence[Array | None], request: PredictRequest, fresh: Sequence[bool]) -> list[Any]:
     """The answers to rows by their outputs, None where there is none; those that are fresh are counted."""
     some = [y for y in found if y is not None]
     if not some:

@@ -50,7 +50,7 @@ from lstm_serve.web.dialects.series.carried import kept_answers
 from lstm_serve.web.dialects.series.request import IN_PATH, INPUTS, expect_query, wants_inputs
 from lstm_serve.web.errors import TABLE, problem, row_of
 from lstm_serve.web.openapi import problem_response, problem_responses
-from lstm_serve.web.predict import left
+from lstm_serve.web.predict import client_left
 
 EVENTS = "text/event-stream"
 # To a proxy silence is the end, after a minute or half of one. nginx keeps an answer back unless it is told not to.
@@ -123,7 +123,7 @@ class EventStream(Response):
         if self._serving.listeners >= most:
             raise ListenersFull(f"{most} clients listen to series; at most so many may, half of the connections")
         self._serving.listeners += 1
-        leaving = asyncio.ensure_future(left(receive))
+        leaving = asyncio.ensure_future(client_left(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             if scope["method"] != "HEAD":

@@ -115,13 +115,13 @@ def request_type(model: Model, max_rows: int, longest: int | None = None) -> typ
         )
     row = TypeAdapter(sequence(model.input_shape, model.id_limit)).json_schema()
     rows = TypeAdapter(sequence((None, *model.input_shape), model.id_limit)).json_schema()
-    named_rows = {"type": "array", "minItems": 1, "items": named(row)}
+    named_rows = {"type": "array", "minItems": 1, "items": schema_of_one(row)}
     made = create_model(
         "V1PredictRequest",
         __base__=V1Request,
         __doc__=V1Request.__doc__,
         instances=either(rows, named_rows, example=zeros((1, *model.input_shape))),
-        inputs=either(rows, named(rows)),
+        inputs=either(rows, schema_of_one(rows)),
     )
     made.forms = {key: body(f"V1{key.title()}", key, model, max_rows, longest=longest) for key in FORMS}
     for form in made.forms.values():  # each row may be an object of one name
@@ -129,7 +129,7 @@ def request_type(model: Model, max_rows: int, longest: int | None = None) -> typ
     return made
 
 
-def named(schema: dict[str, Any]) -> dict[str, Any]:
+def schema_of_one(schema: dict[str, Any]) -> dict[str, Any]:
     """The JSON Schema of an object with one value."""
     return {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": schema}
 
