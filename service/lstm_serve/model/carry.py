@@ -44,14 +44,19 @@ class Carrying:
         """Rows (n, k, *row) and the states before them as records (n,)."""
         return records.packed(["rows", *map(str, range(len(state)))], [rows, *state])
 
-    def forward(self, x: Array) -> Array:
-        """Records of rows and states to those of outputs and states. Overflow becomes infinity, no warning."""
-        rows, *given = records.unpacked(x)
-        state, ys = tuple(given), []
+    def carry_on(self, rows: Array, state: State) -> CarriedRows:
+        """Compute rows (n, k, *row) from the states before them. Overflow becomes infinity, no warning."""
+        ys = []
         for k in range(rows.shape[1]):
             y, state = self.stepper.step(rows[:, k], state)
             ys.append(y[:, np.newaxis] if self.stepper.answers_each_row else y)
-        return records.packed(["ys", *map(str, range(len(state)))], [np.stack(ys, axis=1), *state])
+        return CarriedRows(np.stack(ys, axis=1), state)
+
+    def forward(self, x: Array) -> Array:
+        """The same of records, as `packed` makes them, to those that `unpacked` takes."""
+        rows, *given = records.unpacked(x)
+        ys, state = self.carry_on(rows, tuple(given))
+        return records.packed(["ys", *map(str, range(len(state)))], [ys, *state])
 
     def unpacked(self, y: Array) -> CarriedRows:
         """What `forward` gives."""
