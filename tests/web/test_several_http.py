@@ -208,8 +208,10 @@ def test_what_is_of_one_input_says_so(client: httpx.Client) -> None:
 def test_a_series_is_of_one_input_and_says_so(client: httpx.Client, prefix: str, method: str, path: str) -> None:
     answer = client.request(method, prefix + path, json={"rows": [[1]]} if method == "POST" else None)
     assert answer.status_code == 422
-    told = "the model has 3 inputs, and a series is rows of one alone: POST /predict answers it, as JSON"
-    assert answer.json()["detail"] == told
+    assert answer.json()["detail"] == (
+        "the model has 3 inputs (words, static, sensors), and a series needs one: load_model(...).predict({...}) "
+        "answers it, and POST /predict/batch, as .npz or JSON"
+    )
 
 
 def test_what_is_told_of_it(client: httpx.Client) -> None:

@@ -215,18 +215,17 @@ class Model:
         if wrong := self.not_one(what):
             raise Unsupported(wrong)
 
-    def not_one(self, what: str, *, inputs: bool = True) -> str | None:
-        """Why it is not for `what` of one output, and with `inputs` of one input, and what answers it; or None."""
-        named = [("output", self.output_names)]
-        if inputs:
-            named.insert(0, ("input", tuple(spec.name for spec in self.inputs)))
+    def not_one(self, what: str, *ends: Literal["input", "output"]) -> str | None:
+        """Why it is not for `what`, which is of one of these, or one of each, and what answers it; or None."""
+        ends = ends or ("input", "output")
+        names = {"input": [spec.name for spec in self.inputs], "output": self.output_names}
         several = [
-            f"{len(names)} {kind}s ({', '.join(map(str, names))[:300]})" for kind, names in named if len(names) > 1
+            f"{len(names[end])} {end}s ({', '.join(map(str, names[end]))[:300]})" for end in ends if len(names[end]) > 1
         ]
         if not several:
             return None
         return (
-            f"the model has {' and '.join(several)}, and {what} needs {'one of each' if inputs else 'one'}: "
+            f"the model has {' and '.join(several)}, and {what} needs {'one' if len(ends) == 1 else 'one of each'}: "
             "load_model(...).predict({...}) answers it, and POST /predict/batch, as .npz or JSON"
         )
 
@@ -284,8 +283,8 @@ class Model:
 
     def checked_rows(self, rows: npt.ArrayLike) -> AnyArray:
         """The rows of a series (N, *features) as an array of whatever type, or InvalidInput."""
-        if len(self.inputs) > 1:
-            raise InvalidInput.at(f"the model has {len(self.inputs)} inputs, and a series is rows of one: use predict")
+        if wrong := self.not_one("a series", "input"):
+            raise InvalidInput.at(wrong)
         if not self.has_time_axis:
             raise InvalidInput.at("the model has no time axis, so nothing is a series to it: use predict")
         features = self.input_shape[1:]

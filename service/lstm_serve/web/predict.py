@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -56,9 +56,9 @@ class Parsed(Protocol):
         """The validated body. Raises Malformed, InvalidInput, or TooLarge."""
 
 
-def expect_one(model: Model, what: str, *, inputs: bool = True) -> None:
-    """Raise InvalidInput where something is of one output, and with `inputs` of one input, and the model has more."""
-    if wrong := model.not_one(what, inputs=inputs):
+def expect_one(model: Model, what: str, *ends: Literal["input", "output"]) -> None:
+    """Raise InvalidInput where `what` is of one input or output, or one of each, and the model has more."""
+    if wrong := model.not_one(what, *ends):
         raise InvalidInput.at(wrong)
 
 

@@ -322,7 +322,7 @@ async def predict_body(serving: ServingState, body: OfBody, request: PredictRequ
     if NPZ in accept:
         return npz_answer(model, parts)
     if NPY in accept:
-        expect_one(model, "an answer in .npy format", inputs=False)
+        expect_one(model, "an answer in .npy format", "output")
         return npy_answer(parts)
     found = [answer for part in parts for answer in answers(model, *part)]
     content = {"predictions": found} if body.many else found[0]

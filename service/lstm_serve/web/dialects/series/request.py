@@ -19,6 +19,7 @@ from lstm_serve.serving.series.store import Sent
 from lstm_serve.web.body_types import WholeNumber, names_of, rows_of_series, sequence
 from lstm_serve.web.json_structure import count_marks, structure
 from lstm_serve.web.nested_lists import FEW, Body, expect_few, json_of
+from lstm_serve.web.predict import expect_one
 
 # The names of paths are no ids.
 ID_PATTERN = r"^(?!(rows|events)$)[A-Za-z0-9._:-]{1,128}$"
@@ -43,10 +44,7 @@ Seq = Annotated[WholeNumber, Field(ge=0, le=MAX_SEQ)]
 
 def expect_time_axis(served: Served) -> None:
     """Raise InvalidInput for several inputs, and HTTPException, as if nothing were here, where none has time."""
-    if (count := len(served.model.inputs)) > 1:
-        raise InvalidInput.at(
-            f"the model has {count} inputs, and a series is rows of one alone: POST /predict answers it, as JSON"
-        )
+    expect_one(served.model, "a series", "input")
     if not served.model.has_time_axis:
         raise HTTPException(404)
 
