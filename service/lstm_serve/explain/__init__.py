@@ -1,1 +1,1 @@
-"""A model, told to a person: its layers, the role of each array, the way to the answers, the values of one step."""
+"""A model, told to a person: its layers, what each array is, the values of one step, and why it answered so."""

@@ -1,1 +1,1 @@
-"""A file of inputs, or rows as they come, answered without a server: read, predicted, written. Knows no HTTP."""
+"""A file of inputs, or rows as they come, answered without a server, and held against what is right. Knows no HTTP."""

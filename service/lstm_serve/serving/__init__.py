@@ -1,1 +1,1 @@
-"""Models while they are served: the queue, the warm-up, the reload, the budget of memory. Knows no HTTP."""
+"""Models while they are served: the queue, live series, drift, the reload, the budget of memory. Knows no HTTP."""

@@ -1,1 +1,1 @@
-"""Each layer of Keras lowered to an operation of the engine: one function a class, and the table of them."""
+"""Each layer of Keras lowered to operations of the engine: one function a class, and the table of them."""

@@ -1,1 +1,1 @@
-"""What lies beside a model's file: the card, the golden predictions, the architecture of weights alone."""
+"""What lies beside a model's file: the card, the golden predictions, the profile, the architecture of weights."""
