@@ -63,6 +63,23 @@ async def test_a_job_is_answered_in_slices_and_in_order() -> None:
 
 
 @in_loop
+async def test_slices_of_a_job_are_about_as_long_as_each_other() -> None:
+    """Once it is known how long they may be, which doubles until then: no rest is left for the last."""
+
+    class Short(First):
+        seconds: ClassVar[float] = 1e9
+
+    queue, lane, layer, on = lanes()
+    queue.start()
+    x = rows(*range(33))
+    behind = Behind(on, x[:1], time.monotonic() + PATIENCE, Short(x, lambda part: on.forward(part)[:, 0]))
+    await lane.submit(behind).future
+    assert layer.rows == [1, 2, 4, 7, 10, 9]
+    await lane.close()
+    await queue.close()
+
+
+@in_loop
 async def test_work_may_become_more_while_it_is_computed() -> None:
     queue, lane, _, on = lanes(max_rows=4)
     queue.start()

@@ -25,9 +25,9 @@ POINTS, MOST_POINTS, ALLOWED = 16, 256, 1e-3
 class IntegratedGradients:
     """The points on the line of one sequence, in rounds, and the average at those of the last."""
 
-    # What a slice should take, in seconds; on a machine that has become busy it may be twice that. Where that is long,
-    # its arrays are large, and NumPy lets go of Python's lock.
-    seconds: ClassVar[float] = 0.005
+    # What a slice should take, in seconds; on a machine that has become busy it may be twice that. Of the default model
+    # that is half of the first round, which in two halves costs as much; in four it would cost half as much again.
+    seconds: ClassVar[float] = 0.0025
 
     def __init__(self, what: Explained) -> None:
         """Nothing is computed yet."""

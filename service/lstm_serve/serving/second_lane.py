@@ -1,7 +1,7 @@
 """Work that waits behind predictions: taken only when none waits, in short slices, in a thread of its own.
 
-A slice is as many rows as take a few milliseconds, reckoned from the last; predictions that come meanwhile do not wait
-for its end. Bounded, first in, first out.
+A slice is as many rows as take a few milliseconds, reckoned from the last, and those of a job are about as long as each
+other; predictions that come meanwhile do not wait for its end. Bounded, first in, first out.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 from typing import ClassVar, Protocol, TypeVar
 
 from lstm_serve.engine.types import AnyArray, Array
@@ -133,11 +134,14 @@ class SecondLane:
             job.queue_seconds = time.monotonic() - job.queued_at
         kind, count = type(job.work), job.work.count
         numbers, row = self._numbers.get(kind, 1), job.x[0].size
-        start, stop = job.taken, min(job.taken + max(1, numbers // row), count)
+        # Slices that are alike: the longest is shorter than where a rest is left for the last. Rounded up, since one of
+        # a single row does not tell how little a second row adds.
+        slices = ceil((count - job.taken) / ceil(numbers / row))
+        start, stop = job.taken, job.taken + ceil((count - job.taken) / slices)
         y, seconds = await asyncio.get_running_loop().run_in_executor(self._thread(), _computed, job.work, start, stop)
         job.compute_seconds += seconds
         fit = (stop - start) * row * kind.seconds / max(seconds, 1e-6)
-        self._numbers[kind] = int(min(2 * max(numbers, row), fit))
+        self._numbers[kind] = ceil(min(2 * max(numbers, row), fit))
         job.taken = stop
         self.rows += job.work.count - count - (stop - start)
         deliver(job, y, last=stop == job.work.count)
