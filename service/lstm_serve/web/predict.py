@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -79,6 +80,11 @@ class Answer(NamedTuple):
     content: bytes
     headers: Headers = [JSON]  # noqa: RUF012 - never changed
     after: Callable[[], None] | None = None
+
+    @classmethod
+    def of(cls, content: object, after: Callable[[], None] | None = None) -> "Answer":
+        """JSON, with NumPy's numbers and C-contiguous arrays in it."""
+        return cls(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), after=after)
 
 
 class Predicted(NamedTuple):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
-import orjson
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -194,7 +193,7 @@ def _add_native(routes: APIRouter, serving: ServingState, prefix: str, served: S
 
     async def explain(body: Request, request: PredictRequest) -> Answer:  # type: ignore[valid-type]
         ((found, _),) = await explanations(serving, cast("ToExplain", body), request)
-        return Answer(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))
+        return Answer.of(found)
 
     routes.add_api_route(
         f"{prefix}/explain",
@@ -216,7 +215,7 @@ def _add_v1(routes: APIRouter, serving: ServingState, served: Served | None) -> 
         found = await explanations(serving, form, request)
         key = codec.FORMS[cast("codec.V1Rows", form.body).key]
         content = {key: [y for _, y in found], "explanations": [one for one, _ in found]}
-        return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
+        return Answer.of(content)
 
     explained: Any = (list[answer], Field(description="in the order of the rows"))  # type: ignore[valid-type]
     of_rows, of_array = (

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from fastapi import APIRouter
 
 from lstm_serve.engine.types import AnyArray, Array
@@ -326,4 +325,4 @@ async def predict_body(serving: ServingState, body: OfBody, request: PredictRequ
         return npy_answer(parts)
     found = [answer for part in parts for answer in answers(model, *part)]
     content = {"predictions": found} if body.many else found[0]
-    return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
+    return Answer.of(content)

@@ -4,7 +4,6 @@ import math
 from functools import partial
 
 import numpy as np
-import orjson
 from pydantic import Field
 
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
@@ -64,10 +63,10 @@ async def traced(serving: ServingState, body: Body, request: PredictRequest) -> 
             "shows some of them, and Model.trace in Python gives all"
         )
     request.scope["state"]["held"].become(x.nbytes + BYTES_OF_A_NUMBER * count)
-    return Answer(await lane.run(partial(_encoded, model, x), deadline))
+    return await lane.run(partial(_encoded, model, x), deadline)
 
 
-def _encoded(model: Model, x: Array) -> bytes:
+def _encoded(model: Model, x: Array) -> Answer:
     """The answer for x (1, *input_shape). Raises NotFinite as for /predict; a number on the way may be null."""
     found = model.trace(x)
     y = found[-1]["output"]
@@ -85,7 +84,7 @@ def _encoded(model: Model, x: Array) -> bytes:
         for (operation, _), arrays in zip(model.nodes, found, strict=True)
     ]
     (answer,) = answers(model, y)
-    return orjson.dumps({"answer": answer, "layers": layers}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Answer.of({"answer": answer, "layers": layers})
 
 
 def _at_most(model: Model, x: Array) -> int:

@@ -223,7 +223,7 @@ async def _append(serving: ServingState, body: Body, request: PredictRequest) ->
         result["answers"] = [_problem(each, request) if isinstance(each, ComputeFailed) else each for each in found]
     else:
         result["answer"] = found[0]
-    return Answer(orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY), after=after)
+    return Answer.of(result, after)
 
 
 async def _append_many(serving: ServingState, body: ManyRows, request: PredictRequest) -> Answer:
@@ -248,7 +248,7 @@ async def _append_many(serving: ServingState, body: ManyRows, request: PredictRe
             results.append({**_result(told, model), "answer": answer})
         else:
             results.append(_problem(told, request))
-    return Answer(orjson.dumps({"results": results}, option=orjson.OPT_SERIALIZE_NUMPY))
+    return Answer.of({"results": results})
 
 
 def _problem(error: LstmServeError, request: PredictRequest) -> orjson.Fragment:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from fastapi import APIRouter
 from pydantic import Field, create_model
 
@@ -192,7 +191,7 @@ async def _answered(serving: ServingState, body: Body | NpyBody | CsvText, reque
         content["units"] = sequences.units._asdict()
     if notes := [*sequences.notes, *([] if sequences.mixed is None else [sequences.mixed])]:
         content["notes"] = notes
-    return Answer(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
+    return Answer.of(content)
 
 
 async def _read(body: CsvText, request: PredictRequest, stride: int, by: tuple[str, ...]) -> Sequences:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, cast
 
 import numpy as np
-import orjson
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.requests import Request
@@ -140,6 +139,6 @@ async def predict_form(serving: ServingState, form: V1Rows, request: PredictRequ
         columns = {str(name): [row for part in parts for row in part[k]] for k, name in enumerate(names)}
         by_row = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         content: Any = by_row if form.key == "instances" else columns
-        return Answer(orjson.dumps({FORMS[form.key]: content}, option=orjson.OPT_SERIALIZE_NUMPY))
+        return Answer.of({FORMS[form.key]: content})
     rows = [row for y, _ in await predicted(serving, form, request) for row in np.ascontiguousarray(y)]
-    return Answer(orjson.dumps({FORMS[form.key]: rows}, option=orjson.OPT_SERIALIZE_NUMPY))
+    return Answer.of({FORMS[form.key]: rows})
