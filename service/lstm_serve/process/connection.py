@@ -65,7 +65,10 @@ class Protocol(Ending):
         """Feed the parser, and count what comes beside bodies."""
         self._unread += len(piece)
         try:
-            self._parse(piece)
+            try:
+                self.parser.feed_data(piece)
+            except HttpParserUpgrade:
+                self._stay()
         except HttpParserError as error:
             if isinstance(error, HttpParserCallbackError) and not isinstance(error.__context__, HttpParserError):
                 self.logger.exception("a fault while a request was read")  # of ours, or of uvicorn's
@@ -77,23 +80,20 @@ class Protocol(Ending):
         if self._unread > limit:
             self._refuse(431, f"the headers are over {limit} bytes")
 
-    def _parse(self, piece: bytes) -> None:
-        """Feed the parser. After an Upgrade it takes what follows for another protocol: it is not asked to."""
-        try:
-            self.parser.feed_data(piece)
-        except HttpParserUpgrade:
-            if not self._in_headers:
-                self._end_after_this()  # CONNECT
-                return
-            version = self.parser.get_http_version().encode()
-            head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
-            head += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
-            self.parser = HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-            self.parser.feed_data(b"\r\n".join([*head, b"", b""]))
+    def _stay(self) -> None:
+        """After an Upgrade the parser takes what follows for another protocol: have one that is not asked to."""
+        if not self._in_headers:
+            self._end_after_this()  # CONNECT
+            return
+        version = self.parser.get_http_version().encode()
+        head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        head += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.parser.feed_data(b"\r\n".join([*head, b"", b""]))
 
     def _should_upgrade(self) -> bool:
-        """Whether `_parse` reads the current request again, without its Upgrade."""
+        """Whether `_stay` reads the current request again, without its Upgrade."""
         return bool(self.scope["method"] != "CONNECT")
 
     def on_message_begin(self) -> None:

@@ -263,28 +263,30 @@ class Batcher:
         rows, now = 0, time.monotonic()
         while self._queue and rows < self.max_batch_rows:
             job = self._queue[0]
-            left = len(job.x) - job.taken
-            if not job.future.done() and not job.taken and job.deadline < now:
+            start, end = job.taken, len(job.x)
+            if job.deadline < now and not start and not job.future.done():
                 job.future.set_exception(DeadlinePassed("the deadline passed while the request waited"))
             if job.future.done():
                 self._queue.popleft()
-                self.queued_rows -= left
+                self.queued_rows -= end - start
                 continue
-            if parts and job.model is not parts[0].job.model:
+            form = job.x.shape[1:], job.x.dtype
+            if not parts:
+                model, first = job.model, form
+            elif job.model is not model:
                 if len(passed) >= self.max_batch_rows:
                     break
                 passed.append(self._queue.popleft())
                 continue
-            if parts and (job.x.shape[1:], job.x.dtype) != (parts[0].job.x.shape[1:], parts[0].job.x.dtype):
+            elif form != first:
                 break
-            if not job.taken:
+            if not start:
                 job.queue_seconds = now - job.queued_at
-            stop = job.taken + min(left, self.max_batch_rows - rows)
-            parts.append(JobRows(job, job.taken, stop))
-            rows += stop - job.taken
-            self.queued_rows -= stop - job.taken
-            job.taken = stop
-            if stop == len(job.x):
+            job.taken = stop = min(end, start + self.max_batch_rows - rows)
+            parts.append(JobRows(job, start, stop))
+            rows += stop - start
+            self.queued_rows -= stop - start
+            if stop == end:
                 self._queue.popleft()
         self._queue.extendleft(reversed(passed))
         return parts
