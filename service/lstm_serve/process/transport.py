@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any
 
 from uvicorn._types import ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -22,18 +21,16 @@ class Lingering:
         """Everything but `close` is the transport's own; `lingers` says, at the end, which way to close."""
         self._transport = transport
         self._lingers: Callable[[], bool] | None = lingers
-        # Hot: not by way of __getattr__.
-        self._write, self.is_closing = transport.write, transport.is_closing
-        self.get_write_buffer_size = transport.get_write_buffer_size
+        self._write, self.is_closing, self.abort = transport.write, transport.is_closing, transport.abort
+        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
+        self.get_write_buffer_size, self.can_write_eof = transport.get_write_buffer_size, transport.can_write_eof
+        self.get_extra_info = transport.get_extra_info
         self.written = 0  # bytes of what was written last, all of which is kept until the last of them is out
 
     def write(self, data: bytes) -> None:
         """Send it."""
         self.written = len(data)
         self._write(data)
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
-        return getattr(self._transport, name)
 
     def close(self) -> None:
         """Close, once everything is sent."""

@@ -81,18 +81,23 @@ class Body(BaseModel):
         What is more than a slice `arrays` validates. Of a key that is there twice the parsed body has the last alone:
         `raw` shows it, where that matters; `beside` are the texts in it, keys and values, that are not in `parsed`.
         """
+        key, many = cls.key, cls.many  # each look-up goes by way of Pydantic's metaclass
         # Pydantic would make an error of each surplus key, and convert every surplus sequence first.
-        if isinstance(parsed, dict) and cls.key in parsed and parsed.keys() <= cls.model_fields.keys():
-            value, keys = parsed[cls.key], len(parsed) + beside
+        if (
+            isinstance(parsed, dict)
+            and key in parsed
+            and (len(parsed) == 1 or parsed.keys() <= cls.model_fields.keys())
+        ):
+            value, keys = parsed[key], len(parsed) + beside
             # `bytes.count` would look at every byte.
             once = raw.rfind(b'"') == raw.find(b'"', raw.find(b'"') + 1) if keys == 1 else raw.count(b'"') == 2 * keys
-            if cls.many and isinstance(value, list) and len(value) > cls.max_rows:
+            if many and isinstance(value, list) and len(value) > cls.max_rows:
                 rows = len(value)
                 del parsed, value
                 expect_few(rows, cls.max_rows, cls.noun)
-            if cls.many and isinstance(value, list) and len([*islice(cls.slices(value), 2)]) > 1:
+            if many and isinstance(value, list) and len([*islice(cls.slices(value), 2)]) > 1:
                 # What is bad from the start is not kept until its turn.
-                cls._valid({**parsed, cls.key: value[:1]}, parsed)
+                cls._valid({**parsed, key: value[:1]}, parsed)
                 made = cls.model_construct(**parsed)
                 if not once:
                     made.__dict__["raw"] = raw
