@@ -248,6 +248,28 @@ def test_what_has_no_weight_is_not_accepted(client: httpx.Client, weight: str) -
         assert client.post(path, content=body, headers=headers | accept).json()["predictions"]
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/json;q=0.1, application/x-npy", "x-npy"),
+        ("application/json, application/x-npy;q=0.1", "json"),
+        ("application/x-npy;q=0.5, */*;q=0.4", "x-npy"),
+        ("application/x-npy;q=0.5, application/*", "json"),
+        ("application/x-npy;q=0.5, application/*;q=0.1, */*", "x-npy"),
+        ("Application/X-NPY;v=1;Q=0.50, application/json;q=0.49", "x-npy"),
+        ("application/json, application/x-npy", "x-npy"),  # who names it can read it
+        ("*/*", "json"),
+        ("text/html", "json"),
+        ("application/json;q=0", "json"),
+    ],
+)
+def test_what_is_accepted_most_is_answered(client: httpx.Client, accept: str, kind: str) -> None:
+    for path in (BATCH, "/invocations", "/predict/series"):
+        body = npy(X if path != "/predict/series" else X[0])
+        reply = client.post(path, content=body, headers=NPY | {"accept": accept})
+        assert reply.headers["content-type"] == f"application/{kind}"
+
+
 def test_one_sequence_is_not_a_file(client: httpx.Client) -> None:
     refused(client.post("/predict", content=npy(X), headers=NPY), 415, "unknown-type")
     # What is accepted makes no difference there.

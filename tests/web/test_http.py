@@ -313,9 +313,10 @@ def test_a_browser_gets_the_page(client: httpx.Client, method: str) -> None:
     page = client.request(method, "/", headers={"accept": BROWSER})
     assert (page.status_code, page.headers["vary"]) == (200, "accept")
     assert page.headers["content-type"].startswith("text/html")
-    for accept in ("*/*", "application/json"):
+    for accept in ("*/*", "application/json", "text/html;q=0.5, application/json"):
         other = client.request(method, "/", headers={"accept": accept})
         assert (other.status_code, other.headers["vary"]) == (200, "accept")
+        assert other.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("path", [*(f"{path}/" for path in POSTS + GETS), "/nothing", f"/{MARK}", "/predict%20"])

@@ -1,4 +1,4 @@
-"""What a body is declared to be."""
+"""What a body is declared to be, and what an answer is wanted to be."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from lstm_serve.formats.text import without_mark
 from lstm_serve.web.inflate import GZIP_MAGIC
 from lstm_serve.web.nested_lists import NPY_GOES, UTF_16
 
-NO_WEIGHT = re.compile(rb"q\s*=\s*0(\.0*)?")
+WEIGHT = re.compile(rb"q\s*=\s*([01](?:\.[0-9]*)?)")
 
 
 def media_type(headers: Mapping[bytes, bytes]) -> bytes:
@@ -17,14 +17,23 @@ def media_type(headers: Mapping[bytes, bytes]) -> bytes:
     return headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
 
 
-def accepted(headers: Mapping[bytes, bytes]) -> set[bytes]:
-    """The media types, in lower case, that Accept names, but with the weight 0, which says not (RFC 9110, 12.4.2)."""
-    found = set()
-    for each in headers.get(b"accept", b"").lower().split(b","):
+def preferred(headers: Mapping[bytes, bytes], *offered: bytes) -> bytes:
+    """Of these media types what Accept gives the greatest weight, and of equals the first (RFC 9110, 12.5.1).
+
+    The last one is for who has no preference, and is all that is meant by a range such as */*.
+    """
+    accept, usual = headers.get(b"accept"), offered[-1]
+    if accept is None or len(offered) == 1:
+        return usual
+    weights = dict[bytes, float]()
+    for each in accept.lower().split(b","):
         kind, *parameters = map(bytes.strip, each.split(b";"))
-        if not any(map(NO_WEIGHT.fullmatch, parameters)):
-            found.add(kind)
-    return found
+        found = next(filter(None, map(WEIGHT.fullmatch, parameters)), None)
+        weights[kind] = 1.0 if found is None else float(found[1])
+    ranges = (usual, usual.split(b"/")[0] + b"/*", b"*/*")
+    weights[usual] = next((weights[kind] for kind in ranges if kind in weights), 0.0)
+    best = max(offered, key=lambda kind: weights.get(kind, 0.0))
+    return best if weights.get(best) else usual
 
 
 def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:

@@ -22,7 +22,7 @@ from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import one_and_many
-from lstm_serve.web.content_type import accepted, expect_json, media_type
+from lstm_serve.web.content_type import expect_json, media_type, preferred
 from lstm_serve.web.dialects.model_path import MODEL, VERSION, Documented, parameters
 from lstm_serve.web.dialects.trace import TraceAnswer, traced
 from lstm_serve.web.dialects.v1 import codec as v1
@@ -312,15 +312,16 @@ def npy_answer(parts: list[Predicted]) -> Answer:
 
 
 async def predict_body(serving: ServingState, body: OfBody, request: PredictRequest) -> Answer:
-    """Answer a body: as JSON, or where the client accepts it the model's output as a .npy file; CSV with CSV."""
+    """Answer a body: as JSON, or where the client prefers it the model's output as a .npy file; CSV with CSV."""
     model = request.served.model
-    accept = accepted(request.scope["state"]["headers"]) if body.many else set[bytes]()
+    offered = [*([NPZ, NPY] if body.many else []), JSON[1], *([CSV] if isinstance(body, Flattened) else [])]
+    kind = preferred(request.scope["state"]["headers"], *offered)
     parts = await predicted(serving, body, request)
-    if isinstance(body, Flattened) and NPY not in accept and JSON[1] not in accept:
+    if kind == CSV:
         return Answer(b"".join(written(part.y) for part in parts), [(b"content-type", CSV)])
-    if NPZ in accept:
+    if kind == NPZ:
         return npz_answer(model, parts)
-    if NPY in accept:
+    if kind == NPY:
         expect_one(model, "an answer in .npy format", "output")
         return npy_answer(parts)
     found = [answer for part in parts for answer in answers(model, *part)]

@@ -23,10 +23,11 @@ from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
 from lstm_serve.settings import Settings
 from lstm_serve.web.body_types import WholeNumber, rows_of_series
-from lstm_serve.web.content_type import accepted, media_type
+from lstm_serve.web.content_type import media_type, preferred
 from lstm_serve.web.dialects.model_path import MODEL, Documented, parameters
 from lstm_serve.web.dialects.native import CSV, MODEL_HEADER, NPY, NPY_CONTENT, NpyBody, errors_of, npy_answer, npy_of
 from lstm_serve.web.dialects.series.request import INPUTS, expect_query, expect_time_axis, wants_inputs
+from lstm_serve.web.errors import JSON
 from lstm_serve.web.nested_lists import Body
 from lstm_serve.web.predict import (
     Answer,
@@ -160,7 +161,7 @@ def _request_type(model: Model, max_bytes: int) -> type[Body]:
 
 
 async def _answered(serving: ServingState, body: Body | NpyBody | CsvText, request: PredictRequest) -> Answer:
-    """Answer each window: as JSON, or where the client accepts it the model's output as a .npy file."""
+    """Answer each window: as JSON, or where the client prefers it the model's output as a .npy file."""
     model, most = request.served.model, serving.settings.max_rows
     deadline = deadline_of(request, serving.settings.deadline_seconds, None)
     stride, by = _asked(body, request)
@@ -174,7 +175,7 @@ async def _answered(serving: ServingState, body: Body | NpyBody | CsvText, reque
     body.let_go()
     arrays = [part.x.astype(model.input_dtype, copy=False) for part in sequences.parts]
     found = await computed_classes(serving, arrays, request, deadline)
-    if NPY in accepted(request.scope["state"]["headers"]):
+    if preferred(request.scope["state"]["headers"], NPY, JSON[1]) == NPY:
         return npy_answer(found)
     content: dict[str, Any] = {
         "rows": [number for part in sequences.parts for number in part.numbers],

@@ -18,14 +18,18 @@ from lstm_serve.serving.health import is_ready
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
+from lstm_serve.web.content_type import preferred
 from lstm_serve.web.dialects.model_path import Documented, example_name, meant, model_of, parameters
 from lstm_serve.web.dialects.v1.codec import FORMS, V1Request, V1Rows, of_named, request_type
 from lstm_serve.web.dialects.v1.schemas import Alive, ModelStatus, Outputs, Predictions, model_signature, model_status
+from lstm_serve.web.errors import JSON
 from lstm_serve.web.named_inputs import NamedInputs
 from lstm_serve.web.openapi import not_so, plain_responses
 from lstm_serve.web.predict import Answer, Decoded, PostRoute, PredictRequest, predicted
 from lstm_serve.web.schemas import AnyBody, ModelNames
 from lstm_serve.web.ui import routes as page
+
+HTML = b"text/html"
 
 ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
 NOT_FOUND = plain_responses(404, 500)
@@ -109,7 +113,7 @@ def router(serving: ServingState, registry: Registry, documented: Documented) ->
     async def alive(request: Request) -> Response:
         """That the process works; a browser gets the page, or without one goes to the docs."""
         headers = {"vary": "accept"}
-        if "text/html" in request.headers.get("accept", ""):
+        if preferred(request.scope["state"]["headers"], HTML, JSON[1]) == HTML:
             return page.shell() if serving.settings.page else RedirectResponse("docs", headers=headers)
         return JSONResponse(Alive(status="alive", docs="docs").model_dump(), headers=headers)
 
