@@ -431,16 +431,20 @@ def test_why_is_what_explain_answers(browser: Browser, turbofan: Process) -> Non
     step, feature = np.unravel_index(np.abs(effects).argmax(), effects.shape)
     name = json.loads(TURBOFAN.with_suffix(".card.json").read_text())["features"][feature]["name"]
     assert len(reasons) == 10
-    assert f" {name} " in reasons[0]
-    assert f"at row {131 + step}," in reasons[0]
+    assert f" points from {name} " in reasons[0]
+    assert f"at row {131 + step}: " in reasons[0]
     told = float(reasons[0].split()[0].replace("\N{MINUS SIGN}", "-"))
-    np.testing.assert_allclose(told / 100, effects[step, feature], rtol=1e-3)
-    assert " points " in reasons[0]
-    assert f"(instead of {answer['baseline']['values'][feature]:.4g})" in reasons[0]
+    np.testing.assert_allclose(told, 100 * effects[step, feature], atol=0.0501)
+    assert f", compared with {answer['baseline']['values'][feature]:.4g}" in reasons[0]
+    how = browser.run("return document.querySelector('#why-how').textContent")
+    base, score = (float(found) for found in re.findall(r"[\d.]+(?= %)", how))
+    np.testing.assert_allclose(
+        [base, score], 100 * np.array([answer["score"] - effects.sum(), answer["score"]]), atol=0.0501
+    )
     sums = browser.run("return [...document.querySelectorAll('#sums li')].map((each) => each.textContent)")
     order = np.argsort(-np.abs(answer["by_feature"]))[:10]
     names = [each["name"] for each in json.loads(TURBOFAN.with_suffix(".card.json").read_text())["features"]]
-    assert [said.split()[2] for said in sums] == [names[k] for k in order]
+    assert [said.split()[3] for said in sums] == [names[k] for k in order]
     drawn = browser.run(SAVED % "document.querySelector('#why')")
     assert drawn[0] == "turbofan"
     assert {*sums, *reasons, "speaks for it"} <= {*drawn}, "a picture that is saved says what it is of"

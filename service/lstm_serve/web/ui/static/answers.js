@@ -3,7 +3,7 @@
 import { reach, short } from "./chart.js";
 
 export const named = (model, k) => model.classes?.[k] ?? `class ${k}`;
-const percent = (share) => `${(100 * share).toFixed(share > 0.9995 || share < 0.0005 ? 2 : 1)} %`;
+export const percent = (share) => `${(100 * share).toFixed(share > 0.9995 || share < 0.0005 ? 2 : 1)} %`;
 const flat = (value) => (Array.isArray(value) ? deepest(value) : [value]);
 // Whether a model answers each step of a window; what is shown is the answer of the last one.
 export const ofSteps = ({ kind, output_shape: shape }) => kind === "steps" || (kind === "values" && shape.length > 1);

@@ -218,7 +218,8 @@ export function cursor(pen, x, row, timesteps, height) {
   pen.fillStyle = `${css("--mark")}26`;
   if (to > from) pen.fillRect(from, top, to - from, height);
   if (row < x.first || row > x.last) return;
-  for (const [ink, wide] of [["--paper", 5], ["--ink", 2]]) { // seen on any colour
+  const both = [["--paper", 5], ["--ink", 2]]; // seen on any colour; on lines the wide one would be a gap
+  for (const [ink, wide] of timesteps > 1 ? both.slice(1) : both) {
     pen.fillStyle = css(ink);
     pen.fillRect(x.at(row) - wide / 2, top, wide, height);
   }
@@ -253,13 +254,16 @@ export function map(canvas, cells, { size = 14, names = null, first = 1 }) {
   return { cell: (px, py) => [Math.floor(py / high), Math.floor((px - left) / wide)] };
 }
 
-// A patch of colour for a legend: a canvas, since the page's policy allows no inline style.
-export function patch(ink) {
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = 24;
-  const pen = canvas.getContext("2d");
-  pen.fillStyle = ink;
-  pen.fillRect(0, 0, 24, 24);
-  return canvas;
+// A legend of [ink, text] each. A patch of colour is a canvas, since the page's policy allows no inline style.
+export function legend(list, each) {
+  list.replaceChildren(...each.map(([ink, text]) => {
+    const [item, canvas] = ["li", "canvas"].map((kind) => document.createElement(kind));
+    canvas.width = canvas.height = 24;
+    const pen = canvas.getContext("2d");
+    pen.fillStyle = ink;
+    pen.fillRect(0, 0, 24, 24);
+    item.append(canvas, text);
+    return item;
+  }));
 }
 export const ends = () => [diverging(-1), diverging(1)];

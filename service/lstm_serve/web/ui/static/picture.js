@@ -1,7 +1,7 @@
 // A series as it is drawn: above what the model says, below the columns that came in, on one axis.
 
 import { title } from "./answers.js";
-import { axis, colour, cursor, frame, label, line, patch, ramp, reach, sheet, short, stack, ticks } from "./chart.js";
+import { axis, colour, cursor, frame, label, legend, line, ramp, reach, sheet, short, stack, ticks } from "./chart.js";
 
 const BAND = 54; // pixels of a channel
 
@@ -15,11 +15,7 @@ export function picture(at, about) {
   const limit = curve.stacked ? null : curve.threshold ?? null;
   const named = limit === null ? curve.names : [...curve.names, `threshold ${short(limit)}`];
   if (limit !== null) inks.push(colour(3));
-  at.legend.replaceChildren(...named.map((name, k) => {
-    const item = document.createElement("li");
-    item.append(patch(inks[k]), name);
-    return item;
-  }));
+  legend(at.legend, named.map((name, k) => [inks[k], name]));
   const above = sheet(at.answers, Number(at.answers.dataset.height));
   const x = axis(above.width, first, last);
   const band = { top: 4, height: above.height - 26, low: curve.low, high: curve.high };

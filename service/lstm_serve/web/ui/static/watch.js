@@ -1,13 +1,13 @@
 // Whether what comes in is still like the training: of each feature its state, its figures, and the shares of its bins.
 
-import { bars, colour, patch, short } from "./chart.js";
+import { bars, colour, legend, short } from "./chart.js";
 import * as service from "./service.js";
 
 const $ = (id) => document.getElementById(id);
 const EVERY = 5000; // ms
 const ORDER = ["drifted", "watch", "ok", "few"];
 const WORDS = {
-  few: "No window is full yet, so nothing is judged.",
+  few: "Too few rows have come in, so nothing is judged yet.",
   ok: "What comes in is like the training data.",
   watch: "Something is on its way: half of a limit is passed.",
   drifted: "What comes in is no longer like the training data.",
@@ -28,9 +28,9 @@ function told({ state, psi, psi_limit: psiLimit, wasserstein_sd: apart, wasserst
   return `PSI ${short(psi)} of ${short(psiLimit)}${far}, ${percent(out)} out of range`;
 }
 
-function part(text, kind, ink) {
+function part(text, kind) {
   const made = document.createElement(kind);
-  made.append(...(ink ? [patch(ink), text] : [text]));
+  made.append(text);
   return made;
 }
 
@@ -51,10 +51,10 @@ function figure(name, of, state, names) {
 function draw(found, names) {
   if ($("watch-said").textContent !== WORDS[found.state]) $("watch-said").textContent = WORDS[found.state];
   $("watch-said").className = `said ${found.state}`;
-  $("watch-rows").textContent = `${found.rows} rows were counted; the window that is being filled has ${found.filled} of ${
-    found.window}. The training data had ${found.profile_rows}.`;
+  $("watch-rows").textContent = `${found.rows} rows have come in. Each ${found.window} are judged together; of the next ${
+    found.window} there are ${found.filled}. The training data had ${found.profile_rows}.`;
   const inks = [colour(7), colour(0)];
-  $("watch-legend").replaceChildren(part("in the training", "li", inks[0]), part("in the last full window", "li", inks[1]));
+  legend($("watch-legend"), [[inks[0], "in the training"], [inks[1], `in the last ${found.window} rows that were judged`]]);
   const features = found.features.map((of, k) => ({ of, name: names[k] ?? of.name }))
     .sort((a, b) => ORDER.indexOf(a.of.state) - ORDER.indexOf(b.of.state) || off(b.of) - off(a.of));
   const figures = features.map(({ of, name }) => figure(name, of, of.state));

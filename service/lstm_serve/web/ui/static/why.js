@@ -1,29 +1,32 @@
 // Why the model said so: what each value adds to its answer.
 
-import { named, ofSteps } from "./answers.js";
-import { ends, map, patch, short } from "./chart.js";
+import { named, ofSteps, percent } from "./answers.js";
+import { ends, legend, map, short } from "./chart.js";
 
 const $ = (id) => document.getElementById(id);
 const MOST = 10;
-const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value) < 1e-3 ? short(Math.abs(value)) : Math.abs(value).toPrecision(4)}`;
+const signed = (value, shown) => `${value < 0 ? "−" : "+"}${shown(Math.abs(value))}`;
+const tenths = (size) => (size < 0.05 ? short(size) : size.toFixed(1));
 // What spoke most, in that order.
 const mostOf = (all) => all.filter(({ effect }) => effect !== 0)
   .sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect)).slice(0, MOST);
 
 export function showWhy(found, { model, features, row, first, step, sequence }) {
   const probable = model.kind !== "values";
-  const effectOf = (effect) => signed(probable ? 100 * effect : effect);
-  const points = probable ? " points" : "";
+  const effectOf = (effect) => (probable ? `${signed(100 * effect, tenths)} points` : signed(effect, short));
+  const score = (value) => (probable ? percent(value) : short(value));
   const usual = found.baseline.values;
-  const instead = (f) => (Array.isArray(usual) && usual.length === features.length && step === "row" ? ` (instead of ${short(usual[f])})` : "");
+  const instead = (f) => (Array.isArray(usual) && usual.length === features.length && step === "row" ? `, compared with ${short(usual[f])}` : "");
   const about = model.kind === "values" ? `value ${found.class + 1}` : `“${named(model, found.class)}”`;
+  const sum = (found.by_step ?? found.by_feature).reduce((all, each) => all + each, 0);
   const where = `row ${row}${ofSteps(model) ? ", the last step of its window" : ""}`;
   $("why-title").textContent = `What speaks for ${about} at ${where}, and what against`;
   $("why-how").textContent = (found.method === "occlusion"
     ? `Each value is replaced (by ${found.baseline.from}), and the model asked again: what the answer loses by that spoke `
       + "for it. "
-    : `What each value adds to the answer, over that to a sequence which says nothing (${found.baseline.from}), by `
-      + `integrated gradients. ${found.completeness_error > 0.001 ? `The sum misses the difference by ${short(found.completeness_error)}. ` : ""}`)
+    : `For a sequence that says nothing (${found.baseline.from}) the answer is ${score(found.score - sum)}, for this one ${
+      score(found.score)}. Below is what each value adds, by integrated gradients. `
+      + (found.completeness_error > 0.001 ? `The sum misses the difference by ${short(found.completeness_error)}. ` : ""))
     + (probable ? "A point is a hundredth of the probability. " : "")
     + "Only what the model does is explained here, not the machine behind it.";
   const values = sequence.map((step) => (Array.isArray(step) ? step : [step]));
@@ -35,21 +38,17 @@ export function showWhy(found, { model, features, row, first, step, sequence }) 
     const item = document.createElement("li");
     const number = document.createElement("b");
     number.textContent = effectOf(effect);
-    item.append(number, `${points} ${text}`);
+    item.append(number, ` from ${text}`);
     return item;
   };
   $("reasons").replaceChildren(...spoken.map(({ effect, f, t }) => told({
-    effect, text: `${features[f]} at ${step} ${first + t}, which was ${short(values[t][f])}${instead(f)}`,
+    effect, text: `${features[f]} at ${step} ${first + t}: ${short(values[t][f])}${instead(f)}`,
   })));
   const sums = (found.by_feature ?? []).map((effect, f) => ({ effect, text: features[f] }));
   $("summed").hidden = sums.length < 2;
   $("sums").replaceChildren(...mostOf(sums).map(told));
   const [against, favour] = ends();
-  $("why-legend").replaceChildren(...[[favour, "speaks for it"], [against, "speaks against it"]].map(([ink, text]) => {
-    const item = document.createElement("li");
-    item.append(patch(ink), text);
-    return item;
-  }));
+  legend($("why-legend"), [[favour, "speaks for it"], [against, "speaks against it"]]);
   const canvas = $("cells");
   const drawn = map(canvas, cells, { size: 22, names: features, first });
   canvas.setAttribute("role", "img");
@@ -58,6 +57,6 @@ export function showWhy(found, { model, features, row, first, step, sequence }) 
   canvas.onpointermove = (event) => {
     const [f, t] = drawn.cell(event.offsetX, event.offsetY);
     if (cells[f]?.[t] === undefined) return;
-    $("cell").textContent = `${features[f]} at ${step} ${first + t}: ${short(values[t][f])}, effect ${effectOf(cells[f][t])}${points}`;
+    $("cell").textContent = `${features[f]} at ${step} ${first + t}: ${short(values[t][f])}, effect ${effectOf(cells[f][t])}`;
   };
 }
