@@ -21,6 +21,7 @@ if V3:
     m, split, cast, where, argmax, argmin, total, anywhere = (
         *(o, o.split, o.cast, o.where, o.argmax, o.argmin, o.sum, o.any),
     )
+    unstack, flatten = o.unstack, keras.tree.flatten
 else:
     import tensorflow as tf
 
@@ -32,6 +33,7 @@ else:
     m, split, cast, where, argmax, argmin, total, anywhere = (
         *(tf.math, tf.split, tf.cast, tf.where, tf.argmax, tf.argmin, tf.reduce_sum, tf.reduce_any),
     )
+    unstack, flatten = tf.unstack, tf.nest.flatten
 
 
 def of_all(x: Any) -> Any:
@@ -85,13 +87,45 @@ def begun(x: Any) -> Any:
     return L.Dense(2)(concat([tanh(h)[:, 0], L.GRU(3)(h), *ends], axis=-1))
 
 
+def cells() -> list[Any]:
+    """Cells with one state and with two."""
+    return [L.LSTMCell(3), L.GRUCell(2), L.LSTMCell(4)]
+
+
+def stacked(x: Any) -> Any:
+    """Several cells in one layer, whose states, masked and not, another one begins with."""
+    y, *states = L.RNN(cells(), return_state=True)(L.Masking()(x))
+    z, *ends = L.RNN(cells(), return_sequences=True, return_state=True)(x[:, 2:], initial_state=states)
+    begun = L.RNN(cells(), return_sequences=True)(L.Masking()(x), initial_state=ends)
+    return L.Dense(2)(concat([y, z[:, -1], L.GRU(3)(begun), *flatten(ends)], axis=-1))
+
+
+def apart(x: Any) -> Any:
+    """Steps and features taken apart, some of which nobody needs."""
+    first, second, *_, last = unstack(L.LSTM(4, return_sequences=True)(x), axis=1)
+    _, feature, _ = unstack(x, 3, axis=-1)
+    return L.Dense(2)(concat([first * second, last, feature], axis=-1))
+
+
+def masks_given(ids: Any) -> Any:
+    """Masks as arguments: of ids that no layer masks, and of others than it does, with states and without."""
+    plain, marked = L.Embedding(7, 5)(ids), L.Embedding(7, 5, mask_zero=True)(ids)
+    known, threes = m.not_equal(ids, 0), m.not_equal(ids, 3)
+    h, *states = L.LSTM(4, return_state=True, return_sequences=True)(plain, mask=known)
+    g = L.Bidirectional(L.GRU(2, return_sequences=True))(marked, mask=m.logical_or(known, threes))
+    y = L.LSTM(4, return_sequences=True)(marked, initial_state=states, mask=threes)
+    weights = L.Softmax()(L.Reshape((6,))(L.Dense(1)(h)), mask=known)
+    pooled = L.GlobalAveragePooling1D()(tanh(h), mask=threes)
+    return L.Dense(2)(concat([L.Dot(axes=1)([weights, h]), L.GRU(3)(g), L.SimpleRNN(3)(y), pooled], axis=-1))
+
+
 keras.utils.set_random_seed(5)
 folder = Path(__file__).parent / "between"
 folder.mkdir(exist_ok=True)
-for build in (of_all, masked, chosen, masked_mean, shared, begun):
+for build in (of_all, masked, chosen, masked_mean, shared, begun, stacked, apart, masks_given):
     if sys.argv[1:] and build.__name__ not in sys.argv[1:]:
         continue
-    of_ids = build is masked_mean
+    of_ids = build in {masked_mean, masks_given}
     inputs = keras.Input((6,), dtype="int32") if of_ids else keras.Input((6, 3))
     model = keras.Model(inputs, build(inputs))
     x = np.random.default_rng(1).normal(0, 1, (4, 6, 3)).astype(np.float32)

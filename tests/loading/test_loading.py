@@ -353,31 +353,12 @@ def tensor(name: str) -> dict[str, Any]:
     return {"class_name": "__keras_tensor__", "config": {"keras_history": [name, 0, 0]}}
 
 
-def explicit_mask(*, of: str = "in", on: str = "conv") -> dict[str, Any]:
-    """A recurrent layer behind a convolution, which is handed the mask that the convolution dropped."""
-    model = functional(
-        [
-            in_(5, 3),
-            call("Masking", "masking", ["in"], trainable=True),
-            call("NotEqual", "not_equal", [of]),
-            call("Any", "any", ["not_equal"], axis=-1),
-            call("Conv1D", "conv", ["masking"], filters=3, kernel_size=1, trainable=True),
-            call("LSTM", "lstm", [on], units=2, trainable=True),
-        ]
-    )
-    for layer in model["config"]["layers"][1:]:
-        ((source, *_),) = layer["inbound_nodes"][0]
-        kwargs = {"mask": tensor("any")} if layer["name"] == "lstm" else {}
-        layer["inbound_nodes"] = [{"args": [tensor(source)], "kwargs": kwargs}]
-    return model
-
-
 GRAPHS = {
     "a class of one's own": ({"class_name": "MyModel", "config": {}}, "MyModel"),
     "a state": (graph(output_layers=[["a", 0, 1]]), "return_state"),
     "arguments of a call": (
         with_node(graph(), "b", inbound_nodes=[[["a", 0, 0, {"mask": ["in", 0, 0]}]]]),
-        "called with mask",
+        "called with a mask",
     ),
     "an operation": (
         with_node(graph(), "b", class_name="TFOpLambda", config={"name": "b", "function": "math.cumprod"}),
@@ -408,14 +389,6 @@ GRAPHS = {
                 }
             ],
         ),
-        "a mask that its input does not have",
-    ),
-    "a mask of other numbers": (
-        explicit_mask(of="conv", on="masking"),
-        "neither Masking nor Embedding",
-    ),
-    "a mask that the input does not have": (
-        explicit_mask(),
         "a mask that its input does not have",
     ),
     "a sparse input": (

@@ -197,18 +197,15 @@ def _check_live(nodes: Sequence[Node], given: Sequence[Shape], ends: Sequence[So
 
 
 def _wired(steps: Sequence[Step], given: Sequence[Source], shapes: Sequence[Shape], first: int, count: int) -> _Wired:
-    """The nodes of the steps, numbered from `first` on, and so many outputs: those of the last, or one of each."""
+    """The nodes of the steps, numbered from `first` on, and so many outputs, the last values of all."""
     nodes: list[Node] = []
     values, known = [*given], [*shapes]
-    last: tuple[Shape, ...] = ()
     for operation, taken in steps:
-        last = operation.output_shapes([known[k] for k in taken])
+        made = operation.output_shapes([known[k] for k in taken])
+        values += [Source(first + len(nodes), k) for k in range(len(made))]
+        known += made
         nodes.append(Node(operation, tuple(values[k] for k in taken)))
-        values.append(Source(first + len(nodes) - 1))
-        known.append(last[0])
-    if len(last) == 1:
-        return _Wired(nodes, values[len(given) :][-count:], known[len(shapes) :][-count:], [])
-    return _Wired(nodes, [Source(first + len(nodes) - 1, k) for k in range(len(last))], [*last], [])
+    return _Wired(nodes, values[len(given) :][-count:], known[len(shapes) :][-count:], [])
 
 
 def _refuse_arithmetic_of_ids(nodes: Sequence[Node], inputs: int) -> None:

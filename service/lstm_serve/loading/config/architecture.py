@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config import graph_operations
 from lstm_serve.loading.config.calls import Call, EachStep, distinct, needed
-from lstm_serve.loading.config.explicit_masks import check_written_masks, is_operation
+from lstm_serve.loading.config.explicit_masks import given_by_hand, is_operation
 from lstm_serve.loading.config.inbound_nodes import (
     INITIAL_STATE,
+    MASKED_WITH_STATES,
+    GivenMasks,
     KerasTensor,
     calls_of,
     calls_with_states,
     is_keras_3,
-    masked_with_states,
     masks_given,
     of_model,
 )
@@ -126,7 +127,7 @@ class _Reader:
         if not isinstance(entries, list) or not entries:
             raise UnreadableFile("the model's config lists no layers")
         members: dict[str, Member] = {}
-        masked: list[tuple[str, KerasTensor]] = []
+        masked: list[GivenMasks] = []
         shape = shape_of(config.get("build_input_shape")) if isinstance(config, dict) else None
         input_name = output_name = ""
         for k, item in enumerate(entries):
@@ -146,7 +147,13 @@ class _Reader:
             return Outline(members, None, (GivenInput(input_name, shape),), (output_name,))
         settings = as_dict(config, "the model's config")
         graph = graph_of(settings, members)
-        check_written_masks(masked, entries)
+        for tensor in (
+            *graph.outputs,
+            *(source for each in members.values() for call in each.calls for source in call),
+        ):
+            self._note_use(members.get(tensor.layer), tensor.output)
+        for given in given_by_hand(masked, entries):
+            self._give_mask(members, given, (*path, given.layer), models)
         inputs = [
             GivenInput(key or tensor.layer, members[tensor.layer].input_shape)
             for key, tensor in of_model(settings.get("input_layers"))
@@ -154,9 +161,15 @@ class _Reader:
         names = [key or tensor.layer for key, tensor in of_model(settings.get("output_layers"))]
         return Outline(members, graph, tuple(inputs), tuple(names))
 
+    def _note_use(self, member: Member | None, output: int) -> None:
+        """Put on record, of an operation, how many outputs the graph refers to: some files tell no number of them."""
+        spec = None if member is None or member.layer is None else self.layers[member.layer]
+        if spec is not None and spec.class_name.startswith(OPERATION):
+            spec.config["used"] = max(spec.config["used"], output + 1)
+
     def _member(
         self, entry: Mapping[str, Any], k: int, path: tuple[str, ...], models: tuple[str, ...]
-    ) -> tuple[str, Member, list[tuple[str, KerasTensor]]]:
+    ) -> tuple[str, Member, list[GivenMasks]]:
         """An entry's name, itself, and the masks that its calls are given."""
         class_name, config = str(entry.get("class_name"))[:100], entry.get("config")
         settings: dict[str, Any] = config if isinstance(config, dict) else {}
@@ -188,7 +201,7 @@ class _Reader:
 
     def _model_for_each_step(
         self, entry: Mapping[str, Any], path: tuple[str, ...], models: tuple[str, ...], settings: dict[str, Any]
-    ) -> tuple[str, Member, list[tuple[str, KerasTensor]]]:
+    ) -> tuple[str, Member, list[GivenMasks]]:
         """A TimeDistributed around a model: the model's layers are in the list, and its calls in one of their own."""
         name, held = path[-1], settings["layer"]
         if unknown := sorted(settings.keys() - WITHOUT_EFFECT - {"layer"}):
@@ -208,7 +221,7 @@ class _Reader:
 
     def _layer(
         self, entry: Mapping[str, Any], path: tuple[str, ...], models: tuple[str, ...], settings: dict[str, Any]
-    ) -> tuple[str, Member, list[tuple[str, KerasTensor]]]:
+    ) -> tuple[str, Member, list[GivenMasks]]:
         name, class_name = path[-1], str(entry.get("class_name"))[:100]
         if self._modernize is not None:
             class_name, settings = self._modernize(class_name, settings)
@@ -222,9 +235,30 @@ class _Reader:
         calls = calls_with_states(entry) if states else calls_of(entry)
         member = Member(len(self.layers) - 1, None, calls, input_shape_of(settings))
         masked = masks_given(entry, name, besides=INITIAL_STATE if states else None)
-        if states and masked_with_states(entry):
-            raise Unsupported(f"the layer {name[:100]!r} is called with a mask and an initial_state, both given")
+        if both := {given.call for given in masked if given.with_states}:
+            # Keras 3 then heeds the mask, and else none where there are states.
+            if both != {k for k, call in enumerate(calls_of(entry)) if call != calls[k]}:
+                raise Unsupported(
+                    f"the layer {name[:100]!r} is called on states with a mask given, and on states without one, which "
+                    "is not supported"
+                )
+            self.layers[-1].config[MASKED_WITH_STATES] = True
         return name, member, masked
+
+    def _give_mask(
+        self, members: dict[str, Member], given: GivenMasks, path: tuple[str, ...], models: tuple[str, ...]
+    ) -> None:
+        """Give what a layer is called on the mask that the call is given, by an operation of its own before it."""
+        member, name = members[given.layer], f"{given.layer}/mask {given.call}"
+        first, *others = member.calls[given.call] or (None,)
+        if first is None or member.layer is None or name in members:
+            raise UnreadableFile(f"the layer {given.layer[:100]!r} is given a mask of nothing")
+        written = graph_operations.mask_of(self.layers[member.layer].class_name, first, *given.masks)
+        self.layers.append(LayerSpec(OPERATION + written.function, (*path[:-1], name), written._asdict(), models))
+        members[name] = Member(len(self.layers) - 1, None, (written.inputs,), None)
+        calls = [*member.calls]
+        calls[given.call] = (KerasTensor(name, 0, 0), *others)
+        members[given.layer] = member._replace(calls=tuple(calls))
 
     def call(self, model: Outline, values: tuple[int, ...]) -> tuple[int, ...]:
         """Call a model on values; its outputs' values."""

@@ -1,52 +1,143 @@
-"""The masks that Keras 3 writes into its graphs as operations, which the engine passes along by itself."""
+"""The masks that graphs give to layers as arguments: those that the engine passes along by itself, and others.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+Keras 3 writes both in one way, as operations on what Masking or an Embedding is called on. Keras 2 writes those alone
+that a person gave.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from lstm_serve.errors import Unsupported
 from lstm_serve.loading.config.graph_operations import CALLED_WITH, LAMBDAS
-from lstm_serve.loading.config.inbound_nodes import KerasTensor, calls_of
+from lstm_serve.loading.config.inbound_nodes import GivenMasks, KerasTensor, calls_of
 
 
-def check_written_masks(masked: Sequence[tuple[str, KerasTensor]], entries: Sequence[Mapping[str, Any]]) -> None:
-    """Keras 3 writes the masks that it passes along as operations; follow them to the layers that made them.
+class Base(NamedTuple):
+    """What a mask is made of: whether a value is not this number."""
 
-    The engine passes masks along by itself, so these are left out, once it is known that they are no others.
+    value: KerasTensor
+    number: float
+
+
+def given_by_hand(masked: Sequence[GivenMasks], entries: Sequence[Mapping[str, Any]]) -> list[GivenMasks]:
+    """Those that are no masks which the engine passes along by itself: made of something else than those would be.
+
+    Raises Unsupported for those that cannot be given to a layer.
     """
-    inbound = {str(entry.get("name")): entry for entry in entries}
-    known: dict[str, bool] = {}
-    for name in dict.fromkeys(name for name, _ in masked):
-        if not _carries_mask(inbound.get(name, {}), inbound, known):
-            raise Unsupported(f"the layer {name[:100]!r} is given a mask that its input does not have")
-    made = {
-        tensor
-        for entry in entries
-        if str(entry.get("class_name")) in {"Masking", "Embedding"}
-        for call in calls_of(entry)
-        for tensor in call
-    }
-    seen: set[KerasTensor] = set()
-    waiting = [mask for _, mask in masked]
-    while waiting:
-        tensor = waiting.pop()
-        if tensor in seen:
-            continue
-        seen.add(tensor)
-        entry = inbound.get(tensor.layer, {})
-        calls = calls_of(entry)
-        operation = str(entry.get("class_name")) if is_operation(entry) else None
-        sources = calls[0] if calls else ()
-        if operation == "NotEqual" and set(sources) <= made:
-            continue
-        if (
-            operation in {"Any", "All", "ExpandDims", "LogicalOr", "LogicalAnd", "Concatenate", "ConvertToTensor"}
-            and sources
-        ):
-            waiting += sources
-        elif operation not in {"ZerosLike", "OnesLike"}:
+    graph = _MaskGraph(masked, entries)
+    others = [given for given in masked if not graph.is_passed_along(given)]
+    for name, _, masks, _ in others:
+        class_name = str(graph.inbound.get(name, {}).get("class_name"))
+        if len(masks) != 1 or class_name not in TAKING:
             raise Unsupported(
-                f"a layer is given a mask that neither Masking nor Embedding made: {tensor.layer[:100]!r}"
+                f"the {class_name[:100]} {name[:100]!r} is called with a mask that its input does not have, which is "
+                "supported of recurrent layers, GlobalAveragePooling1D and Softmax alone"
             )
+    return others
+
+
+# What may be given a mask: those that leave the steps out that do not count.
+TAKING = frozenset({"LSTM", "GRU", "SimpleRNN", "CuDNNLSTM", "CuDNNGRU", "RNN", "Bidirectional"}) | {
+    "GlobalAveragePooling1D",
+    "Softmax",
+}
+
+
+class _MaskGraph:
+    """What masks in a graph are made of."""
+
+    def __init__(self, masked: Sequence[GivenMasks], entries: Sequence[Mapping[str, Any]]) -> None:
+        self.inbound = {str(entry.get("name")): entry for entry in entries}
+        self._given = {(given.layer, given.call): given for given in masked}
+        # Of each call that was asked for, what the mask of its output is made of.
+        self._carried: dict[tuple[str, int], frozenset[Base] | None] = {}
+
+    def is_passed_along(self, given: GivenMasks) -> bool:
+        """Whether a call's masks are those that what it is called on has."""
+        written = self._written(given.masks)
+        return written is not None and written == self._of(self._inputs(given.layer, given.call))
+
+    def _written(self, masks: Iterable[KerasTensor]) -> frozenset[Base] | None:
+        """What masks are made of, as the file has it; None where it is something that no layer makes a mask of."""
+        found: set[Base] = set()
+        seen: set[KerasTensor] = set()
+        waiting = [*masks]
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in seen:
+                continue
+            seen.add(tensor)
+            entry = self.inbound.get(tensor.layer, {})
+            operation = str(entry.get("class_name")) if is_operation(entry) else None
+            (sources, *_) = (*calls_of(entry), ())
+            if operation == "NotEqual" and len(sources) == 1:
+                found.add(Base(sources[0], _number(entry)))
+            elif operation in PASSING and sources:
+                waiting += sources
+            elif operation not in {"ZerosLike", "OnesLike"}:
+                return None
+        return frozenset(found)
+
+    def _inputs(self, layer: str, call: int) -> tuple[KerasTensor, ...]:
+        """What a call is made on, as far as it passes masks along."""
+        entry = self.inbound.get(layer, {})
+        calls = calls_of(entry)
+        count = 1 if str(entry.get("class_name")) in CALLED_WITH else None  # of attention the query's alone
+        return calls[call][:count] if call < len(calls) else ()
+
+    def _of(self, tensors: Iterable[KerasTensor]) -> frozenset[Base] | None:
+        """What the masks that outputs of calls have are made of, together; nothing where they have none."""
+        keys = [(tensor.layer, tensor.call) for tensor in tensors]
+        met: set[tuple[str, int]] = set()
+        waiting = [*keys]
+        while waiting:
+            key = waiting[-1]
+            made, through = (frozenset[Base](), ()) if key in self._carried else self._made(*key)
+            missing = [(tensor.layer, tensor.call) for tensor in through]
+            missing = [source for source in missing if source not in self._carried and source not in met]
+            met.add(key)
+            waiting += missing
+            if not missing:
+                waiting.pop()
+                found = [made, *(self._carried.get((tensor.layer, tensor.call), frozenset()) for tensor in through)]
+                self._carried.setdefault(key, _together(found))
+        return _together([self._carried[key] for key in keys])
+
+    def _made(self, layer: str, call: int) -> tuple[frozenset[Base] | None, tuple[KerasTensor, ...]]:
+        """What the mask of a call's output is made of, as far as the call tells it, and whose masks it passes along."""
+        entry = self.inbound.get(layer, {})
+        class_name, config = str(entry.get("class_name")), entry.get("config")
+        settings: dict[str, Any] = config if isinstance(config, dict) else {}
+        if class_name in {"Masking", "Embedding"}:
+            number = settings.get("mask_value", 0.0) if class_name == "Masking" else 0.0
+            begun = class_name == "Masking" or settings.get("mask_zero")
+            return frozenset(Base(value, number) for value in (self._inputs(layer, call) if begun else ())), ()
+        wrapped = settings.get("layer")
+        inner = wrapped.get("config") if isinstance(wrapped, dict) else settings
+        last_step = isinstance(inner, dict) and inner.get("return_sequences") is False
+        if class_name in MASKLESS or last_step or is_operation(entry):
+            return frozenset(), ()
+        given = self._given.get((layer, call))
+        return (self._written(given.masks), ()) if given else (frozenset(), self._inputs(layer, call))
+
+
+def _together(found: Sequence[frozenset[Base] | None]) -> frozenset[Base] | None:
+    """What several masks are made of; None where nobody knows it of one."""
+    known = [each for each in found if each is not None]
+    return frozenset().union(*known) if len(known) == len(found) else None
+
+
+# The operations that masks are made with, of whether values are not a number.
+PASSING = frozenset({"Any", "All", "ExpandDims", "LogicalOr", "LogicalAnd", "Concatenate", "ConvertToTensor"})
+
+
+def _number(entry: Mapping[str, Any]) -> float:
+    """What an operation compares with; NaN, which is nothing, where it is no number."""
+    nodes = entry.get("inbound_nodes")
+    node = nodes[0] if isinstance(nodes, list) and nodes else None
+    args = node.get("args") if isinstance(node, dict) else None
+    number = args[1] if isinstance(args, list) and len(args) == 2 else None
+    return number if isinstance(number, int | float) and not isinstance(number, bool) else float("nan")
 
 
 # Classes whose output has no mask, whatever their input has.
@@ -59,29 +150,6 @@ MASKLESS = frozenset({"InputLayer", "Flatten", "Reshape", "Permute", "RepeatVect
     )
     for axes in (1, 2, 3)
 }
-
-
-def _carries_mask(entry: Mapping[str, Any], inbound: Mapping[str, Mapping[str, Any]], known: dict[str, bool]) -> bool:
-    """Whether a mask reaches a layer by the way that masks take by themselves."""
-    reached = False
-    count = 1 if str(entry.get("class_name")) in CALLED_WITH else None  # of attention the query's alone
-    for tensor in (tensor for call in calls_of(entry) for tensor in call[:count]):
-        if tensor.layer not in known:
-            known[tensor.layer] = False  # in case of a circle
-            source = inbound.get(tensor.layer, {})
-            config = source.get("config")
-            wrapped = config.get("layer") if isinstance(config, dict) else None
-            settings = wrapped.get("config") if isinstance(wrapped, dict) else config
-            last_step = isinstance(settings, dict) and settings.get("return_sequences") is False
-            class_name = str(source.get("class_name"))
-            known[tensor.layer] = class_name in {"Masking", "Embedding"} or (
-                class_name not in MASKLESS
-                and not last_step
-                and not is_operation(source)
-                and _carries_mask(source, inbound, known)
-            )
-        reached = reached or known[tensor.layer]
-    return reached
 
 
 def is_operation(entry: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ class Written(NamedTuple):
     """A call as the file has it, its tensors replaced by `TensorArgument`.
 
     `calls` counts how often the function is called, `types` are the types of the inputs' numbers, None where the file
-    says none.
+    says none. `used` is how many outputs the graph refers to, which is for who reads the graph to say.
     """
 
     function: str
@@ -35,6 +35,7 @@ class Written(NamedTuple):
     inputs: tuple[KerasTensor, ...]
     calls: int
     types: tuple[str | None, ...]
+    used: int = 1
 
 
 def read(entry: Mapping[str, Any]) -> Written:
@@ -51,6 +52,16 @@ def read(entry: Mapping[str, Any]) -> Written:
     else:
         named = {key: value for key, value in settings.items() if key != "name"} | named
     return Written(function[:100], positional, named, tuple(arguments.inputs), len(listed), tuple(arguments.types))
+
+
+# What gives a value a mask, and what besides lowers it far where it is masked, as is done before a softmax.
+MASKED, LOWERED = "with a mask", "lowered by a mask"
+
+
+def mask_of(class_name: str, value: KerasTensor, mask: KerasTensor) -> Written:
+    """The call that gives what a layer of a class is called on the mask that the layer is given."""
+    function = LOWERED if class_name == "Softmax" else MASKED
+    return Written(function, (TensorArgument(0), TensorArgument(1)), {}, (value, mask), 1, (None, None))
 
 
 # The last is what an HDF5 file of Keras 3 calls the second.

@@ -38,6 +38,17 @@ def _in_order(given: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - JSON i
 
 
 INITIAL_STATE = "initial_state"
+# Of a layer whose calls are given both, put among its options.
+MASKED_WITH_STATES = "called with a mask and states"
+
+
+class GivenMasks(NamedTuple):
+    """The masks that a layer's call, counted from 0, is given as an argument, and whether it is given states too."""
+
+    layer: str
+    call: int
+    masks: tuple[KerasTensor, ...]
+    with_states: bool
 
 
 def calls_with_states(entry: Mapping[str, Any]) -> tuple[tuple[KerasTensor, ...], ...]:
@@ -53,28 +64,25 @@ def calls_with_states(entry: Mapping[str, Any]) -> tuple[tuple[KerasTensor, ...]
     return tuple(calls)
 
 
-def masked_with_states(entry: Mapping[str, Any]) -> bool:
-    """Whether Keras 3 gives any call of a recurrent layer both states to begin with and a mask."""
-    given = [node.get("kwargs") for node in _nodes(entry) if isinstance(node, dict)]
-    return any(isinstance(kwargs, dict) and kwargs.get("mask") and kwargs.get(INITIAL_STATE) for kwargs in given)
-
-
 def is_keras_3(entry: Mapping[str, Any]) -> bool:
     """Whether a layer's calls are written as Keras 3 does."""
     return any(isinstance(node, dict) and "args" in node for node in _nodes(entry))
 
 
-def masks_given(entry: Mapping[str, Any], name: str, besides: str | None = None) -> list[tuple[str, KerasTensor]]:
+def masks_given(entry: Mapping[str, Any], name: str, besides: str | None = None) -> list[GivenMasks]:
     """The masks that the calls of a layer are given. Refuses any other argument of a call, but the one `besides`."""
-    masked: list[tuple[str, KerasTensor]] = []
-    for node in _nodes(entry):
+    given = []
+    for number, node in enumerate(_nodes(entry)):
         of_keras_3 = isinstance(node, dict) and "args" in node
         arguments = [node.get("kwargs")] if of_keras_3 else [ref[3] for ref in _references(node) if ref[3:]]
+        states = None
         if of_keras_3 and isinstance(kwargs := node.get("kwargs"), dict):
+            states = kwargs.get(INITIAL_STATE)
             arguments = [{key: value for key, value in kwargs.items() if key != besides}]
-        for argument in arguments:
-            masked += [(name, mask) for mask in _mask_argument(name, argument)]
-    return masked
+        masks = tuple(dict.fromkeys(mask for argument in arguments for mask in _mask_argument(name, argument)))
+        if masks:
+            given.append(GivenMasks(name, number, masks, bool(states)))
+    return given
 
 
 def _nodes(entry: Mapping[str, Any]) -> list[Any]:
@@ -86,9 +94,10 @@ def _mask_argument(name: str, arguments: Any) -> Iterator[KerasTensor]:  # noqa:
     for key, value in arguments.items() if isinstance(arguments, dict) else ():
         if value is None or (key == "training" and isinstance(value, bool)):
             continue
-        # Keras 3 gives a model a list of masks, null where there is none.
+        # Keras 3 gives a model a list of masks, null where there is none; what Keras 2 gives was said by a person.
         listed = isinstance(value, list) and all(item is None or isinstance(item, dict) for item in value)
-        if key != "mask" or not (listed or isinstance(value, dict)):
+        of_keras_2 = isinstance(value, list) and len(value) == 3 and isinstance(value[0], str)
+        if key != "mask" or not (listed or of_keras_2 or isinstance(value, dict)):
             raise Unsupported(f"the layer {name[:100]!r} is called with {str(key)[:40]}, which is not supported")
         yield from tensors_in(value)
 

@@ -10,7 +10,7 @@ from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.arithmetic import ReduceKind
 from lstm_serve.engine.types import Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
-from lstm_serve.loading.config.graph_operations import FLOATS, TensorArgument
+from lstm_serve.loading.config.graph_operations import FLOATS, LOWERED, MASKED, TensorArgument
 from lstm_serve.loading.config.options import MAX_LAYERS, Options
 from lstm_serve.loading.layers import comparing, einsum, encoding, lowering
 from lstm_serve.loading.layers.steps import Step, Steps
@@ -103,6 +103,7 @@ KERAS_3 = {
     "Transpose": _kept(lowering.transpose),
     "Concatenate": _kept(lowering.concatenate, {"xs": "x"}),
     "Stack": _kept(lowering.stack),
+    "Unstack": _kept(lowering.unstack),
     "Matmul": Function(lowering.matmul, AB),
     "Einsum": Function(einsum.product, {"operand_1": "a", "operand_2": "b"}),
     "Threshold": Function(encoding.threshold, X),
@@ -170,6 +171,7 @@ KERAS_2 = {
     **dict.fromkeys(("transpose", "compat.v1.transpose"), ("Transpose", {"a": "x", "perm": "axes"})),
     "concat": ("Concatenate", {"values": "x"}),
     "stack": ("Stack", {"values": "x"}),
+    "unstack": ("Unstack", {"value": "x"}),
     "linalg.matmul": ("Matmul", {"a": "a", "b": "b"}),
     "tile": ("Tile", {"input": "x", "multiples": "repeats"}),
     **dict.fromkeys(
@@ -181,19 +183,21 @@ TABLE: dict[str, Function] = {
     **KERAS_3,
     **{name: KERAS_3[function]._replace(names=names) for name, (function, names) in KERAS_2.items()},
     "math.l2_normalize": Function(lowering.l2_normalize, X),
+    MASKED: Function(lowering.masked, {"x": "x", "mask": "mask"}, NUMBERS | TRUTHS),
+    LOWERED: Function(lowering.lowered, {"x": "x", "mask": "mask"}, NUMBERS | TRUTHS),
 }
 # What may be called on integers that a client sends.
 OF_INTEGERS = frozenset(name for name in TABLE if KERAS_2.get(name, (name,))[0] in {*comparing.COMPARISONS, "Cast"})
 
 
 def count_outputs(function: str, arguments: Mapping[str, Any]) -> int:
-    """How many outputs a call has: more than one where it splits."""
+    """How many outputs a call has, as far as anybody needs them: more than one where it takes an array apart."""
     found = TABLE.get(function)
     key = next((key for key in lowering.SPLIT if found and key in found.names.values()), None)
-    if found is None or key is None:
+    if found is None or (key is None and found.build is not lowering.unstack):
         return 1
-    told = _bound(function, arguments).get(key)
-    count = len(told) + lowering.SPLIT[key] if isinstance(told, list) else told
+    told = _bound(function, arguments).get(key) if key else arguments["used"]
+    count = len(told) + lowering.SPLIT[key] if key and isinstance(told, list) else told
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_LAYERS:
         raise Unsupported(
             f"the operation {function} gives {str(count)[:40]} parts, where 1 to {MAX_LAYERS} are supported"
@@ -220,6 +224,8 @@ def lower(
         function = function._replace(build=comparing.ids_compared(comparison, ids))
     else:
         _check_types(options, function, bound, arguments["types"], types)
+    if function.build is lowering.unstack:
+        bound["used"] = arguments["used"]
     steps = Steps(options.with_config({**bound, "name": options.name}), shapes)
     function.build(steps)
     return steps.finished(name), bound.get("to") or function.gives or types[0]

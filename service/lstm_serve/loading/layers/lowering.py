@@ -15,6 +15,7 @@ from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.arithmetic import ReduceKind, Slice
 from lstm_serve.engine.operations.merging import Concatenate, MaskedBy, MaskRule
 from lstm_serve.engine.operations.pointwise import Activate, Dense
+from lstm_serve.engine.operations.temporal import Masking
 from lstm_serve.engine.types import Array
 from lstm_serve.loading.config.options import MAX_SIZE
 from lstm_serve.loading.layers.checks import expect
@@ -131,6 +132,20 @@ def split(steps: Steps) -> None:
         raise steps.refusal(f"splits an axis of size {size} by {str(told)[:60]}")
     for part, end in zip(sizes, itertools.accumulate(sizes), strict=True):
         steps.slice(k, axis, slice(end - part, end))
+
+
+def unstack(steps: Steps) -> None:
+    """Each place of an axis, an output each, as many as the graph `used`."""
+    k, used = steps.given("x"), steps.options.take("used", int)
+    axis = steps.axis(steps.options.take("axis", int, 0), len(steps.shapes[k]) + 1)
+    size = steps.shapes[k][axis - 1]
+    if size is None:
+        raise steps.refusal("takes an axis apart whose size is not known: say timesteps in a card")
+    if steps.options.take("num", int, size) != size or used > size:
+        raise steps.refusal(f"takes an axis of size {size} apart into more or fewer")
+    shape = [*steps.shapes[k][: axis - 1], *steps.shapes[k][axis:]]
+    for part in [steps.slice(k, axis, slice(n, n + 1)) for n in range(used)]:
+        steps.reshape(part, shape)
 
 
 # What says how an array is split, in Keras 2 and in Keras 3: into so many parts, or by a list of one entry less.
@@ -269,6 +284,25 @@ def cumsum(steps: Steps) -> None:
     triangle = np.triu(np.ones((size, size), np.float32))
     sums = Dense(name=f"{steps.options.name}/sums", kernel=triangle, bias=None, activation=LINEAR)
     steps.over_axis(sums, steps.unmasked(k), axis)
+
+
+def masked(steps: Steps) -> None:
+    """A sequence with a mask of whether each step counts."""
+    _with_mask(steps, steps.given("x"), steps.given("mask"))
+
+
+def _with_mask(steps: Steps, x: int, mask: int) -> None:
+    if steps.shapes[mask] != steps.shapes[x][:1]:
+        raise steps.refusal(f"gives {steps.shapes[x]} a mask of the shape {steps.shapes[mask]}, which is not supported")
+    begun = steps.add(Masking(name=steps.options.name, mask_value=0), steps.reshape(mask, [*steps.shapes[mask], 1]))
+    steps.add(MaskedBy(name=steps.options.name, zeroed=False), x, begun)
+
+
+def lowered(steps: Steps) -> None:
+    """Scores with their mask, 1e9 less where they do not count: Softmax.call of keras/src/layers/activation, 2.15."""
+    x, mask = steps.given("x"), steps.given("mask")
+    away = steps.with_numbers(np.multiply, steps.with_numbers(np.subtract, mask, 1), 1e9)
+    _with_mask(steps, steps.pair(np.add, x, away), mask)
 
 
 def softmax(steps: Steps, arrays: Sequence[Array]) -> None:

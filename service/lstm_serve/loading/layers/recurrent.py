@@ -6,15 +6,18 @@ from typing import TypedDict
 
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.pointwise import Identity
 from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
 from lstm_serve.engine.operations.wrappers import Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
-from lstm_serve.errors import MissingFact, UnreadableFile, Unsupported
+from lstm_serve.errors import MissingFact, UnreadableFile
+from lstm_serve.loading.config.inbound_nodes import MASKED_WITH_STATES
 from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers import gate_layouts
 from lstm_serve.loading.layers.checks import expect, last_axis, with_bias
-from lstm_serve.loading.refusals import STATEFUL
+from lstm_serve.loading.layers.steps import Steps
+from lstm_serve.loading.refusals import REBUILD, STATEFUL
 
 
 class SequenceOptions(TypedDict):
@@ -34,7 +37,7 @@ def _flow(options: Options) -> SequenceOptions:
     if stateful:
         options.assume(STATEFUL)
     options.refuse_unless("time_major", expected=False, why="time is expected on the second axis")
-    options.ignore("num_constants", "input_dim", "input_length")
+    options.ignore("num_constants", "input_dim", "input_length", MASKED_WITH_STATES)
     return {
         "name": options.name,
         "return_sequences": options.take("return_sequences", bool, default=False),
@@ -127,19 +130,33 @@ def recurrent(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]
 def _with_states(options: Options, layer: Recurrent, states: Sequence[Shape]) -> Recurrent:
     """The layer, which begins with states from elsewhere where there are any: those that it carries.
 
-    Keras 3 gives no mask to a layer that is called on more than its sequence, and passes it on by itself: __call__ in
-    keras/src/layers/layer.py.
+    Keras 3 gives no mask to a layer that is called on more than its sequence, and passes it on by itself, unless the
+    call is given one: __call__ in keras/src/layers/layer.py.
     """
     if states and list(states) != [(layer.units,)] * len(layer.carried):
         raise UnreadableFile(
             f"the {options} begins with states of the shapes {str([*states])[:100]}, where {len(layer.carried)} of "
             f"({layer.units},) were expected"
         )
-    return replace(layer, ignores_mask=bool(states) and options.keras.major >= 3)
+    ignored = bool(states) and options.keras.major >= 3 and not options.config.get(MASKED_WITH_STATES)
+    return replace(layer, ignores_mask=ignored)
 
 
 def rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     """A layer around a cell, or around several: these are layers one above the other."""
+    layers = _around_cells(options, arrays, shapes)
+    if len(layers) == 1:
+        return _with_states(options, layers[0], shapes[1:])
+    if layers[0].return_state or len(shapes) > 1:
+        raise options.refusal(
+            "has several cells, and takes or gives their states in both directions, which is not supported: build it "
+            f"of layers one above the other, {REBUILD}"
+        )
+    return Stacked(name=options.name, layers=tuple(layers))
+
+
+def _around_cells(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> list[Recurrent]:
+    """A layer for each cell, which takes what the one before gives. All give their states where the layer does."""
     flow, features, cell = _flow(options), last_axis(options, shapes[:1], rank=2), options.inner("cell")
     cells = [cell] if cell else []
     if cell is not None and cell.class_name == "StackedRNNCells":
@@ -156,16 +173,47 @@ def rnn(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> O
             "return_sequences": flow["return_sequences"] or not last,
             "go_backwards": flow["go_backwards"] and k == 0,
             "zero_output_for_mask": flow["zero_output_for_mask"] and last,
-            "return_state": flow["return_state"] and len(cells) == 1,
+            "return_state": flow["return_state"],
             "stateful": flow["stateful"],
             "unrolled": flow["unrolled"] and last,
         }
         layers.append(build_cell(inner, arrays if len(cells) == 1 else arrays[:count], features, steps))
         inner.finish()
         arrays, features = arrays[count:], layers[-1].units
-    if len(layers) == 1:
-        return _with_states(options, layers[0], shapes[1:])
-    expect(options, arrays)
-    if flow["return_state"] or len(shapes) > 1:
-        raise Unsupported(f"the {options} has several cells, and takes or gives their states, which is not supported")
-    return Stacked(name=options.name, layers=tuple(layers))
+    if len(layers) > 1:
+        expect(options, arrays)
+    return layers
+
+
+def has_states_of_several(options: Options, inputs: int) -> bool:
+    """Whether a layer has several cells, and takes or gives their states."""
+    cell = options.config.get("cell")
+    config = cell.get("config") if isinstance(cell, dict) else None
+    cells = config.get("cells") if isinstance(config, dict) else None
+    several = isinstance(cells, list) and len(cells) > 1
+    return several and options.class_name == "RNN" and (inputs > 1 or options.config.get("return_state") is True)
+
+
+def with_states_of_several(steps: Steps, arrays: Sequence[Array]) -> None:
+    """Layers one above the other, each with states of its own; the output, and then all states in the cells' order.
+
+    Source: StackedRNNCells of TensorFlow 1.13 to 2.15 and of Keras 3.
+    """
+    options, given = steps.options, [*range(1, steps.given_count)]
+    layers = _around_cells(options, arrays, steps.shapes[:1])
+    if layers[0].go_backwards or (options.keras.major < 3 and "time_major" not in options.config):
+        why = "goes backwards" if layers[0].go_backwards else "is of a Keras whose order of the states is not known"
+        raise steps.refusal(
+            f"has several cells, takes or gives their states, and {why}, which is not supported: build it of layers "
+            f"one above the other, {REBUILD}"
+        )
+    if given and len(given) != sum(len(layer.carried) for layer in layers):
+        raise UnreadableFile(f"the {options} begins with {len(given)} states, which are not those of its cells")
+    y = 0
+    ends: list[int] = []
+    for layer in layers:
+        taken, given = given[: len(layer.carried)], given[len(layer.carried) :]
+        y = steps.add(_with_states(options, layer, [steps.shapes[k] for k in taken]), y, *taken)
+        ends += range(y + 1, len(steps.shapes))
+    for value in (y, *ends) if ends else ():
+        steps.add(Identity(name=options.name), value)

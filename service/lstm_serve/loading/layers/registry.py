@@ -11,6 +11,7 @@ from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config import graph_operations
+from lstm_serve.loading.config.inbound_nodes import MASKED_WITH_STATES
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, MODELS, Options
 from lstm_serve.loading.layers import (
     attention,
@@ -28,7 +29,13 @@ from lstm_serve.loading.layers import (
     windows,
 )
 from lstm_serve.loading.layers.checks import check_output
-from lstm_serve.loading.layers.recurrent import CELLS, recurrent, rnn
+from lstm_serve.loading.layers.recurrent import (
+    CELLS,
+    has_states_of_several,
+    recurrent,
+    rnn,
+    with_states_of_several,
+)
 from lstm_serve.loading.layers.steps import Step, Steps
 from lstm_serve.loading.refusals import OPERATION, unsupported
 
@@ -59,6 +66,10 @@ def lower(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
         half = len(arrays) // 2
         parts = zip(_directions(options), (arrays[:half], arrays[half:]), strict=True)
         windows.both_directions(steps, *(build(inner, part, shapes) for inner, part in parts))
+        return steps.finished(options.class_name)
+    if has_states_of_several(options, len(shapes)):
+        steps = Steps(options, shapes)
+        with_states_of_several(steps, arrays)
         return steps.finished(options.class_name)
     if gating.is_gated(options):
         steps = Steps(options.with_config({"name": options.name}), shapes)
@@ -136,9 +147,8 @@ def count_outputs(class_name: str, config: Mapping[str, Any]) -> int:
         directions, (class_name, config) = 2, layer
     if class_name not in RECURRENT or config.get("return_state") is not True:
         return 1
-    cell = layer_in(config, "cell")
-    of_cell = class_name if cell is None else cell[0]
-    return 1 + directions * (2 if "LSTM" in of_cell else 1)
+    cells = [held for held, _ in _held(class_name, config)] if class_name == "RNN" else [class_name]
+    return 1 + directions * sum(2 if "LSTM" in cell else 1 for cell in cells)
 
 
 def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
@@ -217,7 +227,7 @@ def _directions(options: Options) -> tuple[Options, Options]:
 def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     merge_mode = options.choice("merge_mode", ("concat", "sum", "mul", "ave"), "concat")
     forward, backward = _directions(options)
-    options.ignore("return_sequences", "return_state", "stateful", "input_dim", "input_length")
+    options.ignore("return_sequences", "return_state", "stateful", "input_dim", "input_length", MASKED_WITH_STATES)
     half = len(array_names(forward.class_name, forward.config))
     built: list[Recurrent | Stacked] = []
     states = len(shapes) // 2
@@ -225,7 +235,8 @@ def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[S
         (forward, arrays[:half], shapes[1 : 1 + states]),
         (backward, arrays[half:], shapes[1 + states :]),
     ):
-        layer = cast("Recurrent | Stacked", build(inner, part, [*shapes[:1], *given]))
+        called = inner.with_config({**inner.config, MASKED_WITH_STATES: options.config.get(MASKED_WITH_STATES)})
+        layer = cast("Recurrent | Stacked", build(called, part, [*shapes[:1], *given]))
         built.append(_with_zeros(layer, zeros=mask_rules.zeroed(inner)))
     if built[0].return_sequences != built[1].return_sequences or built[0].go_backwards == built[1].go_backwards:
         raise UnreadableFile(f"the two directions of the {options} do not fit together")

@@ -32,7 +32,7 @@ class Step(NamedTuple):
 class Steps:
     """The steps of one call. Values are numbered: first what the call is given, then what each step gives.
 
-    The value of the last step is the call's. A step of the layer's own name is numbered at the end.
+    The last values are the call's, as many as it gives. A step of the layer's own name is numbered at the end.
     """
 
     def __init__(self, options: Options, shapes: Sequence[Shape]) -> None:
@@ -42,15 +42,15 @@ class Steps:
         self.given_count = len(shapes)
 
     def add(self, operation: Operation, *inputs: int) -> int:
-        """One step more; the number of its value."""
-        given = [self.shapes[k] for k in inputs]
-        (shape,) = operation.output_shapes(given)
+        """One step more; the number of its value, or of the first of its values."""
+        given, first = [self.shapes[k] for k in inputs], len(self.shapes)
+        shapes = operation.output_shapes(given)
         check_output(self.options, operation, given)
-        if shape.count(None) > max(1, *(each.count(None) for each in given)):
+        if shapes[0].count(None) > max(1, *(each.count(None) for each in given)):
             raise self.refusal("makes an array of more than one axis whose size is not known: say timesteps in a card")
         self.made.append(Step(operation, inputs))
-        self.shapes.append(shape)
-        return len(self.shapes) - 1
+        self.shapes.extend(shapes)
+        return first
 
     def follow(self, steps: Sequence[Step]) -> None:
         """Take the steps of another call on what this one is given."""
