@@ -182,7 +182,10 @@ def rows_at_a_glance(raw: bytes, headers: Mapping[bytes, bytes], model: Model) -
         return 1
     lists = sum(_lists(spec.shape) for spec in model.inputs) + (len(model.inputs) > 1)
     # A time step is a list, or an object by names; one list or object more is around them all, and one in that.
-    return max(1, (sum(count_marks(structure(raw), "[{")) - 2) // lists)
+    marks = np.frombuffer(raw, np.uint8)
+    if count_marks(marks, '"') != [2]:  # beside the key there are names, in which there may be brackets
+        marks = structure(raw)
+    return max(1, (sum(count_marks(marks, "[{")) - 2) // lists)
 
 
 def _lists(shape: Shape) -> int:
