@@ -233,10 +233,9 @@ class Body(BaseModel):
 
         Raises InvalidInput. Where the time axis is free, each run of sequences of equal length is an array.
         """
-        value = getattr(self, self.key)
-        given = value if self.many else [value]
-        free = None in self.shape
-        for start, stop in self.slices(given):
+        value, many, free = getattr(self, self.key), self.many, None in self.shape
+        given = value if many else [value]
+        for start, stop in self.slices(given) if many else [(0, 1)]:
             part = given[start:stop]
             if len(part) < len(given):
                 part = getattr(self._valid({self.key: part}, {self.key: value}, start), self.key)
@@ -251,9 +250,9 @@ class Body(BaseModel):
 
         Where lengths are free it has about SLICE numbers, or one sequence.
         """
-        if cls.slice_rows is not None:
-            for start in range(0, len(rows), cls.slice_rows):
-                yield start, min(start + cls.slice_rows, len(rows))
+        if (step := cls.slice_rows) is not None:
+            for start in range(0, len(rows), step):
+                yield start, min(start + step, len(rows))
             return
         inner, start, numbers = math.prod(size or 1 for size in cls.shape[1:]), 0, 0
         for k, row in enumerate(rows):
