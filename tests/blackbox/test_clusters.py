@@ -28,6 +28,8 @@ WINDOWS = int(os.environ.get("CLUSTERS_WINDOWS", "1000000"))
 FILES = 20
 # Of the windows' answers: BLAS takes other kernels for batches of other sizes.
 TOLERANCE = 1e-6
+# A node of Ray ends where its agent has not started within 15 seconds, and these start beside it: 3 s of CPU time each.
+WITHOUT = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 # The actors and executors import this module by its name.
 PYTHONPATH = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests/helpers")])
 
@@ -127,7 +129,7 @@ def ray() -> Iterator[Any]:
         warnings.simplefilter("ignore")
         cluster = importlib.import_module("ray.cluster_utils").Cluster()
         for _ in range(2):
-            cluster.add_node(num_cpus=2, object_store_memory=400 << 20)
+            cluster.add_node(num_cpus=2, object_store_memory=400 << 20, **WITHOUT)
         ray.init(address=cluster.address, log_to_driver=False)
         yield ray
         ray.shutdown()
