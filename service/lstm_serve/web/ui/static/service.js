@@ -103,14 +103,17 @@ async function asMany(header, data, at, size, least, query) {
   }
 }
 
+const LARGE = 2e6; // bytes of a request that may be taken
+
 // Of a CSV file that seems to hold several units, one after the other, {by, texts}: the name of the column that says so, and
 // the file of each by its key; else null. In parts that begin with the last two of the part before, so that none is cut.
 export async function units(text, timesteps) {
   const query = timesteps ? `stride=${2 ** 31}` : ""; // a window of each part
   const ends = new Map();
   let [header, data, at, by] = ["", lines(text), 0, null];
+  const size = Math.ceil(data.length * Math.min(1, LARGE / text.length));
   for (;;) {
-    const [sent, { units: part }] = await asMany(header, data, at, Infinity, timesteps ?? Infinity, query);
+    const [sent, { units: part }] = await asMany(header, data, at, timesteps ? size : Infinity, timesteps ?? Infinity, query);
     if (!part || (by !== null && part.by !== by) || part.keys.some((key, k) => k > 1 && ends.has(key))) return null;
     const { keys, last } = part;
     if (!at) [header, data] = split(data, sent - last.at(-1));
