@@ -314,8 +314,9 @@ def test_the_readme_is_short() -> None:
 
 
 def test_layers_are_those_that_are_read() -> None:
-    (listed,) = re.findall(r"^Layers: (.*?)\.\n", TEXT, re.DOTALL | re.MULTILINE)
-    assert re.split(r",\s+", listed) == [*TABLE]
+    (rows,) = re.findall(r"^\| layers \| \|\n\|---\|---\|\n((?:\|.*\|\n)+)", TEXT, re.MULTILINE)
+    listed = [name for row in rows.splitlines() for name in row.split("|")[2].strip().split(", ")]
+    assert sorted(listed) == sorted(TABLE)
 
 
 def test_activations_are_those_that_are_read() -> None:
