@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of, say
+from lstm_serve.cli.arguments import AddParser, add_by, add_command, add_model, model_of, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,13 +20,7 @@ def add(add_parser: AddParser) -> None:
     """Declare the command."""
     command = add_command(add_parser, "follow", "answer rows from standard input as they come: CSV or JSON lines")
     add_model(command)
-    command.add_argument(
-        "--by",
-        metavar="COLUMN",
-        action="append",
-        default=[],
-        help="what names the unit a row is of, each a series of its own; several, where it takes several",
-    )
+    add_by(command)
     command.add_argument("--csv", action="store_true", help="write CSV, not JSON lines")
     command.set_defaults(run=run)
 

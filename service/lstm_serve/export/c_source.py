@@ -78,18 +78,10 @@ def _affine(s: CProgram, op: Affine, xs: Sequence[Value]) -> Value:
     return y
 
 
-def _scaling(s: CProgram, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
-    return _in_double(s, op, xs, "scaling")
-
-
-def _unscaling(s: CProgram, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
-    return _in_double(s, op, xs, "unscaling")
-
-
-def _in_double(s: CProgram, op: pointwise.Scaling | pointwise.Unscaling, xs: Sequence[Value], function: str) -> Value:
+def _in_double(s: CProgram, op: pointwise.Scaling | pointwise.Unscaling, xs: Sequence[Value]) -> Value:
     y = result(s, op, xs)
-    n, features, (offset, scale) = _spread([op.offset, op.scale], xs[0].shape)
-    s.call(function, n, features, xs[0].name, s.constant(offset, "double"), s.constant(scale, "double"), y.name)
+    n, features, spread = _spread([op.offset, op.scale], xs[0].shape)
+    s.call(type(op).__name__.lower(), n, features, xs[0].name, *(s.constant(each, "double") for each in spread), y.name)
     return y
 
 
@@ -217,8 +209,8 @@ TABLE: dict[type, Support] = {
     pointwise.PReLU: Support(_prelu),
     **dict.fromkeys((pointwise.Normalization, pointwise.Rescaling, pointwise.BatchNormalization), Support(_affine)),
     pointwise.LayerNormalization: Support(_layer_normalization),
-    pointwise.Scaling: Support(_scaling, "in double, from an input of float"),
-    pointwise.Unscaling: Support(_unscaling, "in double"),
+    pointwise.Scaling: Support(_in_double, "in double, from an input of float"),
+    pointwise.Unscaling: Support(_in_double, "in double"),
     merging.Merge: Support(_merge, NOTHING_LEFT_OUT),
     merging.Concatenate: Support(_concatenate),
     temporal.Embedding: Support(_embedding),

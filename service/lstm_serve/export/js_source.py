@@ -88,12 +88,8 @@ def _layer_normalization(p: JsProgram, op: pointwise.LayerNormalization, xs: Seq
     return p.let(op, xs, "standardize", xs[0].name, *arrays)
 
 
-def _scaling(p: JsProgram, op: pointwise.Scaling, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, "scaling", xs[0].name, op.offset.tolist(), op.scale.tolist())
-
-
-def _unscaling(p: JsProgram, op: pointwise.Unscaling, xs: Sequence[Value]) -> Value:
-    return p.let(op, xs, "unscaling", xs[0].name, op.offset.tolist(), op.scale.tolist())
+def _in_double(p: JsProgram, op: pointwise.Scaling | pointwise.Unscaling, xs: Sequence[Value]) -> Value:
+    return p.let(op, xs, type(op).__name__.lower(), xs[0].name, op.offset.tolist(), op.scale.tolist())
 
 
 def _merge(p: JsProgram, op: merging.Merge, xs: Sequence[Value]) -> Value:
@@ -220,8 +216,7 @@ TABLE: dict[type, Support] = {
     pointwise.PReLU: Support(_prelu),
     **dict.fromkeys((pointwise.Normalization, pointwise.Rescaling, pointwise.BatchNormalization), Support(_affine)),
     pointwise.LayerNormalization: Support(_layer_normalization),
-    pointwise.Scaling: Support(_scaling),
-    pointwise.Unscaling: Support(_unscaling),
+    **dict.fromkeys((pointwise.Scaling, pointwise.Unscaling), Support(_in_double)),
     merging.Merge: Support(_merge, NOTHING_LEFT_OUT),
     merging.Concatenate: Support(_concatenate),
     temporal.Embedding: Support(_embedding),

@@ -29,10 +29,11 @@ def one_and_many(model: Model, max_rows: int, longest: int | None = None) -> tup
 
     With at most `max_rows` sequences, of at most `longest` time steps where the model leaves that free.
     """
-    names = names_of(model)
-    one = body("PredictRequest", "sequence", model, None, names, longest=longest)
+    given = model.takes[0]
+    names = names_of(given)
+    one = body("PredictRequest", "sequence", given, None, names, longest=longest)
     one.__doc__ = "One sequence: a list of time steps, each a list of the features' values."
-    many = body("PredictBatchRequest", "sequences", model, max_rows, names, longest=longest)
+    many = body("PredictBatchRequest", "sequences", given, max_rows, names, longest=longest)
     many.__doc__ = "Several sequences."
     of_v1, of_v2 = (f"/{v}/models/{model.about.name}" for v in ("v1", "v2"))
     others = {**NATIVE, "instances": f"{of_v1}:predict", "inputs": f"{of_v1}:predict or {of_v2}/infer"}
@@ -48,39 +49,18 @@ def rows_of_series(  # noqa: PLR0913, PLR0917 - all that a type is made of
     `least` is how many rows there should be, for the document: it is for the caller to say more of fewer.
     """
     given = model.takes[0]
-    made = _made(name, key, given, max_rows, names_of_input(given), given.shape[1:], fields, least)
+    made = _made(name, key, given, max_rows, names_of(given), given.shape[1:], fields, least)
     made.noun, made.others = "rows", {path: where for path, where in NATIVE.items() if path != key}
     return made
 
 
-def names_of(model: Model) -> Names | None:
+def names_of(given: Input) -> Names | None:
     """The names of the features, by which a time step may be an object; None where the card has none."""
-    return names_of_input(model.takes[0])
-
-
-def names_of_input(given: Input) -> Names | None:
-    """Likewise, of one input."""
     features = given.features
     return None if features is None or given.id_limit is not None else tuple(feature.name for feature in features)
 
 
 def body(  # noqa: PLR0913 - all that a type is made of
-    name: str,
-    key: str,
-    model: Model,
-    max_rows: int | None,
-    names: Names | None = None,
-    *,
-    longest: int | None = None,
-) -> type[Body]:
-    """The type of a body with at most `max_rows` sequences for this model under its key; with one, where it is None.
-
-    Where there are `names` of the features, a time step may be an object by them.
-    """
-    return body_of(name, key, model.takes[0], max_rows, names, longest=longest)
-
-
-def body_of(  # noqa: PLR0913 - the same
     name: str,
     key: str,
     given: Input,
@@ -89,7 +69,10 @@ def body_of(  # noqa: PLR0913 - the same
     *,
     longest: int | None = None,
 ) -> type[Body]:
-    """Likewise, of one input."""
+    """The type of a body with at most `max_rows` sequences of an input under its key; with one, where it is None.
+
+    Where there are `names` of the features, a time step may be an object by them.
+    """
     return _made(name, key, given, max_rows, names, given.shape, {}, longest=longest)
 
 

@@ -17,7 +17,7 @@ from lstm_serve.errors import InvalidInput, Malformed, Problem
 from lstm_serve.model.inputs import Input, expect_rows
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_faults import Where, json_type_of
-from lstm_serve.web.body_types import body_of, names_of_input, sequence, zeros
+from lstm_serve.web.body_types import body, names_of, sequence, zeros
 from lstm_serve.web.nested_lists import MAX_PROBLEMS, Body, expect_few, json_of
 
 INPUTS = "inputs"
@@ -72,7 +72,7 @@ class NamedInputs:
         self.model, self.max_rows = model, max_rows
         self.names = [str(each.name) for each in model.takes]
         self.bodies: dict[str, type[Body]] = {
-            name: body_of(f"Input{k}", name, each, max_rows, names_of_input(each), longest=longest)
+            name: body(f"Input{k}", name, each, max_rows, names_of(each), longest=longest)
             for k, (name, each) in enumerate(zip(self.names, model.takes, strict=True))
         }
         self._whole = self._weighed()
@@ -146,7 +146,7 @@ def object_schema(model: Model, *, rows: bool = False) -> dict[str, Any]:
     properties = {}
     for each in model.takes:
         shape = (None, *each.shape) if rows else each.shape
-        properties[str(each.name)] = TypeAdapter(sequence(shape, each.id_limit, names_of_input(each))).json_schema()
+        properties[str(each.name)] = TypeAdapter(sequence(shape, each.id_limit, names_of(each))).json_schema()
     names = [*properties]
     return {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
 

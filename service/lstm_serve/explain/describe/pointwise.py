@@ -141,36 +141,35 @@ def rescaling(layer: Rescaling, _: Shape) -> LayerDescription:
 
 def scaling(layer: Scaling, _: Shape) -> LayerDescription:
     """What the card says was done to the data before training."""
-    return LayerDescription(
-        roles={},
-        equations=[
-            "y = (x - offset) / scale, in float64 and then rounded to float32; the card gives",
-            f"  offset  {_span(layer.offset)}",
-            f"  scale   {_span(layer.scale)}",
-        ],
-        pitfalls=["The card's scaling is done here: give raw values. Keras' own model wants them scaled."],
-        numpy=[
-            f"offset = {_literal(layer.offset, np.float64)}",
-            f"scale = {_literal(layer.scale, np.float64)}",
-            "y = ((y - offset) / scale).astype(np.float32)",
-        ],
+    return _in_float64(
+        layer,
+        "({} - offset) / scale",
+        "The card's scaling is done here: give raw values. Keras' own model wants them scaled.",
     )
 
 
 def unscaling(layer: Unscaling, _: Shape) -> LayerDescription:
     """What the card says was done to the targets before training, undone."""
+    return _in_float64(
+        layer,
+        "{} * scale + offset",
+        "The card's output_scaling is undone here. Keras' own model answers what comes in.",
+    )
+
+
+def _in_float64(layer: Scaling | Unscaling, formula: str, pitfall: str) -> LayerDescription:
     return LayerDescription(
         roles={},
         equations=[
-            "y = x * scale + offset, in float64 and then rounded to float32; the card gives",
+            f"y = {formula.format('x')}, in float64 and then rounded to float32; the card gives",
             f"  offset  {_span(layer.offset)}",
             f"  scale   {_span(layer.scale)}",
         ],
-        pitfalls=["The card's output_scaling is undone here. Keras' own model answers what comes in."],
+        pitfalls=[pitfall],
         numpy=[
             f"offset = {_literal(layer.offset, np.float64)}",
             f"scale = {_literal(layer.scale, np.float64)}",
-            "y = (y * scale + offset).astype(np.float32)",
+            f"y = ({formula.format('y')}).astype(np.float32)",
         ],
     )
 

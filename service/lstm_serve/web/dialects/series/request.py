@@ -165,7 +165,7 @@ class ManyRequest(BaseModel):
 
 def many_type(model: Model, max_rows: int) -> type[ManyRequest]:
     """The type of the body of POST /series/rows."""
-    names = names_of(model)
+    names = names_of(model.takes[0])
     given: dict[str, Any] = {
         "series": (
             Annotated[str, WithJsonSchema({"type": "string", "pattern": ID_PATTERN})],

@@ -138,14 +138,7 @@ def _add_routes(
     named = parameters(served, prefix)["parameters"]
     for path, endpoint, route, response, extra, summary in (
         ("/series/rows", append_rows_of_many, ManyRoute, results, [], "Append rows of many series"),
-        (
-            "/series/{series}/rows",
-            append_rows,
-            AppendRoute,
-            appended,
-            [IN_PATH, ALL],
-            "Append rows of a series",
-        ),
+        ("/series/{series}/rows", append_rows, AppendRoute, appended, [IN_PATH, ALL], "Append rows of a series"),
     ):
         routes.add_api_route(
             prefix + path,

@@ -123,7 +123,7 @@ def request_type(model: Model, max_rows: int, longest: int | None = None) -> typ
         instances=either(rows, named_rows, example=zeros((1, *model.input_shape))),
         inputs=either(rows, schema_of_one(rows)),
     )
-    made.forms = {key: body(f"V1{key.title()}", key, model, max_rows, longest=longest) for key in FORMS}
+    made.forms = {key: body(f"V1{key.title()}", key, model.takes[0], max_rows, longest=longest) for key in FORMS}
     for form in made.forms.values():  # each row may be an object of one name
         form.most_objects, form.texts = FEW + max_rows, 1
     return made

@@ -19,7 +19,7 @@ from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.content_type import preferred
-from lstm_serve.web.dialects.model_path import Documented, example_name, meant, model_of, parameters
+from lstm_serve.web.dialects.model_path import MODEL, VERSION, Documented, example_name, meant, model_of, parameters
 from lstm_serve.web.dialects.v1.codec import FORMS, V1Request, V1Rows, of_named, request_type
 from lstm_serve.web.dialects.v1.schemas import Alive, ModelStatus, Outputs, Predictions, model_signature, model_status
 from lstm_serve.web.errors import JSON
@@ -38,7 +38,7 @@ TO_BROWSERS: dict[int | str, dict[str, Any]] = {
     307: {"description": "To the docs, where text/html is accepted and there is no page"},
 }
 
-PREFIXES = ("/v1/models/{model_name}", "/v1/models/{model_name}/versions/{model_version}")
+PREFIXES = (f"/v1{MODEL}", f"/v1{VERSION}")
 
 
 class PredictRoute(PostRoute):
@@ -131,7 +131,7 @@ def _labels(registry: Registry) -> APIRouter:
         raise UnknownModel(f"versions have no labels here: the path goes on from {paths}")
 
     # A label is whatever stands before the next slash: a verb after its colon is in it.
-    for path in (of_label := "/v1/models/{model_name}/labels/{label}", f"{of_label}/metadata"):
+    for path in (of_label := f"/v1{MODEL}/labels/{{label}}", f"{of_label}/metadata"):
         routes.add_api_route(path, labelled, methods=["GET", "POST"], include_in_schema=False, response_model=None)
     return routes
 

@@ -18,13 +18,8 @@ from lstm_serve.serving.health import is_ready, liveness
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
-from lstm_serve.web.dialects.model_path import Documented, example_name, meant, model_of, parameters
-from lstm_serve.web.dialects.v2.codec import (
-    HEADER_LENGTH,
-    Infer,
-    decode,
-    encode,
-)
+from lstm_serve.web.dialects.model_path import MODEL, VERSION, Documented, example_name, meant, model_of, parameters
+from lstm_serve.web.dialects.v2.codec import HEADER_LENGTH, Infer, decode, encode
 from lstm_serve.web.dialects.v2.metadata import example, model_config, model_metadata, statistics
 from lstm_serve.web.dialects.v2.schemas import (
     IndexEntry,
@@ -48,7 +43,7 @@ EXTENSIONS = [
 
 TAGS: list[str | Enum] = ["open inference v2"]
 
-PREFIXES = ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}")
+PREFIXES = (f"/v2{MODEL}", f"/v2{VERSION}")
 
 OCTETS = b"application/octet-stream"
 
