@@ -11,10 +11,10 @@ from lstm_serve.model.model import Model
 from lstm_serve.model.records import unpacked
 
 # For each row its class; of several labels those that are predicted; of steps the class of each.
-Classes = list[int] | list[list[int]]
+ClassIndices = list[int] | list[list[int]]
 
 
-def answers(model: Model, y: Array, predicted: Classes | None = None) -> list[dict[str, Any]]:
+def answers(model: Model, y: Array, predicted: ClassIndices | None = None) -> list[dict[str, Any]]:
     """For each row of y (n, *output_shape) its answer; arrays in it are still NumPy's, C-contiguous float32.
 
     `predicted` is what `predicted_classes` gives, where the caller has asked already.
@@ -50,12 +50,14 @@ def _of_classes(names: Sequence[str] | None, y: Array, classes: Iterable[int]) -
     ]
 
 
-def predicted_classes(model: Model, y: Array) -> Classes:
+def predicted_classes(model: Model, y: Array) -> ClassIndices:
     """What is predicted for each row of y (n, *output_shape); nothing of plain values, or where outputs are several."""
     if model.kind == "values" or y.dtype.names is not None:
         return []
     found = chosen(model, y)
-    classes: Classes = [np.flatnonzero(row).tolist() for row in found] if model.kind == "labels" else found.tolist()
+    classes: ClassIndices = (
+        [np.flatnonzero(row).tolist() for row in found] if model.kind == "labels" else found.tolist()
+    )
     return classes
 
 
@@ -68,7 +70,7 @@ def chosen(model: Model, y: Array) -> Ints:
     return index
 
 
-def counted(model: Model, predicted: Classes) -> Iterable[int]:
+def counted(model: Model, predicted: ClassIndices) -> Iterable[int]:
     """Each class that is predicted, one by one: of labels and of steps there are several in a row."""
     found: Any = predicted
     return chain.from_iterable(found) if model.kind in {"labels", "steps"} else found

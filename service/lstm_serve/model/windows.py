@@ -9,7 +9,7 @@ import numpy as np
 from lstm_serve.engine.types import AnyArray, Ints
 from lstm_serve.errors import InvalidInput
 
-Key = TypeVar("Key", bound=Hashable)
+UnitKey = TypeVar("UnitKey", bound=Hashable)
 
 
 def windows(rows: AnyArray, timesteps: int | None, stride: int) -> AnyArray:
@@ -31,9 +31,9 @@ def last_rows(count: int, timesteps: int | None, stride: int) -> range:
     return range(count - 1, count) if timesteps is None else range(timesteps - 1, count, stride)
 
 
-def units(keys: Iterable[Key]) -> dict[Key, Ints]:
+def units(keys: Iterable[UnitKey]) -> dict[UnitKey, Ints]:
     """The places of the rows of each unit, by its key, in the order in which the units first appear."""
-    places: dict[Key, list[int]] = {}
+    places: dict[UnitKey, list[int]] = {}
     for place, key in enumerate(keys):
         places.setdefault(key, []).append(place)
     return {key: np.array(found, np.int64) for key, found in places.items()}

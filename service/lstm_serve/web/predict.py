@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import InvalidInput, Malformed
 from lstm_serve.formats.text import without_mark
-from lstm_serve.model.answers import Classes, counted, predicted_classes
+from lstm_serve.model.answers import ClassIndices, counted, predicted_classes
 from lstm_serve.model.model import Model
 from lstm_serve.model.records import shapes
 from lstm_serve.serving.batching import Job, Room, Shortcut
@@ -91,7 +91,7 @@ class Predicted(NamedTuple):
     """Outputs y (n, *output_shape), and what is predicted in each row; nothing for plain values."""
 
     y: Array
-    classes: Classes
+    classes: ClassIndices
 
 
 Endpoint = Callable[[Decoded, PredictRequest], Awaitable[Answer]]

@@ -75,7 +75,7 @@ VERSION = r"^[1-9][0-9]{0,17}$"
 
 ModelName = Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")]
 Features = list[PrintableText | FeatureCard]
-Classes = Annotated[list[PrintableText], Field(min_length=2), AfterValidator(_distinct)]
+ClassNames = Annotated[list[PrintableText], Field(min_length=2), AfterValidator(_distinct)]
 Threshold = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -114,7 +114,7 @@ class OutputCard(_Part):
     """What is said of one output by its name in the file: another name, its classes, how it was scaled."""
 
     name: ModelName | None = None
-    classes: Classes | None = None
+    classes: ClassNames | None = None
     threshold: Threshold | None = None
     scaling: ScalingCard | None = None
 
@@ -135,7 +135,7 @@ class Card(_WithFeatures):
     name: ModelName | None = None
     version: Annotated[str, BeforeValidator(_counted), Field(pattern=VERSION)] | None = None
     description: PrintableText | None = None
-    classes: Classes | None = None
+    classes: ClassNames | None = None
     features: Features | None = None
     scaling: ScalingCard | None = None
     output_scaling: ScalingCard | None = None

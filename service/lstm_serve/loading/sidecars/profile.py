@@ -24,7 +24,7 @@ Size = Annotated[Float32, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 RowCount = Annotated[int, Field(gt=0, lt=1 << 53)]
 ListedShares = Annotated[list[Share], Field(min_length=1, max_length=100_000)]
-Sizes = Annotated[list[Size], Field(max_length=MOST_FEATURES)]
+ListedSizes = Annotated[list[Size], Field(max_length=MOST_FEATURES)]
 
 # What rounding leaves of a sum of shares.
 ROUNDED = 1e-4
@@ -62,8 +62,8 @@ class FeaturePart(_Part):
 class SpreadPart(_Part):
     """Mean and standard deviation of a statistic, of each feature."""
 
-    mean: Sizes
-    sd: Sizes
+    mean: ListedSizes
+    sd: ListedSizes
 
 
 class ChunksPart(_Part):
