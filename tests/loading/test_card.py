@@ -14,7 +14,7 @@ from serving import ASKER
 from lstm_serve import load_model
 from lstm_serve.errors import ModelError, WrongNumbers
 from lstm_serve.loading.sidecars import card as cards
-from lstm_serve.loading.sidecars.card import Card
+from lstm_serve.loading.sidecars.card import Card, SeriesCard
 from lstm_serve.model.files import ModelFiles
 
 
@@ -219,6 +219,9 @@ def test_what_is_wrong_with_the_rules_of_series(tmp_path: Path, series: object, 
 
 def test_null_is_as_if_it_were_not_there(tmp_path: Path) -> None:
     assert read(write(tmp_path, dict.fromkeys(Card.model_fields))).model_dump() == Card().model_dump()
+    by_time = {"series": {"seq": "time", "gap": None}}
+    assert read(write(tmp_path, by_time)).series == SeriesCard(seq="time")
+    assert read(write(tmp_path, {"series": {"seq": None, "gap": None}})).series == SeriesCard()
 
 
 def test_a_card_too_large(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def same(found: Any, expected: dict[str, Any]) -> None:
     [
         ({}, Asked()),
         ({"method": "occlusion", "grain": "cell", "class": 3}, Asked(3, "cell", method="occlusion")),
+        (dict.fromkeys(("method", "grain", "class", "baseline")), Asked()),
         ({"class": 2.0, "baseline": 600, "method": "occlusion"}, Asked(2, baseline=600, method="occlusion")),
         ({"method": "integrated-gradients", "class": 1}, Asked(1, method="integrated-gradients")),
         ({"baseline": [1.5] * 15}, Asked(baseline=[1.5] * 15)),

@@ -46,6 +46,12 @@ def _or_empty(given: object) -> object:
     return {} if given is None else given
 
 
+def _without_nulls(given: object) -> object:
+    if isinstance(given, dict):
+        return {key: value for key, value in given.items() if value is not None}
+    return _or_empty(given)
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
@@ -149,7 +155,7 @@ class Card(_WithFeatures):
     hidden_activation: PrintableText | None = None
     return_sequences: bool | None = None
     mask_zero: bool | None = None
-    series: Annotated[SeriesCard, BeforeValidator(_or_empty)] = SeriesCard()
+    series: Annotated[SeriesCard, BeforeValidator(_without_nulls)] = SeriesCard()
     metadata: Annotated[dict[str, Any], BeforeValidator(_or_empty)] = {}
 
 

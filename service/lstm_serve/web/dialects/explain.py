@@ -60,7 +60,7 @@ class ExplainOptions(BaseModel):
     @classmethod
     def of(cls, parsed: Any) -> Asked:  # noqa: ANN401 - JSON is anything
         """What is asked beside the sequences. Raises InvalidInput."""
-        given = {name: parsed[name] for name in OPTIONS if name in parsed}
+        given = {name: parsed[name] for name in OPTIONS if parsed.get(name) is not None}
         try:
             found = cls.model_validate(given)
         except ValidationError as error:
