@@ -17,9 +17,11 @@ from lstm_serve.errors import InvalidInput
 from lstm_serve.explain.asked import Explained, has_cells, last_of, score_of
 from lstm_serve.explain.gradients import path
 
-# Points on the line, at first and at most: twice as many are taken where what the cells add misses the difference by
-# more than is allowed, and by more than that part of it.
-POINTS, MOST_POINTS, ALLOWED = 16, 256, 1e-3
+# Intervals on the line, at first and at most, with a point between each two: twice as many are taken where what the
+# cells add misses the difference by more than is allowed, and by more than that part of it.
+INTERVALS, MOST_INTERVALS, ALLOWED = 10, 320, 1e-3
+POINTS = INTERVALS - 1
+AT_ONCE = 16  # points that one pass takes: of many more what it keeps is in no cache, and each takes twice as long
 
 
 class IntegratedGradients:
@@ -32,9 +34,11 @@ class IntegratedGradients:
     def __init__(self, what: Explained) -> None:
         """Nothing is computed yet."""
         self.what = what
-        self.count = POINTS
-        self._points, self._begun = POINTS, 0
-        self._average = np.zeros(what.x.shape)
+        self._cells: Floats = np.zeros(what.x.shape)  # what each adds,
+        self._error = np.inf  # and by how much all miss
+        self.count, self._begun = POINTS, 0
+        self._by_x = np.empty((POINTS, *what.x.shape), what.x.dtype)
+        self._new, self._places = self._by_x, _points(POINTS)[0]  # of this round
 
     def compute(self, start: int, stop: int) -> Array:
         """Add what is at the points number `start` to `stop`, the last left out; they are asked for in their order.
@@ -42,25 +46,33 @@ class IntegratedGradients:
         Where a round is over and misses, `count` is more after it. Gives (n,) numbers that say nothing.
         """
         model, index = self.what.model, self.what.index
-        places, weights = _points(self._points)
         for first in range(start, stop, self._at_once):
             at = slice(first - self._begun, min(first + self._at_once, stop) - self._begun)
-            y, tape = path.recorded(model, self._at(places[at]), self._masks)
-            by_x = path.back(model, tape, _by_score(y, index, model.kind == "binary"))
+            y, tape = path.recorded(model, self._at(self._places[at]), self._masks)
+            self._new[at] = path.back(model, tape, _by_score(y, index, model.kind == "binary"))
+        if stop == self.count:
             with np.errstate(all="ignore"):
-                self._average += np.tensordot(weights[at], by_x, 1)
-        if stop == self.count and self._points < MOST_POINTS and self._error > ALLOWED * max(1, abs(self._difference)):
-            self._points, self._begun = 2 * self._points, self.count
-            self.count += self._points
-            self._average[:] = 0
+                average: Floats = np.tensordot(_points(len(self._by_x))[1], self._by_x, 1)
+                self._cells = average * self._way
+                self._error = abs(float(self._cells.sum()) - self._difference)
+            if self._error > ALLOWED * max(1, abs(self._difference)):
+                self._refine()
         return np.zeros(stop - start, np.float32)
+
+    def _refine(self) -> None:
+        """Have a point more between each two and at the ends, as long as memory stays bounded."""
+        points = 2 * len(self._by_x) + 1
+        if points < MOST_INTERVALS and points * self.what.x.size <= path.MOST_FLOATS:
+            by_x = np.empty((points, *self.what.x.shape), self.what.x.dtype)
+            by_x[1::2] = self._by_x
+            self._by_x, self._new, self._places = by_x, by_x[::2], _points(points)[0][::2]
+            self._begun, self.count = self.count, self.count + len(self._new)
 
     def found(self, _: AnyArray) -> dict[str, Any]:
         """The explanation. Raises InvalidInput where a gradient was infinite or none."""
-        error = self._error
+        cells, error, model = self._cells, self._error, self.what.model
         if not np.isfinite(error):
             raise InvalidInput.at('the gradients are not finite along the way: ask with "occlusion"', "method")
-        cells, model = self._average * self._way, self.what.model
         by_step = cells.reshape(len(cells), -1).sum(axis=1) if model.has_time_axis else None
         return self.what.told(
             "integrated-gradients",
@@ -80,7 +92,7 @@ class IntegratedGradients:
     @cached_property
     def _at_once(self) -> int:
         """At how many points gradients are computed in one pass, so that memory stays bounded."""
-        return max(1, FLOATS_AT_ONCE // path.kept_floats(self.what.model, self.what.x.shape))
+        return max(1, min(AT_ONCE, FLOATS_AT_ONCE // path.kept_floats(self.what.model, self.what.x.shape)))
 
     @cached_property
     def _way(self) -> Floats:
@@ -98,12 +110,6 @@ class IntegratedGradients:
         y = path.recorded(self.what.model, x, self._masks)[0] if self._masks else self.what.model.forward(x)
         return self.what.score - float(score_of(self.what.model, y, self.what.index)[0])
 
-    @property
-    def _error(self) -> float:
-        """By how much what all cells add misses the difference."""
-        with np.errstate(all="ignore"):
-            return abs(float((self._average * self._way).sum()) - self._difference)
-
 
 def _by_score(y: Array, index: int, binary: bool) -> Array:  # noqa: FBT001 - a kind
     """The gradient of `score_of` by answers y (n, *output_shape)."""
@@ -118,6 +124,8 @@ def _by_score(y: Array, index: int, binary: bool) -> Array:  # noqa: FBT001 - a 
 
 @lru_cache
 def _points(count: int) -> tuple[Floats, Floats]:
-    """Points from 0 to 1, and their weights, which add up to 1."""
-    places, weights = np.polynomial.legendre.leggauss(count)
-    return (places + 1) / 2, weights / 2
+    """An odd number of points between 0 and 1, and their weights, which add up to 1."""
+    angles = np.arange(1, count + 1) * np.pi / (count + 1)
+    odd = np.arange(1, count + 1, 2)
+    weights = np.sin(angles) * (np.sin(np.outer(angles, odd)) / odd).sum(axis=1) * 2 / (count + 1)
+    return (1 - np.cos(angles)) / 2, weights

@@ -1,7 +1,7 @@
 """How a gradient goes back through time.
 
-The forward is a scan of the engine's own cells in which each step has buffers of its own, so that all gates are still
-there for the way back. Arrays are units-major, as in the engine: (T, units, batch). On the way back only what hangs on
+The forward is a scan by the engine's own cell, of which each step's gates are copied: they are still there for the way
+back. Arrays are units-major, as in the engine: (T, units, batch). On the way back only what hangs on
 the next step is computed step by step; the slopes are there before, and the products with the kernel come after.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from lstm_serve.engine.activations import Activation
 from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
 from lstm_serve.engine.recurrence import Recurrent, shown_steps
-from lstm_serve.engine.types import Array, Mask
+from lstm_serve.engine.types import AnyArray, Array, Mask
 from lstm_serve.explain.gradients.activations import needs_input, slope
 from lstm_serve.explain.gradients.tape import Gradient, TapeEntry
 
@@ -55,28 +55,27 @@ def forward(op: Recurrent, xs: Sequence[Array], masks: Sequence[Mask]) -> TapeEn
     operands[:-1, u:-1] = x.transpose(1, 2, 0)
     operands[:, -1] = 1
     hs, cs = operands[:, :u], np.zeros((timesteps + 1, u, b), op.kernel.dtype)
-    first, *others = op.buffers(b)
-    kept, scratch = np.empty((timesteps, *first), op.kernel.dtype), [np.empty(one, op.kernel.dtype) for one in others]
+    buffers = [np.empty(shape, op.kernel.dtype) for shape in op.buffers(b)]
+    kept, cell = np.empty((timesteps, *buffers[0].shape), op.kernel.dtype), op.bind(buffers)
     carried = [hs, cs][: len(op.carried)]
     for k, states in enumerate(carried):
         states[0] = before[k].T if before else 0
+    for state, states in zip(cell.states, carried[1:], strict=True):
+        state[:] = states[0]
     with_sums = isinstance(op, GRU) or any(map(needs_input, _activations(op)))
     sums = []
     for t in range(timesteps):
-        cell = op.bind([kept[t], *scratch])
-        for state, states in zip(cell.states, carried[1:], strict=True):
-            state[:] = states[t]
         cell.sums(operands[t])
         if with_sums:
             sums.append(cell.z().copy())
         cell.update(hs[t], hs[t + 1])
+        kept[t] = buffers[0]
         for state, states in zip(cell.states, carried[1:], strict=True):
             states[t + 1] = state
         if mask is not None:
-            for states in carried:
-                np.copyto(states[t + 1], states[t], where=~mask[:, t])
+            _stay(carried, cell.states, t, ~mask[:, t])
     # Bound to the buffers of all steps at once, the cell says where in them each of its parts is.
-    parts = op.bind([kept.swapaxes(0, 1), *scratch]).parts
+    parts = op.bind([kept.swapaxes(0, 1), *buffers[1:]]).parts
     scan = Scan(
         operands[:-1, u:-1],
         hs,
@@ -92,6 +91,14 @@ def forward(op: Recurrent, xs: Sequence[Array], masks: Sequence[Mask]) -> TapeEn
     ends = tuple(states[-1].T.copy() for states in carried) if op.return_state else ()
     given = (masks[0] if op.return_sequences else None, *(None for _ in ends))
     return TapeEntry(op, xs, masks, (y, *ends), given, scan)
+
+
+def _stay(carried: Sequence[Array], of_cell: Sequence[Array], t: int, masked: AnyArray) -> None:
+    """Have the states after a step be those before it where it is masked, those that the cell goes on with too."""
+    for states in carried:
+        np.copyto(states[t + 1], states[t], where=masked)
+    for state, states in zip(of_cell, carried[1:], strict=True):
+        state[:] = states[t + 1]
 
 
 # One step back: its number and the gradients by the states after it, which it may write into -> by those before it.
