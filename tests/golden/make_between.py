@@ -100,6 +100,14 @@ def stacked(x: Any) -> Any:
     return L.Dense(2)(concat([y, z[:, -1], L.GRU(3)(begun), *flatten(ends)], axis=-1))
 
 
+def unmerged(x: Any) -> Any:
+    """Both directions by themselves, of each step and of the last one, masked."""
+    masked = L.Masking()(x)
+    forward, backward = L.Bidirectional(L.LSTM(3, return_sequences=True), merge_mode=None)(masked)
+    ends = L.Bidirectional(L.GRU(2), merge_mode=None)(masked)
+    return L.Dense(2)(concat([L.GRU(3)(forward), L.GRU(3)(backward), *ends], axis=-1))
+
+
 def apart(x: Any) -> Any:
     """Steps and features taken apart, some of which nobody needs."""
     first, second, *_, last = unstack(L.LSTM(4, return_sequences=True)(x), axis=1)
@@ -122,7 +130,7 @@ def masks_given(ids: Any) -> Any:
 keras.utils.set_random_seed(5)
 folder = Path(__file__).parent / "between"
 folder.mkdir(exist_ok=True)
-for build in (of_all, masked, chosen, masked_mean, shared, begun, stacked, apart, masks_given):
+for build in (of_all, masked, chosen, masked_mean, shared, begun, stacked, apart, masks_given, unmerged):
     if sys.argv[1:] and build.__name__ not in sys.argv[1:]:
         continue
     of_ids = build in {masked_mean, masks_given}

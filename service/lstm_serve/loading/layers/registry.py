@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from lstm_serve.engine.operations.base import Operation
+from lstm_serve.engine.operations.merging import MaskedBy
 from lstm_serve.engine.operations.wiring import Node, Source
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.recurrence import Recurrent
@@ -66,6 +67,11 @@ def lower(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
         half = len(arrays) // 2
         parts = zip(_directions(options), (arrays[:half], arrays[half:]), strict=True)
         windows.both_directions(steps, *(build(inner, part, shapes) for inner, part in parts))
+        return steps.finished(options.class_name)
+    if _is_unmerged(options.class_name, options.config):
+        steps = Steps(options, shapes)
+        _apart(steps, build(options.with_config({**options.config, "merge_mode": "concat"}), arrays, shapes))
+        options.ignore(*options.config)
         return steps.finished(options.class_name)
     if has_states_of_several(options, len(shapes)):
         steps = Steps(options, shapes)
@@ -140,6 +146,8 @@ def count_outputs(class_name: str, config: Mapping[str, Any]) -> int:
     if class_name.startswith(OPERATION):
         return between.count_outputs(class_name.removeprefix(OPERATION), config)
     directions = 1
+    if _is_unmerged(class_name, config):
+        return 2
     if class_name == "Bidirectional":
         layer = layer_in(config, "layer")
         if layer is None:
@@ -244,6 +252,23 @@ def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[S
     if merge_mode != "concat" and built[0].output_shapes(shapes[:1]) != built[1].output_shapes(shapes[:1]):
         raise UnreadableFile(f"the two directions of the {options} have different units")
     return merged
+
+
+def _is_unmerged(class_name: str, config: Mapping[str, Any]) -> bool:
+    """Whether the two directions of a Bidirectional are outputs of their own."""
+    return class_name == "Bidirectional" and "merge_mode" in config and config["merge_mode"] is None
+
+
+def _apart(steps: Steps, both: Operation) -> None:
+    """The two directions, which are concatenated, each by itself; with their mask."""
+    shapes = both.output_shapes(steps.shapes)
+    if len(shapes) > 1:
+        raise steps.refusal('has merge_mode None and return_state, which is not supported: build it with "concat"')
+    y = steps.add(both, *range(steps.given_count))
+    units, axis = cast("Bidirectional", both).forward.output_shapes(steps.shapes[:1])[0][-1], len(shapes[0])
+    halves = [steps.slice(y, axis, part) for part in (slice(None, units), slice(units, None))]
+    for half in halves:
+        steps.add(MaskedBy(name=steps.options.name, zeroed=False), half, y)
 
 
 def _with_zeros(layer: Recurrent | Stacked, *, zeros: bool) -> Recurrent | Stacked:
