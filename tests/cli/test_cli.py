@@ -122,6 +122,16 @@ def test_a_signal_ends_quietly_and_leaves_no_file(tmp_path: Path, sig: signal.Si
     assert list(tmp_path.iterdir()) == [series]
 
 
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_what_is_read_is_not_written_over(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    series = tmp_path / "series.csv"
+    series.write_text("1," * 14 + "1\n")
+    with pytest.raises(SystemExit, match="2"):
+        main([command, ASKER, str(series), "-o", str(tmp_path / "." / "series.csv")])
+    assert "is the file that is read; name another" in capsys.readouterr().err
+    assert series.read_text() == "1," * 14 + "1\n"
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [({}, "1 1 1"), ({"OMP_NUM_THREADS": "4"}, "None 4 None"), ({"OPENBLAS_NUM_THREADS": "2"}, "2 None None")],

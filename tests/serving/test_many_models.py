@@ -427,6 +427,18 @@ async def reread(app: FastAPI, name: str) -> Deployment:
     return found  # type: ignore[return-value]
 
 
+def test_a_start_warns_of_a_version_that_would_have_taken_no_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for version in ("1", "2"):
+        (tmp_path / "pump" / version).mkdir(parents=True)
+        put(tmp_path / "pump" / version / "model.h5", ASKER / "k215_model.h5", tmp_path / "none")
+    with np.load(ASKER / "k215_golden.npz") as golden:
+        np.savez(tmp_path / "pump/1/model.golden.npz", x=golden["x0"], y=golden["y0"])
+    create_app(Settings(model=tmp_path))
+    assert "pump: version 2 answers now, which would not have taken the place of version 1" in caplog.text
+
+
 @in_loop
 async def test_versions_and_models_come_and_go(folder: Path, tmp_path: Path) -> None:
     app = create_app(Settings(model=folder))

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lstm_serve.formats.text import printable
@@ -92,6 +93,13 @@ def add_command(add_parser: AddParser, name: str, purpose: str) -> argparse.Argu
     )
     command.set_defaults(misused=command.error, shown=command.format_help)
     return command
+
+
+def expect_apart(arguments: argparse.Namespace, source: str) -> None:
+    """Refuse, as misused, to write over what is read."""
+    out = Path(arguments.out or "")
+    if arguments.out and out.exists() and Path(source).exists() and out.samefile(source):
+        arguments.misused(f"-o {arguments.out[:100]!r} is the file that is read; name another")
 
 
 def positive_integer(text: str) -> int:

@@ -9,6 +9,7 @@ from lstm_serve.cli.arguments import (
     add_by,
     add_command,
     add_model,
+    expect_apart,
     model_of,
     positive_integer,
     with_notes_said,
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     kind = "" if arguments.out is None else Path(arguments.out).suffix
     if kind not in {"", ".json", ".csv"} or (arguments.out is not None and not kind):
         arguments.misused(f"-o {arguments.out[:100]!r} should end in .json, .csv")
+    expect_apart(arguments, arguments.input)
     model = model_of(arguments)
     model.expect_one("lstm-serve explain")
     sequences = with_notes_said(inputs.read(arguments.input, model, by=arguments.by))

@@ -244,6 +244,8 @@ def serve(settings: Settings, handler: LogHandler, server: Callable[[uvicorn.Con
     except OSError as error:
         names = [str(path) for path in (settings.tls_certfile, settings.tls_keyfile) if path is not None]
         wrong = "no PEM, or the key is not the certificate's" if isinstance(error, ssl.SSLError) else error.strerror
+        if settings.tls_keyfile is None:
+            wrong = f"{wrong}; its key is looked for in the same file, where --tls-keyfile names no other"
         raise SettingsError(f"the TLS certificate or its key ({', '.join(names)}) cannot be used: {wrong}") from None
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -65,7 +65,7 @@ def of_two(report: dict[str, Any]) -> str:
         rows = [[str(column[k].tolist()) for column in at.values()] for k in range(min(SHOWN, found["answers"]))]
         lines += aligned([[*at], *rows])
     if found["answers"] > SHOWN:
-        lines.append(f"  and {found['answers'] - SHOWN:,} more; -o report.json has them all")
+        lines.append(f"  and {found['answers'] - SHOWN:,} more; the report that -o writes has them all")
     return "\n".join([*lines, ""])
 
 

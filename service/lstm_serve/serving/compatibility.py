@@ -16,7 +16,7 @@ def expect_same(new: Model, old: Model) -> None:
     if old.origin.verified and not new.origin.verified:
         raise Incompatible(
             "the model being served is verified, and the new one is not: it has no golden predictions beside it. Put "
-            "them there, or start the service anew"
+            "them there"
         )
     for what, came, expected in (
         ("name", about.name, before.name),

@@ -72,6 +72,7 @@ class Reloader:
                         raise
                     kept.refuse(version, str(error))
             kept.settle()
+            kept.warn_of_change()
         if not registry.deployments:
             raise ModelError("; ".join(registry.refused.values()))
         if registry.default is None and (default := self._settings.default_model) is not None:

@@ -95,6 +95,20 @@ class Upkeep:
         elif self.deployment.refused is not None:
             self.deployment.forget_rejection()
 
+    def warn_of_change(self) -> None:
+        """Say, after the start, where a version answers that could not have taken the place of the one before it."""
+        newest, before = ([version for version in self.place.versions if version in self._loaded] + [None, None])[:2]
+        if before is None:
+            return
+        try:
+            expect_same(self._loaded[newest].model, self._loaded[before].model)
+        except ModelError as error:
+            log.warning(
+                "%s: version %s answers now, which would not have taken the place of version %s while that was served: "
+                "%s",
+                *(self.name, newest, before, error),
+            )
+
     @property
     def name(self) -> str:
         """How the model is called."""
