@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ from scraping import one_of, parsed, scraped
 from serving import ASKER, PATIENCE, Golden, call, in_loop, started
 
 from lstm_serve.settings import Settings
-from lstm_serve.telemetry import prometheus
+from lstm_serve.telemetry import prometheus, reports
 from lstm_serve.telemetry.metrics import ROWS, Gauge, Histogram, Metrics, ModelMetrics, Tally
 from lstm_serve.web.app import create_app
 
@@ -146,6 +147,39 @@ def test_every_metric_is_told() -> None:
     metrics = Metrics()
     made = {id(one) for one in vars(metrics).values() if isinstance(one, Tally | Gauge | Histogram)}
     assert made == {id(one) for one in (*metrics.tallies, *metrics.gauges, *metrics.histograms)}
+
+
+def test_gauges_of_several_workers_are_joined() -> None:
+    joined = {
+        "queue_rows": 7,
+        "model_info": 4,
+        "model_load_seconds": 4,
+        "model_reload_successful": 3,
+        "series": 7,
+        "series_listeners": 7,
+        "input_bin_expected": 4,
+        "drift_psi": 4,
+        "drift_state": 4,
+        "input_out_of_range_ratio": 4,
+    }
+    for order in ((3, 4), (4, 3)):
+        together = Metrics()
+        for number in order:
+            one = Metrics()
+            for gauge in one.gauges:
+                gauge.set(number, MODEL, *gauge.labels[1:])
+                gauge.set(number, f"of worker {number}", *gauge.labels[1:])
+            reports.add_present(together, reports.report(one))
+        for gauge in together.gauges:
+            name = gauge.name.removeprefix("lstmserve_")
+            told = {model: number() for (model, *_), number in gauge_numbers(gauge)}
+            assert told == {MODEL: joined[name], "of worker 3": 3, "of worker 4": 4}, name
+        assert len(together.gauges) == len(joined)
+
+
+def gauge_numbers(gauge: Gauge) -> list[tuple[tuple[str, ...], Callable[[], float]]]:
+    """The numbers of all models, by their labels."""
+    return [labelled for of_model in gauge.values.values() for labelled in of_model.items()]
 
 
 def test_what_only_the_metrics_need_does_not_come_in_at_the_start() -> None:

@@ -78,7 +78,7 @@ class Tally:
 class Gauge:
     """A number for each model, or what a function gives when it is asked for; more labels say more of the model."""
 
-    def __init__(self, name: str, text: str, *labels: str, together: Together = sum) -> None:
+    def __init__(self, name: str, text: str, *labels: str, together: Together) -> None:
         """Nothing is there until it is set. `together` makes one number of those of two processes."""
         self.name, self.text, self.labels, self.together = name, text, ("model", *labels), together
         self.values: dict[str, dict[tuple[str, ...], Callable[[], float]]] = {}
@@ -114,7 +114,7 @@ class Metrics:
             "lstmserve_series_duplicates", "Rows that came again and were there already", "model"
         )
         self.series_expired = Tally("lstmserve_series_expired", "Series that were idle for too long", "model")
-        self.queued_rows = Gauge("lstmserve_queue_rows", "Sequences waiting now")
+        self.queued_rows = Gauge("lstmserve_queue_rows", "Sequences waiting now", together=sum)
         self.rejected = Tally("lstmserve_rejected", "Requests that were refused, by reason", "reason")
         self.ended = Tally(
             "lstmserve_connections_ended",
@@ -145,8 +145,8 @@ class Metrics:
         )
         self.dropped_lines = Tally("lstmserve_log_lines_dropped", "Lines of the log that nobody took in time")
         self.worker_restarts = Tally("lstmserve_worker_restarts", "Workers that have ended and were replaced")
-        self.series = Gauge("lstmserve_series", "Series of rows that are kept now")
-        self.series_listeners = Gauge("lstmserve_series_listeners", "Clients that listen to series now")
+        self.series = Gauge("lstmserve_series", "Series of rows that are kept now", together=sum)
+        self.series_listeners = Gauge("lstmserve_series_listeners", "Clients that listen to series now", together=sum)
         self.series_refused = Tally(
             "lstmserve_series_refused", "Requests to a series that were refused, by reason", "model", "reason"
         )
