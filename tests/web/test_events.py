@@ -163,10 +163,20 @@ def test_rows_without_numbers_are_counted(at: str) -> None:
             assert (gap.name, gap.data, counted(first.id)) == ("gap", {"after": STEPS, "next": 1}, 1)
 
 
-@given(st.lists(st.tuples(st.integers(1, 13), st.booleans()), max_size=12), st.booleans())
-def test_no_row_is_missed_in_silence_or_told_twice(steps: list[tuple[int, bool]], numbered: bool) -> None:  # noqa: FBT001
+@given(st.lists(st.tuples(st.integers(1, 13), st.booleans()), max_size=12), st.booleans(), st.sampled_from([1, 4]))
+def test_no_row_is_missed_in_silence_or_told_twice(
+    steps: list[tuple[int, bool]],
+    numbered: bool,  # noqa: FBT001
+    timesteps: int,
+) -> None:
     """Whenever a client looks: all rows are told, or that some between two were not."""
-    store, key, count, after, told = MemoryStore(Limits(WINDOWS * 4, 9, 9.0)), SeriesKey(b"", "s"), 0, None, list[int]()
+    store, key, count, after, told = (
+        MemoryStore(Limits(WINDOWS * timesteps, 9, 9.0)),
+        SeriesKey(b"", "s"),
+        0,
+        None,
+        list[int](),
+    )
     for more, looks in steps:
         seqs = range(count, count + more) if numbered else None
         asyncio.run(store.append(key, Sent(np.zeros((more, 1), np.float32), seqs), SeriesRules()))
@@ -174,12 +184,12 @@ def test_no_row_is_missed_in_silence_or_told_twice(steps: list[tuple[int, bool]]
         if not looks:
             continue
         numbers = asyncio.run(store.look(key)).numbers
-        start, missed = place(numbers, 4, after)
+        start, missed = place(numbers, timesteps, after)
         if after is not None:
             assert missed == (numbers[start] != after + 1 if start < len(numbers) else False)
         told += numbers[start:]
         after = numbers[-1]
-        assert place(numbers, 4, after) == (len(numbers), False)
+        assert place(numbers, timesteps, after) == (len(numbers), False)
     assert told == sorted(set(told))
 
 
