@@ -92,7 +92,7 @@ def test_a_flag_wins_over_a_variable_and_none_is_no_flag() -> None:
             "^--port: expected a whole number; no model: .* Has --port taken it for its value?",
         ),
         (MODEL, {"port": "8081", "admin_port": "8081"}, "^LSTMSERVE_ADMIN_PORT and LSTMSERVE_PORT are both 8081: "),
-        (MODEL, {"max_queue_rows": "10"}, r"^LSTMSERVE_MAX_ROWS \(1024\) is over LSTMSERVE_MAX_QUEUE_ROWS \(10\)"),
+        (MODEL, {"max_queue_rows": "1023"}, r"^LSTMSERVE_MAX_ROWS \(1024\) is over LSTMSERVE_MAX_QUEUE_ROWS \(1023\)"),
     ],
 )
 def test_a_slip_is_named_and_its_value_is_not(environ: dict[str, str], flags: dict[str, Any], said: str) -> None:
@@ -173,6 +173,12 @@ def test_origins() -> None:
 
 def test_a_body_that_would_never_fit() -> None:
     with pytest.raises(
-        SettingsError, match=r"^LSTMSERVE_MAX_BODY_BYTES \(2097152\) is over LSTMSERVE_MAX_INFLIGHT_BYTES \(1000\)"
+        SettingsError, match=r"^LSTMSERVE_MAX_BODY_BYTES \(2097152\) is over LSTMSERVE_MAX_INFLIGHT_BYTES \(2097151\)"
     ):
-        read({**MODEL, "LSTMSERVE_MAX_INFLIGHT_BYTES": "1000"}, {})
+        read({**MODEL, "LSTMSERVE_MAX_INFLIGHT_BYTES": "2097151"}, {})
+
+
+def test_what_just_fits_is_taken() -> None:
+    settings = read(MODEL, {"max_queue_rows": "1024", "max_inflight_bytes": "2097152"})
+    assert settings.max_queue_rows == settings.max_rows
+    assert settings.max_inflight_bytes == settings.max_body_bytes
