@@ -28,7 +28,7 @@ from lstm_serve.errors import InvalidInput, SettingsError
 from lstm_serve.formats import csv_table
 from lstm_serve.model.metadata import About, Feature
 from lstm_serve.model.model import Model
-from lstm_serve.scoring import evaluate, figures, inputs, labelled
+from lstm_serve.scoring import evaluate, evaluation_text, figures, inputs, labelled
 
 # scikit-learn says of float32's probabilities, made float64, that they do not add up to one.
 pytestmark = pytest.mark.filterwarnings("ignore:The y_prob values do not sum to one")
@@ -204,6 +204,31 @@ def test_values_of_one_output_may_be_a_list_and_of_several_steps_are_held_agains
 
 
 # Files.
+
+
+@pytest.mark.parametrize("on", [FOUR, BINARY, LABELS, STEPS, VALUES], ids=lambda on: on.kind)
+def test_each_figure_has_its_title_and_is_told(on: Model) -> None:
+    x, truth = numbers(3, 4, 3), np.zeros((3, 2)) if on is VALUES else np.zeros((3, 4 if on is LABELS else 1))
+    counted = figures.counter(on)
+    counted.add(on.forward(x).reshape(-1, on.output_shape[-1] or 0)[:3], truth)
+    found = counted.figures()
+    outputs = found.get("outputs", [])
+    single = [key for key, value in found.items() if not isinstance(value, list)]
+    for key in {*single, *(key for one in outputs for key in one)}:
+        assert key in evaluation_text.TITLES, f"the figure {key} has no title, and is not told"
+    head = {"model": "m", "version": "1", "answers": 3, "left_out": 0}
+    lines = evaluation_text.of_one({**head, **found}).splitlines()
+    for key in single:
+        assert any(line.strip().startswith(evaluation_text.TITLES[key].strip()) for line in lines)
+    if outputs:
+        at = next(
+            k for k, line in enumerate(lines) if line.split() == [evaluation_text.TITLES[key] for key in outputs[0]]
+        )
+        for k, one in enumerate(outputs):
+            words = lines[at + 1 + k].split()
+            assert words[:2] == ["output", str(k)]
+            for word, value in zip(words[2:], one.values(), strict=True):
+                assert word == "-" if value is None else float(word) == pytest.approx(value, abs=1e-4)
 
 
 def table(rows: Numbers, cells: Mapping[str, Any]) -> str:

@@ -99,8 +99,9 @@ def _outputs(report: dict[str, Any]) -> Iterator[str]:
     if len(outputs) < 2:
         return
     yield ""
-    rows = [[f"output {k}", *(_number(value) for value in one.values())] for k, one in enumerate(outputs)]
-    yield from aligned([["", "MAE", "RMSE", "R2"], *rows])
+    keys = [key for key in TITLES if key in outputs[0]]
+    rows = [[f"output {k}", *(_number(one[key]) for key in keys)] for k, one in enumerate(outputs)]
+    yield from aligned([["", *(TITLES[key] for key in keys)], *rows])
 
 
 def _table(heads: list[str], classes: Sequence[dict[str, Any]], counts: Sequence[Sequence[int]]) -> Iterator[str]:
