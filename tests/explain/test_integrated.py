@@ -16,8 +16,9 @@ from lstm_serve.engine.operations.temporal import Embedding, Masking, Reshape
 from lstm_serve.engine.operations.wrappers import TimeDistributed
 from lstm_serve.errors import InvalidInput
 from lstm_serve.explain import integrated
-from lstm_serve.explain.asked import Asked, Explained, Method
+from lstm_serve.explain.asked import Asked, Explained
 from lstm_serve.explain.gradients import path
+from lstm_serve.explain.methods import Method
 from lstm_serve.explain.why import explained
 from lstm_serve.model.metadata import About
 from lstm_serve.model.model import Model

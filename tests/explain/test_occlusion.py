@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,11 +22,13 @@ from lstm_serve.engine.operations.pointwise import Normalization, Scaling
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.errors import InvalidInput
 from lstm_serve.explain import text
-from lstm_serve.explain.asked import Asked, Method, baseline_of
-from lstm_serve.explain.why import explained
+from lstm_serve.explain.asked import Asked, baseline_of
+from lstm_serve.explain.methods import Method
+from lstm_serve.explain.why import WAYS, explained
 from lstm_serve.model import watched
 from lstm_serve.model.metadata import About
 from lstm_serve.model.model import Model
+from lstm_serve.web.dialects.explain import ExplainOptions
 
 PLANTED = ROOT / "tests/golden/planted"
 TURBOFAN = str(ROOT / "models/turbofan.h5")
@@ -113,6 +115,18 @@ def test_the_class_is_by_default_the_one_that_is_answered() -> None:
     assert explained(BINARY, x, Asked(0))["by_step"] == pytest.approx(-explained(BINARY, x, Asked(1))["by_step"])
     assert explained(VALUES, x)["class"] == 0
     assert explained(LABELS, x)["label"] == "abcd"[int(LABELS.predict(x[np.newaxis])[0].argmax())]
+
+
+def test_each_method_is_its_own() -> None:
+    on, x, told = classes(), numbers(4, 3), set()
+    assert [*WAYS] == [*get_args(Method)]
+    for method in get_args(Method):
+        found = explained(on, x, Asked(method=method))
+        assert found["method"] == method
+        told.add(text.text(on, x, found, "row 1", 1).splitlines()[1])
+        assert f'"{method}"' in str(ExplainOptions.model_fields["method"].description)
+    assert len(told) == len(get_args(Method))
+    assert len({way.explaining for way in WAYS.values()}) == len(WAYS)
 
 
 def test_the_baseline_is_the_training_mean_where_the_model_has_it() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 from lstm_serve.cli.arguments import (
     AddParser,
@@ -14,6 +15,7 @@ from lstm_serve.cli.arguments import (
     positive_integer,
     with_notes_said,
 )
+from lstm_serve.explain.methods import Grain, Method
 
 # With more cells, only steps and features are occluded: each cell is an answer of the model.
 MOST_CELLS = 4096
@@ -29,7 +31,7 @@ def add(add_parser: AddParser) -> None:
     )
     command.add_argument(
         "--method",
-        choices=["integrated-gradients", "occlusion"],
+        choices=get_args(Method),
         help="how (integrated gradients, where each layer has a gradient, or occlusion)",
     )
     add_by(command)
@@ -41,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write what spoke most as a table, or all of it to a file. Gives the exit status."""
     from lstm_serve.errors import SettingsError
     from lstm_serve.explain import text
-    from lstm_serve.explain.asked import Asked, Grain, has_cells
+    from lstm_serve.explain.asked import Asked, has_cells
     from lstm_serve.explain.why import explained
     from lstm_serve.formats.text import shown
     from lstm_serve.scoring import inputs, outputs

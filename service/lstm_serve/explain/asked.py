@@ -1,7 +1,7 @@
 """What is to be explained: the score of a class, or a value, and against which baseline."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,13 +9,11 @@ from lstm_serve.engine.operations.pointwise import BatchNormalization, Normaliza
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import FLOAT32_MAX, Array, Floats
 from lstm_serve.errors import InvalidInput
+from lstm_serve.explain.methods import Grain, Method
 from lstm_serve.model.answers import answers
 from lstm_serve.model.graph import INPUT, Source
 from lstm_serve.model.inputs import wanted
 from lstm_serve.model.model import Model
-
-Grain = Literal["step", "cell"]
-Method = Literal["integrated-gradients", "occlusion"]
 
 
 class Baseline(NamedTuple):
@@ -28,7 +26,7 @@ class Baseline(NamedTuple):
 class Asked(NamedTuple):
     """What is to be explained: the score of a class, None being the one that is answered; how, against which baseline.
 
-    The grain is that of occlusion. The method None is integrated gradients where the model has them.
+    The grain is that of occlusion. The method None is the first that the model has.
     """
 
     explained: int | None = None

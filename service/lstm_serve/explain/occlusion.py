@@ -12,7 +12,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from lstm_serve.engine.types import AnyArray, Array, Floats
-from lstm_serve.explain.asked import Explained, Grain, score_of
+from lstm_serve.explain.asked import Explained, score_of
+from lstm_serve.explain.methods import Grain
 from lstm_serve.model.model import Model
 
 

@@ -8,12 +8,20 @@ from typing import Any
 import numpy as np
 
 from lstm_serve.engine.types import Array
+from lstm_serve.explain.methods import Method
 from lstm_serve.formats.text import shown
 from lstm_serve.model.metadata import column_names
 from lstm_serve.model.model import Model
 
 # So many cells are told; -o has them all.
 SHOWN = 10
+
+# What the numbers of each method say, and how far they are to be believed.
+SAID: dict[Method, str] = {
+    "integrated-gradients": "  What each part adds to it on the way from {origin}, to this sequence,\n"
+    "  by integrated gradients. The sum misses the difference of the two by {error:.1g}.",
+    "occlusion": "  By how much that drops where a part is replaced by {origin}.",
+}
 
 
 def text(model: Model, x: Array, found: dict[str, Any], title: str, first: int) -> str:
@@ -44,14 +52,9 @@ def text(model: Model, x: Array, found: dict[str, Any], title: str, first: int) 
 
 
 def _how(found: dict[str, Any]) -> list[str]:
-    """What the numbers say, and how far they are to be believed."""
-    origin = found["baseline"]["from"]
-    if found["method"] == "occlusion":
-        return [f"  By how much that drops where a part is replaced by {origin}."]
-    return [
-        f"  What each part adds to it on the way from {origin}, to this sequence,",
-        f"  by integrated gradients. The sum misses the difference of the two by {found['completeness_error']:.1g}.",
-    ]
+    """What the numbers say, by their method."""
+    method: Method = found["method"]
+    return SAID[method].format(origin=found["baseline"]["from"], error=found["completeness_error"]).splitlines()
 
 
 def table(model: Model, x: Array, found: dict[str, Any], first: int) -> str:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from lstm_serve.engine.types import FLOAT32_MAX, Array
 from lstm_serve.errors import InvalidInput, NotFinite, TooLarge
-from lstm_serve.explain.asked import Asked, Grain, Method, count_of, has_cells
+from lstm_serve.explain.asked import Asked, count_of, has_cells
+from lstm_serve.explain.methods import Grain, Method
 from lstm_serve.explain.occlusion import Occlusion
 from lstm_serve.explain.why import explaining, rows_needed, settled
 from lstm_serve.model.model import Model
