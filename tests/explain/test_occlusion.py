@@ -117,6 +117,20 @@ def test_the_class_is_by_default_the_one_that_is_answered() -> None:
     assert explained(LABELS, x)["label"] == "abcd"[int(LABELS.predict(x[np.newaxis])[0].argmax())]
 
 
+def test_the_class_of_a_binary_model_is_by_its_own_threshold() -> None:
+    x = numbers(4, 3)
+    p = float(BINARY.predict(x[np.newaxis])[0, 0])
+    for threshold, shift in ((0.4, 0.05), (0.4, -0.05), (0.6, 0.05), (0.6, -0.05)):
+        # A bias with which the answer is a little over the threshold, or under it.
+        logit = np.log((threshold + shift) / (1 - threshold - shift)) - np.log(p / (1 - p))
+        last = BINARY.nodes[-1].operation
+        shifted = replace(last, bias=last.bias + np.float32(logit))  # type: ignore[type-var, attr-defined]
+        on = model([BINARY.nodes[0].operation, shifted], about=About(name="m", threshold=threshold))
+        found = explained(on, x)
+        assert found["answer"]["probability"] == pytest.approx(threshold + shift, abs=1e-5)
+        assert found["class"] == found["answer"]["predicted_class"] == int(shift > 0)
+
+
 def test_each_method_is_its_own() -> None:
     on, x, told = classes(), numbers(4, 3), set()
     assert [*WAYS] == [*get_args(Method)]

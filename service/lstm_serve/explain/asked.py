@@ -10,7 +10,7 @@ from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import FLOAT32_MAX, Array, Floats
 from lstm_serve.errors import InvalidInput
 from lstm_serve.explain.methods import Grain, Method
-from lstm_serve.model.answers import answers
+from lstm_serve.model.answers import answers, chosen
 from lstm_serve.model.graph import INPUT, Source
 from lstm_serve.model.inputs import wanted
 from lstm_serve.model.model import Model
@@ -86,8 +86,8 @@ def index_of(model: Model, y: Array, index: int | None) -> int:
         return index
     if model.kind == "values":
         return 0
-    last = last_of(y[np.newaxis])[0]
-    return int(last[0] >= model.about.threshold) if model.kind == "binary" else int(last.argmax())
+    last = last_of(y[np.newaxis])
+    return int(last.argmax() if model.kind == "labels" else chosen(model, last)[0])
 
 
 def score_of(model: Model, y: Array, index: int) -> Floats:
