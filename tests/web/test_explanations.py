@@ -119,13 +119,13 @@ def test_a_body_that_is_none(client: httpx.Client, body: bytes) -> None:
 
 def test_more_than_may_wait_is_too_large() -> None:
     async def ask() -> None:
-        app = app_of(TURBOFAN, max_queue_rows=16)
+        app = app_of(TURBOFAN, max_queue_rows=8)
         async with started(app):
-            for method, rows in (("occlusion", 36), (None, 17)):
+            for method, rows in (("occlusion", 36), (None, 10)):
                 body = json.dumps({"sequence": X[0].tolist(), "method": method}).encode()
                 reply = await call(app, "/explain", body)
                 assert reply.status == 413
-                assert f"would answer {rows} sequences; at most 16" in reply.json["detail"]
+                assert f"would answer {rows} sequences; at most 8" in reply.json["detail"]
 
     in_loop(ask)()
 
