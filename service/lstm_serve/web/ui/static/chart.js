@@ -7,9 +7,10 @@ const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7
 export const MOST_COLOURS = COLOURS.length;
 export const colour = (k) => COLOURS[k % COLOURS.length];
 
-// So many colours in an order that is seen, the colour-blind included: from a dark red to a light blue, evenly lighter.
+// So many colours in an order that is seen, the colour-blind included: from violet to yellow, evenly lighter. None of them
+// is an alarm's: which class is the worst nobody has said.
 export function ramp(count) {
-  const stops = [[122, 16, 38], [204, 84, 48], [232, 160, 88], [214, 208, 176], [168, 216, 236]];
+  const stops = [[68, 15, 92], [60, 80, 140], [40, 140, 140], [110, 196, 110], [240, 226, 90]];
   return Array.from({ length: count }, (_, k) => {
     const at = count > 1 ? (k / (count - 1)) * (stops.length - 1) : 0;
     const low = Math.min(stops.length - 2, Math.floor(at));

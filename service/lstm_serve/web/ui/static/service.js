@@ -38,7 +38,14 @@ export const look = (name) => { prefix = name === null ? "" : `models/${encodeUR
 export const about = () => (prefix ? prefix.slice(0, -1) : "model");
 export const model = async () => (await ask(about())).json();
 export const drift = async () => (await ask(`${prefix}drift`)).json();
-export const example = async () => (await ask(`${about()}/example`)).text();
+export const example = async () => {
+  try {
+    return await (await ask(`${about()}/example`)).text();
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    throw new Refused(404, "This model has no example: put one beside it, as my_model.example.csv beside my_model.h5.");
+  }
+};
 
 const post = async (path, body) => (await ask(prefix + path, {
   method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
