@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from every_activation import EVERY_ACTIVATION
 from numpy.typing import NDArray
 from serving import ASKER, GOLDEN, ROOT
 from small_models import ACTIVATION_OF_LAYER, dense, lstm, model, numbers
@@ -25,8 +26,6 @@ from lstm_serve.engine.activations import (
     SOFTMAX,
     TANH,
     Activation,
-    celu,
-    elu,
     leaky_relu,
     relu,
 )
@@ -506,21 +505,7 @@ def test_every_operation_is_described() -> None:
     assert set(OPERATIONS) == set(TABLE)
 
 
-@pytest.mark.parametrize(
-    "activation",
-    [
-        *ACTIVATIONS.values(),
-        *ACTIVATION_OF_LAYER.values(),
-        HARD_SIGMOID_KERAS_2,
-        HARD_SIGMOID_KERAS_3,
-        leaky_relu(0.3),
-        elu(0.3),
-        celu(0.3),
-        relu(negative_slope=0.1),
-        relu(max_value=6, negative_slope=0.1, threshold=-1.5),
-        relu(max_value=2),
-    ],
-)
+@pytest.mark.parametrize("activation", [*EVERY_ACTIVATION, *ACTIVATION_OF_LAYER.values()])
 def test_every_activation_has_a_formula_and_its_numpy(activation: Activation) -> None:
     code = numpy_of(activation)
     assert activation.formula
@@ -529,6 +514,13 @@ def test_every_activation_has_a_formula_and_its_numpy(activation: Activation) ->
     came = eval(code, {"np": np, "math": math, "x": x})  # noqa: S307 - it is for this
     assert came.dtype == np.float32
     np.testing.assert_allclose(came, activation.apply(x.copy()), rtol=1e-5, atol=1e-5)
+
+
+def test_an_activation_in_numpy_has_the_numbers_of_the_engine() -> None:
+    activation = relu(1234567.5, 0.123456789, -1234.56789)
+    x = np.array([-1e7, -1e4, 0, 1e7], np.float32)
+    came = eval(str(numpy_of(activation)), {"np": np, "x": x})  # noqa: S307 - it is for this
+    np.testing.assert_array_equal(came, activation.apply(x.copy()))
 
 
 def classes_in(model: dict[str, Any]) -> dict[str, str]:

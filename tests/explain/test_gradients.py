@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from every_activation import EVERY_ACTIVATION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import ACTIVATION_OF_LAYER, dense, lstm, numbers
@@ -18,13 +19,9 @@ from lstm_serve.engine.activations import (
     SOFTMAX,
     TANH,
     Activation,
-    celu,
-    elu,
-    leaky_relu,
     relu,
 )
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2 as HARD_2
-from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_3 as HARD_3
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations import OPERATIONS
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
@@ -309,11 +306,10 @@ def test_where_several_are_the_extreme_they_have_its_gradient_once(op: Any, coun
     assert sum(g.sum() for g in found if g is not None) == pytest.approx(weight.sum(), abs=1e-5)
 
 
-ALL = {id(each): each for each in (*ACTIVATIONS.values(), *FUNCTIONS.values())}.values()
-MORE = [HARD_2, HARD_3, elu(0.5), celu(2.0), leaky_relu(-0.1), relu(max_value=1, negative_slope=0.1, threshold=0.3)]
+ALL = [*EVERY_ACTIVATION, *FUNCTIONS.values(), *ACTIVATION_OF_LAYER.values()]
 
 
-@pytest.mark.parametrize("activation", [*ALL, *MORE, *ACTIVATION_OF_LAYER.values()], ids=lambda each: each.name)
+@pytest.mark.parametrize("activation", ALL, ids=lambda each: each.name)
 def test_the_slope_of_every_activation(activation: Activation) -> None:
     rng = np.random.default_rng(2)
     x = 2 * rng.normal(size=(50, WIDTH))

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from every_activation import EVERY_ACTIVATION
 from exporting import EACH_TARGET, EVERY, difference, expect_the_same, of_several, run, written
 from serving import ASKER, GOLDEN, ROOT
 from small_models import classes, dense, lstm, model
 
 from lstm_serve import export, load_model
 from lstm_serve.cli.export import TARGETS as OFFERED
-from lstm_serve.engine.activations import ACTIVATIONS as ENGINE
-from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, SOFTMAX, relu
+from lstm_serve.engine.activations import SOFTMAX
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations import OPERATIONS
 from lstm_serve.engine.operations.base import Operation
@@ -52,9 +52,7 @@ def test_the_command_offers_each_target() -> None:
 def test_every_operation_and_activation_is_in_the_table(to: str) -> None:
     aim = target(to)
     assert list(aim.table) == list(OPERATIONS)
-    used = (*ENGINE.values(), *FUNCTIONS.values(), HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3)
-    kinds = {activation.kind for activation in used}
-    assert set(aim.activations) == kinds | {relu(6.0).kind}
+    assert set(aim.activations) == {activation.kind for activation in (*EVERY_ACTIVATION, *FUNCTIONS.values())}
 
 
 def test_the_documentation_has_the_table() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from every_activation import EVERY_ACTIVATION
 from exporting import EACH_TARGET, EVERY, difference
 from golden_models import golden_of
 from small_models import dense, lstm, model, numbers
@@ -15,13 +16,9 @@ from small_models import dense, lstm, model, numbers
 from lstm_serve.engine.activations import (
     ACTIVATIONS,
     HARD_SIGMOID_KERAS_2,
-    HARD_SIGMOID_KERAS_3,
     SIGMOID,
     SOFTMAX,
     TANH,
-    celu,
-    elu,
-    leaky_relu,
     relu,
 )
 from lstm_serve.engine.functions import FUNCTIONS
@@ -203,8 +200,7 @@ def activations() -> Iterator[tuple[str, Model]]:
         layers: list[Operation] = [pointwise.Activate(name="a", activation=ACTIVATIONS["sigmoid"]),
                                    pointwise.Activate(name="b", activation=used)]  # fmt: skip
         yield used.name, model(layers, (6, 3))
-    others = [elu(0.5), celu(0.5), leaky_relu(0.3), relu(2.0, 0.1, 0.5), relu(negative_slope=0.2)]
-    for used in dict.fromkeys((*ACTIVATIONS.values(), HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, *others)):
+    for used in EVERY_ACTIVATION:
         yield f"Dense {used.name} {used.formula}", model([dense(3, 5, used)], (6, 3))
         if used is not HARD_SIGMOID_KERAS_2:
             yield f"LSTM {used.name} {used.formula}", model([lstm(3, 4, activation=used)], (6, 3))

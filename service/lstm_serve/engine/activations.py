@@ -210,7 +210,7 @@ def elu(alpha: float = 1.0) -> Activation:
         below *= factor
         return below
 
-    formula = f"x, below 0: {alpha:g} (exp(x) - 1)"
+    formula = f"x, below 0: {alpha:.9g} (exp(x) - 1)"
     return Activation("elu", formula, lambda x: _negative_part(x, change), parameters={"alpha": alpha})
 
 
@@ -224,7 +224,7 @@ def celu(alpha: float = 1.0) -> Activation:
         below *= factor
         return below
 
-    formula = f"x, below 0: {alpha:g} (exp(x / {alpha:g}) - 1)"
+    formula = f"x, below 0: {alpha:.9g} (exp(x / {alpha:.9g}) - 1)"
     return Activation("celu", formula, lambda x: _negative_part(x, change), parameters={"alpha": alpha})
 
 
@@ -246,7 +246,7 @@ def relu(max_value: float | None = None, negative_slope: float = 0.0, threshold:
         np.copyto(x, leak, where=below)
         return x
 
-    formula = f"min(x, {top:g}), below {threshold:.9g}: {negative_slope:g} (x - {threshold:.9g})"
+    formula = f"min(x, {top:.9g}), below {threshold:.9g}: {negative_slope:.9g} (x - {threshold:.9g})"
     parameters = {"max_value": float(top), "negative_slope": negative_slope, "threshold": threshold}
     return Activation("relu", formula, apply, variant="general_relu", parameters=parameters)
 
@@ -259,7 +259,7 @@ def leaky_relu(negative_slope: float) -> Activation:
         below *= slope
         return below
 
-    formula = f"x, below 0: {negative_slope:g} x"
+    formula = f"x, below 0: {negative_slope:.9g} x"
     parameters = {"negative_slope": negative_slope}
     return Activation("leaky_relu", formula, lambda x: _negative_part(x, change), parameters=parameters)
 

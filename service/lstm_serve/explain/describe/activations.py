@@ -1,40 +1,43 @@
 """Activations in NumPy, in formulas, and the name that stands for two of them."""
 
-import re
+import math
 from collections.abc import Sequence
 
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, Activation
 
-# By their formulas, as functions of x, with NumPy and math. One that is missing costs the model its lines of NumPy.
+# By their kinds, as functions of x and of the activation's parameters, with NumPy and math. One that is missing costs
+# the model its lines of NumPy.
 NUMPY = {
-    "x": "x",
-    "tanh(x)": "np.tanh(x)",
-    "1 / (1 + exp(-x))": "1 / (1 + np.exp(-x))",
-    "max(x, 0)": "np.maximum(x, 0)",
-    "exp(x) / sum(exp(x))": "(e := np.exp(x - x.max(-1, keepdims=True))) / e.sum(-1, keepdims=True)",
-    "clip(0.2 x + 0.5, 0, 1)": "np.clip(0.2 * x + 0.5, 0, 1)",
-    "clip(x + 3, 0, 6) / 6": "np.clip(x + 3, 0, 6) / 6",
-    "x / (1 + exp(-x))": "x / (1 + np.exp(-x))",
-    "x clip(x + 3, 0, 6) / 6": "x * np.clip(x + 3, 0, 6) / 6",
-    "x (1 + erf(x / sqrt(2))) / 2": "x * (1 + np.vectorize(math.erf, otypes=[np.float32])(x / 2**0.5)) / 2",
-    "clip(x, 0, 6)": "np.clip(x, 0, 6)",
-    "1.0507 x, below 0: 1.7581 (exp(x) - 1)": (
-        "1.05070098 * np.where(x < 0, 1.67326324 * np.expm1(np.minimum(x, 0)), x)"
-    ),
-    "log(1 + exp(x))": "np.logaddexp(x, 0)",
-    "x / (1 + |x|)": "x / (1 + abs(x))",
-    "exp(x)": "np.exp(x)",
-    "x tanh(log(1 + exp(x)))": "x * np.tanh(np.logaddexp(x, 0))",
-    "clip(x, -1, 1)": "np.clip(x, -1, 1)",
-    "x - tanh(x)": "x - np.tanh(x)",
-    "-log(1 + exp(-x))": "-np.logaddexp(-x, 0)",
-    "x - log(sum(exp(x)))": "(d := x - x.max(-1, keepdims=True)) - np.log(np.exp(d).sum(-1, keepdims=True))",
-    "x - clip(x, -0.5, 0.5)": "x - np.clip(x, -0.5, 0.5)",
-    "x, where |x| <= 0.5: 0": "np.where(abs(x) <= 0.5, 0, x)",
-    "clip(x + 1, 0, 2)^2 / 4 + max(x - 1, 0)": "np.clip(x + 1, 0, 2) ** 2 / 4 + np.maximum(x - 1, 0)",
-    "clip(x + 1, 0, 2) / 2": "np.clip(x + 1, 0, 2) / 2",
-    "(x + sqrt(x^2 + 4)) / 2": "(x + np.sqrt(x * x + 4)) / 2",
-    "max(x - t, 0), t of Keras' sparsemax": (
+    "linear": "x",
+    "tanh": "np.tanh(x)",
+    "sigmoid": "1 / (1 + np.exp(-x))",
+    "relu": "np.maximum(x, 0)",
+    "general_relu": "np.where(x < {threshold}, {negative_slope} * (x - {threshold}), np.minimum(x, {max_value}))",
+    "leaky_relu": "np.where(x < 0, {negative_slope} * x, x)",
+    "elu": "np.where(x < 0, {alpha} * np.expm1(np.minimum(x, 0)), x)",
+    "celu": "np.where(x < 0, {alpha} * np.expm1(np.minimum(x, 0) / {alpha}), x)",
+    "softmax": "(e := np.exp(x - x.max(-1, keepdims=True))) / e.sum(-1, keepdims=True)",
+    "hard_sigmoid_keras_2": "np.clip(0.2 * x + 0.5, 0, 1)",
+    "hard_sigmoid_keras_3": "np.clip(x + 3, 0, 6) / 6",
+    "silu": "x / (1 + np.exp(-x))",
+    "hard_silu": "x * np.clip(x + 3, 0, 6) / 6",
+    "gelu": "x * (1 + np.vectorize(math.erf, otypes=[np.float32])(x / 2**0.5)) / 2",
+    "relu6": "np.clip(x, 0, 6)",
+    "selu": "1.05070098 * np.where(x < 0, 1.67326324 * np.expm1(np.minimum(x, 0)), x)",
+    "softplus": "np.logaddexp(x, 0)",
+    "softsign": "x / (1 + abs(x))",
+    "exponential": "np.exp(x)",
+    "mish": "x * np.tanh(np.logaddexp(x, 0))",
+    "hard_tanh": "np.clip(x, -1, 1)",
+    "tanh_shrink": "x - np.tanh(x)",
+    "log_sigmoid": "-np.logaddexp(-x, 0)",
+    "log_softmax": "(d := x - x.max(-1, keepdims=True)) - np.log(np.exp(d).sum(-1, keepdims=True))",
+    "soft_shrink": "x - np.clip(x, -0.5, 0.5)",
+    "hard_shrink": "np.where(abs(x) <= 0.5, 0, x)",
+    "sparse_plus": "np.clip(x + 1, 0, 2) ** 2 / 4 + np.maximum(x - 1, 0)",
+    "sparse_sigmoid": "np.clip(x + 1, 0, 2) / 2",
+    "squareplus": "(x + np.sqrt(x * x + 4)) / 2",
+    "sparsemax": (
         "np.maximum(x - (np.where(k := (s := np.sort(x)[..., ::-1])"
         " - ((c := np.cumsum(s, -1)) - 1) / np.arange(1, x.shape[-1] + 1, dtype=x.dtype) > 0, c, 0)"
         ".sum(-1, keepdims=True) - 1) / k.sum(-1, keepdims=True, dtype=x.dtype), 0)"
@@ -42,22 +45,13 @@ NUMPY = {
 }
 
 
-# The same for formulas with numbers of their own.
-WITH_NUMBERS = {
-    r"x, below 0: (\S+) x": "np.where(x < 0, {0} * x, x)",
-    r"x, below 0: (\S+) \(exp\(x\) - 1\)": "np.where(x < 0, {0} * np.expm1(np.minimum(x, 0)), x)",
-    r"x, below 0: (\S+) \(exp\(x / \S+\) - 1\)": "np.where(x < 0, {0} * np.expm1(np.minimum(x, 0) / {0}), x)",
-    r"min\(x, inf\), below (\S+): (\S+) \(x - \S+\)": "np.where(x < {0}, {1} * (x - {0}), x)",
-    r"min\(x, (\S+)\), below (\S+): (\S+) \(x - \S+\)": "np.where(x < {1}, {2} * (x - {1}), np.minimum(x, {0}))",
-}
-
-
 def numpy_of(activation: Activation) -> str | None:
     """The activation as an expression in x; None where there is none that is short."""
-    for formula, code in WITH_NUMBERS.items():
-        if numbers := re.fullmatch(formula, activation.formula):
-            return code.format(*numbers.groups())
-    return NUMPY.get(activation.formula)
+    code = NUMPY.get(activation.kind)
+    numbers = {
+        name: "np.inf" if math.isinf(value) else repr(float(value)) for name, value in activation.parameters.items()
+    }
+    return code and code.format(**numbers)
 
 
 def formulas(activations: Sequence[Activation]) -> list[str]:
