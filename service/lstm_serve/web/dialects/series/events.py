@@ -47,10 +47,11 @@ from lstm_serve.web.api_keys import may_know
 from lstm_serve.web.dialects.model_path import MODEL, Documented, meant, parameters
 from lstm_serve.web.dialects.series.appending import key_of, known_of, store_of
 from lstm_serve.web.dialects.series.carried import kept_answers
-from lstm_serve.web.dialects.series.request import IN_PATH, INPUTS, expect_query, wants_inputs
+from lstm_serve.web.dialects.series.request import IN_PATH, INPUTS, wants_inputs
 from lstm_serve.web.errors import TABLE, problem, row_of
 from lstm_serve.web.openapi import problem_response, problem_responses
 from lstm_serve.web.predict import client_left
+from lstm_serve.web.query import expect_query
 
 EVENTS = "text/event-stream"
 # To a proxy silence is the end, after a minute or half of one. nginx keeps an answer back unless it is told not to.

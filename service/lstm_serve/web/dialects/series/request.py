@@ -1,7 +1,6 @@
 """What devices send: rows of one series, or of many, with their numbers."""
 
 import re
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
@@ -54,14 +53,6 @@ def expect_id(name: object, *where: str | int) -> str:
     if not isinstance(name, str) or not ID.fullmatch(name):
         raise InvalidInput.at(f"expected {ID_IN_WORDS}", *where)
     return name
-
-
-def expect_query(request: Request, *known: Mapping[str, Any]) -> None:
-    """Raise InvalidInput where the query has other names than these parameters, which are as OpenAPI has them."""
-    names = [parameter["name"] for parameter in known]
-    if request.scope["query_string"] and not request.query_params.keys() <= {*names}:
-        allowed = f"in the query {', '.join(f'`{name}`' for name in names)} alone" if names else "no query"
-        raise InvalidInput.at(f"expected {allowed}, got another name")
 
 
 def wants_inputs(request: Request) -> bool:

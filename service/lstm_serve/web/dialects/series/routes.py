@@ -43,7 +43,6 @@ from lstm_serve.web.dialects.series.request import (
     ManyRequest,
     ManyRows,
     append_type,
-    expect_query,
     expect_time_axis,
     many_type,
     sent,
@@ -58,6 +57,7 @@ from lstm_serve.web.predict import (
     converted,
     deadline_of,
 )
+from lstm_serve.web.query import expect_query
 from lstm_serve.web.schemas import ANSWERS, AnyAnswer, AnyBody, ProblemDetails
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from lstm_serve.web.body_types import WholeNumber, rows_of_series
 from lstm_serve.web.content_type import media_type, preferred
 from lstm_serve.web.dialects.model_path import MODEL, Documented, parameters
 from lstm_serve.web.dialects.native import CSV, MODEL_HEADER, NPY, NPY_CONTENT, NpyBody, errors_of, npy_answer, npy_of
-from lstm_serve.web.dialects.series.request import INPUTS, expect_query, expect_time_axis, wants_inputs
+from lstm_serve.web.dialects.series.request import INPUTS, expect_time_axis, wants_inputs
 from lstm_serve.web.errors import JSON
 from lstm_serve.web.nested_lists import Body
 from lstm_serve.web.predict import (
@@ -38,6 +38,7 @@ from lstm_serve.web.predict import (
     converted,
     deadline_of,
 )
+from lstm_serve.web.query import expect_query
 from lstm_serve.web.schemas import ANSWERS, AnyAnswer, AnyBody, Schema
 
 LARGEST_STRIDE = 1 << 31
