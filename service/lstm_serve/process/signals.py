@@ -1,9 +1,11 @@
-"""The signal that asks for the model anew."""
+"""The signals that end the service, and the one that asks for the model anew."""
 
 import os
 import signal
 import sys
 from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Hangup:

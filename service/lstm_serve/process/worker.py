@@ -20,6 +20,7 @@ from lstm_serve.errors import LstmServeError, ModelError, Unavailable
 from lstm_serve.process.channel import Channel, message
 from lstm_serve.process.server import Server, serve
 from lstm_serve.process.shared_log import share
+from lstm_serve.process.signals import ENDING
 from lstm_serve.serving.health import details, liveness
 from lstm_serve.settings import read
 from lstm_serve.telemetry import logs, reports
@@ -117,7 +118,7 @@ class Worker(Server):
 
 def main(told: str) -> int:
     """Serve until the parent says to stop. What a model or a setting is refused for is told to the parent."""
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for name in (*ENDING, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
     gc.disable()  # as the command does, until all is loaded
     given = Told(*json.loads(told))

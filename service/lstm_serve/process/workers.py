@@ -21,7 +21,7 @@ from lstm_serve.process.admin import Admin, listen_for_admin
 from lstm_serve.process.channel import Handlers
 from lstm_serve.process.place import Digests, WorkerPlace
 from lstm_serve.process.shared_log import share
-from lstm_serve.process.signals import Hangup
+from lstm_serve.process.signals import ENDING, Hangup
 from lstm_serve.process.sockets import bind, expect_free, or_end, url
 from lstm_serve.serving.health import READY, STALLED_SECONDS, told_together
 from lstm_serve.settings import CLOUDS, PREFIX, Settings, variables
@@ -57,7 +57,7 @@ class Workers:
     async def run(self, admin: socket.socket | None) -> None:
         """Serve until a signal comes, with health and metrics on `admin`. Raises LstmServeError."""
         loop = asyncio.get_running_loop()
-        for sig in (signal.SIGINT, signal.SIGTERM):
+        for sig in ENDING:
             loop.add_signal_handler(sig, self._signalled, sig)
         if admin is not None:
             self._start_admin(admin, loop)
