@@ -5,7 +5,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -182,7 +182,7 @@ class Settings(BaseModel):
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give the parser a flag for each setting but `model`, which is an argument, and secrets, which ps would show."""
     for name, field in Settings.model_fields.items():
-        if name in {"model", "api_keys", "series_store"}:
+        if name == "model" or is_secret(name):
             continue
         flag, text = f"--{name.replace('_', '-')}", f"{field.description} (default {field.default})"
         if field.annotation is bool:
@@ -191,6 +191,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             number = isinstance(field.default, int | float)
             metavar = "N" if number else METAVARS.get(field.annotation, "TEXT")
             parser.add_argument(flag, default=None, metavar=metavar, help=text)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting is a secret."""
+    return SecretStr in get_args(Settings.model_fields[name].annotation)
+
+
+def instead_of_flag(flag: str) -> str | None:
+    """Say what to do instead of a flag that a secret would have; None where it is none's."""
+    name = flag.removeprefix("--").replace("-", "_")
+    if name not in Settings.model_fields or not is_secret(name):
+        return None
+    in_file = f", or give {flag}-file" if f"{name}_file" in Settings.model_fields else ""
+    return f"{flag} is no flag, as everyone can list a command line: set {PREFIX}{name.upper()}{in_file}"
 
 
 def read(environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:

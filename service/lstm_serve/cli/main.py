@@ -22,8 +22,6 @@ from lstm_serve.errors import LstmServeError, ModelError
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
-NO_FLAG = "--api-keys"
-
 # What a shell reports for a process that SIGINT, SIGPIPE or SIGTERM has ended.
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -123,10 +121,14 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
             parser.error(f"{first[:100]!r} is no command. Did you mean {near[0]}?")
     arguments, unknown = parser.parse_known_args(given)
     flags = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
-    if NO_FLAG in flags:
-        arguments.misused(
-            f"{NO_FLAG} is no flag, as everyone can list a command line: set LSTMSERVE_API_KEYS, or give {NO_FLAG}-file"
-        )
+    if "--model" in flags:
+        arguments.misused(f"--model is no flag: the model is given without one, as in: {EXAMPLES[first]}")
+    if flags and _serves(given):
+        from lstm_serve import settings
+
+        for flag in flags:
+            if instead := settings.instead_of_flag(flag):
+                arguments.misused(instead)
     if flags:
         known = re.findall(r"--[a-z][a-z-]+", arguments.shown())
         near = difflib.get_close_matches(flags[0], known, n=1)
