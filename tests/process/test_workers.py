@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -121,11 +122,14 @@ def test_workers_that_are_killed_lose_what_they_had_in_flight_alone(pair: Proces
                 else:
                     answered[reply.status] += 1
 
+    def succeeded(known: list[int]) -> bool:
+        return not {*workers(pair)} <= {*known}
+
     async def chaos() -> None:
         for _ in range(kills):  # each once: one that ends twice as it begins stays away for a while
             known = workers(pair)
             os.kill(known[0], signal.SIGKILL)
-            await asyncio.to_thread(until, lambda known=known: {*workers(pair)} - {*known})
+            await asyncio.to_thread(until, partial(succeeded, known))
             (successor,) = {*workers(pair)} - {*known}
             os.kill(successor, signal.SIGSTOP)  # or it may serve before the question has come
             assert not await asyncio.to_thread(ready, pair)
