@@ -1,7 +1,7 @@
 """What is to be explained: the score of a class, or a value, and against which baseline."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import numpy as np
 
@@ -84,10 +84,16 @@ def index_of(model: Model, y: Array, index: int | None) -> int:
     """
     if index is not None:
         return index
-    if model.kind == "values":
-        return 0
     last = last_of(y[np.newaxis])
-    return int(last.argmax() if model.kind == "labels" else chosen(model, last)[0])
+    match model.kind:
+        case "values":
+            return 0
+        case "labels":
+            return int(last.argmax())
+        case "classes" | "steps" | "binary":
+            return int(chosen(model, last)[0])
+        case _:
+            assert_never(model.kind)
 
 
 def score_of(model: Model, y: Array, index: int) -> Floats:

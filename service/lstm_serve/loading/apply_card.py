@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -167,7 +167,7 @@ def _unscaling(model: Model, scaling: ScalingCard) -> Unscaling:
 def _check_classes(model: Model, words: OutputCard) -> None:
     """Raise UnreadableFile where there are not as many classes as the card names, or a threshold means nothing."""
     classes = model.about.classes
-    labels = {"binary": 2, "values": None}.get(model.kind, model.output_shape[-1] if model.output_shape else None)
+    labels = _label_count(model)
     if classes is not None and len(classes) != labels:
         wanted = (
             f"the model's output has {labels}"
@@ -181,6 +181,19 @@ def _check_classes(model: Model, words: OutputCard) -> None:
             "its card says a threshold, and the model has no probabilities that are each by itself: one sigmoid unit, "
             "or several that the card names as classes"
         )
+
+
+def _label_count(model: Model) -> int | None:
+    """How many classes a card may name; None of plain values."""
+    match model.kind:
+        case "binary":
+            return 2
+        case "classes" | "labels" | "steps":
+            return model.output_shape[-1]
+        case "values":
+            return None
+        case _:
+            assert_never(model.kind)
 
 
 def _refuse_certainty(model: Model, told: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -23,23 +23,28 @@ def answers(model: Model, y: Array, predicted: ClassIndices | None = None) -> li
         each = [answers(head, part) for head, part in zip(model.heads.values(), unpacked(y), strict=True)]
         return [{"outputs": dict(zip(y.dtype.names, row, strict=True))} for row in zip(*each, strict=True)]
     y = np.ascontiguousarray(y)
-    if model.kind == "values":
-        return [{"values": row} for row in y]
     found: Any = predicted_classes(model, y) if predicted is None else predicted
     names = model.about.classes
-    if model.kind == "binary":
-        return [
-            {"probability": row[0], "predicted_class": k, "label": names and names[k]}
-            for row, k in zip(y, found, strict=True)
-        ]
-    if model.kind == "labels":
-        assert names is not None  # noqa: S101 - it is what makes the kind
-        return [
-            {"probabilities": row, "labels": [names[k] for k in classes]} for row, classes in zip(y, found, strict=True)
-        ]
-    if model.kind == "steps":
-        return [{"steps": _of_classes(names, row, classes)} for row, classes in zip(y, found, strict=True)]
-    return _of_classes(names, y, found)
+    match model.kind:
+        case "values":
+            return [{"values": row} for row in y]
+        case "binary":
+            return [
+                {"probability": row[0], "predicted_class": k, "label": names and names[k]}
+                for row, k in zip(y, found, strict=True)
+            ]
+        case "labels":
+            assert names is not None  # noqa: S101 - it is what makes the kind
+            return [
+                {"probabilities": row, "labels": [names[k] for k in classes]}
+                for row, classes in zip(y, found, strict=True)
+            ]
+        case "steps":
+            return [{"steps": _of_classes(names, row, classes)} for row, classes in zip(y, found, strict=True)]
+        case "classes":
+            return _of_classes(names, y, found)
+        case _:
+            assert_never(model.kind)
 
 
 def _of_classes(names: Sequence[str] | None, y: Array, classes: Iterable[int]) -> list[dict[str, Any]]:
@@ -52,25 +57,46 @@ def _of_classes(names: Sequence[str] | None, y: Array, classes: Iterable[int]) -
 
 def predicted_classes(model: Model, y: Array) -> ClassIndices:
     """What is predicted for each row of y (n, *output_shape); nothing of plain values, or where outputs are several."""
-    if model.kind == "values" or y.dtype.names is not None:
+    if y.dtype.names is not None:
         return []
-    found = chosen(model, y)
-    classes: ClassIndices = (
-        [np.flatnonzero(row).tolist() for row in found] if model.kind == "labels" else found.tolist()
-    )
-    return classes
+    match model.kind:
+        case "values":
+            return []
+        case "labels":
+            return [np.flatnonzero(row).tolist() for row in chosen(model, y)]
+        case "classes" | "binary" | "steps":
+            classes: ClassIndices = chosen(model, y).tolist()
+            return classes
+        case _:
+            assert_never(model.kind)
 
 
 def chosen(model: Model, y: Array) -> Ints:
-    """The class of each row of y (..., classes), an index; of several labels for each whether it is predicted."""
-    if model.kind in {"binary", "labels"}:
-        over: Ints = (y >= model.about.threshold).astype(np.int64)
-        return over[:, 0] if model.kind == "binary" else over
-    index: Ints = y.argmax(axis=-1)
-    return index
+    """The class of each row of y (..., classes), an index; of several labels for each whether it is predicted.
+
+    Raises ValueError where the model answers plain values.
+    """
+    match model.kind:
+        case "binary" | "labels":
+            over: Ints = (y >= model.about.threshold).astype(np.int64)
+            return over[:, 0] if model.kind == "binary" else over
+        case "classes" | "steps":
+            index: Ints = y.argmax(axis=-1)
+            return index
+        case "values":
+            raise ValueError("plain values are of no class")
+        case _:
+            assert_never(model.kind)
 
 
 def counted(model: Model, predicted: ClassIndices) -> Iterable[int]:
     """Each class that is predicted, one by one: of labels and of steps there are several in a row."""
     found: Any = predicted
-    return chain.from_iterable(found) if model.kind in {"labels", "steps"} else found
+    match model.kind:
+        case "labels" | "steps":
+            return chain.from_iterable(found)
+        case "classes" | "binary" | "values":
+            one_each: list[int] = found
+            return one_each
+        case _:
+            assert_never(model.kind)

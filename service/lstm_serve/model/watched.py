@@ -1,5 +1,7 @@
 """What is counted of a model's inputs and answers, to be held against its profile."""
 
+from typing import assert_never
+
 import numpy as np
 
 from lstm_serve.engine.types import AnyArray, Array
@@ -32,7 +34,15 @@ def rows(x: AnyArray) -> AnyArray:
 
 def class_count(model: Model) -> int | None:
     """How many classes the answers are distributions over; None where they are none."""
-    return {"binary": 2, "classes": model.output_shape[-1], "steps": model.output_shape[-1]}.get(model.kind)
+    match model.kind:
+        case "binary":
+            return 2
+        case "classes" | "steps":
+            return model.output_shape[-1]
+        case "labels" | "values":
+            return None
+        case _:
+            assert_never(model.kind)
 
 
 def last(y: Array) -> Array:

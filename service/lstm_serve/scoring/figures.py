@@ -3,8 +3,7 @@
 The judge of each figure that it has is scikit-learn, from the same float64 numbers.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +29,17 @@ class Counter(Protocol):
 
 def counter(model: Model) -> Counter:
     """What counts the answers of a model of this kind."""
-    kinds: dict[str, Callable[[Model], Counter]] = {
-        "binary": BinaryCounter,
-        "labels": LabelCounter,
-        "values": ValueCounter,
-    }
-    return kinds.get(model.kind, ClassCounter)(model)
+    match model.kind:
+        case "classes" | "steps":
+            return ClassCounter(model)
+        case "binary":
+            return BinaryCounter(model)
+        case "labels":
+            return LabelCounter(model)
+        case "values":
+            return ValueCounter(model)
+        case _:
+            assert_never(model.kind)
 
 
 class ClassCounter:

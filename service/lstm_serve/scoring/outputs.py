@@ -5,7 +5,7 @@ import io
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, assert_never
 
 import numpy as np
 import orjson
@@ -50,11 +50,15 @@ def show(model: Model, sequences: Sequences, out: TextIO) -> None:
         if n == 0:
             names = ["probability"] if model.kind == "binary" else [str(k) for k in range(width)]
             headings = [f"{name:>6}" for name in names]
-            columns = {
-                "values": ["values"],
+            of_class = [f"{'class':<{room}}", *headings]
+            by_kind: dict[Kind, list[str]] = {
+                "classes": of_class,
+                "binary": of_class,
                 "labels": [*headings, "labels"],
-                "steps": ["step", f"{'class':<{room}}", *headings],
-            }.get(model.kind, [f"{'class':<{room}}", *headings])
+                "steps": ["step", *of_class],
+                "values": ["values"],
+            }
+            columns = by_kind[model.kind]
             out.write("  ".join([*start(sequences.by, sequences.noun), *columns]) + "\n")
         for key, number, row, answer in zip(chunk.keys, chunk.numbers, chunk.y, answers(model, chunk.y), strict=True):
             out.writelines(
@@ -64,16 +68,19 @@ def show(model: Model, sequences: Sequences, out: TextIO) -> None:
 
 def _cells(model: Model, row: Array, answer: dict[str, Any], room: int) -> Iterator[list[str]]:
     """The cells after the number, for each line of an answer; the label is made as wide as `room`."""
-    if model.kind == "values":
-        for step in row.reshape(-1, row.shape[-1]):
-            yield [f"{value:<12.6g}" for value in step]
-    elif model.kind == "labels":
-        yield [*(f"{value:>6.4f}" for value in row), ", ".join(answer["labels"])]
-    elif model.kind == "steps":
-        for k, (step, each) in enumerate(zip(row, answer["steps"], strict=True), start=1):
-            yield [f"{k:>4}", f"{_label(each):<{room}}", *(f"{value:>6.4f}" for value in step)]
-    else:
-        yield [f"{_label(answer):<{room}}", *(f"{value:>6.4f}" for value in row)]
+    match model.kind:
+        case "values":
+            for step in row.reshape(-1, row.shape[-1]):
+                yield [f"{value:<12.6g}" for value in step]
+        case "labels":
+            yield [*(f"{value:>6.4f}" for value in row), ", ".join(answer["labels"])]
+        case "steps":
+            for k, (step, each) in enumerate(zip(row, answer["steps"], strict=True), start=1):
+                yield [f"{k:>4}", f"{_label(each):<{room}}", *(f"{value:>6.4f}" for value in step)]
+        case "classes" | "binary":
+            yield [f"{_label(answer):<{room}}", *(f"{value:>6.4f}" for value in row)]
+        case _:
+            assert_never(model.kind)
 
 
 def _label(answer: dict[str, Any]) -> str:
@@ -238,15 +245,18 @@ SAID: dict[Kind, list[str]] = {
 
 def _said(model: Model, row: Array, answer: dict[str, Any]) -> Iterator[tuple[list[Any], Array]]:
     """For each line of an answer what `SAID` names, and the values."""
-    if model.kind == "values":
-        yield [], row
-    elif model.kind == "labels":
-        yield ["; ".join(answer["labels"])], row
-    elif model.kind == "steps":
-        for k, (step, each) in enumerate(zip(row, answer["steps"], strict=True), start=1):
-            yield [k, each["label"], each["predicted_class"]], step
-    else:
-        yield [answer["label"], answer["predicted_class"]], row
+    match model.kind:
+        case "values":
+            yield [], row
+        case "labels":
+            yield ["; ".join(answer["labels"])], row
+        case "steps":
+            for k, (step, each) in enumerate(zip(row, answer["steps"], strict=True), start=1):
+                yield [k, each["label"], each["predicted_class"]], step
+        case "classes" | "binary":
+            yield [answer["label"], answer["predicted_class"]], row
+        case _:
+            assert_never(model.kind)
 
 
 def _expect_shape(chunk: Chunk, shape: tuple[int, ...], what: str) -> None:
