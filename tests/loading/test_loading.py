@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lstm_serve.engine.operations.windows import Convolution
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.errors import MissingFact, ModelError, UnreadableFile, Unsupported
+from lstm_serve.loading.config.options import ACTIVATION_LAYERS
 from lstm_serve.model.model import Model
 
 CASES = sorted(
@@ -594,6 +596,36 @@ def test_an_activation_layer_may_be_an_activation(tmp_path: Path) -> None:
     inside = {"class_name": "LeakyReLU", "config": {"name": "leaky", "alpha": {"type": "ndarray", "value": 0.25}}}
     layer: Any = one(tmp_path, [dense(features=3, activation=inside)]).nodes[0].operation
     np.testing.assert_allclose(layer.activation.apply(np.array([-4, 4], np.float32)), [-1, 4])
+
+
+# What an activation's layer does where its config says nothing: the defaults that Keras documents, 2 and 3 the same.
+DEFAULTS: dict[str, Callable[[Any], Any]] = {
+    "LeakyReLU": lambda x: np.where(x >= 0, x, 0.3 * x),
+    "ReLU": lambda x: np.maximum(x, 0),
+    "ELU": lambda x: np.where(x > 0, x, np.expm1(x)),
+    "Softmax": lambda x: np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True),
+    "ThresholdedReLU": lambda x: np.where(x > 1, x, 0),
+}
+
+# What get_config gives of such a layer, in Keras 2.15 and in 3.15.
+SAID_BY_KERAS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "LeakyReLU": ({"alpha": 0.30000001192092896}, {"negative_slope": 0.3}),
+    "ReLU": ({"max_value": None, "negative_slope": 0.0, "threshold": 0.0},) * 2,
+    "ELU": ({"alpha": 1.0},) * 2,
+    "Softmax": ({"axis": -1},) * 2,
+    "ThresholdedReLU": ({"theta": 1.0},) * 2,
+}
+
+
+@pytest.mark.parametrize(("keras", "which"), [("2.15.0", 0), ("3.15.1", 1)])
+@pytest.mark.parametrize("name", ACTIVATION_LAYERS)
+def test_an_option_that_an_activation_layer_does_not_say_is_that_of_keras(
+    tmp_path: Path, name: str, keras: str, which: int
+) -> None:
+    x = np.array([[[-9, -2, -0.5], [0, 0.25, 0.5], [1, np.nextafter(np.float32(1), np.float32(2)), 9]]], np.float32)
+    for number, config in enumerate([{}, SAID_BY_KERAS[name][which]]):
+        path = save_sequential(tmp_path / f"{number}.h5", [(name, config, [])], [3, 3], keras=keras)
+        np.testing.assert_allclose(load_model(path).predict(x), DEFAULTS[name](x.astype(np.float64)), 1e-6, 1e-7)
 
 
 def test_thresholded_relu_gives_what_is_above_theta(tmp_path: Path) -> None:
