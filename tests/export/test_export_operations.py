@@ -75,6 +75,8 @@ def models() -> Iterator[tuple[str, Model]]:
                                           mean=numbers(6, 1), variance=positive(6, 1))  # fmt: skip
     single: list[Operation] = [
         pointwise.Normalization(name="n", **arrays),
+        # A feature that was constant: Keras divides by 1e-7.
+        pointwise.Normalization(name="n", mean=numbers(1, 3), variance=np.array([[0, 1, 0]], np.float32)),
         pointwise.BatchNormalization(name="n", gamma=None, beta=numbers(1, 3), epsilon=1e-3, **arrays),
         normal,
         pointwise.LayerNormalization(name="n", gamma=numbers(3), beta=None, epsilon=1e-3),

@@ -125,6 +125,17 @@ def test_the_figures_of_a_binary_model_are_those_of_scikit_learn(seed: int) -> N
     assert "within_one" not in report
 
 
+def test_a_bin_of_the_calibration_is_without_its_lower_edge() -> None:
+    edges = np.linspace(0, 1, figures.BINS + 1)[6:]  # the probability of the class answered is at least a half
+    over = np.nextafter(edges[:-1].astype(np.float32), np.float32(1))
+    counted = figures.counter(BINARY)
+    for probability in (*edges, *over.astype(np.float64)):
+        y: Any = np.array([[probability]])  # of float64, since an edge is no float32
+        counted.add(y, np.ones((1, 1)))
+    rows = [one["rows"] for one in counted.figures()["calibration"]]
+    assert rows == [0, 0, 0, 0, 0, 1, 2, 2, 2, 2]
+
+
 def test_of_one_class_alone_there_is_no_roc_auc() -> None:
     x, _ = drawn(0, 5)
     report = lstm_serve.evaluate(BINARY, x, np.ones(5))

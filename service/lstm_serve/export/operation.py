@@ -212,7 +212,7 @@ Affine = Normalization | Rescaling | BatchNormalization
 def affine_of(op: Affine) -> tuple[Array | None, Array | None, Array | None, Array | None]:
     """What is subtracted from x, what then divides, multiplies and is added; None for what is not done."""
     if isinstance(op, Normalization):
-        return op.mean, np.maximum(np.sqrt(op.variance), np.float32(1e-7)), None, None  # as Keras does
+        return op.mean, op.deviation, None, None
     if isinstance(op, Rescaling):
         return None, None, op.scale, op.offset
     factor = 1 / np.sqrt(op.variance + np.float32(op.epsilon)) * (1 if op.gamma is None else op.gamma)

@@ -85,6 +85,12 @@ class PReLU(SpreadOperation):
         return (np.maximum(xs[0], 0) + self.alpha * np.minimum(xs[0], 0),), (masks[0],)
 
 
+def deviation_of(variance: Array) -> Array:
+    """What Keras' Normalization takes as the deviation: never 0, as that of a feature which is constant would be."""
+    deviation: Array = np.maximum(np.sqrt(variance), np.float32(1e-7))
+    return deviation
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Normalization(SpreadOperation):
     """(x - mean) / max(sqrt(variance), 1e-7), with mean and variance of a shape that broadcasts against x.
@@ -105,13 +111,13 @@ class Normalization(SpreadOperation):
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
         """x standardised, of x's shape. Keras 3 passes the mask on, tf.keras drops it."""
         y = xs[0] - self.mean
-        y /= self._deviation
+        y /= self.deviation
         return (y,), (masks[0] if self.keeps_mask else None,)
 
     @cached_property
-    def _deviation(self) -> Array:
-        deviation: Array = np.maximum(np.sqrt(self.variance), np.float32(1e-7))
-        return deviation
+    def deviation(self) -> Array:
+        """What x less the mean is divided by."""
+        return deviation_of(self.variance)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -15,6 +15,7 @@ from lstm_serve.engine.operations.pointwise import (
     Normalization,
     PReLU,
     Rescaling,
+    deviation_of,
 )
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
@@ -105,7 +106,7 @@ def normalization(options: Options, arrays: Sequence[Array], shapes: Sequence[Sh
         return Normalization(name=options.name, mean=mean, variance=variance, keeps_mask=keeps_mask)
     if math.prod(mean.shape[:-1]) != 1:
         raise options.refusal("undoes a normalization along other axes than the last, which is not supported")
-    deviation = np.maximum(np.sqrt(variance), np.float32(1e-7)).reshape(-1)
+    deviation = deviation_of(variance).reshape(-1)
     return Rescaling(name=options.name, scale=deviation, offset=mean.reshape(-1), keeps_mask=keeps_mask)
 
 
