@@ -151,6 +151,11 @@ def test_several_inputs_outputs_and_states_by_any_names(to: str, names: tuple[st
     expect_the_same(to, of_several(names), tmp_path)
 
 
+@each_target
+def test_an_input_that_no_output_comes_from(to: str, tmp_path: Path) -> None:
+    expect_the_same(to, load_model(GOLDEN / "several/tf215__shared_layers.h5"), tmp_path)
+
+
 def test_in_numpy_several_are_dicts_by_their_names(tmp_path: Path) -> None:
     made = of_several(("rows", "it's", "classes", HOSTILE[2]))
     golden = made_golden(made)

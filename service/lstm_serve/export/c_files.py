@@ -1,6 +1,7 @@
 """The files around an exported model in C: m.h, m.c, m_golden.c, a Makefile, and what a Cortex-M needs to start."""
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -104,7 +105,7 @@ def _words(model: Model, *, each_row: bool) -> list[str]:
 
 def _whole(model: Model, source: CProgram) -> _Written:
     """A model that sees all at once: a pointer to each input, and the outputs as they come, flat."""
-    given, declared, lines = [], [], []
+    given, declared, begins = [], [], {}
     for k, spec in enumerate(model.inputs, 1):
         name, x = ("window", "x") if model.is_single else (f"in{k}", f"x{k}")
         kind, rank = _kind(spec), len(spec.shape)
@@ -114,7 +115,7 @@ def _whole(model: Model, source: CProgram) -> _Written:
             dims = [*leading, *dims[1:]]
         declared.append(f"const {kind} {name}{_dims(dims)}")
         start = name if rank < 2 else f"{name}[0]" if rank == 2 else f"(const {kind} *){name}"
-        lines.append(f"const {kind} *const {x} = {start};")
+        begins[name] = x, f"const {kind} *const {x} = {start};"
         given.append(Value.given(x, spec))
     results = walk(model.nodes, given, model.results, source.write)
     for k, y in enumerate(results, 1):
@@ -122,6 +123,9 @@ def _whole(model: Model, source: CProgram) -> _Written:
         name = "out" if model.is_single else f"out{k}"
         declared.append(f"float {name}[{'M_OUTPUTS' if len(results) == 1 == len(given) else size}]")
         source.call("place", 1, size, size, y.name, name)
+    used = {*re.findall(r"\w+", "\n".join(source.lines))}
+    # An input may be one that no output comes from.
+    lines = [line if x in used else f"(void){name};" for name, (x, line) in begins.items()]
     return _Written("", None, declared, [*lines, *source.lines], source.ram, source.adds)
 
 
