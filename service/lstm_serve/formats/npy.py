@@ -15,12 +15,10 @@ import numpy as np
 
 from lstm_serve.engine.types import AnyArray
 from lstm_serve.errors import UnreadableFile
-from lstm_serve.formats.zip_file import check_directory
+from lstm_serve.formats.zip_file import MAX_MEMBERS, check_directory
 
 NPY_MAGIC = b"\x93NUMPY"
-ZIP_MAGIC = b"PK\x03\x04"
 MAX_BYTES = 128 << 20
-MAX_MEMBERS = 4096
 MAX_AXES = 32
 
 

@@ -17,6 +17,7 @@ from lstm_serve.formats.array_budget import Budget
 from lstm_serve.formats.text import decode
 
 MAGIC = b"PK\x03\x04"
+END_MAGIC = b"PK\x05\x06"  # of the list's end; a zip without members begins with it
 # A model's zip has three members, an .npz one for each array.
 MAX_MEMBERS = 4096
 MAX_DIRECTORY_BYTES = 1 << 20
@@ -100,7 +101,7 @@ def check_directory(file: BinaryIO, most: int = MAX_MEMBERS) -> None:
     start = max(0, size - (1 << 16) - 42)
     file.seek(start)
     tail = file.read()
-    at = tail.rfind(b"PK\x05\x06")
+    at = tail.rfind(END_MAGIC)
     if at < 0 or len(tail) < at + 22:
         raise UnreadableFile("the zip is cut short: its list of members is missing. Copy it again, or compare its size")
     members, directory = struct.unpack("<HI", tail[at + 10 : at + 16])

@@ -5,9 +5,7 @@ from pathlib import Path
 
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.loading.files import detect, keras_v3
-from lstm_serve.model.files import GOLDEN
-
-MAX_ENTRIES = 10_000
+from lstm_serve.model.files import GOLDEN, MAX_ENTRIES
 
 
 def model_in(folder: Path) -> Path:

@@ -12,7 +12,7 @@ PROFILE = ".profile.json"
 
 # What a model's file is called; a folder may be one too.
 MODELS = frozenset({".h5", ".hdf5", ".keras", ".npz", ".index"})
-MAX_ENTRIES = 10_000
+MAX_ENTRIES = 10_000  # of a folder that are looked at
 
 
 class ModelFiles(NamedTuple):

@@ -15,9 +15,9 @@ import orjson
 
 from lstm_serve.engine.types import AnyArray
 from lstm_serve.errors import InvalidInput, UnreadableFile
-from lstm_serve.formats import csv_table, parquet
+from lstm_serve.formats import csv_table, parquet, zip_file
 from lstm_serve.formats.csv_layout import NamedColumns, Shown
-from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, ZIP_MAGIC, read_npy, read_npz
+from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
 from lstm_serve.formats.units import Units
 from lstm_serve.loading.sidecars.golden import array_names
@@ -140,7 +140,7 @@ def decoded(data: bytes | list[Path], model: Model, columns: NamedColumns) -> cs
             "holds Python objects, and reading those could run any code. "
             "Save numbers: np.save('x.npy', np.asarray(x, np.float32))"
         )
-    if data.startswith((NPY_MAGIC, ZIP_MAGIC)):
+    if data.startswith((NPY_MAGIC, zip_file.MAGIC)):
         try:
             if data.startswith(NPY_MAGIC):
                 array = read_npy(io.BytesIO(data))

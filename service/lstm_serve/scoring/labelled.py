@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from lstm_serve.engine.types import AnyArray, Floats
 from lstm_serve.errors import InvalidInput, UnreadableFile
-from lstm_serve.formats import csv_layout, csv_table
-from lstm_serve.formats.npy import ZIP_MAGIC, read_npz
+from lstm_serve.formats import csv_layout, csv_table, zip_file
+from lstm_serve.formats.npy import read_npz
 from lstm_serve.loading.sidecars.golden import array_names
 from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
@@ -34,7 +34,7 @@ def read(source: str, model: Model, label: Sequence[str], by: Sequence[str] = ()
     label, by = tuple(dict.fromkeys(label)), tuple(dict.fromkeys(by))
     with inputs.naming_source(source):
         data = inputs.content(source)
-        if isinstance(data, bytes) and data.startswith(ZIP_MAGIC):
+        if isinstance(data, bytes) and data.startswith(zip_file.MAGIC):
             if label or by:
                 raise InvalidInput.at("is a .npz file, whose y says what is right: leave --label and --by out")
             return _of_arrays(data, model)

@@ -28,7 +28,7 @@ def read(file: BufferedReader, budget: Budget) -> Contents:
     """
     file.seek(0)
     head = file.read(4096)
-    if head.startswith((zip_file.MAGIC, b"PK\x05\x06")):
+    if head.startswith((zip_file.MAGIC, zip_file.END_MAGIC)):
         with zip_file.opened(file) as archive:
             return _zip(archive, file, budget)
     if _is_hdf5(file):
