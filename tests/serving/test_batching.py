@@ -259,11 +259,13 @@ async def test_rule_6_what_has_room_counts_as_waiting_and_is_not_refused(running
             jobs = [rig.submit(1, 2)]
             with pytest.raises(QueueFull, match="4 rows are waiting; at most 4 may"), rig.batcher.room(1):
                 raise AssertionError
+            assert not rig.batcher.has_room(1)
             jobs += [rig.submit(3, room=room), rig.submit(4, 5, room=room), rig.submit(6, room=room)]
             assert rig.batcher.queued_rows == 6
             await settled(*jobs)
         with rig.batcher.room(4):
             pass
+        assert rig.batcher.has_room(4)
         with rig.batcher.room(4):
             pass
 

@@ -171,9 +171,13 @@ class Batcher:
     def check_room(self, rows: int) -> None:
         """Raise what `submit` would for so many rows, so that a request is refused before its values are converted."""
         self._expect_open()
-        waiting = self.queued_rows + self._promised
-        if waiting + rows > self.max_queue_rows:
+        if not self.has_room(rows):
+            waiting = self.queued_rows + self._promised
             raise QueueFull(f"{waiting} rows are waiting; at most {self.max_queue_rows} may")
+
+    def has_room(self, rows: int) -> bool:
+        """Return whether so many more rows may wait."""
+        return self.queued_rows + self._promised + rows <= self.max_queue_rows
 
     def _expect_open(self) -> None:
         if self._closing or not self.alive:

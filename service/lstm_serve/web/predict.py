@@ -137,7 +137,7 @@ class PostRoute(APIRoute):
         turn = state["turn"] = Turn(serving.turns, settings.deadline_seconds)
         try:
             raw = await inflated(raw, headers, serving, held, turn)
-            if queue.queued_rows + settings.max_rows > queue.max_queue_rows:
+            if not queue.has_room(settings.max_rows):
                 queue.check_room(rows_at_a_glance(raw, headers, served.model))
             body = self.decode(raw, headers, served, settings)
             del raw  # it may wait long for its answer
