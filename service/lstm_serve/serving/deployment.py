@@ -93,7 +93,7 @@ class Served(NamedTuple):
 
     model: Model
     digest: bytes  # that the answer says was asked
-    of_model: dict[Callable[..., Any], Any]  # what was made of the model to hold requests to, by what makes it
+    of_model: dict[tuple[Callable[..., Any], tuple[Any, ...]], Any]  # what holds requests, by what makes it within what
     steps: BegunWindows | None  # of the series, where a row by steps takes less than a window
     carrying: Carrying | None  # of the series, where they carry the model's states
 
@@ -104,8 +104,8 @@ class Served(NamedTuple):
 
     def made(self, make: Callable[[Model, *Sizes], T], *limits: *Sizes) -> T:
         """Return what `make` makes of the model and limits of the settings, made when it is first needed."""
-        if (found := self.of_model.get(make)) is None:
-            found = self.of_model[make] = make(self.model, *limits)
+        if (found := self.of_model.get((make, limits))) is None:
+            found = self.of_model[make, limits] = make(self.model, *limits)
         return cast("T", found)
 
 
@@ -148,7 +148,7 @@ class Deployment:
         if redis is None:
             return MemoryStore(limits, self._expired)
         row = np.zeros([size or 1 for size in model.input_shape[1:]], model.input_dtype)
-        form = RowFormat(row, lambda: self.current.made(_meaning, 0))
+        form = RowFormat(row, lambda: self.current.made(meaning_of))
         return RedisStore(redis, self.name, form, limits, self._expired)
 
     def activate(self, loaded: Loaded) -> None:
@@ -324,7 +324,3 @@ class Deployment:
 def without_folders(reason: str, path: Path) -> str:
     """What is wrong with a model's files, without where on this machine they are."""
     return reason.replace(printable(str(path)), printable(path.name)) if path.name else reason
-
-
-def _meaning(model: Model, _: int) -> str:
-    return meaning_of(model)

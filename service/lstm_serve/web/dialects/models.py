@@ -36,7 +36,7 @@ def router(registry: Registry, documented: Documented, routes_of: RoutesOf) -> A
     async def model(request: Request) -> ModelDetails:
         """What a model is, and what each of its paths takes and answers."""
         deployment, served = meant(registry, request)
-        made = served.of_model.setdefault(router, MadeOnce(partial(_paths, served, routes_of)))
+        made = served.of_model.setdefault((router, ()), MadeOnce(partial(_paths, served, routes_of)))
         return ModelDetails(
             **model_info(served.model).model_dump(), versions=deployment.numbers, paths=await made.get()
         )
