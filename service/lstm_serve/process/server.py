@@ -31,7 +31,7 @@ from lstm_serve.process.connection import Protocol
 from lstm_serve.process.event_loop import new_loop
 from lstm_serve.process.free_memory import trim
 from lstm_serve.process.signals import Hangup
-from lstm_serve.process.sockets import url
+from lstm_serve.process.sockets import url, why_not
 from lstm_serve.process.tuning import collect_seldom
 from lstm_serve.serving import health
 from lstm_serve.serving.health import READY
@@ -73,9 +73,12 @@ class Server(uvicorn.Server):
             self._start_admin(port)
         try:
             await super().startup(sockets)
-        except SystemExit:
-            # No traceback: uvicorn has said why.
-            log.error("cannot listen on %s:%d; --host and --port take others", self.config.host, self.config.port)  # noqa: TRY400
+        except SystemExit as error:
+            # No traceback: it says it all. uvicorn ends within its handler of what went wrong.
+            cause = error.__context__
+            why = f": {why_not(cause)}" if isinstance(cause, OSError) else ""
+            where = f"{self.config.host}:{self.config.port}"
+            log.error("cannot listen on %s%s; --host and --port take others", where, why)  # noqa: TRY400
             raise
         self._welcome()
 

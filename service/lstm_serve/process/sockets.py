@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -27,8 +28,13 @@ def or_end(log: logging.Logger, host: str, port: int, others: str) -> Iterator[N
     try:
         yield
     except OSError as error:
-        log.error("cannot listen on %s:%d: %s; %s", host, port, error.strerror, others)  # noqa: TRY400 - it says it all
+        log.error("cannot listen on %s:%d: %s; %s", host, port, why_not(error), others)  # noqa: TRY400 - it says it all
         sys.exit(3)
+
+
+def why_not(error: OSError) -> str:
+    """Why no socket can be had: that of a name is the resolver's own, and asyncio adds the address to the system's."""
+    return str(error.strerror) if isinstance(error, socket.gaierror) or not error.errno else os.strerror(error.errno)
 
 
 def bind(host: str, port: int, count: int) -> list[list[socket.socket]]:
