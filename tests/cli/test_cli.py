@@ -275,10 +275,11 @@ def test_units_are_kept_apart_and_carried_into_the_output(capsys: pytest.Capture
         assert (status, kept_apart in out) == (0, True)
         assert err == "lstm-serve: left out the column cycle, no feature of the model\n"
     status, _, err = run(capsys, "explain", TURBOFAN, str(engines), "--by", "unit", "--row", "21")
-    assert (status, "--row 21: there are answers for rows 20 to 60, but for the first rows of a unit" in err) == (
-        1,
-        True,
-    )
+    said = "rows 20 to 60, not for the first 19 rows of a unit; the next is row 40, of E2\n"
+    assert (status, err.endswith(f"--row 21: there are answers for {said}")) == (1, True)
+    status, _, err = run(capsys, "predict", TURBOFAN, str(engines), "--by", "unit,cycle")
+    said = "engines.csv: --by 'unit,cycle' names several of its columns: give --by unit --by cycle\n"
+    assert (status, err.endswith(said)) == (1, True)
     status, out, err = run(capsys, "predict", TURBOFAN, str(engines), "--by", "unit")
     assert (status, err) == (0, "lstm-serve: left out the column cycle, no feature of the model\n")
     assert [line.split()[:2] for line in out.splitlines()[5:]] == [

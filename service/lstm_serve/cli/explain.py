@@ -59,7 +59,15 @@ def run(arguments: argparse.Namespace) -> int:
     number = most if arguments.row is None else arguments.row
     part = next((part for part in sequences.parts if number in part.numbers), None)
     if part is None:
-        within = ", but for the first rows of a unit" if sequences.by else ""
+        within = ""
+        if sequences.by:
+            before = model.input_shape[0]
+            where = "each unit's last row alone" if before is None else f"not for the first {before - 1} rows of a unit"
+            near = ((part.numbers[k], part.key) for part in sequences.parts for k in range(len(part.numbers)))
+            after, key = min(((n, key) for n, key in near if n > number), default=(most, ()))
+            within = f", {where}"
+            if key:
+                within += f"; the next is row {after}, of {shown(', '.join(key))}"
         raise SettingsError(f"--row {number}: there are answers for {sequences.noun}s {least} to {most}{within}")
     x = model.checked(part.x[part.numbers.index(number)][None])[0]
     grain: Grain = "cell" if has_cells(model) and x.size <= MOST_CELLS else "step"

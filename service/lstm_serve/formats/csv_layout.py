@@ -205,6 +205,9 @@ def in_header(
 ) -> ColumnPlaces:
     """Where the columns are in a header, and what to say of it. Raises InvalidInput where one is missing."""
     header = [cell.strip() for cell in first.cells]
+    if shown is str:
+        _expect_apart("--by", named.by, header)
+        _expect_apart("--label", named.labels, header)
     _expect(named.by, header, "which `by` names", first, (shown, shown))
     _expect(named.labels, header, "which --label names", first, (shown, shown))
     keys, labels = [header.index(name) for name in named.by], [header.index(name) for name in named.labels]
@@ -238,6 +241,15 @@ def _expect(names: Sequence[str], header: Sequence[str], why: str, first: CsvRow
     twice = [name for name in names if header.count(name) > 1]
     if twice:
         raise InvalidInput.at(f"has the {_columns(twice, of_names)} more than once")
+
+
+def _expect_apart(flag: str, names: Sequence[str], header: Sequence[str]) -> None:
+    """Raise InvalidInput where one name is those of several columns, parted by commas."""
+    for name in names:
+        parts = [part.strip() for part in name.split(",")]
+        if len(parts) > 1 and name not in header and {*parts} <= {*header}:
+            each = " ".join(f"{flag} {part}" for part in parts)
+            raise InvalidInput.at(f"{flag} {name[:60]!r} names several of its columns: give {each[:200]}")
 
 
 def _in_other_case(missing: Sequence[str], header: Sequence[str]) -> str:
