@@ -221,6 +221,11 @@ def test_a_row_on_which_the_model_overflows_fails_its_own_answers_alone(tmp_path
         ('{"rows": [[1, 2, 3]], "seqs": [1]}', 422, "expected the keys rows, seq, got 1 more"),
         ('{"rows": [[1, 2, 3]], "seq": 0, "seq": 1}', 422, "expected each of the keys rows, seq once"),
         ('{"rows": []}', 422, "expected at least one of the rows, got 0"),
+        (
+            '{"rows": [1, 2.5, 3]}',
+            422,
+            "expected at least one of the rows, got the features of one: wrap it in another list",
+        ),
     ],
 )
 def test_a_bad_row_fails_its_request_whole(client: httpx.Client, body: str, status: int, said: str) -> None:

@@ -41,6 +41,9 @@ def walk(  # noqa: PLR0913, PLR0917 - it calls itself
     if not isinstance(value, list):
         yield Problem(where, f"expected {_counted(size, axis)}, got {json_type_of(value)}")
         return
+    if size is None and len(inner) == 1 and len(value) == inner[0][0] and _is_bare(value):
+        yield Problem(where, f"expected {_counted(size, axis)}, got the {inner[0][1]} of one: wrap it in another list")
+        return
     if len(value) != size if size is not None else not value:
         yield Problem(where, f"expected {_counted(size, axis)}, got {len(value)}{_hint(value, axes)}")
         if len(value) > (size or 0):
@@ -51,6 +54,11 @@ def walk(  # noqa: PLR0913, PLR0917 - it calls itself
         indices = range(start, len(value))
     for index in indices:
         yield from walk(value[index], inner, (*where, index), id_limit, names)
+
+
+def _is_bare(value: list[Any]) -> bool:
+    """Whether a list holds numbers and no lists."""
+    return all(type(item) in {int, float} for item in value)
 
 
 def _named(row: dict[str, Any], names: Names, where: Where) -> Iterator[Problem | None]:
