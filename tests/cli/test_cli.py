@@ -246,6 +246,15 @@ def test_predict_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.splitlines()[-1].startswith(" 20  0-29 cycles left")
 
 
+def test_the_model_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "predict", ENGINE, TURBOFAN)
+    assert (status, out) == (3, "")
+    assert "the model comes first, as in: lstm-serve predict model.h5 series.csv. " in err
+    assert "as in: lstm-serve profile model.h5 train.csv" in run(capsys, "profile", ENGINE, TURBOFAN)[2]
+    assert "the model comes first" not in run(capsys, "inspect", ENGINE)[2]
+    assert "the model comes first" not in run(capsys, "predict", EXAMPLE, ENGINE)[2]
+
+
 def test_predict_with_a_stride_from_standard_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

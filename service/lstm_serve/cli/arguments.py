@@ -27,6 +27,9 @@ EXAMPLES = {
     "export": "lstm-serve export model.h5 --to keras -o model.keras --check",
 }
 
+# What files of inputs are called; a model may be JSON too.
+INPUTS = (".csv", ".npy", ".json", ".parquet")
+
 # Whose activation each is.
 TOLD = {"recurrent_activation": "the gates'", "output_activation": "the output's"}
 
@@ -75,10 +78,19 @@ def load_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def model_of(arguments: argparse.Namespace, *, replay: bool = True, profile: bool = True) -> "Model":
-    """Return the model that the arguments say, loaded."""
+    """Return the model that the arguments say, loaded. Raises ModelError."""
     from lstm_serve import load_model
+    from lstm_serve.errors import ModelError
+    from lstm_serve.model.files import MODELS
 
-    return load_model(arguments.model, replay=replay, profile=profile, **load_options(arguments))
+    try:
+        return load_model(arguments.model, replay=replay, profile=profile, **load_options(arguments))
+    except ModelError as error:
+        others = [Path(other) for name in ("input", "labelled", "train") if (other := getattr(arguments, name, None))]
+        swapped = any(other.suffix in MODELS or other.is_dir() for other in others)
+        if not swapped or Path(arguments.model).suffix not in INPUTS:
+            raise
+        raise type(error)(f"the model comes first, as in: {arguments.example}. {error}") from None
 
 
 def add_command(add_parser: AddParser, name: str, purpose: str) -> argparse.ArgumentParser:
@@ -91,7 +103,7 @@ def add_command(add_parser: AddParser, name: str, purpose: str) -> argparse.Argu
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    command.set_defaults(misused=command.error, shown=command.format_help)
+    command.set_defaults(misused=command.error, shown=command.format_help, example=EXAMPLES[name])
     return command
 
 
