@@ -277,6 +277,17 @@ def broken_version(root: Path) -> None:
     (root / "valve.h5").rename(root / "engine" / "11" / "model.h5")
 
 
+def text_as_a_version(root: Path) -> None:
+    (root / "engine" / "11").mkdir()
+    (root / "engine" / "11" / "model.h5").write_text("x")
+
+
+def text_in_a_folder(root: Path) -> None:
+    (root / "valve").mkdir()
+    (root / "valve" / "model.keras").write_text("x")
+    (root / "valve" / ".model.h5").write_text("x")  # that is being copied
+
+
 BAD: dict[Callable[[Path], None], tuple[str, str, bool]] = {
     bad_two_of_a_name: ("pump", "pump, pump.keras are all called pump", False),
     bad_version: ("engine", "no version, which is a number from 1 on: v3", True),
@@ -287,7 +298,9 @@ BAD: dict[Callable[[Path], None], tuple[str, str, bool]] = {
     card_that_is_a_link: ("valve", "leads out of the folder of models", False),
     empty: ("valve", "a folder without a model or a version", False),
     two_in_one: ("valve", "is a folder with 2 models (a.h5, b.h5)", False),
-    broken_version: ("engine", "11", True),
+    broken_version: ("engine", "11/model.h5: ", True),
+    text_as_a_version: ("engine", "engine/11/model.h5: is no model", True),
+    text_in_a_folder: ("valve", "valve/model.keras: is no model", False),
 }
 
 

@@ -55,9 +55,11 @@ def load_model(  # noqa: PLR0913 - a keyword each
     `profile=False` what lies beside it of the training data.
     All arrays may take `max_bytes` of memory. Raises ModelError, with the file's name and what to do.
     """
-    path = Path(path)
+    path = told = Path(path)
     try:
         files = ModelFiles.of(resolve(path))
+        if files.model.is_relative_to(path):
+            told = files.model  # in a folder the file is named, since it is what may be damaged
         misnamed.check(files)
         card = _told(
             cards.read(files),
@@ -72,9 +74,9 @@ def load_model(  # noqa: PLR0913 - a keyword each
             model = profiles.added(model, files)
         return golden.replay(model, files) if replay else model
     except ModelError as error:
-        raise type(error)(printable(f"{path}: {error}")) from error
+        raise type(error)(printable(f"{told}: {error}")) from error
     except RecursionError:
-        raise UnreadableFile(f"{path}: the model is nested too deeply") from None
+        raise UnreadableFile(f"{told}: the model is nested too deeply") from None
 
 
 def resolve(path: Path) -> Path:

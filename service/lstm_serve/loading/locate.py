@@ -7,6 +7,9 @@ from lstm_serve.errors import UnreadableFile
 from lstm_serve.loading.files import detect, keras_v3
 from lstm_serve.model.files import GOLDEN, MAX_ENTRIES
 
+# Names of files that are meant as models, whatever is in them.
+MEANT = frozenset({".h5", ".hdf5", ".keras"})
+
 
 def model_in(folder: Path) -> Path:
     """The folder if it is a model itself; the one model in it; or else what is in its highest numbered folder.
@@ -23,15 +26,19 @@ def model_in(folder: Path) -> Path:
     if models:
         return models[0]
     versions = [entry for entry in inside if is_number(entry) and entry.is_dir()]
+    if not versions and (damaged := _meant(inside)):
+        return damaged[0]  # loading it says what is wrong
     if not versions:
         raise UnreadableFile("is a folder without a model in it, where a file that model.save() wrote was expected")
     return model_in(max(versions, key=lambda version: int(version.name[:20])))
 
 
 def has_model(folder: Path) -> bool:
-    """Whether a folder is a model, or has one, or several, right in it."""
+    """Whether a folder is a model, or has one, or several, right in it; or, without versions, what is meant as one."""
     inside = entries(folder)
-    return _is_model(inside) or bool(_models(inside))
+    if _is_model(inside) or _models(inside):
+        return True
+    return bool(_meant(inside)) and not any(is_number(entry) and entry.is_dir() for entry in inside)
 
 
 def is_folder_model(folder: Path) -> bool:
@@ -67,6 +74,13 @@ def _models(inside: Iterable[Path]) -> list[Path]:
     """The files of those in a folder that are models; where there are none, the folders that are."""
     files = sorted(entry for entry in inside if not entry.name.endswith(GOLDEN) and detect.is_model(entry))
     return files or sorted(entry for entry in inside if not is_number(entry) and holds_folder_model(entry))
+
+
+def _meant(inside: Iterable[Path]) -> list[Path]:
+    """The files that are meant as models by their names, and hold none: damaged, or no more than a pointer."""
+    return sorted(
+        entry for entry in inside if entry.suffix in MEANT and not entry.name.startswith(".") and entry.is_file()
+    )
 
 
 def is_number(entry: Path) -> bool:

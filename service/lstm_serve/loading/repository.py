@@ -18,9 +18,6 @@ from lstm_serve.loading.files import detect
 from lstm_serve.loading.sidecars import card as cards
 from lstm_serve.model.files import GOLDEN, ModelFiles, stem_of
 
-# Names of files that are meant as models, whatever is in them.
-MEANT = frozenset({".h5", ".hdf5", ".keras"})
-
 
 class ModelPlace(NamedTuple):
     """Where a model lies: how it is called there, what of it there is, and why what else is there is not of it.
@@ -152,7 +149,7 @@ def _is_meant(entry: Path) -> bool:
     """Whether an entry is a model by what it holds, or by its name is meant as one."""
     if entry.name.endswith(GOLDEN):
         return False
-    return entry.suffix in MEANT or detect.is_model(entry) or locate.holds_folder_model(entry)
+    return entry.suffix in locate.MEANT or detect.is_model(entry) or locate.holds_folder_model(entry)
 
 
 def _visible(folder: Path) -> list[Path]:
