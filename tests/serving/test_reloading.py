@@ -361,7 +361,7 @@ async def test_a_file_that_ends_the_process_that_reads_it(monkeypatch: pytest.Mo
 
 
 def ended_under(limit: str, most: int, does: str) -> subprocess.CompletedProcess[bytes]:
-    script = f"from lstm_serve.formats import system_limits; system_limits.lower({limit!r}, {most})\n{does}"
+    script = f"from lstm_serve.formats import system_limits; system_limits.lower_limit({limit!r}, {most})\n{does}"
     return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=PATIENCE, check=False)
 
 
