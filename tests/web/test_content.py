@@ -6,6 +6,7 @@ import json
 import pickle
 import zipfile
 import zlib
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -208,10 +209,14 @@ def test_bad_npy(client: httpx.Client, body: bytes, status: int, words: str) -> 
 
 
 def npz(*arrays: Any, kind: int = zipfile.ZIP_DEFLATED) -> bytes:
+    return zipped({f"{k or 'lstm_1_input'}.npy": npy(x) for k, x in enumerate(arrays)}, kind)
+
+
+def zipped(members: Mapping[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", kind) as archive:
-        for k, x in enumerate(arrays):
-            archive.writestr(f"{k or 'lstm_1_input'}.npy", npy(x))
+        for name, content in members.items():
+            archive.writestr(name, content)
     return file.getvalue()
 
 
@@ -232,6 +237,7 @@ def npz(*arrays: Any, kind: int = zipfile.ZIP_DEFLATED) -> bytes:
         (npz(np.zeros((9, 20, 15)), kind=zipfile.ZIP_BZIP2), 400, "packed unusually"),
         (npz(np.zeros((9, 20, 15)), kind=zipfile.ZIP_LZMA), 400, "packed unusually"),
         (npz(*[np.zeros(1)] * 99), 400, "lists 99 members"),
+        (zipped({"lstm_1_input.npy": npy(X), "lstm_1_input": npy(X * 0)}), 400, "some of them twice"),
     ],
 )
 def test_bad_npz(client: httpx.Client, body: bytes, status: int, words: str) -> None:

@@ -205,6 +205,12 @@ def test_content_types(client: httpx.Client, headers: dict[str, str], status: in
         refused(response, status, "unknown-type")
 
 
+@pytest.mark.parametrize("name", ["Authorization", "Content-Type", "X-Request-Timeout-Ms"])
+def test_a_header_that_says_one_thing_comes_once(client: httpx.Client, name: str) -> None:
+    headers = [(name, "application/json"), (name, "1000")]
+    assert "once, got it 2 times" in refused(client.post("/predict", content=GOOD, headers=headers), 400, "malformed")
+
+
 @pytest.mark.parametrize(("content", "status"), [(b"a=1", 415), (b" \n", 415), (b" []", 422), (b"{}", 422)])
 def test_a_form_is_json_where_it_begins_so(client: httpx.Client, content: bytes, status: int) -> None:
     assert client.post("/predict", content=content, headers=FORM).status_code == status

@@ -154,10 +154,13 @@ def rows(text: bytes, delimiter: str) -> Iterator[CsvRow]:
     """The rows, each with the number of its line. Empty ones may come before the first and after the last."""
     # Where a beginning is cut inside a character, that is left out.
     lines = io.TextIOWrapper(io.BytesIO(text), "utf-8", "ignore", newline="")
-    reader = csv.reader(lines, delimiter=delimiter)
-    started, empty = False, 0
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    started, empty, before = False, 0, 0
     try:
         for cells in reader:
+            if started and reader.line_num > before + 1:  # two quote marks that are no pair hide the rows between them
+                raise InvalidInput.at(f"a cell of line {before + 1} goes on in the next one, in quotation marks")
+            before = reader.line_num
             if not any(cell.strip() for cell in cells):
                 empty = empty or reader.line_num
                 continue

@@ -18,6 +18,11 @@ from lstm_serve.errors import UnreadableFile
 from lstm_serve.formats.zip_file import MAX_MEMBERS, check_directory
 
 NPY_MAGIC = b"\x93NUMPY"
+READ_HEADER = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,  # which differs by names of fields alone
+}
 MAX_BYTES = 128 << 20
 MAX_AXES = 32
 
@@ -42,12 +47,13 @@ def read_npy(source: BinaryIO, name: str = "the .npy file", limit: int = MAX_BYT
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        read_header = READ_HEADER[version]
         shape, fortran_order, dtype = read_header(stream)
     except MemoryError:
         raise UnreadableFile(f"reading {name} takes more memory than there is") from None
-    except Exception as error:  # noqa: BLE001 - its header is a Python literal: a tokenizer's error, an IndexError ...
-        raise UnreadableFile(f"{name} is not a NumPy array, or is damaged: {str(error)[:100]}") from None
+    except Exception:  # noqa: BLE001 - its header is a Python literal: a tokenizer's error, an IndexError ...
+        # NumPy's own words repeat what came.
+        raise UnreadableFile(f"{name} is not a NumPy array, or is damaged: expected what np.save writes") from None
     if dtype.hasobject:
         raise HoldsObjects(
             f"{name} holds Python objects, which only pickle can read, and a pickle can run any code. "
@@ -83,7 +89,7 @@ def read_npz(
         with zipfile.ZipFile(source) as archive:
             members = archive.infolist()
             names = [member.filename for member in members]
-            if len(members) > most or len(set(names)) != len(names):
+            if len(members) > most or len({name.removesuffix(".npy") for name in names}) != len(names):
                 raise UnreadableFile(f"the .npz file has {len(members)} members, too many or some of them twice")
             if sum(member.file_size for member in members) > limit:
                 raise HoldsTooMuch(f"the .npz file unpacks to more than {limit >> 20} MiB")

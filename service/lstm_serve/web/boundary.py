@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import time
+from collections import Counter
+from collections.abc import Iterable
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lstm_serve.errors import ComputeFailed, LstmServeError, Unavailable
+from lstm_serve.errors import ComputeFailed, LstmServeError, Malformed, Unavailable
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import logs
@@ -21,6 +23,11 @@ from lstm_serve.web.ui.routes import PATHS as PAGE
 log = logging.getLogger(__name__)
 # What is asked every second is no news.
 QUIET = HEALTH | {"/metrics"}
+# What says one thing, and is no list.
+ONCE = {
+    *(b"authorization", b"content-encoding", b"content-type", b"inference-header-content-length"),
+    *(b"last-event-id", b"x-drift", b"x-request-timeout-ms"),
+}
 # No answer could be sent: the client had left. nginx logs it so too.
 CLIENT_LEFT = 499
 
@@ -64,6 +71,8 @@ class Boundary:
             await send(message)
 
         try:
+            if len(headers) < len(scope["headers"]):
+                _expect_once(scope["headers"])
             self._expect_key(scope["path"], headers.get(b"authorization"))
             await self.app(scope, receive, answer)
         except ClientDisconnect:
@@ -133,3 +142,10 @@ class Boundary:
                 more["queue_ms"] = round(jobs[0].queue_seconds * 1000, 3)
                 more["compute_ms"] = round(sum(job.compute_seconds for job in jobs) * 1000, 3)
             logs.log_request(state["request_id"], scope["method"], scope["path"], status, seconds, **more)
+
+
+def _expect_once(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise Malformed where a header that is told once has come twice: a proxy may have judged the other."""
+    for name, count in Counter(name for name, _ in headers).items():
+        if count > 1 and name in ONCE:
+            raise Malformed(f"expected the header {name.decode()} once, got it {count} times")

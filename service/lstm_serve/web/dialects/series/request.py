@@ -20,10 +20,10 @@ from lstm_serve.web.json_structure import count_marks, structure
 from lstm_serve.web.nested_lists import FEW, Body, expect_few, json_of
 from lstm_serve.web.predict import expect_one
 
-# The names of paths are no ids.
-ID_PATTERN = r"^(?!(rows|events)$)[A-Za-z0-9._:-]{1,128}$"
+# The names of paths are no ids, nor are those that clients and proxies leave out of a path.
+ID_PATTERN = r"^(?!(rows|events|\.\.?)$)[A-Za-z0-9._:-]{1,128}$"
 ID = re.compile(ID_PATTERN.removesuffix("$"))
-ID_IN_WORDS = "an id: 1 to 128 letters, digits, '.', '_', ':' and '-', and neither rows nor events"
+ID_IN_WORDS = "an id: 1 to 128 letters, digits, '.', '_', ':' and '-', and none of rows, events, '.' and '..'"
 MAX_SEQ = 1 << 53  # up to which each JSON parser has whole numbers
 SEQ_IN_WORDS = f"a whole number from 0 to {MAX_SEQ}"
 TIME = "in milliseconds or microseconds: nanoseconds are more than that"
