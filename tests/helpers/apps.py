@@ -12,8 +12,8 @@ from native_requests import one
 from serving import ASKER, PATIENCE
 
 from lstm_serve.model.graph import INPUT, Node, Source
-from lstm_serve.serving.batching import Job
 from lstm_serve.serving.deployment import Deployment, Served
+from lstm_serve.serving.jobs import Job
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app

@@ -22,7 +22,8 @@ from serving import PATIENCE, in_loop
 from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, NoAnswer, NotFinite, QueueFull, Unavailable
 from lstm_serve.model.model import Model
-from lstm_serve.serving.batching import Batcher, Job, Room, Shortcut
+from lstm_serve.serving.batching import Batcher
+from lstm_serve.serving.jobs import Job, Room, Shortcut
 
 
 def later() -> float:

@@ -17,8 +17,8 @@ from serving import ASKER, PATIENCE, call, in_loop, started
 from lstm_serve import load_model
 from lstm_serve.engine.types import Array
 from lstm_serve.model.model import Model
-from lstm_serve.serving.batching import Shortcut
 from lstm_serve.serving.deployment import Served
+from lstm_serve.serving.jobs import Shortcut
 from lstm_serve.serving.series.steps import BegunWindows, Costs
 from lstm_serve.serving.series.store import SeriesKey
 

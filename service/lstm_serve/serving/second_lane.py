@@ -16,7 +16,8 @@ from typing import ClassVar, Protocol, TypeVar
 from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, LstmServeError, QueueFull, Unavailable
 from lstm_serve.model.model import Model
-from lstm_serve.serving.batching import Batcher, Job, deliver
+from lstm_serve.serving.batching import Batcher
+from lstm_serve.serving.jobs import Job, deliver
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import ClassIndices, counted, predicted_classes
 from lstm_serve.model.model import Model
 from lstm_serve.model.records import shapes
-from lstm_serve.serving.batching import Job, Room, Shortcut
 from lstm_serve.serving.deployment import Deployment, Served
+from lstm_serve.serving.jobs import Job, Room, Shortcut
 from lstm_serve.serving.memory_budget import Held
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState

@@ -22,7 +22,7 @@ import numpy as np
 from lstm_serve.engine.types import Array, State
 from lstm_serve.model.model import Model
 from lstm_serve.model.stepping import Stepper
-from lstm_serve.serving.batching import Shortcut
+from lstm_serve.serving.jobs import Shortcut
 from lstm_serve.serving.series.store import SeriesKey
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from lstm_serve.errors import (
 )
 from lstm_serve.model.answers import answers
 from lstm_serve.model.carry import Carrying
-from lstm_serve.serving.batching import Job
+from lstm_serve.serving.jobs import Job
 from lstm_serve.serving.series.carry import REPEATS, Plan, Replacement, plan, replacement
 from lstm_serve.serving.series.locks import expect_time
 from lstm_serve.serving.series.store import AT_ONCE, Appended, Known, Sent, SeriesKey, Store

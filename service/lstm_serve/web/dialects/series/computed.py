@@ -15,7 +15,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
-from lstm_serve.serving.batching import Shortcut
+from lstm_serve.serving.jobs import Shortcut
 from lstm_serve.serving.series.store import Appended, SeriesKey
 from lstm_serve.serving.state import ServingState
 from lstm_serve.web.predict import Predicted, PredictRequest, computed, noted, submitted

@@ -37,8 +37,8 @@ from lstm_serve.errors import (
 )
 from lstm_serve.model.answers import answers, predicted_classes
 from lstm_serve.model.model import Model
-from lstm_serve.serving.batching import Job
 from lstm_serve.serving.deployment import Served
+from lstm_serve.serving.jobs import Job
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.series.store import WINDOWS, Known
 from lstm_serve.serving.series.watch import LOOK_SECONDS, Watched
