@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lstm_serve import __version__
 from lstm_serve.errors import SettingsError
@@ -30,7 +29,7 @@ from lstm_serve.web.dialects.series import events, stateless
 from lstm_serve.web.dialects.series import routes as series
 from lstm_serve.web.dialects.v1 import routes as v1
 from lstm_serve.web.dialects.v2 import routes as v2
-from lstm_serve.web.known_paths import KnownPaths, serve_known
+from lstm_serve.web.known_paths import KnownPaths
 from lstm_serve.web.methods import answer_head, raise_again
 from lstm_serve.web.openapi import document
 from lstm_serve.web.predict import PostRoute
@@ -58,18 +57,7 @@ SENT_BY_PAGES = [
 ]
 
 
-class App(FastAPI):
-    """FastAPI's app, past which requests to known paths go: what it has around its routes does nothing for them."""
-
-    around: ASGIApp
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI, as what is around it has it."""
-        scope["app"] = self
-        await self.around(scope, receive, send)
-
-
-def create_app(settings: Settings) -> App:
+def create_app(settings: Settings) -> FastAPI:
     """Load the model and make the app that serves it; its lifespan runs the queue.
 
     Raises ModelError, or SettingsError where the keys cannot be read or a route of the settings is taken.
@@ -92,7 +80,7 @@ def create_app(settings: Settings) -> App:
         if serving.redis is not None:
             await serving.redis.close()
 
-    app = App(
+    app = FastAPI(
         title=f"lstm-serve: {registry.title}",
         description=DESCRIPTION,
         version=__version__,
@@ -101,11 +89,10 @@ def create_app(settings: Settings) -> App:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[Middleware(Boundary, serving=serving, keys=keys)],
+        middleware=_middleware(serving, keys),
         exception_handlers={HTTPException: raise_again},
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it asks for each request what is set up
     )
-    app.around = _around(app, serving, keys)
     # Starlette's own raises and catches an error each time that it is asked for something: 2 us.
     app.state = SimpleNamespace(  # type: ignore[assignment]
         serving=serving, registry=registry, keys=keys, reloader=reloader, open_paths=open_paths(settings)
@@ -152,22 +139,23 @@ def _of_models(serving: ServingState, registry: Registry, documented: Documented
     ]
 
 
-def _around(app: App, serving: ServingState, keys: Keys | None) -> ASGIApp:
-    """What is around the app, from the inside out.
+def _middleware(serving: ServingState, keys: Keys | None) -> list[Middleware]:
+    """What is around the routes, from the outside in.
 
     A browser asks first whether a page of another origin may call, by a preflight that has no key and goes to no route.
     """
-    around = KnownPaths(super(App, app).__call__, Boundary(serve_known, serving, keys))
+    within = [Middleware(Boundary, serving=serving, keys=keys), Middleware(KnownPaths)]
     origins = serving.settings.cors_origins
     if origins is None:
-        return around
-    return CORSMiddleware(
-        around,
+        return within
+    cors = Middleware(
+        CORSMiddleware,
         allow_origins=origins.split(","),
         allow_methods=["DELETE", "GET", "HEAD", "POST"],
         allow_headers=SENT_BY_PAGES,
         expose_headers=["X-Model-Sha256", "X-Request-Id", "Retry-After", BINARY_LENGTH],
     )
+    return [cors, *within]
 
 
 def _expect_free(app: FastAPI, settings: Settings) -> None:
