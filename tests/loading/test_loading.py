@@ -269,7 +269,7 @@ LAYERS = {
     "an unknown padding": ([("MaxPooling1D", {"padding": "full"}, [])], "padding"),
     "two outputs of a Bidirectional": (
         [("Bidirectional", {"merge_mode": None, "layer": {"class_name": "LSTM", "config": {"units": 1}}}, [])],
-        "merge_mode",
+        "several outputs inside a Sequential",
     ),
     "a Dense in both directions": (
         [("Bidirectional", {"layer": {"class_name": "Dense", "config": {"units": 1}}}, [])],

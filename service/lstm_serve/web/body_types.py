@@ -106,7 +106,7 @@ def _made(  # noqa: PLR0913, PLR0917 - all that a type is made of
     if names is not None:
         made.names, made.texts = names, len(names)
         made.most_objects = FEW + made.max_rows * math.prod(sizes[:-1])
-    made.longest = longest
+    made.longest = longest if None in shape else None
     made.slice_rows = None if None in shape else max(1, SLICE // math.prod(size for size in shape if size is not None))
     return made
 
