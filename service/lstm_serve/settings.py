@@ -173,6 +173,11 @@ class Settings(BaseModel):
     tls_keyfile: Annotated[Path | None, Field(description="its private key (PEM), if not in the same file")] = None
 
     @property
+    def sizes(self) -> tuple[int, int]:
+        """The most sequences of a request, and the most time steps of one where a model leaves that free."""
+        return self.max_rows, self.max_timesteps
+
+    @property
     def told(self) -> dict[str, Any]:
         """What is told of the model besides its path, as load_model takes it."""
         told = self.model_dump(include={"recurrent_activation", "output_activation"})

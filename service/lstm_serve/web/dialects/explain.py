@@ -152,7 +152,7 @@ class ExplainRoute(PostRoute):
 
     def body_type(self, served: Served, settings: Settings) -> type[ExplainRequest]:
         """That of both."""
-        return served.made(_request_types, settings.max_rows, settings.max_timesteps)[0]
+        return served.made(_request_types, *settings.sizes)[0]
 
 
 class V1ExplainRoute(v1.PredictRoute):
@@ -165,7 +165,7 @@ class V1ExplainRoute(v1.PredictRoute):
 
     def body_type(self, served: Served, settings: Settings) -> type[codec.V1Request]:
         """That of both."""
-        return served.made(_request_types, settings.max_rows, settings.max_timesteps)[1]
+        return served.made(_request_types, *settings.sizes)[1]
 
 
 def router(serving: ServingState, documented: Documented) -> APIRouter:
@@ -181,7 +181,7 @@ def _types(served: Served | None, settings: Settings) -> tuple[Any, Any, Any]:
     """For OpenAPI: the request and the answer of one sequence, and v1's request."""
     if served is None or not served.model.is_single:
         return AnyBody, AnyAnswer, AnyBody
-    one, of_v1 = served.made(_request_types, settings.max_rows, settings.max_timesteps)
+    one, of_v1 = served.made(_request_types, *settings.sizes)
     one_answer: Any = one_and_many_answers(served.model)[0]
     answer = create_model(
         "ExplainAnswer", __base__=Explanation, answer=(one_answer, Field(description="as of /predict"))

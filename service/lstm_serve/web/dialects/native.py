@@ -131,14 +131,14 @@ class OneRoute(PostRoute):
 
     def body_type(self, served: Served, settings: Settings) -> type[Body]:
         """That of one."""
-        return served.made(one_and_many, settings.max_rows, settings.max_timesteps)[0]
+        return served.made(one_and_many, *settings.sizes)[0]
 
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The sequence, or of a model of several inputs the row by their names."""
         if len(served.model.inputs) == 1:
             return super().decode(raw, headers, served, settings)
         expect_json(headers, raw)
-        named = served.made(NamedInputs, settings.max_rows, settings.max_timesteps)
+        named = served.made(NamedInputs, *settings.sizes)
         return named.one(named.parsed(raw))
 
 
@@ -160,7 +160,7 @@ class BatchRoute(PostRoute):
             return npz_of(raw, served.model, settings.max_body_bytes)
         if len(served.model.inputs) > 1:
             expect_json(headers, raw)
-            named = served.made(NamedInputs, settings.max_rows, settings.max_timesteps)
+            named = served.made(NamedInputs, *settings.sizes)
             return named.rows(named.parsed(raw))
         if kind != NPY:
             return super().decode(raw, headers, served, settings)
@@ -168,7 +168,7 @@ class BatchRoute(PostRoute):
 
     def body_type(self, served: Served, settings: Settings) -> type[Body]:
         """That of several."""
-        return served.made(one_and_many, settings.max_rows, settings.max_timesteps)[1]
+        return served.made(one_and_many, *settings.sizes)[1]
 
 
 class EitherRoute(BatchRoute):
@@ -184,12 +184,12 @@ class EitherRoute(BatchRoute):
             return super().decode(raw, headers, served, settings)
         expect_json(headers, raw)
         if len(served.model.inputs) > 1:
-            return of_named(served.made(NamedInputs, settings.max_rows, settings.max_timesteps), raw)
-        one, many = served.made(one_and_many, settings.max_rows, settings.max_timesteps)
+            return of_named(served.made(NamedInputs, *settings.sizes), raw)
+        one, many = served.made(one_and_many, *settings.sizes)
         first = FIRST_KEY.match(without_mark(raw))
         key = b"" if first is None else first[1]
         if key not in {b"sequence", b"sequences"} and (b'"instances"' in raw or b'"inputs"' in raw):
-            return served.made(v1.request_type, settings.max_rows, settings.max_timesteps).parse(raw)
+            return served.made(v1.request_type, *settings.sizes).parse(raw)
         return (many if key == b"sequences" else one).parse(raw)
 
 
@@ -224,8 +224,8 @@ def _add_routes(routes: APIRouter, serving: ServingState, prefix: str, served: S
         if len(served.model.inputs) > 1:
             One, Many = served.made(documented_by_name, settings.max_rows)  # noqa: N806
         else:
-            One, Many = served.made(one_and_many, settings.max_rows, settings.max_timesteps)  # noqa: N806
-        V1Request = served.made(v1.request_type, settings.max_rows, settings.max_timesteps)  # noqa: N806
+            One, Many = served.made(one_and_many, *settings.sizes)  # noqa: N806
+        V1Request = served.made(v1.request_type, *settings.sizes)  # noqa: N806
         one_answer, many_answer = one_and_many_answers(served.model)
     errors = errors_of(prefix, served)
     json: dict[int | str, dict[str, Any]] = {**errors, 200: {"headers": MODEL_HEADER}}

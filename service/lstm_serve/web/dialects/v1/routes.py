@@ -53,20 +53,19 @@ class PredictRoute(PostRoute):
     ) -> Decoded:
         """The request."""
         if len(served.model.inputs) > 1:
-            named = served.made(NamedInputs, settings.max_rows, settings.max_timesteps)
+            named = served.made(NamedInputs, *settings.sizes)
             return of_named(named, named.parsed(raw))
         return self.body_type(served, settings).parse(raw)
 
     def body_type(self, served: Served, settings: Settings) -> type[V1Request]:
         """That of rows."""
-        return served.made(request_type, settings.max_rows, settings.max_timesteps)
+        return served.made(request_type, *settings.sizes)
 
 
 def router(serving: ServingState, registry: Registry, documented: Documented) -> APIRouter:
     """The routes. Those of a model are there with a version and without, and one more as the settings say."""
     served, settings = documented.only, serving.settings
-    sizes = (settings.max_rows, settings.max_timesteps)
-    V1PredictRequest: Any = AnyBody if served is None else served.made(request_type, *sizes)  # noqa: N806 - it is a class
+    V1PredictRequest: Any = AnyBody if served is None else served.made(request_type, *settings.sizes)  # noqa: N806 - it is a class
     routes = APIRouter(route_class=PredictRoute, tags=["v1"])
     about = APIRouter(tags=["v1"])
 

@@ -69,7 +69,7 @@ class InferRoute(PostRoute):
 
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The request."""
-        return decode(served.model, raw, headers, settings.max_rows, settings.max_timesteps)
+        return decode(served.model, raw, headers, *settings.sizes)
 
 
 def router(serving: ServingState, registry: Registry, documented: Documented) -> APIRouter:
