@@ -24,13 +24,15 @@ NUMBERS, TRUTHS, ANY = frozenset({FLOAT}), frozenset({BOOL}), frozenset({FLOAT, 
 class Function(NamedTuple):
     """What a graph may call: how it is lowered, and what its arguments are called in it and here, in their order.
 
-    `takes` and `gives` are types of numbers. None is the one that it takes; bool becomes a float beside one.
+    `takes` and `gives` are types of numbers. None is the one that it takes; bool becomes a float beside one. `as_used`
+    says that its outputs are as many as the graph refers to.
     """
 
     build: Callable[[Steps], None]
     names: Mapping[str, str]
     takes: frozenset[str] = NUMBERS
     gives: str | None = FLOAT
+    as_used: bool = False
 
 
 X, AB = {"x": "x"}, {"x1": "a", "x2": "b"}
@@ -103,7 +105,7 @@ KERAS_3 = {
     "Transpose": _kept(lowering.transpose),
     "Concatenate": _kept(lowering.concatenate, {"xs": "x"}),
     "Stack": _kept(lowering.stack),
-    "Unstack": _kept(lowering.unstack),
+    "Unstack": _kept(lowering.unstack)._replace(as_used=True),
     "Matmul": Function(lowering.matmul, AB),
     "Einsum": Function(einsum.product, {"operand_1": "a", "operand_2": "b"}),
     "Threshold": Function(encoding.threshold, X),
@@ -194,10 +196,13 @@ def count_outputs(function: str, arguments: Mapping[str, Any]) -> int:
     """How many outputs a call has, as far as anybody needs them: more than one where it takes an array apart."""
     found = TABLE.get(function)
     key = next((key for key in lowering.SPLIT if found and key in found.names.values()), None)
-    if found is None or (key is None and found.build is not lowering.unstack):
+    if found is not None and found.as_used:
+        count = arguments["used"]
+    elif key is not None:
+        told = _bound(function, arguments).get(key)
+        count = len(told) + lowering.SPLIT[key] if isinstance(told, list) else told
+    else:
         return 1
-    told = _bound(function, arguments).get(key) if key else arguments["used"]
-    count = len(told) + lowering.SPLIT[key] if key and isinstance(told, list) else told
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_LAYERS:
         raise Unsupported(
             f"the operation {function} gives {str(count)[:40]} parts, where 1 to {MAX_LAYERS} are supported"
@@ -224,9 +229,7 @@ def lower(
         function = function._replace(build=comparing.ids_compared(comparison, ids))
     else:
         _check_types(options, function, bound, arguments["types"], types)
-    if function.build is lowering.unstack:
-        bound["used"] = arguments["used"]
-    steps = Steps(options.with_config({**bound, "name": options.name}), shapes)
+    steps = Steps(options.with_config({**bound, "name": options.name}), shapes, arguments["used"])
     function.build(steps)
     return steps.finished(name), bound.get("to") or function.gives or types[0]
 

@@ -136,7 +136,7 @@ def split(steps: Steps) -> None:
 
 def unstack(steps: Steps) -> None:
     """Each place of an axis, an output each, as many as the graph `used`."""
-    k, used = steps.given("x"), steps.options.take("used", int)
+    k, used = steps.given("x"), steps.used
     axis = steps.axis(steps.options.take("axis", int, 0), len(steps.shapes[k]) + 1)
     size = steps.shapes[k][axis - 1]
     if size is None:

@@ -35,8 +35,9 @@ class Steps:
     The last values are the call's, as many as it gives. A step of the layer's own name is numbered at the end.
     """
 
-    def __init__(self, options: Options, shapes: Sequence[Shape]) -> None:
+    def __init__(self, options: Options, shapes: Sequence[Shape], used: int = 1) -> None:
         self.options = options
+        self.used = used  # outputs that the graph refers to
         self.shapes = list(shapes)
         self.made: list[Step] = []
         self.given_count = len(shapes)
