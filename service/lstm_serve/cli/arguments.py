@@ -107,11 +107,15 @@ def add_command(add_parser: AddParser, name: str, purpose: str) -> argparse.Argu
     return command
 
 
-def expect_apart(arguments: argparse.Namespace, source: str) -> None:
-    """Refuse, as misused, to write over what is read."""
-    out = Path(arguments.out or "")
-    if arguments.out and out.exists() and Path(source).exists() and out.samefile(source):
+def expect_other_file(arguments: argparse.Namespace) -> None:
+    """Refuse, as misused, to write over the input."""
+    if arguments.out is not None and is_same_file(arguments.out, arguments.input):
         arguments.misused(f"-o {arguments.out[:100]!r} is the file that is read; name another")
+
+
+def is_same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether both are there, and are one file."""
+    return Path(one).exists() and Path(other).exists() and Path(one).samefile(other)
 
 
 def positive_integer(text: str) -> int:

@@ -3,19 +3,23 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from lstm_serve.cli.arguments import (
     AddParser,
     add_by,
     add_command,
     add_model,
-    expect_apart,
+    expect_other_file,
     model_of,
     positive_integer,
     with_notes_said,
 )
 from lstm_serve.explain.methods import Grain, Method
+from lstm_serve.formats.text import shown
+
+if TYPE_CHECKING:
+    from lstm_serve.scoring.inputs import Sequences
 
 # With more cells, only steps and features are occluded: each cell is an answer of the model.
 MOST_CELLS = 4096
@@ -45,13 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
     from lstm_serve.explain import text
     from lstm_serve.explain.asked import Asked, has_cells
     from lstm_serve.explain.why import explained
-    from lstm_serve.formats.text import shown
     from lstm_serve.scoring import inputs, outputs
 
     kind = "" if arguments.out is None else Path(arguments.out).suffix
     if kind not in {"", ".json", ".csv"} or (arguments.out is not None and not kind):
         arguments.misused(f"-o {arguments.out[:100]!r} should end in .json, .csv")
-    expect_apart(arguments, arguments.input)
+    expect_other_file(arguments)
     model = model_of(arguments)
     model.expect_one("lstm-serve explain")
     sequences = with_notes_said(inputs.read(arguments.input, model, by=arguments.by))
@@ -59,15 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     number = most if arguments.row is None else arguments.row
     part = next((part for part in sequences.parts if number in part.numbers), None)
     if part is None:
-        within = ""
-        if sequences.by:
-            before = model.input_shape[0]
-            where = "each unit's last row alone" if before is None else f"not for the first {before - 1} rows of a unit"
-            near = ((part.numbers[k], part.key) for part in sequences.parts for k in range(len(part.numbers)))
-            after, key = min(((n, key) for n, key in near if n > number), default=(most, ()))
-            within = f", {where}"
-            if key:
-                within += f"; the next is row {after}, of {shown(', '.join(key))}"
+        within = _within(sequences, model.input_shape[0], number) if sequences.by else ""
         raise SettingsError(f"--row {number}: there are answers for {sequences.noun}s {least} to {most}{within}")
     x = model.checked(part.x[part.numbers.index(number)][None])[0]
     grain: Grain = "cell" if has_cells(model) and x.size <= MOST_CELLS else "step"
@@ -82,3 +77,13 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(text.text(model, x, found, title, first))
     return 0
+
+
+def _within(sequences: "Sequences", timesteps: int | None, number: int) -> str:
+    """Which rows of a unit have an answer, and which is the next one that has, as the end of a sentence."""
+    where = "each unit's last row alone" if timesteps is None else f"not for the first {timesteps - 1} rows of a unit"
+    after = [(row, part.key) for part in sequences.parts for row in part.numbers if row > number]
+    if not after:
+        return f", {where}"
+    row, key = min(after)
+    return f", {where}; the next is row {row}, of {shown(', '.join(key))}"

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lstm_serve.cli.arguments import AddParser, add_command, add_model, model_of, say
+from lstm_serve.cli.arguments import AddParser, add_command, add_model, is_same_file, model_of, say
 
 # As lstm_serve.export.TARGETS has them, which brings in more than every start of the command needs.
 TARGETS = ("keras", "numpy", "c", "onnx", "js")
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     source = resolve(Path(arguments.model))
     name = source.name if source.is_dir() else source.stem
     path = Path(f"{name}{aim.suffix}" if arguments.out is None else arguments.out)
-    if path.exists() and path.samefile(source):
+    if is_same_file(path, source):
         raise SettingsError(f"{str(path)[:200]} is the model itself; name another with -o")
     expect_free_path(path, folder=aim.is_folder, force=arguments.force)
     golden = read_golden(source, model)

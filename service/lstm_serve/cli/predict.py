@@ -8,7 +8,7 @@ from lstm_serve.cli.arguments import (
     add_by,
     add_command,
     add_model,
-    expect_apart,
+    expect_other_file,
     model_of,
     positive_integer,
     with_notes_said,
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.out is not None and not outputs.writes(arguments.out):
         arguments.misused(f"-o {arguments.out[:100]!r} should end in {', '.join(outputs.WRITERS)}")
-    expect_apart(arguments, arguments.input)
+    expect_other_file(arguments)
     model = model_of(arguments)
     sequences = with_notes_said(inputs.read(arguments.input, model, arguments.stride, arguments.by))
     if arguments.out is None:
