@@ -73,13 +73,9 @@ class Ending(HttpToolsProtocol):
     def since(self) -> float:
         """Since when it waits, in the time of `time.monotonic`."""
         state = self.state
-        return (
-            self._answered
-            if state is ConnectionState.idle
-            else self._taken
-            if state is ConnectionState.unread
-            else self._since
-        )
+        if state is ConnectionState.idle:
+            return self._answered
+        return self._taken if state is ConnectionState.unread else self._since
 
     def end(self) -> None:
         """Close it at once, and say why where that can be read."""

@@ -15,8 +15,8 @@ def expect_same(new: Model, old: Model) -> None:
     about, before = new.about, old.about
     if old.origin.verified and not new.origin.verified:
         raise Incompatible(
-            "the model being served is verified, and the new one is not: it has no golden predictions beside it. Put "
-            "them there"
+            "the model being served is verified, and the new one is not: it has no golden predictions beside it. "
+            "Put them there"
         )
     for what, came, expected in (
         ("name", about.name, before.name),

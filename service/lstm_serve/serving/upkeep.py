@@ -106,7 +106,10 @@ class Upkeep:
             log.warning(
                 "%s: version %s answers now, which would not have taken the place of version %s while that was served: "
                 "%s",
-                *(self.name, newest, before, error),
+                self.name,
+                newest,
+                before,
+                error,
             )
 
     @property

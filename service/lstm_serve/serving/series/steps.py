@@ -83,9 +83,8 @@ class BegunWindows:
         self._stepper, self._timesteps, self._most, self._clock = stepper, timesteps, most, clock
         self._one = stepper.start(1)
         self._begun: OrderedDict[SeriesKey, Begun] = OrderedDict()  # who was idle for longest comes first
-        self._followed: WeakValueDictionary[SeriesKey, Followed] = (
-            WeakValueDictionary()
-        )  # there while something follows
+        # There while something follows.
+        self._followed: WeakValueDictionary[SeriesKey, Followed] = WeakValueDictionary()
         # So many rows behind are caught up with, in the time of two windows. To begin anew takes more than it gives
         # where now and then rows of other series are due as well.
         self._furthest = max(1, min(timesteps - 1, int(2 * costs.window / costs.rest)))

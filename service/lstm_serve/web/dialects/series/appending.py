@@ -169,14 +169,14 @@ class Appending:
         for start in range(0, len(items), AT_ONCE):
             some = items[start : start + AT_ONCE]
             sent = [(SeriesKey(owner, item[0]), item[1]) for item in some if isinstance(item, tuple)]
-            done: Iterator[Appended | LstmServeError] = repeat(wrong) if wrong else iter(())
             if wrong is None:
                 try:
                     expect_time(self._deadline)
-                    done = iter(await request.deployment.append_each(self._store, sent, self._model, request.drift))
+                    done = await request.deployment.append_each(self._store, sent, self._model, request.drift)
                 except NOT_APPENDED as error:
-                    wrong, done = error, repeat(error)
-            found += [item if isinstance(item, InvalidInput) else next(done) for item in some]
+                    wrong = error
+            of_each = iter(done) if wrong is None else repeat(wrong)
+            found += [item if isinstance(item, InvalidInput) else next(of_each) for item in some]
         return found
 
     async def _append(self, key: SeriesKey, given: Sent) -> Appended:
