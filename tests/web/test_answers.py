@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,8 +16,17 @@ from serving import call, in_loop, started
 from lstm_serve import Model, load_model
 from lstm_serve.cli import main
 from lstm_serve.errors import UnreadableFile
+from lstm_serve.model.kinds import Kind
+from lstm_serve.scoring.outputs import SAID
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
+from lstm_serve.web.dialects.v2.tensors import VALUES
+from lstm_serve.web.schemas import ANSWERS
+
+
+@pytest.mark.parametrize("table", [SAID, VALUES, ANSWERS], ids=["SAID", "VALUES", "ANSWERS"])
+def test_tables_by_kind_have_each(table: dict[Kind, object]) -> None:
+    assert {*table} == {*get_args(Kind)}  # a match that lacks one is what mypy finds
 
 
 def expected(model: Model, x: Array = X, threshold: float = 0.5) -> list[dict[str, Any]]:

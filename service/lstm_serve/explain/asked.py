@@ -99,9 +99,19 @@ def index_of(model: Model, y: Array, index: int | None) -> int:
 def score_of(model: Model, y: Array, index: int) -> Floats:
     """The probability of the class, or the value, in answers y (n, *output_shape) -> (n,); at the last of steps."""
     last = last_of(y).astype(np.float64)
-    if model.kind == "binary":
-        return last[:, 0] if index else 1 - last[:, 0]
-    return last[:, index]
+    column, sign = place_of(model, index)
+    return last[:, column] if sign > 0 else 1 - last[:, column]
+
+
+def place_of(model: Model, index: int) -> tuple[int, int]:
+    """Which number of an answer the score is, and by how much the score grows with it; -1: it is one minus it."""
+    match model.kind:
+        case "binary":
+            return 0, 1 if index else -1
+        case "classes" | "labels" | "steps" | "values":
+            return index, 1
+        case _:
+            assert_never(model.kind)
 
 
 def last_of(y: Array) -> Array:
@@ -111,7 +121,13 @@ def last_of(y: Array) -> Array:
 
 def count_of(model: Model) -> int:
     """How many classes, or values, may be explained."""
-    return 2 if model.kind == "binary" else model.output_shape[-1] or 1
+    match model.kind:
+        case "binary":
+            return 2
+        case "classes" | "labels" | "steps" | "values":
+            return model.output_shape[-1] or 1
+        case _:
+            assert_never(model.kind)
 
 
 def has_cells(model: Model) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from lstm_serve.engine.operations.wiring import FLOATS_AT_ONCE
 from lstm_serve.engine.types import AnyArray, Array, Floats, Mask
 from lstm_serve.errors import InvalidInput
-from lstm_serve.explain.asked import Explained, has_cells, last_of, score_of
+from lstm_serve.explain.asked import Explained, has_cells, last_of, place_of, score_of
 from lstm_serve.explain.gradients import path
 
 # Intervals on the line, at first and at most, with a point between each two: twice as many are taken where what the
@@ -49,7 +49,7 @@ class IntegratedGradients:
         for first in range(start, stop, self._at_once):
             at = slice(first - self._begun, min(first + self._at_once, stop) - self._begun)
             y, tape = path.recorded(model, self._at(self._places[at]), self._masks)
-            self._new[at] = path.back(model, tape, _by_score(y, index, model.kind == "binary"))
+            self._new[at] = path.back(model, tape, _by_score(y, *place_of(model, index)))
         if stop == self.count:
             with np.errstate(all="ignore"):
                 average: Floats = np.tensordot(_points(len(self._by_x))[1], self._by_x, 1)
@@ -111,14 +111,10 @@ class IntegratedGradients:
         return self.what.score - float(score_of(self.what.model, y, self.what.index)[0])
 
 
-def _by_score(y: Array, index: int, binary: bool) -> Array:  # noqa: FBT001 - a kind
+def _by_score(y: Array, column: int, sign: int) -> Array:
     """The gradient of `score_of` by answers y (n, *output_shape)."""
     found = np.zeros(y.shape, y.dtype)
-    last = last_of(found)
-    if binary:
-        last[:, 0] = 1 if index else -1
-    else:
-        last[:, index] = 1
+    last_of(found)[:, column] = sign
     return found
 
 

@@ -7,7 +7,7 @@ import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from lstm_serve.engine.activations import LINEAR
 from lstm_serve.engine.operations.base import Operation
@@ -151,13 +151,20 @@ def _input(given: Input) -> str:
 
 
 def _output(model: Model) -> str:
-    return {
-        "classes": f"the probabilities of {model.output_shape[-1]} classes, which add up to 1",
-        "binary": "the probability of class 1, against class 0",
-        "labels": f"the probabilities of {model.output_shape[-1]} classes, each by itself",
-        "steps": f"for each step the probabilities of {model.output_shape[-1]} classes, which add up to 1",
-        "values": "values, not probabilities",
-    }[model.kind]
+    probabilities = f"the probabilities of {model.output_shape[-1]} classes"
+    match model.kind:
+        case "classes":
+            return f"{probabilities}, which add up to 1"
+        case "binary":
+            return "the probability of class 1, against class 0"
+        case "labels":
+            return f"{probabilities}, each by itself"
+        case "steps":
+            return f"for each step {probabilities}, which add up to 1"
+        case "values":
+            return "values, not probabilities"
+        case _:
+            assert_never(model.kind)
 
 
 def _layers(model: Model) -> list[str]:
@@ -258,14 +265,20 @@ def _way(model: Model) -> list[str]:
 
 def _end(model: Model) -> str:
     threshold = f"{model.about.threshold:g}"
-    return {
-        "classes": "The last y are the probabilities. The class answered is the place of the largest, counted from 0.",
-        "binary": f"The last y is the probability of class 1; from {threshold} on the class answered is 1, else 0.",
-        "labels": f"The last y are the probabilities. The classes from {threshold} on are those answered.",
-        "steps": "The last y are the probabilities. The class answered for a step is the place of its largest, counted "
-        "from 0.",
-        "values": "The last y are the values answered.",
-    }[model.kind]
+    match model.kind:
+        case "classes":
+            answered = "The class answered is the place of the largest, counted from 0."
+        case "binary":
+            return f"The last y is the probability of class 1; from {threshold} on the class answered is 1, else 0."
+        case "labels":
+            answered = f"The classes from {threshold} on are those answered."
+        case "steps":
+            answered = "The class answered for a step is the place of its largest, counted from 0."
+        case "values":
+            return "The last y are the values answered."
+        case _:
+            assert_never(model.kind)
+    return f"The last y are the probabilities. {answered}"
 
 
 def _pitfalls(model: Model) -> list[str]:

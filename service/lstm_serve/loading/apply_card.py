@@ -21,7 +21,7 @@ from lstm_serve.loading.sidecars import card_by_name as said
 from lstm_serve.loading.sidecars.card import Card, InputCard, OutputCard
 from lstm_serve.loading.sidecars.scaling import ScalingCard
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
-from lstm_serve.model.kinds import last_activation
+from lstm_serve.model.kinds import has_threshold, last_activation
 from lstm_serve.model.metadata import THRESHOLD, About, Origin, OutputWords, SeriesRules
 from lstm_serve.model.model import Model
 
@@ -176,7 +176,7 @@ def _check_classes(model: Model, words: OutputCard) -> None:
             'If a loss made probabilities of them (from_logits=True), the card says "output_activation"'
         )
         raise UnreadableFile(f"its card names {len(classes)} classes; {wanted}")
-    if words.threshold is not None and model.kind not in {"binary", "labels"}:
+    if words.threshold is not None and not has_threshold(model.kind):
         raise UnreadableFile(
             "its card says a threshold, and the model has no probabilities that are each by itself: one sigmoid unit, "
             "or several that the card names as classes"

@@ -1,7 +1,7 @@
 """What an output is, which decides the form of the answers."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, assert_never
 
 from lstm_serve.engine.activations import LINEAR, SIGMOID, SOFTMAX, Activation
 from lstm_serve.engine.operations.base import Operation
@@ -25,6 +25,28 @@ def kind_of(last: Activation | None, shape: Shape, *, named: bool) -> Kind:
     if last is SIGMOID and rank == 1 and (shape == (1,) or named):
         return "binary" if shape == (1,) else "labels"
     return "values"
+
+
+def has_one_class(kind: Kind) -> bool:
+    """Whether one class is answered, for each row or at each of its steps."""
+    match kind:
+        case "classes" | "binary" | "steps":
+            return True
+        case "labels" | "values":
+            return False
+        case _:
+            assert_never(kind)
+
+
+def has_threshold(kind: Kind) -> bool:
+    """Whether a probability stands for itself, so that a threshold makes a class of it."""
+    match kind:
+        case "binary" | "labels":
+            return True
+        case "classes" | "steps" | "values":
+            return False
+        case _:
+            assert_never(kind)
 
 
 def last_activation(nodes: Sequence[Node], output: Source) -> Activation | None:

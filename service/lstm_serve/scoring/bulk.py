@@ -7,6 +7,7 @@ by pass.
 from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike, fspath
+from typing import assert_never
 
 import numpy as np
 
@@ -45,10 +46,15 @@ class Predictor:
         model = self._model
         y = model.predict(_unflattened(batch[name], model.input_shape))
         answered: dict[str, AnyArray] = {"y": y}
-        if model.kind in {"classes", "binary"}:
-            answered["predicted_class"] = chosen(model, y)
-            if model.about.classes is not None:
-                answered["label"] = np.array(model.about.classes)[answered["predicted_class"]]
+        match model.kind:
+            case "classes" | "binary":
+                answered["predicted_class"] = chosen(model, y)
+                if model.about.classes is not None:
+                    answered["label"] = np.array(model.about.classes)[answered["predicted_class"]]
+            case "labels" | "steps" | "values":  # more than one class in a row, or none
+                pass
+            case _:
+                assert_never(model.kind)
         return {**{column: cells for column, cells in batch.items() if column != name}, **answered}
 
 

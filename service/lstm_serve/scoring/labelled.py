@@ -6,6 +6,7 @@ or a 1 for each class; of `values` the target for each. NaN is what nobody knows
 
 import io
 from collections.abc import Sequence
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,11 @@ from lstm_serve.formats import csv_layout, csv_table, zip_file
 from lstm_serve.formats.npy import read_npz
 from lstm_serve.loading.sidecars.golden import array_names
 from lstm_serve.model.inputs import fits, wanted
+from lstm_serve.model.kinds import has_one_class
 from lstm_serve.model.model import Model
 from lstm_serve.scoring import inputs
 from lstm_serve.scoring.inputs import Sequences, UnitSequences
 
-# The kinds whose answer is one class, in each row or at each step.
-ONE_OF_CLASSES = frozenset({"classes", "binary", "steps"})
 TARGET = f"{wanted(None)}, or NaN where it is not known,"
 
 
@@ -76,20 +76,18 @@ def _truth(model: Model, y: AnyArray, shape: tuple[int | None, ...]) -> Floats:
     """Return y in the one form, for an output of this shape."""
     if y.dtype.kind not in "fiub":
         raise InvalidInput.at(f"has a y of {y.dtype}, where numbers were expected")
-    if model.kind not in ONE_OF_CLASSES:
+    count = _count(model)
+    if not has_one_class(model.kind):
         if y.shape == shape[:-1] and shape[-1] == 1:
             y = y[..., np.newaxis]
         if y.shape != shape:
             raise InvalidInput.at(f"has a y of shape {y.shape}, and the model answers {shape}")
-        if model.kind == "labels":
-            _expect_indices(y, 2)
-        else:
-            _expect_targets(y)
+        _expect_numbers(y, count)
         return y.astype(np.float64)
     if y.shape == shape[:-1]:
         y = y[..., np.newaxis]
     if y.shape == (*shape[:-1], 1):
-        _expect_indices(y, _count(model))
+        _expect_numbers(y, count)
         return y.astype(np.float64)
     if y.shape != shape:
         raise InvalidInput.at(f"has a y of shape {y.shape}; expected indices, {shape[:-1]}, or one-hot, {shape}")
@@ -108,8 +106,11 @@ def _of_one_hot(y: AnyArray) -> Floats:
     return index[..., np.newaxis]
 
 
-def _expect_targets(y: AnyArray) -> None:
-    if (place := _first_beyond(y)) is not None:
+def _expect_numbers(y: AnyArray, count: int | None) -> None:
+    """Raise InvalidInput unless y has indices below the count, or targets where there is none."""
+    if count is not None:
+        _expect_indices(y, count)
+    elif (place := _first_beyond(y)) is not None:
         raise InvalidInput.at(f"has {y[place]} at {', '.join(map(str, place))} of y, where {TARGET} was expected")
 
 
@@ -152,14 +153,22 @@ def _expect_indices(y: AnyArray, count: int) -> None:
         )
 
 
-def _count(model: Model) -> int:
-    """How many values a label may have: that of a class, or of labels of which each is true or not."""
-    return model.output_shape[-1] or 0 if model.kind in {"classes", "steps"} else 2
+def _count(model: Model) -> int | None:
+    """How many values a label may have: that of a class, or of labels of which each is true or not; None of targets."""
+    match model.kind:
+        case "classes" | "steps":
+            return model.output_shape[-1] or 0
+        case "binary" | "labels":
+            return 2
+        case "values":
+            return None
+        case _:
+            assert_never(model.kind)
 
 
 def _expect_columns(model: Model, label: Sequence[str]) -> None:
     """Raise InvalidInput unless there is a column for each number of the truth, and a row of the table has it."""
-    count = 1 if model.kind in ONE_OF_CLASSES else model.output_shape[-1] if model.output_shape else None
+    count = 1 if has_one_class(model.kind) else model.output_shape[-1] if model.output_shape else None
     if len(model.output_shape) > 2:
         raise InvalidInput.at(
             f"is no .npz with x and y, and no other holds what is right for outputs of {model.output_shape}"
@@ -191,8 +200,8 @@ class _Cells:
     def __init__(self, model: Model) -> None:
         """No cell has been read yet."""
         self.number = csv_layout.to_number if model.kind == "values" else self._code
-        self._names = model.about.classes if model.kind in ONE_OF_CLASSES else None
-        self._count = _count(model)
+        self._names = model.about.classes if has_one_class(model.kind) else None
+        self._count = _count(model) or 0
         self._codes: dict[str, int] = {}
 
     def _code(self, cell: str) -> float:

@@ -39,31 +39,38 @@ def show(model: Model, sequences: Sequences, out: TextIO) -> None:
         max(len(_cut(name)), *(len(_cut(part.key[k])) for part in sequences.parts))
         for k, name in enumerate(sequences.by)
     ]
-    room = 0 if model.kind == "labels" else max(map(len, ("class", *(labels or ()))))
+    room = max(map(len, ("class", *(labels or ()))))
 
     def start(key: Sequence[str], number: int | str) -> list[str]:
         return [*(f"{_cut(cell):<{wide}}" for cell, wide in zip(key, margins, strict=True)), f"{number:>{margin}}"]
 
     # Where the table itself goes to the terminal, it shows how far the work is.
     for n, chunk in enumerate(predictions(model, sequences, progress=not out.isatty())):
-        width = chunk.y.shape[-1]
         if n == 0:
-            names = ["probability"] if model.kind == "binary" else [str(k) for k in range(width)]
-            headings = [f"{name:>6}" for name in names]
-            of_class = [f"{'class':<{room}}", *headings]
-            by_kind: dict[Kind, list[str]] = {
-                "classes": of_class,
-                "binary": of_class,
-                "labels": [*headings, "labels"],
-                "steps": ["step", *of_class],
-                "values": ["values"],
-            }
-            columns = by_kind[model.kind]
-            out.write("  ".join([*start(sequences.by, sequences.noun), *columns]) + "\n")
+            width = chunk.y.shape[-1]
+            out.write("  ".join([*start(sequences.by, sequences.noun), *_headings(model.kind, width, room)]) + "\n")
         for key, number, row, answer in zip(chunk.keys, chunk.numbers, chunk.y, answers(model, chunk.y), strict=True):
             out.writelines(
                 "  ".join([*start(key, number), *cells]).rstrip() + "\n" for cells in _cells(model, row, answer, room)
             )
+
+
+def _headings(kind: Kind, width: int, room: int) -> list[str]:
+    """What stands above the cells after the number."""
+    probabilities, label = [f"{k:>6}" for k in range(width)], f"{'class':<{room}}"
+    match kind:
+        case "values":
+            return ["values"]
+        case "labels":
+            return [*probabilities, "labels"]
+        case "steps":
+            return ["step", label, *probabilities]
+        case "classes":
+            return [label, *probabilities]
+        case "binary":
+            return [label, "probability"]
+        case _:
+            assert_never(kind)
 
 
 def _cells(model: Model, row: Array, answer: dict[str, Any], room: int) -> Iterator[list[str]]:
@@ -266,11 +273,15 @@ def _expect_shape(chunk: Chunk, shape: tuple[int, ...], what: str) -> None:
 
 
 def _columns(model: Model, shape: Sequence[int]) -> Sequence[str]:
-    if model.kind == "binary":
-        return ["probability"]
-    if model.kind == "values":
-        return [f"value_{'_'.join(map(str, index))}" for index in np.ndindex(*shape)]
-    return model.about.classes or [f"class_{k}" for k in range(shape[-1])]
+    match model.kind:
+        case "binary":
+            return ["probability"]
+        case "values":
+            return [f"value_{'_'.join(map(str, index))}" for index in np.ndindex(*shape)]
+        case "classes" | "labels" | "steps":
+            return model.about.classes or [f"class_{k}" for k in range(shape[-1])]
+        case _:
+            assert_never(model.kind)
 
 
 def _json(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from lstm_serve.model.kinds import Kind, has_threshold
 from lstm_serve.model.metadata import Feature
 from lstm_serve.model.model import Model
 
@@ -63,7 +64,7 @@ class ValuesAnswer(Schema):
     values: list[Any] = Field(description="nested as the model's output")
 
 
-ANSWERS: dict[str, type[BaseModel]] = {
+ANSWERS: dict[Kind, type[BaseModel]] = {
     "classes": ClassesAnswer,
     "binary": BinaryAnswer,
     "labels": LabelsAnswer,
@@ -249,7 +250,7 @@ def _features(features: Sequence[Feature] | None) -> list[FeatureInfo] | None:
 
 
 def _threshold(model: Model) -> float | None:
-    return model.about.threshold if model.kind in {"binary", "labels"} else None
+    return model.about.threshold if has_threshold(model.kind) else None
 
 
 def model_info(model: Model) -> ModelInfo:

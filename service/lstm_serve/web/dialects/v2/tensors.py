@@ -9,6 +9,7 @@ import numpy as np
 from lstm_serve.engine.types import AnyArray
 from lstm_serve.errors import InvalidInput, Malformed
 from lstm_serve.model.inputs import Input
+from lstm_serve.model.kinds import Kind, has_one_class
 from lstm_serve.model.model import Model
 from lstm_serve.web.body_faults import Where
 from lstm_serve.web.dialects.v2.schemas import InputTensor
@@ -33,7 +34,7 @@ BF16, UPPER_HALF = "BF16", "<u2"
 # The native name of the input; any other single name is taken as well.
 INPUT = "sequences"
 CLASS = "predicted_class"
-VALUES = {
+VALUES: dict[Kind, str] = {
     "classes": "probabilities",
     "binary": "probability",
     "labels": "probabilities",
@@ -54,7 +55,7 @@ def known_outputs(model: Model) -> dict[str, KnownOutput]:
     if len(model.output_names) > 1:
         return {str(name): KnownOutput(k) for k, name in enumerate(model.output_names)}
     values = {VALUES[model.kind]: KnownOutput()}
-    return values if model.kind in {"labels", "values"} else {**values, CLASS: KnownOutput(is_class=True)}
+    return {**values, CLASS: KnownOutput(is_class=True)} if has_one_class(model.kind) else values
 
 
 def input_names(model: Model) -> dict[str, Input]:
