@@ -14,7 +14,7 @@ from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.pointwise import Activate
 from lstm_serve.engine.operations.temporal import Embedding, Masking, Reshape
 from lstm_serve.engine.operations.wrappers import TimeDistributed
-from lstm_serve.errors import InvalidInput
+from lstm_serve.errors import InvalidInput, NotFinite
 from lstm_serve.explain import integrated
 from lstm_serve.explain.asked import Asked, Explained
 from lstm_serve.explain.gradients import path
@@ -176,6 +176,15 @@ def test_gradients_that_are_not_finite_are_refused_with_what_to_ask_for() -> Non
     with pytest.raises(InvalidInput, match='not finite along the way: ask with "occlusion"'):
         explained(on, np.array([0, 1, 1], np.float32))
     assert np.isfinite(explained(on, np.array([0, 1, 1], np.float32), Asked(method="occlusion"))["by_feature"]).all()
+
+
+@pytest.mark.parametrize("method", ["integrated-gradients", "occlusion"])
+def test_where_the_model_overflows_no_other_method_is_named(method: Method) -> None:
+    on = model([Activate(name="square", activation=FUNCTIONS["square"]), dense(3, 2)], (3,))
+    with pytest.raises(NotFinite, match="the answer is not finite"):
+        explained(on, np.full(3, 3e38), Asked(method=method))
+    with pytest.raises(InvalidInput, match="expected values with which the model's answers are finite"):
+        explained(on, np.zeros(3), Asked(method=method, baseline=3e38))
 
 
 @pytest.mark.parametrize("method", ["integrated-gradients", "occlusion"])

@@ -82,6 +82,7 @@ def test_v1_explains_each_row(client: httpx.Client) -> None:
         ({"baseline": 1e300}, "#/baseline", "expected a finite number, or a list of 15"),
         ({"baseline": [1]}, "#/baseline", "a list of 15"),
         ({"baseline": 3.4e38, "method": "occlusion"}, "#/baseline", "with which the model's answers are finite"),
+        ({"baseline": 1e38}, "#/baseline", "with which the model's answers are finite"),
         ({"sequence": [[1]]}, "#/sequence", "expected a list of 20 time steps"),
         ({"what": 1}, "#", "expected the keys sequence, class, grain, method, baseline, got 1 more"),
     ],

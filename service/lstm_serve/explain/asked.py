@@ -8,12 +8,14 @@ import numpy as np
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization, Scaling
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.engine.types import FLOAT32_MAX, Array, Floats
-from lstm_serve.errors import InvalidInput
+from lstm_serve.errors import InvalidInput, LstmServeError, NotFinite
 from lstm_serve.explain.methods import Grain, Method
 from lstm_serve.model.answers import answers, chosen
 from lstm_serve.model.graph import INPUT, Source
 from lstm_serve.model.inputs import wanted
 from lstm_serve.model.model import Model
+
+GIVEN = "given"
 
 
 class Baseline(NamedTuple):
@@ -46,7 +48,7 @@ def baseline_of(model: Model, given: float | list[float] | None = None) -> Basel
             return Baseline(np.zeros(()), "the id 0, the padding that the model masks" if masks else "the id 0")
         if isinstance(given, list) or not (0 <= given < model.id_limit and given == int(given)):
             raise InvalidInput.at(f"expected {wanted(model.id_limit)}", "baseline")
-        return Baseline(np.array(given, np.float64), "given")
+        return Baseline(np.array(given, np.float64), GIVEN)
     features = model.input_shape[-1] or 1
     if given is not None:
         values = np.asarray(given, np.float64)
@@ -54,7 +56,7 @@ def baseline_of(model: Model, given: float | list[float] | None = None) -> Basel
             raise InvalidInput.at(
                 f"expected a finite number, or a list of {features}, one for each feature", "baseline"
             )
-        return Baseline(np.broadcast_to(values, (features,)), "given")
+        return Baseline(np.broadcast_to(values, (features,)), GIVEN)
     first = _reading(model, Source(INPUT))
     offset, scale, origin = np.zeros(features), np.ones(features), "zeros"
     if isinstance(first, Scaling):
@@ -154,6 +156,12 @@ class Explained:
     def score(self) -> float:
         """That of the answer."""
         return float(score_of(self.model, self.y[np.newaxis], self.index)[0])
+
+    def not_finite(self) -> LstmServeError:
+        """What to raise where the answer is finite, and that to the baseline, or beside it, is not."""
+        if self.baseline.origin == GIVEN:
+            return InvalidInput.at("expected values with which the model's answers are finite", "baseline")
+        return NotFinite(f"an answer is not finite where a part is replaced by {self.baseline.origin}")
 
     def told(self, method: Method, grain: Grain, **parts: Any) -> dict[str, Any]:  # noqa: ANN401 - arrays and numbers
         """The explanation; arrays are NumPy's."""

@@ -69,8 +69,10 @@ class IntegratedGradients:
             self._begun, self.count = self.count, self.count + len(self._new)
 
     def found(self, _: AnyArray) -> dict[str, Any]:
-        """The explanation. Raises InvalidInput where a gradient was infinite or none."""
+        """The explanation. Raises InvalidInput where a gradient was infinite or none, or `not_finite`."""
         cells, error, model = self._cells, self._error, self.what.model
+        if not np.isfinite(self._difference):
+            raise self.what.not_finite()
         if not np.isfinite(error):
             raise InvalidInput.at('the gradients are not finite along the way: ask with "occlusion"', "method")
         by_step = cells.reshape(len(cells), -1).sum(axis=1) if model.has_time_axis else None

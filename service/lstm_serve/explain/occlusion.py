@@ -58,7 +58,9 @@ class Occlusion:
         return score_of(self.what.model, self.what.model.forward(self._rows(start, stop)), self.what.index)
 
     def found(self, scores: AnyArray) -> dict[str, Any]:
-        """The explanation, of the score of each sequence."""
+        """The explanation, of the score of each sequence. Raises `not_finite`."""
+        if not np.isfinite(scores).all():
+            raise self.what.not_finite()
         steps, features, cells = self.parts
         by_step, by_feature, by_cell = np.split(self.what.score - scores, [steps, steps + features])
         return self.what.told(

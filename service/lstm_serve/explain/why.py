@@ -8,13 +8,14 @@ import numpy.typing as npt
 
 from lstm_serve.engine.blas import one_thread
 from lstm_serve.engine.types import AnyArray, Array
-from lstm_serve.errors import InvalidInput
+from lstm_serve.errors import InvalidInput, NotFinite
 from lstm_serve.explain.asked import Asked, Explained, baseline_of, count_of, has_cells
 from lstm_serve.explain.gradients import path
 from lstm_serve.explain.integrated import POINTS, IntegratedGradients
 from lstm_serve.explain.methods import Grain, Method
 from lstm_serve.explain.occlusion import Occlusion, parts_of
 from lstm_serve.model.model import Model
+from lstm_serve.model.records import all_finite
 
 Explaining = IntegratedGradients | Occlusion
 
@@ -70,12 +71,15 @@ def _way(asked: Asked) -> Way:
 
 
 def explained(model: Model, x: npt.ArrayLike, asked: Asked = Asked()) -> dict[str, Any]:  # noqa: B008 - it is immutable
-    """Explain the answer to one sequence x (*input_shape), as POST /explain does. Raises InvalidInput."""
+    """Explain the answer to one sequence x (*input_shape), as POST /explain does. Raises InvalidInput or NotFinite."""
     model.expect_one("an explanation")
     (row,) = model.checked(np.asarray(x)[np.newaxis])
     asked = settled(model, row, asked)
     with one_thread():
-        work = explaining(model, row, asked, model.forward(row[np.newaxis])[0])
+        y = model.forward(row[np.newaxis])[0]
+        if not all_finite(y):
+            raise NotFinite("the answer is not finite: the model overflows on that input")
+        work = explaining(model, row, asked, y)
         size, results = model.rows_at_once(row.shape), list[AnyArray]()
         at = 0
         while at < work.count:

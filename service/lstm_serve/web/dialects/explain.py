@@ -292,10 +292,7 @@ async def explanations(
         try:
             found = await computed(jobs, request)
         except NotFinite:
-            if form.asked.baseline is None:
-                raise
-            # The answers themselves are finite, so it is the client's own values that no answer can be had with.
-            raise InvalidInput.at("expected values with which the model's answers are finite", "baseline") from None
+            raise works[0].what.not_finite() from None
     return [(work.found(each), y) for work, each, y in zip(works, found, outputs, strict=True)]
 
 
