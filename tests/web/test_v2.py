@@ -161,7 +161,7 @@ def test_bfloat16_is_binary_alone(client: httpx.Client, golden: Golden) -> None:
     assert np.array_equal(found["probabilities"], wanted["probabilities"])
     for number in (np.nan, np.inf):
         body, headers = binary(x, "BF16", tail=bfloat16(np.full_like(x, number)))
-        assert "#/inputs/0/data/0/0/0: expected finite" in refused(client.post(INFER, content=body, headers=headers))
+        assert "#/inputs/0: expected finite" in refused(client.post(INFER, content=body, headers=headers))
     body, headers = binary(x, "BF16", tail=x.tobytes())
     assert f"expected {2 * x.size} bytes" in refused(client.post(INFER, content=body, headers=headers))
     words = refused(client.post(INFER, json={"inputs": [tensor(x, "BF16")]}))
@@ -281,10 +281,31 @@ REQUESTS: dict[str, tuple[Any, str]] = {
         "flat, or nested",
     ),
     "nested too deep": ({"inputs": [{**GOOD, "data": [[[[0.5]] * 15] * 20] * 2}]}, "#/inputs/0/data/0"),
-    "text among numbers": ({"inputs": [at(7, "3")]}, "#/inputs/0/data/7: expected a number"),
+    "text among numbers": (
+        {"inputs": [at(349, "3")]},
+        "#/inputs/0/data/349: expected a number, as FP32 says, got other at (1, 3, 4)",
+    ),
+    "text in a nested list": (
+        {"inputs": [{**GOOD, "data": [[[0.5] * 15] * 20, [[0.5, "3"] * 7 + [0.5]] * 20]}]},
+        "#/inputs/0/data/1/0/1: expected a number",
+    ),
     "true among numbers": ({"inputs": [at(7, True)]}, "#/inputs/0/data/7: expected a number"),
     "null among numbers": ({"inputs": [at(7, None)]}, "#/inputs/0/data/7: expected a number"),
-    "beyond float32": ({"inputs": [at(7, 1e39)]}, "finite float32"),
+    "beyond float32": (
+        {"inputs": [at(349, 1e39)]},
+        "#/inputs/0/data/349: expected finite float32 numbers, got another at (1, 3, 4)",
+    ),
+    "beyond float32 in a nested list": (
+        {"inputs": [{**GOOD, "data": [[[0.5] * 15] * 20, [[0.5, 1e39] * 7 + [0.5]] * 20]}]},
+        "#/inputs/0/data/1/0/1: expected finite float32",
+    ),
+    "beyond float32 in rows of a sequence": (
+        {
+            "inputs": [{**tensor(X[:1]), "datatype": "FP64", "shape": [1, 4, 15], "data": [0.5] * 59 + [1e39]}],
+            "parameters": {"sequence_id": 5, "sequence_start": True},
+        },
+        "#/inputs/0/data/59: expected finite float32 numbers, got another at (3, 14)",
+    ),
     "fractions as integers": ({"inputs": [{**at(7, 1), "datatype": "INT32"}]}, "#/inputs/0/data/0: expected a whole"),
     "beyond the integers": ({"inputs": [{**GOOD, "datatype": "UINT8", "data": [256] * 600}]}, "the range of UINT8"),
     "negative as unsigned": ({"inputs": [{**GOOD, "datatype": "UINT64", "data": [-1] * 600}]}, "the range of UINT64"),
@@ -411,7 +432,7 @@ def test_too_many_rows(client: httpx.Client) -> None:
         ({"tail": b""}, "expected 2400 bytes"),
         ({"tail": b"\0" * 2399}, "expected 2400 bytes"),
         ({"tail": b"\0" * 2400, "datatype": "FP64"}, "expected 4800 bytes"),
-        ({"tail": np.full(600, np.nan, np.float32).tobytes()}, "#/inputs/0/data/0/0/0: expected finite"),
+        ({"tail": np.full(600, np.nan, np.float32).tobytes()}, "got another at (0, 0, 0)"),
         ({"tail": np.full(600, -np.inf, np.float16).tobytes(), "datatype": "FP16"}, "expected finite"),
         ({"tail": np.full(600, 1e39).tobytes(), "datatype": "FP64"}, "expected finite float32"),
     ],

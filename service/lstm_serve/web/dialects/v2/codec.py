@@ -21,7 +21,7 @@ from lstm_serve.model.answers import predicted_classes
 from lstm_serve.model.model import Model
 from lstm_serve.model.records import packed, unpacked
 from lstm_serve.web.dialects.v2.request import Head, NumberedTensor, read_head
-from lstm_serve.web.dialects.v2.tensors import from_bytes, from_json
+from lstm_serve.web.dialects.v2.tensors import from_bytes, from_json, where_in
 from lstm_serve.web.nested_lists import FEW, HEAVY, ROOM, expect_short
 from lstm_serve.web.predict import Predicted
 
@@ -59,8 +59,10 @@ class Infer:
                     return [model.checked_rows(x[0]).astype(model.input_dtype)[np.newaxis]]
                 found[number] = model.takes[number].checked(x)
             except InvalidInput as error:
-                at = [Problem((*place, "data", *problem.where), problem.detail) for problem in error.problems]
-                raise InvalidInput(at) from None
+                rows = () if self.head.sequence is None else (0,)
+                raise InvalidInput(
+                    [Problem(where_in(tensor, place, (*rows, *one.where)), one.detail) for one in error.problems]
+                ) from None
         xs = [found[k] for k in range(len(found))]
         model.check_free(*(x.shape[1:] for x in xs))
         return [model.packed(xs)]

@@ -111,7 +111,7 @@ def from_json(tensor: InputTensor, data: list[Any], place: Where) -> AnyArray:
         )
     shape, dtype = tensor.shape, np.dtype(DTYPES[tensor.datatype])
     flat = data
-    if flat and type(flat[0]) is list:
+    if _is_nested(data):
         for depth, size in enumerate(shape):
             rows = flat if depth else [flat]
             if not all(type(row) is list and len(row) == size for row in rows):
@@ -122,9 +122,25 @@ def from_json(tensor: InputTensor, data: list[Any], place: Where) -> AnyArray:
     good, wanted = TYPES[dtype.kind]
     if not good.issuperset(map(type, flat)):
         index = next(k for k, value in enumerate(flat) if type(value) not in good)
-        raise InvalidInput.at(f"expected {wanted}, as {tensor.datatype} says", *place, "data", index)
+        at = tuple(map(int, np.unravel_index(index, shape)))
+        raise InvalidInput.at(
+            f"expected {wanted}, as {tensor.datatype} says, got other at {at}", *where_in(tensor, place, at)
+        )
     try:
         with np.errstate(over="ignore"):
             return np.array(flat, dtype).reshape(shape)
     except OverflowError:
         raise InvalidInput.at(f"expected numbers within the range of {tensor.datatype}", *place, "data") from None
+
+
+def where_in(tensor: InputTensor, place: Where, at: Where) -> Where:
+    """Where in the request a number of the tensor stands: in flat data, in nested ones, or after the JSON."""
+    if tensor.data is None:
+        return place
+    if at and not _is_nested(tensor.data):
+        at = (int(np.ravel_multi_index(tuple(map(int, at)), tensor.shape)),)
+    return (*place, "data", *at)
+
+
+def _is_nested(data: list[Any]) -> bool:
+    return bool(data) and type(data[0]) is list
