@@ -33,9 +33,11 @@ async def test_ids_are_answered_in_every_dialect(file: str) -> None:
     async with started(app):
         batch = await call(app, "/predict/batch", body(x, "sequences"))
         one = await call(app, "/predict", body(x[0]))
+        floats = await call(app, "/predict", body([float(each) for each in x[0]]))
         v1 = await call(app, f"/v1/models/{model.about.name}:predict", body(x, "instances"))
         tensor = {"name": "ids", "shape": list(np.shape(x)), "datatype": "INT64", "data": x}
         v2 = await call(app, f"/v2/models/{model.about.name}/infer", body([tensor], "inputs"))
+    assert floats.json == one.json
     key = {"classes": "probabilities", "binary": "probability", "values": "values"}[model.kind]
     answers = np.array([row[key] for row in batch.json["predictions"]])
     assert np.abs(answers.reshape(y.shape) - y).max() <= 1e-5
@@ -44,7 +46,7 @@ async def test_ids_are_answered_in_every_dialect(file: str) -> None:
     assert np.allclose(np.ravel(v2.json["outputs"][0]["data"]), answers.ravel(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [1.7, 3.0, -1, 10**6, 3e9, 1e30, True, "1", None])
+@pytest.mark.parametrize("bad", [1.7, 3.000000001, -1.0, -1, 10**6, 3e9, 1e30, True, "1", None])
 @in_loop
 async def test_what_is_no_id_is_refused(bad: Any) -> None:
     app = app_of(FEATURES / "k224__emb_mz.h5")

@@ -81,7 +81,7 @@ def _suspicious(items: Iterable[tuple[Key, Any]]) -> list[Key]:
 def _number(value: Any, where: Where, id_limit: int | None) -> Problem | None:  # noqa: ANN401 - JSON is anything
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Problem(where, f"expected a number, got {json_type_of(value)}")
-    if id_limit is not None and not (isinstance(value, int) and 0 <= value < id_limit):
+    if id_limit is not None and not (0 <= value < id_limit and value == int(value)):
         return Problem(where, f"expected {wanted(id_limit)}, got another number")
     if not abs(value) <= BELOW_INFINITY:
         return Problem(where, "expected a finite float32 number, got NaN, infinity or a number beyond 3.4e38")

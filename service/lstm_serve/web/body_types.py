@@ -125,7 +125,9 @@ def sequence(shape: Shape, id_limit: int | None = None, names: Names | None = No
     bounds = {"type": "number", "minimum": -BELOW_INFINITY, "maximum": BELOW_INFINITY}
     item: Any = Annotated[float, Strict(), Field(allow_inf_nan=False), WithJsonSchema(bounds)]
     if id_limit is not None:
-        item = Annotated[int, Strict(), Field(ge=0, lt=id_limit)]
+        # As in arrays and CSV, 3.0 is the id 3.
+        whole = {"type": "integer", "minimum": 0, "exclusiveMaximum": id_limit}
+        item = Annotated[float, Strict(), Field(ge=0, lt=id_limit, multiple_of=1), WithJsonSchema(whole)]
     for axis, size in reversed([*enumerate(shape)]):
         limits = Field(min_length=size or 1, max_length=longest if size is None else size)
         item = Annotated[list[item], limits, FailFast()]

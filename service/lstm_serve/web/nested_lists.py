@@ -23,6 +23,7 @@ from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import InvalidInput, Malformed, Problem, TooLarge
 from lstm_serve.formats.npy import NPY_MAGIC
 from lstm_serve.formats.text import without_mark
+from lstm_serve.model.inputs import wanted
 from lstm_serve.web.body_faults import AXES, BELOW_INFINITY, Axis, Names, Where, json_type_of, walk
 from lstm_serve.web.json_structure import count_marks, structure
 from lstm_serve.web.named_steps import first_twice, in_order
@@ -278,10 +279,14 @@ class Body(BaseModel):
             except ValueError:
                 raise InvalidInput.at("expected lists of equal lengths in a sequence", self.key) from None
             if not np.abs(x).max(initial=0) <= BELOW_INFINITY:
-                raise self._beyond_float32(start)
+                raise self._bad_number(start)
             return x.astype(dtype)
         if self.id_limit is not None:
-            return np.array(given, dtype)
+            x = np.array(given)
+            ids: Array = x.astype(dtype)
+            if (ids != x).any():  # to Pydantic a small enough fraction is none
+                raise self._bad_number(start)
+            return ids
         shape = [len(given), *(len(given[0]) if size is None else size for size in self.shape)]
         numbers = given
         for _ in self.shape:
@@ -292,14 +297,14 @@ class Body(BaseModel):
             # A quarter of the time of np.array on nested lists; beyond float32 it raises.
             packed = struct.pack(f"<{math.prod(shape)}f", *numbers)
         except OverflowError:
-            raise self._beyond_float32(start) from None
+            raise self._bad_number(start) from None
         if dtype != np.float32:
             return np.array(given, dtype)
         return np.frombuffer(packed, "<f4").reshape(shape)
 
-    def _beyond_float32(self, start: int) -> InvalidInput:
+    def _bad_number(self, start: int) -> InvalidInput:
         told = self._wrong(self.given or {self.key: getattr(self, self.key)}, start)
-        return told or InvalidInput.at("expected finite float32 numbers, got one beyond 3.4e38", self.key)
+        return told or InvalidInput.at(f"expected of each number {wanted(self.id_limit)}", self.key)
 
 
 def expect_few(rows: int, most: int, noun: str = "sequences") -> None:
