@@ -43,6 +43,17 @@ def test_a_good_body_of_any_rank(shape: tuple[int, ...], rows: int) -> None:
     assert np.array_equal(came, x)
 
 
+@pytest.mark.parametrize("many", [Many, Free, Flat, Deep])
+def test_one_sequence_in_place_of_several_is_told_once(many: Any) -> None:
+    one: Any = {Flat: [0, 1, 2], Deep: [[[0, 1]] * 2] * 2}.get(many, [[0, 1, 2]] * 2)
+    with pytest.raises(InvalidInput) as caught:
+        many.parse(raw(one))
+    (problem,) = caught.value.problems
+    assert problem.where == ("sequences",)
+    assert problem.detail.startswith("expected at least one of the sequences, got the ")
+    assert problem.detail.endswith(" of one: wrap it in another list")
+
+
 def test_sequences_of_several_lengths_are_runs() -> None:
     lengths = [2, 2, 1, 2]
     x = [[[float(k)] * 3] * n for k, n in enumerate(lengths)]
@@ -197,6 +208,14 @@ def by_name(x: Any) -> Any:
     if isinstance(x[0], list):
         return [by_name(item) for item in x]
     return dict(reversed([*zip(NAMES, x, strict=True)]))
+
+
+def test_one_sequence_by_name_in_place_of_several_is_told_once() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        ManyByName.parse(raw(by_name([[0, 1, 2]] * 2)))
+    assert [problem.detail for problem in caught.value.problems] == [
+        "expected at least one of the sequences, got the time steps of one: wrap it in another list"
+    ]
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (3,), (2, 2, 3), (None, 3)])

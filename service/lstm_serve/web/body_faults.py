@@ -41,7 +41,7 @@ def walk(  # noqa: PLR0913, PLR0917 - it calls itself
     if not isinstance(value, list):
         yield Problem(where, f"expected {_counted(size, axis)}, got {json_type_of(value)}")
         return
-    if size is None and len(inner) == 1 and len(value) == inner[0][0] and _is_bare(value):
+    if size is None and inner and _is_one(value, [size for size, _ in inner], named=names is not None):
         yield Problem(where, f"expected {_counted(size, axis)}, got the {inner[0][1]} of one: wrap it in another list")
         return
     if len(value) != size if size is not None else not value:
@@ -56,8 +56,15 @@ def walk(  # noqa: PLR0913, PLR0917 - it calls itself
         yield from walk(value[index], inner, (*where, index), id_limit, names)
 
 
-def _is_bare(value: list[Any]) -> bool:
-    """Whether a list holds numbers and no lists."""
+def _is_one(value: Any, sizes: Sequence[int | None], *, named: bool) -> bool:  # noqa: ANN401 - JSON is anything
+    """Whether a value is numbers nested as these sizes, by the first and the last item of each list of lists."""
+    (size, *inner) = sizes
+    if named and not inner and type(value) is dict:
+        return True
+    if type(value) is not list or not value or len(value) != (size or len(value)):
+        return False
+    if inner:
+        return all(_is_one(item, inner, named=named) for item in (value[0], value[-1]))
     return all(type(item) in {int, float} for item in value)
 
 
