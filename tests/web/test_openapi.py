@@ -20,7 +20,7 @@ from lstm_serve.web.app import create_app
 Document = dict[str, Any]
 
 POST = {"200", "400", "401", "408", "413", "415", "422", "429", "500", "503", "504"}
-PLAIN_POST = POST - {"401", "415", "422"} | {"404"}
+PLAIN_POST = POST - {"401", "422"} | {"404"}
 V1_MODEL, V2_MODEL = (
     [f"/{v}/models/{{model_name}}", f"/{v}/models/{{model_name}}/versions/{{model_version}}"] for v in ("v1", "v2")
 )

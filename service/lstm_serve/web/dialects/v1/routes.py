@@ -31,7 +31,7 @@ from lstm_serve.web.ui import routes as page
 
 HTML = b"text/html"
 
-ERRORS = plain_responses(400, 404, 408, 413, 429, 500, 503, 504)
+ERRORS = plain_responses(400, 404, 408, 413, 415, 429, 500, 503, 504)
 NOT_FOUND = plain_responses(404, 500)
 TO_BROWSERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/html": {"schema": {"type": "string", "description": "the page, where it is accepted"}}}},

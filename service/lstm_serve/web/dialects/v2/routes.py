@@ -47,7 +47,7 @@ PREFIXES = (f"/v2{MODEL}", f"/v2{VERSION}")
 
 OCTETS = b"application/octet-stream"
 
-ERRORS = plain_responses(400, 404, 408, 409, 413, 429, 500, 501, 503, 504)
+ERRORS = plain_responses(400, 404, 408, 409, 413, 415, 429, 500, 501, 503, 504)
 
 NOT_FOUND = plain_responses(404, 500)
 
