@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Iterator
 
+from pydantic import SecretStr
 from serving import SMALL, call, in_loop, started
 
 from lstm_serve.settings import Settings
@@ -44,7 +45,9 @@ def requests(path: str) -> Iterator[tuple[str, dict[str, str], bytes]]:
 
 @in_loop
 async def test_each_status_of_a_refusal_is_in_the_document() -> None:
-    app = create_app(Settings(model=SMALL / "binary.h5", access_log=False, max_body_bytes=2000, api_keys=KEY))
+    app = create_app(
+        Settings(model=SMALL / "binary.h5", access_log=False, max_body_bytes=2000, api_keys=SecretStr(KEY))
+    )
     document = app.openapi()
     unlisted = set()
     async with started(app):
