@@ -17,12 +17,14 @@ Shown = Callable[[str], str]
 class NamedColumns(NamedTuple):
     """Columns beside the features, by name: those that tell units apart, and those that hold what is right for a row.
 
-    `number` makes a number of a cell of the latter, or raises ValueError.
+    `number` makes a number of a cell of the latter, or raises ValueError. `by_flag` is what a command takes the former
+    with; None where it is no command that asks.
     """
 
     by: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     number: Callable[[str], float] = float
+    by_flag: str | None = "--by"
 
 
 class CsvRow(NamedTuple):
@@ -208,9 +210,9 @@ def in_header(
 ) -> ColumnPlaces:
     """Where the columns are in a header, and what to say of it. Raises InvalidInput where one is missing."""
     header = [cell.strip() for cell in first.cells]
-    if shown is str:
-        _expect_apart("--by", named.by, header)
-        _expect_apart("--label", named.labels, header)
+    if named.by_flag is not None:
+        _expect_apart(named.by_flag, named.by, header)
+    _expect_apart("--label", named.labels, header)
     _expect(named.by, header, "which `by` names", first, (shown, shown))
     _expect(named.labels, header, "which --label names", first, (shown, shown))
     keys, labels = [header.index(name) for name in named.by], [header.index(name) for name in named.labels]
@@ -236,7 +238,7 @@ def _expect(names: Sequence[str], header: Sequence[str], why: str, first: CsvRow
     of_names, of_header = shown
     missing = [name for name in names if name not in header]
     if missing:
-        near = _in_other_case(missing, header) if of_header is str else ""
+        near = _in_other_case(missing, header, of_header)
         raise InvalidInput.at(
             f"lacks the {_columns(missing, of_names)}, {why}{_apart(first)}. "
             f"Its header has {_count(len(header))}: {of_header(_listed(header))}{near}"
@@ -255,10 +257,10 @@ def _expect_apart(flag: str, names: Sequence[str], header: Sequence[str]) -> Non
             raise InvalidInput.at(f"{flag} {name[:60]!r} names several of its columns: give {each[:200]}")
 
 
-def _in_other_case(missing: Sequence[str], header: Sequence[str]) -> str:
+def _in_other_case(missing: Sequence[str], header: Sequence[str], shown: Shown) -> str:
     folded = {name.casefold(): name for name in header}
     near = [f"{folded[name.casefold()]} for {name}" for name in missing if name.casefold() in folded]
-    return f". The names differ in case: {_listed(near)}" if near else ""
+    return f". The names differ in case: {shown(_listed(near))}" if near else ""
 
 
 def _apart(first: CsvRow) -> str:

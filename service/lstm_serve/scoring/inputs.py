@@ -107,7 +107,7 @@ def read_csv(data: bytes, model: Model, stride: int, by: Sequence[str]) -> Seque
     The arrays are float32 where the model takes that. Raises InvalidInput.
     """
     by = tuple(dict.fromkeys(by))
-    table = csv_table.read(data, feature_names(model), _width(model), NamedColumns(by), _unseen)
+    table = csv_table.read(data, feature_names(model), _width(model), NamedColumns(by, by_flag=None), _unseen)
     if model.input_dtype == np.float32:
         with np.errstate(over="ignore"):
             table = table._replace(values=table.values.astype(np.float32))
