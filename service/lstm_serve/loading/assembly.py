@@ -149,7 +149,13 @@ class _Assembly:
     def _steps(self, layer: int, shapes: Sequence[Shape]) -> list[Step]:
         """The steps of a layer on inputs of these shapes."""
         spec, arrays = self.architecture.layers[layer], self.arrays[layer]
-        options = Options(spec.class_name, spec.config | {"name": spec.name}, self.keras, self.assumed)
+        options = Options(
+            spec.class_name,
+            spec.config | {"name": spec.name},
+            self.keras,
+            self.assumed,
+            masked_with_states=spec.masked_with_states,
+        )
         forms = self._built.setdefault(layer, [])
         for called_on, steps in forms:
             if called_on == [*shapes]:

@@ -13,7 +13,6 @@ from lstm_serve.loading.config.calls import Call, EachStep, distinct, needed
 from lstm_serve.loading.config.explicit_masks import given_by_hand, is_operation
 from lstm_serve.loading.config.inbound_nodes import (
     INITIAL_STATE,
-    MASKED_WITH_STATES,
     GivenMasks,
     KerasTensor,
     calls_of,
@@ -45,12 +44,14 @@ class LayerSpec(NamedTuple):
     """A layer as its file describes it.
 
     `path` is the names of the models inside the model that it is in, and its own; `models` are those models' classes.
+    `masked_with_states` says that its calls are given both a mask and states.
     """
 
     class_name: str
     path: tuple[str, ...]
     config: dict[str, Any]
     models: tuple[str, ...] = ()
+    masked_with_states: bool = False
 
     @property
     def name(self) -> str:
@@ -230,20 +231,18 @@ class _Reader:
             calls, said = graph_operations.attention_calls(entry, name)
             self.layers.append(LayerSpec(class_name, path, settings | said, models))
             return name, Member(len(self.layers) - 1, None, calls, None), []
-        self.layers.append(LayerSpec(class_name, path, settings, models))
         states = class_name in RECURRENT | {"Bidirectional"}
         calls = calls_with_states(entry) if states else calls_of(entry)
-        member = Member(len(self.layers) - 1, None, calls, input_shape_of(settings))
         masked = masks_given(entry, name, besides=INITIAL_STATE if states else None)
-        if both := {given.call for given in masked if given.with_states}:
+        both = {given.call for given in masked if given.with_states}
+        if both and both != {k for k, call in enumerate(calls_of(entry)) if call != calls[k]}:
             # Keras 3 then heeds the mask, and else none where there are states.
-            if both != {k for k, call in enumerate(calls_of(entry)) if call != calls[k]}:
-                raise Unsupported(
-                    f"the layer {name[:100]!r} is called on states with a mask given, and on states without one, which "
-                    "is not supported"
-                )
-            self.layers[-1].config[MASKED_WITH_STATES] = True
-        return name, member, masked
+            raise Unsupported(
+                f"the layer {name[:100]!r} is called on states with a mask given, and on states without one, which is "
+                "not supported"
+            )
+        self.layers.append(LayerSpec(class_name, path, settings, models, masked_with_states=bool(both)))
+        return name, Member(len(self.layers) - 1, None, calls, input_shape_of(settings)), masked
 
     def _give_mask(
         self, members: dict[str, Member], given: GivenMasks, path: tuple[str, ...], models: tuple[str, ...]

@@ -38,8 +38,6 @@ def _in_order(given: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - JSON i
 
 
 INITIAL_STATE = "initial_state"
-# Of a layer whose calls are given both, put among its options.
-MASKED_WITH_STATES = "called with a mask and states"
 
 
 class GivenMasks(NamedTuple):

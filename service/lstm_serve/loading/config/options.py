@@ -79,11 +79,23 @@ WITHOUT_EFFECT = frozenset(
 class Options:
     """A layer's config, read key by key. `finish` refuses what nobody asked for, so that no option is ever ignored."""
 
-    def __init__(self, class_name: str, config: Mapping[str, Any], keras: KerasVersion, assumed: list[str]) -> None:
-        """`assumed` collects, in words, each default that the file's own Keras version fixed."""
+    def __init__(
+        self,
+        class_name: str,
+        config: Mapping[str, Any],
+        keras: KerasVersion,
+        assumed: list[str],
+        *,
+        masked_with_states: bool = False,
+    ) -> None:
+        """`assumed` collects, in words, each default that the file's own Keras version fixed.
+
+        `masked_with_states` says of a recurrent layer that its calls are given both a mask and states.
+        """
         self.class_name = class_name
         self.keras = keras
         self.config = config
+        self.masked_with_states = masked_with_states
         self._assumed = assumed
         self._left = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
         name = config.get("name", class_name.lower())
@@ -155,7 +167,7 @@ class Options:
             return None
         if not isinstance(value, dict) or not isinstance(value.get("config"), dict):
             raise UnreadableFile(f"the {self} has {key} = {str(value)[:40]!r}, where a layer was expected")
-        return Options(str(value.get("class_name"))[:100], value["config"], self.keras, self._assumed)
+        return self._of(str(value.get("class_name"))[:100], value["config"])
 
     def at(self, key: str, index: int) -> "Options":
         """The layer at `index` of the list that the option `key` holds."""
@@ -166,7 +178,10 @@ class Options:
 
     def with_config(self, config: Mapping[str, Any]) -> "Options":
         """A layer of the same class with another config."""
-        return Options(self.class_name, config, self.keras, self._assumed)
+        return self._of(self.class_name, config)
+
+    def _of(self, class_name: str, config: Mapping[str, Any]) -> "Options":
+        return Options(class_name, config, self.keras, self._assumed, masked_with_states=self.masked_with_states)
 
     def renamed(self, name: str) -> "Options":
         """The same layer under another name."""
@@ -203,7 +218,7 @@ class Options:
         if not isinstance(value, str):
             raise Unsupported(f"the {self} has {key} = {str(value)[:40]!r}, which is not the name of an activation")
         if value in ACTIVATION_LAYERS and isinstance(config, dict):
-            options = Options(value, config, self.keras, self._assumed)
+            options = self._of(value, config)
             activation = ACTIVATION_LAYERS[value](options)
             options.finish()
             return activation

@@ -9,16 +9,13 @@ from lstm_serve.engine.operations.merging import MaskedBy
 from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers.steps import Steps
 
-# Layers that may end in it; within a recurrent one the shapes would not fit.
-ENDING = frozenset({"Dense", "EinsumDense", "Activation", *(f"Conv{n}D" for n in (1, 2, 3))})
-
 
 def is_gated(options: Options) -> bool:
     """Whether a layer ends in `glu`."""
     value: Any = options.config.get("activation")
     if isinstance(value, dict):
         value = value.get("config")
-    return options.class_name in ENDING and value == "glu"
+    return bool(value == "glu")
 
 
 def ungated(options: Options) -> Options:

@@ -12,11 +12,10 @@ from lstm_serve.engine.operations.wrappers import Stacked
 from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import MissingFact, UnreadableFile
-from lstm_serve.loading.config.inbound_nodes import MASKED_WITH_STATES
 from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers import gate_layouts
 from lstm_serve.loading.layers.checks import expect, last_axis, with_bias
-from lstm_serve.loading.layers.steps import Steps
+from lstm_serve.loading.layers.steps import Lowering, Steps
 from lstm_serve.loading.refusals import REBUILD, STATEFUL
 
 
@@ -37,7 +36,7 @@ def _flow(options: Options) -> SequenceOptions:
     if stateful:
         options.assume(STATEFUL)
     options.refuse_unless("time_major", expected=False, why="time is expected on the second axis")
-    options.ignore("num_constants", "input_dim", "input_length", MASKED_WITH_STATES)
+    options.ignore("num_constants", "input_dim", "input_length")
     return {
         "name": options.name,
         "return_sequences": options.take("return_sequences", bool, default=False),
@@ -138,7 +137,7 @@ def _with_states(options: Options, layer: Recurrent, states: Sequence[Shape]) ->
             f"the {options} begins with states of the shapes {str([*states])[:100]}, where {len(layer.carried)} of "
             f"({layer.units},) were expected"
         )
-    ignored = bool(states) and options.keras.major >= 3 and not options.config.get(MASKED_WITH_STATES)
+    ignored = bool(states) and options.keras.major >= 3 and not options.masked_with_states
     return replace(layer, ignores_mask=ignored)
 
 
@@ -185,16 +184,16 @@ def _around_cells(options: Options, arrays: Sequence[Array], shapes: Sequence[Sh
     return layers
 
 
-def has_states_of_several(options: Options, inputs: int) -> bool:
-    """Whether a layer has several cells, and takes or gives their states."""
+def several_cells(options: Options, inputs: int) -> Lowering | None:
+    """What lowers a layer that has several cells, and takes or gives their states; None of any other."""
     cell = options.config.get("cell")
     config = cell.get("config") if isinstance(cell, dict) else None
     cells = config.get("cells") if isinstance(config, dict) else None
     several = isinstance(cells, list) and len(cells) > 1
-    return several and options.class_name == "RNN" and (inputs > 1 or options.config.get("return_state") is True)
+    return _with_states_of_several if several and (inputs > 1 or options.config.get("return_state") is True) else None
 
 
-def with_states_of_several(steps: Steps, arrays: Sequence[Array]) -> None:
+def _with_states_of_several(steps: Steps, arrays: Sequence[Array]) -> None:
     """Layers one above the other, each with states of its own; the output, and then all states in the cells' order.
 
     Source: StackedRNNCells of TensorFlow 1.13 to 2.15 and of Keras 3.

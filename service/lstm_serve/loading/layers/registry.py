@@ -12,7 +12,6 @@ from lstm_serve.engine.recurrence import Recurrent
 from lstm_serve.engine.types import Array, Shape
 from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config import graph_operations
-from lstm_serve.loading.config.inbound_nodes import MASKED_WITH_STATES
 from lstm_serve.loading.config.options import ACTIVATION_LAYERS, MODELS, Options
 from lstm_serve.loading.layers import (
     attention,
@@ -30,14 +29,8 @@ from lstm_serve.loading.layers import (
     windows,
 )
 from lstm_serve.loading.layers.checks import check_output
-from lstm_serve.loading.layers.recurrent import (
-    CELLS,
-    has_states_of_several,
-    recurrent,
-    rnn,
-    with_states_of_several,
-)
-from lstm_serve.loading.layers.steps import Step, Steps
+from lstm_serve.loading.layers.recurrent import CELLS, recurrent, rnn, several_cells
+from lstm_serve.loading.layers.steps import Lowering, Step, Steps
 from lstm_serve.loading.refusals import OPERATION, unsupported
 
 Builder = Callable[[Options, Sequence[Array], Sequence[Shape]], Operation]
@@ -46,48 +39,47 @@ Builder = Callable[[Options, Sequence[Array], Sequence[Shape]], Operation]
 class LayerClass(NamedTuple):
     """A class of Keras' layers: what builds it, and its arrays in the order of `get_weights()`.
 
-    A name such as "bias?use_bias" is there where that option is not false.
+    A name such as "bias?use_bias" is there where that option is not false. `several` gives what lowers it where its
+    options, and how many inputs there are, make several operations of it.
     """
 
     build: Builder
     arrays: tuple[str, ...] = ()
+    several: Callable[[Options, int], Lowering | None] = lambda *_: None
 
 
 class Lowered(NamedTuple):
     """A class of Keras' layers that is several operations: what makes the steps, and its arrays, as in `LayerClass`."""
 
-    build: Callable[[Steps, Sequence[Array]], None]
+    lowering: Lowering
     arrays: tuple[str, ...] = ()
 
 
 def lower(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> list[Step]:
     """The steps of a layer, of which most are one operation. Raises as `build` does."""
-    if options.class_name == "Bidirectional" and _class_in(options.config, "layer") in CONV_LSTM:
-        steps = Steps(options, shapes)
-        half = len(arrays) // 2
-        parts = zip(_directions(options), (arrays[:half], arrays[half:]), strict=True)
-        windows.both_directions(steps, *(build(inner, part, shapes) for inner, part in parts))
-        return steps.finished(options.class_name)
-    if _is_unmerged(options.class_name, options.config):
-        steps = Steps(options, shapes)
-        _apart(steps, build(options.with_config({**options.config, "merge_mode": "concat"}), arrays, shapes))
-        options.ignore(*options.config)
-        return steps.finished(options.class_name)
-    if has_states_of_several(options, len(shapes)):
-        steps = Steps(options, shapes)
-        with_states_of_several(steps, arrays)
-        return steps.finished(options.class_name)
-    if gating.is_gated(options):
-        steps = Steps(options.with_config({"name": options.name}), shapes)
-        steps.follow(lower(gating.ungated(options), arrays, shapes))
-        gating.gate(steps)
-        return steps.finished(options.class_name)
-    kind = TABLE.get(options.class_name)
-    if not isinstance(kind, Lowered):
+    entry = TABLE.get(options.class_name)
+    lowering = entry.several(options, len(shapes)) if isinstance(entry, LayerClass) else entry and entry.lowering
+    if lowering is None:
         return [Step(build(options, arrays, shapes), tuple(range(len(shapes))))]
     steps = Steps(options, shapes)
-    kind.build(steps, arrays)
+    lowering(steps, arrays)
     return steps.finished(options.class_name)
+
+
+def _if_gated(options: Options, _: int) -> Lowering | None:
+    """What lowers a layer that ends in `glu`; None of any other."""
+    return _gated if gating.is_gated(options) else None
+
+
+def _gated(steps: Steps, arrays: Sequence[Array]) -> None:
+    options = steps.options
+    steps.follow(lower(gating.ungated(options), arrays, steps.shapes[: steps.given_count]))
+    options.ignore(*options.config)
+    gating.gate(steps)
+
+
+def _einsum(steps: Steps, arrays: Sequence[Array]) -> None:
+    (_gated if gating.is_gated(steps.options) else einsum.dense)(steps, arrays)
 
 
 def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
@@ -98,9 +90,9 @@ def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) ->
     """
     check_class(options.class_name, options.name, options.config)
     check_call(options.class_name, options.name, len(shapes))
-    kind = TABLE[options.class_name]
-    assert isinstance(kind, LayerClass)  # noqa: S101 - of what holds a layer, check_class has refused others
-    built = kind.build(options, arrays, shapes)
+    entry = TABLE[options.class_name]
+    assert isinstance(entry, LayerClass)  # noqa: S101 - of what holds a layer, check_class has refused others
+    built = entry.build(options, arrays, shapes)
     layer: Operation = replace(cast("Any", built), keras_class=options.class_name)
     options.finish()
     check_output(options, layer, shapes)
@@ -178,8 +170,8 @@ def array_names(class_name: str, config: Mapping[str, Any]) -> list[str]:
         return []
     if class_name in KERAS_1_GATES and config.get("consume_less", "gpu") != "gpu":
         return [f"{name}_{gate}" for gate in KERAS_1_GATES[class_name] for name in "WUb"]
-    kind = TABLE.get(class_name.removesuffix("Cell"))
-    names = [name.partition("?") for name in kind.arrays] if kind else []
+    entry = TABLE.get(class_name.removesuffix("Cell"))
+    names = [name.partition("?") for name in entry.arrays] if entry else []
     return [name for name, _, option in names if _has(config, option)]
 
 
@@ -216,11 +208,6 @@ KERAS_1_GATES = {"LSTM": "icfo", "GRU": "zrh"}
 NOT_TRAINED = frozenset({"moving_mean", "moving_variance", "mean", "variance", "count", "vector_u"})
 
 
-def _class_in(config: Mapping[str, Any], key: str) -> str:
-    held = layer_in(config, key)
-    return "" if held is None else held[0]
-
-
 def _directions(options: Options) -> tuple[Options, Options]:
     """The layers of a Bidirectional, of which the second may be the first turned round."""
     forward, backward = options.inner("layer"), options.inner("backward_layer")
@@ -235,7 +222,7 @@ def _directions(options: Options) -> tuple[Options, Options]:
 def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
     merge_mode = options.choice("merge_mode", ("concat", "sum", "mul", "ave"), "concat")
     forward, backward = _directions(options)
-    options.ignore("return_sequences", "return_state", "stateful", "input_dim", "input_length", MASKED_WITH_STATES)
+    options.ignore("return_sequences", "return_state", "stateful", "input_dim", "input_length")
     half = len(array_names(forward.class_name, forward.config))
     built: list[Recurrent | Stacked] = []
     states = len(shapes) // 2
@@ -243,8 +230,7 @@ def _bidirectional(options: Options, arrays: Sequence[Array], shapes: Sequence[S
         (forward, arrays[:half], shapes[1 : 1 + states]),
         (backward, arrays[half:], shapes[1 + states :]),
     ):
-        called = inner.with_config({**inner.config, MASKED_WITH_STATES: options.config.get(MASKED_WITH_STATES)})
-        layer = cast("Recurrent | Stacked", build(called, part, [*shapes[:1], *given]))
+        layer = cast("Recurrent | Stacked", build(inner, part, [*shapes[:1], *given]))
         built.append(_with_zeros(layer, zeros=mask_rules.zeroed(inner)))
     if built[0].return_sequences != built[1].return_sequences or built[0].go_backwards == built[1].go_backwards:
         raise UnreadableFile(f"the two directions of the {options} do not fit together")
@@ -259,8 +245,25 @@ def _is_unmerged(class_name: str, config: Mapping[str, Any]) -> bool:
     return class_name == "Bidirectional" and "merge_mode" in config and config["merge_mode"] is None
 
 
-def _apart(steps: Steps, both: Operation) -> None:
+def _several_directions(options: Options, _: int) -> Lowering | None:
+    """What lowers a Bidirectional of pictures, or without merge_mode; None of any other."""
+    held = layer_in(options.config, "layer")
+    if held is not None and held[0] in CONV_LSTM:
+        return _both_of_pictures
+    return _unmerged if _is_unmerged(options.class_name, options.config) else None
+
+
+def _both_of_pictures(steps: Steps, arrays: Sequence[Array]) -> None:
+    half = len(arrays) // 2
+    parts = zip(_directions(steps.options), (arrays[:half], arrays[half:]), strict=True)
+    windows.both_directions(steps, *(build(inner, part, [*steps.shapes]) for inner, part in parts))
+
+
+def _unmerged(steps: Steps, arrays: Sequence[Array]) -> None:
     """The two directions, which are concatenated, each by itself; with their mask."""
+    options = steps.options
+    both = build(options.with_config({**options.config, "merge_mode": "concat"}), arrays, [*steps.shapes])
+    options.ignore(*options.config)
     shapes = both.output_shapes(steps.shapes)
     if len(shapes) > 1:
         raise steps.refusal('has merge_mode None and return_state, which is not supported: build it with "concat"')
@@ -304,6 +307,7 @@ def _spectral_normalization(steps: Steps, arrays: Sequence[Array]) -> None:
     steps.follow(lower(inner.renamed(options.name), arrays[:-1], steps.shapes[: steps.given_count]))
 
 
+WITH_BIAS = ("kernel", "bias?use_bias")
 GATED = ("kernel", "recurrent_kernel", "bias?use_bias")
 CONV_LSTM = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 SCALED = ("gamma?scale", "beta?center")
@@ -315,18 +319,18 @@ SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias?use_bias")
 
 TABLE: dict[str, LayerClass | Lowered] = {
     **dict.fromkeys(CELLS, LayerClass(recurrent, GATED)),
-    "RNN": LayerClass(rnn),
-    "Bidirectional": LayerClass(_bidirectional),
+    "RNN": LayerClass(rnn, several=several_cells),
+    "Bidirectional": LayerClass(_bidirectional, several=_several_directions),
     "TimeDistributed": Lowered(_time_distributed),
-    "Dense": LayerClass(pointwise.dense, ("kernel", "bias?use_bias")),
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), LayerClass(windows.convolution, ("kernel", "bias?use_bias"))),
+    "Dense": LayerClass(pointwise.dense, WITH_BIAS, _if_gated),
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), LayerClass(windows.convolution, WITH_BIAS, _if_gated)),
     **dict.fromkeys(
         ("DepthwiseConv1D", "DepthwiseConv2D"), LayerClass(windows.depthwise, ("depthwise_kernel", "bias?use_bias"))
     ),
     **dict.fromkeys(CONV_LSTM, LayerClass(windows.conv_lstm, GATED)),
     "Embedding": LayerClass(temporal.embedding, ("embeddings",)),
     "Masking": LayerClass(temporal.masking),
-    **{f"{kind}Pooling{n}D": LayerClass(windows.pooling) for n in (1, 2, 3) for kind in ("Max", "Average")},
+    **{f"{how}Pooling{n}D": LayerClass(windows.pooling) for n in (1, 2, 3) for how in ("Max", "Average")},
     "GlobalMaxPooling1D": LayerClass(temporal.global_pooling),
     "GlobalAveragePooling1D": LayerClass(temporal.global_pooling),
     "Flatten": LayerClass(temporal.reshape),
@@ -342,7 +346,7 @@ TABLE: dict[str, LayerClass | Lowered] = {
     "Normalization": LayerClass(pointwise.normalization, ("mean", "variance", "count")),
     "Rescaling": LayerClass(pointwise.rescaling),
     "PReLU": LayerClass(pointwise.prelu, ("alpha",)),
-    "Activation": LayerClass(pointwise.activation),
+    "Activation": LayerClass(pointwise.activation, several=_if_gated),
     **dict.fromkeys(ACTIVATION_LAYERS, LayerClass(pointwise.activation_layer)),
     "Softmax": Lowered(lowering.softmax),  # over other axes than the last too
     "Concatenate": LayerClass(merging.concatenate),
@@ -366,12 +370,12 @@ TABLE: dict[str, LayerClass | Lowered] = {
     "RMSNormalization": Lowered(normalizing.root_mean_square, ("scale",)),
     "UnitNormalization": Lowered(normalizing.unit),
     **{f"SeparableConv{n}D": Lowered(windows.separable, SEPARABLE) for n in (1, 2)},
-    **{f"Conv{n}DTranspose": Lowered(windows.transposed, ("kernel", "bias?use_bias")) for n in (1, 2, 3)},
-    **{f"Global{kind}Pooling{n}D": Lowered(windows.global_pooling) for n in (2, 3) for kind in ("Max", "Average")},
+    **{f"Conv{n}DTranspose": Lowered(windows.transposed, WITH_BIAS) for n in (1, 2, 3)},
+    **{f"Global{how}Pooling{n}D": Lowered(windows.global_pooling) for n in (2, 3) for how in ("Max", "Average")},
     "Discretization": Lowered(encoding.discretization),
     "CategoryEncoding": Lowered(encoding.category),
     "IntegerLookup": Lowered(encoding.integer_lookup),
-    "EinsumDense": Lowered(einsum.dense, ("kernel", "bias?+bias_axes")),
+    "EinsumDense": Lowered(_einsum, ("kernel", "bias?+bias_axes")),
     "SpectralNormalization": Lowered(_spectral_normalization),
     **{f"ZeroPadding{n}D": Lowered(resizing.padding) for n in (1, 2, 3)},
     **{f"Cropping{n}D": Lowered(resizing.cropping) for n in (1, 2, 3)},

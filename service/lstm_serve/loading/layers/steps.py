@@ -1,7 +1,7 @@
 """A layer or a call that is several operations of the engine: steps, one after the other."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -20,6 +20,10 @@ from lstm_serve.loading.layers.checks import check_output, numbers
 
 # Of one row in one product: a hundred times what a wide layer takes at a time step.
 MAX_PRODUCT = 1 << 30
+
+
+# What makes the steps of a layer, whose arrays are given in the order of `get_weights()`.
+Lowering = Callable[["Steps", Sequence[Array]], None]
 
 
 class Step(NamedTuple):
