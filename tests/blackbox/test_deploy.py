@@ -24,6 +24,10 @@ COMPOSE, KUBERNETES, KSERVE, PROXY = (
     (ROOT / "deploy" / name).read_text() for name in ("compose.yaml", "kubernetes.yaml", "kserve.yaml", "haproxy.cfg")
 )
 
+REDIS_COMPOSE, REDIS_KUBERNETES = (
+    (ROOT / "deploy" / name).read_text() for name in ("compose.redis.yaml", "kubernetes.redis.yaml")
+)
+
 
 def number(text: str, pattern: str) -> float:
     found = set(re.findall(pattern, text))
@@ -52,7 +56,7 @@ def test_each_figure_is_long_enough_for_the_next(text: str, value: str, killed: 
 
 
 def test_every_variable_is_a_setting() -> None:
-    for text in (COMPOSE, KUBERNETES, KSERVE, (ROOT / "Dockerfile").read_text()):
+    for text in (COMPOSE, KUBERNETES, KSERVE, REDIS_COMPOSE, REDIS_KUBERNETES, (ROOT / "Dockerfile").read_text()):
         names = {name.lower() for name in re.findall(r"LSTMSERVE_(\w+)", text)}
         assert names
         assert names <= set(Settings.model_fields)
@@ -107,6 +111,19 @@ def test_everything_knows_the_admin_port() -> None:
     assert set(re.findall(r"httpGet: .*port: (\w+)", KUBERNETES)) == {"admin"}
     assert number(KSERVE, r'prometheus.kserve.io/port: "(\d+)"') == port
     assert number(KSERVE, r"httpGet: .*port: (\d+)") == port
+
+
+def test_the_store_beside_the_replicas() -> None:
+    (flags,) = re.findall(r"^redis-server (.*)$", (ROOT / "docs/series.md").read_text(), re.MULTILINE)
+    services = yaml.safe_load(REDIS_COMPOSE)["services"]
+    assert flags in services.pop("redis")["command"]
+    assert services.keys() == yaml.safe_load(COMPOSE)["services"].keys() - {"proxy"}
+    assert re.findall(r"redis://(\w+):6379/0", REDIS_COMPOSE) == ["redis"]
+    stateful, service = yaml.safe_load_all(REDIS_KUBERNETES)
+    assert flags in " ".join(stateful["spec"]["template"]["spec"]["containers"][0]["args"])
+    (deployment, host), *_ = re.findall(r"set env deployment/(\S+) .*redis://(.*):6379/0", REDIS_KUBERNETES)
+    assert next(yaml.safe_load_all(KUBERNETES))["metadata"]["name"] == deployment
+    assert service["metadata"]["name"] == stateful["spec"]["serviceName"] == host
 
 
 def test_what_kserve_is_given() -> None:
