@@ -115,7 +115,7 @@ def read_csv(data: bytes, model: Model, stride: int, by: Sequence[str]) -> Seque
 
 
 def _unseen(_: str) -> str:
-    return "..."
+    return "(not shown)"
 
 
 def feature_names(model: Model) -> tuple[str, ...] | None:
