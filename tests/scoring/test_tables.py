@@ -114,6 +114,14 @@ def test_csv_columns_of_each_kind(tmp_path: Path, on: Model, expected: str) -> N
     assert len(first.split(",")) == len(expected.split(","))
 
 
+@pytest.mark.parametrize("value", [0.1, 1e-4, 1.5e-5, 1e-45, 1e6, 1.6777216e7, 3.4e38, -0.0])
+def test_csv_values_have_the_fewest_digits_and_an_exponent_where_python_gives_one(value: float) -> None:
+    y = np.full((1, 2), value, np.float32)
+    (cells,) = outputs.csv_rows(VALUES, [()], [1], y)
+    fewest = float(np.format_float_scientific(y[0, 0], unique=True))
+    assert [*map(repr, cells)] == ["1", repr(fewest), repr(fewest)]
+
+
 @pytest.mark.parametrize("size", [1, 4, 1024])
 def test_json_is_what_http_answers(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "SEQUENCES_AT_ONCE", size)

@@ -69,9 +69,9 @@ def _write(model: "Model", by: tuple[str, ...], answered: "Iterable[Answered]", 
 
     table = csv.writer(sys.stdout, lineterminator="\n")
     for key, number, y in answered:
-        (answer,) = answers(model, y[None])
         if as_csv:
-            table.writerows(outputs.csv_rows(model, key, number, y, answer))
+            table.writerows(outputs.csv_rows(model, [key], [number], y[None]))
         else:
+            (answer,) = answers(model, y[None])
             sys.stdout.write(outputs.json_line(by, key, "row", number, answer))
     sys.stdout.flush()

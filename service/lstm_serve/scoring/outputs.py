@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -190,8 +191,7 @@ def _csv(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: Bina
             lines.writerow(csv_header(model, sequences.by, sequences.noun, shape))
         if model.kind != "steps":
             _expect_shape(chunk, shape, "a .csv file")
-        for key, number, row, answer in zip(chunk.keys, chunk.numbers, chunk.y, answers(model, chunk.y), strict=True):
-            lines.writerows(csv_rows(model, key, number, row, answer))
+        lines.writerows(csv_rows(model, chunk.keys, chunk.numbers, chunk.y))
         file.write(text.getvalue().encode())
 
 
@@ -201,16 +201,11 @@ def _parquet(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: 
     with parquet.writing(file) as write:
         for k, chunk in enumerate(chunks):
             shape = shape if k else chunk.y.shape[1:]
-            # A line for each answer, or for each of its steps.
-            steps = chunk.y.shape[1] if model.kind == "steps" else 1
             if model.kind != "steps":
                 _expect_shape(chunk, shape, "a .parquet file")
-            said = [
-                cells
-                for row, answer in zip(chunk.y, answers(model, chunk.y), strict=True)
-                for cells, _ in _said(model, row, answer)
-            ]
-            values = chunk.y.reshape(len(chunk.y) * steps, -1)
+            said = [cells for answer in answers(model, chunk.y) for cells in _said(model, answer)]
+            values = _values(model, chunk.y)
+            steps = len(values) // len(chunk.y)
             keys = [[key[n] for key in chunk.keys for _ in range(steps)] for n in range(len(sequences.by))]
             columns: list[parquet.Cells] = [
                 *(list[str | None](cells) for cells in keys),
@@ -231,13 +226,22 @@ def csv_header(model: Model, by: Sequence[str], noun: str, shape: Sequence[int])
     return [*by, noun, *SAID[model.kind], *_columns(model, shape)]
 
 
-def csv_rows(
-    model: Model, key: Sequence[str], number: int, row: Array, answer: dict[str, Any]
-) -> Iterator[Sequence[Any]]:
-    """The cells of each line of an answer."""
-    for said, values in _said(model, row, answer):
-        # As NumPy writes a float32: the fewest digits that read back as the same number.
-        yield [*key, number, *said, *map(str, values.ravel())]
+def csv_rows(model: Model, keys: Iterable[Sequence[str]], numbers: Iterable[int], y: Array) -> Iterator[Sequence[Any]]:
+    """The cells of each line of the answers y (n, *output_shape), which are finite.
+
+    A value is the float that Python writes with the fewest digits that read back as the same float32. NumPy takes three
+    times as long to write those, while no other thread computes, and its versions do not agree on exponents.
+    """
+    values = iter(orjson.loads(orjson.dumps(_values(model, y), option=orjson.OPT_SERIALIZE_NUMPY)))
+    for key, number, answer in zip(keys, numbers, answers(model, y), strict=True):
+        for said in _said(model, answer):
+            yield [*key, number, *said, *next(values)]
+
+
+def _values(model: Model, y: Array) -> Array:
+    """The values of each line of the answers: of each answer, or of each of its steps."""
+    lines = math.prod(y.shape[:2]) if model.kind == "steps" else len(y)
+    return np.ascontiguousarray(y).reshape(lines, -1)
 
 
 # What stands between the number of an answer and its values, by the kind of the model.
@@ -250,18 +254,18 @@ SAID: dict[Kind, list[str]] = {
 }
 
 
-def _said(model: Model, row: Array, answer: dict[str, Any]) -> Iterator[tuple[list[Any], Array]]:
-    """For each line of an answer what `SAID` names, and the values."""
+def _said(model: Model, answer: dict[str, Any]) -> Iterator[list[Any]]:
+    """What `SAID` names, for each line of an answer."""
     match model.kind:
         case "values":
-            yield [], row
+            yield []
         case "labels":
-            yield ["; ".join(answer["labels"])], row
+            yield ["; ".join(answer["labels"])]
         case "steps":
-            for k, (step, each) in enumerate(zip(row, answer["steps"], strict=True), start=1):
-                yield [k, each["label"], each["predicted_class"]], step
+            for k, each in enumerate(answer["steps"], start=1):
+                yield [k, each["label"], each["predicted_class"]]
         case "classes" | "binary":
-            yield [answer["label"], answer["predicted_class"]], row
+            yield [answer["label"], answer["predicted_class"]]
         case _:
             assert_never(model.kind)
 
