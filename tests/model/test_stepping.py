@@ -158,7 +158,7 @@ def test_states_are_taken_apart_and_joined_wherever_they_are_in_their_windows(da
             y, _ = steps.step(row[np.newaxis], tuple(array[:1] for array in states))
             states = tuple(array[1:] for array in states)
             assert apart(y, made.forward(rows[np.newaxis, t - timesteps + 1 : t + 1])) <= 1e-6
-        before, states = states, steps.advance(np.tile(row, (len(states[0]), 1)), states)
+        before, states = states, steps.advance(row[np.newaxis], states)
         for was, array in zip(kept, before, strict=True):
             np.testing.assert_array_equal(was[-len(array) :], array)
 

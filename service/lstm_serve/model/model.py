@@ -250,7 +250,7 @@ class Model:
         """Why no series of a stateful model can carry its states, or None."""
         return self._steps if isinstance(self._steps, str) else stepping.not_carried(self._steps)
 
-    @property
+    @cached_property
     def series_mode(self) -> Literal["window", "carry"] | None:
         """How a row of a series is answered: by the window that it ends, or by states that are carried; or not."""
         if not self.has_time_axis:
@@ -291,7 +291,7 @@ class Model:
         sizes = ", ".join(["N", *map(str, features)])
         return self.takes[0].numbers(rows, (None, *features), f"the rows of a series, an array of shape ({sizes})")
 
-    @property
+    @cached_property
     def has_time_axis(self) -> bool:
         """Whether the first axis of the one input is time."""
         return len(self.inputs) == 1 and self.takes[0].has_time_axis

@@ -50,7 +50,7 @@ class Stepper:
         return ys[0], after
 
     def advance(self, x: Array, state: State) -> State:
-        """The state alone, without what would be computed of it."""
+        """The state alone, without what would be computed of it. x may be one row (1, *row), that of all series."""
         return self._walk(x, state, self.stateful)[1]
 
     def _walk(self, x: Array, state: State, stop: int) -> tuple[tuple[Array, ...], State]:
@@ -58,6 +58,7 @@ class Stepper:
         values: list[tuple[Array, ...]] = [(x,)]
         masks: list[tuple[Mask, ...]] = [(None,)]
         after: State = ()
+        n = len(state[0]) if state else len(x)
         with np.errstate(all="ignore"):
             for (operation, inputs), stepped, part in zip(
                 self.nodes[:stop], self.has_step[:stop], self.parts[:stop], strict=True
@@ -65,6 +66,8 @@ class Stepper:
                 xs = [values[node + 1][output] for node, output in inputs]
                 given: tuple[Mask, ...] = (None,)
                 if stepped:
+                    if part.start < part.stop or len(xs) > 1:
+                        xs = [each if len(each) == n else each.repeat(n, axis=0) for each in xs]
                     ys, made = operation.step(xs, state[part])
                     after += made
                 else:

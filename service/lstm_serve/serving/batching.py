@@ -11,9 +11,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, QueueFull, Unavailable
 from lstm_serve.model.records import all_finite
-from lstm_serve.serving.jobs import Computes, Job, JobRows, Room, Shortcut, deliver
+from lstm_serve.serving.jobs import Computes, Job, JobRows, Promised, Room, Shortcut, deliver
 
 T = TypeVar("T")
 
@@ -51,7 +50,7 @@ class Batcher:
         self.max_batch_rows = max_batch_rows
         self.max_queue_rows = max_queue_rows
         self.queued_rows = 0
-        self._promised = 0  # rows that have room, and have not come
+        self._promised = Promised()
         self.executor = executor
         self._observe = observe
         self._queue: deque[Job] = deque()
@@ -80,27 +79,21 @@ class Batcher:
         """Raise what `submit` would for so many rows, so that a request is refused before its values are converted."""
         self._expect_open()
         if not self.has_room(rows):
-            waiting = self.queued_rows + self._promised
+            waiting = self.queued_rows + self._promised.rows
             raise QueueFull(f"{waiting} rows are waiting; at most {self.max_queue_rows} may")
 
     def has_room(self, rows: int) -> bool:
         """Return whether so many more rows may wait."""
-        return self.queued_rows + self._promised + rows <= self.max_queue_rows
+        return self.queued_rows + self._promised.rows + rows <= self.max_queue_rows
 
     def _expect_open(self) -> None:
         if self._closing or not self.alive:
             raise Unavailable("the service is stopping" if self._closing else "the service cannot compute")
 
-    @contextmanager
-    def room(self, rows: int) -> Iterator[Room]:
-        """Have room for so many rows, which come later or never. Raises as `check_room` does."""
+    def room(self, rows: int) -> Room:
+        """Have room for so many rows, which come later or never: until its block ends. Raises as `check_room` does."""
         self.check_room(rows)
-        kept = Room(rows)
-        self._promised += rows
-        try:
-            yield kept
-        finally:
-            self._promised -= kept.left
+        return Room(self._promised, rows)
 
     def submit(
         self, model: Computes, x: Array, deadline: float, shortcut: Shortcut | None = None, room: Room | None = None
@@ -113,9 +106,7 @@ class Batcher:
             self.check_room(len(x))
         else:
             self._expect_open()
-            come = min(len(x), room.left)
-            room.left -= come
-            self._promised -= come
+            room.take(len(x))
         job = Job(model, x, deadline, self._loop, shortcut)
         self._queue.append(job)
         self._idle.clear()

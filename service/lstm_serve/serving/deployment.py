@@ -205,7 +205,7 @@ class Deployment:
     async def append(self, store: Store, series: SeriesKey, sent: Sent, model: Model, drift: Drift | None) -> Appended:
         """Append rows to a series by the model's rules, count them, and wake who listens; raises as `Store` does."""
         done = await store.append(series, sent, model.about.series)
-        self.appended(series, sent, done, drift)
+        self.appended([(series, sent, done)], drift)
         return done
 
     async def append_each(
@@ -213,18 +213,21 @@ class Deployment:
     ) -> list[Appended | LstmServeError]:
         """Append rows to several series, as `append` does to one: of each what it is then, or what is wrong."""
         found = await store.append_each(several, model.about.series)
-        for (series, sent), done in zip(several, found, strict=True):
-            if isinstance(done, Appended):
-                self.appended(series, sent, done, drift)
+        self.appended(
+            [(*each, done) for each, done in zip(several, found, strict=True) if isinstance(done, Appended)], drift
+        )
         return found
 
-    def appended(self, series: SeriesKey, sent: Sent, done: Appended, drift: Drift | None) -> None:
-        """Count rows that were appended, and wake who listens."""
-        self.metrics.appended(done.fresh, len(sent.rows) - done.fresh)
-        if done.fresh:
-            self.watch.appended(series)
-            if drift is not None:
-                drift.see(sent.rows[len(sent.rows) - done.fresh :], None)
+    def appended(self, several: Sequence[tuple[SeriesKey, Sent, Appended]], drift: Drift | None) -> None:
+        """Count rows that were appended to some series, in their order, and wake who listens."""
+        new = [sent.rows[len(sent.rows) - done.fresh :] for _, sent, done in several if done.fresh]
+        fresh = sum(map(len, new))
+        self.metrics.appended(fresh, sum(len(sent.rows) for _, sent, _ in several) - fresh)
+        for series, _, done in several:
+            if done.fresh:
+                self.watch.appended(series)
+        if new and drift is not None:
+            drift.see(new[0] if len(new) == 1 else np.concatenate(new), None)
 
     async def forget(self, store: Store, series: SeriesKey) -> None:
         """Forget a series, be it there or not, and tell who listens; raises as `Store` does."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -98,14 +99,35 @@ class JobRows(NamedTuple):
         return self.stop == len(self.job.x)
 
 
-class Room:
+class Promised:
+    """How many rows have room in a queue, and have not come."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self) -> None:
+        """None has."""
+        self.rows = 0
+
+
+class Room(AbstractContextManager["Room"]):
     """Places in the queue of rows that are to come: they are in its limit already, and not refused any more."""
 
-    __slots__ = ("left",)
+    __slots__ = ("_promised", "left")
 
-    def __init__(self, rows: int) -> None:
-        """Of so many rows none has come."""
-        self.left = rows
+    def __init__(self, promised: Promised, rows: int) -> None:
+        """Of so many rows none has come; they are promised from now on, and those that have not come until it ends."""
+        self._promised, self.left = promised, rows
+        promised.rows += rows
+
+    def take(self, rows: int) -> None:
+        """Say that so many have come, of those that were to."""
+        come = min(rows, self.left)
+        self.left -= come
+        self._promised.rows -= come
+
+    def __exit__(self, *_: object) -> None:
+        """No more come."""
+        self.take(self.left)
 
 
 def deliver(job: Job, y: Array, *, last: bool, finite: bool = False) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 
 from lstm_serve.errors import DeadlinePassed, SeriesBusy
 from lstm_serve.serving.series.store import SeriesKey
@@ -59,22 +59,39 @@ class SeriesLocks:
                 return
         del self._waiting[series]
 
-    @asynccontextmanager
-    async def hold(self, keys: Iterable[SeriesKey], deadline: float) -> AsyncIterator[None]:
+    def hold(self, keys: Iterable[SeriesKey], deadline: float) -> AbstractAsyncContextManager[None]:
         """Hold the locks of several series, taken in an order in which no two requests wait for one another.
 
         Raises SeriesBusy or DeadlinePassed; `deadline` is in the time of `time.monotonic`.
         """
-        held: list[SeriesKey] = []
+        return _Hold(self, keys, deadline)
+
+
+class _Hold(AbstractAsyncContextManager[None]):
+    """The locks that one request takes. As a generator it would take three times as long, with each row."""
+
+    __slots__ = ("_deadline", "_held", "_keys", "_locks")
+
+    def __init__(self, locks: SeriesLocks, keys: Iterable[SeriesKey], deadline: float) -> None:
+        self._locks, self._keys, self._deadline = locks, sorted(keys), deadline
+        self._held: list[SeriesKey] = []
+
+    async def __aenter__(self) -> None:
         try:
-            for key in sorted(keys):
-                await self.acquire(key, deadline)
-                held.append(key)
-            expect_time(deadline)
-            yield
-        finally:
-            for key in held:
-                self.release(key)
+            for key in self._keys:
+                await self._locks.acquire(key, self._deadline)
+                self._held.append(key)
+            expect_time(self._deadline)
+        except BaseException:
+            self._release()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        for key in self._held:
+            self._locks.release(key)
 
 
 def expect_time(deadline: float) -> None:

@@ -180,7 +180,7 @@ def _rest(stepper: Stepper, one: State, state: State, rows: Array) -> State:
     """
     for k in range(len(rows)):
         state = tuple(map(np.concatenate, zip(state, one, strict=True))) if state else one
-        state = stepper.advance(rows[k : k + 1].repeat(len(state[0]), axis=0), state)
+        state = stepper.advance(rows[k : k + 1], state)
     return state
 
 

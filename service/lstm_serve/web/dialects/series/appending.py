@@ -26,6 +26,7 @@ from lstm_serve.errors import (
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Deployment, Served
+from lstm_serve.serving.jobs import Room
 from lstm_serve.serving.series.locks import expect_time
 from lstm_serve.serving.series.store import AT_ONCE, Appended, Sent, SeriesKey, Store
 from lstm_serve.serving.state import ServingState
@@ -182,14 +183,16 @@ class Appending:
     async def _append(self, key: SeriesKey, given: Sent) -> Appended:
         return await self._request.deployment.append(self._store, key, given, self._model, self._request.drift)
 
-    @contextmanager
-    def _room(self, count: int) -> Iterator[None]:
+    def _room(self, count: int) -> Room:
         """Have room for the answers before anything is appended. Raises QueueFull."""
-        numbers = math.prod(size or 1 for size in self._model.input_shape)
-        held = count * numbers * np.dtype(self._model.input_dtype).itemsize
-        with self._request.deployment.queue.room(count) as self._request.room:
-            self._request.scope["state"]["held"].become(held)
-            yield
+        request = self._request
+        request.scope["state"]["held"].become(count * request.served.made(_bytes_of_window))
+        request.room = request.deployment.queue.room(count)
+        return request.room
+
+
+def _bytes_of_window(model: Model) -> int:
+    return math.prod(size or 1 for size in model.input_shape) * np.dtype(model.input_dtype).itemsize
 
 
 def _expect_some(done: Sequence[Appended | LstmServeError]) -> None:

@@ -110,7 +110,7 @@ class CarriedSeries:
                 found[k] = replaced
             elif replaced:
                 _, done, ys = ready[k]
-                request.deployment.appended(*several[k], done, request.drift)
+                request.deployment.appended([(*several[k], done)], request.drift)
                 found[k] = done, ys
         return found
 

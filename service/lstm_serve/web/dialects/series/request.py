@@ -43,8 +43,8 @@ Seq = Annotated[WholeNumber, Field(ge=0, le=MAX_SEQ)]
 
 def expect_time_axis(served: Served) -> None:
     """Raise InvalidInput for several inputs, and HTTPException, as if nothing were here, where none has time."""
-    expect_one(served.model, "a series", "input")
     if not served.model.has_time_axis:
+        expect_one(served.model, "a series", "input")
         raise HTTPException(404)
 
 
