@@ -30,7 +30,7 @@ from lstm_serve.export import to_onnx
 from lstm_serve.loading.config.keras_version import KerasVersion
 from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers.registry import lower
-from lstm_serve.loading.layers.steps import Step
+from lstm_serve.loading.layers.subgraph import Part
 from lstm_serve.model.graph import INPUT, Node, Source, TensorSpec
 from lstm_serve.model.metadata import About, Origin
 from lstm_serve.model.model import Model
@@ -70,21 +70,21 @@ def main() -> None:
     long = np.random.default_rng(0).standard_normal((8, 2000, 15)).astype(np.float32)
     lstm = model.nodes[1].operation
     times = alternate({str(t): partial(lstm, [long[:, :t]], [None]) for t in (200, 2000)})
-    print(f"10 times the time steps cost {times['2000'] / times['200']:.2f} times as much")
-    for name, steps, shape in (convolution(), attention()):
-        compare(name, of_steps(steps, shape))
+    print(f"10 times the time parts cost {times['2000'] / times['200']:.2f} times as much")
+    for name, parts, shape in (convolution(), attention()):
+        compare(name, of_parts(parts, shape))
 
 
-def convolution() -> tuple[str, list[Step], Shape]:
+def convolution() -> tuple[str, list[Part], Shape]:
     """A Conv2D of 3 x 3 on pictures of 16 channels."""
     kernel, bias = numbers(3, 3, 16, 32), numbers(32)
     windows = (Window(size=3, padding="same"),) * 2
     layer = Convolution(name="c", kernel=kernel, bias=bias, windows=windows, activation=ACTIVATIONS["relu"])
-    return "Conv2D, 32 x 32", [Step(layer, (0,))], (32, 32, 16)
+    return "Conv2D, 32 x 32", [Part(layer, (0,))], (32, 32, 16)
 
 
-def attention() -> tuple[str, list[Step], Shape]:
-    """A MultiHeadAttention of 8 heads over 64 steps."""
+def attention() -> tuple[str, list[Part], Shape]:
+    """A MultiHeadAttention of 8 heads over 64 parts."""
     options = Options("MultiHeadAttention", {"num_heads": 8, "key_dim": 8}, KerasVersion.parse("3.15.0"), [])
     arrays = [array for _ in range(3) for array in (numbers(64, 8, 8), numbers(8, 8))]
     shape = (64, 64)
@@ -96,11 +96,11 @@ def numbers(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
 
 
-def of_steps(steps: list[Step], shape: Shape) -> Model:
-    """A model of a layer's steps, all of whose inputs are the model's one."""
-    given = 1 if len(steps) == 1 else 2  # a query and values
-    sources = [Source(INPUT)] * given + [Source(k) for k in range(len(steps))]
-    nodes = tuple(Node(operation, tuple(sources[k] for k in inputs)) for operation, inputs in steps)
+def of_parts(parts: list[Part], shape: Shape) -> Model:
+    """A model of a layer's operations, all of whose inputs are the model's one."""
+    given = 1 if len(parts) == 1 else 2  # a query and values
+    sources = [Source(INPUT)] * given + [Source(k) for k in range(len(parts))]
+    nodes = tuple(Node(operation, tuple(sources[k] for k in inputs)) for operation, inputs in parts)
     spec = TensorSpec(None, shape, np.dtype(np.float32))
     origin = Origin(file="layer.h5", sha256="0" * 64, format="made here", keras="3.15.0")
     return Model(nodes=nodes, inputs=(spec,), origin=origin, about=About(name="layer"))

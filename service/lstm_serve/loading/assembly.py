@@ -22,7 +22,7 @@ from lstm_serve.loading.layers import between
 from lstm_serve.loading.layers.checks import MAX_AXES, MAX_ROW, check_output
 from lstm_serve.loading.layers.encoding import ids_of
 from lstm_serve.loading.layers.registry import CONV_LSTM, RECURRENT, lower
-from lstm_serve.loading.layers.steps import Step
+from lstm_serve.loading.layers.subgraph import Part
 from lstm_serve.loading.mask_flow import check_masks
 from lstm_serve.loading.refusals import OPERATION
 from lstm_serve.model.metadata import TOLERANCE
@@ -92,7 +92,7 @@ class _Assembly:
         self.keras = keras
         self.assumed: list[str] = []
         self.half = False
-        self._built: dict[int, list[tuple[list[Shape], list[Step]]]] = {}
+        self._built: dict[int, list[tuple[list[Shape], list[Part]]]] = {}
         self._count = 0
 
     def wired(self, calls: Sequence[Call], given: Sequence[Shape], *, ids: bool) -> _Wired:
@@ -108,13 +108,13 @@ class _Assembly:
             if not operation and set(types) != {between.FLOAT}:
                 raise Unsupported(f"the layer {name[:100]!r} is called on {types[0]} numbers: cast them to float32")
             if call.each_step is not None:
-                made = [Step(self._for_each_step(call.each_step, shapes[0], ids=from_client), (0,))]
+                made = [Part(self._for_each_step(call.each_step, shapes[0], ids=from_client), (0,))]
             elif operation:
                 options = Options(spec.class_name, {"name": name}, self.keras, self.assumed)
                 count = self._count_ids(calls, call.inputs) if from_client else None
                 made, type_ = between.lower(options, spec.config, shapes, types, count)
             else:
-                made = self._steps(call.layer, shapes)
+                made = self._parts(call.layer, shapes)
                 if (count := ids_of(spec.class_name, spec.config)) is not None:
                     limits[len(found.sources)] = count
             if not from_client:
@@ -146,8 +146,8 @@ class _Assembly:
             default=None,
         )
 
-    def _steps(self, layer: int, shapes: Sequence[Shape]) -> list[Step]:
-        """The steps of a layer on inputs of these shapes."""
+    def _parts(self, layer: int, shapes: Sequence[Shape]) -> list[Part]:
+        """The operations of a layer on inputs of these shapes."""
         spec, arrays = self.architecture.layers[layer], self.arrays[layer]
         options = Options(
             spec.class_name,
@@ -157,17 +157,17 @@ class _Assembly:
             masked_with_states=spec.masked_with_states,
         )
         forms = self._built.setdefault(layer, [])
-        for called_on, steps in forms:
+        for called_on, parts in forms:
             if called_on == [*shapes]:
-                return steps
+                return parts
         if len(forms) == MAX_FORMS:
             raise Unsupported(f"the layer {spec.name[:100]!r} is called on inputs of more than {MAX_FORMS} shapes")
         made = lower(options, arrays, shapes)
         # A layer without weights, such as a Dropout, says its dtype too, and computes next to nothing in it.
         self.half = self.half or (bool(arrays) and precision(spec.config.get("dtype"), str(options)) in HALF)
-        for _, steps in forms:
-            if _same([step.operation for step in made], [step.operation for step in steps]):
-                made = [step._replace(inputs=again.inputs) for step, again in zip(steps, made, strict=True)]
+        for _, parts in forms:
+            if _same([part.operation for part in made], [part.operation for part in parts]):
+                made = [part._replace(inputs=again.inputs) for part, again in zip(parts, made, strict=True)]
         forms.append(([*shapes], made))
         return made
 
@@ -182,10 +182,10 @@ class _Assembly:
         return operation
 
 
-def _check_ids(name: str, steps: Sequence[Step], count: int) -> None:
+def _check_ids(name: str, parts: Sequence[Part], count: int) -> None:
     """Refuse to look up in a table what no client sends, unless it is one of so many ids that are in it."""
-    for step in steps:
-        if any(len(table.embeddings) < count or not count for table in tables(step.operation)):
+    for part in parts:
+        if any(len(table.embeddings) < count or not count for table in tables(part.operation)):
             raise Unsupported(f"the Embedding {name[:100]!r} is not the first layer; its ids must be the input")
 
 
@@ -202,11 +202,11 @@ def _check_live(nodes: Sequence[Node], given: Sequence[Shape], ends: Sequence[So
             _check_live(operation.nodes, [shapes[source.node + 1][source.output][1:]], [operation.end])
 
 
-def _wired(steps: Sequence[Step], given: Sequence[Source], shapes: Sequence[Shape], first: int, count: int) -> _Wired:
-    """The nodes of the steps, numbered from `first` on, and so many outputs, the last values of all."""
+def _wired(parts: Sequence[Part], given: Sequence[Source], shapes: Sequence[Shape], first: int, count: int) -> _Wired:
+    """The nodes of the parts, numbered from `first` on, and so many outputs, the last values of all."""
     nodes: list[Node] = []
     values, known = [*given], [*shapes]
-    for operation, taken in steps:
+    for operation, taken in parts:
         made = operation.output_shapes([known[k] for k in taken])
         values += [Source(first + len(nodes), k) for k in range(len(made))]
         known += made

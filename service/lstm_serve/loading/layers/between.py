@@ -13,7 +13,7 @@ from lstm_serve.errors import UnreadableFile, Unsupported
 from lstm_serve.loading.config.graph_operations import FLOATS, LOWERED, MASKED, TensorArgument
 from lstm_serve.loading.config.options import MAX_LAYERS, Options
 from lstm_serve.loading.layers import comparing, einsum, encoding, lowering
-from lstm_serve.loading.layers.steps import Step, Steps
+from lstm_serve.loading.layers.subgraph import Part, Subgraph
 from lstm_serve.loading.refusals import OPERATION
 
 FLOAT, BOOL, INT = "float32", "bool", "int"
@@ -28,7 +28,7 @@ class Function(NamedTuple):
     says that its outputs are as many as the graph refers to.
     """
 
-    build: Callable[[Steps], None]
+    build: Callable[[Subgraph], None]
     names: Mapping[str, str]
     takes: frozenset[str] = NUMBERS
     gives: str | None = FLOAT
@@ -38,12 +38,12 @@ class Function(NamedTuple):
 X, AB = {"x": "x"}, {"x1": "a", "x2": "b"}
 
 
-def _kept(build: Callable[[Steps], None], names: Mapping[str, str] = X) -> Function:
+def _kept(build: Callable[[Subgraph], None], names: Mapping[str, str] = X) -> Function:
     """What moves numbers, whatever they are."""
     return Function(build, names, ANY, None)
 
 
-def _true(build: Callable[[Steps], None], names: Mapping[str, str] = AB) -> Function:
+def _true(build: Callable[[Subgraph], None], names: Mapping[str, str] = AB) -> Function:
     """What gives truths of truths."""
     return Function(build, names, TRUTHS, BOOL)
 
@@ -212,8 +212,8 @@ def count_outputs(function: str, arguments: Mapping[str, Any]) -> int:
 
 def lower(
     options: Options, arguments: Mapping[str, Any], shapes: Sequence[Shape], types: Sequence[str], ids: int | None
-) -> tuple[list[Step], str]:
-    """The steps of a call on numbers of these types, of which the last give its outputs, and those outputs' type.
+) -> tuple[list[Part], str]:
+    """The operations of a call on numbers of these types, of which the last give its outputs, and those outputs' type.
 
     `ids` is how many ids the one input has, where it is what a client sends and is looked up.
     Raises Unsupported for what is not understood.
@@ -229,9 +229,9 @@ def lower(
         function = function._replace(build=comparing.ids_compared(comparison, ids))
     else:
         _check_types(options, function, bound, arguments["types"], types)
-    steps = Steps(options.with_config({**bound, "name": options.name}), shapes, arguments["used"])
-    function.build(steps)
-    return steps.finished(name), bound.get("to") or function.gives or types[0]
+    graph = Subgraph(options.with_config({**bound, "name": options.name}), shapes, arguments["used"])
+    function.build(graph)
+    return graph.finished(name), bound.get("to") or function.gives or types[0]
 
 
 def _check_types(

@@ -10,7 +10,7 @@ import numpy as np
 
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.temporal import Embedding
-from lstm_serve.loading.layers.steps import Steps
+from lstm_serve.loading.layers.subgraph import Subgraph
 
 
 class Comparison(NamedTuple):
@@ -32,100 +32,100 @@ COMPARISONS = {
 }
 
 
-def compared(comparison: Comparison) -> Callable[[Steps], None]:
+def compared(comparison: Comparison) -> Callable[[Subgraph], None]:
     """One of them."""
 
-    def build(steps: Steps) -> None:
-        difference = steps.joined(np.subtract)
+    def build(graph: Subgraph) -> None:
+        difference = graph.joined(np.subtract)
         if comparison.sign is None:
-            difference = steps.unary(difference, FUNCTIONS["absolute"])
+            difference = graph.unary(difference, FUNCTIONS["absolute"])
         elif comparison.sign < 0:
-            difference = steps.with_numbers(np.multiply, difference, -1)
-        true = positive(steps, difference)
+            difference = graph.with_numbers(np.multiply, difference, -1)
+        true = positive(graph, difference)
         if comparison.opposite:
-            inverse(steps, true)
+            inverse(graph, true)
 
     return build
 
 
-def ids_compared(comparison: Comparison, count: int) -> Callable[[Steps], None]:
+def ids_compared(comparison: Comparison, count: int) -> Callable[[Subgraph], None]:
     """So many ids with a number: they are looked up in a table of what is so."""
 
-    def build(steps: Steps) -> None:
-        first = steps.has("a")
-        k, ids = steps.given("a" if first else "b"), np.arange(count, dtype=np.float32)
-        number = steps.numbers("b" if first else "a", k)
+    def build(graph: Subgraph) -> None:
+        first = graph.has("a")
+        k, ids = graph.given("a" if first else "b"), np.arange(count, dtype=np.float32)
+        number = graph.numbers("b" if first else "a", k)
         if number.ndim:
-            raise steps.refusal("compares ids with an array, where one number is supported")
+            raise graph.refusal("compares ids with an array, where one number is supported")
         table = comparison.function(*((ids, number) if first else (number, ids))).astype(np.float32)[:, np.newaxis]
-        found = steps.add(Embedding(name=steps.options.name, embeddings=table, mask_zero=False, learnt=False), k)
-        steps.reshape(found, steps.shapes[k])
+        found = graph.add(Embedding(name=graph.options.name, embeddings=table, mask_zero=False, learnt=False), k)
+        graph.reshape(found, graph.shapes[k])
 
     return build
 
 
-def positive(steps: Steps, k: int) -> int:
+def positive(graph: Subgraph, k: int) -> int:
     """1 where a number is above 0, and 0 where it is not: times 2**254, and then kept between 0 and 1."""
     for function, number in ((np.multiply, 2.0**127), (np.multiply, 2.0**127), (np.maximum, 0), (np.minimum, 1)):
-        k = steps.with_numbers(function, k, number)
+        k = graph.with_numbers(function, k, number)
     return k
 
 
-def inverse(steps: Steps, k: int) -> int:
+def inverse(graph: Subgraph, k: int) -> int:
     """Where a value is not so."""
-    return steps.with_numbers(np.add, steps.with_numbers(np.multiply, k, -1), 1)
+    return graph.with_numbers(np.add, graph.with_numbers(np.multiply, k, -1), 1)
 
 
-def logical_not(steps: Steps) -> None:
+def logical_not(graph: Subgraph) -> None:
     """Where a value is not so."""
-    inverse(steps, steps.given("x"))
+    inverse(graph, graph.given("x"))
 
 
-def logical(function: np.ufunc) -> Callable[[Steps], None]:
+def logical(function: np.ufunc) -> Callable[[Subgraph], None]:
     """Of two values, where both are so, or any."""
 
-    def build(steps: Steps) -> None:
-        steps.pair(function, steps.given("a"), steps.given("b"))
+    def build(graph: Subgraph) -> None:
+        graph.pair(function, graph.given("a"), graph.given("b"))
 
     return build
 
 
-def where(steps: Steps) -> None:
+def where(graph: Subgraph) -> None:
     """One value where a condition holds, and another elsewhere; each may be a number."""
-    condition = steps.given("condition")
+    condition = graph.given("condition")
     parts = [
-        steps.pair(np.multiply, factor, steps.given(key))
-        if steps.has(key)
-        else steps.with_numbers(np.multiply, factor, steps.numbers(key, condition))
-        for key, factor in (("a", condition), ("b", inverse(steps, condition)))
+        graph.pair(np.multiply, factor, graph.given(key))
+        if graph.has(key)
+        else graph.with_numbers(np.multiply, factor, graph.numbers(key, condition))
+        for key, factor in (("a", condition), ("b", inverse(graph, condition)))
     ]
-    steps.pair(np.add, *parts)
+    graph.pair(np.add, *parts)
 
 
-def cast(steps: Steps) -> None:
+def cast(graph: Subgraph) -> None:
     """Whether something is so as a number, or whether a number is not 0."""
-    k = steps.given("x")
-    if steps.options.choice("to", ("float32", "bool"), "") == "float32":
-        steps.unmasked(k)
+    k = graph.given("x")
+    if graph.options.choice("to", ("float32", "bool"), "") == "float32":
+        graph.unmasked(k)
     else:
-        positive(steps, steps.unary(k, FUNCTIONS["absolute"]))
+        positive(graph, graph.unary(k, FUNCTIONS["absolute"]))
 
 
-def place_of(*, largest: bool) -> Callable[[Steps], None]:
+def place_of(*, largest: bool) -> Callable[[Subgraph], None]:
     """The place of the largest number along an axis, or of the smallest: of several the first."""
 
-    def build(steps: Steps) -> None:
-        k = steps.given("x")
-        steps.options.ignore("output_type")
-        axis, *more = steps.axes(k)
-        size = steps.shapes[k][axis - 1]
+    def build(graph: Subgraph) -> None:
+        k = graph.given("x")
+        graph.options.ignore("output_type")
+        axis, *more = graph.axes(k)
+        size = graph.shapes[k][axis - 1]
         if more or size is None:
-            raise steps.refusal("looks along several axes, or along one whose size is not known")
-        away = steps.apart(k, "max" if largest else "min", (axis,))
-        from_end = np.arange(size, 0, -1, dtype=np.float32).reshape(-1, *[1] * (len(steps.shapes[k]) - axis))
-        there = inverse(steps, positive(steps, steps.unary(away, FUNCTIONS["absolute"])))
-        found = steps.with_numbers(np.multiply, there, from_end)
-        first = steps.reduce("max", found, (axis,), keepdims=steps.options.take("keepdims", bool, default=False))
-        steps.with_numbers(np.add, steps.with_numbers(np.multiply, first, -1), size)
+            raise graph.refusal("looks along several axes, or along one whose size is not known")
+        away = graph.apart(k, "max" if largest else "min", (axis,))
+        from_end = np.arange(size, 0, -1, dtype=np.float32).reshape(-1, *[1] * (len(graph.shapes[k]) - axis))
+        there = inverse(graph, positive(graph, graph.unary(away, FUNCTIONS["absolute"])))
+        found = graph.with_numbers(np.multiply, there, from_end)
+        first = graph.reduce("max", found, (axis,), keepdims=graph.options.take("keepdims", bool, default=False))
+        graph.with_numbers(np.add, graph.with_numbers(np.multiply, first, -1), size)
 
     return build

@@ -11,7 +11,7 @@ from lstm_serve.engine.operations.pointwise import Activate, Dense
 from lstm_serve.engine.types import Array
 from lstm_serve.loading.config.options import MAX_SIZE
 from lstm_serve.loading.layers.checks import expect, plain_weights
-from lstm_serve.loading.layers.steps import Steps
+from lstm_serve.loading.layers.subgraph import Subgraph
 
 
 class Equation(NamedTuple):
@@ -22,15 +22,15 @@ class Equation(NamedTuple):
     result: str
 
 
-def dense(steps: Steps, arrays: Sequence[Array]) -> None:
+def dense(graph: Subgraph, arrays: Sequence[Array]) -> None:
     """EinsumDense: a product with a kernel, a bias along some axes, and an activation."""
-    options = steps.options
+    options = graph.options
     text = options.take("equation", str)
-    equation = _read(steps, text, len(steps.shapes[0]) + 1)
+    equation = _read(graph, text, len(graph.shapes[0]) + 1)
     bias_axes = options.take("bias_axes", str, default="")
     plain_weights(options)
     options.ignore("gptq_unpacked_column_size")
-    sizes: dict[str, int | None] = dict(zip(equation.first[1:], steps.shapes[0], strict=True))
+    sizes: dict[str, int | None] = dict(zip(equation.first[1:], graph.shapes[0], strict=True))
     said = options.config.get("output_shape")
     ends = said if isinstance(said, list) else [said]
     options.ignore("output_shape")
@@ -48,7 +48,7 @@ def dense(steps: Steps, arrays: Sequence[Array]) -> None:
         or sorted([*kept, *given]) != sorted(equation.result[1:])
         or not set(bias_axes) <= {*equation.result[1:]}
     ):
-        raise steps.refusal(f"has the equation {text[:40]!r}, which is not supported")
+        raise graph.refusal(f"has the equation {text[:40]!r}, which is not supported")
     shape = tuple(sizes[letter] or 0 for letter in equation.second)
     # From its first axis on, 1 where it is the same along one.
     first = min((equation.result.index(letter) for letter in bias_axes), default=0)
@@ -57,39 +57,39 @@ def dense(steps: Steps, arrays: Sequence[Array]) -> None:
     kernel, *bias = expect(options, arrays, **wanted)
     kernel = kernel.transpose([equation.second.index(letter) for letter in (*taken, *given)])
     kernel = kernel.reshape(math.prod(sizes[letter] or 0 for letter in taken), -1)
-    k = _turned(steps, 0, equation.first[1:], [*kept, *taken])
-    k = steps.reshape(k, (*(sizes[letter] for letter in kept), len(kernel)))
-    k = steps.add(Dense(name=f"{options.name}/kernel", kernel=kernel, bias=None, activation=LINEAR), k)
-    k = steps.reshape(k, [sizes[letter] for letter in (*kept, *given)])
-    k = _turned(steps, k, "".join([*kept, *given]), [*equation.result[1:]])
+    k = _turned(graph, 0, equation.first[1:], [*kept, *taken])
+    k = graph.reshape(k, (*(sizes[letter] for letter in kept), len(kernel)))
+    k = graph.add(Dense(name=f"{options.name}/kernel", kernel=kernel, bias=None, activation=LINEAR), k)
+    k = graph.reshape(k, [sizes[letter] for letter in (*kept, *given)])
+    k = _turned(graph, k, "".join([*kept, *given]), [*equation.result[1:]])
     if bias:
-        k = steps.with_numbers(np.add, k, bias[0])
-    steps.add(Activate(name=options.name, activation=options.activation("activation", "linear")), k)
+        k = graph.with_numbers(np.add, k, bias[0])
+    graph.add(Activate(name=options.name, activation=options.activation("activation", "linear")), k)
 
 
-def product(steps: Steps) -> None:
+def product(graph: Subgraph) -> None:
     """einsum of two arrays: along axes that both have and the product has not."""
-    text, values = steps.options.take("subscripts", str), [steps.given("a"), steps.given("b")]
-    equation = _read(steps, text, *(len(steps.shapes[k]) + 1 for k in values))
+    text, values = graph.options.take("subscripts", str), [graph.given("a"), graph.given("b")]
+    equation = _read(graph, text, *(len(graph.shapes[k]) + 1 for k in values))
     first, second, result = (letters[1:] for letters in equation)
     if len({letters[0] for letters in equation}) != 1:
-        raise steps.refusal(f"has the equation {text[:40]!r}: the batch has to stay the first axis of each")
-    sizes = dict(zip(first + second, steps.shapes[values[0]] + steps.shapes[values[1]], strict=True))
+        raise graph.refusal(f"has the equation {text[:40]!r}: the batch has to stay the first axis of each")
+    sizes = dict(zip(first + second, graph.shapes[values[0]] + graph.shapes[values[1]], strict=True))
     both = [letter for letter in first if letter in second and letter in result]
     along = [letter for letter in first if letter in second and letter not in result]
     rows = [letter for letter in first if letter not in second]
     columns = [letter for letter in second if letter not in first]
     if sorted([*both, *rows, *columns]) != sorted(result):
-        raise steps.refusal(f"has the equation {text[:40]!r}, which is not supported")
+        raise graph.refusal(f"has the equation {text[:40]!r}, which is not supported")
 
     def laid(k: int, letters: str, *groups: list[str]) -> int:
         """The value with its axes in this order, those of each group as one, after those of `both`."""
-        k = _turned(steps, k, letters, [*both, *(letter for group in groups for letter in group)])
-        return steps.reshape(k, [*(sizes[letter] for letter in both), *(_joined(sizes, group) for group in groups)])
+        k = _turned(graph, k, letters, [*both, *(letter for group in groups for letter in group)])
+        return graph.reshape(k, [*(sizes[letter] for letter in both), *(_joined(sizes, group) for group in groups)])
 
-    y = steps.matmul(laid(values[0], first, rows, along), laid(values[1], second, along, columns))
-    y = steps.reshape(y, [sizes[letter] for letter in (*both, *rows, *columns)])
-    _turned(steps, y, "".join([*both, *rows, *columns]), [*result])
+    y = graph.matmul(laid(values[0], first, rows, along), laid(values[1], second, along, columns))
+    y = graph.reshape(y, [sizes[letter] for letter in (*both, *rows, *columns)])
+    _turned(graph, y, "".join([*both, *rows, *columns]), [*result])
 
 
 def _joined(sizes: dict[str, int | None], group: Sequence[str]) -> int | None:
@@ -97,7 +97,7 @@ def _joined(sizes: dict[str, int | None], group: Sequence[str]) -> int | None:
     return None if None in found else math.prod(size or 0 for size in found)
 
 
-def _read(steps: Steps, text: str, *ranks: int) -> Equation:
+def _read(graph: Subgraph, text: str, *ranks: int) -> Equation:
     """The equation, an ellipsis in it filled with letters for axes that it does not name."""
     sides = text.replace(" ", "").split("->")
     operands = sides[0].split(",") if len(sides) == 2 else []
@@ -107,13 +107,13 @@ def _read(steps: Steps, text: str, *ranks: int) -> Equation:
     parts = [part.replace("...", "".join(letters)) for part in parts]
     plain = len(parts) == 3 and all(part.isalpha() and len({*part}) == len(part) for part in parts)
     if not plain or any(len(part) != rank for part, rank in zip(parts, ranks, strict=False)):
-        raise steps.refusal(f"has the equation {text[:40]!r}, which is not supported")
+        raise graph.refusal(f"has the equation {text[:40]!r}, which is not supported")
     if len(ranks) == 1 and (parts[0][0] != parts[2][0] or parts[0][0] in parts[1]):
-        raise steps.refusal(f"has the equation {text[:40]!r}: the batch has to stay the first axis")
+        raise graph.refusal(f"has the equation {text[:40]!r}: the batch has to stay the first axis")
     return Equation(*parts)
 
 
-def _turned(steps: Steps, k: int, letters: str, order: Sequence[str]) -> int:
+def _turned(graph: Subgraph, k: int, letters: str, order: Sequence[str]) -> int:
     """The value with its axes in another order, where it is another."""
     dims = [letters.index(letter) + 1 for letter in order]
-    return k if dims == sorted(dims) else steps.permute(k, *dims)
+    return k if dims == sorted(dims) else graph.permute(k, *dims)

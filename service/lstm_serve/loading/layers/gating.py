@@ -7,7 +7,7 @@ import numpy as np
 from lstm_serve.engine.activations import SIGMOID
 from lstm_serve.engine.operations.merging import MaskedBy
 from lstm_serve.loading.config.options import Options
-from lstm_serve.loading.layers.steps import Steps
+from lstm_serve.loading.layers.subgraph import Subgraph
 
 
 def is_gated(options: Options) -> bool:
@@ -23,12 +23,12 @@ def ungated(options: Options) -> Options:
     return options.with_config({**options.config, "activation": "linear"})
 
 
-def gate(steps: Steps) -> None:
+def gate(graph: Subgraph) -> None:
     """The last value's first half times the sigmoid of its second, along the last axis; with its mask."""
-    k = len(steps.shapes) - 1
-    axis, size = len(steps.shapes[k]), steps.shapes[k][-1]
+    k = len(graph.shapes) - 1
+    axis, size = len(graph.shapes[k]), graph.shapes[k][-1]
     if size is None or size % 2:
-        raise steps.refusal(f"ends in glu, which halves the features, and has {size}")
-    first, second = (steps.slice(k, axis, half) for half in (slice(0, size // 2), slice(size // 2, None)))
-    y = steps.pair(np.multiply, first, steps.unary(second, SIGMOID))
-    steps.add(MaskedBy(name=steps.options.name, zeroed=False), y, k)
+        raise graph.refusal(f"ends in glu, which halves the features, and has {size}")
+    first, second = (graph.slice(k, axis, half) for half in (slice(0, size // 2), slice(size // 2, None)))
+    y = graph.pair(np.multiply, first, graph.unary(second, SIGMOID))
+    graph.add(MaskedBy(name=graph.options.name, zeroed=False), y, k)

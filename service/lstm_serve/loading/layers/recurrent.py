@@ -15,7 +15,7 @@ from lstm_serve.errors import MissingFact, UnreadableFile
 from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers import gate_layouts
 from lstm_serve.loading.layers.checks import expect, last_axis, with_bias
-from lstm_serve.loading.layers.steps import Lowering, Steps
+from lstm_serve.loading.layers.subgraph import Lowering, Subgraph
 from lstm_serve.loading.refusals import REBUILD, STATEFUL
 
 
@@ -167,7 +167,7 @@ def _around_cells(options: Options, arrays: Sequence[Array], shapes: Sequence[Sh
         build_cell = CELLS[inner.class_name.removesuffix("Cell")]
         count = 2 + (inner.config.get("use_bias") is not False)
         last = k == len(cells) - 1
-        steps: SequenceOptions = {
+        flow_of_cell: SequenceOptions = {
             "name": options.name if len(cells) == 1 else inner.name,
             "return_sequences": flow["return_sequences"] or not last,
             "go_backwards": flow["go_backwards"] and k == 0,
@@ -176,7 +176,7 @@ def _around_cells(options: Options, arrays: Sequence[Array], shapes: Sequence[Sh
             "stateful": flow["stateful"],
             "unrolled": flow["unrolled"] and last,
         }
-        layers.append(build_cell(inner, arrays if len(cells) == 1 else arrays[:count], features, steps))
+        layers.append(build_cell(inner, arrays if len(cells) == 1 else arrays[:count], features, flow_of_cell))
         inner.finish()
         arrays, features = arrays[count:], layers[-1].units
     if len(layers) > 1:
@@ -193,16 +193,16 @@ def several_cells(options: Options, inputs: int) -> Lowering | None:
     return _with_states_of_several if several and (inputs > 1 or options.config.get("return_state") is True) else None
 
 
-def _with_states_of_several(steps: Steps, arrays: Sequence[Array]) -> None:
+def _with_states_of_several(graph: Subgraph, arrays: Sequence[Array]) -> None:
     """Layers one above the other, each with states of its own; the output, and then all states in the cells' order.
 
     Source: StackedRNNCells of TensorFlow 1.13 to 2.15 and of Keras 3.
     """
-    options, given = steps.options, [*range(1, steps.given_count)]
-    layers = _around_cells(options, arrays, steps.shapes[:1])
+    options, given = graph.options, [*range(1, graph.given_count)]
+    layers = _around_cells(options, arrays, graph.shapes[:1])
     if layers[0].go_backwards or (options.keras.major < 3 and "time_major" not in options.config):
         why = "goes backwards" if layers[0].go_backwards else "is of a Keras whose order of the states is not known"
-        raise steps.refusal(
+        raise graph.refusal(
             f"has several cells, takes or gives their states, and {why}, which is not supported: build it of layers "
             f"one above the other, {REBUILD}"
         )
@@ -212,7 +212,7 @@ def _with_states_of_several(steps: Steps, arrays: Sequence[Array]) -> None:
     ends: list[int] = []
     for layer in layers:
         taken, given = given[: len(layer.carried)], given[len(layer.carried) :]
-        y = steps.add(_with_states(options, layer, [steps.shapes[k] for k in taken]), y, *taken)
-        ends += range(y + 1, len(steps.shapes))
+        y = graph.add(_with_states(options, layer, [graph.shapes[k] for k in taken]), y, *taken)
+        ends += range(y + 1, len(graph.shapes))
     for value in (y, *ends) if ends else ():
-        steps.add(Identity(name=options.name), value)
+        graph.add(Identity(name=options.name), value)

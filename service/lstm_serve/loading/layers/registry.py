@@ -30,7 +30,7 @@ from lstm_serve.loading.layers import (
 )
 from lstm_serve.loading.layers.checks import check_output
 from lstm_serve.loading.layers.recurrent import CELLS, recurrent, rnn, several_cells
-from lstm_serve.loading.layers.steps import Lowering, Step, Steps
+from lstm_serve.loading.layers.subgraph import Lowering, Part, Subgraph
 from lstm_serve.loading.refusals import OPERATION, unsupported
 
 Builder = Callable[[Options, Sequence[Array], Sequence[Shape]], Operation]
@@ -49,21 +49,21 @@ class LayerClass(NamedTuple):
 
 
 class Lowered(NamedTuple):
-    """A class of Keras' layers that is several operations: what makes the steps, and its arrays, as in `LayerClass`."""
+    """A class of Keras' layers that is several operations: what makes them, and its arrays, as in `LayerClass`."""
 
     lowering: Lowering
     arrays: tuple[str, ...] = ()
 
 
-def lower(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> list[Step]:
-    """The steps of a layer, of which most are one operation. Raises as `build` does."""
+def lower(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> list[Part]:
+    """The operations of a layer, of which most are one. Raises as `build` does."""
     entry = TABLE.get(options.class_name)
     lowering = entry.several(options, len(shapes)) if isinstance(entry, LayerClass) else entry and entry.lowering
     if lowering is None:
-        return [Step(build(options, arrays, shapes), tuple(range(len(shapes))))]
-    steps = Steps(options, shapes)
-    lowering(steps, arrays)
-    return steps.finished(options.class_name)
+        return [Part(build(options, arrays, shapes), tuple(range(len(shapes))))]
+    graph = Subgraph(options, shapes)
+    lowering(graph, arrays)
+    return graph.finished(options.class_name)
 
 
 def _if_gated(options: Options, _: int) -> Lowering | None:
@@ -71,15 +71,15 @@ def _if_gated(options: Options, _: int) -> Lowering | None:
     return _gated if gating.is_gated(options) else None
 
 
-def _gated(steps: Steps, arrays: Sequence[Array]) -> None:
-    options = steps.options
-    steps.follow(lower(gating.ungated(options), arrays, steps.shapes[: steps.given_count]))
+def _gated(graph: Subgraph, arrays: Sequence[Array]) -> None:
+    options = graph.options
+    graph.follow(lower(gating.ungated(options), arrays, graph.shapes[: graph.given_count]))
     options.ignore(*options.config)
-    gating.gate(steps)
+    gating.gate(graph)
 
 
-def _einsum(steps: Steps, arrays: Sequence[Array]) -> None:
-    (_gated if gating.is_gated(steps.options) else einsum.dense)(steps, arrays)
+def _einsum(graph: Subgraph, arrays: Sequence[Array]) -> None:
+    (_gated if gating.is_gated(graph.options) else einsum.dense)(graph, arrays)
 
 
 def build(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
@@ -253,25 +253,25 @@ def _several_directions(options: Options, _: int) -> Lowering | None:
     return _unmerged if _is_unmerged(options.class_name, options.config) else None
 
 
-def _both_of_pictures(steps: Steps, arrays: Sequence[Array]) -> None:
+def _both_of_pictures(graph: Subgraph, arrays: Sequence[Array]) -> None:
     half = len(arrays) // 2
-    parts = zip(_directions(steps.options), (arrays[:half], arrays[half:]), strict=True)
-    windows.both_directions(steps, *(build(inner, part, [*steps.shapes]) for inner, part in parts))
+    parts = zip(_directions(graph.options), (arrays[:half], arrays[half:]), strict=True)
+    windows.both_directions(graph, *(build(inner, part, [*graph.shapes]) for inner, part in parts))
 
 
-def _unmerged(steps: Steps, arrays: Sequence[Array]) -> None:
+def _unmerged(graph: Subgraph, arrays: Sequence[Array]) -> None:
     """The two directions, which are concatenated, each by itself; with their mask."""
-    options = steps.options
-    both = build(options.with_config({**options.config, "merge_mode": "concat"}), arrays, [*steps.shapes])
+    options = graph.options
+    both = build(options.with_config({**options.config, "merge_mode": "concat"}), arrays, [*graph.shapes])
     options.ignore(*options.config)
-    shapes = both.output_shapes(steps.shapes)
+    shapes = both.output_shapes(graph.shapes)
     if len(shapes) > 1:
-        raise steps.refusal('has merge_mode None and return_state, which is not supported: build it with "concat"')
-    y = steps.add(both, *range(steps.given_count))
-    units, axis = cast("Bidirectional", both).forward.output_shapes(steps.shapes[:1])[0][-1], len(shapes[0])
-    halves = [steps.slice(y, axis, part) for part in (slice(None, units), slice(units, None))]
+        raise graph.refusal('has merge_mode None and return_state, which is not supported: build it with "concat"')
+    y = graph.add(both, *range(graph.given_count))
+    units, axis = cast("Bidirectional", both).forward.output_shapes(graph.shapes[:1])[0][-1], len(shapes[0])
+    halves = [graph.slice(y, axis, part) for part in (slice(None, units), slice(units, None))]
     for half in halves:
-        steps.add(MaskedBy(name=steps.options.name, zeroed=False), half, y)
+        graph.add(MaskedBy(name=graph.options.name, zeroed=False), half, y)
 
 
 def _with_zeros(layer: Recurrent | Stacked, *, zeros: bool) -> Recurrent | Stacked:
@@ -280,31 +280,31 @@ def _with_zeros(layer: Recurrent | Stacked, *, zeros: bool) -> Recurrent | Stack
     return replace(layer, zero_output_for_mask=zeros)
 
 
-def _time_distributed(steps: Steps, arrays: Sequence[Array]) -> None:
-    options = steps.options
+def _time_distributed(graph: Subgraph, arrays: Sequence[Array]) -> None:
+    options = graph.options
     inner = options.inner("layer")
     options.ignore("input_dim", "input_length")
-    (shape,) = steps.shapes
+    (shape,) = graph.shapes
     if inner is None or len(shape) < 2:
         raise UnreadableFile(f"the {options} holds no layer, or is given the shape {shape} without time steps")
     if inner.class_name in {"Dense", "Dropout", "Activation"}:  # these work on the last axis of any shape
-        steps.follow(lower(inner.renamed(options.name), arrays, steps.shapes[:1]))
+        graph.follow(lower(inner.renamed(options.name), arrays, graph.shapes[:1]))
         return
     if inner.config.get("mask_zero"):
         raise inner.refusal("masks ids for each time step by itself, which is not supported")
     inside = lower(inner, arrays, [shape[1:]])
-    nodes = [Node(step.operation, tuple(Source(k - 1) for k in step.inputs)) for step in inside]
-    steps.add(TimeDistributed(name=options.name, nodes=tuple(nodes), end=Source(len(nodes) - 1)), 0)
+    nodes = [Node(part.operation, tuple(Source(k - 1) for k in part.inputs)) for part in inside]
+    graph.add(TimeDistributed(name=options.name, nodes=tuple(nodes), end=Source(len(nodes) - 1)), 0)
 
 
-def _spectral_normalization(steps: Steps, arrays: Sequence[Array]) -> None:
+def _spectral_normalization(graph: Subgraph, arrays: Sequence[Array]) -> None:
     """A layer whose kernel was normalized while it was trained: the file has it as it is then."""
-    options = steps.options
+    options = graph.options
     inner = options.inner("layer")
     options.ignore("power_iterations")
     if inner is None or not arrays:
         raise UnreadableFile(f"the {options} holds no layer, or has no vector")
-    steps.follow(lower(inner.renamed(options.name), arrays[:-1], steps.shapes[: steps.given_count]))
+    graph.follow(lower(inner.renamed(options.name), arrays[:-1], graph.shapes[: graph.given_count]))
 
 
 WITH_BIAS = ("kernel", "bias?use_bias")

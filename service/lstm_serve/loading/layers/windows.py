@@ -20,7 +20,7 @@ from lstm_serve.engine.types import Array, Shape
 from lstm_serve.loading.config.options import Options
 from lstm_serve.loading.layers.checks import channels_last, expect, last_axis, with_bias
 from lstm_serve.loading.layers.resizing import padded, repeated
-from lstm_serve.loading.layers.steps import Steps
+from lstm_serve.loading.layers.subgraph import Subgraph
 from lstm_serve.loading.refusals import STATEFUL
 
 
@@ -71,10 +71,10 @@ def depthwise(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]
     )
 
 
-def separable(steps: Steps, arrays: Sequence[Array]) -> None:
+def separable(graph: Subgraph, arrays: Sequence[Array]) -> None:
     """SeparableConv1D and 2D: each feature by itself, and then all that comes of them for each place."""
-    options = steps.options
-    windows, features = _windows(options, steps.shapes)
+    options = graph.options
+    windows, features = _windows(options, graph.shapes)
     multiplier, filters = options.size("depth_multiplier", 1), options.size("filters")
     options.ignore_training_of("depthwise", "pointwise")
     options.refuse_unless("groups", expected=1, why="each feature is a group by itself")
@@ -87,16 +87,16 @@ def separable(steps: Steps, arrays: Sequence[Array]) -> None:
     kernel = apart.reshape(*sizes, 1, width)
     each = Convolution(name=options.name, kernel=kernel, bias=None, windows=windows, groups=features, activation=LINEAR)
     activation = options.activation("activation", "linear")
-    steps.add(
+    graph.add(
         Dense(name=options.name, kernel=across.reshape(width, filters), bias=bias, activation=activation),
-        steps.add(each, 0),
+        graph.add(each, 0),
     )
 
 
-def transposed(steps: Steps, arrays: Sequence[Array]) -> None:
+def transposed(graph: Subgraph, arrays: Sequence[Array]) -> None:
     """Conv1DTranspose, 2D and 3D: a convolution of what has zeros between its steps, its kernel turned round."""
-    options, axes = steps.options, axes_of(steps.options)
-    features, filters = last_axis(options, steps.shapes, rank=axes + 1), options.size("filters")
+    options, axes = graph.options, axes_of(graph.options)
+    features, filters = last_axis(options, graph.shapes, rank=axes + 1), options.size("filters")
     sizes, strides = options.sizes("kernel_size", axes), options.sizes("strides", axes, [1])
     channels_last(options)
     for key, expected in (("dilation_rate", 1), ("groups", 1)):
@@ -108,13 +108,13 @@ def transposed(steps: Steps, arrays: Sequence[Array]) -> None:
     (kernel,), bias = with_bias(options, arrays, kernel=(*sizes, filters, features), bias=(filters,))
     k = 0
     for axis, (size, stride) in enumerate(zip(sizes, strides, strict=True), 1):
-        k = repeated(steps, k, axis, [1] + [0] * (stride - 1))
+        k = repeated(graph, k, axis, [1] + [0] * (stride - 1))
         before = max(size - stride, 0) // 2 if same else 0
-        k = padded(steps, k, axis, size - 1 - before, before if same else max(size - stride, 0))
+        k = padded(graph, k, axis, size - 1 - before, before if same else max(size - stride, 0))
     turned = np.flip(kernel, tuple(range(axes))).swapaxes(-1, -2)
     windows = tuple(Window(size=size) for size in sizes)
     activation = options.activation("activation", "linear")
-    steps.add(Convolution(name=options.name, kernel=turned, bias=bias, windows=windows, activation=activation), k)
+    graph.add(Convolution(name=options.name, kernel=turned, bias=bias, windows=windows, activation=activation), k)
 
 
 def conv_lstm(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
@@ -152,26 +152,26 @@ def conv_lstm(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]
     return layer
 
 
-def both_directions(steps: Steps, forward: Operation, backward: Operation) -> None:
+def both_directions(graph: Subgraph, forward: Operation, backward: Operation) -> None:
     """What a Bidirectional makes of two such layers: the second goes backwards, and is turned round."""
-    options = steps.options
+    options = graph.options
     merge_mode = options.choice("merge_mode", ("concat", "sum", "mul", "ave"), "concat")
     options.ignore("layer", "backward_layer", "return_sequences", "return_state", "stateful")
     if not isinstance(forward, ConvLSTM) or not isinstance(backward, ConvLSTM) or forward.return_state:
-        raise steps.refusal("gives the states of pictures, which is not supported")
+        raise graph.refusal("gives the states of pictures, which is not supported")
     if forward.go_backwards == backward.go_backwards or forward.return_sequences != backward.return_sequences:
-        raise steps.refusal("has two directions that do not fit together")
-    a, b = (steps.add(replace(layer, name=f"{options.name}/{name}"), 0)
+        raise graph.refusal("has two directions that do not fit together")
+    a, b = (graph.add(replace(layer, name=f"{options.name}/{name}"), 0)
             for layer, name in ((forward, "forward"), (backward, "backward")))  # fmt: skip
     if forward.return_sequences:
-        b = steps.slice(b, 1, slice(None, None, -1))
+        b = graph.slice(b, 1, slice(None, None, -1))
     if merge_mode == "concat":
-        joined = Concatenate(name=options.name, axis=len(steps.shapes[a]), mask_rule=MaskRule.ALL)
-        steps.add(joined, a, b)
+        joined = Concatenate(name=options.name, axis=len(graph.shapes[a]), mask_rule=MaskRule.ALL)
+        graph.add(joined, a, b)
         return
-    y = steps.pair(np.multiply if merge_mode == "mul" else np.add, a, b)
+    y = graph.pair(np.multiply if merge_mode == "mul" else np.add, a, b)
     if merge_mode == "ave":
-        steps.with_numbers(np.multiply, y, 0.5)
+        graph.with_numbers(np.multiply, y, 0.5)
 
 
 def pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) -> Operation:
@@ -187,15 +187,15 @@ def pooling(options: Options, arrays: Sequence[Array], shapes: Sequence[Shape]) 
     return Pooling(name=options.name, windows=tuple(windows), average=options.class_name.startswith("Average"))
 
 
-def global_pooling(steps: Steps, arrays: Sequence[Array]) -> None:
+def global_pooling(graph: Subgraph, arrays: Sequence[Array]) -> None:
     """GlobalMaxPooling and GlobalAveragePooling, along two axes and more."""
-    options, axes = steps.options, axes_of(steps.options)
+    options, axes = graph.options, axes_of(graph.options)
     expect(options, arrays)
-    last_axis(options, steps.shapes, rank=axes + 1)
+    last_axis(options, graph.shapes, rank=axes + 1)
     channels_last(options)
     keepdims = options.take("keepdims", bool, default=False)
     average = options.class_name.startswith("GlobalAverage")
-    steps.reduce("mean" if average else "max", 0, tuple(range(1, axes + 1)), keepdims=keepdims)
+    graph.reduce("mean" if average else "max", 0, tuple(range(1, axes + 1)), keepdims=keepdims)
 
 
 def _windows(options: Options, shapes: Sequence[Shape]) -> tuple[tuple[Window, ...], int]:

@@ -1,4 +1,4 @@
-"""A layer or a call that is several operations of the engine: steps, one after the other."""
+"""A layer or a call that is several operations of the engine, one after the other."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,44 +22,44 @@ from lstm_serve.loading.layers.checks import check_output, numbers
 MAX_PRODUCT = 1 << 30
 
 
-# What makes the steps of a layer, whose arrays are given in the order of `get_weights()`.
-Lowering = Callable[["Steps", Sequence[Array]], None]
+# What makes the operations of a layer, whose arrays are given in the order of `get_weights()`.
+Lowering = Callable[["Subgraph", Sequence[Array]], None]
 
 
-class Step(NamedTuple):
-    """An operation and what it is called on: a value of `Steps`, by its number."""
+class Part(NamedTuple):
+    """An operation of a subgraph, and the numbers of the values that it is called on."""
 
     operation: Operation
     inputs: tuple[int, ...]
 
 
-class Steps:
-    """The steps of one call. Values are numbered: first what the call is given, then what each step gives.
+class Subgraph:
+    """The operations of one call. Values are numbered: first what the call is given, then what each operation gives.
 
-    The last values are the call's, as many as it gives. A step of the layer's own name is numbered at the end.
+    The last values are the call's, as many as it gives. A part of the layer's own name is numbered at the end.
     """
 
     def __init__(self, options: Options, shapes: Sequence[Shape], used: int = 1) -> None:
         self.options = options
         self.used = used  # outputs that the graph refers to
         self.shapes = list(shapes)
-        self.made: list[Step] = []
+        self.made: list[Part] = []
         self.given_count = len(shapes)
 
     def add(self, operation: Operation, *inputs: int) -> int:
-        """One step more; the number of its value, or of the first of its values."""
+        """One operation more; the number of its value, or of the first of its values."""
         given, first = [self.shapes[k] for k in inputs], len(self.shapes)
         shapes = operation.output_shapes(given)
         check_output(self.options, operation, given)
         if shapes[0].count(None) > max(1, *(each.count(None) for each in given)):
             raise self.refusal("makes an array of more than one axis whose size is not known: say timesteps in a card")
-        self.made.append(Step(operation, inputs))
+        self.made.append(Part(operation, inputs))
         self.shapes.extend(shapes)
         return first
 
-    def follow(self, steps: Sequence[Step]) -> None:
-        """Take the steps of another call on what this one is given."""
-        for operation, inputs in steps:
+    def follow(self, parts: Sequence[Part]) -> None:
+        """Take the operations of another call on what this one is given."""
+        for operation, inputs in parts:
             self.add(operation, *inputs)
 
     def refusal(self, why: str) -> Unsupported:
@@ -202,14 +202,14 @@ class Steps:
             raise self.refusal(f"multiplies more than {MAX_PRODUCT} numbers for one row")
         return k
 
-    def finished(self, keras_class: str) -> list[Step]:
-        """The steps with their names and the class that they were; all options have to be taken by now."""
+    def finished(self, keras_class: str) -> list[Part]:
+        """The parts with their names and the class that they were; all options have to be taken by now."""
         self.options.finish()
         if not self.made:
             self.unmasked(0)
         last, name = len(self.made) - 1, self.options.name
         return [
-            Step(
+            Part(
                 replace(
                     cast("Any", operation),
                     name=name if k == last else f"{name}/{k}" if operation.name == name else operation.name,
