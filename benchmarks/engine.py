@@ -70,7 +70,7 @@ def main() -> None:
     long = np.random.default_rng(0).standard_normal((8, 2000, 15)).astype(np.float32)
     lstm = model.nodes[1].operation
     times = alternate({str(t): partial(lstm, [long[:, :t]], [None]) for t in (200, 2000)})
-    print(f"10 times the time parts cost {times['2000'] / times['200']:.2f} times as much")
+    print(f"10 times the time steps cost {times['2000'] / times['200']:.2f} times as much")
     for name, parts, shape in (convolution(), attention()):
         compare(name, of_parts(parts, shape))
 
@@ -84,7 +84,7 @@ def convolution() -> tuple[str, list[Part], Shape]:
 
 
 def attention() -> tuple[str, list[Part], Shape]:
-    """A MultiHeadAttention of 8 heads over 64 parts."""
+    """A MultiHeadAttention of 8 heads over 64 steps."""
     options = Options("MultiHeadAttention", {"num_heads": 8, "key_dim": 8}, KerasVersion.parse("3.15.0"), [])
     arrays = [array for _ in range(3) for array in (numbers(64, 8, 8), numbers(8, 8))]
     shape = (64, 64)

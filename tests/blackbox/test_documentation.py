@@ -100,6 +100,9 @@ def same(shown: str, printed: str) -> bool:
 def run(command: str, folder: Path, environment: dict[str, str]) -> str:
     """What a command prints. Other commands that write what it reads are run before, where no test has yet."""
     needed(command, folder, environment)
+    if "lstm-serve export" in command and (written := re.search(r" -o (\S+)", command)):
+        there = folder / written[1]  # of whoever needed it before
+        shutil.rmtree(there) if there.is_dir() else there.unlink(missing_ok=True)
     done = subprocess.run(
         ["/bin/bash", "-c", command],
         cwd=folder,
@@ -116,13 +119,8 @@ def run(command: str, folder: Path, environment: dict[str, str]) -> str:
 def needed(reader: str, folder: Path, environment: dict[str, str]) -> None:
     """Make the files that a command or Python reads, by the commands that are documented to write them."""
     for command, _ in commands():
-        written = re.search(r" -o (\S+)", command)
-        if (
-            written
-            and f" -o {written[1]}" not in reader
-            and written[1] in reader
-            and not (folder / written[1]).exists()
-        ):
+        written = re.search(r" (?:-o|>) (\S+)", command)
+        if written and written[0] not in reader and written[1] in reader and not (folder / written[1]).exists():
             run(command, folder, environment)
 
 
@@ -131,6 +129,7 @@ def test_command(
     command: str, shown: list[str], folder: Path, environment: dict[str, str], request: pytest.FixtureRequest
 ) -> None:
     if command.startswith("lstm-serve serve"):
+        needed(command, folder, environment)
         with serving(command, folder, environment) as address:
             assert httpx.get(f"http://{address}/readyz", timeout=PATIENCE).status_code == 200
         return
