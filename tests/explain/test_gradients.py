@@ -45,6 +45,7 @@ from lstm_serve.engine.operations.windows import Convolution, Pooling, Window
 from lstm_serve.engine.operations.wiring import INPUT, Node, Source
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.explain.gradients.table import TABLE, backward, forward, why_not
+from lstm_serve.explain.gradients.tape import in_one
 
 STEPS, WIDTH = 5, 3
 SEQUENCE = (STEPS, WIDTH)
@@ -237,7 +238,7 @@ def wide(value: Any) -> Any:
 
 def hold(op: Any, xs: Sequence[Any], masks: Sequence[Any], rng: np.random.Generator) -> None:
     """The gradients of a weighted sum of the outputs say how it changes along a line, as the differences do."""
-    step = forward(op, xs, masks)
+    step = in_one(forward(op, xs, masks))
     ys, passed = op(xs, masks)
     for one, other in zip((*step.ys, *step.given), (*ys, *passed), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -250,7 +251,7 @@ def hold(op: Any, xs: Sequence[Any], masks: Sequence[Any], rng: np.random.Genera
         moved, _ = op([x + sign * size * line for x, line in zip(xs, lines, strict=True)], masks)
         return float(sum((weight * y).sum() for weight, y in zip(weights, moved, strict=True)))
 
-    found = backward(step, weights)
+    found = in_one(backward(step, weights))
     assert len(found) == len(xs)
     assert all(g is None or g.shape == x.shape for g, x in zip(found, xs, strict=True))
     given_by = sum((g * line).sum() for g, line in zip(found, lines, strict=True) if g is not None)
@@ -300,9 +301,9 @@ def test_where_a_mask_goes_is_known_beforehand(op: Any, shapes: tuple[tuple[int,
     ],
 )
 def test_where_several_are_the_extreme_they_have_its_gradient_once(op: Any, count: int) -> None:
-    step = forward(op, [np.ones((2, *SEQUENCE), np.float32)] * count, [None] * count)
+    step = in_one(forward(op, [np.ones((2, *SEQUENCE), np.float32)] * count, [None] * count))
     weight = numbers(*step.ys[0].shape)
-    found = backward(step, [weight])
+    found = in_one(backward(step, [weight]))
     assert sum(g.sum() for g in found if g is not None) == pytest.approx(weight.sum(), abs=1e-5)
 
 

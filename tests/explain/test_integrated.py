@@ -18,6 +18,7 @@ from lstm_serve.errors import InvalidInput, NotFinite
 from lstm_serve.explain import integrated
 from lstm_serve.explain.asked import Asked, Explained
 from lstm_serve.explain.gradients import path
+from lstm_serve.explain.gradients.tape import in_one
 from lstm_serve.explain.methods import Method
 from lstm_serve.explain.why import explained
 from lstm_serve.model.metadata import About
@@ -45,9 +46,9 @@ def score(on: Model, x: Any, index: int) -> float:
 def test_the_gradients_of_the_default_model_are_those_of_tensorflow() -> None:
     with np.load(ROOT / "tests/golden/gradients.npz") as golden:
         expected, index = golden["by_x"], golden["index"]
-    y, tape = path.recorded(TURBOFAN, TURBOFAN.checked(X), {})
+    y, tape = in_one(path.recorded(TURBOFAN, TURBOFAN.checked(X), {}))
     assert np.array_equal(y.argmax(axis=1), index)
-    found = path.back(TURBOFAN, tape, np.eye(5, dtype=np.float32)[index])
+    found = in_one(path.back(TURBOFAN, tape, np.eye(5, dtype=np.float32)[index]))
     assert len(expected) == 32
     assert (np.abs(found - expected) <= 1e-5 * np.maximum(1, np.abs(expected))).all()
 
@@ -110,7 +111,7 @@ def rounds(on: Model, x: Any) -> tuple[int, dict[str, Any]]:
     at = 0
     while at < work.count:
         stop = min(at + 7, work.count)
-        work.compute(at, stop)
+        list(work.compute(at, stop))
         at = stop
     return work.count, work.found(np.zeros(0))
 
@@ -164,8 +165,8 @@ def test_what_a_row_keeps_is_about_what_is_reckoned(on: Model) -> None:
     x = numbers(1, *[size or 1 for size in on.input_shape])
     on.forward(x)
     tracemalloc.start()
-    y, tape = path.recorded(on, x, {})
-    path.back(on, tape, np.ones_like(y))
+    y, tape = in_one(path.recorded(on, x, {}))
+    in_one(path.back(on, tape, np.ones_like(y)))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most <= 4 * path.kept_floats(on, x.shape[1:])

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from lstm_serve.errors import ComputeFailed, DeadlinePassed, NotFinite, QueueFul
 from lstm_serve.model.model import Model
 from lstm_serve.model.records import packed, unpacked
 from lstm_serve.serving.batching import Batcher
-from lstm_serve.serving.second_lane import Behind, SecondLane
+from lstm_serve.serving.second_lane import PIECE, Behind, SecondLane
 
 
 def rows(*values: float) -> Array:
@@ -30,10 +30,10 @@ class First:
     def __init__(self, x: Array, made: Callable[[Array], Array], more: int = 0) -> None:
         self.x, self.made, self.count, self.more = x, made, len(x) - more, more
 
-    def compute(self, start: int, stop: int) -> Array:
+    def compute(self, start: int, stop: int) -> Iterator[Array | None]:
         if stop == self.count:
             self.count, self.more = self.count + self.more, 0
-        return self.made(self.x[start:stop])
+        yield self.made(self.x[start:stop])
 
 
 def job(on: Model, *values: float, seconds: float = PATIENCE, more: int = 0) -> Behind:
@@ -121,6 +121,28 @@ async def test_nothing_is_taken_while_predictions_wait() -> None:
     behind.future.add_done_callback(lambda _: done.append("explanation"))
     await behind.future
     await asyncio.sleep(0)
+    assert done == ["prediction", "explanation"]
+    await lane.close()
+    await queue.close()
+
+
+@in_loop
+async def test_predictions_are_computed_between_two_pieces() -> None:
+    queue, lane, _, on = lanes()
+    queue.start()
+    done: list[str] = []
+
+    class Stopping(First):
+        def compute(self, start: int, stop: int) -> Iterator[Array | None]:
+            prediction = queue.submit(on, rows(1), time.monotonic() + PATIENCE)
+            prediction.future.add_done_callback(lambda _: done.append("prediction"))
+            time.sleep(2 * PIECE)  # as long as a piece, at the least
+            yield None
+            done.append("explanation")
+            yield self.made(self.x[start:stop])
+
+    x = rows(5)
+    await lane.submit(Behind(on, x, time.monotonic() + PATIENCE, Stopping(x, lambda part: part[:, 0]))).future
     assert done == ["prediction", "explanation"]
     await lane.close()
     await queue.close()

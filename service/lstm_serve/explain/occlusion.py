@@ -5,6 +5,7 @@ such sequence. It works for every model, since it needs nothing but answers. Sou
 Understanding Convolutional Networks (2014), 4.2.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -39,9 +40,8 @@ class Occlusion:
     what: Explained
     grain: Grain
 
-    # What a slice should take, in seconds. The engine's small NumPy calls keep Python's lock, for which a prediction
-    # would otherwise wait as long as the interpreter's switch interval, 5 ms.
-    seconds: ClassVar[float] = 0.001
+    # What a slice should take, in seconds: a prediction waits at most for one.
+    seconds: ClassVar[float] = 0.0006
 
     @cached_property
     def parts(self) -> Parts:
@@ -53,9 +53,9 @@ class Occlusion:
         """How many sequences there are: each step's, each feature's, each cell's."""
         return sum(self.parts)
 
-    def compute(self, start: int, stop: int) -> Floats:
+    def compute(self, start: int, stop: int) -> Iterator[Floats]:
         """The scores of sequences number `start` to `stop`, the last left out, (n,)."""
-        return score_of(self.what.model, self.what.model.forward(self._rows(start, stop)), self.what.index)
+        yield score_of(self.what.model, self.what.model.forward(self._rows(start, stop)), self.what.index)
 
     def found(self, scores: AnyArray) -> dict[str, Any]:
         """The explanation, of the score of each sequence. Raises `not_finite`."""

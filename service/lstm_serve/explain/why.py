@@ -75,7 +75,7 @@ def explained(model: Model, x: npt.ArrayLike, asked: Asked = Asked()) -> dict[st
     model.expect_one("an explanation")
     (row,) = model.checked(np.asarray(x)[np.newaxis])
     asked = settled(model, row, asked)
-    with one_thread():
+    with one_thread(), np.errstate(all="ignore"):
         y = model.forward(row[np.newaxis])[0]
         if not all_finite(y):
             raise NotFinite("the answer is not finite: the model overflows on that input")
@@ -84,6 +84,6 @@ def explained(model: Model, x: npt.ArrayLike, asked: Asked = Asked()) -> dict[st
         at = 0
         while at < work.count:
             stop = min(at + size, work.count)
-            results.append(work.compute(at, stop))
+            results.extend(y for y in work.compute(at, stop) if y is not None)
             at = stop
         return work.found(np.concatenate(results))

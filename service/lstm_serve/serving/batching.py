@@ -22,6 +22,7 @@ from lstm_serve.errors import ComputeFailed, DeadlinePassed, QueueFull, Unavaila
 from lstm_serve.model.records import all_finite
 from lstm_serve.serving.jobs import Computes, Job, JobRows, Promised, Room, Shortcut, deliver
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -236,7 +237,7 @@ class Batcher:
         ways = [part.job.shortcut for part in parts]
         shortcuts = [way for way in ways if way is not None and way.pays(len(parts))]
         if len(shortcuts) == len(parts):
-            y = await self._call(_shortened, shortcuts)
+            y = await self.call(_shortened, shortcuts)
             for part in parts:
                 part.job.shortened = True
             return y
@@ -244,9 +245,10 @@ class Batcher:
         return await self._forward(parts[0].job.model, x)
 
     async def _forward(self, model: Computes, x: Array) -> Array:
-        return await self._call(model.forward, x)
+        return await self.call(model.forward, x)
 
-    async def _call(self, compute: Callable[[T], Array], given: T) -> Array:
+    async def call(self, compute: Callable[[S], T], given: S) -> T:
+        """Return what `compute` gives, computed where batches are, between two."""
         if self.executor is None:
             return compute(given)
         return await self._loop.run_in_executor(self.executor, compute, given)

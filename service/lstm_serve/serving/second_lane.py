@@ -1,17 +1,21 @@
-"""Work that waits behind predictions: taken only when none waits, in short slices, in a thread of its own.
+"""Work that waits behind predictions: taken only when none waits, in short slices, where predictions are computed.
 
-A slice is as many rows as take a few milliseconds, reckoned from the last, and those of a job are about as long as each
-other; predictions that come meanwhile do not wait for its end. Bounded, first in, first out.
+A slice is as many rows as take some milliseconds, reckoned from the last, and those of a job are about as long as each
+other. It is computed in pieces, and predictions that come meanwhile are computed after the next one. In a thread beside
+them it would keep them longer: its small NumPy calls hold Python's lock, which is handed over after 5 ms or by luck.
+Only rows of which one alone takes as long have a thread of their own. Bounded, first in, first out.
 """
 
 import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from typing import ClassVar, Protocol, TypeVar
+
+import numpy as np
 
 from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, LstmServeError, QueueFull, Unavailable
@@ -19,15 +23,22 @@ from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
 from lstm_serve.serving.jobs import Job, deliver
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+# Turns of the event loop between two pieces: after so many a request that came meanwhile is in the queue.
+PAUSE = 2
+PIECE = 0.0002  # seconds of a piece, after which it stops where it can
+LONGEST = 0.005  # seconds of a row, beyond which predictions do not wait for it
 
 
 class Work(Protocol):
     """What a job computes: rows number 0 to `count`, in slices of about `seconds` each, in their order.
 
-    `compute(start, stop)` gives an array (stop - start, ...), and may raise `count`.
+    `compute(start, stop)` gives arrays that joined are (stop - start, ...), and None where it may stop. It may raise
+    `count`, and NumPy's warnings are off.
     """
 
     seconds: ClassVar[float]
@@ -36,7 +47,7 @@ class Work(Protocol):
     def count(self) -> int:
         """How many rows there are, so far as is known."""
 
-    def compute(self, start: int, stop: int) -> AnyArray:
+    def compute(self, start: int, stop: int) -> Iterator[AnyArray | None]:
         """What is computed of some rows."""
 
 
@@ -121,8 +132,6 @@ class SecondLane:
                 self._jobs.popleft()
                 self.rows -= job.work.count - job.taken
                 continue
-            if not await self._queue.is_idle(job.deadline):
-                continue
             try:
                 await self._slice(job)
             except Exception:
@@ -131,21 +140,34 @@ class SecondLane:
                     job.future.set_exception(ComputeFailed("the forward pass failed"))
 
     async def _slice(self, job: Behind) -> None:
-        if not job.taken:
-            job.queue_seconds = time.monotonic() - job.queued_at
         kind, count = type(job.work), job.work.count
         numbers, row = self._numbers.get(kind, 1), job.x[0].size
+        call = self._queue.call if kind.seconds * row / numbers < LONGEST else self._call_aside
         # Slices that are alike: the longest is shorter than where a rest is left for the last. Rounded up, since one of
         # a single row does not tell how little a second row adds.
         slices = ceil((count - job.taken) / ceil(numbers / row))
         start, stop = job.taken, job.taken + ceil((count - job.taken) / slices)
-        y, seconds = await asyncio.get_running_loop().run_in_executor(self._thread(), _computed, job.work, start, stop)
-        job.compute_seconds += seconds
+        steps, seconds = job.work.compute(start, stop), 0.0
+        while job.taken < stop:
+            if job.future.done() or not await self._queue.is_idle(job.deadline):
+                return
+            if not job.compute_seconds:
+                job.queue_seconds = time.monotonic() - job.queued_at
+            y, taken = await call(_piece, steps)
+            seconds += taken
+            job.compute_seconds += taken
+            if y is not None:
+                job.taken += len(y)
+                self.rows += job.work.count - count - len(y)
+                count = job.work.count
+                deliver(job, y, last=job.taken == count)
+            for _ in range(PAUSE):
+                await asyncio.sleep(0)
         fit = (stop - start) * row * kind.seconds / max(seconds, 1e-6)
         self._numbers[kind] = ceil(min(2 * max(numbers, row), fit))
-        job.taken = stop
-        self.rows += job.work.count - count - (stop - start)
-        deliver(job, y, last=stop == job.work.count)
+
+    async def _call_aside(self, compute: Callable[[S], T], given: S) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread(), compute, given)
 
     def _thread(self) -> ThreadPoolExecutor:
         if self._executor is None:
@@ -153,7 +175,11 @@ class SecondLane:
         return self._executor
 
 
-def _computed(work: Work, start: int, stop: int) -> tuple[AnyArray, float]:
-    began = time.monotonic()
-    y = work.compute(start, stop)
-    return y, time.monotonic() - began
+def _piece(steps: Iterator[AnyArray | None]) -> tuple[AnyArray | None, float]:
+    """The next rows, or None where they take longer than a piece, and the seconds that it took."""
+    began = time.perf_counter()
+    with np.errstate(all="ignore"):
+        y = next(steps)
+        while y is None and time.perf_counter() - began < PIECE:
+            y = next(steps)
+    return y, time.perf_counter() - began

@@ -1,17 +1,16 @@
-"""Back through a whole model: from its answers to its input."""
+"""Back through a whole model: from its answers to its input. Who asks for it silences NumPy's warnings."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lstm_serve.engine.operations.base import Operation
 from lstm_serve.engine.operations.temporal import Masking
 from lstm_serve.engine.operations.wiring import Node, run, shapes_of
 from lstm_serve.engine.operations.wrappers import TimeDistributed
-from lstm_serve.engine.types import Array, Mask, Outputs, Shape
+from lstm_serve.engine.types import Array, Mask, Shape
 from lstm_serve.explain.gradients import table
-from lstm_serve.explain.gradients.tape import TapeEntry
+from lstm_serve.explain.gradients.tape import Pieces, TapeEntry
 from lstm_serve.model.model import Model
 
 # What one row may keep, in numbers: 128 MB. Beyond that a gradient would need too much memory at once.
@@ -57,31 +56,20 @@ def masks_of(model: Model, x: Array) -> dict[int, Mask]:
     return {k: masks[k + 1][0] for k in at}
 
 
-def recorded(model: Model, x: Array, held: Mapping[int, Mask]) -> tuple[Array, list[TapeEntry]]:
+def recorded(model: Model, x: Array, held: Mapping[int, Mask]) -> Pieces[tuple[Array, list[TapeEntry]]]:
     """The answers to rows x (n, ...), and what is kept of each node for the way back.
 
     `held` are masks (1, T) by their nodes' numbers that stay as they are, whatever x is.
     """
-    tape: list[TapeEntry] = []
-
-    def compute(op: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
-        mask = held.get(len(tape))
-        if mask is None:
-            tape.append(table.forward(op, xs, masks))
-        else:
-            mask = np.repeat(mask, len(x), axis=0)
-            tape.append(TapeEntry(op, xs, masks, (xs[0] * mask[..., np.newaxis],), (mask,)))
-        return tape[-1].ys, tape[-1].given
-
-    with np.errstate(all="ignore"):
-        (y,), _ = run(model.nodes, [x], model.results, model.last_uses, compute)
-    return y, tape
+    of_rows = {node: np.repeat(mask, len(x), axis=0) for node, mask in held.items() if mask is not None}
+    tape = yield from table.forward_through(model.nodes, x, of_rows)
+    (end,) = model.results
+    return tape[end.node].ys[end.output], tape
 
 
-def back(model: Model, tape: list[TapeEntry], by_y: Array) -> Array:
+def back(model: Model, tape: list[TapeEntry], by_y: Array) -> Pieces[Array]:
     """The gradient by the rows from that by their answers; the tape is used up on the way."""
     (end,) = model.results
     x = tape[0].xs[0]
-    with np.errstate(all="ignore"):
-        found = table.back_through(model.nodes, tape, {end: by_y})
+    found = yield from table.back_through(model.nodes, tape, {end: by_y})
     return np.zeros_like(x) if found is None else found

@@ -16,7 +16,7 @@ from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
 from lstm_serve.engine.recurrence import Recurrent, shown_steps
 from lstm_serve.engine.types import AnyArray, Array, Mask
 from lstm_serve.explain.gradients.activations import needs_input, slope
-from lstm_serve.explain.gradients.tape import Gradient, TapeEntry
+from lstm_serve.explain.gradients.tape import Gradient, Pieces, TapeEntry
 
 
 class Scan(NamedTuple):
@@ -45,7 +45,7 @@ def _activations(op: Recurrent) -> list[Activation]:
     return [op.activation, *([op.recurrent_activation] if isinstance(op, LSTM | GRU) else [])]
 
 
-def forward(op: Recurrent, xs: Sequence[Array], masks: Sequence[Mask]) -> TapeEntry:
+def forward(op: Recurrent, xs: Sequence[Array], masks: Sequence[Mask]) -> Pieces[TapeEntry]:
     """What the operation's call gives, with all that its steps computed."""
     (x, *before), mask = xs, None if op.ignores_mask else masks[0]
     if op.go_backwards:
@@ -74,6 +74,7 @@ def forward(op: Recurrent, xs: Sequence[Array], masks: Sequence[Mask]) -> TapeEn
             states[t + 1] = state
         if mask is not None:
             _stay(carried, cell.states, t, ~mask[:, t])
+        yield
     # Bound to the buffers of all steps at once, the cell says where in them each of its parts is.
     parts = op.bind([kept.swapaxes(0, 1), *buffers[1:]]).parts
     scan = Scan(
@@ -105,7 +106,7 @@ def _stay(carried: Sequence[Array], of_cell: Sequence[Array], t: int, masked: An
 StepBack = Callable[..., tuple[Array, ...]]
 
 
-def backward(entry: TapeEntry, gs: Sequence[Gradient]) -> list[Gradient]:
+def backward(entry: TapeEntry, gs: Sequence[Gradient]) -> Pieces[list[Gradient]]:
     """By x (b, T, features), and by the states before the first step where they were given."""
     op, scan = entry.operation, entry.kept
     timesteps, (_, u, b), dtype = len(scan.hs) - 1, scan.hs.shape, scan.hs.dtype
@@ -120,6 +121,7 @@ def backward(entry: TapeEntry, gs: Sequence[Gradient]) -> list[Gradient]:
     states = [np.zeros((u, b), dtype) if given is None else given.T.astype(dtype, "C") for given in ends]
     by_sums = np.empty((timesteps, op.kernel.shape[1], b), dtype)
     back = CELLS[type(op)](op, scan, by_sums)
+    yield
     for t in reversed(range(timesteps)):
         if t in by_h:
             states[0] += by_h[t]
@@ -129,6 +131,7 @@ def backward(entry: TapeEntry, gs: Sequence[Gradient]) -> list[Gradient]:
             counts = scan.mask[:, t]
             passed = [state * ~counts for state in states]
             states = [one + other for one, other in zip(back(t, *(s * counts for s in states)), passed, strict=True)]
+        yield
     by_x = np.matmul(op.kernel, by_sums).transpose(2, 0, 1)
     return [by_x[:, ::-1] if op.go_backwards else by_x, *(state.T for state in states[: len(entry.xs) - 1])]
 

@@ -1,12 +1,16 @@
 """For each operation of the engine how a gradient goes back through it, or why it does not.
 
 To add an operation: a function `(entry, gradients by the outputs) -> gradients by the inputs`, and a line in `TABLE`;
-`forward` too where the way back needs more than inputs and outputs, and a reason where there is no way back.
+`forward` too where the way back needs more than inputs and outputs, and a reason where there is no way back. What takes
+long is a generator of the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from lstm_serve.engine.operations.arithmetic import Binary, MatMul, Reduce, Slice
 from lstm_serve.engine.operations.base import Operation
@@ -27,13 +31,13 @@ from lstm_serve.engine.operations.pointwise import (
 from lstm_serve.engine.operations.recurrent import GRU, LSTM, SimpleRNN
 from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, Masking, Permute, RepeatVector, Reshape
 from lstm_serve.engine.operations.windows import Convolution, Pooling
-from lstm_serve.engine.operations.wiring import INPUT, Node, Source, run
+from lstm_serve.engine.operations.wiring import INPUT, Node, Source
 from lstm_serve.engine.operations.wrappers import Bidirectional, Stacked, TimeDistributed
 from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.explain.gradients import between, pointwise, recurrent, temporal, windows
-from lstm_serve.explain.gradients.tape import Backward, Gradient, TapeEntry
+from lstm_serve.explain.gradients.tape import Backward, Gradient, Pieces, TapeEntry, in_one
 
-Forward = Callable[[Any, Sequence[Array], Sequence[Mask]], TapeEntry]
+Forward = Callable[[Any, Sequence[Array], Sequence[Mask]], TapeEntry | Pieces[TapeEntry]]
 
 
 class Way(NamedTuple):
@@ -50,17 +54,21 @@ def why_not(op: Operation) -> str | None:
     return "no gradient is known of it" if way is None else way.why_not(op)
 
 
-def forward(op: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> TapeEntry:
+def forward(op: Operation, xs: Sequence[Array], masks: Sequence[Mask]) -> Pieces[TapeEntry]:
     """Compute an operation, and keep what its way back needs."""
     kept = TABLE[type(op)].forward
-    return TapeEntry(op, xs, masks, *op(xs, masks)) if kept is None else kept(op, xs, masks)
+    if kept is None:
+        return TapeEntry(op, xs, masks, *op(xs, masks))
+    found = kept(op, xs, masks)
+    return (yield from found) if isinstance(found, Generator) else found
 
 
-def backward(entry: TapeEntry, gs: Sequence[Gradient]) -> Sequence[Gradient]:
+def backward(entry: TapeEntry, gs: Sequence[Gradient]) -> Pieces[Sequence[Gradient]]:
     """The gradients by the inputs from those by the outputs, some of which are there."""
     way = TABLE[type(entry.operation)].backward
     assert way is not None  # noqa: S101 - why_not has been asked
-    return way(entry, gs)
+    found = way(entry, gs)
+    return (yield from found) if isinstance(found, Generator) else found
 
 
 class _Kept:
@@ -73,7 +81,7 @@ class _Kept:
         return getattr(self.op, name)
 
     def __call__(self, xs: Sequence[Array], masks: Sequence[Mask]) -> Outputs:
-        self.entry = forward(self.op, xs, masks)
+        self.entry = in_one(forward(self.op, xs, masks))
         return self.entry.ys, self.entry.given
 
 
@@ -90,13 +98,13 @@ def _with_entries_of(*fields: str) -> Forward:
     return computed
 
 
-def _back_through_stacked(entry: TapeEntry, gs: Sequence[Gradient]) -> Sequence[Gradient]:
+def _back_through_stacked(entry: TapeEntry, gs: Sequence[Gradient]) -> Pieces[Sequence[Gradient]]:
     for each in reversed(entry.kept):
-        gs = backward(each, gs)
+        gs = yield from backward(each, gs)
     return gs
 
 
-def _back_through_bidirectional(entry: TapeEntry, gs: Sequence[Gradient]) -> Sequence[Gradient]:
+def _back_through_bidirectional(entry: TapeEntry, gs: Sequence[Gradient]) -> Pieces[Sequence[Gradient]]:
     op, (one, other) = entry.operation, entry.kept
     half, units = len(one.ys), one.ys[0].shape[-1]
     # The other's output is merged turned round where it is a sequence, and its gradient is turned back.
@@ -111,38 +119,49 @@ def _back_through_bidirectional(entry: TapeEntry, gs: Sequence[Gradient]) -> Seq
             "ave": lambda: (g / 2, g / 2),
         }[op.merge_mode]()
         by = (by_one, by_other[:, turned])
-    by_x, *states = backward(one, (by[0], *gs[1:half]))
-    and_x, *others = backward(other, (by[1], *gs[half:]))
+    by_x, *states = yield from backward(one, (by[0], *gs[1:half]))
+    and_x, *others = yield from backward(other, (by[1], *gs[half:]))
     return [by_x + and_x, *states, *others]  # type: ignore[operator] # each reads x
 
 
-def _on_all_steps(op: TimeDistributed, xs: Sequence[Array], masks: Sequence[Mask]) -> TapeEntry:
+def _on_all_steps(op: TimeDistributed, xs: Sequence[Array], masks: Sequence[Mask]) -> Pieces[TapeEntry]:
     """A TimeDistributed: what it keeps is the tape of its operations, on all time steps at once."""
-    tape: list[TapeEntry] = []
-
-    def compute(inner: Operation, given: Sequence[Array], of: Sequence[Mask]) -> Outputs:
-        tape.append(forward(inner, given, of))
-        return tape[-1].ys, tape[-1].given
-
-    run(op.nodes, [xs[0].reshape(-1, *xs[0].shape[2:])], [op.end], [()] * len(op.nodes), compute)
+    tape = yield from forward_through(op.nodes, xs[0].reshape(-1, *xs[0].shape[2:]))
     return TapeEntry(op, xs, masks, *op(xs, masks), tape)
 
 
-def _back_through_time_distributed(entry: TapeEntry, gs: Sequence[Gradient]) -> Sequence[Gradient]:
+def _back_through_time_distributed(entry: TapeEntry, gs: Sequence[Gradient]) -> Pieces[Sequence[Gradient]]:
     op, (g,), (x,) = entry.operation, gs, entry.xs
     assert g is not None  # noqa: S101 - it has one output
-    by_x = back_through(op.nodes, [*entry.kept], {op.end: g.reshape(-1, *g.shape[2:])})
+    by_x = yield from back_through(op.nodes, [*entry.kept], {op.end: g.reshape(-1, *g.shape[2:])})
     return [None if by_x is None else by_x.reshape(x.shape)]
 
 
-def back_through(nodes: Sequence[Node], tape: list[TapeEntry], found: dict[Source, Array]) -> Gradient:
+def forward_through(
+    nodes: Sequence[Node], x: Array, held: Mapping[int, Mask] = MappingProxyType({})
+) -> Pieces[list[TapeEntry]]:
+    """The tape of what is wired, for its input x; a Masking whose mask is `held`, by its node's number, has that."""
+    tape: list[TapeEntry] = []
+    for op, inputs in nodes:
+        xs = [x if node == INPUT else tape[node].ys[output] for node, output in inputs]
+        masks = [None if node == INPUT else tape[node].given[output] for node, output in inputs]
+        mask = held.get(len(tape))
+        if mask is None:
+            tape.append((yield from forward(op, xs, masks)))
+        else:
+            tape.append(TapeEntry(op, xs, masks, (xs[0] * mask[..., np.newaxis],), (mask,)))
+    return tape
+
+
+def back_through(nodes: Sequence[Node], tape: list[TapeEntry], found: dict[Source, Array]) -> Pieces[Gradient]:
     """The gradient by the input of what is wired, from those by what comes out; the tape is used up on the way."""
     for k in reversed(range(len(tape))):
         entry = tape.pop()
         gs = [found.pop(Source(k, output), None) for output in range(len(entry.ys))]
         if all(g is None for g in gs):
             continue
-        for source, g in zip(nodes[k].inputs, backward(entry, gs), strict=True):
+        by_inputs = yield from backward(entry, gs)
+        for source, g in zip(nodes[k].inputs, by_inputs, strict=True):
             if g is not None:
                 found[source] = found[source] + g if source in found else g
     return found.get(Source(INPUT))

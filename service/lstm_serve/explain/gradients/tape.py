@@ -1,9 +1,15 @@
-"""What is kept of an operation that was computed forward, so that a gradient can go back through it."""
+"""What is kept of an operation that was computed forward, so that a gradient can go back through it.
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+What takes long stops after each time step, for who has it computed may do something else then.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from lstm_serve.engine.types import Array, Mask
+
+T = TypeVar("T")
+Pieces = Generator[None, None, T]  # what stops now and then, and gives T in the end
 
 # By an output, or by an input: None where nothing depends on it.
 Gradient = Array | None
@@ -20,8 +26,18 @@ class TapeEntry(NamedTuple):
     kept: Any = None
 
 
-# From the gradients by the outputs to those by the inputs.
-Backward = Callable[[TapeEntry, Sequence[Any]], Sequence[Gradient]]
+# From the gradients by the outputs to those by the inputs; in pieces where it takes long.
+Backward = Callable[[TapeEntry, Sequence[Any]], Sequence[Gradient] | Pieces[Sequence[Gradient]]]
+
+
+def in_one(pieces: Pieces[T]) -> T:
+    """What it gives, without a stop."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            found: T = end.value
+            return found
 
 
 def summed_to(g: Array, shape: Sequence[int]) -> Array:

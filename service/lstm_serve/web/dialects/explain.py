@@ -310,9 +310,9 @@ class RowsToAnswer:
         """How many rows there are."""
         return len(self.x)
 
-    def compute(self, start: int, stop: int) -> Array:
+    def compute(self, start: int, stop: int) -> Iterator[Array]:
         """The model's output for some of them."""
-        return self.model.forward(self.x[start:stop])
+        yield self.model.forward(self.x[start:stop])
 
 
 @contextlib.contextmanager
