@@ -46,13 +46,14 @@ class IntegratedGradients:
         """Add what is at the points number `start` to `stop`, the last left out; they are asked for in their order.
 
         Where a round is over and misses, `count` is more after it. Gives for each point a number that says nothing, and
-        None after each time step.
+        None where it may stop.
         """
         model, index = self.what.model, self.what.index
         for first in range(start, stop, self._at_once):
             at = slice(first - self._begun, min(first + self._at_once, stop) - self._begun)
             y, tape = yield from path.recorded(model, self._at(self._places[at]), self._masks)
             self._new[at] = yield from path.back(model, tape, _by_score(y, *place_of(model, index)))
+            yield None
             if self._begun + at.stop == self.count:
                 self._end_round()
             yield np.zeros(at.stop - at.start, np.float32)

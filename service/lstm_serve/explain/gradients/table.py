@@ -150,6 +150,7 @@ def forward_through(
             tape.append((yield from forward(op, xs, masks)))
         else:
             tape.append(TapeEntry(op, xs, masks, (xs[0] * mask[..., np.newaxis],), (mask,)))
+        yield
     return tape
 
 
@@ -161,6 +162,7 @@ def back_through(nodes: Sequence[Node], tape: list[TapeEntry], found: dict[Sourc
         if all(g is None for g in gs):
             continue
         by_inputs = yield from backward(entry, gs)
+        yield
         for source, g in zip(nodes[k].inputs, by_inputs, strict=True):
             if g is not None:
                 found[source] = found[source] + g if source in found else g

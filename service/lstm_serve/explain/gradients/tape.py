@@ -1,6 +1,7 @@
 """What is kept of an operation that was computed forward, so that a gradient can go back through it.
 
-What takes long stops after each time step, for who has it computed may do something else then.
+What is computed stops after each operation, and a recurrent one after each time step: who has it computed may do
+something else then.
 """
 
 from collections.abc import Callable, Generator, Sequence
