@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # Turns of the event loop between two pieces: after so many a request that came meanwhile is in the queue.
 PAUSE = 2
-PIECE = 0.0002  # seconds of a piece, after which it stops where it can
+PIECE = 0.00012  # seconds of a piece, after which it stops where it can
 LONGEST = 0.005  # seconds of a row, beyond which predictions do not wait for it
 
 
