@@ -100,9 +100,8 @@ def same(shown: str, printed: str) -> bool:
 def run(command: str, folder: Path, environment: dict[str, str]) -> str:
     """What a command prints. Other commands that write what it reads are run before, where no test has yet."""
     needed(command, folder, environment)
-    if "lstm-serve export" in command and (written := re.search(r" -o (\S+)", command)):
-        there = folder / written[1]  # of whoever needed it before
-        shutil.rmtree(there) if there.is_dir() else there.unlink(missing_ok=True)
+    if command.startswith("lstm-serve export") and needed_before(command, folder):
+        command += " --force"
     done = subprocess.run(
         ["/bin/bash", "-c", command],
         cwd=folder,
@@ -114,6 +113,12 @@ def run(command: str, folder: Path, environment: dict[str, str]) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def needed_before(command: str, folder: Path) -> bool:
+    """Whether what a command writes is there, since another test needed it first."""
+    written = re.search(r" -o (\S+)", command)
+    return written is not None and (folder / written[1]).exists()
 
 
 def needed(reader: str, folder: Path, environment: dict[str, str]) -> None:
