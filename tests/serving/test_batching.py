@@ -93,9 +93,36 @@ async def test_rule_1_a_batch_is_what_waits_and_a_lone_request_goes_at_once(runn
         assert rig.layer.rows == [1]
         jobs = [rig.submit(k) for k in range(3)]
         assert [y.tolist() for y in await settled(*jobs)] == [[[2 * k, 2 * k]] for k in range(3)]
-        assert rig.layer.rows == [1, 3]
-        assert rig.batches == [1, 3]
+        # After a lone one the next is computed where it is submitted, if that is on the loop.
+        assert rig.layer.rows == rig.batches == ([1, 3] if rig.batcher.executor else [1, 1, 2])
         assert all(job.queue_seconds >= 0 and job.compute_seconds > 0 for job in jobs)
+
+
+@in_loop
+async def test_a_lone_request_after_a_lone_one_is_computed_where_it_is_submitted() -> None:
+    batcher, layer = Batcher(max_batch_rows=4, max_queue_rows=16), Echo(fail={2}, nan={3})
+    batcher.start()
+    model = model_of(layer)
+    await settled(batcher.submit(model, rows(1), later()))
+    failed, not_finite = await settled(*[await _soon(batcher, model, value) for value in (2, 3)])
+    assert [type(failed), type(not_finite)] == [ComputeFailed, NotFinite]
+    lone = await _soon(batcher, model, 4)
+    assert lone.future.result().tolist() == [[8, 8]]
+    assert (lone.due, lone.waits, batcher.queued_rows) == (1, False, 0)
+    several = [await _soon(batcher, model, 5), *(batcher.submit(model, rows(value), later()) for value in (6, 7))]
+    assert [job.future.done() for job in several] == [True, False, False]  # two in a turn are a batch
+    await settled(*several)
+    assert not (await _soon(batcher, model, 8)).future.done()  # as long as they are
+    assert await batcher.is_idle(later())
+    assert layer.rows == [1, 1, 1, 1, 1, 1, 2, 1]
+    await batcher.close()
+
+
+async def _soon(batcher: Batcher, model: Model, value: float) -> Job:
+    """Submit a request in a turn of its own."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return batcher.submit(model, rows(value), later())
 
 
 @in_loop

@@ -1,12 +1,13 @@
 """Of a turn of the event loop all connections together take a little, each in its turn."""
 
 import asyncio
+import time
 from collections import Counter
 
 import pytest
-from serving import in_loop
+from serving import PATIENCE, in_loop
 
-from lstm_serve.serving.shares import MOST, ReadingShares
+from lstm_serve.serving.shares import FEW, LONG, MOST, ReadingShares
 
 
 class Many:
@@ -77,3 +78,44 @@ async def test_who_has_just_come_and_leaves_is_not_read() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
     assert read == [0]
+
+
+@in_loop
+async def test_a_flood_reads_few_in_a_turn_while_another_model_is_asked_and_many_where_both_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lstm_serve.serving.shares.LATELY", PATIENCE)
+    shares, read = ReadingShares(), list[int]()
+    for number in range(100):
+        shares.ask(Many(number, 9, read, "flooded"))
+    await asyncio.sleep(0)
+    assert await _read_in_turns(read, 3) == [MOST] * 3
+    shares.note("flooded")
+    assert await _read_in_turns(read, 3) == [MOST] * 3
+    shares.note("calm")
+    assert await _read_in_turns(read, 3) == [FEW] * 3
+    for number in range(100):
+        shares.ask(Many(-number, 9, read, "no longer calm"))
+    assert await _read_in_turns(read, 3) == [MOST] * 3
+
+
+@in_loop
+async def test_after_long_turns_fewer_are_read_in_one_and_at_least_one() -> None:
+    shares, read = ReadingShares(), list[int]()
+    for number in range(100):
+        shares.ask(Many(number, 9, read))
+    turns = list[int]()
+    for _ in range(6):
+        time.sleep(LONG)  # noqa: ASYNC251 - it is what the turn takes
+        turns += await _read_in_turns(read, 1)
+    assert turns[1:] == [MOST // 4, MOST // 8, 1, 1, 1]
+
+
+async def _read_in_turns(read: list[int], turns: int) -> list[int]:
+    """How many are read in each of the next turns of the loop."""
+    counts = list[int]()
+    for _ in range(turns):
+        before = len(read)
+        await asyncio.sleep(0)
+        counts.append(len(read) - before)
+    return counts

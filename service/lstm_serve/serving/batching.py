@@ -2,9 +2,10 @@
 
     submit -> queue -> take (at most max_batch_rows, one model, one row shape) -> forward -> split -> futures
 
-A lone request goes at once, and under load the batches grow by themselves. A request larger than a batch is split. Rows
-whose caller has left, or whose deadline has passed, are not computed. A pass that raises is repeated row by row, so
-that only the request with the bad row fails. Every caller gets an answer, also when the batching task dies.
+A lone request goes at once, after another lone one past the queue, and under load the batches grow by themselves. A
+request larger than a batch is split. Rows whose caller has left, or whose deadline has passed, are not computed. A pass
+that raises is repeated row by row, so that only the request with the bad row fails. Every caller gets an answer, also
+when the batching task dies.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -22,13 +24,13 @@ from lstm_serve.errors import ComputeFailed, DeadlinePassed, QueueFull, Unavaila
 from lstm_serve.model.records import all_finite
 from lstm_serve.serving.jobs import Computes, Job, JobRows, Promised, Room, Shortcut, deliver
 
-S = TypeVar("S")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-# Turns of the event loop between two batches: a body of 100 KB takes several until it is read, and waits for a batch in
-# each where there is one.
+# Turns of the event loop between two batches, or as many as the first had requests: a body of 100 KB takes several
+# until it is read, and waits for a batch in each where there is one. Beside a flood of another model turns are long,
+# and who is seldom asked does not wait for four of them.
 TURNS = 4
 
 
@@ -58,7 +60,10 @@ class Batcher:
         self._running: Sequence[JobRows] = ()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
+        self._trying: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
+        self._lone = False  # whether the last batch was one request
+        self._at_once = False  # whether one was computed in this turn of the loop, past the task
         self.alive = False  # whether the batching task is there to work
         self._idle = asyncio.Event()
 
@@ -109,12 +114,40 @@ class Batcher:
             self._expect_open()
             room.take(len(x))
         job = Job(model, x, deadline, self._loop, shortcut)
+        if self._is_lone(job):
+            self._compute_at_once(job)
+            return job
         self._queue.append(job)
         self._idle.clear()
         self.queued_rows += len(x)
         job.waits = bool(self._running) or self.queued_rows > self.max_batch_rows
         self._notify()
         return job
+
+    def _is_lone(self, job: Job) -> bool:
+        """Whether it is to be computed by itself, as the last one was, a turn of the event loop ago or more."""
+        if self._at_once:
+            self._lone = False  # two have come in a turn: they would have been a batch
+        free = self._lone and self.executor is None and not self._queue
+        return free and len(job.x) <= self.max_batch_rows and job.deadline >= job.queued_at
+
+    def _compute_at_once(self, job: Job) -> None:
+        """Compute a request where it is submitted: past the queue, the task and two turns of the event loop."""
+        self._at_once = True
+        self._loop.call_soon(self._end_turn)
+        job.taken = len(job.x)
+        parts, start = [JobRows(job, 0, len(job.x))], time.monotonic()
+        try:
+            y = self._way(parts)()
+            finite = all_finite(y)
+        except Exception:
+            log.exception("a forward pass of a request raised; each row is tried alone")
+            self._trying = self._loop.create_task(self._compute_alone(parts))
+        else:
+            self._hand_out(parts, y, time.monotonic() - start, finite=finite)
+
+    def _end_turn(self) -> None:
+        self._at_once = False
 
     def run_after(self, work: Callable[[], Callable[[], None]]) -> None:
         """Do a little work that nobody waits for, where batches are computed, once what is answered now is out.
@@ -149,11 +182,13 @@ class Batcher:
                 self._idle.set()
                 await self._wake
             self._running = self._take()
-            if self._running:
+            requests = len(self._running)
+            if requests:
                 await self._compute(self._running)
                 self._running = ()
+            self._lone = requests == 1
             # What has arrived meanwhile joins the next batch, or is refused.
-            for _ in range(TURNS):
+            for _ in range(min(TURNS, requests)):
                 await asyncio.sleep(0)
 
     def _take(self) -> list[JobRows]:
@@ -198,13 +233,16 @@ class Batcher:
     async def _compute(self, parts: Sequence[JobRows]) -> None:
         start = time.monotonic()
         try:
-            y = await self._outputs(parts)
+            y = await self.call(self._way(parts))
             finite = all_finite(y)
         except Exception:
             log.exception("a forward pass of %d requests raised; each row is tried alone", len(parts))
             await self._compute_alone(parts)
             return
-        seconds = time.monotonic() - start
+        self._hand_out(parts, y, time.monotonic() - start, finite=finite)
+
+    def _hand_out(self, parts: Sequence[JobRows], y: Array, seconds: float, *, finite: bool) -> None:
+        """Give each job its rows of y, which took so long."""
         self._observe(len(y), seconds)
         at = 0
         for part in parts:
@@ -220,7 +258,8 @@ class Batcher:
                 continue
             start = time.monotonic()
             try:
-                y = np.concatenate([await self._forward(part.job.model, row[np.newaxis]) for row in part.x])
+                forward = part.job.model.forward
+                y = np.concatenate([await self.call(partial(forward, row[np.newaxis])) for row in part.x])
             except Exception:
                 log.exception("a forward pass of one row raised")
                 if not part.job.future.done():
@@ -232,26 +271,20 @@ class Batcher:
                 self._observe(len(y), seconds)
                 deliver(part.job, y, last=part.is_last)
 
-    async def _outputs(self, parts: Sequence[JobRows]) -> Array:
-        """The rows' y, in their order: by the jobs' shortcuts where all have one that pays."""
+    def _way(self, parts: Sequence[JobRows]) -> Callable[[], Array]:
+        """What computes the rows' y, in their order: the jobs' shortcuts where all have one that pays."""
         ways = [part.job.shortcut for part in parts]
         shortcuts = [way for way in ways if way is not None and way.pays(len(parts))]
         if len(shortcuts) == len(parts):
-            y = await self.call(_shortened, shortcuts)
-            for part in parts:
-                part.job.shortened = True
-            return y
+            return partial(_shortened, parts, shortcuts)
         x = parts[0].x if len(parts) == 1 else np.concatenate([part.x for part in parts])
-        return await self._forward(parts[0].job.model, x)
+        return partial(parts[0].job.model.forward, x)
 
-    async def _forward(self, model: Computes, x: Array) -> Array:
-        return await self.call(model.forward, x)
-
-    async def call(self, compute: Callable[[S], T], given: S) -> T:
+    async def call(self, compute: Callable[[], T]) -> T:
         """Return what `compute` gives, computed where batches are, between two."""
         if self.executor is None:
-            return compute(given)
-        return await self._loop.run_in_executor(self.executor, compute, given)
+            return compute()
+        return await self._loop.run_in_executor(self.executor, compute)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Answer whoever is left when the batching task ends, which it does by itself only when it is closed."""
@@ -269,5 +302,8 @@ def _do(work: Callable[[], Callable[[], None]]) -> None:
     work()()
 
 
-def _shortened(shortcuts: Sequence[Shortcut]) -> Array:
-    return np.concatenate([shortcut.compute() for shortcut in shortcuts])
+def _shortened(parts: Sequence[JobRows], shortcuts: Sequence[Shortcut]) -> Array:
+    y = np.concatenate([shortcut.compute() for shortcut in shortcuts])
+    for part in parts:
+        part.job.shortened = True
+    return y

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from math import ceil
 from typing import ClassVar, Protocol, TypeVar
 
@@ -23,7 +24,6 @@ from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
 from lstm_serve.serving.jobs import Job, deliver
 
-S = TypeVar("S")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class SecondLane:
                 return
             if not job.compute_seconds:
                 job.queue_seconds = time.monotonic() - job.queued_at
-            y, taken = await call(_piece, steps)
+            y, taken = await call(partial(_piece, steps))
             seconds += taken
             job.compute_seconds += taken
             if y is not None:
@@ -166,8 +166,8 @@ class SecondLane:
         fit = (stop - start) * row * kind.seconds / max(seconds, 1e-6)
         self._numbers[kind] = ceil(min(2 * max(numbers, row), fit))
 
-    async def _call_aside(self, compute: Callable[[S], T], given: S) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread(), compute, given)
+    async def _call_aside(self, compute: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread(), compute)
 
     def _thread(self) -> ThreadPoolExecutor:
         if self._executor is None:

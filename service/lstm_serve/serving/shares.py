@@ -4,7 +4,9 @@ Connections that ask one model wait behind one another, and the models take turn
 another. So do those that have asked nothing yet: who knocks does not wait behind all that are in.
 
 Between two turns the loop answers what is asked of it, and shows that it lives. However many connections have sent
-however much, a turn reads a few requests, each of which may take up to a millisecond or two until it waits.
+however much, a turn reads a few requests, each of which may take up to a millisecond or two until it waits. It reads
+fewer after a turn that was long, and where only those that ask one model wait while others are asked too: who asks
+another waits for the end of the turn, and for the next.
 """
 
 import asyncio
@@ -14,6 +16,9 @@ from typing import Protocol
 
 MOST = 16  # requests in a turn, or parts of larger ones
 SECONDS = 0.01  # of reading, after which no other is begun
+LONG = 0.02  # seconds of a turn, after which fewer are read in the next
+FEW = 4  # requests in a turn of a model that waits alone, while others are asked
+LATELY = 0.1  # seconds for which it counts that another model was asked
 
 
 class ReadableConnection(Protocol):
@@ -36,8 +41,15 @@ class ReadingShares:
             OrderedDict()
         )  # by what they ask
         self._asks: dict[ReadableConnection, str | None] = {}  # of each what it asked when it began to wait
-        self._left, self._end = 0, 0.0
+        self._most, self._taken, self._began = MOST, 0, 0.0
         self._counting = False  # whether the end of this turn is to be told
+        self._model, self._several_until = "", 0.0
+
+    def note(self, model: str) -> None:
+        """A request for this model has come."""
+        if model != self._model:
+            self._several_until = time.monotonic() + LATELY if self._model else 0.0
+            self._model = model
 
     def ask(self, reader: ReadableConnection) -> None:
         """Let it read now where nobody waits and some of the turn is left, else when it is its turn.
@@ -65,21 +77,26 @@ class ReadingShares:
             self._asks[reader] = asks
             self._waiting.setdefault(asks, OrderedDict())[reader] = None
 
-    def _begin(self) -> None:
-        """Let the turn be counted."""
+    def _begin(self, took: float = 0.0) -> None:
+        """Let the turn be counted, after one that took so many seconds."""
         self._counting = True
-        self._left, self._end = MOST, time.monotonic() + SECONDS
+        self._most = min(MOST, self._most + 1) if took < LONG else max(1, self._most // 2)
+        self._began = time.monotonic()
+        self._taken = 0
         asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _is_left(self) -> bool:
         """Take a share of the turn; whether there is one."""
-        self._left -= 1
-        return self._left >= 0 and time.monotonic() < self._end
+        alone = len(self._waiting) < 2 and self._began < self._several_until
+        if self._taken >= (min(FEW, self._most) if alone else self._most):
+            return False
+        self._taken += 1
+        return time.monotonic() < self._began + SECONDS
 
     def _next_turn(self) -> None:
         self._counting = False
         if self._waiting:
-            self._begin()
+            self._begin(time.monotonic() - self._began)
         while self._waiting and self._is_left():
             asks, readers = next(iter(self._waiting.items()))
             self._waiting.move_to_end(asks)
