@@ -4,12 +4,14 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from kerasfiles import dense, lstm, save_sequential
 from native_requests import GOOD, many
 from serving import ASKER, PATIENCE, ROOT, SMALL, Process, read_all
 
@@ -39,6 +41,29 @@ def test_a_signal_ends_it_with_0(number: signal.Signals) -> None:
     assert process.errors == ""
     # A Ctrl-C waits for no drain.
     assert f"{number.name}: stopping in 0 s" in [record["message"] for record in process.records]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="which files a process has open is told by /proc")
+def test_it_ends_while_a_model_is_read_again(tmp_path: Path) -> None:
+    # HDF5 has a lock, which the thread that reads may hold as the interpreter ends.
+    path = save_sequential(tmp_path / "deep.h5", [lstm(), *(dense(units=4) for _ in range(990))], [2, 3])
+    with Process(path, LSTMSERVE_DRAIN_SECONDS="0") as process:
+        descriptors = Path("/proc", str(process.popen.pid), "fd")
+        process.signal(signal.SIGHUP)
+        end = time.monotonic() + PATIENCE
+        while not any(is_of(path, descriptor) for descriptor in descriptors.iterdir()):
+            assert time.monotonic() < end
+        process.signal(signal.SIGTERM)
+        assert process.ended() == 0
+    assert process.errors == ""
+
+
+def is_of(path: Path, descriptor: Path) -> bool:
+    """Whether an open file is this one; it may be closed by now."""
+    try:
+        return descriptor.readlink() == path
+    except OSError:
+        return False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS lets 128 wait")

@@ -127,6 +127,25 @@ async def test_nothing_is_taken_while_predictions_wait() -> None:
 
 
 @in_loop
+async def test_a_load_that_never_ends_lets_some_of_it_through() -> None:
+    queue, lane, _, on = lanes()
+    queue.start()
+    ends = time.monotonic() + PATIENCE
+
+    async def ask_without_end() -> None:
+        while True:
+            await queue.submit(on, rows(1), ends).future
+
+    load = [asyncio.create_task(ask_without_end()) for _ in range(8)]
+    assert np.array_equal(await lane.submit(job(on, 5, 6)).future, on.forward(rows(5, 6))[:, 0])
+    assert await lane.run(lambda: "traced", ends) == "traced"
+    for task in load:
+        task.cancel()
+    await lane.close()
+    await queue.close()
+
+
+@in_loop
 async def test_predictions_are_computed_between_two_pieces() -> None:
     queue, lane, _, on = lanes()
     queue.start()

@@ -254,3 +254,15 @@ def serve(settings: Settings, handler: LogHandler, server: Callable[[uvicorn.Con
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     with asyncio.Runner(loop_factory=lambda: new_loop(app.state.serving)) as runner:
         runner.run(server(config).serve())
+    if app.state.reloader.reads:
+        _end_at_once()
+
+
+def _end_at_once() -> None:
+    """End with status 0, and not by Python's way out.
+
+    That stops a thread wherever it is. One that reads a model may hold HDF5's lock there: the process would wait for it
+    for good, or crash.
+    """
+    logging.shutdown()
+    os._exit(0)

@@ -78,6 +78,11 @@ class Reloader:
         if registry.default is None and (default := self._settings.default_model) is not None:
             log.warning("the default model %s is not served: paths without a name are 404", printable(default))
 
+    @property
+    def reads(self) -> bool:
+        """Whether a thread still reads, also one that is waited for no more."""
+        return self._reading.busy or any(reading.busy for _, reading in self._others.values())
+
     def ask(self) -> None:
         """Have the files read, changed or not."""
         log.info("reading %s again", self._path)

@@ -1,4 +1,4 @@
-"""Work that waits behind predictions: taken only when none waits, in short slices, where predictions are computed.
+"""Work that waits behind predictions: taken when none waits, in short slices, where predictions are computed.
 
 A slice is as many rows as take some milliseconds, reckoned from the last, and those of a job are about as long as each
 other. It is computed in pieces, and predictions that come meanwhile are computed after the next one. In a thread beside
@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 PAUSE = 2
 PIECE = 0.00012  # seconds of a piece, after which it stops where it can
 LONGEST = 0.005  # seconds of a row, beyond which predictions do not wait for it
+# Under a load that never ends some of it is done all the same: a piece after so many seconds, and other work.
+PIECE_WAITS = 0.02
+OTHER_WAITS = 1.0
 
 
 class Work(Protocol):
@@ -101,7 +104,7 @@ class SecondLane:
         self.check_room(1)
         self.rows += 1
         try:
-            await self._queue.is_idle(deadline)
+            await self._queue.is_idle(min(deadline, time.monotonic() + OTHER_WAITS))
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await asyncio.get_running_loop().run_in_executor(self._thread(), work)
         except TimeoutError:
@@ -149,7 +152,8 @@ class SecondLane:
         start, stop = job.taken, job.taken + ceil((count - job.taken) / slices)
         steps, seconds = job.work.compute(start, stop), 0.0
         while job.taken < stop:
-            if job.future.done() or not await self._queue.is_idle(job.deadline):
+            await self._queue.is_idle(min(job.deadline, time.monotonic() + PIECE_WAITS))
+            if job.future.done() or job.deadline < time.monotonic():
                 return
             if not job.compute_seconds:
                 job.queue_seconds = time.monotonic() - job.queued_at

@@ -43,10 +43,10 @@ class SeriesLocks:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
                 self.release(series)  # it had come already
-            else:
-                self._waiting[series].remove(turn)
+            elif turn in (waiting := self._waiting.get(series, deque())):  # else `release` has passed it over
+                waiting.remove(turn)
             raise
 
     def release(self, series: SeriesKey) -> None:
