@@ -206,6 +206,27 @@ def test_a_good_one_by_hand_is_read(tmp_path: Path) -> None:
     assert profile.columns[1] == Column("b", 0, 9, (1, 1, 1, 2), (7, 8, 8, 8), 4, 2, (3.0,), (0.5, 0.5))
 
 
+def test_one_whose_edges_are_closer_than_float32_is_read(tmp_path: Path) -> None:
+    """As it was once written where the card scales: a value of its own bin still has one."""
+    after = float(np.nextafter(8.1, 9))
+    low, high = [8.1, 8.1, 8.1, 8.1], [8.3, 8.3, 8.3, 8.3]
+    of = {"min": 8.1, "max": 8.3, "low": low, "high": high, "mean": 8.2, "sd": 0.1}
+    several = {"edges": [8.1, after, after + 1e-9, 8.3], "shares": [0, 0.5, 0.125, 0.125, 0.25]}
+    model = carded(tmp_path)
+    for more, expected in (
+        ({"edges": [8.1, after, 8.3], "shares": [0, 0.5, 0, 0.5]}, [0, 0.5, 0, 0.5]),
+        (several, [0, 0.5, 0.25, 0.25]),
+    ):
+        (tmp_path / "m.profile.json").write_text(changed(**of, **more))
+        profile = load_model(model).profile
+        assert profile is not None
+        assert list(profile.columns[0].shares) == expected
+        for dtype in (np.float32, np.float64):
+            x = np.tile(np.array([[8.1], [8.3]], dtype), 3)
+            assert profile.counts(x)[0, :4].tolist() == [0, 1, 0, 1]
+            assert profile.out_of_range(x)[0] == 0
+
+
 def test_what_cannot_be_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = write(tmp_path / "train.csv", train_of(40))
     table = ("Embedding", {"input_dim": 9, "output_dim": 3, "batch_input_shape": [None, 5]}, [numbers(9, 3)])

@@ -1,5 +1,6 @@
 """GET /drift and its metrics: what is counted, when it is judged, and what is told where nothing is."""
 
+import io
 import json
 import shutil
 import signal
@@ -26,6 +27,7 @@ Rows = NDArray[np.float64]
 STEPS = load_model(SMALL / "binary.h5").input_shape[0] or 0
 WINDOW = 1000
 TRAIN = train_of(5000)
+NPY = {"content-type": "application/x-npy"}
 
 
 def profiled(folder: Path) -> Path:
@@ -211,3 +213,31 @@ async def test_what_waits_is_counted_soon(model: Path) -> None:
         found._timer.cancel()  # type: ignore[union-attr]
         found._on_time()
         assert (found.rows, found._timer) == (1, None)
+
+
+def test_training_data_is_training_data_in_every_precision(tmp_path: Path) -> None:
+    """Where the card scales, rows stay float64 as they come: 8.1 of float32 is not 8.1, and counts as the same."""
+    x = train_of(WINDOW)
+    x[:, 1] = np.where(np.arange(WINDOW) % 2, 8.1, 8.3)
+    steps = np.repeat(x[:, np.newaxis], STEPS, axis=1)
+    npy = {dtype: io.BytesIO() for dtype in ("f4", "f8")}
+    for dtype, file in npy.items():
+        np.save(file, steps.astype(dtype))
+    (tmp_path / "train.npy").write_bytes(npy["f4"].getvalue())
+    tensor = {"name": "input", "datatype": "FP32", "shape": steps.shape, "data": steps.astype("f4").ravel().tolist()}
+    bodies: list[tuple[str, dict[str, Any]]] = [
+        *[("/predict/batch", {"content": file.getvalue(), "headers": NPY}) for file in npy.values()],
+        ("/predict/batch", {"json": {"sequences": steps.tolist()}}),
+        ("/v2/models/m/infer", {"json": {"inputs": [tensor]}}),
+    ]
+    model, csv = carded(tmp_path), write(tmp_path / "train.csv", x)
+    card = {"features": FEATURES, "scaling": {"mean": [10, 8, 518], "scale": [2, 1, 1]}}
+    model.with_suffix(".card.json").write_text(json.dumps(card))
+    for train in (csv, tmp_path / "train.npy"):
+        assert main(["profile", str(model), str(train), "--force"]) == 0
+        with client_of(model, LSTMSERVE_DRIFT_ROWS=str(WINDOW)) as client:
+            for path, body in bodies:
+                client.post(path, **body).raise_for_status()
+                found = drift(client)
+                assert found["filled"] == 0
+                assert [(each["state"], each["out_of_range"]) for each in found["features"]] == [("ok", 0)] * 3

@@ -34,6 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
     found, notes = profile.read(arguments.train, model, arguments.by)
     for note in notes:
         say(note)
-    outputs.write_bytes(profile.written(found, model.input_dtype), str(path))
+    outputs.write_bytes(profile.written(found), str(path))
     sys.stdout.write(profile.summary(found, path.name))
     return 0

@@ -3,6 +3,8 @@
 The population stability index (PSI) is the sum over bins of (p - q) ln(p / q), p being the shares of the bins among the
 rows and q those of the training. It is of counts alone, so that those of several processes may be added up before. The
 Wasserstein distance is the mean distance of values of the same rank: it sees a shift within bins too.
+
+All of it is of float32, whatever type the rows come in: else 8.1 in float32 would be beyond 8.1 in float64.
 """
 
 from dataclasses import dataclass
@@ -12,9 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lstm_serve.engine.types import AnyArray, Floats, Ints
+from lstm_serve.engine.types import FLOAT32_MAX, AnyArray, Floats, Ints
 
 BINS = 10
+Singles = npt.NDArray[np.float32]
+
 # The quantiles that are kept beside the edges: what lies between two is taken for even, which far out it is not.
 LOW = (0.001, 0.01, 0.025, 0.05)
 HIGH = (0.95, 0.975, 0.99, 0.999)
@@ -99,10 +103,10 @@ class Profile:
         return np.array([[*column.shares, *[0.0] * (BINS - len(column.shares))] for column in self.columns])
 
     @cached_property
-    def _edges(self) -> Floats:
+    def _edges(self) -> Singles:
         """The first edge of each feature, the second, and so on: (BINS - 1, F)."""
         padded = [[*column.edges, *[np.inf] * (BINS - 1 - len(column.edges))] for column in self.columns]
-        return np.ascontiguousarray(np.array(padded).T)
+        return np.ascontiguousarray(np.array(padded, np.float32).T)
 
     @cached_property
     def _first(self) -> npt.NDArray[np.int16]:
@@ -127,7 +131,7 @@ class Profile:
         count = len(self.columns)
         found = np.zeros(count * BINS, np.int64)
         for start in range(0, len(x), ROWS_AT_ONCE):
-            rows = x[start : start + ROWS_AT_ONCE].astype(np.float64)
+            rows = single(x[start : start + ROWS_AT_ONCE])
             bins = np.zeros(rows.shape, np.int16) + self._first
             for edge in self._edges:
                 bins += rows >= edge
@@ -136,13 +140,13 @@ class Profile:
 
     def out_of_range(self, x: AnyArray) -> Floats:
         """The share of rows x (n, F) whose value the training never reached, of each feature."""
-        least, greatest = self._range
+        (least, greatest), x = self._range, single(x)
         outside: Floats = ((x < least) | (x > greatest)).mean(axis=0)
         return outside
 
     def wasserstein(self, x: AnyArray) -> Floats:
         """The Wasserstein distance of rows x (n, F), of each feature, in sd; 0 where the training had one value."""
-        ranks = (np.arange(len(x)) + 0.5) / len(x)
+        ranks, x = (np.arange(len(x)) + 0.5) / len(x), single(x)
         found = np.zeros(len(self.columns))
         for k, column in enumerate(self.columns):
             if column.sd:
@@ -150,6 +154,11 @@ class Profile:
                 expected = np.interp(ranks, below, values)
                 found[k] = np.abs(np.sort(x[:, k]) - expected).mean() / column.sd
         return found
+
+
+def single(x: AnyArray) -> Singles:
+    """Numbers of any type as float32; those beyond it are its greatest."""
+    return x if x.dtype == np.float32 else np.clip(x.astype(np.float64), -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
 
 
 def psi(counts: AnyArray, shares: AnyArray) -> Floats:
@@ -161,11 +170,12 @@ def psi(counts: AnyArray, shares: AnyArray) -> Floats:
 
 
 def column(name: str, x: AnyArray) -> Column:
-    """The profile of one feature's values x (n,), which are of the type that the model takes."""
+    """The profile of one feature's values x (n,)."""
+    x = single(x)
     # Quantiles that are values of the data themselves: of whole numbers no bin begins between two.
     quantiles = np.quantile(x, [*LOW, *(np.arange(1, BINS) / BINS), *HIGH], method="inverted_cdf")
     values, times = np.unique(quantiles[len(LOW) : -len(HIGH)], return_counts=True)
-    edges = np.unique(np.concatenate([values, np.nextafter(values[times > 1], values.dtype.type(np.inf))]))
+    edges = np.unique(np.concatenate([values, np.nextafter(values[times > 1], np.float32(np.inf))]))
     counts = np.bincount(np.searchsorted(edges, x, side="right"), minlength=len(edges) + 1)
     exact = x.astype(np.float64)
     sd = float(exact.std()) if x.min() < x.max() else 0.0

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import orjson
@@ -12,7 +11,7 @@ from lstm_serve.errors import SettingsError
 from lstm_serve.formats.csv_layout import NamedColumns
 from lstm_serve.formats.text import shown
 from lstm_serve.model.model import Model
-from lstm_serve.model.profile import Chunks, Column, Profile, Spoken, Spread, column, psi
+from lstm_serve.model.profile import Chunks, Column, Profile, Spoken, Spread, column, psi, single
 from lstm_serve.model.watched import names, rows, spoken, why_not
 from lstm_serve.scoring import inputs
 from lstm_serve.scoring.columns import aligned
@@ -34,8 +33,7 @@ def read(source: str, model: Model, by: Sequence[str] = ()) -> tuple[Profile, tu
     with inputs.naming_source(source):
         table = inputs.decoded(inputs.content(source), model, NamedColumns(by))
         sequences = inputs.sequences(table, model, by=by)
-    # As the model takes them, so that an edge is where a value of the data is.
-    x = rows(table.values if sequences.noun == "row" else sequences.parts[0].x).astype(model.input_dtype)
+    x = single(rows(table.values if sequences.noun == "row" else sequences.parts[0].x))
     notes = sequences.told
     if (model.input_shape[-1] or 0) > x.shape[1]:
         notes += (f"the first {x.shape[1]} of {model.input_shape[-1]} features are watched",)
@@ -49,7 +47,7 @@ def read(source: str, model: Model, by: Sequence[str] = ()) -> tuple[Profile, tu
 
 
 def of_rows(called: Sequence[str], x: AnyArray) -> Profile:
-    """The profile of rows x (N, F) in the order of time, of the type that the model takes; without its answers."""
+    """The profile of rows x (N, F) in the order of time; without its answers."""
     alone = Profile(len(x), tuple(column(name, x[:, k]) for k, name in enumerate(called)))
     chunks = []
     for size in (size for size in CHUNKS if size * LEAST_CHUNKS <= len(x)):
@@ -78,9 +76,9 @@ def _shares(counts: Ints) -> Floats:
     return shares
 
 
-def written(profile: Profile, dtype: np.dtype[Any]) -> bytes:
-    """The profile of a model that takes numbers of this type as JSON, as `loading.sidecars.profile` reads it."""
-    features = [_dumped(_feature(column, dtype)) for column in profile.columns]
+def written(profile: Profile) -> bytes:
+    """The profile as JSON, as `loading.sidecars.profile` reads it."""
+    features = [_dumped(_feature(column)) for column in profile.columns]
     chunks = [
         _dumped({"rows": each.rows, "psi": _of(each.psi), "wasserstein_sd": _of(each.wasserstein)})
         for each in profile.chunks
@@ -90,18 +88,18 @@ def written(profile: Profile, dtype: np.dtype[Any]) -> bytes:
     return "{{\n{}\n}}\n".format(",\n".join([*lines, f'"answers": {_dumped(answers)}'])).encode()
 
 
-def _feature(column: Column, dtype: np.dtype[Any]) -> dict[str, object]:
-    # As few digits as the type needs: 642.06, not 642.0599975585938.
-    least, greatest = np.array([column.least, column.greatest], dtype)
+def _feature(column: Column) -> dict[str, object]:
+    # As few digits as float32 needs: 642.06, not 642.0599975585938.
+    least, greatest = np.array([column.least, column.greatest], np.float32)
     return {
         "name": column.name,
         "min": least,
         "max": greatest,
-        "low": np.array(column.low, dtype),
-        "high": np.array(column.high, dtype),
+        "low": np.array(column.low, np.float32),
+        "high": np.array(column.high, np.float32),
         "mean": _digits(column.mean, 9),
         "sd": _digits(column.sd, 9),
-        "edges": np.array(column.edges, dtype),
+        "edges": np.array(column.edges, np.float32),
         "shares": _short(column.shares),
     }
 

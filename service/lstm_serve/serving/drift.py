@@ -16,7 +16,7 @@ from lstm_serve.engine.types import Array, Floats, Ints
 from lstm_serve.formats.text import printable
 from lstm_serve.model import watched
 from lstm_serve.model.model import Model
-from lstm_serve.model.profile import BINS, Profile, Spoken, psi
+from lstm_serve.model.profile import BINS, Profile, Spoken, psi, single
 from lstm_serve.telemetry.metrics import Metrics
 
 Log = logging.LoggerAdapter[logging.Logger]
@@ -60,7 +60,7 @@ class Drift:
         self.judged: JudgedWindow | None = None  # the last full window
         self._model, self._metrics, self._name = model, metrics, model.about.name
         self._limits = profile.limits(rows)
-        self._window = np.empty((rows, len(profile.columns)), model.input_dtype)
+        self._window = np.empty((rows, len(profile.columns)), np.float32)
         self._spoken: Spoken | None = None  # of the window of the last row
         self._waiting: list[tuple[Array | None, Array | None]] = []  # rows, or sequences, and outputs
         self._timer: asyncio.TimerHandle | None = None
@@ -131,6 +131,7 @@ class Drift:
         if not start:
             self._total += self._counts
             self._counts, self._spoken = np.zeros_like(self._total), None
+        rows = single(rows)
         self._window[start : start + len(rows)] = rows
         self._counts += self.profile.counts(rows)
         self.rows += len(rows)

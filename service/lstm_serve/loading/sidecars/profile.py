@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -132,7 +132,7 @@ def added(model: Model, files: ModelFiles) -> Model:
         raise UnreadableFile(f"its profile {name} is wrong: {where}: {said}. {AGAIN}") from None
     if wrong := _misfit(read, model):
         raise UnreadableFile(f"its profile {name} is of other data: {wrong}. {AGAIN}")
-    return replace(model, profile=_record(read, model.input_dtype))
+    return replace(model, profile=_record(read))
 
 
 def _misfit(read: ProfilePart, model: Model) -> str | None:
@@ -151,18 +151,37 @@ def _misfit(read: ProfilePart, model: Model) -> str | None:
     return None
 
 
-def _record(read: ProfilePart, dtype: np.dtype[Any]) -> Profile:
+def _record(read: ProfilePart) -> Profile:
     def exact(numbers: Iterable[float]) -> tuple[float, ...]:
-        """The numbers of the model's own type that were written with as few digits as tell them apart."""
-        return tuple(float(dtype.type(number)) for number in numbers)
+        """The numbers of float32 that were written with as few digits as tell them apart."""
+        return tuple(float(np.float32(number)) for number in numbers)
 
     columns = []
     for of in read.features:
         (least, greatest), low, high = exact((of.min, of.max)), exact(of.low), exact(of.high)
-        columns.append(Column(of.name, least, greatest, low, high, of.mean, of.sd, exact(of.edges), tuple(of.shares)))
+        edges, shares = _bins(of)
+        columns.append(Column(of.name, least, greatest, low, high, of.mean, of.sd, edges, shares))
     chunks = tuple(Chunks(each.rows, _spread(each.psi), _spread(each.wasserstein_sd)) for each in read.chunks)
     spoken = None if read.answers is None else Spoken(np.array(read.answers.classes), np.array(read.answers.entropy))
     return Profile(read.rows, tuple(columns), chunks, spoken)
+
+
+def _bins(of: FeaturePart) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Edges, and the shares of the bins between.
+
+    A profile may have edges of float64: of a value and the next one the second is the next one of float32 then, and
+    bins that float32 cannot tell apart are one.
+    """
+    edges, shares, before = list[float](), [of.shares[0]], -np.inf
+    for edge, share in zip(of.edges, of.shares[1:], strict=True):
+        at = np.nextafter(np.float32(before), np.float32(np.inf)) if edge == np.nextafter(before, np.inf) else edge
+        before = edge
+        if (here := float(np.float32(at))) > (edges[-1] if edges else -np.inf):
+            edges.append(here)
+            shares.append(share)
+        else:
+            shares[-1] += share
+    return tuple(edges), tuple(shares)
 
 
 def _spread(of: SpreadPart) -> Spread:
