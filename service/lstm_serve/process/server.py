@@ -29,11 +29,11 @@ from lstm_serve.model.files import ModelFiles
 from lstm_serve.process.admin import Admin, listen_for_admin
 from lstm_serve.process.connection import Protocol
 from lstm_serve.process.event_loop import new_loop
-from lstm_serve.process.free_memory import trim
 from lstm_serve.process.signals import Hangup
 from lstm_serve.process.sockets import url, why_not
 from lstm_serve.process.tuning import collect_seldom
 from lstm_serve.serving import health
+from lstm_serve.serving.free_memory import trim
 from lstm_serve.serving.health import READY
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.reload import Reloader

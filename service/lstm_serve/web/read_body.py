@@ -6,6 +6,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from lstm_serve.errors import TooLarge
+from lstm_serve.serving.free_memory import trim
 from lstm_serve.serving.memory_budget import Held, Inflight, Upload
 from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
@@ -62,7 +63,13 @@ async def _rest(part: bytes, receive: Receive, inflight: Inflight, limit: int) -
             _expect_size(upload.size + len(part), limit)
             upload.hold(len(part))
             parts.append(part)
-    return b"".join(parts)
+    raw = b"".join(parts)
+    if len(raw) > LARGE and inflight.bytes > inflight.limit / 2:
+        # What the parts took is free, but in pieces that no large body fits into: it would stay beside all of those.
+        # With less in flight there is room for both, and a body would cost an eighth more.
+        parts.clear()
+        trim()
+    return raw
 
 
 async def _part(receive: Receive) -> tuple[bytes, bool]:
