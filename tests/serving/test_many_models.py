@@ -186,7 +186,11 @@ async def test_a_path_without_a_name_is_the_default_models(folder: Path) -> None
             told = wrong(await call(app, path, body), 404)
             assert all(f'"{name}"' in told for name in FILES)
             assert "LSTMSERVE_DEFAULT_MODEL" in told
+            assert "/models/{name}/predict" in told
             assert '"pump"' in wrong(await call(app, "/model"), 404)
+            assert " go by /models/{name}, or" in wrong(await call(app, "/model"), 404)
+            assert " go by /models/{name}/drift, or" in wrong(await call(app, "/drift"), 404)
+            assert " go by /models/{name}/series/{series}, or" in wrong(await call(app, "/series/d1"), 404)
             assert '"pump"' in wrong(await call(app, "/models/valve/predict", body), 404)
             assert "1 and 2 and 10" in wrong(await call(app, "/models/engine/versions/3/predict", body), 404)
         app = create_app(Settings(model=folder, default_model="pump"))

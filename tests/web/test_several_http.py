@@ -146,7 +146,8 @@ ROW = rows(arrays(1))[0]
         ),
         ({"inputs": [ROW, 3]}, "an object of the inputs words, static, sensors, got a number", "#/inputs/1"),
         ({"inputs": []}, "expected a list of objects of the inputs", "#/inputs"),
-        ({"sequences": [1]}, 'expected an object with the key "inputs"', "#"),
+        ({"sequence": []}, 'an object with the key "inputs" alone, got one in which "inputs" is missing', "#"),
+        ({"inputs": ROW, "more": 1}, 'an object with the key "inputs" alone, got one with 2 keys', "#"),
     ],
 )
 def test_what_does_not_fit(client: httpx.Client, body: dict[str, Any], detail: str, pointer: str) -> None:

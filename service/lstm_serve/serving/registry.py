@@ -11,6 +11,8 @@ from lstm_serve.settings import PREFIX, Settings
 log = logging.getLogger(__name__)
 
 MOST_NAMED = 200  # characters of the names that an error tells
+# What is called otherwise where the model is named.
+UNDER_A_NAME = {"/model": "", "/invocations": "/predict"}
 
 
 class Registry:
@@ -35,18 +37,22 @@ class Registry:
         self.deployments[deployment.name] = deployment
         self.refused.pop(deployment.name, None)
 
-    def get(self, name: str | None = None) -> Deployment:
-        """Return the deployment of a name; None is the default one's. Raises UnknownModel."""
+    def get(self, name: str | None = None, path: str = "/predict") -> Deployment:
+        """Return the deployment of a name; None is the default one's. Raises UnknownModel.
+
+        `path` is what was asked for, if without a name.
+        """
         found = self.default if name is None else self.deployments.get(name)
         if found is not None:
             return found
         if name is None:
+            by_name = f"/models/{{name}}{UNDER_A_NAME.get(path, path)}"
             raise UnknownModel(
                 f"several models are served here, and which one this path means is not set: {self._named()} go by "
-                "/models/{name}/predict, or one is named by LSTMSERVE_DEFAULT_MODEL"
+                f"{by_name}, or one is named by LSTMSERVE_DEFAULT_MODEL"
                 if self._default is None
                 else f"the default model {self._default} is not served: {self.refused.get(self._default, 'not there')}"
-                f"; {self._named()} go by /models/{{name}}/predict"
+                f"; {self._named()} go by {by_name}"
             )
         if name in self.refused:
             raise UnknownModel(f'the model "{name}" is not served; /readyz?verbose and the log say why')
@@ -54,9 +60,9 @@ class Registry:
             raise UnknownModel(f"the model served here is {self._named()}")
         raise UnknownModel(f"the models served here are {self._named()}")
 
-    def find(self, name: str | None, version: str | None) -> tuple[Deployment, Served]:
-        """Return the deployment that a request means, and what answers it. Raises UnknownModel."""
-        deployment = self.get(name)
+    def find(self, name: str | None, version: str | None, path: str) -> tuple[Deployment, Served]:
+        """Return the deployment that a request of a path means, and what answers it. Raises UnknownModel."""
+        deployment = self.get(name, path)
         if version is None:
             return deployment, deployment.current
         if (served := deployment.versions.get(version)) is None:

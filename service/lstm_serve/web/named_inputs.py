@@ -170,7 +170,7 @@ def documented(model: Model, max_rows: int) -> tuple[type[BaseModel], type[BaseM
 
 def _under(parsed: Any, key: str, *, alone: bool) -> Any:  # noqa: ANN401 - the same
     if not isinstance(parsed, dict) or key not in parsed or (alone and len(parsed) > 1):
-        came = _came(parsed)
+        came = f'one in which "{key}" is missing' if isinstance(parsed, dict) and key not in parsed else _came(parsed)
         raise InvalidInput.at(f'expected an object with the key "{key}"{" alone" if alone else ""}, got {came}')
     return parsed[key]
 

@@ -119,7 +119,7 @@ class PostRoute(APIRoute):
         of_app, state, asked = scope["app"].state, scope["state"], scope["path_params"]
         serving: ServingState = of_app.serving
         registry: Registry = of_app.registry
-        deployment, served = registry.find(asked.get("model_name"), asked.get("model_version"))
+        deployment, served = registry.find(asked.get("model_name"), asked.get("model_version"), self.path)
         state["model"] = deployment.name
         serving.shares.note(deployment.name)
         deployment.queue.check_room(1)

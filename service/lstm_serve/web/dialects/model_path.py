@@ -39,7 +39,7 @@ def meant(registry: Registry, request: Request) -> tuple[Deployment, Served]:
     """Return the deployment that the path means, and what answers it. Raises UnknownModel."""
     asked = request.path_params
     try:
-        found = registry.find(asked.get("model_name"), asked.get("model_version"))
+        found = registry.find(asked.get("model_name"), asked.get("model_version"), request.scope["route"].path)
     except UnknownModel:
         if may_know(request):
             raise

@@ -200,7 +200,7 @@ def router(serving: ServingState, registry: Registry, documented: Documented) ->
         _add_routes(routes, serving, prefix, documented.of(prefix))
 
     async def served_model() -> ModelInfo:
-        return model_info(registry.get().current.model)
+        return model_info(registry.get(path="/model").current.model)
 
     routes.add_api_route(
         "/model",
