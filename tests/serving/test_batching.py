@@ -3,12 +3,14 @@
 import asyncio
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -118,11 +120,25 @@ async def test_a_lone_request_after_a_lone_one_is_computed_where_it_is_submitted
     await batcher.close()
 
 
-async def _soon(batcher: Batcher, model: Model, value: float) -> Job:
+async def _soon(batcher: Batcher, model: Model, *values: float) -> Job:
     """Submit a request in a turn of its own."""
     for _ in range(3):
         await asyncio.sleep(0)
-    return batcher.submit(model, rows(value), later())
+    return batcher.submit(model, rows(*values), later())
+
+
+@in_loop
+async def test_a_lone_request_does_not_go_past_one_that_waits() -> None:
+    batcher, layer = Batcher(max_batch_rows=4, max_queue_rows=16), Echo()
+    batcher.start()
+    model = model_of(layer)
+    await settled(batcher.submit(model, rows(0), later()))
+    large = await _soon(batcher, model, 1, 2, 3, 4, 5)  # of more rows than a batch: it is queued
+    small = batcher.submit(model, rows(6), later())
+    assert not small.future.done()
+    await settled(large, small)
+    assert np.concatenate(layer.calls)[:, 0].tolist() == list(range(7))
+    await batcher.close()
 
 
 @in_loop
@@ -145,6 +161,26 @@ class Growing(Echo):
 
 
 @in_loop
+async def test_the_seconds_of_a_split_request_are_those_of_all_its_batches_and_until_its_first(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    for module in ("batching", "jobs"):
+        monkeypatch.setattr(f"lstm_serve.serving.{module}.time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    class Second(Echo):
+        def __call__(self, *args: Any) -> Any:
+            clock.now += 1
+            return super().__call__(*args)
+
+    async with running(max_batch_rows=2) as rig:
+        job = rig.batcher.submit(model_of(Second()), rows(1, 2, 3, 4, 5), math.inf)
+        clock.now = 10
+        await settled(job)
+        assert (job.queue_seconds, job.compute_seconds, rig.batches) == (10, 3, [2, 2, 1])
+
+
+@in_loop
 async def test_rows_that_do_not_go_together_are_an_error_of_their_job_alone(running: Running) -> None:
     async with running(max_batch_rows=2) as rig:
         job, other = rig.batcher.submit(model_of(Growing()), rows(1, 2, 3), later()), rig.submit(5)
@@ -159,6 +195,17 @@ async def test_what_is_no_number_is_computed_again(running: Running) -> None:
         shortcut = Shortcut(lambda: np.array([[None, None]]), lambda _due: True)
         job = rig.batcher.submit(rig.model, rows(1), later(), shortcut)
         assert [y.tolist() for y in await settled(job)] == [[[2, 2]]]
+
+
+@in_loop
+async def test_shortcuts_are_asked_whether_they_pay_for_all_rows_of_the_batch(running: Running) -> None:
+    async with running() as rig:
+        alone = Shortcut(lambda: rows(-1), lambda due: due < 2)
+        for values, shortened in (((1, 2), [False, False]), ((3,), [True])):
+            jobs = [rig.batcher.submit(rig.model, rows(value), later(), alone) for value in values]
+            await settled(*jobs)
+            assert [job.shortened for job in jobs] == shortened
+        assert rig.layer.rows == [2]
 
 
 @in_loop
@@ -299,6 +346,15 @@ async def test_rule_6_what_has_room_counts_as_waiting_and_is_not_refused(running
 
 
 @in_loop
+async def test_rule_6_rows_that_had_room_wait_once(running: Running) -> None:
+    async with running(max_batch_rows=16, max_queue_rows=16) as rig:
+        with rig.batcher.room(8) as room:
+            jobs = [rig.submit(*range(8), room=room), rig.submit(*range(8))]
+            assert not rig.batcher.has_room(1)
+            assert all(isinstance(answer, np.ndarray) for answer in await settled(*jobs))
+
+
+@in_loop
 async def test_rule_7_a_deadline_that_has_passed_is_not_computed(running: Running) -> None:
     async with running() as rig:
         jobs = [rig.submit(1, deadline=time.monotonic()), rig.submit(2), rig.submit(3, deadline=0)]
@@ -358,6 +414,29 @@ async def test_rule_10_a_batch_holds_one_shape_and_one_model(running: Running) -
         assert answers[4].tolist() == (2 * long).tolist()
         assert rig.layer.rows == [3, 1, 1]  # past the other model, and not past the other shape
         assert other.rows == [4, 2]  # split, and still of the model that it was validated against
+
+
+@in_loop
+async def test_rule_10_those_that_were_passed_over_keep_their_order(running: Running) -> None:
+    async with running(max_batch_rows=4) as rig:
+        other, answered = model_of(Echo()), list[str]()
+        jobs = {
+            "A1": rig.submit(0),
+            **{f"B{k}": rig.batcher.submit(other, rows(k), later()) for k in (1, 2, 3)},
+            "A2": rig.submit(4),
+        }
+        for name, job in jobs.items():
+            job.future.add_done_callback(lambda _, name=name: answered.append(name))
+        await settled(*jobs.values())
+        assert answered == ["A1", "A2", "B1", "B2", "B3"]
+
+
+@in_loop
+async def test_rule_10_a_batch_holds_rows_of_one_dtype(running: Running) -> None:
+    async with running() as rig:
+        xs = [np.ones((1, 2), dtype) for dtype in (np.float32, np.float64)]
+        await settled(*(rig.batcher.submit(rig.model, x, later()) for x in xs))
+        assert [(len(x), x.dtype) for x in rig.layer.calls] == [(1, np.float32), (1, np.float64)]
 
 
 @in_loop

@@ -1,9 +1,12 @@
 """The lane behind the queue: taken when no prediction waits, bounded, and every job gets an answer."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -167,6 +170,89 @@ async def test_predictions_are_computed_between_two_pieces() -> None:
     await queue.close()
 
 
+class AtOnce(Executor):
+    """An executor that computes where it is submitted: nothing it is given begins later than it might."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the future carries it
+            future.set_exception(error)
+        return future
+
+
+@in_loop
+async def test_work_of_another_kind_begins_when_no_prediction_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lstm_serve.serving.second_lane.ThreadPoolExecutor", lambda *_: AtOnce())
+    monkeypatch.setattr("lstm_serve.serving.second_lane.OTHER_WAITS", PATIENCE)
+    queue, lane, _, on = lanes(max_rows=1)
+    queue.start()
+    for k in range(2):
+        first = queue.submit(on, rows(*range(k, k + 9)), time.monotonic() + PATIENCE)
+        assert await lane.run(first.future.done, time.monotonic() + PATIENCE)
+    for raised, told in ((ValueError, ComputeFailed), (NotFinite, NotFinite)):
+        with pytest.raises(told):
+            await lane.run(partial(_raise, raised), time.monotonic() + PATIENCE)
+    assert await lane.run(lambda: lane.rows, time.monotonic() + PATIENCE) == 1
+    assert lane.rows == 0
+    await lane.close()
+    await queue.close()
+
+
+@in_loop
+async def test_only_work_of_which_a_row_takes_long_has_a_thread_of_its_own() -> None:
+    class Long(First):
+        seconds: ClassVar[float] = 1
+
+    queue, lane, _, _ = lanes()
+    queue.start()
+    x, threads = rows(1), list[threading.Thread]()
+
+    def where(part: Array) -> Array:
+        threads.append(threading.current_thread())
+        return part[:, 0]
+
+    for kind in (First, Long):
+        await lane.submit(Behind(model_of(Echo()), x, time.monotonic() + PATIENCE, kind(x, where))).future
+    assert [thread is threading.current_thread() for thread in threads] == [True, False]
+    await lane.close()
+    await queue.close()
+
+
+@in_loop
+async def test_what_is_abandoned_stops_after_the_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lstm_serve.serving.second_lane.PIECE", 0)
+    queue, lane, _, on = lanes()
+    queue.start()
+    x, pieces = rows(1), list[int]()
+
+    class Left(First):
+        def compute(self, start: int, stop: int) -> Iterator[Array | None]:
+            for piece in range(9):
+                pieces.append(piece)
+                if piece == 2:
+                    behind.abandon()
+                yield None
+            yield self.made(self.x[start:stop])
+
+    behind = lane.submit(Behind(on, x, time.monotonic() + PATIENCE, Left(x, lambda part: part[:, 0])))
+    await lane.close()
+    assert (pieces, lane.rows) == ([0, 1, 2], 0)
+    await queue.close()
+
+
+@in_loop
+async def test_numpy_does_not_warn_of_what_is_computed() -> None:
+    queue, lane, _, on = lanes()
+    queue.start()
+    x = rows(0)
+    work = First(x, lambda part: np.reciprocal(np.reciprocal(part[:, 0])))  # in a test a warning is an error
+    assert (await lane.submit(Behind(on, x, time.monotonic() + PATIENCE, work)).future).tolist() == [0]
+    await lane.close()
+    await queue.close()
+
+
 @in_loop
 async def test_it_is_bounded_and_has_room_again_once_a_job_is_abandoned() -> None:
     queue, lane, _, on = lanes(max_rows=5)
@@ -192,7 +278,7 @@ async def test_each_failure_is_answered() -> None:
     late = lane.submit(job(on, 1, seconds=-1))
     with pytest.raises(DeadlinePassed):
         await late.future
-    broken = lane.submit(Behind(on, rows(1), time.monotonic() + PATIENCE, First(rows(1), _raise)))
+    broken = lane.submit(Behind(on, rows(1), time.monotonic() + PATIENCE, First(rows(1), lambda _: _raise(ValueError))))
     with pytest.raises(ComputeFailed):
         await broken.future
     infinite = lane.submit(job(on, float("inf")))
@@ -220,8 +306,8 @@ async def test_several_outputs_are_records() -> None:
     await queue.close()
 
 
-def _raise(_: Array) -> Array:
-    raise ValueError
+def _raise(error: type[Exception]) -> Array:
+    raise error
 
 
 @in_loop

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
-from serving import PATIENCE, in_loop
+from serving import in_loop
 
-from lstm_serve.serving.shares import FEW, LONG, MOST, ReadingShares
+from lstm_serve.serving.shares import FEW, LATELY, LONG, MOST, SECONDS, ReadingShares
 
 
 class Many:
@@ -22,6 +24,27 @@ class Many:
         return self.requests > 0
 
 
+class Then(Many):
+    """A connection that does something with each request that is read."""
+
+    def __init__(self, number: int, read: list[int], then: Callable[[Many], None], asks: str | None = "") -> None:
+        super().__init__(number, 3, read, asks)
+        self.then = then
+
+    def take(self) -> bool:
+        self.then(self)
+        return super().take()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time, `now`, that goes by when it is told to."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("lstm_serve.serving.shares.time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+@pytest.mark.usefixtures("clock")
 @in_loop
 async def test_each_in_its_turn_and_few_in_a_turn() -> None:
     shares, read = ReadingShares(), list[int]()
@@ -53,6 +76,7 @@ async def test_who_comes_when_nobody_waits_is_read_at_once_and_who_leaves_no_mor
 
 
 @pytest.mark.parametrize("asks", ["other", None])  # None: it has just come
+@pytest.mark.usefixtures("clock")
 @in_loop
 async def test_who_asks_another_model_does_not_wait_behind_a_flood(asks: str | None) -> None:
     shares, read = ReadingShares(), list[int]()
@@ -64,6 +88,17 @@ async def test_who_asks_another_model_does_not_wait_behind_a_flood(asks: str | N
     for _ in range(3003 // MOST + 2):
         await asyncio.sleep(0)
     assert len(read) == 3003
+
+
+@pytest.mark.usefixtures("clock")
+@in_loop
+async def test_who_has_just_come_waits_then_with_those_that_ask_the_same() -> None:
+    shares, read = ReadingShares(), list[int]()
+    for number in range(100):
+        shares.ask(Many(number, 3, read, "flooded"))
+    shares.ask(Then(-1, read, lambda new: setattr(new, "asks", "flooded"), None))
+    await asyncio.sleep(0)
+    assert read[:7] == [0, 0, -1, 1, 2, 3, 4]
 
 
 @in_loop
@@ -80,11 +115,9 @@ async def test_who_has_just_come_and_leaves_is_not_read() -> None:
     assert read == [0]
 
 
+@pytest.mark.usefixtures("clock")
 @in_loop
-async def test_a_flood_reads_few_in_a_turn_while_another_model_is_asked_and_many_where_both_wait(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("lstm_serve.serving.shares.LATELY", PATIENCE)
+async def test_a_flood_reads_few_in_a_turn_while_another_model_is_asked_and_many_where_both_wait() -> None:
     shares, read = ReadingShares(), list[int]()
     for number in range(100):
         shares.ask(Many(number, 9, read, "flooded"))
@@ -97,6 +130,32 @@ async def test_a_flood_reads_few_in_a_turn_while_another_model_is_asked_and_many
     for number in range(100):
         shares.ask(Many(-number, 9, read, "no longer calm"))
     assert await _read_in_turns(read, 3) == [MOST] * 3
+
+
+@in_loop
+async def test_a_flood_reads_many_in_a_turn_again_once_no_other_model_was_asked_lately(clock: SimpleNamespace) -> None:
+    shares, read = ReadingShares(), list[int]()
+    for model in ("calm", "flooded", "flooded", "flooded"):
+        shares.note(model)
+        clock.now += LATELY
+    for number in range(100):
+        shares.ask(Many(number, 9, read, "flooded"))
+    await asyncio.sleep(0)
+    assert await _read_in_turns(read, 3) == [MOST] * 3
+    shares.note("calm")
+    assert await _read_in_turns(read, 3) == [FEW] * 3
+
+
+@in_loop
+async def test_no_other_request_is_begun_once_the_time_of_the_turn_is_used_up(clock: SimpleNamespace) -> None:
+    def use_up(_: Many) -> None:
+        clock.now += SECONDS
+
+    shares, read = ReadingShares(), list[int]()
+    for number in range(100):
+        shares.ask(Then(number, read, use_up))
+    assert read == [0]
+    assert await _read_in_turns(read, 5) == [1] * 5
 
 
 @in_loop

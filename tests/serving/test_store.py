@@ -304,6 +304,8 @@ def test_what_was_found_is_replaced_only_while_it_is_so(stores: Stores) -> None:
     wanted = a_row_more(second).carried
     assert wanted is not None
     assert found == [array.tobytes() for array in (*wanted.state, wanted.ys)]
+    append(kept, [1], None)  # by what carries nothing: the state is not that after the last row any more
+    assert run(kept.look(KEY)).carried is None
     before = find()
     run(kept.forget(KEY))
     assert replace(before, a_row_more(before)) is False
@@ -329,6 +331,17 @@ def test_a_living_series_is_never_dropped_and_an_idle_one_makes_room(stores: Sto
     stores.expire(kept)
     assert kept.count() == 0
     assert sorted(gone) == [SeriesKey(b"", "a"), SeriesKey(b"", "b"), SeriesKey(b"", "c")]
+
+
+def test_a_row_keeps_its_series_from_expiring_and_no_other(stores: Stores) -> None:
+    gone = list[SeriesKey]()
+    kept = stores(3, 10, gone.append)
+    for number, name in enumerate("aba"):
+        append(kept, [number], None, name=name)
+        stores.wait(4)
+    stores.wait(3)  # of a the last row came 7 seconds ago, of b 11
+    stores.expire(kept)
+    assert (kept.count(), gone) == (1, [SeriesKey(b"", "b")])
 
 
 def test_one_that_expired_and_is_there_again_before_that_was_seen(stores: Stores) -> None:
@@ -525,6 +538,26 @@ async def test_a_few_wait_for_a_lock_and_no_more() -> None:
     await locks.acquire(SeriesKey(b"another", "s"), math.inf)
     locks.release(KEY)
     assert locks.expect_room(KEY) is None  # type: ignore[func-returns-value]
+
+
+@in_loop
+async def test_two_that_hold_the_same_locks_do_not_wait_for_one_another() -> None:
+    locks, keys, order = SeriesLocks(), [SeriesKey(b"", name) for name in "ab"], list[int]()
+
+    async def request(number: int, keys: Sequence[SeriesKey]) -> None:
+        async with locks.hold(keys, time.monotonic() + PATIENCE):
+            order.append(number)
+
+    for key in keys:
+        await locks.acquire(key, math.inf)
+    tasks = [asyncio.create_task(request(1, keys)), asyncio.create_task(request(2, keys[::-1]))]
+    await asyncio.sleep(0)
+    for key in keys:
+        locks.release(key)
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert order == [1, 2]
+    await asyncio.gather(*tasks)
 
 
 @in_loop
