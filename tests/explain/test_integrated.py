@@ -134,6 +134,17 @@ def test_more_points_are_taken_until_it_is_exact_enough() -> None:
     assert found["completeness_error"] > 0.4
 
 
+def test_what_is_missed_is_told_in_units_of_the_score() -> None:
+    last = dense(3, 1, bias=False)
+    last.kernel[:] = 10
+    on = model([Activate(name="a", activation=ACTIVATIONS["hard_shrink"]), last], (3,))
+    x = np.ones(3, np.float32)
+    found = explained(on, x)
+    missed = abs(found["by_feature"].sum() - score(on, x, 0))  # the baseline's score is 0
+    assert missed > 10
+    assert found["completeness_error"] == pytest.approx(missed, rel=1e-6)
+
+
 def test_the_same_in_slices_of_any_size() -> None:
     _, found = rounds(TURBOFAN, X[0])
     assert np.allclose(found["attribution"], explained(TURBOFAN, X[0])["attribution"], rtol=0, atol=1e-6)

@@ -552,6 +552,25 @@ def test_options_and_arrays_that_make_no_sense_are_refused(tmp_path: Path, layer
         one(tmp_path, layers)
 
 
+def test_of_a_backward_layer_of_its_own_the_class_says_what_it_gives_at_masked_steps(tmp_path: Path) -> None:
+    """TensorFlow 2.1 holds the last output of an LSTM there, and gives 0 of a SimpleRNN."""
+    sequences: dict[str, Any] = {"units": 2, "return_sequences": True, "time_major": False}
+    both: dict[str, Any] = {
+        "layer": {
+            "class_name": "LSTM",
+            "config": {**sequences, "activation": "tanh", "recurrent_activation": "sigmoid"},
+        },
+        "backward_layer": {"class_name": "SimpleRNN", "config": {**sequences, "go_backwards": True}},
+    }
+    arrays = [*lstm(2)[2], numbers(3, 2), numbers(2, 2), numbers(2)]
+    layers: Any = [("Masking", {"mask_value": 0.0}, []), ("Bidirectional", both, arrays)]
+    x = numbers(1, 5, 3)
+    x[0, 2] = 0
+    y = load_model(save_sequential(tmp_path / "m.h5", layers, keras="2.2.4-tf")).predict(x)[0]
+    np.testing.assert_array_equal(y[2], [*y[1, :2], 0, 0])
+    assert np.abs(y[[0, 1, 3, 4]]).min() > 0
+
+
 JOINED = {
     "Add": call("Add", "c", ["in", "a"]),
     "Concatenate": call("Concatenate", "c", ["in", "a"], axis=-1),

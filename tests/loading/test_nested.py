@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kerasfiles import dense, functional, lstm, save
+from kerasfiles import dense, functional, lstm, numbers, save
 from serving import GOLDEN
 
 from lstm_serve import load_model
@@ -82,3 +82,32 @@ def test_a_list_whose_order_no_version_tells_is_refused(tmp_path: Path, keras: s
             load_model(tmp_path / "m.npz")
     else:
         assert load_model(tmp_path / "m.npz").predict(np.zeros((1, 3))).shape == (1, 3)
+
+
+def test_in_a_nested_model_a_vector_of_spectral_normalization_comes_after_what_is_trained(tmp_path: Path) -> None:
+    first, second = dense(3, 4, name="first"), dense(2, 3, name="second")
+
+    def loaded(name: str, layer: tuple[str, dict[str, Any]], vectors: list[Any]) -> Any:
+        inner = functional(
+            [
+                ("InputLayer", {"name": "between", "batch_input_shape": [None, 4]}, []),
+                (*layer, ["between"]),
+                ("Dense", second[1], [layer[1]["name"]]),
+            ]
+        )
+        class_name, config, arrays = lstm(name="lstm")
+        outer = functional(
+            [
+                ("InputLayer", {"name": "in", "batch_input_shape": [None, 5, 3]}, []),
+                (class_name, config, ["in"]),
+                ("Functional", {**inner["config"], "name": "head"}, ["lstm"]),
+            ]
+        )
+        groups = {"lstm": arrays, "head": [*first[2], *second[2], *vectors]}
+        return load_model(save(tmp_path / name, outer, groups))
+
+    x = numbers(2, 5, 3)
+    held = {"name": "normalized", "layer": {"class_name": "Dense", "config": first[1]}}
+    found = loaded("normalized.h5", ("SpectralNormalization", held), [numbers(1, 3)])
+    plain = loaded("plain.h5", ("Dense", first[1]), [])
+    np.testing.assert_allclose(found.predict(x), plain.predict(x), rtol=0, atol=1e-6)

@@ -1,5 +1,6 @@
 """A model one time step at a time, against the same model on whole windows."""
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from small_models import dense, lstm, model, numbers
 
 from lstm_serve.engine.activations import RELU, SOFTMAX
+from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations.base import BaseOperation, Operation
 from lstm_serve.engine.operations.merging import Concatenate, MaskRule
-from lstm_serve.engine.operations.pointwise import Scaling, Unscaling
+from lstm_serve.engine.operations.pointwise import Activate, Scaling, Unscaling
 from lstm_serve.engine.operations.temporal import Embedding, GlobalPooling1D, RepeatVector
 from lstm_serve.engine.operations.windows import Convolution, Window
 from lstm_serve.engine.operations.wrappers import Bidirectional
@@ -173,6 +175,28 @@ def test_the_state_alone_is_that_of_a_step() -> None:
     state = steps.start(2)
     for came, expected in zip(steps.advance(x, state), steps.step(x, state)[1], strict=True):
         np.testing.assert_array_equal(came, expected)
+
+
+def test_one_row_is_that_of_all_series_where_it_meets_what_was_computed_of_it() -> None:
+    nodes = (
+        Node(lstm(3, 4, return_sequences=True), (Source(INPUT),)),
+        Node(Concatenate(name="both", axis=2, mask_rule=MaskRule.ALL), (Source(INPUT), Source(0))),
+        Node(lstm(7, 2), (Source(1),)),
+    )
+    steps, rows = stepper(replace(model([dense(1, 1)], (5, 3)), nodes=nodes)), numbers(3, 3)
+    state = steps.advance(rows, steps.start(3))
+    for came, expected in zip(steps.advance(rows[:1], state), steps.advance(rows[[0] * 3], state), strict=True):
+        np.testing.assert_allclose(came, expected, rtol=0, atol=1e-6)
+
+
+def test_a_step_that_overflows_is_infinite_and_warns_of_nothing() -> None:
+    made = model([Activate(name="square", activation=FUNCTIONS["square"]), lstm(3, 4), dense(4, 2)], (5, 3))
+    steps, row = stepper(made), np.full((1, 3), 3e38, np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y, _ = steps.step(row, steps.start(1))
+        steps.advance(row, steps.start(1))
+    assert y.shape == (1, 2)
 
 
 @pytest.mark.parametrize(

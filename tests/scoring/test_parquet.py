@@ -15,7 +15,7 @@ from small_models import classes, dense, lstm, model, numbers
 
 from lstm_serve import load_model
 from lstm_serve.cli.main import main
-from lstm_serve.engine.activations import SIGMOID
+from lstm_serve.engine.activations import SIGMOID, SOFTMAX
 from lstm_serve.errors import InvalidInput, SettingsError
 from lstm_serve.formats import parquet
 from lstm_serve.model.metadata import About, Feature
@@ -98,8 +98,9 @@ def test_labels_of_parquet(tmp_path: Path) -> None:
         model([lstm(3, 5), dense(5, 2, SIGMOID)], about=About(name="m", classes=("hot", "loud"))),
         model([lstm(3, 5), dense(5, 2)]),
         model([lstm(3, 5, return_sequences=True), dense(5, 2)]),
+        model([lstm(3, 5, return_sequences=True), dense(5, 2, SOFTMAX)], about=ABOUT),
     ],
-    ids=["classes", "unnamed", "binary", "labels", "values", "sequence"],
+    ids=["classes", "unnamed", "binary", "labels", "values", "sequence", "steps"],
 )
 def test_answers_are_the_cells_of_a_csv_file(tmp_path: Path, of: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROWS_AT_ONCE", 7)

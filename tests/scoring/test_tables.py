@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_models import classes, dense, lstm, model, numbers
 
-from lstm_serve.engine.activations import SIGMOID
+from lstm_serve.engine.activations import SIGMOID, SOFTMAX
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, NotFinite, SettingsError
 from lstm_serve.model.answers import answers
@@ -20,8 +20,10 @@ from lstm_serve.scoring.predict import predictions as predicted
 
 LABELLED = classes(about=About(name="m", classes=("low", "very, very high")))
 BINARY = model([lstm(3, 5), dense(5, 1, SIGMOID)])
+LABELS = model([lstm(3, 5), dense(5, 2, SIGMOID)], about=About(name="m", classes=("hot", "loud")))
 VALUES = model([lstm(3, 5), dense(5, 2)])
 STEPS = model([lstm(3, 5, return_sequences=True), dense(5, 2)])
+EACH_STEP = model([lstm(3, 5, return_sequences=True), dense(5, 2, SOFTMAX)], about=About(name="m", classes=("a", "b")))
 X = numbers(6, 4, 3, seed=9)
 WINDOWS = Sequences((UnitSequences(X, range(4, 10)),), "row")
 
@@ -241,9 +243,38 @@ def test_keys_are_in_every_file(tmp_path: Path, on: Model, size: int, monkeypatc
     assert [{*each} - {"unit", "side", "row"} for each in listed] == [{*answer} for answer in answers(on, expected)]
 
 
-def test_a_key_column_that_is_called_as_a_part_of_an_answer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="--by label: the answers have something of that name themselves"):
-        outputs.write(LABELLED, UNITS._replace(by=("unit", "label")), str(tmp_path / "out.json"))
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_each_step_has_a_line_with_its_number_and_its_keys(tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"out{ending}"
+    outputs.write(EACH_STEP, UNITS, str(out))
+    if ending == ".csv":
+        rows = list(csv.DictReader(out.read_text("utf-8").splitlines()))
+    else:
+        rows = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
+    y = EACH_STEP.predict(X[:5])
+    expected = [
+        (*key, number, k + 1, "ab"[row[k].argmax()], *map(float, row[k]))
+        for key, number, row in zip(KEYS, (4, 5, 12, 14, 16), y, strict=True)
+        for k in range(4)
+    ]
+    assert [
+        (row["unit"], row["side"], int(row["row"]), int(row["step"]), row["label"], *map(float, (row["a"], row["b"])))
+        for row in rows
+    ] == [(*each[:5], *(pytest.approx(value, abs=1e-6) for value in each[5:])) for each in expected]
+
+
+NAMES_IN_ANSWERS = {
+    name
+    for on in (LABELLED, BINARY, LABELS, VALUES, EACH_STEP)
+    for answer in answers(on, on.predict(X[:1]))
+    for name in ("row", "step", "y", *answer)
+}
+
+
+@pytest.mark.parametrize("name", sorted(NAMES_IN_ANSWERS))
+def test_a_key_column_that_is_called_as_a_part_of_an_answer_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match=f"--by {name}: the answers have something of that name themselves"):
+        outputs.write(LABELLED, UNITS._replace(by=("unit", name)), str(tmp_path / "out.json"))
 
 
 def test_answers_of_different_lengths_go_to_json_alone(tmp_path: Path) -> None:

@@ -210,6 +210,8 @@ def test_a_gap_is_refused_or_begins_anew_or_is_filled(stores: Stores) -> None:
         done = append(kept, [8], [8], rules)
         if rules is RESET:
             assert (done.begun, done.kept, windows(done)) == ("gap", 1, [None])
+            done = append(kept, [8, 20, 21, 22, 23], [8, 20, 21, 22, 23], rules)
+            assert (done.begun, windows(done)) == ("gap", [None] * 4 + [[20, 21, 22, 23]])
         else:
             assert (done.filled, windows(done)) == (2, [[5, 5, 5, 8]])
 

@@ -16,7 +16,7 @@ from lstm_serve.errors import InvalidInput, Malformed, TooLarge
 from lstm_serve.model.metadata import Feature
 from lstm_serve.web.body_types import one_and_many
 from lstm_serve.web.json_structure import count_marks, structure
-from lstm_serve.web.nested_lists import HEAVY
+from lstm_serve.web.nested_lists import HEAVY, MAX_LOOKED_AT
 
 One, Many = one_and_many(model_of(Echo(), (2, 3)), max_rows=4)
 _, Free = one_and_many(model_of(Echo(), (None, 3)), max_rows=4)
@@ -86,6 +86,21 @@ def test_the_first_fault_of_many_sequences_is_told(many: Any, row: int, value: A
     with pytest.raises(InvalidInput) as caught:
         list(many.parse(raw(x)).arrays(np.float32))
     assert [problem.where for problem in caught.value.problems] == [("sequences", row, 19, 14)]
+
+
+def test_a_fault_far_on_in_a_later_slice_is_told() -> None:
+    _, many = one_and_many(model_of(Echo(), (20, 2)), max_rows=900)
+    step = many.slice_rows
+    assert step is not None
+    row = step + MAX_LOOKED_AT // 10  # of 21 lists each
+    assert row < 2 * step <= 900
+    x: Any = [[[0.5] * 2] * 20 for _ in range(900)]
+    x[row][7] = [0.5, None]
+    with pytest.raises(InvalidInput) as caught:
+        list(many.parse(raw(x)).arrays(np.float32))
+    (problem,) = caught.value.problems
+    assert problem.where == ("sequences", row, 7, 1)
+    assert problem.detail.startswith("expected a number, got null")
 
 
 def test_a_key_twice_with_many_sequences() -> None:
