@@ -120,7 +120,8 @@ async def test_two_free_axes(tmp_path: Path, value: Any, status: int, said: str)
     ("path", "sent", "said"),
     [
         ("/predict", body([[[0.0] * 3] * 6]), "is there one axis too many?"),
-        ("/predict/batch", body([[0.0] * 3] * 6, "sequences"), "is an axis missing?"),
+        ("/predict", body([0.0] * 3), "is an axis missing?"),
+        ("/predict/batch", body([[0.0] * 3] * 6, "sequences"), "of one: wrap it in another list"),
         ("/predict", body([[0.0] * 6] * 3), "are the two axes swapped?"),
     ],
 )
