@@ -189,7 +189,7 @@ REQUESTS: dict[str, tuple[Any, str]] = {
     "no rows": ({"instances": []}, "#/instances"),
     "null": ({"instances": None}, "#/instances"),
     "an object for rows": ({"instances": {"a": ROW}}, "#/instances"),
-    "one row, not a list of them": ({"instances": ROW}, "#/instances: expected at least one of the sequences, got the time"),
+    "one row, not a list of them": ({"instances": ROW}, "#/instances: expected at least one of the sequences, got the"),
     "a short row": ({"instances": [ROW, SHORT]}, "#/instances/1: expected a list of 20 time steps, got 19"),
     "a short named row": ({"instances": [{"x": ROW}, {"x": SHORT}]}, "#/instances/1: expected a list of 20"),
     "two names": ({"instances": [{"x": ROW, "y": ROW}]}, "#/instances/0: expected an object with the one input"),
