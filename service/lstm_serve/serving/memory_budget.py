@@ -25,6 +25,7 @@ class Inflight:
         self.limit = limit
         self.bytes = 0
         self.freed = 0  # of connections that are ended, in all
+        self.scattered = 0  # of parts of bodies that are whole since, in all
         self.uploads: dict[Upload | Kept, None] = {}  # what can be given up, the oldest first
         self.newcomers: dict[Upload | Kept, None] = {}  # and where there is nothing else
 
