@@ -3,7 +3,7 @@
 The gradient of the score by each cell, averaged along the straight line from the baseline to the sequence, times how
 far the cell goes on it. What all cells add is the whole difference, as far as the average is exact. A step that the
 model masks stays masked along the way, and adds nothing. Source: Sundararajan, Taly and Yan, Axiomatic Attribution for
-Deep Networks (2017); the average is taken at the points of Gauss and Legendre.
+Deep Networks (2017); the average is taken by Fejer's second rule, whose next round uses the last one's points again.
 """
 
 from collections.abc import Iterator

@@ -150,14 +150,14 @@ class SecondLane:
         # a single row does not tell how little a second row adds.
         slices = ceil((count - job.taken) / ceil(numbers / row))
         start, stop = job.taken, job.taken + ceil((count - job.taken) / slices)
-        steps, seconds = job.work.compute(start, stop), 0.0
+        pieces, seconds = job.work.compute(start, stop), 0.0
         while job.taken < stop:
             await self._queue.is_idle(min(job.deadline, time.monotonic() + PIECE_WAITS))
             if job.future.done() or job.deadline < time.monotonic():
                 return
             if not job.compute_seconds:
                 job.queue_seconds = time.monotonic() - job.queued_at
-            y, taken = await call(partial(_piece, steps))
+            y, taken = await call(partial(_piece, pieces))
             seconds += taken
             job.compute_seconds += taken
             if y is not None:
@@ -179,11 +179,11 @@ class SecondLane:
         return self._executor
 
 
-def _piece(steps: Iterator[AnyArray | None]) -> tuple[AnyArray | None, float]:
+def _piece(pieces: Iterator[AnyArray | None]) -> tuple[AnyArray | None, float]:
     """The next rows, or None where they take longer than a piece, and the seconds that it took."""
     began = time.perf_counter()
     with np.errstate(all="ignore"):
-        y = next(steps)
+        y = next(pieces)
         while y is None and time.perf_counter() - began < PIECE:
-            y = next(steps)
+            y = next(pieces)
     return y, time.perf_counter() - began
