@@ -271,13 +271,14 @@ def footprint(process: Process) -> Footprint:
     return Footprint(len(list(Path(f"/proc/{process.popen.pid}/fd").iterdir())), anonymous, peak)
 
 
-async def settled(process: Process, files: int) -> Footprint:
-    """The footprint once no more than `files` are open, or as it is after a minute."""
+async def settled(process: Process, files: int, mib: float = math.inf) -> Footprint:
+    """The footprint once no more than `files` are open and less than `mib` is held, or as it is after a minute."""
     for _ in range(600):
-        if footprint(process).files <= files:
+        found = footprint(process)
+        if found.files <= files and found.anonymous_mib < mib:
             break
         await asyncio.sleep(0.1)
-    return footprint(process)
+    return found
 
 
 # Restarts.

@@ -18,7 +18,7 @@ async def test_bad_clients_do_no_harm_to_good_ones() -> None:
         await mixed(process, 0.1, bad=16)
         before = await settled(process, fresh.files)
         tally, bad = await mixed(process, 1, seed=1, bad=16, enough=21)
-        after = await settled(process, before.files)
+        after = await settled(process, before.files, before.anonymous_mib + 16)
         async with Connection(process.port) as connection:
             assert (await connection.ask(request("/readyz"))).status == 200
     assert not tally.wrong

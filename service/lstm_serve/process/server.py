@@ -50,7 +50,7 @@ LAST_READ_SECONDS = 0.1
 # Where a listener on all addresses is reached from its own machine.
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 COLLECT_TICKS = 600  # a minute: some milliseconds, since what was loaded is left out
-TRIM_BYTES = 8 << 20  # freed by connections
+TRIM_BYTES = 8 << 20  # freed in small pieces: so many are given back beside requests, fewer when there are none
 
 
 class Server(uvicorn.Server):
@@ -186,7 +186,7 @@ class Server(uvicorn.Server):
             if deployment.series is not None:
                 deployment.series.expire()
         budget = self._serving.budget
-        if budget.freed > TRIM_BYTES:
+        if budget.freed > (TRIM_BYTES if budget.bytes else 0):
             budget.freed = 0
             trim()
 

@@ -24,8 +24,7 @@ class Inflight:
         """Nothing is in flight yet."""
         self.limit = limit
         self.bytes = 0
-        self.freed = 0  # of connections that are ended, in all
-        self.scattered = 0  # of parts of bodies that are whole since, in all
+        self.freed = 0  # since the last trim, in small pieces: of connections that are ended, and of bodies in parts
         self.uploads: dict[Upload | Kept, None] = {}  # what can be given up, the oldest first
         self.newcomers: dict[Upload | Kept, None] = {}  # and where there is nothing else
 
@@ -142,6 +141,7 @@ class Upload(AbstractAsyncContextManager["Upload"]):
         """Let go of the bytes, and end the reading of the others."""
         del self._inflight.uploads[self]
         self._inflight.release(self.size)
+        self._inflight.freed += self.size
         self.size = 0
         self._timeout.reschedule(0)
 
@@ -150,6 +150,7 @@ class Upload(AbstractAsyncContextManager["Upload"]):
     ) -> None:
         """Be none of the uploads any more; what a complete body holds is its request's from now on."""
         self._inflight.uploads.pop(self, None)
+        self._inflight.freed += self.size  # a complete one is joined, and its parts are free too
         if error is not None:
             self._inflight.release(self.size)
         try:

@@ -13,7 +13,7 @@ from lstm_serve.serving.turns import Turn
 from lstm_serve.web.inflate import inflate
 from lstm_serve.web.nested_lists import LARGE
 
-SCATTERED = 1 << 22  # bytes of parts that are free, after which they are given back where much is in flight
+SCATTERED = 1 << 22  # bytes that are free in small pieces, after which they are given back where much is in flight
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, serving: ServingState) -> bytes:
@@ -66,11 +66,10 @@ async def _rest(part: bytes, receive: Receive, inflight: Inflight, limit: int) -
             upload.hold(len(part))
             parts.append(part)
     raw = b"".join(parts)
-    inflight.scattered += len(raw)
-    if inflight.scattered > SCATTERED and inflight.bytes > inflight.limit / 2:
+    if inflight.freed > SCATTERED and inflight.bytes > inflight.limit / 2:
         # What the parts took is free, but in pieces that no large body fits into: it would stay beside all of those.
         # With less in flight there is room for both, and a body would cost an eighth more.
-        inflight.scattered = 0
+        inflight.freed = 0
         parts.clear()
         trim()
     return raw
