@@ -33,7 +33,7 @@ def test_who_leaves_before_tls_is_there_leaves_no_task(sent: bytes, *, reset: bo
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         entered = 0
         async with asyncio.timeout(PATIENCE):
-            while entered < 20 or serving.places.guests:
+            while entered < 20 or serving.slots.connections:
                 new = asyncio.all_tasks() - tasks - {asyncio.current_task()}
                 entered += sum("Handshake._shake" in repr(task) for task in new)
                 tasks.update(new)  # which keeps them

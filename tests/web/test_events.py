@@ -29,7 +29,7 @@ from lstm_serve.serving.series.store import WINDOWS, Limits, Sent, SeriesKey
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 from lstm_serve.web.dialects.series import events
-from lstm_serve.web.dialects.series.events import place
+from lstm_serve.web.dialects.series.events import position
 
 MODEL = load_model(SMALL / "binary.h5")
 STEPS, FEATURES = (size or 0 for size in MODEL.input_shape)
@@ -184,12 +184,12 @@ def test_no_row_is_missed_in_silence_or_told_twice(
         if not looks:
             continue
         numbers = asyncio.run(store.look(key)).numbers
-        start, missed = place(numbers, timesteps, after)
+        start, missed = position(numbers, timesteps, after)
         if after is not None:
             assert missed == (numbers[start] != after + 1 if start < len(numbers) else False)
         told += numbers[start:]
         after = numbers[-1]
-        assert place(numbers, timesteps, after) == (len(numbers), False)
+        assert position(numbers, timesteps, after) == (len(numbers), False)
     assert told == sorted(set(told))
 
 

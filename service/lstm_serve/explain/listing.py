@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lstm_serve.errors import ModelError
 from lstm_serve.loading.load import resolve
-from lstm_serve.loading.repository import ModelPlace, expect_inside, places
+from lstm_serve.loading.repository import ListedModel, expect_inside, list_models
 from lstm_serve.model import notebook
 from lstm_serve.model.model import Model
 
@@ -17,32 +17,30 @@ def listing(folder: Path, load: Load) -> tuple[str, bool]:
     lines: list[str] = []
     good = True
     names = set[str]()
-    for place in places(folder, several=True):
+    for listed in list_models(folder, several=True):
         newest = True
-        if place.wrong:
+        if listed.wrong:
             good = False
-            lines.append(
-                f"{place.name}: not served: {place.wrong}" if not place.versions else f"{place.name}: {place.wrong}"
-            )
-        for version, told, model in _versions(place, load):
+            lines.append(f"{listed.name}: {'' if listed.versions else 'not served: '}{listed.wrong}")
+        for version, told, model in _versions(listed, load):
             if model is None:
                 good = False
-                lines.append(f"{place.name} {version or ''}".rstrip() + f": not served: {told}")
+                lines.append(f"{listed.name} {version or ''}".rstrip() + f": not served: {told}")
                 continue
-            names.add(str(place.name))
+            names.add(str(listed.name))
             answers = "answers" if newest else "where it is asked for"
-            lines.append(f"{place.name} {version or model.about.version}: {told}; {answers}")
+            lines.append(f"{listed.name} {version or model.about.version}: {told}; {answers}")
             newest = False
     count = f"{len(names)} model{'s' * (len(names) != 1)} would be served"
     return "\n".join([*dict.fromkeys(lines), count, ""]), good
 
 
-def _versions(place: ModelPlace, load: Load) -> Iterator[tuple[str | None, str, Model | None]]:
-    """Each version of a place: what it is and itself, or why it cannot be served."""
-    for version, path in place.versions.items():
+def _versions(listed: ListedModel, load: Load) -> Iterator[tuple[str | None, str, Model | None]]:
+    """Each version of a listed model: what it is and itself, or why it cannot be served."""
+    for version, path in listed.versions.items():
         try:
-            if place.root is not None:
-                expect_inside(place.root, resolve(path))
+            if listed.root is not None:
+                expect_inside(listed.root, resolve(path))
             model = load(path)
         except ModelError as error:
             yield version, str(error), None

@@ -19,8 +19,8 @@ from lstm_serve.loading.sidecars import card as cards
 from lstm_serve.model.files import GOLDEN, ModelFiles, stem_of
 
 
-class ModelPlace(NamedTuple):
-    """Where a model lies: how it is called there, what of it there is, and why what else is there is not of it.
+class ListedModel(NamedTuple):
+    """A model as it lies in a folder: its name there, its versions, and why what else is there is none of them.
 
     `name` is None where it is for its card and its file to say. `versions` has the newest first; None is the version
     of a model that has one alone, which its card may say. `root` is what no file of it may lie outside of.
@@ -47,17 +47,17 @@ def is_several(path: Path) -> bool:
     )
 
 
-def places(path: Path, *, several: bool) -> list[ModelPlace]:
+def list_models(path: Path, *, several: bool) -> list[ListedModel]:
     """The models that a path stands for: one, where it is not `several`. Raises UnreadableFile where there is none."""
     if not several:
-        return [ModelPlace(None, path, _versions_of_one(path) or {None: path})]
+        return [ListedModel(None, path, _versions_of_one(path) or {None: path})]
     try:
-        found = [_place(entry, path.resolve()) for entry in _visible(path) if _is_meant(entry) or _may_hold_one(entry)]
+        found = [_listed(entry, path.resolve()) for entry in _visible(path) if _is_meant(entry) or _may_hold_one(entry)]
     except UnreadableFile as error:
         raise UnreadableFile(f"{path}: {error}") from None
     if not found:
         raise UnreadableFile(f"{path}: is a folder without a model in it")
-    return [_alone(place, found) for place in found]
+    return [_alone(listed, found) for listed in found]
 
 
 def expect_inside(root: Path, model: Path) -> None:
@@ -71,33 +71,33 @@ def expect_inside(root: Path, model: Path) -> None:
             raise UnreadableFile(f"{path}: leads out of the folder of models, which is not followed. Copy it there")
 
 
-def _alone(place: ModelPlace, found: Iterable[ModelPlace]) -> ModelPlace:
-    """A place whose name is no other's; without versions where it is."""
-    same = sorted(printable(other.path.name) for other in found if other.name == place.name)
+def _alone(listed: ListedModel, found: Iterable[ListedModel]) -> ListedModel:
+    """A model whose name is no other's; without versions where it is."""
+    same = sorted(printable(other.path.name) for other in found if other.name == listed.name)
     if len(same) == 1:
-        return place
-    wrong = f"{', '.join(same)} are all called {place.name}. Rename all but one, or remove them"
-    return place._replace(versions={}, wrong=wrong)
+        return listed
+    wrong = f"{', '.join(same)} are all called {listed.name}. Rename all but one, or remove them"
+    return listed._replace(versions={}, wrong=wrong)
 
 
-def _place(entry: Path, root: Path) -> ModelPlace:
+def _listed(entry: Path, root: Path) -> ListedModel:
     """What lies at an entry of a folder of models."""
     name = printable(entry.name)  # one that is no UTF-8, or has control characters, is in no answer and no log as it is
     try:
         if not entry.exists() or not entry.resolve().is_relative_to(root):
             wrong = "is a link to nothing, or out of the folder, which is not followed"
-            return ModelPlace(_called(entry), entry, {}, wrong, root)
+            return ListedModel(_called(entry), entry, {}, wrong, root)
         if _is_meant(entry):
-            return ModelPlace(_called(entry), entry, {None: entry}, None, root)
+            return ListedModel(_called(entry), entry, {None: entry}, None, root)
         if locate.has_model(entry):
-            return ModelPlace(name, entry, {None: entry}, None, root)
+            return ListedModel(name, entry, {None: entry}, None, root)
         versions, wrong = _versions(entry)
     except (OSError, UnreadableFile) as error:
         wrong = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
-        return ModelPlace(name, entry, {}, wrong, root)
+        return ListedModel(name, entry, {}, wrong, root)
     if not versions:
         wrong = f"is a folder without a model or a version, which is a number from 1 on, in it{wrong and f'; {wrong}'}"
-    return ModelPlace(name, entry, versions, wrong or None, root)
+    return ListedModel(name, entry, versions, wrong or None, root)
 
 
 def _versions_of_one(path: Path) -> dict[str | None, Path]:
@@ -128,7 +128,7 @@ def _called(entry: Path) -> str:
 
 
 def _may_hold_one(entry: Path) -> bool:
-    """Whether an entry of a folder of models is a folder, or cannot be looked at, which `_place` says."""
+    """Whether an entry of a folder of models is a folder, or cannot be looked at, which `_listed` says."""
     try:
         return entry.is_dir()
     except OSError:

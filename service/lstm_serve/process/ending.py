@@ -15,7 +15,7 @@ from lstm_serve.process.handshakes import tls_bytes
 from lstm_serve.process.incoming import PIECE, Incoming
 from lstm_serve.process.transport import LINGER_SECONDS, Lingering, PipelinedFlowControl, refusal
 from lstm_serve.serving.memory_budget import Kept
-from lstm_serve.serving.places import ConnectionState
+from lstm_serve.serving.slots import ConnectionState
 from lstm_serve.serving.state import ServingState
 from lstm_serve.telemetry import logs
 from lstm_serve.web.errors import STATUSES, of_another_dialect
@@ -41,7 +41,7 @@ class Ending(HttpToolsProtocol):
         self._stopping = False
         self._incoming = Incoming()
         self._unread = 0  # what was read since a request or a part of a body: headers, trailers, sizes of chunks
-        self._kept = Kept(self.serving.budget, lambda: self.serving.places.end(self))
+        self._kept = Kept(self.serving.budget, lambda: self.serving.slots.end(self))
         self.raw: asyncio.Transport | None = None  # below TLS
         self._most_read = self._most_written = 0  # at once, by TLS
 
@@ -51,7 +51,7 @@ class Ending(HttpToolsProtocol):
         super().connection_made(self._out)  # type: ignore[arg-type]
         self.flow = PipelinedFlowControl(self.transport, self._go_on)
         transport.set_write_buffer_limits(1 if self.raw is None else TICKETS)
-        if not self.serving.places.enter(self):
+        if not self.serving.slots.enter(self):
             self._refuse(503, "too many connections")
         if self.raw is not None:
             self._keep()
@@ -115,7 +115,7 @@ class Ending(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
         super().connection_lost(exc)
-        self.serving.places.leave(self)
+        self.serving.slots.leave(self)
         self._forget()
         self.flow.lost()
         self._kept.close()
@@ -154,7 +154,7 @@ class Ending(HttpToolsProtocol):
         if unsent != self._unsent:
             self._unsent, self._taken = unsent, now
         if unsent and now - self._taken > settings.body_seconds:
-            self.serving.places.end(self)  # an answer of which nothing is taken, which closing would wait for
+            self.serving.slots.end(self)  # an answer of which nothing is taken, which closing would wait for
         elif self._deaf or self._incoming.waiting:
             return  # it ends with the answer that is still to come; or is not looked at yet
         elif self._in_headers:

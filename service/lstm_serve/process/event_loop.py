@@ -34,7 +34,7 @@ class Listening:
 
 
 def new_loop(serving: ServingState) -> asyncio.AbstractEventLoop:
-    """A loop in which a TLS handshake has a place, and may take as long as a request's headers."""
+    """A loop in which a TLS handshake has a slot, and may take as long as a request's headers."""
     base: Any = _loop_class()
     accepts_one = not issubclass(base, asyncio.BaseEventLoop)  # in a turn; asyncio's own as many as may wait
 
@@ -43,7 +43,7 @@ def new_loop(serving: ServingState) -> asyncio.AbstractEventLoop:
             """As asyncio has it."""
             if (context := options.pop("ssl", None)) is not None:
                 seconds = serving.settings.header_seconds
-                make = partial(Handshake, make, context, seconds, serving.places, serving.budget)
+                make = partial(Handshake, make, context, seconds, serving.slots, serving.budget)
             if options.get("host") == "::":
                 options["sock"] = listen(options.pop("host"), options.pop("port"))
             if accepts_one:
@@ -54,7 +54,7 @@ def new_loop(serving: ServingState) -> asyncio.AbstractEventLoop:
                 first = await create(make, *args, **options)
             # Were one accepted in each turn, a few clients that keep turns long would let nobody in behind a flood.
             # Each takes a file, and one more until who goes for it is closed.
-            more = min(AT_ONCE, serving.places.limit // 8) - 1 if accepts_one else 0
+            more = min(AT_ONCE, serving.slots.limit // 8) - 1 if accepts_one else 0
             others = [one.dup() for one in first.sockets for _ in range(more)]
             return Listening([first, *[await create(make, sock=one, backlog=BACKLOG) for one in others]])
 

@@ -1,4 +1,4 @@
-"""A connection until its TLS is set up: it has a place like any other, and may have to leave it."""
+"""A connection until its TLS is set up: it has a slot like any other, and may have to leave it."""
 
 import asyncio
 import ssl
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lstm_serve.serving.memory_budget import Inflight, Kept
-from lstm_serve.serving.places import ConnectionState, Places
+from lstm_serve.serving.slots import ConnectionState, Slots
 
 TLS_BYTES = 40 << 10  # what OpenSSL and the loop keep for a connection at least
 HANDSHAKE_BYTES = 60 << 10  # and until its handshake is over
@@ -27,20 +27,20 @@ class Handshake(asyncio.Protocol):
     state = ConnectionState.handshake
 
     def __init__(
-        self, make: Callable[[], Any], context: ssl.SSLContext, seconds: float, places: Places, inflight: Inflight
+        self, make: Callable[[], Any], context: ssl.SSLContext, seconds: float, slots: Slots, inflight: Inflight
     ) -> None:
         """It may take so many seconds."""
-        self._make, self._context, self._seconds, self._places = make, context, seconds, places
+        self._make, self._context, self._seconds, self._slots = make, context, seconds, slots
         self._came: list[bytes] = []
-        self._kept = Kept(inflight, lambda: places.end(self))
+        self._kept = Kept(inflight, lambda: slots.end(self))
         self.since = time.monotonic()
         self.transport: asyncio.Transport
         self._tasks: list[asyncio.Task[Any]] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, where there is a place; who cannot be told why is just closed."""
+        """Begin, where there is a slot; who cannot be told why is just closed."""
         self.transport = transport
-        if not self._places.enter(self):
+        if not self._slots.enter(self):
             self.end()
             return
         transport.set_write_buffer_limits(1)
@@ -63,7 +63,7 @@ class Handshake(asyncio.Protocol):
         self.transport.abort()
 
     def _let_go(self) -> None:
-        self._places.leave(self)
+        self._slots.leave(self)
         self._kept.close()
 
     def _feed(self) -> None:
@@ -87,7 +87,7 @@ class Handshake(asyncio.Protocol):
             loop.call_soon(self._feed)  # after start_tls has its protocol connected, before more is read
             transport = await shaking
         except (OSError, EOFError):  # a timeout is one, and what is no TLS
-            self._places.end(self)
+            self._slots.end(self)
             return
         self._let_go()
         if transport is None or transport.is_closing():

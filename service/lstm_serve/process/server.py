@@ -223,7 +223,7 @@ def serve(settings: Settings, handler: LogHandler, server: Callable[[uvicorn.Con
     """Load, and then serve by the server that is made of uvicorn's configuration. Raises as `run` does."""
     connections, backlog = system_limits.allow_files(settings.max_connections)
     app = create_app(settings)
-    app.state.serving.places.limit = connections
+    app.state.serving.slots.limit = connections
     handler.count = app.state.serving.metrics.dropped_lines.add
     collect_seldom()
     config = uvicorn.Config(

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from lstm_serve.errors import ModelError, SettingsError, UnreadableFile
 from lstm_serve.formats.text import printable
-from lstm_serve.loading.repository import ModelPlace, places
+from lstm_serve.loading.repository import ListedModel, list_models
 from lstm_serve.model.files import around
 from lstm_serve.serving.aside import Aside
 from lstm_serve.serving.deployment import Deployment, Loaded, NamedFiles, load
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 MAX_SECONDS = 30  # of what is read besides: more than keys in a pipe are waited for
 
 # By the name of each model, where it lies, and what tells of a change of each of its versions.
-Seen = dict[str, tuple[ModelPlace, Fingerprints]]
+Seen = dict[str, tuple[ListedModel, Fingerprints]]
 
 
 class Rereadable(Protocol):
@@ -58,17 +58,17 @@ class Reloader:
         self._retiring = set[asyncio.Task[None]]()
         self._kept = dict[str, Upkeep]()
         self._before = look(self._path, several=registry.several)
-        paths = [path for place, _ in self._before.values() for path in place.versions.values()]
+        paths = [path for listed, _ in self._before.values() for path in listed.versions.values()]
         fatal = find_fatal(self._settings, paths) if len(paths) > 1 else {}
-        for name, (place, seen) in self._before.items():
-            self._kept[name] = kept = Upkeep(registry, serving, place)
-            for version in kept.due(place, seen, all_of_it=True):
+        for name, (listed, seen) in self._before.items():
+            self._kept[name] = kept = Upkeep(registry, serving, listed)
+            for version in kept.due(listed, seen, all_of_it=True):
                 try:
-                    if (reason := fatal.get(place.versions[version])) is not None:
+                    if (reason := fatal.get(listed.versions[version])) is not None:
                         raise UnreadableFile(reason)
                     kept.take(version, load(self._settings, kept.source(version)))
                 except ModelError as error:
-                    if not registry.several and len(place.versions) == 1:
+                    if not registry.several and len(listed.versions) == 1:
                         raise
                     kept.refuse(version, str(error))
             kept.settle()
@@ -129,7 +129,7 @@ class Reloader:
         kept, found = self._kept.get(name), now.get(name)
         if asked and (kept is None or kept.refused or not self._registry.several):
             return True
-        changed = kept is None or found is None or (kept.place, kept.seen) != found
+        changed = kept is None or found is None or (kept.listed, kept.seen) != found
         return changed and (asked or found == self._before.get(name))
 
     async def _change(self, name: str, now: Seen) -> None:
@@ -143,9 +143,9 @@ class Reloader:
                 self._retiring.add(task := asyncio.create_task(self._retire(deployment)))
                 task.add_done_callback(self._retiring.discard)
             return
-        place, seen = now[name]
-        kept = self._kept.setdefault(name, Upkeep(self._registry, self._serving, place))
-        for version in kept.due(place, seen, all_of_it=not self._registry.several):
+        listed, seen = now[name]
+        kept = self._kept.setdefault(name, Upkeep(self._registry, self._serving, listed))
+        for version in kept.due(listed, seen, all_of_it=not self._registry.several):
             new = kept.deployment is None
             try:
                 kept.take(version, await self._load(kept.source(version), seen[version]))
@@ -198,8 +198,8 @@ class Reloader:
 def look(path: Path, *, several: bool) -> Seen:
     """Return what a path stands for, one model or several, as it is now. Raises UnreadableFile."""
     return {
-        place.name or "": (place, {version: fingerprint(files) for version, files in place.versions.items()})
-        for place in places(path, several=several)
+        listed.name or "": (listed, {version: fingerprint(files) for version, files in listed.versions.items()})
+        for listed in list_models(path, several=several)
     }
 
 

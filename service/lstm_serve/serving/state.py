@@ -4,9 +4,9 @@ import asyncio
 from typing import Protocol
 
 from lstm_serve.serving.memory_budget import Inflight
-from lstm_serve.serving.places import Places
 from lstm_serve.serving.series.redis_server import RedisServer
 from lstm_serve.serving.shares import ReadingShares
+from lstm_serve.serving.slots import Slots
 from lstm_serve.serving.turns import Turns
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry.metrics import Metrics
@@ -30,7 +30,7 @@ class ServingState:
         self.settings = settings
         self.metrics = metrics
         self.budget = Inflight(settings.max_inflight_bytes)
-        self.places = Places(settings.max_connections, metrics.ended.add)
+        self.slots = Slots(settings.max_connections, metrics.ended.add)
         self.turns = Turns()
         self.shares = ReadingShares()
         store = settings.series_store

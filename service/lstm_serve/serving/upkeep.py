@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from lstm_serve.errors import ModelError
 from lstm_serve.formats.text import printable
-from lstm_serve.loading.repository import ModelPlace
+from lstm_serve.loading.repository import ListedModel
 from lstm_serve.serving.compatibility import expect_same
 from lstm_serve.serving.deployment import Deployment, Loaded, NamedFiles, without_folders
 from lstm_serve.serving.registry import Registry
@@ -24,12 +24,12 @@ Fingerprints = Mapping[Version, Fingerprint]
 
 
 class Upkeep:
-    """What is loaded of a place, and the deployment that answers with it."""
+    """What is loaded of a listed model, and the deployment that answers with it."""
 
-    def __init__(self, registry: Registry, serving: ServingState, place: ModelPlace) -> None:
+    def __init__(self, registry: Registry, serving: ServingState, listed: ListedModel) -> None:
         """Nothing is loaded yet."""
         self._registry, self._serving = registry, serving
-        self.place, self.seen = place, dict[Version, Fingerprint]()
+        self.listed, self.seen = listed, dict[Version, Fingerprint]()
         self.deployment: Deployment | None = None
         self._loaded: dict[Version, Loaded] = {}
         self._wrong: dict[Version, str] = {}  # by version, why it is not served as its files are
@@ -37,32 +37,32 @@ class Upkeep:
     @property
     def refused(self) -> bool:
         """Whether something of it is not served as its files are."""
-        return bool(self._wrong or self.place.wrong)
+        return bool(self._wrong or self.listed.wrong)
 
-    def due(self, place: ModelPlace, seen: Fingerprints, *, all_of_it: bool) -> list[Version]:
-        """Note the place and its files as they are now, and return which of its versions are to be loaded."""
-        before, self.place, self.seen = self.seen, place, dict(seen)
+    def due(self, listed: ListedModel, seen: Fingerprints, *, all_of_it: bool) -> list[Version]:
+        """Note the model and its files as they are now, and return which of its versions are to be loaded."""
+        before, self.listed, self.seen = self.seen, listed, dict(seen)
         for known in (self._loaded, self._wrong):
             for version in [*known]:
-                if version not in place.versions:
+                if version not in listed.versions:
                     del known[version]
         return [
             version
-            for version in place.versions
+            for version in listed.versions
             if all_of_it or seen.get(version) != before.get(version) or version in self._wrong
         ]
 
     def source(self, version: Version) -> NamedFiles:
         """Return the files of a version."""
-        name = self.place.name or self._serving.settings.name
-        return NamedFiles(self.place.versions[version], name, version, self.place.root)
+        name = self.listed.name or self._serving.settings.name
+        return NamedFiles(self.listed.versions[version], name, version, self.listed.root)
 
     def take(self, version: Version, loaded: Loaded) -> None:
         """Serve a version that was loaded, where it is the newest one that there is, in place of the one before.
 
         Raises Incompatible where it cannot take that place.
         """
-        newer = next((known for known in self.place.versions if known in self._loaded or known == version), version)
+        newer = next((known for known in self.listed.versions if known in self._loaded or known == version), version)
         if newer == version:
             self._answer_with(version, loaded)
         self._loaded[version] = loaded
@@ -74,9 +74,9 @@ class Upkeep:
 
     def settle(self) -> None:
         """Let the newest version that is loaded answer, keep the others, and say what is wrong; once all are tried."""
-        wrong = [f"{self.place.path}: {self.place.wrong}"] if self.place.wrong else []
+        wrong = [f"{self.listed.path}: {self.listed.wrong}"] if self.listed.wrong else []
         wrong += self._wrong.values()
-        newest = next((version for version in self.place.versions if version in self._loaded), None)
+        newest = next((version for version in self.listed.versions if version in self._loaded), None)
         if newest in self._loaded and self.deployment is not None:
             try:
                 self._answer_with(newest, self._loaded[newest])  # where the one that did is gone
@@ -97,7 +97,7 @@ class Upkeep:
 
     def warn_of_change(self) -> None:
         """Say, after the start, where a version answers that could not have taken the place of the one before it."""
-        newest, before = ([version for version in self.place.versions if version in self._loaded] + [None, None])[:2]
+        newest, before = ([version for version in self.listed.versions if version in self._loaded] + [None, None])[:2]
         if before is None:
             return
         try:
@@ -115,7 +115,8 @@ class Upkeep:
     @property
     def name(self) -> str:
         """How the model is called."""
-        return self.place.name or (printable(self.place.path.name) if self.deployment is None else self.deployment.name)
+        unnamed = printable(self.listed.path.name) if self.deployment is None else self.deployment.name
+        return self.listed.name or unnamed
 
     def _answer_with(self, version: Version, loaded: Loaded) -> None:
         if self.deployment is None:
@@ -124,4 +125,5 @@ class Upkeep:
         elif loaded.model is not self.deployment.current.model:
             expect_same(loaded.model, self.deployment.current.model)
             self.deployment.activate(loaded)
-            log.info("replaced: requests are answered by %s as it is now", printable(str(self.place.versions[version])))
+            path = printable(str(self.listed.versions[version]))
+            log.info("replaced: requests are answered by %s as it is now", path)

@@ -2,8 +2,9 @@
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 
-Nothing is queued for a client. It has a place, the row that it was told last, and is told what comes after that among
-the rows that are kept: whoever comes back goes on as whoever stayed does, and who is too slow misses rows, and is told.
+Nothing is queued for a client. It has a position, the row that it was told last, and is told what comes after that
+among the rows that are kept: whoever comes back goes on as whoever stayed does, and who is too slow misses rows, and
+is told.
 Of rows without numbers, which are counted, an id says too of which life of the series: another one counts anew.
 """
 
@@ -65,9 +66,7 @@ BYTES = 1 << 16  # of which these take about so much at most
 NUMBER_BYTES = 12  # of a number in JSON
 BEGIN = b"retry: %d\n\n" % (1000 * RETRY_SECONDS)
 BEAT = b":\n\n"
-END = (
-    b'event: end\nid\ndata: {"detail":"the series is not kept any more"}\n\n'  # without an id: there is no place in it
-)
+END = b'event: end\nid\ndata: {"detail":"the series is not kept any more"}\n\n'  # without an id: it has no position
 LAST_ID = {
     "name": "Last-Event-ID",
     "in": "header",
@@ -120,7 +119,7 @@ class EventStream(Response):
         life = (await self._store.look(self._key)).life
         if self._serving.draining:
             raise Unavailable("the service is stopping")
-        most = self._serving.places.limit // 2
+        most = self._serving.slots.limit // 2
         if self._serving.listeners >= most:
             raise ListenersFull(f"{most} clients listen to series; at most so many may, half of the connections")
         self._serving.listeners += 1
@@ -177,7 +176,7 @@ class EventStream(Response):
         count = len(known.rows)
         mark = b"" if known.seq is not None else b"-" + known.life[:4].hex().encode()
         another = self._after is not None and self._mark != mark
-        start, missed = place(known.numbers, timesteps, None if another else self._after)
+        start, missed = position(known.numbers, timesteps, None if another else self._after)
         numbers = math.prod(size or timesteps for size in model.output_shape) + known.rows[0].size
         stop = min(count, start + max(1, min(MOST, BYTES // (NUMBER_BYTES * numbers))))
         if start == stop:
@@ -229,7 +228,7 @@ class EventStream(Response):
             raise
 
 
-def place(numbers: Sequence[int], timesteps: int, after: int | None) -> tuple[int, bool]:
+def position(numbers: Sequence[int], timesteps: int, after: int | None) -> tuple[int, bool]:
     """Where, among the rows of these numbers that are kept, those come that are to be told after the one told last.
 
     And whether some between are not kept any more: of a series that has had more rows than are kept those count that

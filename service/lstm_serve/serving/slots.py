@@ -1,4 +1,4 @@
-"""The connections, and which goes where places run out: the one that has waited longest in the least useful state.
+"""The connections, and which goes where slots run out: the one that has waited longest in the least useful state.
 
 A house that is full of half requests must not keep all others out; who is being answered stays.
 """
@@ -20,7 +20,7 @@ class ConnectionState(IntEnum):
     idle = 5
 
 
-class Guest(Protocol):
+class Connection(Protocol):
     """A connection. Its state is None while it is answered."""
 
     @property
@@ -41,55 +41,55 @@ SHORT = 1.0
 SHARE = 0.05
 
 
-class Places:
-    """The places that there are. Handshakes take one, and who was refused, until it is closed."""
+class Slots:
+    """One for each connection, a bounded number. Handshakes take one, and who was refused, until it is closed."""
 
     def __init__(self, limit: int, count: Callable[[str], None]) -> None:
         """`count` is told what who goes has waited for; `busy`, where requests on it are answered."""
         self.limit, self._count = limit, count
-        self.guests: set[Guest] = set()
-        self._order: list[tuple[bool, int, float, Guest]] = []  # who goes, the first one last
+        self.connections: set[Connection] = set()
+        self._order: list[tuple[bool, int, float, Connection]] = []  # who goes, the first one last
         self._not_before = 0.0
 
-    def enter(self, guest: Guest) -> bool:
-        """Give it a place, for which others may have to go; whether there is one."""
-        self.guests.add(guest)
-        while len(self.guests) > self.limit:
-            if not self._end_one(guest):
+    def enter(self, connection: Connection) -> bool:
+        """Give it a slot, for which others may have to go; whether there is one."""
+        self.connections.add(connection)
+        while len(self.connections) > self.limit:
+            if not self._end_one(connection):
                 return False
         return True
 
-    def leave(self, guest: Guest) -> None:
-        """Its place is free."""
-        self.guests.discard(guest)
+    def leave(self, connection: Connection) -> None:
+        """Its slot is free."""
+        self.connections.discard(connection)
 
-    def end(self, guest: Guest) -> None:
+    def end(self, connection: Connection) -> None:
         """Close it, and count what it waited for, unless that is done already."""
-        if guest in self.guests:
-            self.guests.discard(guest)
-            state = guest.state
+        if connection in self.connections:
+            self.connections.discard(connection)
+            state = connection.state
             self._count("busy" if state is None else ConnectionState(state).name)
-            guest.end()
+            connection.end()
 
-    def _end_one(self, newcomer: Guest) -> bool:
+    def _end_one(self, newcomer: Connection) -> bool:
         for _ in range(2):
             while self._order:
-                _, state, since, guest = self._order.pop()
+                _, state, since, connection = self._order.pop()
                 # What it does now may be something else.
-                if guest in self.guests and guest.state == state and guest.since == since:
-                    self.end(guest)
+                if connection in self.connections and connection.state == state and connection.since == since:
+                    self.end(connection)
                     return True
             if not self._look(newcomer):
                 return False
         return False
 
-    def _look(self, newcomer: Guest) -> bool:
+    def _look(self, newcomer: Connection) -> bool:
         start = time.monotonic()
         if start < self._not_before:
             return False
-        for guest in self.guests:
-            if guest is not newcomer and (state := guest.state) is not None:
-                self._order.append((start - guest.since < SHORT, state, guest.since, guest))
+        for connection in self.connections:
+            if connection is not newcomer and (state := connection.state) is not None:
+                self._order.append((start - connection.since < SHORT, state, connection.since, connection))
         self._order.sort(key=lambda entry: entry[:3], reverse=True)
         if not self._order:
             now = time.monotonic()
