@@ -209,6 +209,15 @@ async def test_shortcuts_are_asked_whether_they_pay_for_all_rows_of_the_batch(ru
 
 
 @in_loop
+async def test_a_row_with_a_shortcut_beside_one_without_is_computed(running: Running) -> None:
+    async with running() as rig:
+        shortcut = Shortcut(lambda: rows(-1), lambda _due: True)
+        jobs = [rig.batcher.submit(rig.model, rows(1), later(), shortcut), rig.submit(2)]
+        assert [y.tolist() for y in await settled(*jobs)] == [[[2, 2]], [[4, 4]]]
+        assert [job.shortened for job in jobs] == [False, False]
+
+
+@in_loop
 async def test_where_a_shortcut_raises_its_row_is_computed_alone(running: Running) -> None:
     def broken() -> Array:
         raise ValueError

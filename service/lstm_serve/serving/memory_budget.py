@@ -28,14 +28,18 @@ class Inflight:
         self.uploads: dict[Upload | Kept, None] = {}  # what can be given up, the oldest first
         self.newcomers: dict[Upload | Kept, None] = {}  # and where there is nothing else
 
-    def hold(self, size: int) -> None:
-        """Count so many bytes more. Raises QueueFull, and counts none, where there is no room to be made for them."""
+    def hold(self, size: int, of: "Upload | Kept | None" = None) -> None:
+        """Count so many bytes more. Raises QueueFull, and counts none, where there is no room to be made for them.
+
+        Nor does who asks, `of` which they are, have room where it is the one to go: no other goes for it then.
+        """
         self.bytes += size
         while self.bytes > self.limit:
-            if not (first := next(iter(self.uploads or self.newcomers), None)):
+            if first := next(iter(self.uploads or self.newcomers), None):
+                first.give_up()
+            if first is None or first is of:
                 self.bytes -= size
                 raise QueueFull(TOO_MANY)
-            first.give_up()
 
     def release(self, size: int) -> None:
         """So many bytes are not held any more."""
@@ -83,13 +87,11 @@ class Kept:
             return
         among.setdefault(self)
         try:
-            self._inflight.hold(size)
-        except QueueFull:
-            self.give_up()  # there was nobody else, or not even this one
-        else:
+            self._inflight.hold(size, self)
             self.size = size
-            if self not in among:
-                self.become(0)
+        except QueueFull:
+            if self in among:
+                self.give_up()  # there was nobody else, or not even this one
 
     def close(self) -> None:
         """Let go of the bytes, and of the connection: it holds this, and would wait for the garbage collector."""
@@ -131,10 +133,9 @@ class Upload(AbstractAsyncContextManager["Upload"]):
 
     def hold(self, size: int) -> None:
         """Count bytes that came. Raises QueueFull where none can make room, or this very body has to."""
-        self._inflight.hold(size)
         if self not in self._inflight.uploads:
-            self._inflight.release(size)
             raise QueueFull(TOO_MANY)
+        self._inflight.hold(size, self)
         self.size += size
 
     def give_up(self) -> None:
