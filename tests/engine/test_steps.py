@@ -180,6 +180,16 @@ def test_steps_give_what_the_call_does(operation: Operation, n: int) -> None:
     np.testing.assert_allclose(came, whole, rtol=1e-6, atol=1e-6)
 
 
+def test_steps_of_fewer_series_after_those_of_more() -> None:
+    """As where some series have gone, or other ones are due together."""
+    layer, state = lstm(), lstm().start(5)
+    for n in (5, 3, 1, 2, 5):
+        x, some = numbers(n, 3), tuple(array[:n] for array in state)
+        ((y,), after), ((expected,), _) = layer.step([x], some), lstm().step([x], some)
+        np.testing.assert_array_equal(y, expected)
+        state = tuple(np.concatenate((new, old[n:])) for new, old in zip(after, state, strict=True))
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_look_up_of_one_id_at_a_time(n: int) -> None:
     table = Embedding(name="e", embeddings=numbers(5, 2), mask_zero=False)

@@ -12,7 +12,6 @@ import sys
 import termios
 import time
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,16 +21,11 @@ import numpy as np
 import pytest
 from kerasfiles import save_embedding, scaled_copy
 from load import asking, questions
-from serving import ASKER, COMMAND, PATIENCE, ROOT, SMALL, Golden, Process, environment, in_loop, started
+from serving import ASKER, COMMAND, PATIENCE, ROOT, Golden, Process, environment, in_loop, started
 
 from lstm_serve import load_model
-from lstm_serve.engine.activations import SIGMOID
-from lstm_serve.engine.operations.pointwise import Activate, Unscaling
-from lstm_serve.errors import Incompatible, ModelError
-from lstm_serve.model.graph import Node, Source
-from lstm_serve.model.metadata import Feature
+from lstm_serve.errors import ModelError
 from lstm_serve.serving import isolated_load, reload
-from lstm_serve.serving.compatibility import expect_same
 from lstm_serve.serving.reload import fingerprint
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
@@ -149,47 +143,6 @@ def test_card_and_golden_predictions_belong_to_it(tmp_path: Path, golden: Golden
         assert "its classes" in served.reload()["refused"]
         path.unlink()
         assert "there is no such file" in served.reload()["refused"]
-
-
-def test_what_must_stay() -> None:
-    old = load_model(ASKER / "k215_model.h5")
-    columns = tuple(Feature(name=f"s{k}") for k in range(15))
-    carded = replace(old, about=replace(old.about, classes=tuple("abcde"), features=columns))
-    expect_same(carded, old)
-    in_volts = (Feature(name="s0", unit="V"), *columns[1:])
-    changed: Any
-    for changed in ({"version": "2", "description": "better"}, {"features": in_volts}):
-        expect_same(replace(carded, about=replace(carded.about, **changed)), carded)
-    for changed, words in (
-        ({"classes": None}, "classes"),
-        ({"classes": tuple("edcba")}, r"classes: .*'a', 'b'.* before, .*'e', 'd'.* now"),
-        ({"features": (*columns[1:], columns[0])}, "features"),
-    ):
-        with pytest.raises(Incompatible, match=f"its {words}"):
-            expect_same(replace(carded, about=replace(carded.about, **changed)), carded)
-    proven = replace(old, origin=replace(old.origin, golden_rows=3))
-    expect_same(proven, old)
-    with pytest.raises(Incompatible, match="is verified, and the new one is not"):
-        expect_same(old, proven)
-    values = load_model(SMALL / "values.h5")
-    unscaled = Unscaling(name="output_scaling", offset=np.zeros(1), scale=np.ones(1))
-    probable = Activate(name="output_activation", activation=SIGMOID)
-    for layer, words in ((unscaled, "output scaling"), (probable, "output as probabilities")):
-        changed = replace(values, nodes=(*values.nodes, Node(layer, (Source(len(values.nodes) - 1),))), added=1)
-        expect_same(changed, changed)
-        for new, before in ((changed, values), (values, changed)):
-            with pytest.raises(Incompatible, match=f"its {words}"):
-                expect_same(new, before)
-    for new, words in (
-        (replace(old, about=replace(old.about, name="other")), "name"),
-        (replace(old, inputs=(old.inputs[0]._replace(dtype=np.dtype(np.float64)),)), "input type"),
-    ):
-        with pytest.raises(Incompatible, match=f"its {words}"):
-            expect_same(new, old)
-    for stem, words in (("values", "kind"), ("free", "input shape"), ("binary", "kind")):
-        new = load_model(SMALL / f"{stem}.h5")
-        with pytest.raises(Incompatible, match=f"its {words}"):
-            expect_same(replace(new, about=old.about), old)
 
 
 def test_polling_follows_the_links_of_a_mounted_volume(tmp_path: Path) -> None:

@@ -229,6 +229,9 @@ def test_a_row_from_before_the_beginning_is_a_conflict(stores: Stores) -> None:
     append(kept, [5], [5])
     with pytest.raises(SeriesConflict, match="never there"):
         append(kept, [4], [4])
+    append(kept, [8], [8], RESET)
+    with pytest.raises(SeriesConflict, match="never there"):  # it has begun with the 8
+        append(kept, [5], [5], RESET)
 
 
 def test_times_have_no_gaps(stores: Stores) -> None:
