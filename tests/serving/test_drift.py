@@ -42,6 +42,14 @@ def test_what_changes_is_named_after_two_windows(feature: int, change: str) -> N
     assert [k for k, state in enumerate(found[1]) if state == "drifted"] == [feature]
 
 
+@pytest.mark.parametrize(("first", "then"), [(0.14, "watch"), (0.29, "drifted")])
+def test_a_window_that_was_near_the_limit_is_not_one_over_it(first: float, then: str) -> None:
+    x = stream(2 * WINDOW, 4)
+    x[:WINDOW, 0] += np.float32(first)
+    x[WINDOW:, 0] += np.float32(0.5)
+    assert [window[0] for window in states(MODEL, PROFILE, x, WINDOW)] == ["watch", then]
+
+
 def test_of_an_answer_for_each_step_the_last_counts(tmp_path: Path) -> None:
     """In the profile and in the service: it is of the row that counts."""
     model = load_model(made(tmp_path, TAGGER, classes=NAMES))

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from apps import app_of, deployment_of
+from apps import app_of, deployment_of, state_of
 from native_requests import refused
 from numpy.typing import NDArray
 from profiles import FEATURES, carded, profile_of, train_of, write
@@ -21,7 +21,9 @@ from serving import PATIENCE, SMALL, Process, call, client_of, in_loop, started
 from lstm_serve import load_model
 from lstm_serve.cli.main import main
 from lstm_serve.model.profile import psi
+from lstm_serve.serving.deployment import load
 from lstm_serve.serving.drift import MOST_MODELS
+from lstm_serve.settings import Settings
 
 Rows = NDArray[np.float64]
 STEPS = load_model(SMALL / "binary.h5").input_shape[0] or 0
@@ -213,6 +215,24 @@ async def test_what_waits_is_counted_soon(model: Path) -> None:
         found._timer.cancel()  # type: ignore[union-attr]
         found._on_time()
         assert (found.rows, found._timer) == (1, None)
+
+
+@in_loop
+async def test_what_waits_for_a_model_that_was_replaced_is_not_counted_for_the_other(model: Path) -> None:
+    app = app_of(model)
+    async with started(app):
+        deployment, counts = deployment_of(app), state_of(app).metrics.bins.counts
+        before = deployment.drift
+        assert before is not None
+        body = json.dumps({"sequence": sequences(TRAIN[:1])[0]}).encode()
+        assert (await call(app, "/predict", body)).status == 200
+        deployment.activate(load(Settings(model=model)))
+        for _ in range(2):
+            assert (await call(app, "/predict", body)).status == 200
+        assert deployment.drift is not None
+        deployment.drift.flush()
+        before.flush()
+        assert sum(counts.values()) == 2 * len(FEATURES)
 
 
 def test_training_data_is_training_data_in_every_precision(tmp_path: Path) -> None:
