@@ -1,3 +1,4 @@
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -136,6 +137,21 @@ def test_a_row_alone_leaves_nothing_behind_for_the_next(cell: str) -> None:
             assert all(
                 np.allclose(came, y, rtol=0, atol=1e-6) for came, _ in threads.map(layer, [[row]] * 40, [[None]] * 40)
             )
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_rows_in_one_thread_leave_those_in_another_alone(cell: str) -> None:
+    layer, x = made(cell)[0], [batch(3, 20) * scale for scale in (1, 2)]
+    expected = [run(layer, [each], [None])[0] for each in x]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(layer, [[each] for each in x] * 40, [[None]] * 80))
+    finally:
+        sys.setswitchinterval(interval)
+    for (came, _), right in zip(found, expected * 40, strict=True):
+        np.testing.assert_array_equal(came[0], right)
 
 
 @pytest.mark.parametrize("cell", CELLS)

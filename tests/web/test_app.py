@@ -19,6 +19,7 @@ from lstm_serve.errors import ModelError, WrongNumbers
 from lstm_serve.serving import deployment as deployment_module
 from lstm_serve.web.boundary import Boundary
 from lstm_serve.web.dialects import native
+from lstm_serve.web.nested_lists import LARGE
 
 
 def infer(**parameters: int) -> bytes:
@@ -149,6 +150,15 @@ async def test_bytes_in_flight_are_bounded_and_given_back() -> None:
             assert budget.bytes == deployment_of(app).requests == 0
         assert (await call(app, "/predict", GOOD, headers={"content-type": "text/plain"})).status == 415
         assert budget.bytes == 0
+
+
+@in_loop
+async def test_a_large_body_that_is_refused_gives_its_turn_back() -> None:
+    app = app_of()
+    async with started(app):
+        for body, status in ((b" " * (LARGE + 1), 400), (many([[[0]]] * LARGE), 413), (GOOD + b" " * LARGE, 200)):
+            assert (await call(app, "/predict/batch" if status == 413 else "/predict", body)).status == status
+            assert not state_of(app).turns.lock.locked()
 
 
 @in_loop
