@@ -1,15 +1,15 @@
-"""The places: which connection goes where there are too many."""
+"""The slots of connections: which one goes where there are too many."""
 
 import time
 from dataclasses import dataclass, field
 
 import pytest
 
-from lstm_serve.serving.places import SHORT, ConnectionState, Places
+from lstm_serve.serving.slots import SHORT, ConnectionState, Slots
 
 
 @dataclass(eq=False)
-class Guest:
+class Connection:
     """A connection that has waited for so many seconds; without a state it is answered."""
 
     state: ConnectionState | None
@@ -24,42 +24,46 @@ class Guest:
         self.ended = True
 
 
-def full(*guests: Guest) -> tuple[Places, list[str]]:
-    """Places that these guests have taken, and what is counted as they go."""
+def full(*connections: Connection) -> tuple[Slots, list[str]]:
+    """Slots that these connections have taken, and what is counted as they go."""
     counted: list[str] = []
-    places = Places(len(guests), counted.append)
-    assert all(map(places.enter, guests))
-    return places, counted
+    slots = Slots(len(connections), counted.append)
+    assert all(map(slots.enter, connections))
+    return slots, counted
 
 
 def test_the_least_useful_goes_first_and_of_those_who_has_waited_longest() -> None:
     states = [ConnectionState.idle, ConnectionState.body, ConnectionState.handshake, ConnectionState.headers]
-    guests = [Guest(state, SHORT + waited) for state in states for waited in (1, 3, 2)]
-    places, counted = full(*guests, Guest(None))
+    connections = [Connection(state, SHORT + waited) for state in states for waited in (1, 3, 2)]
+    slots, counted = full(*connections, Connection(None))
     gone: list[tuple[ConnectionState | None, float]] = []
-    for _ in guests:
-        before = {guest for guest in guests if guest.ended}
-        assert places.enter(Guest(None))
-        gone += [(guest.state, guest.waited) for guest in guests if guest.ended and guest not in before]
+    for _ in connections:
+        before = {connection for connection in connections if connection.ended}
+        assert slots.enter(Connection(None))
+        gone += [
+            (connection.state, connection.waited)
+            for connection in connections
+            if connection.ended and connection not in before
+        ]
     assert gone == sorted(gone, key=lambda each: (each[0] or 0, -each[1]))
     assert counted == [state.name for state in sorted(states) for _ in range(3)]
-    assert not places.enter(Guest(None))  # all that are left are answered
+    assert not slots.enter(Connection(None))  # all that are left are answered
 
 
 def test_who_has_just_come_goes_only_where_nobody_else_does() -> None:
-    just, idle = Guest(ConnectionState.handshake, 0), Guest(ConnectionState.idle)
-    places, _ = full(just, idle)
+    just, idle = Connection(ConnectionState.handshake, 0), Connection(ConnectionState.idle)
+    slots, _ = full(just, idle)
     for expected in ((False, True), (True, True)):
-        assert places.enter(Guest(None))
+        assert slots.enter(Connection(None))
         assert (just.ended, idle.ended) == expected
 
 
 @pytest.mark.parametrize("state", [ConnectionState.idle, ConnectionState.headers, None])
 def test_who_does_something_else_since_it_was_looked_at_stays(state: ConnectionState | None) -> None:
     """One is idle again after another request, one has begun to send, one is answered."""
-    gone, waking, other = (Guest(ConnectionState.idle, SHORT + waited) for waited in (3, 2, 1))
-    places, _ = full(gone, waking, other)
-    assert places.enter(Guest(None))
+    gone, waking, other = (Connection(ConnectionState.idle, SHORT + waited) for waited in (3, 2, 1))
+    slots, _ = full(gone, waking, other)
+    assert slots.enter(Connection(None))
     waking.state, waking.since = state, time.monotonic()
-    assert places.enter(Guest(None))
+    assert slots.enter(Connection(None))
     assert (gone.ended, waking.ended, other.ended) == (True, False, True)
