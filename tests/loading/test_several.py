@@ -14,6 +14,7 @@ from lstm_serve import Model, load_model
 from lstm_serve.cli.main import main
 from lstm_serve.errors import InvalidInput, UnreadableFile, Unsupported, WrongNumbers
 from lstm_serve.loading.sidecars import golden
+from lstm_serve.model.answers import answers
 
 SEVERAL = GOLDEN / "several"
 FILES = sorted(
@@ -189,6 +190,17 @@ def test_many_rows_are_computed_in_parts(several: Model) -> None:
     whole = several.predict(xs)
     part = several.predict([x[250:] for x in xs])
     assert all(np.allclose(whole[name][250:], part[name], atol=1e-6) for name in part)
+
+
+def test_each_of_several_outputs_has_a_threshold_of_its_own(tmp_path: Path) -> None:
+    plain = load_model(SEVERAL / "k3__by_keys.h5", replay=False)
+    x = {spec.name: np.ones((1, *(size or 1 for size in spec.shape)), spec.dtype) for spec in plain.inputs}
+    probability = float(plain.predict(x)["alarm"][0, 0])
+    for threshold, said in ((probability * 0.9, 1), (min(1.0, probability * 1.1), 0)):
+        path = copied("k3__by_keys", tmp_path, outputs={"alarm": {"threshold": threshold}})
+        model = load_model(path, replay=False)
+        (answer,) = answers(model, model.forward(model.checked(x)))
+        assert answer["outputs"]["alarm"]["predicted_class"] == said
 
 
 def test_a_card_names_scales_and_labels_each(tmp_path: Path) -> None:

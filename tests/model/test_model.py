@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from echo import Echo, model_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kerasfiles import numbers
@@ -144,6 +145,29 @@ def test_the_trace_of_a_graph_ends_where_the_prediction_does(name: str) -> None:
     np.testing.assert_array_equal(made.trace(x)[-1]["output"], made.predict(x))
 
 
+def test_many_rows_are_computed_in_parts_so_that_memory_stays_bounded() -> None:
+    layer = Echo()
+    x = numbers(300, 2)
+    np.testing.assert_array_equal(model_of(layer).predict(x), 2 * x)
+    assert layer.rows == [128, 128, 44]
+    # Input and output of a row, of 2**22 numbers that may be there at once.
+    assert model_of(layer, (1 << 17,)).rows_at_once((1 << 17,)) == 16
+
+
+def test_ids_that_several_look_up_are_under_the_smallest_of_their_tables() -> None:
+    tables = [Embedding(name=f"e{k}", embeddings=numbers(size, 4), mask_zero=False) for k, size in enumerate((7, 5))]
+    add = Merge(name="add", join=np.add, mean=False, mask_rule=MaskRule.ALL)
+    made = Model(
+        nodes=(*(Node(table, (Source(INPUT),)) for table in tables), Node(add, (Source(0), Source(1)))),
+        inputs=(TensorSpec(None, (3,), np.dtype(np.int32)),),
+        origin=ORIGIN,
+        about=About(name="m"),
+    )
+    assert made.predict([[0, 4, 4]]).shape == (1, 3, 4)
+    with pytest.raises(InvalidInput, match="from 0 to 4"):
+        made.predict([[0, 4, 5]])
+
+
 def test_a_series_has_an_answer_for_each_window() -> None:
     made = model(lstm(), dense())
     rows = numbers(9, 3)
@@ -154,7 +178,7 @@ def test_a_series_has_an_answer_for_each_window() -> None:
     expected = made.predict(rows[np.newaxis, [0, 2, 3, 4, 5]])
     np.testing.assert_allclose(made.predict_series(rows[:-1], by=units[:-1]), expected, atol=1e-6)
     assert len(made.predict_series(np.tile(rows, (2, 1)), by=[(unit, 1) for unit in units * 2])) == 6 + 4
-    for columns in (np.array([[unit, "1"] for unit in units]), [[unit, 1] for unit in units], np.array(units)):
+    for columns in (np.array([["1", unit] for unit in units]), [[1, unit] for unit in units], np.array(units)):
         np.testing.assert_allclose(made.predict_series(rows[:-1], by=columns[:-1]), expected, atol=1e-6)
     long = np.tile(rows, (60, 1))
     assert made.predict_series(long).shape == (536, 2)
