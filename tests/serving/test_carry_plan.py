@@ -1,10 +1,12 @@
 """What is computed of the rows that are appended to a series of a stateful model, after a gap too."""
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from serving import GOLDEN
 
 from lstm_serve import load_model
+from lstm_serve.errors import SeriesConflict
 from lstm_serve.model.carry import Carrying
 from lstm_serve.model.metadata import SeriesRules
 from lstm_serve.serving.series.carry import Replacement, plan, replacement
@@ -42,6 +44,14 @@ def test_after_a_gap_that_begins_anew_the_state_does_too() -> None:
     assert found[1].begun == "gap"
     assert [answer is None for answer in found[2]] == [True, False, False]
     expect_answers(found, ROWS[3:5], 1, 2)
+
+
+def test_as_many_missing_rows_as_there_may_be_are_filled_and_with_one_more_none_is() -> None:
+    rules = SeriesRules(gap="last")
+    before, *_ = appended(None, ROWS[:1], [0], rules)
+    assert appended(before, ROWS[1:2], [101], rules)[1].filled == 100
+    with pytest.raises(SeriesConflict, match="101 rows are missing before these; the last one stands for 100 at most"):
+        appended(before, ROWS[1:2], [102], rules)
 
 
 def test_after_a_gap_longer_than_what_is_kept_each_row_has_its_answer() -> None:

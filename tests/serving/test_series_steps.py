@@ -165,6 +165,21 @@ def test_a_place_is_kept_until_its_series_is_idle() -> None:
     assert followed("a")
 
 
+def test_the_place_of_a_series_whose_rows_go_on_is_given_to_no_other() -> None:
+    made, now = MODELS["stacked"], 0.0
+    kept, rows = steps_of(made, most=2, clock=lambda: now), rows_of(made, 3 * STEPS, 3)
+    first, second, third = (SeriesKey(b"", name) for name in "abc")
+    for series in (first, second):
+        for k in range(1, STEPS + 1):
+            follow(kept, series, last(rows[:k]))
+    now = 50.0
+    follow(kept, first, last(rows[: STEPS + 1]))
+    now = 70.0
+    follow(kept, third, last(rows[:STEPS]))
+    assert answered(kept, made, first, rows[2 : STEPS + 2])
+    assert not answered(kept, made, second, rows[1 : STEPS + 1])
+
+
 @pytest.mark.parametrize("computed", [False, True])
 def test_what_is_forgotten_before_it_is_kept_is_not_kept(*, computed: bool) -> None:
     made, kept = MODELS["stacked"], steps_of(MODELS["stacked"])
