@@ -251,6 +251,25 @@ async def test_the_deadline_runs_from_the_end_of_the_body_and_the_clients_own_fr
         scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
         await app({**scope, "state": state}, receive, send)
     assert answer[0]["status"] == status, answer
+    assert "jobs" not in state  # an idle connection keeps the rest of it
+
+
+@in_loop
+async def test_a_body_in_parts_is_refused_once_they_are_too_many_together() -> None:
+    app = app_of(max_body_bytes=100)
+    parts, answer = [b" " * 60] * 3, list[Any]()
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": parts.pop(), "more_body": bool(parts)}
+
+    async def send(message: Any) -> None:
+        answer.append(message)
+
+    async with started(app):
+        await app(
+            {"type": "http", "method": "POST", "path": "/predict", "headers": [], "query_string": b""}, receive, send
+        )
+    assert (answer[0]["status"], len(parts), state_of(app).budget.bytes) == (413, 1, 0)
 
 
 @pytest.mark.parametrize("bad", ["fail", "nan"])

@@ -235,6 +235,20 @@ async def test_what_waits_for_a_model_that_was_replaced_is_not_counted_for_the_o
         assert sum(counts.values()) == 2 * len(FEATURES)
 
 
+@in_loop
+async def test_what_asks_an_older_version_is_not_counted_for_the_newest(model: Path, tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        shutil.copytree(model.parent, tmp_path / "m" / version)
+    app = app_of(tmp_path / "m")
+    body = json.dumps({"instances": sequences(TRAIN[:1])}).encode()
+    async with started(app):
+        drift = app.state.registry.get("m").drift
+        for version, rows in (("1", 0), ("2", 1)):
+            assert (await call(app, f"/v1/models/m/versions/{version}:predict", body)).status == 200
+            drift.flush()
+            assert drift.rows == rows
+
+
 def test_training_data_is_training_data_in_every_precision(tmp_path: Path) -> None:
     """Where the card scales, rows stay float64 as they come: 8.1 of float32 is not 8.1, and counts as the same."""
     x = train_of(WINDOW)
