@@ -116,12 +116,15 @@ def test_csv_columns_of_each_kind(tmp_path: Path, on: Model, expected: str) -> N
     assert len(first.split(",")) == len(expected.split(","))
 
 
-@pytest.mark.parametrize("value", [0.1, 1e-4, 1.5e-5, 1e-45, 1e6, 1.6777216e7, 3.4e38, -0.0])
+@pytest.mark.parametrize(
+    "value",
+    [0.1, 1e-4, 9.9999e-5, 1.5e-5, -2.5e-7, 1e-45, 999999.94, 1e6, 1.6777216e7, -1.5e13, 1e16, 3.4e38, 1.0, 0.0, -0.0],
+)
 def test_csv_values_have_the_fewest_digits_and_an_exponent_where_python_gives_one(value: float) -> None:
     y = np.full((1, 2), value, np.float32)
     (cells,) = outputs.csv_rows(VALUES, [()], [1], y)
     fewest = float(np.format_float_scientific(y[0, 0], unique=True))
-    assert [*map(repr, cells)] == ["1", repr(fewest), repr(fewest)]
+    assert [*map(str, cells)] == ["1", repr(fewest), repr(fewest)]
 
 
 @pytest.mark.parametrize("size", [1, 4, 1024])

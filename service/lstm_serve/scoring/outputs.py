@@ -5,6 +5,7 @@ import io
 import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, assert_never
 
@@ -15,7 +16,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import SettingsError
 from lstm_serve.formats import parquet
 from lstm_serve.formats.text import shown
-from lstm_serve.model.answers import answers
+from lstm_serve.model.answers import answers, predicted_classes
 from lstm_serve.model.kinds import Kind
 from lstm_serve.model.model import Model
 from lstm_serve.scoring.inputs import Sequences
@@ -203,8 +204,7 @@ def _parquet(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: 
             shape = shape if k else chunk.y.shape[1:]
             if model.kind != "steps":
                 _expect_shape(chunk, shape, "a .parquet file")
-            said = [cells for answer in answers(model, chunk.y) for cells in _said(model, answer)]
-            values = _values(model, chunk.y)
+            said, values = _said(model, chunk.y), _values(model, chunk.y)
             steps = len(values) // len(chunk.y)
             keys = [[key[n] for key in chunk.keys for _ in range(steps)] for n in range(len(sequences.by))]
             columns: list[parquet.Cells] = [
@@ -227,15 +227,27 @@ def csv_header(model: Model, by: Sequence[str], noun: str, shape: Sequence[int])
 
 
 def csv_rows(model: Model, keys: Iterable[Sequence[str]], numbers: Iterable[int], y: Array) -> Iterator[Sequence[Any]]:
-    """The cells of each line of the answers y (n, *output_shape), which are finite.
+    """The cells of each line of the answers y (n, *output_shape), which are finite."""
+    values = _values(model, y)
+    written = zip(*[iter(_written(values))] * values.shape[1], strict=True)
+    lines = zip(_said(model, y), written, strict=True)
+    steps = len(values) // len(y)
+    for key, number in zip(keys, numbers, strict=True):
+        for said, cells in islice(lines, steps):
+            yield [*key, number, *said, *cells]
 
-    A value is the float that Python writes with the fewest digits that read back as the same float32. NumPy takes three
-    times as long to write those, while no other thread computes, and its versions do not agree on exponents.
+
+def _written(values: Array) -> list[str]:
+    """Each of the values as Python writes the float with the fewest digits that read back as the same float32.
+
+    NumPy takes three times as long to write those, while no other thread computes, and its versions do not agree on
+    exponents. Nor do orjson's, so what may have one is written by Python.
     """
-    values = iter(orjson.loads(orjson.dumps(_values(model, y), option=orjson.OPT_SERIALIZE_NUMPY)))
-    for key, number, answer in zip(keys, numbers, answers(model, y), strict=True):
-        for said in _said(model, answer):
-            yield [*key, number, *said, *next(values)]
+    written = orjson.dumps(values.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].decode().split(",")
+    size = np.abs(values.ravel())
+    for k in np.flatnonzero((size >= 1e6) | ((size < 1e-4) & (size > 0))).tolist():
+        written[k] = repr(float(written[k]))
+    return written
 
 
 def _values(model: Model, y: Array) -> Array:
@@ -254,18 +266,20 @@ SAID: dict[Kind, list[str]] = {
 }
 
 
-def _said(model: Model, answer: dict[str, Any]) -> Iterator[list[Any]]:
-    """What `SAID` names, for each line of an answer."""
+def _said(model: Model, y: Array) -> list[list[Any]]:
+    """What `SAID` names, for each line of the answers."""
+    names = model.about.classes
+    found: Any = predicted_classes(model, y)
     match model.kind:
         case "values":
-            yield []
+            return [[]] * len(y)
         case "labels":
-            yield ["; ".join(answer["labels"])]
+            assert names is not None  # noqa: S101 - it is what makes the kind
+            return [["; ".join(names[k] for k in classes)] for classes in found]
         case "steps":
-            for k, each in enumerate(answer["steps"], start=1):
-                yield [k, each["label"], each["predicted_class"]]
+            return [[n, names and names[k], k] for classes in found for n, k in enumerate(classes, start=1)]
         case "classes" | "binary":
-            yield [answer["label"], answer["predicted_class"]]
+            return [[names and names[k], k] for k in found]
         case _:
             assert_never(model.kind)
 
