@@ -11,8 +11,9 @@ import pytest
 from kerasfiles import scaled_copy
 from serving import call, in_loop, started
 
-from lstm_serve.serving.deployment import Deployment, Loaded, load
+from lstm_serve.serving.deployment import Deployment, Loaded, NamedFiles, load
 from lstm_serve.settings import Settings
+from lstm_serve.telemetry.metrics import Metrics
 from lstm_serve.web.app import create_app
 from lstm_serve.web.dialects import native
 from lstm_serve.web.dialects.v1 import routes as v1
@@ -68,6 +69,23 @@ def test_a_request_is_answered_by_the_model_that_it_was_decoded_for(
         assert afterwards.headers[digest] == other.model.origin.digest
 
     test()
+
+
+@in_loop
+async def test_an_older_version_that_was_read_again_answers_as_it_is_now(models: tuple[Path, Loaded]) -> None:
+    settings, (first, other) = Settings(model=models[0]), models
+    newest = load(settings, NamedFiles(first, "m", "10"))
+    deployment = Deployment(newest, settings, Metrics())
+    before, after = (load(settings, NamedFiles(path, "m", "9")) for path in (first, other.files.model))
+    deployment.keep([before, newest])
+    served = deployment.versions["9"]
+    deployment.keep([before, newest])
+    assert deployment.versions["9"] is served  # with all that was made of it
+    deployment.keep([after, newest])
+    assert deployment.versions["9"].model is after.model
+    assert deployment.numbers == ["9", "10"]
+    deployment.keep([newest])
+    assert deployment.versions == {"10": deployment.current}
 
 
 NAMES = [f"s{k}" for k in range(15)]
