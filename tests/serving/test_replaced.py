@@ -1,5 +1,6 @@
 """A model that is replaced while a request is under way: what has taken the request goes on with it."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kerasfiles import scaled_copy
-from serving import call, in_loop, started
+from serving import PATIENCE, call, in_loop, started
 
 from lstm_serve.serving.deployment import Deployment, Loaded, NamedFiles, load
 from lstm_serve.settings import Settings
@@ -86,6 +87,28 @@ async def test_an_older_version_that_was_read_again_answers_as_it_is_now(models:
     assert deployment.numbers == ["9", "10"]
     deployment.keep([newest])
     assert deployment.versions == {"10": deployment.current}
+
+
+@in_loop
+async def test_a_file_is_read_once_it_is_the_same_for_two_looks(models: tuple[Path, Loaded]) -> None:
+    first, other = models
+    app = create_app(Settings(model=first))
+
+    async def look() -> bytes:
+        app.state.reloader.look()
+        async with asyncio.timeout(PATIENCE):
+            await app.state.reloader.settled.wait()
+        deployment = app.state.registry.get()
+        assert deployment.refused is None  # no half of a file was read
+        digest: bytes = deployment.current.digest
+        return digest
+
+    async with started(app):
+        before, data = await look(), other.files.model.read_bytes()
+        for copied in (data[: len(data) // 2], data):
+            first.write_bytes(copied)
+            assert await look() == before
+        assert await look() == other.model.origin.digest.encode()
 
 
 NAMES = [f"s{k}" for k in range(15)]
