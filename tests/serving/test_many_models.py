@@ -550,6 +550,11 @@ async def test_what_has_taken_a_request_finishes_it_when_the_model_goes(folder: 
         assert (await call(app, "/models/pump/predict/batch", body)).status == 404
         came.set()
         assert (await asking).status == 200
+        async with asyncio.timeout(PATIENCE):
+            while app.state.reloader._retiring:  # noqa: ASYNC110 - it ends by itself
+                await asyncio.sleep(0.01)
+        assert not deployment.queue.alive
+        assert b'model="pump"' not in (await call(app, "/metrics")).body  # what the last request counted neither
 
 
 class Answers(list[Question]):
