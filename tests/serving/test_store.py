@@ -190,6 +190,13 @@ def test_what_is_there_already_is_skipped_and_answered_again(stores: Stores) -> 
     assert windows(append(kept, [0], [0])) == [None]
 
 
+def test_a_zero_is_the_same_whatever_its_sign(stores: Stores) -> None:
+    kept = stores()
+    append(kept, [0.0, -0.0, 3], range(3))
+    assert append(kept, [-0.0, 0.0, 3, 4], range(4)).fresh == 1
+    assert windows(append(kept, [5], [4])) == [[0, 3, 4, 5]]
+
+
 def test_a_row_of_other_values_is_a_conflict_and_nothing_is_appended(stores: Stores) -> None:
     kept = stores()
     append(kept, [0, 1, 2], range(3))
