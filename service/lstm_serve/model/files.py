@@ -73,14 +73,20 @@ def look_alikes(files: ModelFiles, meant: Path) -> list[LookAlike]:
         for name in _names(folder)
         if name.casefold() in named_after or name.casefold() == ending[1:]
     } - {*files}
-    if near:  # rare, and whose they are takes a look at every file there
-        beside = (model.with_name(name) for name in _names(model.parent) if name != model.name)
+    if near:
+        # Every file beside a model begins as its name does, up to the first dot: a look at each model that does so.
+        begun = (name for name in _names(model.parent) if any(path.name.startswith(_first(name)) for path in near))
+        beside = (model.with_name(name) for name in begun if name != model.name)
         owners = (path for path in beside if path.suffix in MODELS or path.is_dir())
         near -= {path for owner in owners for path in ModelFiles.of(owner)[1:]}
     return [
         LookAlike(path, path.relative_to(model.parent).as_posix(), path.name.casefold() in named_after)
         for path in sorted(near)
     ]
+
+
+def _first(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _names(folder: Path) -> list[str]:
@@ -97,8 +103,8 @@ def around(path: Path) -> list[Path]:
     They are what begins as the model's own name does, and all JSON beside it that does not begin as another model's,
     since a card may name any as architecture. Raises OSError.
     """
-    beside = [(file, file.name.partition(".")[0]) for file in path.parent.iterdir()]
-    own = path.name.partition(".")[0]
+    beside = [(file, _first(file.name)) for file in path.parent.iterdir()]
+    own = _first(path.name)
     others = {first for file, first in beside if file.suffix in MODELS} - {own}
     near = [file for file, first in beside if first == own or (first not in others and file.suffix == ARCHITECTURE)]
     return near + (list(islice(path.rglob("*"), MAX_ENTRIES)) if path.is_dir() else [])
