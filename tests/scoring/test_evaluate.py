@@ -1,5 +1,6 @@
 """Figures of `evaluate`, held against scikit-learn; what it reads, and what it refuses."""
 
+import importlib
 import json
 import math
 import re
@@ -14,8 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn import metrics
-from sklearn.calibration import calibration_curve
 from small_models import classes, dense, lstm, model, numbers
 
 import lstm_serve
@@ -56,6 +55,11 @@ IDS = model(
 )
 
 
+def metrics() -> Any:
+    """scikit-learn's, which take seconds to come in: only a worker that runs one of these tests waits for them."""
+    return importlib.import_module("sklearn.metrics")
+
+
 def agree(ours: float | None, theirs: float) -> None:
     assert ours is not None
     assert abs(ours - theirs) <= 1e-9
@@ -69,11 +73,11 @@ def drawn(seed: int, rows: int = 400) -> tuple[Numbers, np.random.Generator]:
 def expect_as_sklearn(report: dict[str, Any], right: Numbers, p: Numbers, answer: Numbers, names: Any) -> None:
     """Each figure of one class of several, from the same float64 array p (m, C)."""
     count = p.shape[1]
-    agree(report["accuracy"], metrics.accuracy_score(right, answer))
-    agree(report["macro_f1"], metrics.f1_score(right, answer, average="macro", zero_division=0))
-    agree(report["log_loss"], metrics.log_loss(right, p, labels=range(count)))
-    assert report["confusion"] == metrics.confusion_matrix(right, answer, labels=range(count)).tolist()
-    precision, recall, f1, rows = metrics.precision_recall_fscore_support(
+    agree(report["accuracy"], metrics().accuracy_score(right, answer))
+    agree(report["macro_f1"], metrics().f1_score(right, answer, average="macro", zero_division=0))
+    agree(report["log_loss"], metrics().log_loss(right, p, labels=range(count)))
+    assert report["confusion"] == metrics().confusion_matrix(right, answer, labels=range(count)).tolist()
+    precision, recall, f1, rows = metrics().precision_recall_fscore_support(
         right, answer, labels=range(count), zero_division=np.nan
     )
     for k, one in enumerate(report["classes"]):
@@ -84,7 +88,7 @@ def expect_as_sklearn(report: dict[str, Any], right: Numbers, p: Numbers, answer
             else:
                 agree(one[key], theirs)
     sure = p[np.arange(len(p)), answer]
-    was_right, said = calibration_curve(answer == right, sure, n_bins=10)
+    was_right, said = importlib.import_module("sklearn.calibration").calibration_curve(answer == right, sure, n_bins=10)
     table = [one for one in report["calibration"] if one["rows"]]
     sizes = np.array([one["rows"] for one in table])
     assert sizes.sum() == len(right)
@@ -117,10 +121,10 @@ def test_the_figures_of_a_binary_model_are_those_of_scikit_learn(seed: int) -> N
     answer = (p >= np.float32(0.45)).astype(int)
     p = p.astype(np.float64)
     expect_as_sklearn(report, right, np.stack([1 - p, p], axis=1), answer, None)
-    agree(report["roc_auc"], metrics.roc_auc_score(right, p))
-    agree(report["precision"], metrics.precision_score(right, answer))
-    agree(report["recall"], metrics.recall_score(right, answer))
-    agree(report["specificity"], metrics.recall_score(right, answer, pos_label=0))
+    agree(report["roc_auc"], metrics().roc_auc_score(right, p))
+    agree(report["precision"], metrics().precision_score(right, answer))
+    agree(report["recall"], metrics().recall_score(right, answer))
+    agree(report["specificity"], metrics().recall_score(right, answer, pos_label=0))
     assert report["threshold"] == 0.45
     assert "within_one" not in report
 
@@ -149,7 +153,7 @@ def test_roc_auc_with_ties_is_that_of_scikit_learn(pairs: list[tuple[int, bool]]
     if positive.all() or not positive.any():
         assert found is None
     else:
-        agree(found, metrics.roc_auc_score(positive, scores))
+        agree(found, metrics().roc_auc_score(positive, scores))
 
 
 def test_the_figures_of_labels_are_those_of_scikit_learn() -> None:
@@ -158,17 +162,17 @@ def test_the_figures_of_labels_are_those_of_scikit_learn() -> None:
     report = lstm_serve.evaluate(LABELS, x, right)
     p = LABELS.predict(x)
     answer, p = (p >= 0.5).astype(int), p.astype(np.float64)
-    agree(report["accuracy"], metrics.accuracy_score(right, answer))
-    agree(report["macro_f1"], metrics.f1_score(right, answer, average="macro"))
-    losses = [metrics.log_loss(right[:, k], p[:, k]) for k in range(4)]
+    agree(report["accuracy"], metrics().accuracy_score(right, answer))
+    agree(report["macro_f1"], metrics().f1_score(right, answer, average="macro"))
+    losses = [metrics().log_loss(right[:, k], p[:, k]) for k in range(4)]
     agree(report["log_loss"], float(np.mean(losses)))
     for k, one in enumerate(report["classes"]):
         agree(one["log_loss"], losses[k])
         if answer[:, k].any():
-            agree(one["precision"], metrics.precision_score(right[:, k], answer[:, k]))
+            agree(one["precision"], metrics().precision_score(right[:, k], answer[:, k]))
         else:
             assert one["precision"] is None
-        agree(one["recall"], metrics.recall_score(right[:, k], answer[:, k]))
+        agree(one["recall"], metrics().recall_score(right[:, k], answer[:, k]))
 
 
 def test_the_figures_of_steps_are_those_of_every_step() -> None:
@@ -191,13 +195,13 @@ def test_the_figures_of_values_are_those_of_scikit_learn_in_the_targets_own_unit
     y = on.predict(x).astype(np.float64)
     right = y + rng.normal(0, 1, y.shape)
     report = lstm_serve.evaluate(on, x, right)
-    agree(report["mae"], metrics.mean_absolute_error(right, y))
-    agree(report["r2"], metrics.r2_score(right, y))
-    agree(report["rmse"], metrics.root_mean_squared_error(right, y))
+    agree(report["mae"], metrics().mean_absolute_error(right, y))
+    agree(report["r2"], metrics().r2_score(right, y))
+    agree(report["rmse"], metrics().root_mean_squared_error(right, y))
     for k, one in enumerate(report["outputs"]):
-        agree(one["mae"], metrics.mean_absolute_error(right[:, k], y[:, k]))
-        agree(one["rmse"], metrics.root_mean_squared_error(right[:, k], y[:, k]))
-        agree(one["r2"], metrics.r2_score(right[:, k], y[:, k]))
+        agree(one["mae"], metrics().mean_absolute_error(right[:, k], y[:, k]))
+        agree(one["rmse"], metrics().root_mean_squared_error(right[:, k], y[:, k]))
+        agree(one["r2"], metrics().r2_score(right[:, k], y[:, k]))
     constant = lstm_serve.evaluate(on, x, np.zeros_like(y))
     assert constant["r2"] is None
 
@@ -211,7 +215,7 @@ def test_values_of_one_output_may_be_a_list_and_of_several_steps_are_held_agains
     targets = rng.normal(0, 1, (50, 4, 2))
     report = lstm_serve.evaluate(each, x, targets)
     y = each.predict(x).astype(np.float64).reshape(-1, 2)
-    agree(report["mae"], metrics.mean_absolute_error(targets.reshape(-1, 2), y))
+    agree(report["mae"], metrics().mean_absolute_error(targets.reshape(-1, 2), y))
 
 
 # Files.
@@ -321,9 +325,9 @@ def test_values_steps_and_labels_are_read_from_columns(tmp_path: Path) -> None:
     rows, targets, bits, right = rng.normal(0, 3, (30, 3)), rng.normal(0, 1, (30, 2)), *rng.integers(0, 2, (2, 30, 4))
     y = VALUES.predict_series(rows).astype(np.float64)
     found = read(tmp_path, table(rows, {"u": targets[:, 0], "v": targets[:, 1]}), VALUES, ["u", "v"])
-    agree(found["mae"], metrics.mean_absolute_error(targets[3:], y))
+    agree(found["mae"], metrics().mean_absolute_error(targets[3:], y))
     found = read(tmp_path, table(rows, dict(zip(BANDS, bits.T, strict=True))), LABELS, BANDS)
-    agree(found["accuracy"], metrics.accuracy_score(bits[3:], LABELS.predict_series(rows) >= 0.5))
+    agree(found["accuracy"], metrics().accuracy_score(bits[3:], LABELS.predict_series(rows) >= 0.5))
     found = read(tmp_path, table(rows, {"band": right[:, 0]}), STEPS)
     answer = STEPS.predict_series(rows).argmax(axis=-1)
     agree(found["accuracy"], float(np.mean([answer[k] == right[k : k + 4, 0] for k in range(27)])))
