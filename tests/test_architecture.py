@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -52,8 +53,13 @@ ONE_MODULE = {
 }
 
 
-def imports(source: str) -> Iterator[str]:
+@cache
+def imports(source: str) -> tuple[str, ...]:
     """The dotted names of what a module imports at run time, wherever in it; of `from a import b` that is a.b."""
+    return tuple(_imports(source))
+
+
+def _imports(source: str) -> Iterator[str]:
     tree = ast.parse(source)
     for_types = {
         id(node)
