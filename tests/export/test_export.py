@@ -18,6 +18,7 @@ from small_models import classes, dense, lstm, model
 
 from lstm_serve import export, load_model
 from lstm_serve.cli.export import TARGETS as OFFERED
+from lstm_serve.cli.main import main
 from lstm_serve.engine.activations import SOFTMAX
 from lstm_serve.engine.functions import FUNCTIONS
 from lstm_serve.engine.operations import OPERATIONS
@@ -247,10 +248,14 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("to", "name"), [("keras", "q.h5"), ("keras", "q"), ("onnx", "q.txt"), ("onnx", "q.ONNX")])
-def test_a_file_is_called_what_it_is(to: str, name: str, tmp_path: Path) -> None:
-    done = run("export", str(ASKER / "k215_model.h5"), "--to", to, "-o", name, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1] == f"lstm-serve: {name}: its name should end in .{to}, by which it is read"
+def test_a_file_is_called_what_it_is(
+    to: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status = main(["export", str(ASKER / "k215_model.h5"), "--to", to, "-o", name])
+    out, err = capsys.readouterr()
+    assert (status, out) == (1, "")
+    assert err.splitlines()[-1] == f"lstm-serve: {name}: its name should end in .{to}, by which it is read"
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SettingsError, match=rf"its name should end in \.{to}"):
         export.export(classes(), to, tmp_path / name)
