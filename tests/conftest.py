@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import httpx
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import settings
 # Before NumPy comes: the workers share the cores, and threads of BLAS that wait for each other take them for nothing.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from serving import ASKER, PATIENCE, Golden, Process, load_golden
+from serving import ASKER, PATIENCE, Clients, Golden, Process, client_of, load_golden
 
 # They assert, and are no modules of tests.
 pytest.register_assert_rewrite("apps", "kinds", "native_requests", "open_inference", "scraping")
@@ -33,6 +35,13 @@ def client(service: Process) -> Iterator[httpx.Client]:
     """A client that keeps its connections to `service`."""
     with httpx.Client(base_url=service.url, timeout=PATIENCE) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Clients]:
+    """A client of a service with this model, by no settings: one for all tests that change nothing of it."""
+    with ExitStack() as kept:
+        yield cache(lambda model: kept.enter_context(client_of(model)))
 
 
 @pytest.fixture(scope="session")

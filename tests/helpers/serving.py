@@ -27,6 +27,8 @@ ASKER = GOLDEN / "asker"
 SMALL = GOLDEN / "small"
 # Inputs, and what Keras answers to them.
 Golden = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+# The fixture `served`: a client of a service with a model.
+Clients = Callable[[Path], httpx.Client]
 
 # How the service is started.
 COMMAND = [sys.executable, "-m", "lstm_serve", "serve"]

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from native_requests import GOOD, LIMIT, refused
-from serving import ASKER, PATIENCE, SMALL, Golden, Process, call, in_loop, started
+from serving import GOLDEN, SMALL, Clients, Golden, call, in_loop, started
 
 from lstm_serve.errors import LstmServeError, Malformed, TooLarge
 from lstm_serve.serving.state import ServingState
@@ -309,13 +309,13 @@ def test_what_is_sent_wrong_is_told_how_to_be_sent(
     assert hint in refused(client.post("/predict", content=body, headers={"content-type": kind}), status)
 
 
-def test_outputs_of_different_lengths_are_no_one_array() -> None:
+def test_outputs_of_different_lengths_are_no_one_array(served: Clients) -> None:
     sequences = [np.zeros((steps, 3)).tolist() for steps in (6, 4)]
-    with Process(SMALL / "steps.h5") as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
-        same = client.post(BATCH, json={"sequences": sequences[:1] * 3}, headers=ACCEPT_NPY)
-        assert np.load(io.BytesIO(same.content)).shape == (3, 6, 2)
-        both = client.post(BATCH, json={"sequences": sequences}, headers=ACCEPT_NPY)
-        assert "different lengths" in refused(both, 422)
+    client = served(SMALL / "steps.h5")
+    same = client.post(BATCH, json={"sequences": sequences[:1] * 3}, headers=ACCEPT_NPY)
+    assert np.load(io.BytesIO(same.content)).shape == (3, 6, 2)
+    both = client.post(BATCH, json={"sequences": sequences}, headers=ACCEPT_NPY)
+    assert "different lengths" in refused(both, 422)
 
 
 # What SageMaker sends.
@@ -403,35 +403,30 @@ def test_bad_lines(client: httpx.Client, body: bytes, status: int, words: str) -
     assert words in refused(client.post("/invocations", content=body, headers=CSV), status)
 
 
-def test_lines_of_ids_of_any_length_and_of_steps() -> None:
-    with Process(ASKER.parent / "features/k3__emb_bi.h5") as process:
-        wanted = httpx.post(f"{process.url}{BATCH}", json={"sequences": [[*range(6)]]}).json()["predictions"][0]
-        answer = httpx.post(f"{process.url}/invocations", content=b"0,1,2,3,4,5.0", headers=CSV)
-        (values,) = wanted.values() if len(wanted) == 1 else [wanted.get("probabilities", [wanted.get("probability")])]
-        assert [float(cell) for cell in answer.text.split(",")] == np.ravel(values).tolist()
-        for cell in (b"1.5", b"-1", b"1e9", b"nan"):
-            beyond = httpx.post(f"{process.url}/invocations", content=b"0,1,2,3,4," + cell, headers=CSV)
-            assert "line 1, value 6: expected an integer id" in refused(beyond, 422)
-    with Process(SMALL / "steps.h5") as process:
-        x = np.arange(18).reshape(6, 3) / 20
-        lines = csv(x[np.newaxis]) + csv(x[np.newaxis, :4]) + csv(x[np.newaxis])
-        answer = httpx.post(f"{process.url}/invocations", content=lines, headers=CSV)
-        values = [
-            httpx.post(f"{process.url}/predict", json={"sequence": rows.tolist()}).json()["values"]
-            for rows in (x, x[:4], x)
-        ]
-        for line, wanted in zip(answer.text.splitlines(), values, strict=True):
-            assert np.allclose([float(cell) for cell in line.split(",")], np.ravel(wanted), rtol=0, atol=1e-6)
-        wrong = httpx.post(f"{process.url}/invocations", content=b"1,2,3,4", headers=CSV)
-        assert "line 1: expected any x 3 values" in refused(wrong, 422)
+def test_lines_of_ids_of_any_length_and_of_steps(served: Clients) -> None:
+    client = served(GOLDEN / "features/k3__emb_bi.h5")
+    wanted = client.post(BATCH, json={"sequences": [[*range(6)]]}).json()["predictions"][0]
+    answer = client.post("/invocations", content=b"0,1,2,3,4,5.0", headers=CSV)
+    (values,) = wanted.values() if len(wanted) == 1 else [wanted.get("probabilities", [wanted.get("probability")])]
+    assert [float(cell) for cell in answer.text.split(",")] == np.ravel(values).tolist()
+    for cell in (b"1.5", b"-1", b"1e9", b"nan"):
+        beyond = client.post("/invocations", content=b"0,1,2,3,4," + cell, headers=CSV)
+        assert "line 1, value 6: expected an integer id" in refused(beyond, 422)
+    client = served(SMALL / "steps.h5")
+    x = np.arange(18).reshape(6, 3) / 20
+    lines = csv(x[np.newaxis]) + csv(x[np.newaxis, :4]) + csv(x[np.newaxis])
+    answer = client.post("/invocations", content=lines, headers=CSV)
+    values = [client.post("/predict", json={"sequence": rows.tolist()}).json()["values"] for rows in (x, x[:4], x)]
+    for line, wanted in zip(answer.text.splitlines(), values, strict=True):
+        assert np.allclose([float(cell) for cell in line.split(",")], np.ravel(wanted), rtol=0, atol=1e-6)
+    wrong = client.post("/invocations", content=b"1,2,3,4", headers=CSV)
+    assert "line 1: expected any x 3 values" in refused(wrong, 422)
 
 
-def test_ids_in_a_file() -> None:
-    with Process(ASKER.parent / "features/k3__emb_bi.h5") as process:
-        response = httpx.post(
-            f"{process.url}{BATCH}", content=npy(np.arange(6)[np.newaxis]), headers=NPY, timeout=PATIENCE
-        )
-        wanted = httpx.post(f"{process.url}{BATCH}", content=json.dumps({"sequences": [[*range(6)]]}), timeout=PATIENCE)
-        beyond = httpx.post(f"{process.url}{BATCH}", content=npy(np.full((1, 6), 1.5)), headers=NPY, timeout=PATIENCE)
+def test_ids_in_a_file(served: Clients) -> None:
+    client = served(GOLDEN / "features/k3__emb_bi.h5")
+    response = client.post(BATCH, content=npy(np.arange(6)[np.newaxis]), headers=NPY)
+    wanted = client.post(BATCH, content=json.dumps({"sequences": [[*range(6)]]}))
+    beyond = client.post(BATCH, content=npy(np.full((1, 6), 1.5)), headers=NPY)
     assert response.json() == wanted.json()
     assert "of integers from 0 to 8, got another number at (0, 0)" in refused(beyond, 422)

@@ -1,7 +1,6 @@
 """POST /explain and v1's :explain: the same as from Python, and as strict as /predict."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from apps import app_of, deployment_of
 from kerasfiles import dense, lstm, save_sequential
-from serving import GOLDEN, ROOT, SMALL, call, client_of, in_loop, started
+from serving import GOLDEN, ROOT, SMALL, Clients, call, in_loop, started
 
 from lstm_serve import load_model
 from lstm_serve.explain.asked import Asked
@@ -22,9 +21,8 @@ X = np.load(ROOT / "models/turbofan.golden.npz")["x"]
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[httpx.Client]:
-    with client_of(TURBOFAN) as found:
-        yield found
+def client(served: Clients) -> httpx.Client:
+    return served(TURBOFAN)
 
 
 def same(found: Any, expected: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastapi.routing import APIRoute
 from native_requests import GOOD, LIMIT, MARK, ROW, many, one, refused
-from serving import ASKER, PATIENCE, SMALL, Golden, Process, load_golden
+from serving import ASKER, PATIENCE, SMALL, Clients, Golden, Process, load_golden
 
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
@@ -50,26 +50,26 @@ def test_golden_predictions_over_http(asker: tuple[httpx.Client, Golden]) -> Non
     assert np.allclose([a["probabilities"] for a in singles], [a["probabilities"] for a in batch], rtol=0, atol=1e-6)
 
 
-def test_binary_model() -> None:
+def test_binary_model(served: Clients) -> None:
     x, y = load_small("binary")
-    with Process(SMALL / "binary.h5") as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
-        answers = client.post("/predict/batch", json={"sequences": x.tolist()}).json()["predictions"]
-        alone = client.post("/predict", json={"sequence": x[0].tolist()}).json()
-        about = client.get("/model").json()
+    client = served(SMALL / "binary.h5")
+    answers = client.post("/predict/batch", json={"sequences": x.tolist()}).json()["predictions"]
+    alone = client.post("/predict", json={"sequence": x[0].tolist()}).json()
+    about = client.get("/model").json()
     assert [a["predicted_class"] for a in answers] == [int(p >= 0.5) for p in y[:, 0]]
     assert np.allclose([a["probability"] for a in answers], y[:, 0], rtol=0, atol=1e-6)
     assert alone.keys() == {"probability", "predicted_class", "label"}
     assert (about["kind"], about["verified"], about["golden_rows"]) == ("binary", True, 8)
 
 
-def test_values_model_and_mixed_lengths() -> None:
+def test_values_model_and_mixed_lengths(served: Clients) -> None:
     x, y = load_small("steps")
     sequences = [x[0], x[1], x[2, :4], x[3, :1], x[4]]
-    with Process(SMALL / "steps.h5") as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
-        response = client.post("/predict/batch", json={"sequences": [s.tolist() for s in sequences]})
-        alone = client.post("/predict", json={"sequence": x[2, :4].tolist()}).json()
-        nothing = client.post("/predict", json={"sequence": []})
-        about = client.get("/model").json()
+    client = served(SMALL / "steps.h5")
+    response = client.post("/predict/batch", json={"sequences": [s.tolist() for s in sequences]})
+    alone = client.post("/predict", json={"sequence": x[2, :4].tolist()}).json()
+    nothing = client.post("/predict", json={"sequence": []})
+    about = client.get("/model").json()
     assert response.status_code == 200, response.text
     answers = response.json()["predictions"]
     # An LSTM that answers each step has the same answer for the first steps of a longer sequence.

@@ -2,13 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from serving import ROOT, Process
+from serving import ROOT, Clients
 
 TURBOFAN = ROOT / "models/turbofan.h5"
 ROWS = json.loads((ROOT / "models/turbofan.example.json").read_text())["sequence"]
@@ -32,9 +31,8 @@ RECORDED: list[tuple[str, Any, str]] = [
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[httpx.Client]:
-    with Process(TURBOFAN) as running, httpx.Client(base_url=running.url, timeout=30) as client:
-        yield client
+def client(served: Clients) -> httpx.Client:
+    return served(TURBOFAN)
 
 
 @pytest.mark.parametrize(("path", "body", "answer"), RECORDED)

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 from jsonschema_rs import Draft202012Validator
-from serving import GOLDEN, PATIENCE, SMALL, Golden, Process, call, in_loop, started
+from serving import GOLDEN, SMALL, Clients, Golden, call, in_loop, started
 
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
@@ -143,18 +143,18 @@ async def test_not_ready_while_stopping() -> None:
     assert answer.json["model_version_status"][0]["state"] == "UNLOADING"
 
 
-def test_one_output_unit_and_sequences_of_several_lengths() -> None:
+def test_one_output_unit_and_sequences_of_several_lengths(served: Clients) -> None:
     with np.load(SMALL / "steps.golden.npz") as arrays:
         x, y = arrays["x"], arrays["y"]
     rows = [x[0].tolist(), x[1, :4].tolist(), x[2].tolist()]
-    with Process(SMALL / "steps.h5") as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
-        answer = client.post("/v1/models/steps:predict", json={"instances": rows}).json()["predictions"]
+    client = served(SMALL / "steps.h5")
+    answer = client.post("/v1/models/steps:predict", json={"instances": rows}).json()["predictions"]
     for found, wanted in zip(answer, (y[0], y[1, :4], y[2]), strict=True):
         assert np.allclose(found, wanted, rtol=0, atol=1e-6)
     with np.load(SMALL / "binary.golden.npz") as arrays:
         x, y = arrays["x"], arrays["y"]
-    with Process(SMALL / "binary.h5") as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
-        answer = client.post("/v1/models/binary:predict", json={"inputs": x.tolist()}).json()["outputs"]
+    client = served(SMALL / "binary.h5")
+    answer = client.post("/v1/models/binary:predict", json={"inputs": x.tolist()}).json()["outputs"]
     assert np.allclose(answer, y, rtol=0, atol=1e-6)
 
 

@@ -3,7 +3,7 @@
 import gzip
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from echo import Echo, model_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_inference import AnyArray, binary, tensor
-from serving import GOLDEN, PATIENCE, SMALL, Golden, Process, call, in_loop, started
+from serving import GOLDEN, SMALL, Clients, Golden, call, in_loop, started
 
 from lstm_serve.errors import InvalidInput, LstmServeError
 from lstm_serve.serving.state import ServingState
@@ -554,15 +554,9 @@ async def test_statistics_count_what_was_done(golden: Golden) -> None:
 # Other kinds of model.
 
 
-@pytest.fixture(scope="module", params=["binary", "values", "steps", "free"])
-def small(request: pytest.FixtureRequest) -> Iterator[tuple[str, httpx.Client]]:
-    stem = request.param
-    with Process(SMALL / f"{stem}.h5") as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
-        yield stem, client
-
-
-def test_each_kind_of_model(small: tuple[str, httpx.Client]) -> None:
-    stem, client = small
+@pytest.mark.parametrize("stem", ["binary", "values", "steps", "free"])
+def test_each_kind_of_model(served: Clients, stem: str) -> None:
+    client = served(SMALL / f"{stem}.h5")
     with np.load(SMALL / f"{stem}.golden.npz") as arrays:
         x, y = arrays["x"], arrays["y"]
     about = client.get(f"/v2/models/{stem}").json()
