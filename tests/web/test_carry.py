@@ -197,10 +197,10 @@ def test_what_is_counted(client: httpx.Client) -> None:
     assert told("series_duplicates_total") >= 5
 
 
-def carded(folder: Path, **card: object) -> Path:
-    shutil.copy(STATEFUL / "tf215__last.h5", folder / "m.h5")
-    (folder / "m.card.json").write_text(json.dumps(card))
-    return folder / "m.h5"
+def carded(folder: Path, name: str = "m", **card: object) -> Path:
+    shutil.copy(STATEFUL / "tf215__last.h5", folder / f"{name}.h5")
+    (folder / f"{name}.card.json").write_text(json.dumps(card))
+    return folder / f"{name}.h5"
 
 
 def one_after_the_other(rows: Array) -> Array:
@@ -214,7 +214,10 @@ def one_after_the_other(rows: Array) -> Array:
 
 def test_the_cards_rules(tmp_path: Path) -> None:
     rows = calls("tf215__last")[0].reshape(-1, 3)
-    with client_of(carded(tmp_path, series={"gap": "last"})) as client:
+    for gap in ("last", "reset"):
+        carded(tmp_path, gap, series={"gap": gap})
+    with client_of(tmp_path) as client:
+        client.base_url = client.base_url.join("/models/last")
         append(client, "/series/s", rows[:2], 1)
         answer = append(client, "/series/s", rows[2:3], 104).json()
         assert (answer["filled"], answer["rows"]) == (102, 105)
@@ -224,7 +227,7 @@ def test_the_cards_rules(tmp_path: Path) -> None:
         same(numbers(again["answers"][0]), one_after_the_other(filled)[-2])
         refused = append(client, "/series/s", rows[:1], 10**15)
         assert (refused.status_code, "stands for 1024 at most" in refused.json()["detail"]) == (409, True)
-    with client_of(carded(tmp_path, series={"gap": "reset"})) as client:
+        client.base_url = client.base_url.join("/models/reset")
         append(client, "/series/s", rows[:2], 1)
         answer = append(client, "/series/s", rows[2:4], 9).json()
         assert (answer["reset"], answer["rows"]) == ("gap", 2)

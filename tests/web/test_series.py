@@ -29,10 +29,10 @@ Rows = NDArray[np.float32]
 NUMBERS = itertools.count()
 
 
-def carded(folder: Path, **card: object) -> Path:
-    shutil.copy(SMALL / "binary.h5", folder / "m.h5")
-    (folder / "m.card.json").write_text(json.dumps({"features": ["a", "b", "c"], **card}))
-    return folder / "m.h5"
+def carded(folder: Path, name: str = "m", **card: object) -> Path:
+    shutil.copy(SMALL / "binary.h5", folder / f"{name}.h5")
+    (folder / f"{name}.card.json").write_text(json.dumps({"features": ["a", "b", "c"], **card}))
+    return folder / f"{name}.h5"
 
 
 @pytest.fixture(scope="module", params=STORES)
@@ -278,17 +278,20 @@ def test_a_million_rows_in_a_request(client: httpx.Client) -> None:
 
 def test_the_cards_rules(tmp_path: Path) -> None:
     rows = rows_of(3 * STEPS)
-    with client_of(carded(tmp_path, series={"gap": "last"})) as client:
+    for name, rules in (("last", {"gap": "last"}), ("reset", {"gap": "reset"}), ("time", {"seq": "time"})):
+        carded(tmp_path, name, series=rules)
+    with client_of(tmp_path) as client:
+        client.base_url = client.base_url.join("/models/last")
         append(client, "s", rows[:STEPS], STEPS - 1)
         answer = append(client, "s", rows[STEPS : STEPS + 1], STEPS + 1).json()
         assert answer["filled"] == 1
         filled = np.concatenate([rows[:STEPS], rows[STEPS - 1 : STEPS], rows[STEPS : STEPS + 1]])
         same([answer["answer"]], expected(filled)[-1:])
-    with client_of(carded(tmp_path, series={"gap": "reset"})) as client:
+        client.base_url = client.base_url.join("/models/reset")
         append(client, "s", rows[:STEPS], STEPS - 1)
         answer = append(client, "s", rows[:1], 99).json()
         assert (answer["reset"], answer["rows"], answer["answer"]) == ("gap", 1, None)
-    with client_of(carded(tmp_path, series={"seq": "time"})) as client:
+        client.base_url = client.base_url.join("/models/time")
         nanoseconds = append(client, "s", rows[:1], 1_764_288_000_000_000_000)
         assert nanoseconds.json()["detail"].endswith("in milliseconds or microseconds: nanoseconds are more than that")
         times = [1_700_000_000 + 7 * k for k in range(STEPS)]
