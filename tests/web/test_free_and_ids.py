@@ -61,6 +61,17 @@ async def test_what_is_no_id_is_refused(bad: Any) -> None:
     assert "expected" in one.json["detail"]
 
 
+@in_loop
+async def test_a_line_of_csv_is_a_sequence_of_ids(tmp_path: Path) -> None:
+    embedding = ("Embedding", {"input_dim": 9, "output_dim": 3}, [numbers(9, 3)])
+    app = app_of(save_sequential(tmp_path / "e.h5", [embedding, lstm()], [4]))
+    async with started(app):
+        batch = await call(app, "/predict/batch", body([[1, 2, 3, 4]], "sequences"))
+        csv = await call(app, "/predict/series", b"1,2,3,4\n", headers={"content-type": "text/csv"})
+    assert csv.status == 200, csv.body
+    assert csv.json == {"rows": [1], "predictions": batch.json["predictions"]}
+
+
 @pytest.fixture
 def convolution(tmp_path: Path) -> Path:
     layer = ("Conv1D", {"filters": 4, "kernel_size": [8]}, [numbers(8, 3, 4), numbers(4)])

@@ -90,7 +90,8 @@ class SeriesRoute(PostRoute):
             return super().decode(raw, headers, served, settings)
         if not raw.strip():
             raise Malformed("the body is empty; expected CSV")
-        if served.model.input_shape[0] not in {None, 1} and not LINE_END.search(raw.strip()):
+        timesteps, *row = served.model.input_shape  # of ids, where a row has no shape, a line is a sequence
+        if row and timesteps not in {None, 1} and not LINE_END.search(raw.strip()):
             raise InvalidInput.at(
                 "the body is one line; expected a header and a line for each row. curl -d leaves a file's line ends "
                 "out; --data-binary @name sends it as it is"
