@@ -75,7 +75,7 @@ async def test_who_comes_when_nobody_waits_is_read_at_once_and_who_leaves_no_mor
     assert read == [0, 1]
 
 
-@pytest.mark.parametrize("asks", ["other", None])  # None: it has just come
+@pytest.mark.parametrize("asks", ["other", None])  # None: it has just come, and waits for the next turn
 @pytest.mark.usefixtures("clock")
 @in_loop
 async def test_who_asks_another_model_does_not_wait_behind_a_flood(asks: str | None) -> None:
@@ -84,7 +84,7 @@ async def test_who_asks_another_model_does_not_wait_behind_a_flood(asks: str | N
         shares.ask(Many(number, 3, read, "flooded"))
     shares.ask(Many(-1, 3, read, asks))
     await asyncio.sleep(0)
-    assert read[:7] == [0, 0, -1, 1, -1, 2, -1]
+    assert read[:7] == ([0, 0, -1, 1, -1, 2, -1] if asks is None else [0, -1, 0, -1, 1, -1, 2])
     for _ in range(3003 // MOST + 2):
         await asyncio.sleep(0)
     assert len(read) == 3003
@@ -130,6 +130,24 @@ async def test_a_flood_reads_few_in_a_turn_while_another_model_is_asked_and_many
     for number in range(100):
         shares.ask(Many(-number, 9, read, "no longer calm"))
     assert await _read_in_turns(read, 3) == [MOST] * 3
+
+
+@pytest.mark.usefixtures("clock")
+@in_loop
+async def test_beside_a_flood_that_has_read_its_few_another_model_is_read_in_the_same_turn() -> None:
+    shares, read = ReadingShares(), list[int]()
+    for model in ("flooded", "calm"):
+        shares.note(model)
+    for number in range(100):
+        shares.ask(Many(number, 9, read, "flooded"))
+    await asyncio.sleep(0)
+    assert await _read_in_turns(read, 1) == [FEW]
+    read.clear()
+    for _ in range(MOST):
+        shares.ask(Many(-1, 1, read, "calm"))
+    assert read == [-1] * (MOST - FEW)
+    await asyncio.sleep(0)
+    assert read.count(-1) == MOST
 
 
 @in_loop

@@ -6,7 +6,7 @@ another. So do those that have asked nothing yet: who knocks does not wait behin
 Between two turns the loop answers what is asked of it, and shows that it lives. However many connections have sent
 however much, a turn reads a few requests, each of which may take up to a millisecond or two until it waits. It reads
 fewer after a turn that was long, and where only those that ask one model wait while others are asked too: who asks
-another waits for the end of the turn, and for the next.
+another, which nobody waits for, is read at the end of the turn, and answered in the next.
 """
 
 import asyncio
@@ -52,14 +52,14 @@ class ReadingShares:
             self._model = model
 
     def ask(self, reader: ReadableConnection) -> None:
-        """Let it read now where nobody waits and some of the turn is left, else when it is its turn.
+        """Let it read now where nobody waits to ask the same and some of the turn is left, else when it is its turn.
 
         Who has asked nothing yet waits for the next one: of a flood many have left by then, and cost nothing.
         """
         if not self._counting:
             self._begin()
         asks = reader.asks
-        if asks is not None and not self._waiting and self._is_left() and not reader.take():
+        if asks is not None and asks not in self._waiting and self._is_left(asks) and not reader.take():
             return
         self._wait(reader, asks)
 
@@ -85,9 +85,9 @@ class ReadingShares:
         self._taken = 0
         asyncio.get_running_loop().call_soon(self._next_turn)
 
-    def _is_left(self) -> bool:
-        """Take a share of the turn; whether there is one."""
-        alone = len(self._waiting) < 2 and self._began < self._several_until
+    def _is_left(self, asks: str | None) -> bool:
+        """Take a share of the turn for one that asks this; whether there is one."""
+        alone = self._waiting.keys() <= {asks} and self._began < self._several_until
         if self._taken >= (min(FEW, self._most) if alone else self._most):
             return False
         self._taken += 1
@@ -97,10 +97,9 @@ class ReadingShares:
         self._counting = False
         if self._waiting:
             self._begin(time.monotonic() - self._began)
-        while self._waiting and self._is_left():
-            asks, readers = next(iter(self._waiting.items()))
+        while self._waiting and self._is_left(asks := next(iter(self._waiting))):
             self._waiting.move_to_end(asks)
-            reader = next(iter(readers))
+            reader = next(iter(self._waiting[asks]))
             self.leave(reader)
             if reader.take():
                 self._wait(reader, reader.asks)
