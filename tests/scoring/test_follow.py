@@ -157,6 +157,18 @@ def test_a_line_that_never_ends_keeps_no_memory() -> None:
     assert (found, said) == ([], [f"line 1 has more than {MAX_LINE} bytes: left out"])
 
 
+@pytest.mark.parametrize("sizes", [[], [1 << 16] * 40])
+def test_a_line_that_is_too_long_is_left_out_and_those_after_it_are_not(sizes: list[int]) -> None:
+    timesteps = NAMED.input_shape[0] or 0
+    rows, long = [[float(k), 0.0, 1.0] for k in range(timesteps)], b"x" * 2 * MAX_LINE
+    lines = [json.dumps(row).encode() for row in rows]
+    data = b"\n".join([lines[0], long, *lines[1:], long])
+    found, said = followed(data, sizes=sizes)
+    assert [each.number for each in found] == [timesteps + 1]
+    np.testing.assert_allclose(found[0].y, NAMED.predict([rows])[0], atol=1e-6)
+    assert said == [f"line {number} has more than {MAX_LINE} bytes: left out" for number in (2, timesteps + 2)]
+
+
 def test_a_unit_has_a_name() -> None:
     for line, told in (
         ("[1, 2, 3]", "line 1 is a list, which has no 'unit': send objects: left out"),

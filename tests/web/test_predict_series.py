@@ -153,6 +153,12 @@ def test_the_raw_output_as_a_file(named: httpx.Client) -> None:
     np.testing.assert_allclose(np.load(io.BytesIO(answer.content)), MODEL.predict_series(rows), atol=2e-6)
 
 
+def test_the_rows_are_told_as_they_were_read(named: httpx.Client) -> None:
+    rows = rows_of(STEPS + 4)
+    for body, headers in ((json_body(rows), None), (npy(rows), NPY), (csv_of(rows), CSV)):
+        np.testing.assert_allclose(ask(named, body, headers, "inputs=true").json()["inputs"], rows, rtol=1e-6)
+
+
 def test_more_windows_than_may_be_are_refused_with_how_to_send_parts(path: Path) -> None:
     rows = rows_of(STEPS + 7)
     with serving(path, LSTMSERVE_MAX_ROWS="8", LSTMSERVE_MAX_BATCH_ROWS="4") as client:
@@ -169,6 +175,9 @@ def refuses_more(named: httpx.Client, rows: NDArray[np.float32]) -> None:
             413,
             f"the series has 9 windows; at most 8 are answered at once: send parts that overlap by {STEPS - 1} rows",
         )
+    units = csv_of(np.concatenate([rows[:-3], rows[:-3]]), "a,b,c,unit", ["x", "y"] * (len(rows) - 3))
+    refused = ask(named, units, CSV, "by=unit")
+    assert (refused.status_code, "the series has 10 windows" in refused.json()["detail"]) == (413, True)
     parts = [ask(named, json_body(more[:STEPS])), ask(named, json_body(more[1:]))]
     joined = [p for part in parts for p in probabilities(part)]
     np.testing.assert_allclose(joined, MODEL.predict_series(more)[:, 0], atol=2e-6)
