@@ -488,6 +488,14 @@ def test_models_of_other_timesteps_are_judged_where_both_answer(tmp_path: Path, 
     at = report["differences"]["at"]
     for row, a, b in zip(at["row"].tolist(), at["old"].tolist(), at["new"].tolist(), strict=True):
         assert (expected[id(FOUR), row], expected[id(new), row]) == (a, b)
+    both = [row for one, row in expected if one == id(new)]
+    assert sorted(at["row"].tolist()) == sorted(
+        row for row in both if expected[id(FOUR), row] != expected[id(new), row]
+    )
+    assert np.array_equal(at["right"], right[at["row"] - 1])
+    for key, on in (("old", FOUR), ("new", new)):
+        wanted = np.mean([expected[id(on), row] == right[row - 1] for row in both])
+        assert report[key]["accuracy"] == pytest.approx(wanted)
 
 
 def test_two_models_of_values_say_by_how_much_they_differ(tmp_path: Path) -> None:
