@@ -11,6 +11,8 @@ import pytest
 from serving import GOLDEN, Process
 
 from lstm_serve import Model, load_model
+from lstm_serve.errors import InvalidInput
+from lstm_serve.web.named_inputs import NamedInputs
 
 PATH = GOLDEN / "several" / "k3__state_and_rul.h5"
 NAME = "k3__state_and_rul"
@@ -234,3 +236,12 @@ def test_requests_of_several_clients_share_batches(client: httpx.Client, model: 
     x = arrays(200)
     many = client.post("/predict/batch", json={"inputs": rows(x)}).json()["predictions"]
     assert near([each["outputs"]["state"]["probabilities"] for each in many], model.predict(x)["state"])
+
+
+def test_a_fault_in_a_late_row_is_told_where_it_is(model: Model) -> None:
+    """Rows are looked at some hundreds at a time."""
+    given = rows(arrays(1000))
+    given[900]["static"][1] = "x"
+    with pytest.raises(InvalidInput) as caught:
+        list(NamedInputs(model, max_rows=1000).rows({"inputs": given}).arrays(np.float32))
+    assert [problem.where for problem in caught.value.problems] == [("inputs", 900, "static", 1)]
