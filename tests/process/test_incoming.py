@@ -79,3 +79,13 @@ def test_no_piece_goes_beyond_the_end_of_a_request(requests: list[bytes], sizes:
         assert incoming.size < 4
     assert taken == b"".join(requests)
     assert reading.ends == len(requests)
+
+
+def test_a_body_that_is_dropped_is_taken_at_once_and_no_more_than_it() -> None:
+    head, rest, incoming = whole(b"z" * (5 * PIECE), b""), b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", Incoming()
+    incoming.add(head + rest)
+    body = 5 * PIECE
+    assert len(incoming.take(0)) == len(head) - body
+    assert incoming.take(body) == b"z" * PIECE
+    assert incoming.take(body - PIECE, body - PIECE) == b"z" * (body - PIECE)
+    assert incoming.take(0) == rest

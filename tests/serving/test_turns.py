@@ -44,6 +44,8 @@ async def test_few_wait_and_are_served_as_they_came() -> None:
         await asyncio.sleep(0)
         with pytest.raises(QueueFull):
             await Turn(turns, PATIENCE).begin()
+        with pytest.raises(QueueFull):
+            turns.check_room()
         first.end()
         first.end()  # it has ended
     assert served == [*range(MOST_WAITING)]

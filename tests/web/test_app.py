@@ -17,6 +17,7 @@ from serving import ASKER, PATIENCE, SMALL, call, in_loop, load_golden, started
 
 from lstm_serve.errors import ModelError, WrongNumbers
 from lstm_serve.serving import deployment as deployment_module
+from lstm_serve.serving.turns import MOST_WAITING
 from lstm_serve.web.boundary import Boundary
 from lstm_serve.web.dialects import native
 from lstm_serve.web.nested_lists import LARGE
@@ -270,6 +271,25 @@ async def test_a_body_in_parts_is_refused_once_they_are_too_many_together() -> N
             {"type": "http", "method": "POST", "path": "/predict", "headers": [], "query_string": b""}, receive, send
         )
     assert (answer[0]["status"], len(parts), state_of(app).budget.bytes) == (413, 1, 0)
+
+
+@in_loop
+async def test_a_large_body_is_not_read_where_too_many_wait_to_be_decoded() -> None:
+    app, answer = app_of(), list[Any]()
+
+    async def receive() -> Any:
+        raise AssertionError("it was to be refused by what it told of itself")
+
+    async def send(message: Any) -> None:
+        answer.append(message)
+
+    async with started(app):
+        state_of(app).turns.waiting = MOST_WAITING
+        headers = [(b"content-length", b"%d" % (LARGE + 1))]
+        scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
+        await app(scope, receive, send)
+        assert answer[0]["status"] == 429
+        assert (await call(app, "/predict", GOOD)).status == 200
 
 
 @pytest.mark.parametrize("bad", ["fail", "nan"])

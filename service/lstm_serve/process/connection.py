@@ -51,7 +51,9 @@ class Protocol(Ending):
             return False
         pieces = 0
         while (more := self._takes) and pieces < PIECES:
-            self._feed(self._incoming.take(self._left))
+            # What comes of a body that is answered already is dropped at once.
+            most = self._left if self._left > PIECE and self.cycle.response_complete else PIECE
+            self._feed(self._incoming.take(self._left, most))
             pieces += 1
         if self._kept.size or self.flow.read_paused or (self._in_headers and self.headers):
             self._keep()

@@ -29,10 +29,10 @@ class Incoming:
         self._at = min(self._at, len(END) - 1)
         self.waiting += len(data)
 
-    def take(self, body: int) -> bytes:
-        """The next piece, of a body of which so many bytes are still to come as it told; 0 is a head, or chunks."""
+    def take(self, body: int, most: int = PIECE) -> bytes:
+        """The next piece, of at most so many bytes, of a body of which `body` are to come; 0 is a head, or chunks."""
         data, at = self._data, self._at
-        stop = at + min(body or PIECE, PIECE)
+        stop = at + min(body or most, most)
         # A blank line may have begun in the piece before.
         if not body and (found := data.find(END, max(at - len(END) + 1, 0), stop)) >= 0:
             stop = found + len(END)

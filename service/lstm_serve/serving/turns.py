@@ -20,6 +20,11 @@ class Turns:
         self.lock = asyncio.Lock()
         self.waiting = 0
 
+    def check_room(self) -> None:
+        """Raise QueueFull where nobody more may wait."""
+        if self.waiting >= MOST_WAITING:
+            raise QueueFull(f"{self.waiting} large bodies wait to be decoded")
+
 
 class Turn:
     """A request's: to be begun where its body is large, and ended, begun or not."""
@@ -34,8 +39,7 @@ class Turn:
     async def begin(self) -> None:
         """Wait for it. Raises QueueFull where too many do, or DeadlinePassed."""
         turns = self._turns
-        if turns.waiting >= MOST_WAITING:
-            raise QueueFull(f"{turns.waiting} large bodies wait to be decoded")
+        turns.check_room()
         turns.waiting += 1
         try:
             async with asyncio.timeout(self._seconds):

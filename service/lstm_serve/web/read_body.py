@@ -21,9 +21,11 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, serving: S
 
     Raises TooLarge, QueueFull for too many bytes in flight, or ClientDisconnect.
     """
-    limit, declared = serving.settings.max_body_bytes, headers.get(b"content-length")
-    if declared is not None and int(declared) > limit:
-        raise TooLarge(f"the body has {int(declared)} bytes; at most {limit} are read")
+    limit, declared = serving.settings.max_body_bytes, int(headers.get(b"content-length", 0))
+    if declared > limit:
+        raise TooLarge(f"the body has {declared} bytes; at most {limit} are read")
+    if declared > LARGE:
+        serving.turns.check_room()  # it would be read for nothing
     raw, more = await _part(receive)
     if more:
         raw = await _rest(raw, receive, serving.budget, limit)
