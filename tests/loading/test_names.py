@@ -14,6 +14,7 @@ from serving import ASKER, GOLDEN, in_loop, started
 from lstm_serve import load_model
 from lstm_serve.cli import main
 from lstm_serve.errors import UnreadableFile
+from lstm_serve.loading.repository import is_several
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
 
@@ -75,6 +76,22 @@ def test_what_may_be_anything_is_told(tmp_path: Path, caplog: pytest.LogCaptureF
         "there is card.json, which is not read: if it is a card of m.h5, call it m.card.json",
         "there is m.h5.golden.npz, which is not read: if it is golden predictions of m.h5, call it m.golden.npz",
     ]
+
+
+@pytest.mark.parametrize("name", ["golden.npz", "k3_golden.npz"])
+def test_golden_predictions_under_another_name_are_no_second_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    path = bare(tmp_path)
+    shutil.copy(ASKER / "k3_golden.npz", tmp_path / name)
+    with caplog.at_level(logging.WARNING):
+        assert load_model(tmp_path).origin.file == path.name
+    told = "there is golden.npz, which is not read: if it is golden predictions of m.h5, call it m.golden.npz"
+    assert caplog.messages == [told] * (name == "golden.npz")
+    np.savez(tmp_path / name, x=np.zeros(1), y=np.zeros(1))
+    assert not is_several(tmp_path)
+    with pytest.raises(UnreadableFile, match="holds inputs and the answers to them, x and y; name the model that they"):
+        load_model(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["b.weights.json", "b.weights.h5.json", "B.json"])

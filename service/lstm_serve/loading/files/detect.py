@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Collection
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
@@ -46,7 +47,8 @@ def is_model(path: Path) -> bool:
         with path.open("rb") as file:
             if file.read(4) == zip_file.MAGIC:
                 with zip_file.opened(file) as archive:
-                    return any(name == keras_v3.CONFIG or name.endswith(".npy") for name in archive.namelist())
+                    names = archive.namelist()
+                return keras_v3.CONFIG in names or (any(map(_is_array, names)) and not _has_answers(names))
             return _is_hdf5(file) or (path.suffix == ".index" and _is_table(file))
     except (OSError, LstmServeError):
         return True  # loading it says what is wrong
@@ -56,7 +58,9 @@ def _zip(archive: zipfile.ZipFile, file: BufferedReader, budget: Budget) -> Cont
     names = archive.namelist()
     if keras_v3.CONFIG in names:
         return keras_v3.read_zip(archive, file, budget)
-    if names and all(name.endswith(".npy") for name in names):
+    if _has_answers(names):
+        raise UnreadableFile("holds inputs and the answers to them, x and y; name the model that they are of")
+    if names and all(map(_is_array, names)):
         return weight_lists.from_npz(archive, file, budget)
     if any(name.endswith("data.pkl") for name in names):
         raise Unsupported(foreign.TORCH)
@@ -64,6 +68,15 @@ def _zip(archive: zipfile.ZipFile, file: BufferedReader, budget: Budget) -> Cont
         "is a zip, and neither a .keras file, which has a config.json, nor an .npz file of arrays. "
         "Unpack it if the model is inside"
     )
+
+
+def _is_array(name: str) -> bool:
+    return name.endswith(".npy")
+
+
+def _has_answers(names: Collection[str]) -> bool:
+    """Whether an .npz file holds inputs and what is answered to them, as golden predictions do, and no weights."""
+    return {"x.npy", "y.npy"} <= set(names) or {"x0.npy", "y0.npy"} <= set(names)
 
 
 def _hdf5(file: BufferedReader, budget: Budget) -> Contents:
