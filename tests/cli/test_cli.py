@@ -206,7 +206,12 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["predict", TURBOFAN, "--prot", "1"], "--prot is no flag of this command"),
         (["predict", TURBOFAN, ENGINE, "--strid", "1"], "--strid is no flag of this command. Did you mean --stride?"),
         (["inspect", TURBOFAN, "--xyzzy"], "--xyzzy is no flag of this command. --help lists them"),
-        (["inspect", TURBOFAN, "more"], "unrecognized arguments: more"),
+        (
+            ["inspect", TURBOFAN, "more"],
+            "unrecognized arguments: more; it is called as in: lstm-serve inspect model.h5",
+        ),
+        (["follow", TURBOFAN, "rows.csv"], "rows.csv; it is called as in: tail -n +1 -f rows.csv | lstm-serve follow"),
+        (["predict", TURBOFAN, "a.parquet", "b.parquet"], ": b.parquet (a pattern of files goes in quotes); it is"),
         (["serve", "m.h5", "--prot=1"], "--prot is no flag of this command. Did you mean --port?"),
         (["serve", "--port", "m.h5"], "--port: expected a whole number; no model: "),
         (["serve", "m.h5", "--api-keys", "secret"], "set LSTMSERVE_API_KEYS, or give --api-keys-file"),

@@ -162,7 +162,10 @@ def test_no_card(tmp_path: Path) -> None:
         ({"scaling": {"mean_": [1]}}, "scaling.mean_ is not a field; did you mean mean? It is mean and scale"),
         ({"scaling": {"data_min_": [1]}}, "scaling.data_min_ is not a field; did you mean min?"),
         ({"scaling": {"feature_range": [0, 1]}}, "did you mean range?"),
-        ({"scaling": {"zzz": [1]}}, "scaling.zzz is not a field; the fields are mean, center, scale, min, max, range"),
+        (
+            {"scaling": {"zzz": [1]}},
+            "scaling.zzz is not a field; the fields are mean, center, scale, min, max, range. It is mean",
+        ),
         ({"output_scaling": {"std": [1]}}, "output_scaling.std is not a field; did you mean scale?"),
         ({"scaling": "robust"}, "scaling: expected an object with mean and scale"),
         ({"scaling": {"mean": [1, "2"], "scale": [1, 2]}}, "wrong: scaling.mean.1: expected a finite number"),

@@ -301,7 +301,7 @@ BAD: dict[Callable[[Path], None], tuple[str, str, bool]] = {
     link_in_a_folder: ("valve", "leads out of the folder of models", False),
     card_that_is_a_link: ("valve", "leads out of the folder of models", False),
     empty: ("valve", "a folder without a model or a version", False),
-    two_in_one: ("valve", "is a folder with 2 models (a.h5, b.h5)", False),
+    two_in_one: ("valve", "is a folder with 2 models (a.h5, b.h5); name one of them, or give each a folder", False),
     broken_version: ("engine", "11/model.h5: ", True),
     text_as_a_version: ("engine", "engine/11/model.h5: is no model", True),
     text_in_a_folder: ("valve", "valve/model.keras: is no model", False),
@@ -368,6 +368,12 @@ def test_inspect_lists_what_would_be_served(folder: Path, capsys: pytest.Capture
     assert "engine: no version, which is a number from 1 on: v3" in listed
     assert "engine 10: " in listed
     assert listed.endswith("\n6 models would be served\n")
+    with pytest.raises(SystemExit):
+        main.main(["inspect", str(folder), "--output-activation", "softmax"])
+    assert (
+        "an activation is of one model, and this folder has several: a card says it of each\n"
+        in capsys.readouterr().err
+    )
 
 
 def test_one_that_ends_the_process_that_reads_it_ends_not_the_service(

@@ -72,6 +72,17 @@ async def test_a_line_of_csv_is_a_sequence_of_ids(tmp_path: Path) -> None:
     assert csv.json == {"rows": [1], "predictions": batch.json["predictions"]}
 
 
+@in_loop
+async def test_columns_that_are_no_ids_are_counted_and_not_shown() -> None:
+    app = app_of(FEATURES / "k122__emb.h5")
+    async with started(app):
+        table = b"a,b,c,d,e,f,secret,label\n1,1,1,1,1,1,1,1\n"
+        refused = await call(app, "/predict/series", table, headers={"content-type": "text/csv"})
+    assert refused.status == 422
+    assert "has 8 columns, and the model takes 6 ids a row" in refused.json["detail"]
+    assert refused.json["detail"].endswith("its header has (not shown). Take away what is no id")
+
+
 @pytest.fixture
 def convolution(tmp_path: Path) -> Path:
     layer = ("Conv1D", {"filters": 4, "kernel_size": [8]}, [numbers(8, 3, 4), numbers(4)])

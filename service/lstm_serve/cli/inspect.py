@@ -54,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     if repository.is_several(Path(arguments.model)):
         if arguments.trace is not None:
             arguments.misused("--trace is of one model, and this folder has several: name one of them")
+        if arguments.recurrent_activation or arguments.output_activation:
+            arguments.misused("an activation is of one model, and this folder has several: a card says it of each")
         listed, good = listing(Path(arguments.model), partial(load_model, **told))
         sys.stdout.write(listed)
         return 0 if good else NOT_SERVED

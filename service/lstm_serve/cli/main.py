@@ -135,5 +135,8 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
         meant = f" Did you mean {near[0]}?" if near else ""
         arguments.misused(f"{flags[0][:100]} is no flag of this command.{meant} --help lists them")
     if unknown:
-        arguments.misused(f"unrecognized arguments: {' '.join(unknown)[:200]}")
+        quoted = " (a pattern of files goes in quotes)" if unknown[0].endswith(".parquet") else ""
+        arguments.misused(
+            f"unrecognized arguments: {' '.join(unknown)[:200]}{quoted}; it is called as in: {EXAMPLES[first]}"
+        )
     return arguments

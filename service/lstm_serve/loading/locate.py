@@ -22,7 +22,10 @@ def model_in(folder: Path) -> Path:
     models = _models(inside)
     if len(models) > 1:
         listed = ", ".join(model.name for model in models[:10])
-        raise UnreadableFile(f"is a folder with {len(models)} models ({listed[:200]}); name one of them")
+        raise UnreadableFile(
+            f"is a folder with {len(models)} models ({listed[:200]}); "
+            "name one of them, or give each a folder of its own"
+        )
     if models:
         return models[0]
     versions = [entry for entry in inside if is_number(entry) and entry.is_dir()]

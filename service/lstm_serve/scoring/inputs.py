@@ -245,7 +245,7 @@ def sequences(
 def _expect_no_more(names: Sequence[str], ids: int) -> None:
     """Raise InvalidInput where a header has more columns than a row has ids: one may say what is right for it."""
     if len(names) > ids:
-        beyond = ", ".join(names[ids:])[:200]
+        beyond = ", ".join(dict.fromkeys(names[ids:]))[:200]  # once, where none may be shown
         raise InvalidInput.at(
             f"has {len(names)} columns, and the model takes {ids} ids a row; after the first {ids} its header has "
             f"{beyond}. Take away what is no id"

@@ -49,21 +49,20 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
     # curl's -d declares a form; it leaves the zeros of UTF-16 out.
     if kind == b"application/x-www-form-urlencoded" and without_mark(raw).lstrip().startswith((b"{", b"[", *UTF_16)):
         return
-    hint = ""
     if raw.startswith(GZIP_MAGIC):
         hint = "; the body is compressed, which the header Content-Encoding has to say"
     elif raw.startswith(NPY_MAGIC):
         hint = f"; an array in .npy format {NPY_GOES}"
-    elif kind == b"text/csv":
-        hint = (
-            "; CSV goes to POST /predict/series, a row a line, or to /invocations, a flattened sequence a line; "
-            f"an array {NPY_GOES}"
-        )
     elif kind in {b"application/jsonlines", b"application/x-ndjson"}:
         hint = '; put the lines\' sequences into one list: {"sequences": [...]}, for /predict/batch or /invocations'
     elif kind == b"application/x-www-form-urlencoded":
         hint = (
             "; the body is declared a form, as curl -d does, and is not JSON; curl -d sends a file as -d @name, "
             "and CSV goes to POST /predict/series by -H 'Content-Type: text/csv' --data-binary @name"
+        )
+    else:
+        hint = (
+            "; CSV goes as text/csv to POST /predict/series, a row a line, or to /invocations, a flattened sequence a "
+            f"line; an array {NPY_GOES}"
         )
     raise UnknownType(f"expected the content type application/json{hint}")

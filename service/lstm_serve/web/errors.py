@@ -97,7 +97,7 @@ TABLE: dict[type[BaseException], Status] = {
 }
 OF_HTTP = {
     401: Status(401, "Unauthorized", "unauthorized", "expected the header Authorization: Bearer <key>"),
-    404: Status(404, "Not found", "not-found", "there is nothing at this path"),
+    404: Status(404, "Not found", "not-found", "there is nothing at this path; /docs lists all"),
     431: Status(431, "Headers too large", "headers-too-large", "the headers are over 32768 bytes"),
     405: Status(405, "Method not allowed", "method-not-allowed", "this path takes the methods of the header Allow"),
 }

@@ -293,7 +293,7 @@ def _surplus(field: str, where: tuple[str | int, ...], of: type[_Part]) -> str:
         return f"series.{_unknown(str(where[1])[:100], SeriesCard.model_fields, {})}"
     if field in {"scaling", "output_scaling"}:
         unknown = _unknown(str(where[1])[:100], ScalingCard.model_fields, scalings.SYNONYMS)
-        return f"{field}.{unknown} It is {scalings.FORMS}"
+        return f"{field}.{unknown}{'' if unknown.endswith('?') else '.'} It is {scalings.FORMS}"
     return f"{field}: {_expected(field, where)}"
 
 
