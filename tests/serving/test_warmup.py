@@ -1,5 +1,6 @@
 """The warm-up: of any model that can be loaded, in bounded time."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import pytest
 from kerasfiles import Layers, dense, lstm, numbers, save_sequential
 
 from lstm_serve import load_model
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
+from lstm_serve.model.model import Model
 from lstm_serve.serving.warmup import warm_up
 
 CONV: dict[str, Any] = {"filters": 4, "kernel_size": 40}
@@ -40,6 +43,19 @@ def test_warms_up_in_bounded_time(tmp_path: Path, name: str) -> None:
 def test_says_how_long_a_full_batch_takes(tmp_path: Path) -> None:
     model = load_model(save_sequential(tmp_path / "model.h5", [lstm(), dense()]))
     assert warm_up(model, 128) > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its clock of a thread is too coarse")
+def test_what_a_batch_waits_for_is_none_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(save_sequential(tmp_path / "model.h5", [lstm(), dense()]))
+    forward, waits = Model.forward, 0.05
+
+    def after_others(self: Model, x: Array) -> Array:
+        time.sleep(waits)
+        return forward(self, x)
+
+    monkeypatch.setattr(Model, "forward", after_others)
+    assert warm_up(model, 1) < waits
 
 
 def test_an_input_beyond_all_memory_is_refused(tmp_path: Path) -> None:
