@@ -345,7 +345,7 @@ def test_a_flood_at_once_takes_the_budget_and_little_more(sent: bytes) -> None:
         httpx.get(f"{process.url}/docs/swagger-ui-bundle.js")
         status = Path(f"/proc/{process.popen.pid}/status")
         before = resident(status)
-        os.kill(process.popen.pid, signal.SIGSTOP)  # so that all of them are there in one turn of the loop
+        os.kill(process.popen.pid, signal.SIGSTOP)  # so that all of them are there in one iteration of the loop
         for _ in range(100):
             connection = held.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)

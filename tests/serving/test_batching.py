@@ -112,7 +112,7 @@ async def test_a_lone_request_after_a_lone_one_is_computed_where_it_is_submitted
     assert lone.future.result().tolist() == [[8, 8]]
     assert (lone.due, lone.waits, batcher.queued_rows) == (1, False, 0)
     several = [await _soon(batcher, model, 5), *(batcher.submit(model, rows(value), later()) for value in (6, 7))]
-    assert [job.future.done() for job in several] == [True, False, False]  # two in a turn are a batch
+    assert [job.future.done() for job in several] == [True, False, False]  # two in an iteration are a batch
     await settled(*several)
     assert not (await _soon(batcher, model, 8)).future.done()  # as long as they are
     assert await batcher.is_idle(later())
@@ -121,7 +121,7 @@ async def test_a_lone_request_after_a_lone_one_is_computed_where_it_is_submitted
 
 
 async def _soon(batcher: Batcher, model: Model, *values: float) -> Job:
-    """Submit a request in a turn of its own."""
+    """Submit a request in an iteration of its own."""
     for _ in range(3):
         await asyncio.sleep(0)
     return batcher.submit(model, rows(*values), later())
@@ -273,7 +273,7 @@ async def test_rule_4_the_rest_of_a_split_request_is_not_computed_once_its_calle
     async with running(max_batch_rows=2) as rig:
         job, other = rig.submit(*range(10)), rig.submit(99)
         assert job.waits
-        while not rig.batches:  # noqa: ASYNC110 - each turn is what is waited for
+        while not rig.batches:  # noqa: ASYNC110 - each iteration is what is waited for
             await asyncio.sleep(0)
         job.abandon()
         assert (await other.future).tolist() == [[198, 198]]
@@ -376,7 +376,7 @@ async def test_rule_7_a_deadline_that_has_passed_is_not_computed(running: Runnin
 async def test_rule_7_what_has_begun_is_finished(running: Running) -> None:
     async with running(max_batch_rows=2) as rig:
         job = rig.submit(1, 2, 3)
-        while not rig.batches:  # noqa: ASYNC110 - each turn is what is waited for
+        while not rig.batches:  # noqa: ASYNC110 - each iteration is what is waited for
             await asyncio.sleep(0)
         job.deadline = 0
         assert (await job.future)[:, 0].tolist() == [2, 4, 6]
@@ -540,7 +540,7 @@ MAX_BATCH, MAX_QUEUE = 3, 8
 
 
 class Interleaving(RuleBasedStateMachine):
-    """Submits, leaves, passed deadlines, failing and non-finite rows, turns of the loop and close, in any order."""
+    """Submits, leaves, passed deadlines, failing and non-finite rows, iterations and close, in any order."""
 
     by_hand = False
 

@@ -20,7 +20,7 @@ async def test_a_deadline_that_passes_as_the_lock_is_released_is_told_as_such(ot
     first, *rest = [asyncio.create_task(locks.acquire(SERIES, deadline)) for _ in range(1 + others)]
     for _ in range(2):
         await asyncio.sleep(0)  # until they wait
-    first.cancel()  # as its timeout does, a turn of the loop before the task sees it
+    first.cancel()  # as its timeout does, an iteration of the loop before the task sees it
     locks.release(SERIES)
     with pytest.raises(asyncio.CancelledError):
         await first

@@ -1,4 +1,4 @@
-"""How a connection is read: a request at a time, a piece at a time, in its share of a turn of the event loop."""
+"""How a connection is read: a request at a time, a piece at a time, when its turn has come."""
 
 import time
 
@@ -8,7 +8,7 @@ from lstm_serve.process.ending import NOWHERE, Ending
 from lstm_serve.process.incoming import PIECE
 from lstm_serve.process.transport import Cycle, body_length
 
-PIECES = 4  # of what has come, in one share of a turn of the event loop: a request's head and its body are two
+PIECES = 4  # of what has come, each time that it is read: a request's head and its body are two
 LOOK_SECONDS = 0.05  # how often it is asked whether an answer is out, where TLS tells nobody
 
 
@@ -20,7 +20,7 @@ class Protocol(Ending):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
         super().connection_lost(exc)
-        self.serving.shares.leave(self)
+        self.serving.reads.leave(self)
 
     def data_received(self, data: bytes) -> None:
         """Take it, as far as that goes now."""
@@ -28,7 +28,7 @@ class Protocol(Ending):
             return
         self._most_read = max(self._most_read, len(data))
         self._incoming.add(data)
-        self.serving.shares.ask(self)
+        self.serving.reads.ask(self)
         if self._incoming.waiting:
             if self._incoming.waiting > PIECE:
                 self.flow.hold()  # who waits with less is not, so that it is known where it leaves
@@ -164,7 +164,7 @@ class Protocol(Ending):
     def _go_on(self) -> None:
         """Take what has come, then read on."""
         if self._incoming.waiting:
-            self.serving.shares.ask(self)
+            self.serving.reads.ask(self)
         else:
             self.flow.read()
             if self._kept.size:

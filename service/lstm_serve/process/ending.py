@@ -82,7 +82,7 @@ class Ending(HttpToolsProtocol):
         if self.state in {ConnectionState.headers, ConnectionState.body}:
             self._refuse(503, "others need the room of a connection that waits")
         self.transport.abort()
-        self._forget()  # that it is lost comes to be known a turn of the loop later, when others have sent as much
+        self._forget()  # that it is lost is known an iteration of the loop later, when others have sent as much
 
     def _forget(self) -> None:
         """Let go of what has come."""

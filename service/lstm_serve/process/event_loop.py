@@ -12,7 +12,7 @@ from lstm_serve.process.sockets import host_names, listen
 from lstm_serve.serving.state import ServingState
 
 BACKLOG = 4096  # connections that wait to be accepted, where net.core.somaxconn allows as many
-AT_ONCE = 16  # of them that are accepted in a turn of the loop
+AT_ONCE = 16  # of them that are accepted in an iteration of the loop
 
 
 class Listening:
@@ -36,7 +36,7 @@ class Listening:
 def new_loop(serving: ServingState) -> asyncio.AbstractEventLoop:
     """A loop in which a TLS handshake has a slot, and may take as long as a request's headers."""
     base: Any = _loop_class()
-    accepts_one = not issubclass(base, asyncio.BaseEventLoop)  # in a turn; asyncio's own as many as may wait
+    accepts_one = not issubclass(base, asyncio.BaseEventLoop)  # in an iteration; asyncio's own as many as may wait
 
     class Loop(base):  # type: ignore[misc]
         async def create_server(self, make: Any, *args: Any, **options: Any) -> Listening:  # noqa: ANN401 - as asyncio says
@@ -52,7 +52,7 @@ def new_loop(serving: ServingState) -> asyncio.AbstractEventLoop:
             create = super().create_server
             with host_names():
                 first = await create(make, *args, **options)
-            # Were one accepted in each turn, a few clients that keep turns long would let nobody in behind a flood.
+            # Were one accepted in each, a few clients that keep iterations long would let nobody in behind a flood.
             # Each takes a file, and one more until who goes for it is closed.
             more = min(AT_ONCE, serving.slots.limit // 8) - 1 if accepts_one else 0
             others = [one.dup() for one in first.sockets for _ in range(more)]

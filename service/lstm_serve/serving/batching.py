@@ -63,7 +63,7 @@ class Batcher:
         self._trying: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._lone = False  # whether the last batch was one request
-        self._at_once = False  # whether one was computed in this turn of the loop, past the task
+        self._at_once = False  # whether one was computed in this iteration of the loop, past the task
         self.alive = False  # whether the batching task is there to work
         self._idle = asyncio.Event()
 
@@ -125,14 +125,14 @@ class Batcher:
         return job
 
     def _is_lone(self, job: Job) -> bool:
-        """Whether it is to be computed by itself, as the last one was, a turn of the event loop ago or more."""
+        """Whether it is to be computed by itself, as the last one was, an iteration of the event loop ago or more."""
         if self._at_once:
-            self._lone = False  # two have come in a turn: they would have been a batch
+            self._lone = False  # two have come in one: they would have been a batch
         free = self._lone and self.executor is None and not self._queue
         return free and len(job.x) <= self.max_batch_rows and job.deadline >= job.queued_at
 
     def _compute_at_once(self, job: Job) -> None:
-        """Compute a request where it is submitted: past the queue, the task and two turns of the event loop."""
+        """Compute a request where it is submitted: past the queue, the task and two iterations of the event loop."""
         self._at_once = True
         self._loop.call_soon(self._end_turn)
         job.taken = len(job.x)

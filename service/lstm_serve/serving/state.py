@@ -4,8 +4,8 @@ import asyncio
 from typing import Protocol
 
 from lstm_serve.serving.memory_budget import Inflight
+from lstm_serve.serving.read_scheduler import ReadScheduler
 from lstm_serve.serving.series.redis_server import RedisServer
-from lstm_serve.serving.shares import ReadingShares
 from lstm_serve.serving.slots import Slots
 from lstm_serve.serving.turns import Turns
 from lstm_serve.settings import Settings
@@ -32,7 +32,7 @@ class ServingState:
         self.budget = Inflight(settings.max_inflight_bytes)
         self.slots = Slots(settings.max_connections, metrics.ended.add)
         self.turns = Turns()
-        self.shares = ReadingShares()
+        self.reads = ReadScheduler()
         store = settings.series_store
         self.redis = None if store is None else RedisServer(store.get_secret_value())
         self.draining = False

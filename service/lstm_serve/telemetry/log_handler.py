@@ -27,7 +27,7 @@ NOBODY_READS = {errno.EPIPE, errno.EIO}  # of a pipe, of a terminal
 
 
 class LogHandler(logging.Handler):
-    """Writes what one turn of the event loop has logged together, in parts that a pipe takes whole.
+    """Writes what one iteration of the event loop has logged together, in parts that a pipe takes whole.
 
     A warning, and what comes from another thread or from no loop, is written on the spot, after what waits. Where other
     processes write there too, `take` gets the turn, if it is free, and `give` passes it on: between lines alone.
@@ -60,7 +60,7 @@ class LogHandler(logging.Handler):
             self.handleError(record)
 
     def put(self, line: str, *, now: bool = False) -> None:
-        """Write a line `now`, or with the others of this turn."""
+        """Write a line `now`, or with the others of this iteration."""
         data = f"{line}\n".encode(self._encoding, "backslashreplace")
         self.acquire()
         try:

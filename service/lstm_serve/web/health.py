@@ -80,7 +80,7 @@ def router(serving: ServingState, registry: Registry) -> APIRouter:
         # In a thread, where others are answered meanwhile: the first time it takes 20 ms.
         exposition = await asyncio.to_thread(import_module, "lstm_serve.telemetry.prometheus")
         async with telling:
-            await asyncio.sleep(0)  # it takes some milliseconds: once in a turn of the loop, whoever asks
+            await asyncio.sleep(0)  # it takes some milliseconds: once in an iteration of the loop, whoever asks
             if serving.workers is not None:
                 content_type, of_all = await serving.workers.metrics()
                 return Response(of_all, media_type=content_type)

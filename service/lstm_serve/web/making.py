@@ -19,8 +19,8 @@ class MadeOnce(Generic[T]):
     async def get(self) -> T:
         """Return it. Raises as `make` does.
 
-        Of those who have waited one goes on in each turn of the event loop: were it all of them, a thousand answers
-        would be written before the first one is counted.
+        Of those who have waited one goes on in each iteration of the event loop: were it all of them, a thousand
+        answers would be written before the first one is counted.
         """
         async with self._lock:
             if self._made is None:

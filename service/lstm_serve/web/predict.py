@@ -121,7 +121,7 @@ class PostRoute(APIRoute):
         registry: Registry = of_app.registry
         deployment, served = registry.find(asked.get("model_name"), asked.get("model_version"), self.path)
         state["model"] = deployment.name
-        serving.shares.note(deployment.name)
+        serving.reads.note(deployment.name)
         deployment.queue.check_room(1)
         deployment.requests += 1
         try:

@@ -1,12 +1,12 @@
-"""What connections may take of one turn of the event loop, all of them together, each in its turn.
+"""Which connections are read in an iteration of the event loop: a few of those that have sent something, by turns.
 
 Connections that ask one model wait behind one another, and the models take turns: one that is flooded keeps nobody from
 another. So do those that have asked nothing yet: who knocks does not wait behind all that are in.
 
-Between two turns the loop answers what is asked of it, and shows that it lives. However many connections have sent
-however much, a turn reads a few requests, each of which may take up to a millisecond or two until it waits. It reads
-fewer after a turn that was long, and where only those that ask one model wait while others are asked too: who asks
-another, which nobody waits for, is read at the end of the turn, and answered in the next.
+Between two iterations the loop answers what is asked of it, and shows that it lives. However many connections have sent
+however much, in one a few requests are read, each of which may take up to a millisecond or two until it waits. They
+are fewer after one that was long, and where only those that ask one model wait while others are asked too: who asks
+another, which nobody waits for, is read at the end of the iteration, and answered in the next.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ import time
 from collections import OrderedDict
 from typing import Protocol
 
-MOST = 16  # requests in a turn, or parts of larger ones
+MOST = 16  # requests in an iteration, or parts of larger ones
 SECONDS = 0.01  # of reading, after which no other is begun
-LONG = 0.02  # seconds of a turn, after which fewer are read in the next
-FEW = 4  # requests in a turn of a model that waits alone, while others are asked
+LONG = 0.02  # seconds of an iteration, after which fewer are read in the next
+FEW = 4  # requests in an iteration, of a model that waits alone, while others are asked
 LATELY = 0.1  # seconds for which it counts that another model was asked
 
 
@@ -32,8 +32,8 @@ class ReadableConnection(Protocol):
         """Read a request, or a part of it; whether there is more to be read now."""
 
 
-class ReadingShares:
-    """Who waits for a share: of each model the one that has waited longest first."""
+class ReadScheduler:
+    """Who waits to be read: of each model the one that has waited longest first."""
 
     def __init__(self) -> None:
         """Nobody waits."""
@@ -41,8 +41,8 @@ class ReadingShares:
             OrderedDict()
         )  # by what they ask
         self._asks: dict[ReadableConnection, str | None] = {}  # of each what it asked when it began to wait
-        self._most, self._taken, self._began = MOST, 0, 0.0
-        self._counting = False  # whether the end of this turn is to be told
+        self._most, self._reads, self._began = MOST, 0, 0.0
+        self._counting = False  # whether the end of this iteration is to be told
         self._model, self._several_until = "", 0.0
 
     def note(self, model: str) -> None:
@@ -52,7 +52,7 @@ class ReadingShares:
             self._model = model
 
     def ask(self, reader: ReadableConnection) -> None:
-        """Let it read now where nobody waits to ask the same and some of the turn is left, else when it is its turn.
+        """Let it read now where nobody waits to ask the same and the iteration has reads left, else by turns.
 
         Who has asked nothing yet waits for the next one: of a flood many have left by then, and cost nothing.
         """
@@ -78,22 +78,22 @@ class ReadingShares:
             self._waiting.setdefault(asks, OrderedDict())[reader] = None
 
     def _begin(self, took: float = 0.0) -> None:
-        """Let the turn be counted, after one that took so many seconds."""
+        """Let the reads of an iteration be counted, after one that took so many seconds."""
         self._counting = True
         self._most = min(MOST, self._most + 1) if took < LONG else max(1, self._most // 2)
         self._began = time.monotonic()
-        self._taken = 0
-        asyncio.get_running_loop().call_soon(self._next_turn)
+        self._reads = 0
+        asyncio.get_running_loop().call_soon(self._next_iteration)
 
     def _is_left(self, asks: str | None) -> bool:
-        """Take a share of the turn for one that asks this; whether there is one."""
+        """Count a read of this iteration for one that asks this; whether there is one left."""
         alone = self._waiting.keys() <= {asks} and self._began < self._several_until
-        if self._taken >= (min(FEW, self._most) if alone else self._most):
+        if self._reads >= (min(FEW, self._most) if alone else self._most):
             return False
-        self._taken += 1
+        self._reads += 1
         return time.monotonic() < self._began + SECONDS
 
-    def _next_turn(self) -> None:
+    def _next_iteration(self) -> None:
         self._counting = False
         if self._waiting:
             self._begin(time.monotonic() - self._began)

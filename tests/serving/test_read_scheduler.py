@@ -1,4 +1,4 @@
-"""Of a turn of the event loop all connections together take a little, each in its turn."""
+"""In an iteration of the event loop a few of all connections are read, each in its turn."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from serving import in_loop
 
-from lstm_serve.serving.shares import FEW, LATELY, LONG, MOST, SECONDS, ReadingShares
+from lstm_serve.serving.read_scheduler import FEW, LATELY, LONG, MOST, SECONDS, ReadScheduler
 
 
 class Many:
@@ -40,49 +40,49 @@ class Then(Many):
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The time, `now`, that goes by when it is told to."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("lstm_serve.serving.shares.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("lstm_serve.serving.read_scheduler.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
 @pytest.mark.usefixtures("clock")
 @in_loop
-async def test_each_in_its_turn_and_few_in_a_turn() -> None:
-    shares, read = ReadingShares(), list[int]()
+async def test_each_in_its_turn_and_few_in_an_iteration() -> None:
+    reads, read = ReadScheduler(), list[int]()
     for number in range(100):
-        shares.ask(Many(number, 3, read))
-    done = turns = 0
+        reads.ask(Many(number, 3, read))
+    done = iterations = 0
     while len(read) < 300:
         assert len(read) - done <= MOST
-        done, turns = len(read), turns + 1
+        done, iterations = len(read), iterations + 1
         counts = Counter(read)
         assert max(counts.values()) - min(counts[number] for number in range(100)) <= 2
         await asyncio.sleep(0)
-    assert turns >= 300 / MOST
+    assert iterations >= 300 / MOST
     await asyncio.sleep(0)
     assert len(read) == 300
 
 
 @in_loop
 async def test_who_comes_when_nobody_waits_is_read_at_once_and_who_leaves_no_more() -> None:
-    shares, read = ReadingShares(), list[int]()
-    shares.ask(Many(0, 1, read))
+    reads, read = ReadScheduler(), list[int]()
+    reads.ask(Many(0, 1, read))
     assert read == [0]
     leaving = Many(1, 5, read)
-    shares.ask(leaving)
-    shares.leave(leaving)
+    reads.ask(leaving)
+    reads.leave(leaving)
     for _ in range(5):
         await asyncio.sleep(0)
     assert read == [0, 1]
 
 
-@pytest.mark.parametrize("asks", ["other", None])  # None: it has just come, and waits for the next turn
+@pytest.mark.parametrize("asks", ["other", None])  # None: it has just come, and waits for the next iteration
 @pytest.mark.usefixtures("clock")
 @in_loop
 async def test_who_asks_another_model_does_not_wait_behind_a_flood(asks: str | None) -> None:
-    shares, read = ReadingShares(), list[int]()
+    reads, read = ReadScheduler(), list[int]()
     for number in range(1000):
-        shares.ask(Many(number, 3, read, "flooded"))
-    shares.ask(Many(-1, 3, read, asks))
+        reads.ask(Many(number, 3, read, "flooded"))
+    reads.ask(Many(-1, 3, read, asks))
     await asyncio.sleep(0)
     assert read[:7] == ([0, 0, -1, 1, -1, 2, -1] if asks is None else [0, -1, 0, -1, 1, -1, 2])
     for _ in range(3003 // MOST + 2):
@@ -93,22 +93,22 @@ async def test_who_asks_another_model_does_not_wait_behind_a_flood(asks: str | N
 @pytest.mark.usefixtures("clock")
 @in_loop
 async def test_who_has_just_come_waits_then_with_those_that_ask_the_same() -> None:
-    shares, read = ReadingShares(), list[int]()
+    reads, read = ReadScheduler(), list[int]()
     for number in range(100):
-        shares.ask(Many(number, 3, read, "flooded"))
-    shares.ask(Then(-1, read, lambda new: setattr(new, "asks", "flooded"), None))
+        reads.ask(Many(number, 3, read, "flooded"))
+    reads.ask(Then(-1, read, lambda new: setattr(new, "asks", "flooded"), None))
     await asyncio.sleep(0)
     assert read[:7] == [0, 0, -1, 1, 2, 3, 4]
 
 
 @in_loop
 async def test_who_has_just_come_and_leaves_is_not_read() -> None:
-    shares, read = ReadingShares(), list[int]()
+    reads, read = ReadScheduler(), list[int]()
     for number in range(100):
         new = Many(number, 1, read, None)
-        shares.ask(new)
+        reads.ask(new)
         if number:
-            shares.leave(new)
+            reads.leave(new)
     assert read == []
     for _ in range(5):
         await asyncio.sleep(0)
@@ -117,81 +117,83 @@ async def test_who_has_just_come_and_leaves_is_not_read() -> None:
 
 @pytest.mark.usefixtures("clock")
 @in_loop
-async def test_a_flood_reads_few_in_a_turn_while_another_model_is_asked_and_many_where_both_wait() -> None:
-    shares, read = ReadingShares(), list[int]()
+async def test_a_flood_reads_few_in_an_iteration_while_another_model_is_asked_and_many_where_both_wait() -> None:
+    reads, read = ReadScheduler(), list[int]()
     for number in range(100):
-        shares.ask(Many(number, 9, read, "flooded"))
+        reads.ask(Many(number, 9, read, "flooded"))
     await asyncio.sleep(0)
-    assert await _read_in_turns(read, 3) == [MOST] * 3
-    shares.note("flooded")
-    assert await _read_in_turns(read, 3) == [MOST] * 3
-    shares.note("calm")
-    assert await _read_in_turns(read, 3) == [FEW] * 3
+    assert await _read_in_iterations(read, 3) == [MOST] * 3
+    reads.note("flooded")
+    assert await _read_in_iterations(read, 3) == [MOST] * 3
+    reads.note("calm")
+    assert await _read_in_iterations(read, 3) == [FEW] * 3
     for number in range(100):
-        shares.ask(Many(-number, 9, read, "no longer calm"))
-    assert await _read_in_turns(read, 3) == [MOST] * 3
+        reads.ask(Many(-number, 9, read, "no longer calm"))
+    assert await _read_in_iterations(read, 3) == [MOST] * 3
 
 
 @pytest.mark.usefixtures("clock")
 @in_loop
-async def test_beside_a_flood_that_has_read_its_few_another_model_is_read_in_the_same_turn() -> None:
-    shares, read = ReadingShares(), list[int]()
+async def test_beside_a_flood_that_has_read_its_few_another_model_is_read_in_the_same_iteration() -> None:
+    reads, read = ReadScheduler(), list[int]()
     for model in ("flooded", "calm"):
-        shares.note(model)
+        reads.note(model)
     for number in range(100):
-        shares.ask(Many(number, 9, read, "flooded"))
+        reads.ask(Many(number, 9, read, "flooded"))
     await asyncio.sleep(0)
-    assert await _read_in_turns(read, 1) == [FEW]
+    assert await _read_in_iterations(read, 1) == [FEW]
     read.clear()
     for _ in range(MOST):
-        shares.ask(Many(-1, 1, read, "calm"))
+        reads.ask(Many(-1, 1, read, "calm"))
     assert read == [-1] * (MOST - FEW)
     await asyncio.sleep(0)
     assert read.count(-1) == MOST
 
 
 @in_loop
-async def test_a_flood_reads_many_in_a_turn_again_once_no_other_model_was_asked_lately(clock: SimpleNamespace) -> None:
-    shares, read = ReadingShares(), list[int]()
+async def test_a_flood_reads_many_in_an_iteration_again_once_no_other_model_was_asked_lately(
+    clock: SimpleNamespace,
+) -> None:
+    reads, read = ReadScheduler(), list[int]()
     for model in ("calm", "flooded", "flooded", "flooded"):
-        shares.note(model)
+        reads.note(model)
         clock.now += LATELY
     for number in range(100):
-        shares.ask(Many(number, 9, read, "flooded"))
+        reads.ask(Many(number, 9, read, "flooded"))
     await asyncio.sleep(0)
-    assert await _read_in_turns(read, 3) == [MOST] * 3
-    shares.note("calm")
-    assert await _read_in_turns(read, 3) == [FEW] * 3
+    assert await _read_in_iterations(read, 3) == [MOST] * 3
+    reads.note("calm")
+    assert await _read_in_iterations(read, 3) == [FEW] * 3
 
 
 @in_loop
-async def test_no_other_request_is_begun_once_the_time_of_the_turn_is_used_up(clock: SimpleNamespace) -> None:
+async def test_no_other_request_is_begun_once_the_time_of_the_iteration_is_used_up(clock: SimpleNamespace) -> None:
     def use_up(_: Many) -> None:
         clock.now += SECONDS
 
-    shares, read = ReadingShares(), list[int]()
+    reads, read = ReadScheduler(), list[int]()
     for number in range(100):
-        shares.ask(Then(number, read, use_up))
+        reads.ask(Then(number, read, use_up))
     assert read == [0]
-    assert await _read_in_turns(read, 5) == [1] * 5
+    assert await _read_in_iterations(read, 5) == [1] * 5
 
 
 @in_loop
-async def test_after_long_turns_fewer_are_read_in_one_and_at_least_one() -> None:
-    shares, read = ReadingShares(), list[int]()
+async def test_after_long_iterations_fewer_are_read_in_one_and_at_least_one() -> None:
+    reads, read = ReadScheduler(), list[int]()
     for number in range(100):
-        shares.ask(Many(number, 9, read))
-    turns = list[int]()
+        reads.ask(Many(number, 9, read))
+    iterations = list[int]()
     for _ in range(6):
-        time.sleep(LONG)  # noqa: ASYNC251 - it is what the turn takes
-        turns += await _read_in_turns(read, 1)
-    assert turns[1:] == [MOST // 4, MOST // 8, 1, 1, 1]
+        time.sleep(LONG)  # noqa: ASYNC251 - it is what the iteration takes
+        iterations += await _read_in_iterations(read, 1)
+    assert iterations[1:] == [MOST // 4, MOST // 8, 1, 1, 1]
 
 
-async def _read_in_turns(read: list[int], turns: int) -> list[int]:
-    """How many are read in each of the next turns of the loop."""
+async def _read_in_iterations(read: list[int], iterations: int) -> list[int]:
+    """How many are read in each of the next iterations of the loop."""
     counts = list[int]()
-    for _ in range(turns):
+    for _ in range(iterations):
         before = len(read)
         await asyncio.sleep(0)
         counts.append(len(read) - before)
