@@ -25,7 +25,7 @@ from lstm_serve.engine.types import Array, Mask, Outputs
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, NoAnswer, NotFinite, QueueFull, Unavailable
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
-from lstm_serve.serving.jobs import Job, Room, Shortcut
+from lstm_serve.serving.jobs import Job, Reservation, Shortcut
 
 
 def later() -> float:
@@ -46,8 +46,10 @@ class Rig:
     model: Model
     batches: list[int]
 
-    def submit(self, *values: float, deadline: float | None = None, room: Room | None = None) -> Job:
-        return self.batcher.submit(self.model, rows(*values), later() if deadline is None else deadline, room=room)
+    def submit(self, *values: float, deadline: float | None = None, reserved: Reservation | None = None) -> Job:
+        return self.batcher.submit(
+            self.model, rows(*values), later() if deadline is None else deadline, reserved=reserved
+        )
 
 
 Running = Callable[..., Any]
@@ -339,26 +341,26 @@ async def test_rule_6_the_queue_is_bounded_in_rows(running: Running) -> None:
 @in_loop
 async def test_rule_6_what_has_room_counts_as_waiting_and_is_not_refused(running: Running) -> None:
     async with running(max_queue_rows=4) as rig:
-        with rig.batcher.room(2) as room:
+        with rig.batcher.reserve(2) as reserved:
             jobs = [rig.submit(1, 2)]
-            with pytest.raises(QueueFull, match="4 rows are waiting; at most 4 may"), rig.batcher.room(1):
+            with pytest.raises(QueueFull, match="4 rows are waiting; at most 4 may"), rig.batcher.reserve(1):
                 raise AssertionError
             assert not rig.batcher.has_room(1)
-            jobs += [rig.submit(3, room=room), rig.submit(4, 5, room=room), rig.submit(6, room=room)]
+            jobs += [rig.submit(*values, reserved=reserved) for values in ((3,), (4, 5), (6,))]
             assert rig.batcher.queued_rows == 6
             await settled(*jobs)
-        with rig.batcher.room(4):
+        with rig.batcher.reserve(4):
             pass
         assert rig.batcher.has_room(4)
-        with rig.batcher.room(4):
+        with rig.batcher.reserve(4):
             pass
 
 
 @in_loop
 async def test_rule_6_rows_that_had_room_wait_once(running: Running) -> None:
     async with running(max_batch_rows=16, max_queue_rows=16) as rig:
-        with rig.batcher.room(8) as room:
-            jobs = [rig.submit(*range(8), room=room), rig.submit(*range(8))]
+        with rig.batcher.reserve(8) as reserved:
+            jobs = [rig.submit(*range(8), reserved=reserved), rig.submit(*range(8))]
             assert not rig.batcher.has_room(1)
             assert all(isinstance(answer, np.ndarray) for answer in await settled(*jobs))
 

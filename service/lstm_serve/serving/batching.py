@@ -22,7 +22,7 @@ import numpy as np
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, QueueFull, Unavailable
 from lstm_serve.model.records import all_finite
-from lstm_serve.serving.jobs import Computes, Job, JobRows, Promised, Room, Shortcut, deliver
+from lstm_serve.serving.jobs import Computes, Job, JobRows, Reservation, ReservedRows, Shortcut, deliver
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Batcher:
         self.max_batch_rows = max_batch_rows
         self.max_queue_rows = max_queue_rows
         self.queued_rows = 0
-        self._promised = Promised()
+        self._reserved = ReservedRows()
         self.executor = executor
         self._observe = observe
         self._queue: deque[Job] = deque()
@@ -85,34 +85,39 @@ class Batcher:
         """Raise what `submit` would for so many rows, so that a request is refused before its values are converted."""
         self._expect_open()
         if not self.has_room(rows):
-            waiting = self.queued_rows + self._promised.rows
+            waiting = self.queued_rows + self._reserved.rows
             raise QueueFull(f"{waiting} rows are waiting; at most {self.max_queue_rows} may")
 
     def has_room(self, rows: int) -> bool:
         """Return whether so many more rows may wait."""
-        return self.queued_rows + self._promised.rows + rows <= self.max_queue_rows
+        return self.queued_rows + self._reserved.rows + rows <= self.max_queue_rows
 
     def _expect_open(self) -> None:
         if self._closing or not self.alive:
             raise Unavailable("the service is stopping" if self._closing else "the service cannot compute")
 
-    def room(self, rows: int) -> Room:
-        """Have room for so many rows, which come later or never: until its block ends. Raises as `check_room` does."""
+    def reserve(self, rows: int) -> Reservation:
+        """Reserve places for rows that come later or never: until its block ends. Raises as `check_room` does."""
         self.check_room(rows)
-        return Room(self._promised, rows)
+        return Reservation(self._reserved, rows)
 
     def submit(
-        self, model: Computes, x: Array, deadline: float, shortcut: Shortcut | None = None, room: Room | None = None
+        self,
+        model: Computes,
+        x: Array,
+        deadline: float,
+        shortcut: Shortcut | None = None,
+        reserved: Reservation | None = None,
     ) -> Job:
         """Queue x (n, *input_shape), n > 0. Raises QueueFull or Unavailable at once; the future has the rest.
 
-        What has `room` is not refused, more than once neither: rows that are computed again have left the queue before.
+        What is `reserved` is never refused: rows that are computed again have left the queue before.
         """
-        if room is None:
+        if reserved is None:
             self.check_room(len(x))
         else:
             self._expect_open()
-            room.take(len(x))
+            reserved.take(len(x))
         job = Job(model, x, deadline, self._loop, shortcut)
         if self._is_lone(job):
             self._compute_at_once(job)

@@ -99,31 +99,31 @@ class JobRows(NamedTuple):
         return self.stop == len(self.job.x)
 
 
-class Promised:
-    """How many rows have room in a queue, and have not come."""
+class ReservedRows:
+    """How many rows are reserved in a queue, and have not come."""
 
     __slots__ = ("rows",)
 
     def __init__(self) -> None:
-        """None has."""
+        """None are."""
         self.rows = 0
 
 
-class Room(AbstractContextManager["Room"]):
-    """Places in the queue of rows that are to come: they are in its limit already, and not refused any more."""
+class Reservation(AbstractContextManager["Reservation"]):
+    """Of rows that are to come into a queue: they count against its limit already, and are not refused any more."""
 
-    __slots__ = ("_promised", "left")
+    __slots__ = ("_reserved", "left")
 
-    def __init__(self, promised: Promised, rows: int) -> None:
-        """Of so many rows none has come; they are promised from now on, and those that have not come until it ends."""
-        self._promised, self.left = promised, rows
-        promised.rows += rows
+    def __init__(self, reserved: ReservedRows, rows: int) -> None:
+        """Of so many rows none has come; they are reserved from now on, and those that have not come until it ends."""
+        self._reserved, self.left = reserved, rows
+        reserved.rows += rows
 
     def take(self, rows: int) -> None:
         """Say that so many have come, of those that were to."""
         come = min(rows, self.left)
         self.left -= come
-        self._promised.rows -= come
+        self._reserved.rows -= come
 
     def __exit__(self, *_: object) -> None:
         """No more come."""

@@ -22,7 +22,7 @@ from lstm_serve.model.answers import ClassIndices, counted, predicted_classes
 from lstm_serve.model.model import Model
 from lstm_serve.model.records import shapes
 from lstm_serve.serving.deployment import Deployment, Served
-from lstm_serve.serving.jobs import Job, Room, Shortcut
+from lstm_serve.serving.jobs import Job, Reservation, Shortcut
 from lstm_serve.serving.memory_budget import Held
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
@@ -71,7 +71,7 @@ class PredictRequest(Request):
         super().__init__(scope, receive)
         self.deployment, self.served = deployment, served
         self.drift = deployment.drift if _counts_for_drift(self) and served is deployment.current else None
-        self.room: Room | None = None  # in the queue, and in the budget of bytes, of one that changes something first
+        self.reserved: Reservation | None = None  # where a request changes something before it is queued
 
 
 class Answer(NamedTuple):
@@ -234,10 +234,10 @@ def submitted(
     `shortcut` is that of the one sequence, where there is one.
     """
     model, queue = request.served.model, request.deployment.queue
-    if request.room is None:
+    if request.reserved is None:
         request.scope["state"]["held"].become(sum(map(_bytes_of, arrays)))  # what was read is not needed any more
     check_free(model, arrays, serving.settings.max_timesteps)
-    return [queue.submit(model, x, deadline, shortcut, request.room) for x in arrays]
+    return [queue.submit(model, x, deadline, shortcut, request.reserved) for x in arrays]
 
 
 def noted(ys: Sequence[Array], request: PredictRequest, xs: Sequence[Array | None]) -> list[Predicted]:

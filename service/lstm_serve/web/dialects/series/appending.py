@@ -26,7 +26,7 @@ from lstm_serve.errors import (
 from lstm_serve.model.answers import answers
 from lstm_serve.model.model import Model
 from lstm_serve.serving.deployment import Deployment, Served
-from lstm_serve.serving.jobs import Room
+from lstm_serve.serving.jobs import Reservation
 from lstm_serve.serving.series.locks import expect_time
 from lstm_serve.serving.series.store import AT_ONCE, Appended, Sent, SeriesKey, Store
 from lstm_serve.serving.state import ServingState
@@ -108,7 +108,7 @@ class Appending:
         if self._carried is None:
             _, part, after = await self._last_window(key, given)
             return part, after
-        with self._room(1):
+        with self._reserve(1):
             _, found = await self._carried.append(key, given)
         ys = [y for y in found if y is not None]
         y = np.concatenate(ys) if self._carried.carrying.stepper.answers_each_row else ys[-1]
@@ -119,17 +119,17 @@ class Appending:
         if self._carried is None:
             done, part, after = await self._last_window(key, given)
             return done, None if part is None else answers(self._model, *part)[0], after
-        with self._room(1):
+        with self._reserve(1):
             done, ys = await self._carried.append(key, given)
         return done, answers_of(ys[-1:], self._request, [done.fresh > 0])[0], None
 
     async def each(self, key: SeriesKey, given: Sent) -> tuple[Appended, list[Any]]:
         """The series, and the answer to each of several rows: None where there is none, or what is wrong."""
         if self._carried is not None:
-            with self._room(1):
+            with self._reserve(1):
                 done, ys = await self._carried.append(key, given)
             return done, answers_of(ys, self._request, [k >= len(ys) - done.fresh for k in range(len(ys))])
-        with self._room(len(given.rows)):
+        with self._reserve(len(given.rows)):
             done = await self._append(key, given)
             cut = [window_of(done, end, self._model) for end in done.ends]
             return done, await answers_or_errors(self._serving, cut, self._request)
@@ -141,7 +141,7 @@ class Appending:
 
         Raises DeadlinePassed or StoreUnavailable where that is why none of them is appended.
         """
-        with self._room(len(items)):
+        with self._reserve(len(items)):
             if self._carried is not None:
                 done, ys = await self._carried.append_many(owner, items)
                 _expect_some(done)
@@ -158,7 +158,7 @@ class Appending:
 
     async def _last_window(self, key: SeriesKey, given: Sent) -> tuple[Appended, Predicted | None, After | None]:
         """Append rows, and compute the last window, if there is one."""
-        with self._room(1):
+        with self._reserve(1):
             done = await self._append(key, given)
             return done, *await output_first(self._serving, key, done, self._request)
 
@@ -183,12 +183,12 @@ class Appending:
     async def _append(self, key: SeriesKey, given: Sent) -> Appended:
         return await self._request.deployment.append(self._store, key, given, self._model, self._request.drift)
 
-    def _room(self, count: int) -> Room:
+    def _reserve(self, count: int) -> Reservation:
         """Have room for the answers before anything is appended. Raises QueueFull."""
         request = self._request
         request.scope["state"]["held"].become(count * request.served.made(_bytes_of_window))
-        request.room = request.deployment.queue.room(count)
-        return request.room
+        request.reserved = request.deployment.queue.reserve(count)
+        return request.reserved
 
 
 def _bytes_of_window(model: Model) -> int:

@@ -130,7 +130,7 @@ class CarriedSeries:
         for start in range(0, len(planned.rows) if planned.done.fresh else 0, at_once):
             rows = planned.rows[np.newaxis, start : start + at_once]
             job = request.deployment.queue.submit(
-                carrying, carrying.packed(rows, state), self._deadline, room=request.room
+                carrying, carrying.packed(rows, state), self._deadline, reserved=request.reserved
             )
             request.scope["state"].setdefault("jobs", []).append(job)
             try:
