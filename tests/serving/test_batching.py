@@ -619,7 +619,7 @@ class Interleaving(RuleBasedStateMachine):
     @invariant()
     def queue_is_bounded(self) -> None:
         assert 0 <= self.batcher.queued_rows <= MAX_QUEUE
-        queued = sum(len(job.x) - job.taken for job in self.batcher._queue)
+        queued = sum(len(job.x) - job.started for job in self.batcher._queue)
         assert self.batcher.queued_rows == queued
 
     def _computed(self) -> list[int]:

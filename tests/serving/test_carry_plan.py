@@ -31,7 +31,7 @@ def expect_answers(found: Replacement, rows: NDArray[np.float32], *ends: int) ->
     answers = [answer for answer in found[2] if answer is not None]
     np.testing.assert_allclose(answers, [ys[0, end - 1] for end in ends], atol=1e-6)
     assert found[0].carried is not None
-    assert found[0].carried.taken == found[1].kept == len(rows)
+    assert found[0].carried.rows_in_state == found[1].kept == len(rows)
     np.testing.assert_allclose(found[0].carried.ys, ys[0, -len(found[0].rows) :], atol=1e-6)
     for came, expected in zip(found[0].carried.state, state, strict=True):
         np.testing.assert_allclose(came, expected, atol=1e-6)

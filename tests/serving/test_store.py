@@ -311,7 +311,7 @@ def test_what_was_found_is_replaced_only_while_it_is_so(stores: Stores) -> None:
     assert replace(second, a_row_more(second)) is True
     known = run(kept.look(KEY))
     assert known.carried is not None
-    assert (len(known.rows), known.carried.digest, known.carried.taken) == (2, "digest", 2)
+    assert (len(known.rows), known.carried.digest, known.carried.rows_in_state) == (2, "digest", 2)
     found = [array.tobytes() for array in (*known.carried.state, known.carried.ys)]
     wanted = a_row_more(second).carried
     assert wanted is not None

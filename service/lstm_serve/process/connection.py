@@ -173,7 +173,7 @@ class Protocol(Ending):
     def pause_writing(self) -> None:
         """The client does not take what is sent: nothing more of it is read."""
         super().pause_writing()
-        self._taken = time.monotonic()
+        self._write_progressed = time.monotonic()
         self.flow.pause_reading()
         self._keep()
 

@@ -34,8 +34,8 @@ class Ending(HttpToolsProtocol):
         """As uvicorn makes it; the limits are the settings of the app's model."""
         super().__init__(*args, **kwargs)
         self.serving: ServingState = self.config.app.state.serving  # type: ignore[union-attr]
-        self._since = self._answered = self._taken = time.monotonic()
-        self._unsent = 0  # the size of the answers that the client had not taken at `_taken`
+        self._since = self._answered = self._write_progressed = time.monotonic()
+        self._unsent = 0  # the size of the answers that the client had not taken at `_write_progressed`
         self._in_headers = True
         self._deaf = False  # whether what comes is not looked at any more
         self._stopping = False
@@ -75,7 +75,7 @@ class Ending(HttpToolsProtocol):
         state = self.state
         if state is ConnectionState.idle:
             return self._answered
-        return self._taken if state is ConnectionState.unread else self._since
+        return self._write_progressed if state is ConnectionState.unread else self._since
 
     def end(self) -> None:
         """Close it at once, and say why where that can be read."""
@@ -152,8 +152,8 @@ class Ending(HttpToolsProtocol):
         waited, settings = now - self._since, self.serving.settings
         unsent = self._unsent_size()
         if unsent != self._unsent:
-            self._unsent, self._taken = unsent, now
-        if unsent and now - self._taken > settings.body_seconds:
+            self._unsent, self._write_progressed = unsent, now
+        if unsent and now - self._write_progressed > settings.body_seconds:
             self.serving.slots.end(self)  # an answer of which nothing is taken, which closing would wait for
         elif self._deaf or self._incoming.waiting:
             return  # it ends with the answer that is still to come; or is not looked at yet

@@ -140,7 +140,7 @@ class Batcher:
         """Compute a request where it is submitted: past the queue, the task and two iterations of the event loop."""
         self._at_once = True
         self._loop.call_soon(self._end_turn)
-        job.taken = len(job.x)
+        job.started = len(job.x)
         parts, start = [JobRows(job, 0, len(job.x))], time.monotonic()
         try:
             y = self._way(parts)()
@@ -207,7 +207,7 @@ class Batcher:
         rows, now = 0, time.monotonic()
         while self._queue and rows < self.max_batch_rows:
             job = self._queue[0]
-            start, end = job.taken, len(job.x)
+            start, end = job.started, len(job.x)
             if job.deadline < now and not start and not job.future.done():
                 job.future.set_exception(DeadlinePassed("the deadline passed while the request waited"))
             if job.future.done():
@@ -226,7 +226,7 @@ class Batcher:
                 break
             if not start:
                 job.queue_seconds = now - job.queued_at
-            job.taken = stop = min(end, start + self.max_batch_rows - rows)
+            job.started = stop = min(end, start + self.max_batch_rows - rows)
             parts.append(JobRows(job, start, stop))
             rows += stop - start
             self.queued_rows -= stop - start

@@ -47,7 +47,7 @@ class Job:
         "queued_at",
         "shortcut",
         "shortened",
-        "taken",
+        "started",
         "waits",
         "x",
     )
@@ -68,7 +68,7 @@ class Job:
         self.queued_at = time.monotonic()
         self.queue_seconds = 0.0
         self.compute_seconds = 0.0
-        self.taken = 0  # rows that are in a batch or behind one
+        self.started = 0  # rows that are in a batch or behind one
         self.done: list[Array] = []  # the rows of y so far
         self.waits = False  # whether it takes more than the next batch, and its caller is worth watching
         self.shortcut, self.shortened = shortcut, False

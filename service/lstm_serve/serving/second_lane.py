@@ -133,7 +133,7 @@ class SecondLane:
                 job.future.set_exception(DeadlinePassed("the deadline passed while the explanation was computed"))
             if job.future.done():
                 self._jobs.popleft()
-                self.rows -= job.work.count - job.taken
+                self.rows -= job.work.count - job.started
                 continue
             try:
                 await self._slice(job)
@@ -148,23 +148,23 @@ class SecondLane:
         call = self._queue.call if kind.seconds * row / numbers < LONGEST else self._call_aside
         # Slices that are alike: the longest is shorter than where a rest is left for the last. Rounded up, since one of
         # a single row does not tell how little a second row adds.
-        slices = ceil((count - job.taken) / ceil(numbers / row))
-        start, stop = job.taken, job.taken + ceil((count - job.taken) / slices)
+        slices = ceil((count - job.started) / ceil(numbers / row))
+        start, stop = job.started, job.started + ceil((count - job.started) / slices)
         pieces, seconds = job.work.compute(start, stop), 0.0
-        while job.taken < stop:
+        while job.started < stop:
             await self._queue.is_idle(min(job.deadline, time.monotonic() + PIECE_WAITS))
             if job.future.done() or job.deadline < time.monotonic():
                 return
             if not job.compute_seconds:
                 job.queue_seconds = time.monotonic() - job.queued_at
-            y, taken = await call(partial(_piece, pieces))
-            seconds += taken
-            job.compute_seconds += taken
+            y, took = await call(partial(_piece, pieces))
+            seconds += took
+            job.compute_seconds += took
             if y is not None:
-                job.taken += len(y)
+                job.started += len(y)
                 self.rows += job.work.count - count - len(y)
                 count = job.work.count
-                deliver(job, y, last=job.taken == count)
+                deliver(job, y, last=job.started == count)
             for _ in range(PAUSE):
                 await asyncio.sleep(0)
         fit = (stop - start) * row * kind.seconds / max(seconds, 1e-6)

@@ -13,18 +13,18 @@ def carried_to_bytes(carried: Carried) -> bytes:
     """The bytes of it."""
     arrays = carried.ys, *carried.state
     forms = [(array.dtype.str, array.shape) for array in arrays]
-    head = json.dumps((carried.digest, carried.taken, forms)).encode()
+    head = json.dumps((carried.digest, carried.rows_in_state, forms)).encode()
     return b"\n".join((head, b"".join(array.tobytes() for array in arrays)))
 
 
 def carried_of_bytes(given: bytes) -> Carried:
     """What `carried_to_bytes` gave; its arrays are not to be written into."""
     head, _, rest = given.partition(b"\n")
-    digest, taken, forms = json.loads(head)
+    digest, rows_in_state, forms = json.loads(head)
     arrays, at = list[Array](), 0
     for dtype, shape in forms:
         array: Array = np.frombuffer(rest, dtype, math.prod(shape), at).reshape(shape)
         arrays.append(array)
         at += array.nbytes
     ys, *state = arrays
-    return Carried(digest, tuple(state), ys, taken)
+    return Carried(digest, tuple(state), ys, rows_in_state)

@@ -26,7 +26,7 @@ REPEATS = 64  # of each series so many rows and answers are kept at least
 class Plan(NamedTuple):
     """An append that waits for what it takes to compute: rows (k, *row), and the state (1, ...) before them.
 
-    `known` are the outputs of the rows that stay, and `taken` of how many rows that state is.
+    `known` are the outputs of the rows that stay, and `rows_in_state` of how many rows that state is.
     """
 
     before: Found
@@ -35,7 +35,7 @@ class Plan(NamedTuple):
     rows: Array
     state: State
     known: Array | None
-    taken: int
+    rows_in_state: int
 
 
 # What takes the place of a series, what was appended, and the output of each row sent, None of those that are not kept.
@@ -70,7 +70,7 @@ def plan(  # noqa: PLR0913, PLR0917 - what an append is of
         rows = np.concatenate((np.repeat(before.rows[-1:], done.filled, axis=0), rows))
     if carried is None or done.begun is not None:
         return Plan(found, after, done, rows, carrying.stepper.start(1), None, 0)
-    return Plan(found, after, done, rows, carried.state, carried.ys, carried.taken)
+    return Plan(found, after, done, rows, carried.state, carried.ys, carried.rows_in_state)
 
 
 def replacement(planned: Plan, parts: Sequence[Array], state: State, digest: str, keep: int) -> Replacement:
@@ -78,7 +78,7 @@ def replacement(planned: Plan, parts: Sequence[Array], state: State, digest: str
 
     `kept` of what was appended says of how many rows the state is.
     """
-    done, after, count = planned.done, planned.after, planned.taken
+    done, after, count = planned.done, planned.after, planned.rows_in_state
     known = [] if planned.known is None else [planned.known]
     if parts:
         ys = np.concatenate(parts)

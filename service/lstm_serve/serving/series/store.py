@@ -49,14 +49,14 @@ class Appended(NamedTuple):
 class Carried(NamedTuple):
     """What a stateful model has made of a series: its state after the last row, and what it answered.
 
-    ys (n, *output) are the outputs of the n rows that are kept, `taken` is of the rows since the state was 0, and
-    `digest` the model's.
+    ys (n, *output) are the outputs of the n rows that are kept, `rows_in_state` is how many came since the state was 0,
+    and `digest` the model's.
     """
 
     digest: str
     state: State
     ys: Array
-    taken: int
+    rows_in_state: int
 
 
 class Known(NamedTuple):

@@ -176,4 +176,4 @@ def kept_answers(known: Known, carrying: Carrying, start: int, stop: int) -> tup
     carried = known.carried
     if carried is None or carried.digest != carrying.digest:
         return 0, [None] * (stop - start)
-    return carried.taken, answers(carrying.model, carried.ys[start:stop])
+    return carried.rows_in_state, answers(carrying.model, carried.ys[start:stop])

@@ -184,12 +184,12 @@ class EventStream(Response):
         gap = {"after": self._after, "next": known.numbers[start]}
         events = [_event(gap, b"event: gap\n")] if missed or another else []
         if served.carrying is None:
-            taken, found = count, await self._answers(watched, served, known, start, stop)
+            total, found = count, await self._answers(watched, served, known, start, stop)
         else:
-            taken, found = kept_answers(known, served.carrying, start, stop)
+            total, found = kept_answers(known, served.carrying, start, stop)
         for k, answer in enumerate(found, start):
             number = known.numbers[k]
-            content = known_of(None if known.seq is None else number, max(0, taken - (count - 1 - k)), model)
+            content = known_of(None if known.seq is None else number, max(0, total - (count - 1 - k)), model)
             content["answer"] = None if isinstance(answer, ComputeFailed) else answer
             if isinstance(answer, ComputeFailed):
                 told = problem(row_of(answer), str(answer), answer, self._request.scope["state"]["request_id"])
