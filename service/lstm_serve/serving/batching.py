@@ -23,15 +23,11 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import ComputeFailed, DeadlinePassed, QueueFull, Unavailable
 from lstm_serve.model.records import all_finite
 from lstm_serve.serving.jobs import Computes, Job, JobRows, Reservation, ReservedRows, Shortcut, deliver
+from lstm_serve.serving.pauses import UNTIL_ANSWERED, pause
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-# Turns of the event loop between two batches, or as many as the first had requests: a body of 100 KB takes several
-# until it is read, and waits for a batch in each where there is one. Beside a flood of another model turns are long,
-# and who is seldom asked does not wait for four of them.
-TURNS = 4
 
 
 class Batcher:
@@ -192,9 +188,9 @@ class Batcher:
                 await self._compute(self._running)
                 self._running = ()
             self._lone = requests == 1
-            # What has arrived meanwhile joins the next batch, or is refused.
-            for _ in range(min(TURNS, requests)):
-                await asyncio.sleep(0)
+            # What has arrived meanwhile joins the next batch, or is refused. After a batch of few the pause is shorter:
+            # beside a flood of another model iterations are long, and who is seldom asked does not wait for four.
+            await pause(min(UNTIL_ANSWERED, requests))
 
     def _take(self) -> list[JobRows]:
         """The next batch: first in, first out, rows of one shape and one model.

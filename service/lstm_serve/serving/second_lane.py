@@ -23,13 +23,12 @@ from lstm_serve.errors import ComputeFailed, DeadlinePassed, LstmServeError, Que
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
 from lstm_serve.serving.jobs import Job, deliver
+from lstm_serve.serving.pauses import UNTIL_QUEUED, pause
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-# Turns of the event loop between two pieces: after so many a request that came meanwhile is in the queue.
-PAUSE = 2
 PIECE = 0.00012  # seconds of a piece, after which it stops where it can
 LONGEST = 0.005  # seconds of a row, beyond which predictions do not wait for it
 # Under a load that never ends some of it is done all the same: a piece after so many seconds, and other work.
@@ -165,8 +164,7 @@ class SecondLane:
                 self.rows += job.work.count - count - len(y)
                 count = job.work.count
                 deliver(job, y, last=job.started == count)
-            for _ in range(PAUSE):
-                await asyncio.sleep(0)
+            await pause(UNTIL_QUEUED)
         fit = (stop - start) * row * kind.seconds / max(seconds, 1e-6)
         self._numbers[kind] = ceil(min(2 * max(numbers, row), fit))
 

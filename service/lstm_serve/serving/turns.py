@@ -6,9 +6,8 @@ On the loop, for a thread would hold Python's lock for as long, and take it at e
 import asyncio
 
 from lstm_serve.errors import DeadlinePassed, QueueFull
+from lstm_serve.serving.pauses import UNTIL_ANSWERED, pause
 
-# Turns of the event loop between two pieces: in so many a small request that has come is answered.
-PAUSE = 4
 MOST_WAITING = 100
 
 
@@ -52,9 +51,8 @@ class Turn:
         await self.pause()
 
     async def pause(self) -> None:
-        """Let the loop do everything else: of a turn that was begun."""
-        for _ in range(PAUSE):
-            await asyncio.sleep(0)
+        """Let small requests be answered between two pieces: of a turn that was begun."""
+        await pause(UNTIL_ANSWERED)
 
     def end(self) -> None:
         """Let the next one have it."""
