@@ -53,7 +53,7 @@ def test_the_command_offers_each_target() -> None:
 def test_every_operation_and_activation_is_in_the_table(to: str) -> None:
     aim = target(to)
     assert list(aim.table) == list(OPERATIONS)
-    assert set(aim.activations) == {activation.kind for activation in (*EVERY_ACTIVATION, *FUNCTIONS.values())}
+    assert set(aim.activations) == {activation.function for activation in (*EVERY_ACTIVATION, *FUNCTIONS.values())}
 
 
 def test_the_documentation_has_the_table() -> None:

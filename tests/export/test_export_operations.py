@@ -207,8 +207,8 @@ def activations() -> Iterator[tuple[str, Model]]:
         if used is not HARD_SIGMOID_KERAS_2:
             yield f"LSTM {used.name} {used.formula}", model([lstm(3, 4, activation=used)], (6, 3))
         if used.name in {"hard_sigmoid", "softmax", "sigmoid"}:
-            yield f"GRU {used.kind}", model([gru(3, 4, recurrent_activation=used)], (6, 3))
-            yield f"LSTM gate {used.kind}", model([lstm(3, 4, recurrent_activation=used)], (6, 3))
+            yield f"GRU {used.function}", model([gru(3, 4, recurrent_activation=used)], (6, 3))
+            yield f"LSTM gate {used.function}", model([lstm(3, 4, recurrent_activation=used)], (6, 3))
     yield "softmax of a sequence", model([pointwise.Activate(name="a", activation=SOFTMAX)], (6, 3))
 
 

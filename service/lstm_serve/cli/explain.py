@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     from lstm_serve.explain.why import explained
     from lstm_serve.scoring import inputs, outputs
 
-    kind = "" if arguments.out is None else Path(arguments.out).suffix
-    if kind not in {"", ".json", ".csv"} or (arguments.out is not None and not kind):
+    suffix = "" if arguments.out is None else Path(arguments.out).suffix
+    if suffix not in {"", ".json", ".csv"} or (arguments.out is not None and not suffix):
         arguments.misused(f"-o {arguments.out[:100]!r} should end in .json, .csv")
     expect_other_file(arguments)
     model = model_of(arguments)
@@ -70,9 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     # The rows of a unit may lie apart: its steps are counted within the window.
     first = number - len(x) + 1 if sequences.noun == "row" and not sequences.by else 1
     title = ", ".join([f"{sequences.noun} {number}", *map(shown, part.key)])
-    if kind == ".json":
+    if suffix == ".json":
         outputs.write_report(found, arguments.out)
-    elif kind == ".csv":
+    elif suffix == ".csv":
         outputs.write_bytes(text.table(model, x, found, first).encode(), arguments.out)
     else:
         sys.stdout.write(text.text(model, x, found, title, first))

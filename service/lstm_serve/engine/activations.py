@@ -31,7 +31,7 @@ class Activation:
     parameters: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
-    def kind(self) -> str:
+    def function(self) -> str:
         """Which function it is, its parameters aside."""
         return self.variant or self.name
 

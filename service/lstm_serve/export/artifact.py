@@ -215,8 +215,8 @@ def expect_free_path(path: Path, *, folder: bool, force: bool) -> None:
         if not path.exists() and not path.is_symlink():
             return
         if path.is_dir() != folder:
-            kind = ("a file", "a folder") if folder else ("a folder", "a file")
-            raise SettingsError(f"{_shown(path)} is {kind[0]}, and {kind[1]} is to be written; name another with -o")
+            here, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
+            raise SettingsError(f"{_shown(path)} is {here}, and {wanted} is to be written; name another with -o")
     except OSError as error:
         raise _cannot(path, error) from None
     if not force:

@@ -54,7 +54,7 @@ def build(model: Model, golden: Golden, steps: Sequence[int] | None, source: CPr
             head=head,
             bytes=facts,
             sizes=_sizes(model, each_row=each_row),
-            state="" if fields is None else filled("m_state.h", kind=_kind(model.inputs[0]), fields=fields),
+            state="" if fields is None else filled("m_state.h", c_type=_c_type(model.inputs[0]), fields=fields),
             what="\n * ".join(_words(model, each_row=each_row)),
             signature=signature,
         ).encode("ascii"),
@@ -70,7 +70,7 @@ def build(model: Model, golden: Golden, steps: Sequence[int] | None, source: CPr
     }
 
 
-def _kind(spec: TensorSpec) -> str:
+def _c_type(spec: TensorSpec) -> str:
     return "int" if spec.dtype.kind == "i" else "float"
 
 
@@ -108,14 +108,14 @@ def _whole(model: Model, source: CProgram) -> _Written:
     given, declared, begins = [], [], {}
     for k, spec in enumerate(model.inputs, 1):
         name, x = ("window", "x") if model.is_single else (f"in{k}", f"x{k}")
-        kind, rank = _kind(spec), len(spec.shape)
+        c_type, rank = _c_type(spec), len(spec.shape)
         dims = [str(size) for size in known(spec.shape)] or ["1"]
         if model.is_single:
-            leading = ["M_FEATURES"] if rank < 2 and kind == "float" else ["M_TIMESTEPS"]
+            leading = ["M_FEATURES"] if rank < 2 and c_type == "float" else ["M_TIMESTEPS"]
             dims = [*leading, *dims[1:]]
-        declared.append(f"const {kind} {name}{_dims(dims)}")
-        start = name if rank < 2 else f"{name}[0]" if rank == 2 else f"(const {kind} *){name}"
-        begins[name] = x, f"const {kind} *const {x} = {start};"
+        declared.append(f"const {c_type} {name}{_dims(dims)}")
+        start = name if rank < 2 else f"{name}[0]" if rank == 2 else f"(const {c_type} *){name}"
+        begins[name] = x, f"const {c_type} *const {x} = {start};"
         given.append(Value.given(x, spec))
     results = walk(model.nodes, given, model.results, source.write)
     for k, y in enumerate(results, 1):
@@ -131,7 +131,7 @@ def _whole(model: Model, source: CProgram) -> _Written:
 
 def _streamed(model: Model, steps: Sequence[int], source: CProgram, *, each_row: bool) -> _Written:
     """m_reset, m_step and m_output, and m_predict, which calls them; it answers each row, or the last one."""
-    kind, last = _kind(model.inputs[0]), len(model.nodes) - 1
+    c_type, last = _c_type(model.inputs[0]), len(model.nodes) - 1
     fields: dict[str, int] = {}
     source.state = fields
     values: dict[int, tuple[Value, ...]] = {
@@ -156,7 +156,7 @@ def _streamed(model: Model, steps: Sequence[int], source: CProgram, *, each_row:
     zero = [f"for (int k = 0; k < {size}; ++k) s->{name}[k] = 0.0f;" for name, size in fields.items()]
     functions = [
         ("void m_reset(m_state *s)", zero),
-        (f"void m_step(m_state *s, const {kind} row[M_FEATURES])", step),
+        (f"void m_step(m_state *s, const {c_type} row[M_FEATURES])", step),
         ("void m_output(const m_state *s, float out[M_OUTPUTS])", source.lines),
     ]
     body = "\n".join(
@@ -170,7 +170,7 @@ def _streamed(model: Model, steps: Sequence[int], source: CProgram, *, each_row:
     else:
         walked = [f"{loop} {take}", "m_output(&s, out);"]
     declared = [
-        f"const {kind} window[{'' if free else 'M_TIMESTEPS'}]{'' if len(model.input_shape) < 2 else '[M_FEATURES]'}",
+        f"const {c_type} window[{'' if free else 'M_TIMESTEPS'}]{'' if len(model.input_shape) < 2 else '[M_FEATURES]'}",
         *["int timesteps"] * free,
         f"float out{'[]' if each_row else ''}[M_OUTPUTS]",
     ]
@@ -183,10 +183,10 @@ def _golden(model: Model, golden: Golden, *, each_row: bool) -> str:
     rows = len(golden.xs[0])
     arrays, arguments = [], []
     for k, (spec, x) in enumerate(zip(model.inputs, golden.xs, strict=True)):
-        kind, suffix = (_kind(spec), "") if _kind(spec) == "int" else ("float", "f")
+        c_type, suffix = (_c_type(spec), "") if _c_type(spec) == "int" else ("float", "f")
         numbers = _numbers(x.astype(np.float32) if suffix else x, suffix)
-        arrays.append(f"static const {kind} golden_x{k}[{rows}][{math.prod(x.shape[1:])}] = {{\n{numbers}\n}};")
-        cast = "" if len(spec.shape) < 2 else f"(const {kind}(*){_dims(x.shape[2:])})"
+        arrays.append(f"static const {c_type} golden_x{k}[{rows}][{math.prod(x.shape[1:])}] = {{\n{numbers}\n}};")
+        cast = "" if len(spec.shape) < 2 else f"(const {c_type}(*){_dims(x.shape[2:])})"
         arguments.append(f"{cast}golden_x{k}[k]")
     if None in model.input_shape:
         arguments.append(str(golden.xs[0].shape[1]))

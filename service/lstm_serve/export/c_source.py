@@ -191,10 +191,10 @@ def _time_distributed(s: CProgram, op: wrappers.TimeDistributed, xs: Sequence[Va
     step = s.name("x")
     lines, inner = s.inside(op, Value(step, xs[0].shape[1:], ids=xs[0].ids))
     s.adds, s.state = adds + timesteps * (s.adds - adds), kept
-    kind = "const int" if xs[0].ids else "const float"
+    c_type = "const int" if xs[0].ids else "const float"
     s.lines += [
         f"for (int t = 0; t < {timesteps}; ++t) {{",
-        f"    {kind} *const {step} = {xs[0].name} + t * {width};",
+        f"    {c_type} *const {step} = {xs[0].name} + t * {width};",
         *(f"    {line}" for line in lines),
     ]
     s.line(f"    place(1, {out}, {out}, {inner.name}, {y.name} + t * {out});")

@@ -48,10 +48,10 @@ class CProgram(TextWriter):
         self.count += 1
         return f"{prefix}{self.count}"
 
-    def array(self, size: int, kind: str = "float") -> str:
+    def array(self, size: int, c_type: str = "float") -> str:
         """An array on the stack."""
         name = self.name("y")
-        self.lines.append(f"{kind} {name}[{size}];")
+        self.lines.append(f"{c_type} {name}[{size}];")
         self.ram += size * 4
         return name
 
@@ -70,17 +70,17 @@ class CProgram(TextWriter):
         self.call(*(("to_numbers",) if limit is None else ("to_ids", limit)), size, x.name, name)
         return x._replace(name=name, ids=limit is not None)
 
-    def constant(self, array: npt.ArrayLike | None, kind: str = "float") -> str:
+    def constant(self, array: npt.ArrayLike | None, c_type: str = "float") -> str:
         """An array in flash, or NULL."""
         if array is None:
             return "NULL"
         name = self.name("w")
-        suffix = "f" if kind == "float" else ""
+        suffix = "f" if c_type == "float" else ""
         numbers = [f"{number!s}{suffix}" for number in np.asarray(array).ravel()]
         lines = [", ".join(numbers[k : k + 8]) for k in range(0, len(numbers), 8)]
         body = ",\n    ".join(lines)
-        self.constants.append(f"static const {kind} {name}[{len(numbers)}] = {{\n    {body}}};\n")
-        self.flash += len(numbers) * (8 if kind == "double" else 4)
+        self.constants.append(f"static const {c_type} {name}[{len(numbers)}] = {{\n    {body}}};\n")
+        self.flash += len(numbers) * (8 if c_type == "double" else 4)
         return name
 
     def call(self, function: str, *arguments: object) -> None:
@@ -92,12 +92,12 @@ class CProgram(TextWriter):
         self.needs(code)
         self.lines.append(code)
 
-    def of_each(self, kind: str, code: str) -> str:
+    def of_each(self, function: str, code: str) -> str:
         """The name of a function that overwrites n numbers."""
         self.needs(code)
         body = f"const float x = v[k];\n        v[k] = {code};"
         return self.function(
-            f"{kind}_of",
+            f"{function}_of",
             lambda name: (
                 f"static void {name}(int n, float *v)\n{{\n    for (int k = 0; k < n; ++k) {{\n"
                 f"        {body}\n    }}\n}}"

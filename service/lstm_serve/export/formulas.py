@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 SOFTPLUS = "max({0}, 0) + log1p(exp(-abs(x)))"
-# By an activation's kind.
+# By an activation's function.
 FORMULAS = {
     "linear": "x",
     "tanh": "tanh(x)",

@@ -60,9 +60,9 @@ class JsProgram(TextWriter):
         """The same: it has numbers of one kind."""
         return x._replace(ids=limit is not None)
 
-    def of_each(self, kind: str, code: str) -> str:
+    def of_each(self, function: str, code: str) -> str:
         """An expression: a function that overwrites n numbers from a place on."""
-        del kind  # it needs no name
+        del function  # it needs no name
         written = f"each((x) => {code})"
         self.needs(written)
         return written

@@ -28,9 +28,9 @@ def _called(class_name: str, before: Sequence[Any] = (), after: Sequence[Any] = 
     return Layer(class_name, config, {}, lambda tensors: ([*before, *tensors, *after], {}), module)
 
 
-def of_each(kind: str) -> Layer:
+def of_each(function: str) -> Layer:
     """A function of each number, of FUNCTIONS of the engine."""
-    return _called(kind.capitalize())
+    return _called(function.capitalize())
 
 
 def _binary(op: Binary, xs: Sequence[Value]) -> Layer:

@@ -59,7 +59,7 @@ def _by_name(activation: Activation) -> str:
     return activation.name
 
 
-# By kind: what stands in a layer's config, a name or a layer.
+# By function: what stands in a layer's config, a name or a layer.
 ACTIVATIONS: dict[str, Callable[[Activation], str | dict[str, Any]]] = {
     **dict.fromkeys(
         ("linear", "tanh", "sigmoid", "relu", "softmax", "silu", "hard_silu", "relu6", "selu", "softplus", "softsign"),

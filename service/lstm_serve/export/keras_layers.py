@@ -68,8 +68,8 @@ def _identity(op: pointwise.Identity, xs: Sequence[Value]) -> Layer:
 
 
 def _activate(op: pointwise.Activate, xs: Sequence[Value]) -> Layer:
-    if op.activation.kind in FUNCTIONS:
-        return of_each(op.activation.kind)
+    if op.activation.function in FUNCTIONS:
+        return of_each(op.activation.function)
     written = activation_in(op, op.activation)
     if isinstance(written, dict):
         return Layer(written["class_name"], written["config"])
@@ -169,8 +169,8 @@ def _pooling(op: windows.Pooling, xs: Sequence[Value]) -> Layer:
 
 
 def _global_pooling(op: temporal.GlobalPooling1D, xs: Sequence[Value]) -> Layer:
-    kind = "GlobalAveragePooling1D" if op.average else "GlobalMaxPooling1D"
-    return Layer(kind, {"keepdims": op.keepdims})
+    keras_class = "GlobalAveragePooling1D" if op.average else "GlobalMaxPooling1D"
+    return Layer(keras_class, {"keepdims": op.keepdims})
 
 
 def _repeat_vector(op: temporal.RepeatVector, xs: Sequence[Value]) -> Layer:

@@ -34,7 +34,7 @@ def check_mask(model: Model, op: Operation, xs: Sequence[Value]) -> None:
         return
     if isinstance(op, Normalization | Rescaling) and not op.keeps_mask:
         refuse(TITLE, op, "the Keras that saved it dropped the mask here, and Keras 3 passes it on")
-    if isinstance(op, Activate) and op.activation.kind in FUNCTIONS:
+    if isinstance(op, Activate) and op.activation.function in FUNCTIONS:
         refuse(TITLE, op, "it passes a mask on, and Keras 3 has no layer for it")
     if isinstance(op, Recurrent | Bidirectional) and len(xs) > 1:
         first = op.forward if isinstance(op, Bidirectional) else op

@@ -59,7 +59,7 @@ class NumpyProgram(TextWriter):
         self.lines.append(f"y{self.count} = {x.name}.astype(np.{'float32' if limit is None else 'int32'})")
         return x._replace(name=f"y{self.count}", ids=limit is not None)
 
-    def of_each(self, kind: str, code: str) -> str:
+    def of_each(self, function: str, code: str) -> str:
         """The name of a function of all numbers at once."""
         self.needs(code)
-        return self.function(kind, lambda name: f"def {name}(x):\n    return {code}")
+        return self.function(function, lambda name: f"def {name}(x):\n    return {code}")

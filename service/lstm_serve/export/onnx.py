@@ -141,11 +141,11 @@ def _settings(op: windows.Convolution | windows.Pooling, xs: Sequence[Value]) ->
         "kernel_shape": [window.size for window in op.windows],
         "strides": [window.stride for window in op.windows],
     }
-    kinds = {window.padding for window in op.windows}
+    paddings = {window.padding for window in op.windows}
     dilated = any(window.dilation > 1 for window in op.windows)
-    if kinds == {"valid"}:
+    if paddings == {"valid"}:
         return settings | {"auto_pad": "VALID"}
-    if kinds == {"same"} and not dilated:
+    if paddings == {"same"} and not dilated:
         return settings | {"auto_pad": "SAME_UPPER"}
     pads = [_padding(op, window, size) for window, size in zip(op.windows, xs[0].shape, strict=False)]
     return settings | {"pads": [before for before, _ in pads] + [after for _, after in pads]}
@@ -246,13 +246,13 @@ def build(model: Model, golden: Golden) -> dict[str, bytes]:
         raise Unsupported("to write ONNX the package onnx is needed: pip install 'lstm-serve[onnx]'") from None
     helper, types = onnx.helper, onnx.TensorProto
     graph = OnnxGraph(TABLE, helper, onnx.numpy_helper.from_array)
-    kinds = {"int32": types.INT32, "float64": types.DOUBLE, "float32": types.FLOAT}
+    dtypes = {"int32": types.INT32, "float64": types.DOUBLE, "float32": types.FLOAT}
     takes, gives = [graph.named(name) for name in _takes(model)], [graph.named(name) for name in _gives(model)]
     given = [Value.given(name, spec) for name, spec in zip(takes, model.inputs, strict=True)]
     for y, name in zip(walk(model.nodes, given, model.results, graph.write), gives, strict=True):
         graph.node("Identity", [y.name], [name])
     inputs = [
-        helper.make_tensor_value_info(name, kinds[spec.dtype.name], _sizes(spec.shape))
+        helper.make_tensor_value_info(name, dtypes[spec.dtype.name], _sizes(spec.shape))
         for name, spec in zip(takes, model.inputs, strict=True)
     ]
     outputs = [
@@ -302,9 +302,9 @@ def _properties(model: Model) -> dict[str, str]:
 
 
 def _numbers_of(
-    model: Model, kind: type[pointwise.Scaling] | type[pointwise.Unscaling]
+    model: Model, scaling: type[pointwise.Scaling] | type[pointwise.Unscaling]
 ) -> list[dict[str, list[float]]]:
-    scalings = [op for op, _ in model.nodes if isinstance(op, kind)]
+    scalings = [op for op, _ in model.nodes if isinstance(op, scaling)]
     return [{"offset": op.offset.tolist(), "scale": op.scale.tolist()} for op in scalings]
 
 

@@ -40,9 +40,9 @@ def _functions(op: Recurrent) -> dict[str, Any]:
         used.append(op.activation)
     found = []
     for activation in used:
-        if activation.kind not in FUSED:
-            refuse(TITLE, op, f"ONNX's recurrent operators do not have its activation {activation.kind}")
-        found.append(FUSED[activation.kind](dict(activation.parameters)))
+        if activation.function not in FUSED:
+            refuse(TITLE, op, f"ONNX's recurrent operators do not have its activation {activation.function}")
+        found.append(FUSED[activation.function](dict(activation.parameters)))
     # Numbers are given in order to the functions that take any.
     return {
         "activations": [name for name, _, _ in found],

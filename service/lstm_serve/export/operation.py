@@ -84,9 +84,9 @@ def class_and_name(operation: Operation) -> str:
 
 def refuse(title: str, operation: Operation, why: str) -> NoReturn:
     """Raise Unsupported for an operation that the target cannot do, by its name and class."""
-    kind = operation.keras_class or type(operation).__name__
+    keras_class = operation.keras_class or type(operation).__name__
     raise Unsupported(
-        f"{title} cannot do the {plain(kind)} layer {plain(operation.name)!r} as it is in this model: {why}"
+        f"{title} cannot do the {plain(keras_class)} layer {plain(operation.name)!r} as it is in this model: {why}"
     )
 
 
@@ -111,9 +111,9 @@ def kernel_in_one_group(operation: Convolution) -> Array:
 
 def activation_of(title: str, table: Mapping[str, T], operation: Operation, activation: Activation) -> T:
     """What a target's table of activations has for this one; refused where it has nothing."""
-    found = table.get(activation.kind)
+    found = table.get(activation.function)
     if found is None:
-        refuse(title, operation, f"its activation {activation.kind} is not there")
+        refuse(title, operation, f"its activation {activation.function} is not there")
     return found
 
 

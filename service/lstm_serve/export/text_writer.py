@@ -61,15 +61,15 @@ class TextWriter(ABC):
         if formula in VECTORS:
             self.needs(f"{formula}()")
             return formula
-        return self.of_each(activation.kind, spelled(formula, self.words, activation.parameters, self.number))
+        return self.of_each(activation.function, spelled(formula, self.words, activation.parameters, self.number))
 
     @abstractmethod
     def cast(self, x: Value, limit: int | None) -> Value:
         """A value as integers from 0 to below a limit, or, without one, as numbers."""
 
     @abstractmethod
-    def of_each(self, kind: str, code: str) -> str:
-        """What stands for a function of each number x, an activation of this kind, in a call."""
+    def of_each(self, function: str, code: str) -> str:
+        """What stands for a function of each number x, an activation of this name, in a call."""
 
     @staticmethod
     def number(text: str) -> str:

@@ -28,7 +28,7 @@ UNDEFINED = (1 << 64) - 1
 class Attribute(NamedTuple):
     """An attribute as it stands in the file: its datatype's class and element size, its shape, its bytes."""
 
-    kind: int
+    datatype_class: int
     size: int
     shape: tuple[int, ...]
     data: bytes
@@ -49,8 +49,10 @@ class Attributes:
         """The attributes of the object whose header is at `address`, by name."""
         if address not in self._found:
             messages = _messages(self, address)
-            self._found[address] = dict(_attribute(data) for kind, data in messages if kind == ATTRIBUTE)
-            if any(kind == ATTRIBUTE_INFO and _dense(data) for kind, data in messages):
+            self._found[address] = dict(
+                _attribute(data) for message_type, data in messages if message_type == ATTRIBUTE
+            )
+            if any(message_type == ATTRIBUTE_INFO and _dense(data) for message_type, data in messages):
                 raise UnreadableFile("the HDF5 file keeps attributes in a way that Keras never does")
         return self._found[address]
 
@@ -59,12 +61,12 @@ class Attributes:
         count = math.prod(attribute.shape)
         if count == 0:
             return []
-        if attribute.kind not in {STRING, VARIABLE}:
+        if attribute.datatype_class not in {STRING, VARIABLE}:
             raise UnreadableFile("an attribute of the HDF5 file holds something else, where a text was expected")
         if attribute.size == 0 or count * attribute.size > len(attribute.data):
             raise _damaged("an attribute is longer than its place")
         elements = [attribute.data[k * attribute.size : (k + 1) * attribute.size] for k in range(count)]
-        if attribute.kind == VARIABLE:
+        if attribute.datatype_class == VARIABLE:
             elements = self._variable(elements)
         if sum(map(len, elements)) > MAX_TEXT_BYTES:
             raise UnreadableFile(f"an attribute of the HDF5 file is longer than {MAX_TEXT_BYTES >> 20} MiB")
@@ -138,13 +140,13 @@ def _messages(source: Attributes, address: int) -> list[tuple[int, bytes]]:
         blocks += 1
         if blocks > MAX_BLOCKS or size > MAX_BLOCK_BYTES:
             raise _damaged("a header is too large")
-        for kind, data in _split(source.read(block, size), extra, second=second):
-            if kind == CONTINUATION:
+        for message_type, data in _split(source.read(block, size), extra, second=second):
+            if message_type == CONTINUATION:
                 where, length = struct.unpack("<QQ", data[:16])
                 # The second version's blocks begin with a signature and end with a checksum.
                 waiting.append((where + 4, max(0, length - 8)) if second else (where, length))
             else:
-                messages.append((kind, data))
+                messages.append((message_type, data))
     return messages
 
 
@@ -153,11 +155,11 @@ def _split(block: bytes, extra: int, *, second: bool) -> list[tuple[int, bytes]]
     head = 4 + extra if second else 8
     at = 0
     while at + head <= len(block):
-        kind, size, flags = struct.unpack("<BHB" if second else "<HHB", block[at : at + (4 if second else 5)])
+        message_type, size, flags = struct.unpack("<BHB" if second else "<HHB", block[at : at + (4 if second else 5)])
         data = block[at + head : at + head + size]
-        if len(data) < size or (kind == ATTRIBUTE and flags & 2):
+        if len(data) < size or (message_type == ATTRIBUTE and flags & 2):
             raise _damaged("a message in a header is not whole")
-        messages.append((kind, data))
+        messages.append((message_type, data))
         at += head + size
     return messages
 
@@ -174,10 +176,10 @@ def _attribute(data: bytes) -> tuple[str, Attribute]:
     name, datatype, space = parts
     if len(datatype) < 8 or len(space) < 4:
         raise _damaged("an attribute is not whole")
-    kind, (size,) = datatype[0] & 0x0F, struct.unpack("<I", datatype[4:8])
-    if kind == VARIABLE and (datatype[1] & 0x0F != 1 or size != 16):
+    datatype_class, (size,) = datatype[0] & 0x0F, struct.unpack("<I", datatype[4:8])
+    if datatype_class == VARIABLE and (datatype[1] & 0x0F != 1 or size != 16):
         raise _damaged("an attribute's type is none of a text")
-    return name.partition(b"\0")[0].decode("utf-8"), Attribute(kind, size, _shape(space), data[at:])
+    return name.partition(b"\0")[0].decode("utf-8"), Attribute(datatype_class, size, _shape(space), data[at:])
 
 
 def _shape(space: bytes) -> tuple[int, ...]:

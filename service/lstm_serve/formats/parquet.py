@@ -186,12 +186,12 @@ def _dtype(pyarrow: Any, schema: Any, name: str) -> np.dtype[Any]:  # noqa: ANN4
     """The NumPy type of a column of numbers. Raises InvalidInput where it is none."""
     if name not in schema.names:
         raise InvalidInput.at(f"lacks the column {name[:60]!r} in one of its files")
-    kind, types = schema.field(name).type, pyarrow.types
-    if types.is_decimal(kind):
+    arrow_type, types = schema.field(name).type, pyarrow.types
+    if types.is_decimal(arrow_type):
         return np.dtype(np.float64)
-    if not (types.is_integer(kind) or types.is_floating(kind)):
-        raise InvalidInput.at(f"column {name[:60]!r} holds {kind}, where numbers were expected")
-    dtype: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
+    if not (types.is_integer(arrow_type) or types.is_floating(arrow_type)):
+        raise InvalidInput.at(f"column {name[:60]!r} holds {arrow_type}, where numbers were expected")
+    dtype: np.dtype[Any] = np.dtype(arrow_type.to_pandas_dtype())
     return dtype
 
 
@@ -215,30 +215,32 @@ def _cells(pyarrow: Any, column: Any, name: str, before: int) -> list[str]:  # n
     types = pyarrow.types
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    kind = column.type
+    arrow_type = column.type
     # A duration would be a number of whatever unit.
-    if types.is_nested(kind) or types.is_duration(kind) or types.is_interval(kind):
-        raise InvalidInput.at(f"column {name[:60]!r} holds {kind}, where a text, a number or a time was expected")
+    if types.is_nested(arrow_type) or types.is_duration(arrow_type) or types.is_interval(arrow_type):
+        raise InvalidInput.at(f"column {name[:60]!r} holds {arrow_type}, where a text, a number or a time was expected")
     # Python's own times end at microseconds, and at the year 9999.
-    if types.is_temporal(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+    if types.is_temporal(arrow_type) or types.is_binary(arrow_type) or types.is_large_binary(arrow_type):
         column = column.cast(pyarrow.string())
     try:
         cells = ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
     except UnicodeDecodeError:
         raise InvalidInput.at(f"column {name[:60]!r} holds text that is not UTF-8") from None
-    if types.is_temporal(kind):
+    if types.is_temporal(arrow_type):
         row = next((k for k, cell in enumerate(cells, before + 1) if cell.startswith(OUT_OF_RANGE)), None)
         if row is not None:
-            raise InvalidInput.at(f"row {row}, column {name[:60]!r} holds a {kind} that is no time of any calendar")
+            raise InvalidInput.at(
+                f"row {row}, column {name[:60]!r} holds a {arrow_type} that is no time of any calendar"
+            )
         cells = [ZEROS.sub(r"\1", cell) for cell in cells]
     return cells
 
 
-def _may_name(pyarrow: Any, kind: Any) -> bool:  # noqa: ANN401 - no type hints
+def _may_name(pyarrow: Any, arrow_type: Any) -> bool:  # noqa: ANN401 - no type hints
     """Whether a column of this type may name units, or count their steps."""
     types = pyarrow.types
     return any(
-        is_one(kind) for is_one in (types.is_integer, types.is_string, types.is_large_string, types.is_dictionary)
+        is_one(arrow_type) for is_one in (types.is_integer, types.is_string, types.is_large_string, types.is_dictionary)
     )
 
 

@@ -81,11 +81,11 @@ class Admin:
     def _answer(self, head: bytes) -> bytes:
         method, _, rest = head.decode("latin-1").partition(" ")
         path, _, query = rest.split(" ", 1)[0].partition("?")
-        status, kind, body = 404, "application/json", b'{"error":"expected /livez, /readyz or /metrics"}'
+        status, content_type, body = 404, "application/json", b'{"error":"expected /livez, /readyz or /metrics"}'
         if method not in {"GET", "HEAD"}:
             status, body = 405, b'{"error":"expected GET or HEAD"}'
         elif path == "/metrics":
-            status, (kind, body) = 200, self._metrics()
+            status, (content_type, body) = 200, self._metrics()
         elif path in self._health:
             checks, failed = self._health[path]
             found = checks()
@@ -93,7 +93,7 @@ class Admin:
             body = orjson.dumps(content(found, self._told() if "verbose" in query else None))
         lines = [
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-            f"content-type: {kind}",
+            f"content-type: {content_type}",
             f"content-length: {len(body)}",
             "cache-control: no-store",
             *(["allow: GET, HEAD"] if status == 405 else []),

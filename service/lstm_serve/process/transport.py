@@ -162,10 +162,10 @@ def body_length(version: str, headers: Iterable[tuple[bytes, bytes]]) -> int:
 
 def refusal(status: int, detail: str, request_id: str, *, plain: bool) -> bytes:
     """An answer from below the app, after which the connection is closed."""
-    kind, body = error_body(STATUSES[status], detail, plain=plain)
+    content_type, body = error_body(STATUSES[status], detail, plain=plain)
     head = [
         b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
-        b"content-type: " + kind[1],
+        b"content-type: " + content_type[1],
         b"content-length: %d" % len(body),
         b"x-request-id: " + request_id.encode(),
         b"connection: close",

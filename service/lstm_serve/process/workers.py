@@ -218,8 +218,8 @@ class Workers:
             return {"loop": True}
 
         def metrics() -> tuple[str, bytes]:
-            kind, text = of_loop(self._metrics, ("text/plain", ""))
-            return kind, text.encode()
+            content_type, text = of_loop(self._metrics, ("text/plain", ""))
+            return content_type, text.encode()
 
         def told() -> dict[str, Any]:
             found = told_together(one.told["told"] for one in self._places if one.told is not None)

@@ -147,7 +147,7 @@ class Upload(AbstractAsyncContextManager["Upload"]):
         self._timeout.reschedule(0)
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, exception: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Be none of the uploads any more; what a complete body holds is its request's from now on."""
         self._inflight.uploads.pop(self, None)
@@ -155,6 +155,6 @@ class Upload(AbstractAsyncContextManager["Upload"]):
         if error is not None:
             self._inflight.release(self.size)
         try:
-            await self._timeout.__aexit__(kind, error, traceback)
+            await self._timeout.__aexit__(exception, error, traceback)
         except TimeoutError:
             raise QueueFull(TOO_MANY) from None

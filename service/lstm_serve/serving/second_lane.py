@@ -142,9 +142,9 @@ class SecondLane:
                     job.future.set_exception(ComputeFailed("the forward pass failed"))
 
     async def _slice(self, job: Behind) -> None:
-        kind, count = type(job.work), job.work.count
-        numbers, row = self._numbers.get(kind, 1), job.x[0].size
-        call = self._queue.call if kind.seconds * row / numbers < LONGEST else self._call_aside
+        work, count = type(job.work), job.work.count
+        numbers, row = self._numbers.get(work, 1), job.x[0].size
+        call = self._queue.call if work.seconds * row / numbers < LONGEST else self._call_aside
         # Slices that are alike: the longest is shorter than where a rest is left for the last. Rounded up, since one of
         # a single row does not tell how little a second row adds.
         slices = ceil((count - job.started) / ceil(numbers / row))
@@ -165,8 +165,8 @@ class SecondLane:
                 count = job.work.count
                 deliver(job, y, last=job.started == count)
             await pause(UNTIL_QUEUED)
-        fit = (stop - start) * row * kind.seconds / max(seconds, 1e-6)
-        self._numbers[kind] = ceil(min(2 * max(numbers, row), fit))
+        fit = (stop - start) * row * work.seconds / max(seconds, 1e-6)
+        self._numbers[work] = ceil(min(2 * max(numbers, row), fit))
 
     async def _call_aside(self, compute: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread(), compute)

@@ -27,12 +27,12 @@ def preferred(headers: Mapping[bytes, bytes], *offered: bytes) -> bytes:
         return usual
     weights = dict[bytes, float]()
     for each in accept.lower().split(b","):
-        kind, *parameters = map(bytes.strip, each.split(b";"))
+        name, *parameters = map(bytes.strip, each.split(b";"))
         found = next(filter(None, map(WEIGHT.fullmatch, parameters)), None)
-        weights[kind] = 1.0 if found is None else float(found[1])
+        weights[name] = 1.0 if found is None else float(found[1])
     ranges = (usual, usual.split(b"/")[0] + b"/*", b"*/*")
-    weights[usual] = next((weights[kind] for kind in ranges if kind in weights), 0.0)
-    best = max(offered, key=lambda kind: weights.get(kind, 0.0))
+    weights[usual] = next((weights[name] for name in ranges if name in weights), 0.0)
+    best = max(offered, key=lambda name: weights.get(name, 0.0))
     return best if weights.get(best) else usual
 
 
@@ -43,19 +43,21 @@ def expect_json(headers: Mapping[bytes, bytes], raw: bytes) -> None:
     declared = headers.get(b"content-type")
     if declared is None or declared == b"application/json":
         return
-    kind = media_type(headers)
-    if kind in {b"application/json", b"text/json"} or (kind.startswith(b"application/") and kind.endswith(b"+json")):
+    sent_as = media_type(headers)
+    if sent_as in {b"application/json", b"text/json"} or (
+        sent_as.startswith(b"application/") and sent_as.endswith(b"+json")
+    ):
         return
     # curl's -d declares a form; it leaves the zeros of UTF-16 out.
-    if kind == b"application/x-www-form-urlencoded" and without_mark(raw).lstrip().startswith((b"{", b"[", *UTF_16)):
+    if sent_as == b"application/x-www-form-urlencoded" and without_mark(raw).lstrip().startswith((b"{", b"[", *UTF_16)):
         return
     if raw.startswith(GZIP_MAGIC):
         hint = "; the body is compressed, which the header Content-Encoding has to say"
     elif raw.startswith(NPY_MAGIC):
         hint = f"; an array in .npy format {NPY_GOES}"
-    elif kind in {b"application/jsonlines", b"application/x-ndjson"}:
+    elif sent_as in {b"application/jsonlines", b"application/x-ndjson"}:
         hint = '; put the lines\' sequences into one list: {"sequences": [...]}, for /predict/batch or /invocations'
-    elif kind == b"application/x-www-form-urlencoded":
+    elif sent_as == b"application/x-www-form-urlencoded":
         hint = (
             "; the body is declared a form, as curl -d does, and is not JSON; curl -d sends a file as -d @name, "
             "and CSV goes to POST /predict/series by -H 'Content-Type: text/csv' --data-binary @name"

@@ -155,9 +155,9 @@ async def refuse(scope: Scope, send: Send, status: Status, error: BaseException,
     """Answer an error in the form of the path's dialect. Of a fault of ours nothing but the request id is told."""
     detail = str(error) if isinstance(error, LstmServeError) else status.example
     plain = of_another_dialect(scope["path"], scope["app"].state.serving.settings)
-    kind, body = error_body(status, detail, error, scope["state"].get("request_id"), plain=plain)
+    content_type, body = error_body(status, detail, error, scope["state"].get("request_id"), plain=plain)
     code = 400 if status.code == 422 and plain else status.code
-    headers = [kind, *([RETRY] if code in {429, 503} else []), *(extra or [])]
+    headers = [content_type, *([RETRY] if code in {429, 503} else []), *(extra or [])]
     await respond(send, code, body, headers)
 
 

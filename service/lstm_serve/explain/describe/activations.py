@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from lstm_serve.engine.activations import HARD_SIGMOID_KERAS_2, HARD_SIGMOID_KERAS_3, Activation
 
-# By their kinds, as functions of x and of the activation's parameters, with NumPy and math. One that is missing costs
-# the model its lines of NumPy.
+# By function, as functions of x and of the activation's parameters, with NumPy and math. One that is missing costs the
+# model its lines of NumPy.
 NUMPY = {
     "linear": "x",
     "tanh": "np.tanh(x)",
@@ -47,7 +47,7 @@ NUMPY = {
 
 def numpy_of(activation: Activation) -> str | None:
     """The activation as an expression in x; None where there is none that is short."""
-    code = NUMPY.get(activation.kind)
+    code = NUMPY.get(activation.function)
     numbers = {
         name: "np.inf" if math.isinf(value) else repr(float(value)) for name, value in activation.parameters.items()
     }
@@ -62,10 +62,10 @@ def formulas(activations: Sequence[Activation]) -> list[str]:
 
 def pitfalls(activations: Sequence[Activation]) -> list[str]:
     """What is to be said of hard_sigmoid, where it is among them."""
-    kinds = ((HARD_SIGMOID_KERAS_2, "Keras 1 and 2"), (HARD_SIGMOID_KERAS_3, "Keras 3"))
+    versions = ((HARD_SIGMOID_KERAS_2, "Keras 1 and 2"), (HARD_SIGMOID_KERAS_3, "Keras 3"))
     return [
         f"hard_sigmoid is that of {here} in this model, {used.formula}. In {there} the name means {other.formula}, "
         "which gives other answers; so does sigmoid."
-        for (used, here), (other, there) in (kinds, kinds[::-1])
+        for (used, here), (other, there) in (versions, versions[::-1])
         if used in activations
     ]

@@ -13,7 +13,7 @@ import numpy as np
 from lstm_serve.engine.activations import ACTIVATIONS, Activation
 from lstm_serve.engine.types import Array
 
-# By `Activation.kind`. Of the output y:
+# By `Activation.function`. Of the output y:
 OF_OUTPUT: dict[str, Callable[[Array], Any]] = {
     "linear": np.ones_like,
     "tanh": lambda y: 1 - y * y,
@@ -62,19 +62,19 @@ def through(activation: Activation, x: Callable[[], Array], y: Array, g: Array) 
     """The gradient by the input of an activation from g, that by its output y; x() is asked only where it is needed."""
     if activation.elementwise:
         return g * slope(activation, x, y)
-    return WHOLE[activation.kind](x() if activation.kind == "sparsemax" else y, y, g)
+    return WHOLE[activation.function](x() if activation.function == "sparsemax" else y, y, g)
 
 
 def slope(activation: Activation, x: Callable[[], Array], y: Array) -> Array:
     """The slope of an activation of each number by itself, where it gave y; of y's shape and dtype."""
-    of_output = OF_OUTPUT.get(activation.kind)
-    found: Array = of_output(y) if of_output else OF_INPUT[activation.kind](x(), activation.parameters)
+    of_output = OF_OUTPUT.get(activation.function)
+    found: Array = of_output(y) if of_output else OF_INPUT[activation.function](x(), activation.parameters)
     return found.astype(y.dtype, copy=False)
 
 
 def needs_input(activation: Activation) -> bool:
     """Whether the slope does not follow from the output."""
-    return activation.kind in OF_INPUT
+    return activation.function in OF_INPUT
 
 
 def _inside(y: Array, low: float, high: float) -> Array:

@@ -112,18 +112,18 @@ class Options:
         """Put on record what the file does not say and its Keras version fixes."""
         self._assumed.append(f"the {self}: {what}")
 
-    def take(self, key: str, kind: type[T], default: T | None = None) -> T:
-        """The option `key`, of type `kind`; absent or null it is `default`, and an error where that is None."""
+    def take(self, key: str, expected: type[T], default: T | None = None) -> T:
+        """The option `key`, of type `expected`; absent or null it is `default`, and an error where that is None."""
         value = self._left.pop(key, None)
         if value is None:
             value = default
-        if kind is float:
+        if expected is float:
             if isinstance(value, dict):  # as Keras 2.0 wrote a NumPy number
                 value = value.get("value")
             if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 100:
                 value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise UnreadableFile(f"the {self} has {key} = {str(value)[:40]!r}, where {kind.__name__} was expected")
+        if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+            raise UnreadableFile(f"the {self} has {key} = {str(value)[:40]!r}, where {expected.__name__} was expected")
         if isinstance(value, float) and not math.isfinite(value):
             raise UnreadableFile(f"the {self} has {key} = {value}, where a finite number was expected")
         return value

@@ -199,11 +199,11 @@ def _read(path: Path) -> Card:
         return Card.model_validate_json(text)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        problems: dict[object, str] = {}  # the first of each kind, where the items of a list have it
+        problems: dict[object, str] = {}  # the first of each fault, where the items of a list have it
         for problem in found:
-            where, kind = problem["loc"], problem["type"]
+            where, fault = problem["loc"], problem["type"]
             list_of = tuple(part for part in where if not isinstance(part, int))
-            problems.setdefault((list_of, kind), _in_words(where, kind, problem["msg"]))
+            problems.setdefault((list_of, fault), _in_words(where, fault, problem["msg"]))
         wrong = list(dict.fromkeys(problems.values()))[:5]
         raise UnreadableFile(f"its card {path.name} is wrong: {'; '.join(wrong)}") from None
 
@@ -264,23 +264,23 @@ SYNONYMS = {"labels": "classes", "class_names": "classes", "columns": "features"
 BY_NAME: dict[str, type[_Part]] = {"inputs": InputCard, "outputs": OutputCard}
 
 
-def _in_words(where: tuple[str | int, ...], kind: str, message: str, of: type[_Part] = Card) -> str:
+def _in_words(where: tuple[str | int, ...], fault: str, message: str, of: type[_Part] = Card) -> str:
     """What is wrong at a place of the card: ours where a validator of ours said it, else what was expected there."""
     if len(where) > 2 and where[0] in BY_NAME:  # what is said there is told as the card's own field of that name
-        of_part = _in_words(where[2:], kind, message, BY_NAME[str(where[0])])
+        of_part = _in_words(where[2:], fault, message, BY_NAME[str(where[0])])
         return f"{where[0]}.{str(where[1])[:100]}.{of_part}"
     field = str(where[0])[:100] if where else "the card"
-    if kind == "json_invalid":
+    if fault == "json_invalid":
         deep = "recursion" in message
         wrong = "nested too deeply" if deep else f"not valid JSON, {message.removeprefix('Invalid JSON: ')}"
         return f"{field}: is {wrong}"
-    if kind == "extra_forbidden":
+    if fault == "extra_forbidden":
         return _surplus(field, where, of)
     # Where there are several forms, Pydantic has put the one that it has tried there.
     several = field in {"architecture", "features"}
     parts = [part for part in where[:2] if part == field or isinstance(part, int)] if several else where
     place = ".".join(str(part)[:100] for part in parts) or field
-    if kind == "value_error" and not several:
+    if fault == "value_error" and not several:
         own = message.removeprefix("Value error, ")
         return f"{place}: {own}" if where else own
     return f"{place}: {_expected(field, where)}"

@@ -188,10 +188,10 @@ def _ask(stack: _Stack, keras: KerasVersion, said: Said, *, gate: bool) -> None:
         )
     if stack.dense and said.output_activation is None:
         one = stack.dense[-1]["config"]["units"] == 1
-        kinds = "sigmoid (a probability)" if one else "softmax (classes), sigmoid (probabilities, each by itself)"
+        choices = "sigmoid (a probability)" if one else "softmax (classes), sigmoid (probabilities, each by itself)"
         missing["output_activation"] = (
-            f"the activation of its output: --output-activation {kinds} or linear (numbers, or an activation that the "
-            "client applies)"
+            f"the activation of its output: --output-activation {choices} or linear (numbers, or an activation that "
+            "the client applies)"
         )
     if not stack.dense and said.return_sequences is None:
         missing["return_sequences"] = (

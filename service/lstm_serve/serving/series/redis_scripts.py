@@ -13,9 +13,9 @@ READ = """
 local fields = {'form', 'by', 'first', 'seqs', 'rows', 'count', 'life', 'touched', 'carried', 'sum'}
 local function sum_of(had) return redis.sha1hex(table.concat(had, '|', 2, 9)) end
 local function read(key)
-    local kind = redis.call('TYPE', key).ok
-    if kind == 'none' then return {}, 0 end
-    if kind ~= 'hash' then return {}, 1 end
+    local stored_as = redis.call('TYPE', key).ok
+    if stored_as == 'none' then return {}, 0 end
+    if stored_as ~= 'hash' then return {}, 1 end
     local had = redis.call('HMGET', key, unpack(fields))
     for place = 1, 10 do
         if not had[place] then return {}, 1 end
@@ -28,8 +28,8 @@ end
 # What is no sorted set is no index.
 CLEAR = """
 local function clear_what_is_no_index(index)
-    local kind = redis.call('TYPE', index).ok
-    if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', index) end
+    local stored_as = redis.call('TYPE', index).ok
+    if stored_as ~= 'zset' and stored_as ~= 'none' then redis.call('DEL', index) end
 end
 """
 

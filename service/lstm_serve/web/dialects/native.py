@@ -156,13 +156,13 @@ class BatchRoute(PostRoute):
 
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The body, as its content type says."""
-        if (kind := media_type(headers)) == NPZ:
+        if (sent_as := media_type(headers)) == NPZ:
             return npz_of(raw, served.model, settings.max_body_bytes)
         if len(served.model.inputs) > 1:
             expect_json(headers, raw)
             named = served.made(NamedInputs, *settings.sizes)
             return named.rows(named.parsed(raw))
-        if kind != NPY:
+        if sent_as != NPY:
             return super().decode(raw, headers, served, settings)
         return NpyBody(npy_of(raw), served.model.checked)
 
@@ -176,11 +176,11 @@ class EitherRoute(BatchRoute):
 
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The body, as its content type or its first key says."""
-        kind = media_type(headers)
-        if kind == CSV:
+        sent_as = media_type(headers)
+        if sent_as == CSV:
             expect_one(served.model, "CSV")
             return read_flattened(raw, served.model, settings.max_rows)
-        if kind in {NPY, NPZ}:
+        if sent_as in {NPY, NPZ}:
             return super().decode(raw, headers, served, settings)
         expect_json(headers, raw)
         if len(served.model.inputs) > 1:
@@ -315,13 +315,13 @@ async def predict_body(serving: ServingState, body: OfBody, request: PredictRequ
     """Answer a body: as JSON, or where the client prefers it the model's output as a .npy file; CSV with CSV."""
     model = request.served.model
     offered = [*([NPZ, NPY] if body.many else []), JSON[1], *([CSV] if isinstance(body, Flattened) else [])]
-    kind = preferred(request.scope["state"]["headers"], *offered)
+    answered_as = preferred(request.scope["state"]["headers"], *offered)
     parts = await predicted(serving, body, request)
-    if kind == CSV:
+    if answered_as == CSV:
         return Answer(b"".join(written(part.y) for part in parts), [(b"content-type", CSV)])
-    if kind == NPZ:
+    if answered_as == NPZ:
         return npz_answer(model, parts)
-    if kind == NPY:
+    if answered_as == NPY:
         expect_one(model, "an answer in .npy format", "output")
         return npy_answer(parts)
     found = [answer for part in parts for answer in answers(model, *part)]

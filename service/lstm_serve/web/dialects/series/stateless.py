@@ -83,10 +83,10 @@ class SeriesRoute(PostRoute):
     def decode(self, raw: bytes, headers: Mapping[bytes, bytes], served: Served, settings: Settings) -> Decoded:
         """The body, as its content type says."""
         expect_time_axis(served)
-        kind = media_type(headers)
-        if kind == NPY:
+        sent_as = media_type(headers)
+        if sent_as == NPY:
             return NpyBody(npy_of(raw), served.model.checked_rows)
-        if kind != CSV:
+        if sent_as != CSV:
             return super().decode(raw, headers, served, settings)
         if not raw.strip():
             raise Malformed("the body is empty; expected CSV")
