@@ -4,7 +4,7 @@ A series is a hash: `form` and `by` say what its rows and its numbers are and me
 ones, `seqs` their numbers as doubles, which are exact up to 2**53, `first` the number that it began with, `count` how
 many rows were ever appended, `life` what tells it from another one that had its name, `touched` the millisecond of the
 last append, `carried` what a stateful model has made of it, if one has. `sum` is a digest of these but `form`: what has
-another one was written by somebody else. `KEYS[2]` is a sorted set of the series of a model by the millisecond in which
+another one was written by somebody else. The index is a sorted set of the series of a model by the millisecond in which
 each expires, by which they are counted.
 """
 
@@ -34,7 +34,8 @@ end
 """
 
 # What it takes to write a series, `damaged` where something else is in its place: whether there is room for it, and to
-# put it there.
+# put it there. KEYS: the series, the index. ARGV: the series' member in the index, how many rows of it are kept, how
+# many series there may be, and after how many milliseconds it expires; more in each script.
 WRITE = (
     READ
     + CLEAR
@@ -70,9 +71,10 @@ clear_what_is_no_index(index)
 """
 )
 
-# The verdict, how many series there are, whether an expired one was found, whether what was there is damaged, and the
-# series as it was before. What is `wrong` is said by the caller, whose `kept.append` comes to the same of the same
-# rows. It has to be changed with this.
+# ARGV from 5 on: the form, the bytes of a row, what numbers are ('none', 'count' or 'time'), what a gap does, the
+# numbers and the rows that came, and the life of a series that begins. Gives the verdict, how many series there are,
+# whether an expired one was found, whether what was there is damaged, and the series as it was before. What is `wrong`
+# is said by the caller, whose `kept.append` comes to the same of the same rows. It has to be changed with this.
 APPEND = (
     WRITE
     + """
@@ -127,8 +129,9 @@ return answer('good', had)
 """
 )
 
-# The same of a series that was computed elsewhere, and takes the place of one of the sum that is given, '' for none:
-# `other` where that is another one now.
+# Puts a series in the place of the one that was found. ARGV from 5 on: the sum of that one, '' for none, and the new
+# one's fields but `sum`, in their order, of which `touched` is set here. Gives what APPEND does but the series, and
+# `other` where another one is there now.
 REPLACE = (
     WRITE
     + """
@@ -139,7 +142,7 @@ return answer('good')
 """
 )
 
-# Whether what is there is damaged, the series, and how many milliseconds ago the last row came.
+# KEYS: the series. Gives whether what is there is damaged, the series, and how many milliseconds ago the last row came.
 LOOK = (
     READ
     + """
@@ -150,7 +153,7 @@ return {damaged, had, age}
 """
 )
 
-# How many series there are.
+# Deletes a series. KEYS: the series, the index. ARGV: its member in the index. Gives how many series are left.
 FORGET = (
     CLEAR
     + """
@@ -161,8 +164,8 @@ return redis.call('ZCARD', KEYS[2])
 """
 )
 
-# How many series there are, and those that expired since. It would write what is not there, so that it fails where
-# Redis is full, or may not write.
+# KEYS: the index. Gives how many series there are, and the members, 1000 at most, of those that have expired since. Its
+# ZADD changes nothing, but fails where Redis is full, or may not write.
 EXPIRE = (
     CLEAR
     + """
