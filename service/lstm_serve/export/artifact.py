@@ -1,14 +1,12 @@
 """What all targets share of what they write: its header, its golden predictions, and files that appear whole."""
 
 import io
-import os
 import re
-import secrets
-import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +17,7 @@ from lstm_serve.engine.operations.pointwise import Normalization, Scaling, Unsca
 from lstm_serve.engine.operations.temporal import Embedding, Masking
 from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import ModelError, SettingsError
+from lstm_serve.formats.whole_files import write_whole
 from lstm_serve.loading.sidecars import golden as goldens
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.graph import INPUT, Source
@@ -234,47 +233,25 @@ def write(path: Path, files: Mapping[str, bytes], *, folder: bool, force: bool) 
 
     What is beside it is called after it: {name} and {stem} stand for its name, with and without extension.
 
-    All are written under other names first and renamed once all are whole, so that a full disk leaves what was there.
     Raises SettingsError where something is in the way, or it cannot be written.
     """
     expect_free_path(path, folder=folder, force=force)
     names = {"name": path.name, "stem": path.stem}
-    places = {path / name if folder else path.with_name(name.format(**names)): data for name, data in files.items()}
-    for place in {*places} - {path}:
+    fills = {
+        path / name if folder else path.with_name(name.format(**names)): partial(_fill, data)
+        for name, data in files.items()
+    }
+    for beside in {*fills} - {path}:
         if not folder:
-            expect_free_path(place, folder=False, force=force)
+            expect_free_path(beside, folder=False, force=force)
     try:
-        _make(path, places, new=folder and not path.exists())
+        write_whole(fills, path if folder and not path.exists() else None)
     except OSError as error:
         raise _cannot(path, error) from None
 
 
-def _make(path: Path, places: Mapping[Path, bytes], *, new: bool) -> None:
-    """Write files that take their places once all are whole; of a new folder, the folder does."""
-    beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part") if new else None
-    parts: dict[Path, Path] = {}
-    try:
-        if beside is not None:
-            beside.mkdir()
-        for place, data in places.items():
-            name = place.name if beside is not None else f".{place.name[:100]}.{secrets.token_hex(4)}.part"
-            at = (beside or place.parent) / name
-            parts[at] = place
-            with at.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        if beside is not None:
-            beside.rename(path)
-        else:
-            for at, place in parts.items():
-                at.replace(place)
-    except BaseException:
-        if beside is not None:
-            shutil.rmtree(beside, ignore_errors=True)
-        for at in parts:
-            at.unlink(missing_ok=True)
-        raise
+def _fill(data: bytes, file: BinaryIO) -> None:
+    file.write(data)
 
 
 def _cannot(path: Path, error: OSError) -> SettingsError:

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,6 +15,7 @@ from lstm_serve.engine.types import Array
 from lstm_serve.errors import SettingsError
 from lstm_serve.formats import parquet
 from lstm_serve.formats.text import shown
+from lstm_serve.formats.whole_files import write_whole
 from lstm_serve.model.answers import answers, predicted_classes
 from lstm_serve.model.kinds import Kind
 from lstm_serve.model.model import Model
@@ -113,7 +113,7 @@ def write(model: Model, sequences: Sequences, path: str) -> None:
     """
     expect_apart(sequences.by)
     write_format = WRITERS[Path(path).suffix]
-    _make(Path(path), lambda file: write_format(model, sequences, predictions(model, sequences, progress=True), file))
+    _write(Path(path), lambda file: write_format(model, sequences, predictions(model, sequences, progress=True), file))
 
 
 def expect_apart(by: Iterable[str]) -> None:
@@ -130,23 +130,12 @@ def write_report(report: dict[str, Any], path: str) -> None:
 
 def write_bytes(content: bytes, path: str) -> None:
     """Write a file, whole or not at all. Raises SettingsError where it cannot be written."""
-    _make(Path(path), lambda file: file.write(content))
+    _write(Path(path), lambda file: file.write(content))
 
 
-def _make(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Fill a file beside `path` that takes its place once it is whole, and is gone where that fails.
-
-    One function: Ctrl-C may come between any two lines, of a context manager's too, and would leave the file there.
-    """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     try:
-        try:
-            with beside.open("xb") as file:
-                fill(file)
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        write_whole({path: fill})
     except OSError as error:
         raise SettingsError(f"{str(path)[:200]}: cannot be written: {error.strerror}") from None
 
