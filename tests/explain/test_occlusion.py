@@ -35,7 +35,7 @@ TURBOFAN = str(ROOT / "models/turbofan.h5")
 ENGINE = str(ROOT / "models/turbofan.example.csv")
 
 
-@pytest.mark.parametrize("method", ["integrated-gradients", "occlusion"])
+@pytest.mark.parametrize("method", get_args(Method))
 @pytest.mark.parametrize("name", sorted(path.stem for path in PLANTED.glob("*.h5")))
 def test_a_planted_signal_is_found_in_the_first_place_in_20_of_20(name: str, method: Method) -> None:
     on = load_model(PLANTED / f"{name}.h5")
