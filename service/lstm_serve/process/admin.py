@@ -1,4 +1,4 @@
-"""Health and metrics on a port of their own, from a thread: neither a full house nor a busy loop hides or fakes them.
+"""Health and metrics on a port of their own, from a thread: no limit on connections, no busy loop hides or fakes them.
 
 It knows the service by what it is given alone, so that another process may have it as well. Plain HTTP, and no key:
 the port is for the machine's own, an orchestrator and Prometheus.

@@ -1,6 +1,6 @@
 """The connections, and which goes where slots run out: the one that has waited longest in the least useful state.
 
-A house that is full of half requests must not keep all others out; who is being answered stays.
+Half requests, however many, must not keep all others out; who is being answered stays.
 """
 
 import time
