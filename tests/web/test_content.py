@@ -276,6 +276,13 @@ def test_what_is_accepted_most_is_answered(client: httpx.Client, accept: str, ki
         assert reply.headers["content-type"] == f"application/{kind}"
 
 
+@pytest.mark.parametrize("lines", [["application/x-npy", "text/html"], ["text/html", "application/x-npy;q=0.5"]])
+def test_what_is_accepted_may_come_in_several_headers(client: httpx.Client, lines: list[str]) -> None:
+    headers = [*NPY.items(), *(("accept", line) for line in lines)]
+    reply = client.post(BATCH, content=npy(X), headers=headers)
+    assert reply.headers["content-type"] == "application/x-npy"
+
+
 def test_one_sequence_is_not_a_file(client: httpx.Client) -> None:
     refused(client.post("/predict", content=npy(X), headers=NPY), 415, "unknown-type")
     # What is accepted makes no difference there.

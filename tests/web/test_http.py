@@ -16,6 +16,7 @@ from lstm_serve.web.app import create_app
 
 JSON = {"content-type": "application/json"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
+TENSOR = json.dumps({"inputs": [{"name": "x", "shape": [1, 20, 15], "datatype": "FP32", "data": [ROW]}]}).encode()
 
 
 def with_number(text: str) -> bytes:
@@ -398,6 +399,20 @@ def test_blanks_after_a_header_are_no_part_of_it(service: Process) -> None:
     came = service.raw(f"{head}Connection: close\r\nContent-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD)
     assert came.startswith(b"HTTP/1.1 200 ")
     assert b"x-request-id: abc\r\n" in came
+
+
+@pytest.mark.parametrize(
+    ("asked", "header"),
+    [
+        ("POST /v2/models/k215_model/infer", f"Inference-Header-Content-Length: {len(TENSOR)}"),
+        ("HEAD /series/blanks/events", "Last-Event-ID: 0"),
+    ],
+)
+def test_nor_are_those_after_a_header_of_one_path(service: Process, asked: str, header: str) -> None:
+    httpx.post(f"{service.url}/series/blanks/rows", json={"seq": 0, "rows": ROW[:1]}, timeout=PATIENCE)
+    lines = [f"{asked} HTTP/1.1", "Host: x", "Connection: close", f"Content-Length: {len(TENSOR)}", f"{header} \t"]
+    came = service.raw("\r\n".join([*lines, "", ""]).encode() + TENSOR)
+    assert came.startswith(b"HTTP/1.1 200 "), came
 
 
 # Byte order marks, as PowerShell 5 and Notepad write them.

@@ -73,6 +73,8 @@ class Boundary:
         try:
             if len(headers) < len(scope["headers"]):
                 _expect_once(scope["headers"])
+                # A list may come in parts (RFC 9110, 5.3).
+                headers[b"accept"] = b",".join(value for name, value in scope["headers"] if name == b"accept")
             self._expect_key(scope["path"], headers.get(b"authorization"))
             await self.app(scope, receive, answer)
         except ClientDisconnect:

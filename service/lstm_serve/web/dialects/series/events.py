@@ -257,7 +257,7 @@ def _event(content: dict[str, Any], head: bytes) -> bytes:
 def _last_id(request: Request) -> tuple[int | None, bytes]:
     """The row that the client was told last, and what tells its series from others. Raises Malformed."""
     given: bytes = request.scope["state"]["headers"].get(b"last-event-id", b"")
-    found = re.fullmatch(rb"([0-9]{1,16})(-[0-9a-f]{8})?|", given)
+    found = re.fullmatch(rb"([0-9]{1,16})(-[0-9a-f]{8})?|", given.strip())
     if found is None:
         raise Malformed("expected in the header Last-Event-ID the id of the last event that came")
     number, mark = found.groups()

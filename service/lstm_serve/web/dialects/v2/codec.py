@@ -76,7 +76,7 @@ def decode(model: Model, raw: bytes, headers: Mapping[bytes, bytes], max_rows: i
     """A request from the bytes of its body. Raises Malformed, InvalidInput, or TooLarge for too many time steps."""
     given, start = headers.get(HEADER_LENGTH), len(raw)
     if given is not None:
-        if not re.fullmatch(rb"[0-9]{1,10}", given) or int(given) > start:
+        if not re.fullmatch(rb"[0-9]{1,10}[ \t]*", given) or int(given) > start:
             raise Malformed(
                 "expected the length of the body's JSON part in the header Inference-Header-Content-Length, "
                 f"at most the body's {start} bytes"
