@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from native_requests import GOOD, LIMIT, refused
+from native_requests import GOOD, LIMIT, MARK, refused
 from serving import GOLDEN, SMALL, Clients, Golden, call, in_loop, started
 
 from lstm_serve.errors import LstmServeError, Malformed, TooLarge
@@ -28,6 +28,10 @@ from lstm_serve.web.inflate import inflate
 NPY = {"content-type": "application/x-npy"}
 ACCEPT_NPY = {"accept": "application/x-npy"}
 BATCH = "/predict/batch"
+
+
+# Records, whose field has a name that was chosen by who sent it.
+RECORDS = np.zeros((1, 20), [(MARK, "<f4", 15)])
 
 
 def npy(x: npt.NDArray[Any], *, pickled: bool = False, **options: Any) -> bytes:
@@ -193,6 +197,7 @@ HUGE = npy(X).replace(b"'shape': (2, 20, 15), }", b"'shape': (99999999,), }")
             for d in (b"()", b"('f4',)")
         ),
         (npy(np.array(["a"])), 400, "where numbers were expected"),
+        (npy(RECORDS), 400, "the body holds void"),
         (npy(X > 1), 422, "expected numbers"),
         (npy(X[0]), 422, "(n, 20, 15)"),
         (npy(X.transpose(0, 2, 1)), 422, "(n, 20, 15)"),
@@ -238,6 +243,10 @@ def zipped(members: Mapping[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> by
         (npz(np.zeros((9, 20, 15)), kind=zipfile.ZIP_LZMA), 400, "packed unusually"),
         (npz(*[np.zeros(1)] * 99), 400, "lists 99 members"),
         (zipped({"lstm_1_input.npy": npy(X), "lstm_1_input": npy(X * 0)}), 400, "some of them twice"),
+        # Names that were sent do not come back.
+        (zipped({f"{MARK}.npy": npy(RECORDS)}), 400, "member 1 of the .npz file holds void"),
+        (zipped({f"{MARK}.npy": b"?"}), 400, "member 1 of the .npz file is not a NumPy array"),
+        (zipped({f"{MARK}.npy": npy(X)}).replace(MARK.encode(), b"another", 1), 400, "the .npz file is damaged"),
     ],
 )
 def test_bad_npz(client: httpx.Client, body: bytes, status: int, words: str) -> None:

@@ -62,7 +62,8 @@ def read_npy(source: BinaryIO, name: str = "the .npy file", limit: int = MAX_BYT
     if dtype.kind in "US":
         raise HoldsText(f"{name} holds text, where numbers were expected")
     if dtype.kind not in "fiub":
-        raise UnreadableFile(f"{name} holds {dtype} {shape}, where numbers were expected")
+        # By its name: the fields of records have others, which whoever wrote the file chose.
+        raise UnreadableFile(f"{name} holds {dtype.name} {shape}, where numbers were expected")
     if len(shape) > MAX_AXES or any(type(size) is not int or not 0 <= size <= limit for size in shape):
         raise UnreadableFile(f"{name} declares the shape {str(shape)[:100]}, which is none of an array")
     expected, came = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
@@ -78,11 +79,16 @@ def member_names(source: BinaryIO) -> list[str]:
 
 
 def read_npz(
-    source: BinaryIO, only: Collection[str] | None = None, limit: int = MAX_BYTES, most: int = MAX_MEMBERS
+    source: BinaryIO,
+    only: Collection[str] | None = None,
+    limit: int = MAX_BYTES,
+    most: int = MAX_MEMBERS,
+    *,
+    told: bool = True,
 ) -> dict[str, AnyArray]:
     """The arrays of a .npz file, by name, in the file's order; of the named ones alone, where some are named.
 
-    They may take `limit` bytes, and be `most`. Raises UnreadableFile.
+    They may take `limit` bytes, and be `most`. Raises UnreadableFile, which names them where they may be `told`.
     """
     check_directory(source, most)
     try:
@@ -99,11 +105,12 @@ def read_npz(
                     "the .npz file is packed unusually; np.savez and np.savez_compressed write it well"
                 )
             arrays = {}
-            for name in names:
+            for number, name in enumerate(names, 1):
                 if only is not None and name.removesuffix(".npy") not in only:
                     continue
+                called = f"the member {name[:100]!r}" if told else f"member {number} of the .npz file"
                 with archive.open(name) as member:
-                    arrays[name.removesuffix(".npy")] = read_npy(member, f"the member {name[:100]!r}", limit)  # type: ignore[arg-type]
+                    arrays[name.removesuffix(".npy")] = read_npy(member, called, limit)  # type: ignore[arg-type]
             return arrays
     except (
         zipfile.BadZipFile,
@@ -116,4 +123,4 @@ def read_npz(
         zlib.error,
         lzma.LZMAError,
     ) as error:
-        raise UnreadableFile(f"the .npz file is damaged: {str(error)[:100]}") from None
+        raise UnreadableFile(f"the .npz file is damaged{f': {str(error)[:100]}' if told else ''}") from None

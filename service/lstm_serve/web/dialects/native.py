@@ -108,7 +108,7 @@ OfBody = Body | NpyBody | NpzBody | NamedRows | Flattened
 def npz_of(raw: bytes, model: Model, limit: int) -> NpzBody:
     """The rows of a body in .npz format, an array by the name of each input. Raises Malformed or TooLarge."""
     try:
-        xs = read_npz(io.BytesIO(raw), limit=limit, most=len(model.inputs) + FEW)
+        xs = read_npz(io.BytesIO(raw), limit=limit, most=len(model.inputs) + FEW, told=False)
     except HoldsTooMuch:
         raise TooLarge(
             f"the body holds more than {limit} bytes once it is unpacked; at most so many are read"
