@@ -131,6 +131,16 @@ async def test_a_traceparent_is_cut(caplog: pytest.LogCaptureFixture) -> None:
         assert caplog.records[-1].fields["traceparent"] == "a" * kept  # type: ignore[attr-defined]
 
 
+def test_what_a_body_makes_python_warn_of_goes_nowhere() -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1or 2, 20, 15)}"
+    body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with Process(ASKER / "k215_model.h5", PYTHONWARNINGS="") as process:
+        kind = {"content-type": "application/x-npy"}
+        reply = httpx.post(f"{process.url}/predict/batch", content=body, headers=kind, timeout=PATIENCE)
+    assert reply.status_code == 400
+    assert process.errors == ""
+
+
 def test_json_line() -> None:
     made = json.loads(logs.JsonFormatter().format(record_of("a\nb", fields={"rows": 2, "odd": {1}})))
     assert made.pop("time")

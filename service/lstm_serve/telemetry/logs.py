@@ -6,6 +6,7 @@ import re
 import secrets
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -95,6 +96,9 @@ def configure() -> LogHandler:
     What no line shows is not looked up for each: https://docs.python.org/3/howto/logging.html#optimization
     """
     logging._srcfile = None  # noqa: SLF001 - the documented switch
+    # What the bytes of a body have Python and NumPy warn of is the client's, and standard error waits for its reader.
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = LogHandler(sys.stdout.fileno(), sys.stdout.encoding if sys.stdout.isatty() else "utf-8")
     LogHandler.straight = None if sys.stdout.isatty() else handler
