@@ -37,9 +37,8 @@ class ReadScheduler:
 
     def __init__(self) -> None:
         """Nobody waits."""
-        self._waiting: OrderedDict[str | None, OrderedDict[ReadableConnection, None]] = (
-            OrderedDict()
-        )  # by what they ask
+        # By what they ask.
+        self._waiting = OrderedDict[str | None, OrderedDict[ReadableConnection, None]]()
         self._asks: dict[ReadableConnection, str | None] = {}  # of each what it asked when it began to wait
         self._most, self._reads, self._began = MOST, 0, 0.0
         self._counting = False  # whether the end of this iteration is to be told
