@@ -45,6 +45,20 @@ def test_says_how_long_a_full_batch_takes(tmp_path: Path) -> None:
     assert warm_up(model, 128) > 0
 
 
+def test_a_row_alone_is_tried_once_where_a_full_batch_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(save_sequential(tmp_path / "model.h5", [lstm(), dense()]))
+    forward, rows = Model.forward, list[int]()
+
+    def counted(self: Model, x: Array) -> Array:
+        rows.append(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(Model, "forward", counted)
+    warm_up(model, 1024)
+    assert rows[:2] == [1, 1]
+    assert {*rows[2:]} == {1024}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="its clock of a thread is too coarse")
 def test_what_a_batch_waits_for_is_none_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(save_sequential(tmp_path / "model.h5", [lstm(), dense()]))

@@ -46,11 +46,11 @@ def warm_up(model: Model, rows: int) -> float:
     while True:
         x = _zeros(model, given, n)
         seconds = _seconds(model, x)
-        tried = seconds
-        while seconds * rows / n > LONGEST_ON_THE_LOOP and tried < TRY_AGAIN:  # other work may have come between
-            tried += (again := _seconds(model, x))
-            seconds = min(seconds, again)
         if n == some or seconds > LONG_ENOUGH:
+            tried = seconds
+            while seconds * rows / n > LONGEST_ON_THE_LOOP and tried < TRY_AGAIN:  # other work may have come between
+                tried += (again := _seconds(model, x))
+                seconds = min(seconds, again)
             return seconds * rows / n
         # A row alone takes longer than one among others: at once all where even so they would not take long.
         n = some if seconds * some / n < LONG_ENOUGH else min(some, 8 * n)
