@@ -33,7 +33,6 @@ from lstm_serve.process.signals import Hangup
 from lstm_serve.process.sockets import url, why_not
 from lstm_serve.process.tuning import collect_seldom
 from lstm_serve.serving import health
-from lstm_serve.serving.free_memory import trim
 from lstm_serve.serving.health import READY
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.reload import Reloader
@@ -126,7 +125,7 @@ class Server(uvicorn.Server):
             self._sweep()
         if counter % COLLECT_TICKS == 0:
             gc.collect()
-            trim()
+            self._serving.budget.trim()
         if self._hangup is not None and self._hangup.came:
             self._hangup.came = False
             if not self._hangup.of_terminal:
@@ -187,8 +186,7 @@ class Server(uvicorn.Server):
                 deployment.series.expire()
         budget = self._serving.budget
         if budget.freed > (TRIM_BYTES if budget.bytes else 0):
-            budget.freed = 0
-            trim()
+            budget.trim()
 
     @property
     def _connections(self) -> list[Protocol]:

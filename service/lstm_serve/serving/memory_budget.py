@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from lstm_serve.errors import QueueFull
+from lstm_serve.serving.free_memory import trim
 
 TOO_MANY = "too many bytes are being read and answered at once"
 
@@ -44,6 +45,11 @@ class Inflight:
     def release(self, size: int) -> None:
         """So many bytes are not held any more."""
         self.bytes -= size
+
+    def trim(self) -> None:
+        """Give what is free back to the system: what was freed in small pieces does not go by itself."""
+        self.freed = 0
+        trim()
 
 
 class Held:

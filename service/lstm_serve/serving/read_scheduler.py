@@ -86,7 +86,7 @@ class ReadScheduler:
 
     def _is_left(self, asks: str | None) -> bool:
         """Count a read of this iteration for one that asks this; whether there is one left."""
-        alone = self._waiting.keys() <= {asks} and self._began < self._several_until
+        alone = self._began < self._several_until and self._waiting.keys() <= {asks}
         if self._reads >= (min(FEW, self._most) if alone else self._most):
             return False
         self._reads += 1

@@ -6,7 +6,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from lstm_serve.errors import TooLarge
-from lstm_serve.serving.free_memory import trim
 from lstm_serve.serving.memory_budget import Held, Inflight, Upload
 from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
@@ -71,9 +70,8 @@ async def _rest(part: bytes, receive: Receive, inflight: Inflight, limit: int) -
     if inflight.freed > SCATTERED and inflight.bytes > inflight.limit / 2:
         # What the parts took is free, but in pieces that no large body fits into: it would stay beside all of those.
         # With less in flight there is room for both, and a body would cost an eighth more.
-        inflight.freed = 0
         parts.clear()
-        trim()
+        inflight.trim()
     return raw
 
 
