@@ -19,26 +19,27 @@ def connections(inflight: Inflight, count: int) -> tuple[list[Kept], list[int]]:
     return [*map(kept, range(count))], ended
 
 
+async def read(inflight: Inflight, *sizes: int, error: Exception | None = None) -> None:
+    """Read a body in parts of these sizes, and fail then, if there is an error."""
+    async with Upload(inflight) as upload:
+        for size in sizes:
+            upload.hold(size)
+        if error is not None:
+            raise error
+
+
 @in_loop
 async def test_a_body_of_which_reading_fails_gives_its_bytes_back() -> None:
     inflight = Inflight(10)
-
-    async def read() -> None:
-        async with Upload(inflight) as upload:
-            upload.hold(4)
-            upload.hold(3)
-            raise Malformed
-
     with pytest.raises(Malformed):
-        await read()
+        await read(inflight, 4, 3, error=Malformed())
     assert (inflight.bytes, inflight.uploads) == (0, {})
 
 
 @in_loop
 async def test_what_a_whole_body_holds_is_its_requests() -> None:
     inflight = Inflight(10)
-    async with Upload(inflight) as upload:
-        upload.hold(4)
+    await read(inflight, 4)
     assert (inflight.bytes, inflight.uploads) == (4, {})
 
 
@@ -46,12 +47,12 @@ async def test_what_a_whole_body_holds_is_its_requests() -> None:
 async def test_the_oldest_body_makes_room_and_its_reading_ends() -> None:
     inflight, whole = Inflight(10), list[int]()
 
-    async def read(size: int) -> None:
+    async def waiting(size: int) -> None:
         async with Upload(inflight) as upload:
             upload.hold(size)
             await asyncio.sleep(PATIENCE)
 
-    reading = [asyncio.create_task(read(size)) for size in (3, 4)]
+    reading = [asyncio.create_task(waiting(size)) for size in (3, 4)]
     await asyncio.sleep(0)
     async with Upload(inflight) as upload:
         upload.hold(6)
@@ -66,14 +67,8 @@ async def test_the_oldest_body_makes_room_and_its_reading_ends() -> None:
 @in_loop
 async def test_a_body_that_is_the_oldest_itself_is_refused_and_keeps_nothing() -> None:
     inflight = Inflight(10)
-
-    async def read() -> None:
-        async with Upload(inflight) as upload:
-            upload.hold(6)
-            upload.hold(5)
-
     with pytest.raises(QueueFull):
-        await read()
+        await read(inflight, 6, 5)
     assert (inflight.bytes, inflight.uploads) == (0, {})
 
 
@@ -81,14 +76,14 @@ async def test_a_body_that_is_the_oldest_itself_is_refused_and_keeps_nothing() -
 async def test_a_body_that_has_made_room_takes_no_part_that_is_there_already() -> None:
     inflight = Inflight(10)
 
-    async def read() -> None:
+    async def behind_another() -> None:
         async with Upload(inflight) as upload:
             upload.hold(6)
             inflight.hold(5)
             upload.hold(1)
 
     with pytest.raises(QueueFull):
-        await read()
+        await behind_another()
     assert (inflight.bytes, inflight.uploads) == (5, {})
 
 
