@@ -36,6 +36,14 @@ class Then(Many):
         return super().take()
 
 
+def flooded(count: int, requests: int) -> tuple[ReadScheduler, list[int]]:
+    """A scheduler for which so many wait with requests to one model, and the list of whose were read."""
+    reads, read = ReadScheduler(), list[int]()
+    for number in range(count):
+        reads.ask(Many(number, requests, read, "flooded"))
+    return reads, read
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The time, `now`, that goes by when it is told to."""
@@ -79,9 +87,7 @@ async def test_who_comes_when_nobody_waits_is_read_at_once_and_who_leaves_no_mor
 @pytest.mark.usefixtures("clock")
 @in_loop
 async def test_who_asks_another_model_does_not_wait_behind_a_flood(asks: str | None) -> None:
-    reads, read = ReadScheduler(), list[int]()
-    for number in range(1000):
-        reads.ask(Many(number, 3, read, "flooded"))
+    reads, read = flooded(1000, 3)
     reads.ask(Many(-1, 3, read, asks))
     await asyncio.sleep(0)
     assert read[:7] == ([0, 0, -1, 1, -1, 2, -1] if asks is None else [0, -1, 0, -1, 1, -1, 2])
@@ -93,9 +99,7 @@ async def test_who_asks_another_model_does_not_wait_behind_a_flood(asks: str | N
 @pytest.mark.usefixtures("clock")
 @in_loop
 async def test_who_has_just_come_waits_then_with_those_that_ask_the_same() -> None:
-    reads, read = ReadScheduler(), list[int]()
-    for number in range(100):
-        reads.ask(Many(number, 3, read, "flooded"))
+    reads, read = flooded(100, 3)
     reads.ask(Then(-1, read, lambda new: setattr(new, "asks", "flooded"), None))
     await asyncio.sleep(0)
     assert read[:7] == [0, 0, -1, 1, 2, 3, 4]
@@ -118,9 +122,7 @@ async def test_who_has_just_come_and_leaves_is_not_read() -> None:
 @pytest.mark.usefixtures("clock")
 @in_loop
 async def test_a_flood_reads_few_in_an_iteration_while_another_model_is_asked_and_many_where_both_wait() -> None:
-    reads, read = ReadScheduler(), list[int]()
-    for number in range(100):
-        reads.ask(Many(number, 9, read, "flooded"))
+    reads, read = flooded(100, 9)
     await asyncio.sleep(0)
     assert await _read_in_iterations(read, 3) == [MOST] * 3
     reads.note("flooded")
