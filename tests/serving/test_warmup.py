@@ -12,6 +12,7 @@ from lstm_serve import load_model
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import Unsupported
 from lstm_serve.model.model import Model
+from lstm_serve.serving import warmup
 from lstm_serve.serving.warmup import warm_up
 
 CONV: dict[str, Any] = {"filters": 4, "kernel_size": 40}
@@ -54,8 +55,10 @@ def test_a_row_alone_is_tried_once_where_a_full_batch_is(tmp_path: Path, monkeyp
         return forward(self, x)
 
     monkeypatch.setattr(Model, "forward", counted)
+    monkeypatch.setattr(warmup, "CLOCK", lambda: 2e-5 * sum(rows))  # a row takes so long, however busy the machine is
     warm_up(model, 1024)
     assert rows[:2] == [1, 1]
+    assert len(rows) > 3  # a full batch is too long for the loop, and is tried again
     assert {*rows[2:]} == {1024}
 
 
