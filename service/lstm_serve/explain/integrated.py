@@ -17,7 +17,6 @@ from lstm_serve.engine.types import AnyArray, Array, Floats, Mask
 from lstm_serve.errors import InvalidInput
 from lstm_serve.explain.asked import Explained, has_cells, last_of, place_of, score_of
 from lstm_serve.explain.gradients import path
-from lstm_serve.explain.gradients.tape import in_one
 
 # Intervals on the line, at first and at most, with a point between each two: twice as many are taken where what the
 # cells add misses the difference by more than is allowed, and by more than that part of it.
@@ -38,6 +37,7 @@ class IntegratedGradients:
         self.what = what
         self._cells: Floats = np.zeros(what.x.shape)  # what each adds,
         self._error = np.inf  # and by how much all miss
+        self._difference = np.nan  # what they should add up to: the score less that of the baseline
         self.count, self._begun = POINTS, 0
         self._by_x = np.empty((POINTS, *what.x.shape), what.x.dtype)
         self._new, self._places = self._by_x, _points(POINTS)[0]  # of this round
@@ -49,6 +49,10 @@ class IntegratedGradients:
         None where it may stop.
         """
         model, index = self.what.model, self.what.index
+        if start == 0:
+            y, _ = yield from path.recorded(model, self._at(np.zeros(1)), self._masks)
+            self._difference = self.what.score - float(score_of(model, y, index)[0])
+            yield None
         for first in range(start, stop, self._at_once):
             at = slice(first - self._begun, min(first + self._at_once, stop) - self._begun)
             y, tape = yield from path.recorded(model, self._at(self._places[at]), self._masks)
@@ -111,14 +115,6 @@ class IntegratedGradients:
     @cached_property
     def _masks(self) -> dict[int, Mask]:
         return path.masks_of(self.what.model, self.what.x[np.newaxis])
-
-    @cached_property
-    def _difference(self) -> float:
-        """The score less that of the baseline."""
-        x = self._at(np.zeros(1))
-        model, held = self.what.model, self._masks
-        y = in_one(path.recorded(model, x, held))[0] if held else model.forward(x)
-        return self.what.score - float(score_of(self.what.model, y, self.what.index)[0])
 
 
 def _by_score(y: Array, column: int, sign: int) -> Array:
