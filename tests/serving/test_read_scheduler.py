@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from serving import in_loop
 
-from lstm_serve.serving.read_scheduler import FEW, LATELY, LONG, MOST, SECONDS, ReadScheduler
+from lstm_serve.serving.read_scheduler import FEW, LATELY, LONG, MOST, REST, SECONDS, ReadScheduler
 
 
 class Many:
@@ -166,6 +166,20 @@ async def test_a_flood_reads_many_in_an_iteration_again_once_no_other_model_was_
     assert await _read_in_iterations(read, 3) == [MOST] * 3
     reads.note("calm")
     assert await _read_in_iterations(read, 3) == [FEW] * 3
+
+
+@pytest.mark.usefixtures("clock")
+@in_loop
+async def test_a_flood_rests_until_who_asks_another_model_is_answered_and_is_not_kept_out_by_many_of_them() -> None:
+    reads, read = flooded(100, 9)
+    reads.note("flooded")
+    reads.note("calm")
+    await asyncio.sleep(0)
+    turns = list[int]()
+    for _ in range(3 * (REST + 2)):
+        reads.ask(Many(-1, 1, [], "calm"))
+        turns += await _read_in_iterations(read, 1)
+    assert turns == [*[0] * REST, FEW, FEW] * 3
 
 
 @in_loop
