@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from echo import Echo, model_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_serve.errors import InvalidInput, Malformed, TooLarge
@@ -185,7 +185,6 @@ SOUND = st.lists(st.lists(st.lists(NUMBER, min_size=3, max_size=3), min_size=2, 
 
 
 @given(value=JSON | NEARLY | SOUND, key=st.sampled_from(["sequences", "sequences", "sequence", "x"]))
-@settings(deadline=None, max_examples=300)
 def test_a_body_is_finite_float32_or_refused_with_reasons(value: Any, key: str) -> None:
     # The refusal comes from another walk than the acceptance: they must agree on every body.
     try:
@@ -362,7 +361,6 @@ TEXTS_AND_MARKS = st.recursive(st.text('[]{},"\\a', max_size=4) | st.just(0), la
 
 
 @given(value=TEXTS_AND_MARKS, ascii_only=st.booleans())
-@settings(deadline=None)
 def test_what_is_counted_is_what_a_parser_finds(value: Any, *, ascii_only: bool) -> None:
     def found(value: Any) -> list[int]:
         inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
@@ -379,7 +377,6 @@ STEPS = st.dictionaries(st.sampled_from([*NAMES, "other"]), NUMBER | JSON, max_s
 
 
 @given(value=st.lists(st.lists(STEPS | st.lists(NUMBER, min_size=3, max_size=3), min_size=2, max_size=2), max_size=4))
-@settings(deadline=None, max_examples=300)
 def test_steps_by_name_are_finite_float32_or_refused_with_reasons(value: Any) -> None:
     try:
         (x,) = ManyByName.parse(raw(value)).arrays(np.float32)
