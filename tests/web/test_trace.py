@@ -1,16 +1,23 @@
 """POST /trace: computed behind predictions, in bounds, and true where the answer is no number."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from apps import app_of, row_of, state_of, with_echo
+from kerasfiles import functional, lstm, numbers, save
 from native_requests import GOOD
 from serving import PATIENCE, call, in_loop, started
 
+from lstm_serve import load_model
+from lstm_serve.explain.trace import report
 from lstm_serve.model.model import Model
+from lstm_serve.scoring.inputs import Sequences, UnitSequences
 
 
 @pytest.fixture
@@ -75,3 +82,24 @@ async def test_one_that_is_larger_than_what_there_is_room_for_is_refused() -> No
         assert (await call(app, "/predict", GOOD)).status == 200
         assert (await call(app, "/trace", GOOD)).status == 429
         assert state_of(app).budget.bytes == 0
+
+
+@in_loop
+async def test_of_a_model_whose_layer_gives_its_states_the_answer_may_be_one(tmp_path: Path) -> None:
+    class_name, options, arrays = lstm()
+    entry = {"name": "x", "batch_input_shape": [None, 5, 3]}
+    encoder = functional(
+        [
+            ("InputLayer", entry, []),
+            (class_name, {**options, "name": "a", "return_state": True, "return_sequences": True}, ["x"]),
+        ]
+    )
+    encoder["config"]["output_layers"] = [["a", 0, 2]]
+    path = save(tmp_path / "encoder.h5", encoder, {"a": arrays})
+    model, x = load_model(path), numbers(1, 5, 3)
+    async with started(app := app_of(path)):
+        answer = await call(app, "/trace", json.dumps({"sequence": x[0].tolist()}).encode())
+    assert answer.status == 200
+    np.testing.assert_allclose(answer.json["answer"]["values"], model.predict(x)[0], rtol=0, atol=1e-6)
+    told = report(model, Sequences((UnitSequences(x, [1]),), "sequence"), loading="load_model('encoder.h5')")
+    assert told.split("answer\n")[1].split() == ["values:", *np.array2string(model.predict(x)[0], precision=6).split()]

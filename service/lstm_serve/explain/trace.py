@@ -60,7 +60,7 @@ def report(model: Model, sequences: Sequences, step: int | None = None, *, loadi
             row = max(len(part) - at, 0) if turned else min(at, len(part)) - 1
             note = f"its own step {row + 1}" if turned else f"row {row + 1} of {len(part)}" * (len(part) != steps)
             lines += _vector(name, note, part[row])
-    (answer,) = answers(model, traced[-1]["output"])
+    (answer,) = answers(model, model.predict(x))
     title = "answer"
     if model.kind == "steps":
         row = min(at, len(answer["steps"]))

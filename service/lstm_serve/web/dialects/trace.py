@@ -69,7 +69,7 @@ async def traced(serving: ServingState, body: Body, request: PredictRequest) -> 
 def _encoded(model: Model, x: Array) -> Answer:
     """The answer for x (1, *input_shape). Raises NotFinite as for /predict; a number on the way may be null."""
     found = model.trace(x)
-    y = found[-1]["output"]
+    y = model.forward(x)  # it may be a state, which is not traced as an output
     if not np.isfinite(y).all():
         raise NotFinite("the model answered NaN or infinity")
     layers = [
@@ -91,7 +91,7 @@ def _at_most(model: Model, x: Array) -> int:
     """A bound on the numbers of a trace: of a recurrent layer's units, those of a cell at each time step."""
     shapes = graph.shapes(model.nodes, (x.shape[1:],))[1:]
     count = 0
-    for (operation, _), ((*_, width),) in zip(model.nodes, shapes, strict=True):
+    for (operation, _), ((*_, width), *_) in zip(model.nodes, shapes, strict=True):
         recurrent = isinstance(operation, Recurrent | Stacked | Bidirectional)
         count += x.shape[1] * OF_A_UNIT * (width or 1) if recurrent else 0
-    return count + sum(2 * math.prod(size or 1 for size in shape) for (shape,) in shapes)
+    return count + sum(2 * math.prod(size or 1 for size in shape) for shape, *_ in shapes)
