@@ -15,6 +15,7 @@ from native_requests import GOOD
 from serving import PATIENCE, call, in_loop, started
 
 from lstm_serve import load_model
+from lstm_serve.explain.numpy_program import lines
 from lstm_serve.explain.trace import report
 from lstm_serve.model.model import Model
 from lstm_serve.scoring.inputs import Sequences, UnitSequences
@@ -103,3 +104,4 @@ async def test_of_a_model_whose_layer_gives_its_states_the_answer_may_be_one(tmp
     np.testing.assert_allclose(answer.json["answer"]["values"], model.predict(x)[0], rtol=0, atol=1e-6)
     told = report(model, Sequences((UnitSequences(x, [1]),), "sequence"), loading="load_model('encoder.h5')")
     assert told.split("answer\n")[1].split() == ["values:", *np.array2string(model.predict(x)[0], precision=6).split()]
+    assert "it answers a state" in " ".join(lines(model, path, {}, "load_model('encoder.h5')"))
