@@ -70,11 +70,10 @@ def test_series_expire_on_the_loop_while_they_are_counted_in_its_thread() -> Non
             text = httpx.get(f"{url}/metrics").text
             return re.findall(r"(?m)^lstmserve_series(?:_expired_total)?\{.*\} (.+)$", text)
 
-        for k in range(200):
-            body = {"rows": [[0.5] * 15]}
-            assert client.post(f"/series/s{k}/rows", json=body).status_code == 200
-            if k % 10 == 0:
-                counted()
+        for k in range(0, 200, 10):
+            body = {"rows": [{"series": f"s{k + number}", "row": [0.5] * 15} for number in range(10)]}
+            assert [each["rows"] for each in client.post("/series/rows", json=body).json()["results"]] == [1] * 10
+            counted()
         end = time.monotonic() + PATIENCE
         while sorted(counted()) != ["0.0", "200.0"]:  # without another row
             assert time.monotonic() < end, counted()

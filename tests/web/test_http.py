@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 
 import httpx
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from fastapi.routing import APIRoute
 from native_requests import GOOD, LIMIT, MARK, ROW, many, one, refused
-from serving import ASKER, PATIENCE, SMALL, Clients, Golden, Process, load_golden
+from serving import ASKER, PATIENCE, SMALL, Clients, Golden, Process, client_of, load_golden
 
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
@@ -29,20 +30,24 @@ def with_number(text: str) -> bytes:
 # What is answered.
 
 
-@pytest.fixture(scope="module", params=["k215", "tf215", "k3"])
-def asker(request: pytest.FixtureRequest) -> Iterator[tuple[httpx.Client, Golden]]:
-    stem = request.param
-    with (
-        Process(ASKER / f"{stem}_model.h5") as process,
-        httpx.Client(base_url=process.url, timeout=PATIENCE) as client,
-    ):
-        yield client, load_golden(ASKER / f"{stem}_golden.npz")
+STEMS = ["k215", "tf215", "k3"]
 
 
-def test_golden_predictions_over_http(asker: tuple[httpx.Client, Golden]) -> None:
-    client, (x, y) = asker
-    singles = [client.post("/predict", json={"sequence": row.tolist()}).json() for row in x]
-    batch = client.post("/predict/batch", json={"sequences": x.tolist()}).json()["predictions"]
+@pytest.fixture(scope="module")
+def asker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a service with the classifier as each Keras saved it."""
+    folder = tmp_path_factory.mktemp("asker")
+    for stem in STEMS:
+        shutil.copy(ASKER / f"{stem}_model.h5", folder / f"{stem}.h5")
+    with client_of(folder) as client:
+        yield client
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_golden_predictions_over_http(asker: httpx.Client, stem: str) -> None:
+    (x, y), at = load_golden(ASKER / f"{stem}_golden.npz"), f"/models/{stem}"
+    singles = [asker.post(f"{at}/predict", json={"sequence": row.tolist()}).json() for row in x]
+    batch = asker.post(f"{at}/predict/batch", json={"sequences": x.tolist()}).json()["predictions"]
     for answers in (singles, batch):
         came = np.array([answer["probabilities"] for answer in answers])
         assert np.abs(came - y).max() <= 1e-6

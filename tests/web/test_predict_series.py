@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from apps import app_of
 from hypothesis import given
 from hypothesis import strategies as st
 from kerasfiles import dense, lstm, save_sequential
 from numpy.typing import NDArray
-from serving import PATIENCE, SMALL, Process
+from serving import PATIENCE, SMALL, Process, call, in_loop, started
 
 from lstm_serve import load_model
 from lstm_serve.cli import main
@@ -261,17 +262,19 @@ def test_an_empty_body(named: httpx.Client) -> None:
         assert (ask(named, b"", headers)).status_code == 400
 
 
-def test_of_a_model_of_free_length_a_series_is_one_sequence(tmp_path: Path) -> None:
+@in_loop
+async def test_of_a_model_of_free_length_a_series_is_one_sequence(tmp_path: Path) -> None:
     path = save_sequential(tmp_path / "m.h5", [lstm(), dense()], [None, 3])
     rows = rows_of(31)
-    with serving(path, LSTMSERVE_MAX_TIMESTEPS="50") as client:
-        answer = ask(client, json_body(rows)).json()
+    app = app_of(path, max_timesteps=50)
+    async with started(app):
+        answer = (await call(app, PATH, json_body(rows))).json
         assert answer["rows"] == [31]
         expected = load_model(path).predict_series(rows)[0]
         np.testing.assert_allclose(answer["predictions"][0]["probabilities"], expected, atol=2e-6)
-        assert ask(client, json_body(rows_of(51))).status_code == 413
-        assert ask(client, json_body(rows, stride=2)).status_code == 422
-        assert ask(client, npy(rows), NPY, "stride=2").status_code == 422
+        assert (await call(app, PATH, json_body(rows_of(51)))).status == 413
+        assert (await call(app, PATH, json_body(rows, stride=2))).status == 422
+        assert (await call(app, f"{PATH}?stride=2", npy(rows), headers=NPY)).status == 422
 
 
 def test_windows_are_no_copies(tmp_path: Path) -> None:
@@ -286,6 +289,8 @@ def test_a_flood_of_empty_rows_is_refused_before_it_is_parsed(named: httpx.Clien
     assert ask(named, body).status_code == 413
 
 
-def test_a_model_without_time_has_no_series(tmp_path: Path) -> None:
-    with serving(save_sequential(tmp_path / "m.h5", [dense(2, 3)], [3])) as client:
-        assert ask(client, json_body(rows_of(30))).status_code == 404
+@in_loop
+async def test_a_model_without_time_has_no_series(tmp_path: Path) -> None:
+    app = app_of(save_sequential(tmp_path / "m.h5", [dense(2, 3)], [3]))
+    async with started(app):
+        assert (await call(app, PATH, json_body(rows_of(30)))).status == 404

@@ -6,20 +6,22 @@ import json
 import random
 import shutil
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from apps import app_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kerasfiles import dense, lstm, save_sequential
 from numpy.typing import NDArray
 from redis_process import STORES, served_from
 from scraping import one_of, parsed
-from serving import PATIENCE, SMALL, Process, client_of
+from serving import PATIENCE, SMALL, Process, call, client_of, in_loop, started
 
 from lstm_serve import load_model
 
@@ -45,6 +47,22 @@ def process(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def client(process: Process) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], httpx.Client]]:
+    """Clients, by name, of models that differ in their card or form, all in one service."""
+    folder = tmp_path_factory.mktemp("several")
+    for name, rules in (("last", {"gap": "last"}), ("reset", {"gap": "reset"}), ("time", {"seq": "time"})):
+        carded(folder, name, series=rules)
+    for name in ("free", "cut"):
+        save_sequential(folder / f"{name}.h5", [lstm(), dense()], [None, 3])
+    (folder / "cut.card.json").write_text('{"timesteps": 5}')
+    arrays = [np.full((FEATURES, 1), 2, np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.float32)]
+    layer = ("SimpleRNN", {"units": 1, "activation": "linear"}, arrays)
+    save_sequential(folder / "overflows.h5", [layer], [2, 3])
+    with Process(folder) as process, contextlib.ExitStack() as opened:
+        yield lambda name: opened.enter_context(httpx.Client(base_url=f"{process.url}/models/{name}", timeout=PATIENCE))
 
 
 def rows_of(count: int, seed: int = 1) -> Rows:
@@ -178,31 +196,30 @@ def test_of_many_a_key_that_is_there_twice(client: httpx.Client, twice: str, bes
     assert client.post("/series/rows", content=lost).status_code == 422
 
 
-def test_a_row_on_which_the_model_overflows_fails_its_own_answers_alone(tmp_path: Path) -> None:
-    arrays = [np.full((FEATURES, 1), 2, np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.float32)]
-    path = save_sequential(tmp_path / "m.h5", [("SimpleRNN", {"units": 1, "activation": "linear"}, arrays)], [2, 3])
-    bad, one = [3e38] * 3, {"rows": [[1, 2, 3]]}
-    with client_of(path) as client:
-        for k in range(9):
-            client.post(f"/series/s{k}/rows", json=one)
-        for row, statuses in ((bad, [500, 500]), ([1, 2, 3], [500, 500]), ([1, 2, 3], [None, None])):
-            items = [{"series": f"s{k}", "row": row if k in {3, 6} else [1, 2, 3]} for k in range(9)]
-            items.insert(5, {"series": "new", "row": [1, 2, 3]})
-            answer = client.post("/series/rows", json={"rows": items})
-            assert answer.status_code == 200
-            results = answer.json()["results"]
-            assert [results[k].get("status") for k in (3, 7)] == statuses
-            good = [k for k in range(10) if k not in {3, 5, 7}]
-            assert [results[k]["answer"] for k in good] == [{"values": [12.0]}] * len(good)
-            if statuses[0]:
-                assert results[3]["type"] == "urn:lstm-serve:not-finite"
-                assert results[3]["request_id"] == answer.headers["x-request-id"]
-        each = client.post("/series/s0/rows?answers=all", json={"rows": [[1, 2, 3], bad, [1, 2, 3], [1, 2, 3]]}).json()
-        assert [found.get("status") for found in each["answers"]] == [None, 500, 500, None]
-        refused = client.post("/series/s0/rows", json={"rows": [bad]})
-        assert (refused.status_code, refused.json()["type"]) == (500, "urn:lstm-serve:not-finite")
-        assert client.get("/series/s0").status_code == 500
-        assert client.post("/series/s0/rows", json={"rows": [[1, 2, 3]] * 2}).json()["answer"] == {"values": [12.0]}
+def test_a_row_on_which_the_model_overflows_fails_its_own_answers_alone(
+    named: Callable[[str], httpx.Client],
+) -> None:
+    client, bad, one = named("overflows"), [3e38] * 3, {"rows": [[1, 2, 3]]}
+    for k in range(9):
+        client.post(f"/series/s{k}/rows", json=one)
+    for row, statuses in ((bad, [500, 500]), ([1, 2, 3], [500, 500]), ([1, 2, 3], [None, None])):
+        items = [{"series": f"s{k}", "row": row if k in {3, 6} else [1, 2, 3]} for k in range(9)]
+        items.insert(5, {"series": "new", "row": [1, 2, 3]})
+        answer = client.post("/series/rows", json={"rows": items})
+        assert answer.status_code == 200
+        results = answer.json()["results"]
+        assert [results[k].get("status") for k in (3, 7)] == statuses
+        good = [k for k in range(10) if k not in {3, 5, 7}]
+        assert [results[k]["answer"] for k in good] == [{"values": [12.0]}] * len(good)
+        if statuses[0]:
+            assert results[3]["type"] == "urn:lstm-serve:not-finite"
+            assert results[3]["request_id"] == answer.headers["x-request-id"]
+    each = client.post("/series/s0/rows?answers=all", json={"rows": [[1, 2, 3], bad, [1, 2, 3], [1, 2, 3]]}).json()
+    assert [found.get("status") for found in each["answers"]] == [None, 500, 500, None]
+    refused = client.post("/series/s0/rows", json={"rows": [bad]})
+    assert (refused.status_code, refused.json()["type"]) == (500, "urn:lstm-serve:not-finite")
+    assert client.get("/series/s0").status_code == 500
+    assert client.post("/series/s0/rows", json={"rows": [[1, 2, 3]] * 2}).json()["answer"] == {"values": [12.0]}
 
 
 @pytest.mark.parametrize(
@@ -276,43 +293,39 @@ def test_a_million_rows_in_a_request(client: httpx.Client) -> None:
     assert client.post("/series/flood/rows", json={"rows": [[1, 2, 3]] * 1025}).status_code == 413
 
 
-def test_the_cards_rules(tmp_path: Path) -> None:
+def test_the_cards_rules(named: Callable[[str], httpx.Client]) -> None:
     rows = rows_of(3 * STEPS)
-    for name, rules in (("last", {"gap": "last"}), ("reset", {"gap": "reset"}), ("time", {"seq": "time"})):
-        carded(tmp_path, name, series=rules)
-    with client_of(tmp_path) as client:
-        client.base_url = client.base_url.join("/models/last")
-        append(client, "s", rows[:STEPS], STEPS - 1)
-        answer = append(client, "s", rows[STEPS : STEPS + 1], STEPS + 1).json()
-        assert answer["filled"] == 1
-        filled = np.concatenate([rows[:STEPS], rows[STEPS - 1 : STEPS], rows[STEPS : STEPS + 1]])
-        same([answer["answer"]], expected(filled)[-1:])
-        client.base_url = client.base_url.join("/models/reset")
-        append(client, "s", rows[:STEPS], STEPS - 1)
-        answer = append(client, "s", rows[:1], 99).json()
-        assert (answer["reset"], answer["rows"], answer["answer"]) == ("gap", 1, None)
-        client.base_url = client.base_url.join("/models/time")
-        nanoseconds = append(client, "s", rows[:1], 1_764_288_000_000_000_000)
-        assert nanoseconds.json()["detail"].endswith("in milliseconds or microseconds: nanoseconds are more than that")
-        times = [1_700_000_000 + 7 * k for k in range(STEPS)]
-        answer = client.post("/series/s/rows", json={"rows": rows[:STEPS].tolist(), "seqs": times}).json()
-        same([answer["answer"]], expected(rows[:STEPS])[-1:])
-        assert append(client, "s", rows[:1], times[-1] + 1000).json()["ready"]
-        assert append(client, "s", rows[:2], times[-1] + 2000).status_code == 422
-        assert client.post("/series/s/rows", json={"rows": [[1, 2, 3]] * 2, "seqs": [5, 5]}).status_code == 422
+    client = named("last")
+    append(client, "s", rows[:STEPS], STEPS - 1)
+    answer = append(client, "s", rows[STEPS : STEPS + 1], STEPS + 1).json()
+    assert answer["filled"] == 1
+    filled = np.concatenate([rows[:STEPS], rows[STEPS - 1 : STEPS], rows[STEPS : STEPS + 1]])
+    same([answer["answer"]], expected(filled)[-1:])
+    client = named("reset")
+    append(client, "s", rows[:STEPS], STEPS - 1)
+    answer = append(client, "s", rows[:1], 99).json()
+    assert (answer["reset"], answer["rows"], answer["answer"]) == ("gap", 1, None)
+    client = named("time")
+    nanoseconds = append(client, "s", rows[:1], 1_764_288_000_000_000_000)
+    assert nanoseconds.json()["detail"].endswith("in milliseconds or microseconds: nanoseconds are more than that")
+    times = [1_700_000_000 + 7 * k for k in range(STEPS)]
+    answer = client.post("/series/s/rows", json={"rows": rows[:STEPS].tolist(), "seqs": times}).json()
+    same([answer["answer"]], expected(rows[:STEPS])[-1:])
+    assert append(client, "s", rows[:1], times[-1] + 1000).json()["ready"]
+    assert append(client, "s", rows[:2], times[-1] + 2000).status_code == 422
+    assert client.post("/series/s/rows", json={"rows": [[1, 2, 3]] * 2, "seqs": [5, 5]}).status_code == 422
 
 
-def test_a_model_of_free_length_needs_timesteps(tmp_path: Path) -> None:
-    path = save_sequential(tmp_path / "m.h5", [lstm(), dense()], [None, 3])
-    with client_of(path) as client:
-        refused = append(client, "s", rows_of(1), 0)
-        assert (refused.status_code, refused.json()["type"]) == (409, "urn:lstm-serve:no-window")
-        assert client.get("/series/s").status_code == 409
-    (tmp_path / "m.card.json").write_text('{"timesteps": 5}')
-    with client_of(path) as client:
-        answer = append(client, "s", rows_of(5), 4).json()["answer"]
-        wanted = load_model(path).predict_series(rows_of(5))[0]
-        np.testing.assert_allclose(answer["probabilities"], wanted, atol=2e-6)
+def test_a_model_of_free_length_needs_timesteps(named: Callable[[str], httpx.Client], tmp_path: Path) -> None:
+    refused = append(named("free"), "s", rows_of(1), 0)
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:lstm-serve:no-window")
+    assert named("free").get("/series/s").status_code == 409
+    client = named("cut")
+    answer = append(client, "s", rows_of(5), 4).json()["answer"]
+    wanted = load_model(save_sequential(tmp_path / "m.h5", [lstm(), dense()], [None, 3])).predict(
+        rows_of(5)[np.newaxis]
+    )
+    np.testing.assert_allclose(answer["probabilities"], wanted[0], atol=2e-6)
 
 
 def test_full_and_idle(tmp_path: Path) -> None:
@@ -328,20 +341,20 @@ def test_full_and_idle(tmp_path: Path) -> None:
     with client_of(path, LSTMSERVE_SERIES_TTL_SECONDS="0.001") as client:
         append(client, "s", rows_of(1), 0)
         while metric_of(client, "series_expired_total") == 0:
-            pass
+            time.sleep(0.05)
         assert client.get("/series/s").status_code == 404
 
 
 @pytest.mark.parametrize("first", ["predict", "append"])
-def test_a_route_of_the_settings_beside_paths_of_its_form(tmp_path: Path, first: str) -> None:
-    with client_of(carded(tmp_path), LSTMSERVE_PREDICT_ROUTE="/series/a/rows") as client:
-        asked = [("predict", {"instances": [rows_of(STEPS).tolist()]}), ("append", {"rows": rows_of(1).tolist()})]
+@in_loop
+async def test_a_route_of_the_settings_beside_paths_of_its_form(tmp_path: Path, first: str) -> None:
+    app = app_of(carded(tmp_path), predict_route="/series/a/rows")
+    asked = [("predict", {"instances": [rows_of(STEPS).tolist()]}), ("append", {"rows": rows_of(1).tolist()})]
+    async with started(app):
         for what, body in [each for each in asked if each[0] == first] + asked + asked:
-            answer = client.post(f"/series/{'a' if what == 'predict' else 'b'}/rows", json=body)
-            assert (answer.status_code, {"predict": "predictions", "append": "rows"}[what] in answer.json()) == (
-                200,
-                True,
-            )
+            path = f"/series/{'a' if what == 'predict' else 'b'}/rows"
+            answer = await call(app, path, json.dumps(body).encode())
+            assert (answer.status, {"predict": "predictions", "append": "rows"}[what] in answer.json) == (200, True)
 
 
 def test_keys_do_not_see_each_others_series(tmp_path: Path) -> None:
