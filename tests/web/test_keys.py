@@ -289,14 +289,24 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     return chain, key
 
 
-def test_tls(certificate: tuple[Path, Path]) -> None:
+def test_tls_and_its_health_check(certificate: tuple[Path, Path]) -> None:
     chain, key = certificate
-    with Process(MODEL, LSTMSERVE_TLS_CERTFILE=str(chain), LSTMSERVE_TLS_KEYFILE=str(key)) as process:
+    variables = {"LSTMSERVE_TLS_CERTFILE": str(chain), "LSTMSERVE_TLS_KEYFILE": str(key)}
+
+    def check(environ: dict[str, str]) -> int:
+        command = [sys.executable, "-I", "-S", str(ROOT / "deploy" / "healthcheck.py")]
+        return subprocess.run(command, env=environ, capture_output=True, timeout=PATIENCE, check=False).returncode
+
+    with Process(MODEL, **variables) as process:
+        port = {"LSTMSERVE_PORT": str(process.port)}
+        assert check(variables | port) == 0
+        assert check(port) == 1  # without TLS
         trusting = ssl.create_default_context(cafile=str(chain))
         with httpx.Client(base_url=f"https://127.0.0.1:{process.port}", verify=trusting, timeout=PATIENCE) as client:
             assert client.post("/predict", content=GOOD).status_code == 200
             assert client.post("/predict", content=b"").status_code == 400
     assert process.popen.returncode == 0
+    assert check(variables | port) == 1
 
 
 def test_a_new_certificate_is_read_on_sighup_and_a_wrong_one_is_not(certificate: tuple[Path, Path]) -> None:
@@ -343,21 +353,6 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(certificate: tuple[Pat
     }
     with Process(MODEL, **variables) as process, process.connect() as silent:
         assert silent.recv(1) == b""
-
-
-def test_the_health_check_of_a_service_with_tls(certificate: tuple[Path, Path]) -> None:
-    chain, key = certificate
-    variables = {"LSTMSERVE_TLS_CERTFILE": str(chain), "LSTMSERVE_TLS_KEYFILE": str(key)}
-
-    def check(environ: dict[str, str]) -> int:
-        command = [sys.executable, "-I", "-S", str(ROOT / "deploy" / "healthcheck.py")]
-        return subprocess.run(command, env=environ, capture_output=True, timeout=PATIENCE, check=False).returncode
-
-    with Process(MODEL, **variables) as process:
-        port = {"LSTMSERVE_PORT": str(process.port)}
-        assert check(variables | port) == 0
-        assert check(port) == 1  # without TLS
-    assert check(variables | port) == 1
 
 
 def test_tls_that_cannot_be(certificate: tuple[Path, Path], tmp_path: Path) -> None:
