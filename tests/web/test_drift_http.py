@@ -249,7 +249,8 @@ async def test_what_asks_an_older_version_is_not_counted_for_the_newest(model: P
             assert drift.rows == rows
 
 
-def test_training_data_is_training_data_in_every_precision(tmp_path: Path) -> None:
+@in_loop
+async def test_training_data_is_training_data_in_every_precision(tmp_path: Path) -> None:
     """Where the card scales, rows stay float64 as they come: 8.1 of float32 is not 8.1, and counts as the same."""
     x = train_of(WINDOW)
     x[:, 1] = np.where(np.arange(WINDOW) % 2, 8.1, 8.3)
@@ -259,19 +260,20 @@ def test_training_data_is_training_data_in_every_precision(tmp_path: Path) -> No
         np.save(file, steps.astype(dtype))
     (tmp_path / "train.npy").write_bytes(npy["f4"].getvalue())
     tensor = {"name": "input", "datatype": "FP32", "shape": steps.shape, "data": steps.astype("f4").ravel().tolist()}
-    bodies: list[tuple[str, dict[str, Any]]] = [
-        *[("/predict/batch", {"content": file.getvalue(), "headers": NPY}) for file in npy.values()],
-        ("/predict/batch", {"json": {"sequences": steps.tolist()}}),
-        ("/v2/models/m/infer", {"json": {"inputs": [tensor]}}),
+    bodies = [
+        *[("/predict/batch", file.getvalue(), NPY) for file in npy.values()],
+        ("/predict/batch", json.dumps({"sequences": steps.tolist()}).encode(), {}),
+        ("/v2/models/m/infer", json.dumps({"inputs": [tensor]}).encode(), {}),
     ]
     model, csv = carded(tmp_path), write(tmp_path / "train.csv", x)
     card = {"features": FEATURES, "scaling": {"mean": [10, 8, 518], "scale": [2, 1, 1]}}
     model.with_suffix(".card.json").write_text(json.dumps(card))
     for train in (csv, tmp_path / "train.npy"):
         assert main(["profile", str(model), str(train), "--force"]) == 0
-        with client_of(model, LSTMSERVE_DRIFT_ROWS=str(WINDOW)) as client:
-            for path, body in bodies:
-                client.post(path, **body).raise_for_status()
-                found = drift(client)
+        app = app_of(model, drift_rows=WINDOW)
+        async with started(app):
+            for path, body, headers in bodies:
+                assert (await call(app, path, body, headers=headers)).status == 200
+                found = (await call(app, "/drift")).json
                 assert found["filled"] == 0
                 assert [(each["state"], each["out_of_range"]) for each in found["features"]] == [("ok", 0)] * 3

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import ASKER, PATIENCE, ROOT, Process
+from apps import app_of
+from serving import ASKER, PATIENCE, ROOT, Process, call, in_loop, started
 
 from lstm_serve.errors import SettingsError
 from lstm_serve.settings import Settings, read
@@ -131,17 +132,18 @@ def test_refusals_are_counted_and_the_file_is_read_again(closed: tuple[Process, 
     assert client.get("/model", headers=bearer(THIRD)).status_code == 401
 
 
-def test_open_metrics_and_docs() -> None:
-    variables = {"LSTMSERVE_API_KEYS": FIRST, "LSTMSERVE_OPEN_METRICS": "true", "LSTMSERVE_OPEN_DOCS": "true"}
-    with Process(MODEL, **variables) as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
-        assert client.get("/metrics").status_code == 200
-        assert client.get("/", headers={"accept": "text/html"}, follow_redirects=True).status_code == 200
-        document = client.get("/openapi.json").json()
+@in_loop
+async def test_open_metrics_and_docs() -> None:
+    app = app_of(MODEL, api_keys=FIRST, open_metrics=True, open_docs=True)
+    async with started(app):
+        assert (await call(app, "/metrics")).status == 200
+        assert (await call(app, "/", headers={"accept": "text/html"})).status == 200
+        document = (await call(app, "/openapi.json")).json
         assert document["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
         assert document["paths"]["/predict"]["post"]["security"] == [{"key": []}]
         assert document["paths"]["/metrics"]["get"]["security"] == []
         assert document["paths"]["/readyz"]["get"]["security"] == []
-        assert client.get("/model").status_code == 401
+        assert (await call(app, "/model")).status == 401
 
 
 def test_keys_that_cannot_be() -> None:
