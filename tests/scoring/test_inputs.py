@@ -296,7 +296,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, content: bytes, expec
 def test_a_file_that_is_not_there_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInput, match="cannot be read: No such file"):
         inputs.read(str(tmp_path / "none"), UNNAMED)
-    with pytest.raises(InvalidInput, match="cannot be read: Is a directory"):
+    with pytest.raises(InvalidInput, match="is a folder: name a file in it"):
         inputs.read(str(tmp_path), UNNAMED)
     monkeypatch.setattr(inputs, "MAX_BYTES", 8)
     assert "predict it in parts" in refusal(tmp_path, b"1,2,3,4,5")

@@ -61,6 +61,15 @@ def test_native(client: httpx.Client, model: Model) -> None:
     assert client.post("/invocations", json={"inputs": rows(x)[0]}).json() == one
 
 
+def test_one_array_alone_is_told_how_several_are_sent(client: httpx.Client, model: Model) -> None:
+    file = io.BytesIO()
+    np.save(file, np.zeros((1, 20, 15), np.float32))
+    refused = client.post("/predict/batch", content=file.getvalue(), headers={"content-type": "application/x-npy"})
+    assert refused.status_code == 415
+    names = ", ".join(str(spec.name) for spec in model.inputs)
+    assert f"a .npz file with an array by the name of each ({names})" in refused.json()["detail"]
+
+
 def test_npz(client: httpx.Client, model: Model) -> None:
     x, file = arrays(), io.BytesIO()
     np.savez(file, **x)

@@ -92,6 +92,8 @@ def content(source: str) -> bytes | list[Path]:
         else:
             with Path(source).open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise InvalidInput.at("is a folder: name a file in it, or its Parquet files as 'FOLDER/*.parquet'") from None
     except OSError as error:
         raise InvalidInput.at(f"cannot be read: {error.strerror}") from None
     if not data.strip():

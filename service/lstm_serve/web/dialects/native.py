@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastapi import APIRouter
 
 from lstm_serve.engine.types import AnyArray, Array
-from lstm_serve.errors import InvalidInput, Malformed, TooLarge, UnreadableFile
+from lstm_serve.errors import InvalidInput, Malformed, TooLarge, UnknownType, UnreadableFile
 from lstm_serve.formats.npy import HoldsTooMuch, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
 from lstm_serve.model.answers import answers
@@ -159,6 +159,12 @@ class BatchRoute(PostRoute):
         if (sent_as := media_type(headers)) == NPZ:
             return npz_of(raw, served.model, settings.max_body_bytes)
         if len(served.model.inputs) > 1:
+            if sent_as == NPY:
+                names = ", ".join(str(spec.name) for spec in served.model.inputs)
+                raise UnknownType(
+                    "an array in .npy format is of one input, and the model has several: send a .npz file with an "
+                    f"array by the name of each ({names}) as application/x-npz"
+                )
             expect_json(headers, raw)
             named = served.made(NamedInputs, *settings.sizes)
             return named.rows(named.parsed(raw))
