@@ -93,8 +93,10 @@ class ReadScheduler:
 
     def _is_left(self, asks: str | None) -> bool:
         """Count a read of this iteration for one that asks this; whether there is one left."""
-        alone = self._began < self._several_until and self._waiting.keys() <= {asks}
-        if self._reads >= (min(0 if self._resting > 0 else FEW, self._most) if alone else self._most):
+        most = self._most
+        if self._began < self._several_until and self._waiting.keys() <= {asks}:
+            most = 0 if self._resting > 0 else min(FEW, most)
+        if self._reads >= most:
             return False
         self._reads += 1
         return time.monotonic() < self._began + SECONDS
