@@ -24,13 +24,13 @@ from lstm_serve.scoring.inputs import Sequences, UnitSequences
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Until it is set, no trace ends."""
-    event, trace = threading.Event(), Model.trace
+    event, traced = threading.Event(), Model.traced
 
     def held(model: Model, x: Any) -> Any:
         assert event.wait(PATIENCE)
-        return trace(model, x)
+        return traced(model, x)
 
-    monkeypatch.setattr(Model, "trace", held)
+    monkeypatch.setattr(Model, "traced", held)
     yield event
     event.set()
 

@@ -50,7 +50,7 @@ def lines(model: Model, path: Path, found: Mapping[str, Sequence[str]], loading:
     reason = _no_short_form(model, said, activations)
     if not model.is_single:
         reason = "it has several inputs or outputs, and a program is of one layer after the other"
-    elif model.results != (Source(len(model.nodes) - 1),):
+    elif not model.answers_its_last:
         reason = "it answers a state, and a program gives what the last layer does"
     if reason is not None:
         text = f"This model has no short form in NumPy: {reason}."

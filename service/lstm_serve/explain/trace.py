@@ -32,7 +32,7 @@ def report(model: Model, sequences: Sequences, step: int | None = None, *, loadi
         raise SettingsError("--step means nothing here: the model has no time steps")
     if step is not None and step > steps:
         raise SettingsError(f"--step {step} is beyond the sequence, which has {steps} steps")
-    traced = model.trace(x)
+    (y,), traced = model.traced(x)
     at = steps if step is None else step
     first = sequences.parts[0].numbers[0]
     which = f"rows {first - steps + 1} to {first} of the series" if sequences.noun == "row" else "sequence 1"
@@ -60,7 +60,7 @@ def report(model: Model, sequences: Sequences, step: int | None = None, *, loadi
             row = max(len(part) - at, 0) if turned else min(at, len(part)) - 1
             note = f"its own step {row + 1}" if turned else f"row {row + 1} of {len(part)}" * (len(part) != steps)
             lines += _vector(name, note, part[row])
-    (answer,) = answers(model, model.predict(x))
+    (answer,) = answers(model, y)
     title = "answer"
     if model.kind == "steps":
         row = min(at, len(answer["steps"]))

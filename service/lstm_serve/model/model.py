@@ -192,6 +192,10 @@ class Model:
 
         Every recurrent step's gates and states, a Dense layer's `sums`, and each layer's `output`.
         """
+        return self.traced(x)[1]
+
+    def traced(self, x: Any) -> tuple[Sequence[Array], list[dict[str, Array]]]:  # noqa: ANN401 - one array or several
+        """The model's outputs, and on the way to them its `trace`."""
         given = self.checked(x)
         traced: list[dict[str, Array]] = []
 
@@ -202,8 +206,13 @@ class Model:
             return ys, masks_out
 
         with one_thread(), np.errstate(all="ignore"):
-            graph.run(self.nodes, records.unpacked(given), self.results, self.last_uses, compute)
-        return traced
+            ys, _ = graph.run(self.nodes, records.unpacked(given), self.results, self.last_uses, compute)
+        return ys, traced
+
+    @property
+    def answers_its_last(self) -> bool:
+        """Whether it has one output, which is the first that its last layer gives."""
+        return self.results == (Source(len(self.nodes) - 1),)
 
     @property
     def is_single(self) -> bool:
@@ -236,7 +245,7 @@ class Model:
     @cached_property
     def _steps(self) -> Stepper | str:
         """The same, or why it has none."""
-        if self.results != (Source(len(self.nodes) - 1),):
+        if not self.answers_its_last:
             return "its outputs are several, or not what its last layer gives"
         return stepping.stepper(self.nodes, self._shapes_taken)
 

@@ -68,8 +68,7 @@ async def traced(serving: ServingState, body: Body, request: PredictRequest) -> 
 
 def _encoded(model: Model, x: Array) -> Answer:
     """The answer for x (1, *input_shape). Raises NotFinite as for /predict; a number on the way may be null."""
-    found = model.trace(x)
-    y = model.forward(x)  # it may be a state, which is not traced as an output
+    (y,), found = model.traced(x)
     if not np.isfinite(y).all():
         raise NotFinite("the model answered NaN or infinity")
     layers = [
