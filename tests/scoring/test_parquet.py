@@ -188,8 +188,10 @@ def test_times_name_units_and_classes(tmp_path: Path, kind: Any, count: int, cel
         (raw(arrow.date32(), [*range(29), 2**31 - 1]), "row 30, column 'unit' holds a date32[day] that is no time"),
         (raw(arrow.duration("ns"), range(30)), "column 'unit' holds duration[ns], where a text, a number or a time"),
         (arrow.array([b"a", b"\xff"] * 15).view(arrow.string()), "column 'unit' holds text that is not UTF-8"),
+        (arrow.array([b"a", b"\xff"] * 15), "column 'unit' holds text that is not UTF-8"),
+        (arrow.array([b"a", b"\xff"] * 15, arrow.binary(1)), "column 'unit' holds text that is not UTF-8"),
     ],
-    ids=["timestamp", "date", "duration", "text"],
+    ids=["timestamp", "date", "duration", "text", "bytes", "bytes of one length"],
 )
 def test_what_names_nothing_is_refused(tmp_path: Path, column: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROWS_AT_ONCE", 7)
@@ -198,6 +200,31 @@ def test_what_names_nothing_is_refused(tmp_path: Path, column: Any, said: str, m
         inputs.read(path, NAMED, 1, ["unit"])
     with pytest.raises(InvalidInput, match=re.escape(f"x.parquet: {said}")):
         labelled.read(path, NAMED, ["unit"])
+
+
+@pytest.mark.parametrize("kind", [arrow.binary(), arrow.large_binary(), arrow.binary(6)], ids=str)
+def test_bytes_name_units_as_text_does(tmp_path: Path, kind: Any) -> None:
+    path = written(tmp_path / "x.parquet", {**COLUMNS, "unit": arrow.array([unit.encode() for unit in UNITS], kind)})
+    assert [part.key for part in inputs.read(path, NAMED, 1, ["unit"]).parts] == [("unit 0",), ("unit 1",), ("unit 2",)]
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    def write(name: str, *more: str) -> None:
+        columns = [*X.T, *(UNITS for _ in more)]
+        table = arrow.Table.from_arrays([arrow.array(each) for each in columns], [*"abc", *more])
+        pq.write_table(table, tmp_path / name)
+
+    write("1.parquet", "left", "left")
+    (part,) = inputs.read(str(tmp_path / "1.parquet"), NAMED).parts
+    np.testing.assert_array_equal(part.x[-1], X[-4:])
+    path = tmp_path / "x.parquet"
+    pq.write_table(arrow.Table.from_arrays([arrow.array(each) for each in X.T], [*"aab"]), path)
+    with pytest.raises(InvalidInput, match=r"x\.parquet: has the column 'a' more than once"):
+        inputs.read(str(path), classes())
+    write("2.parquet", "unit")
+    write("3.parquet", "unit", "unit")
+    with pytest.raises(InvalidInput, match=r"3\.parquet, has the column 'unit' more than once"):
+        inputs.read(str(tmp_path / "[23].parquet"), NAMED, 1, ["unit"])
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:
@@ -218,7 +245,7 @@ def test_more_than_fits_is_refused_before_it_is_read(tmp_path: Path, monkeypatch
 def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
     written(tmp_path / "1.parquet", COLUMNS)
     written(tmp_path / "2.parquet", {name: COLUMNS[name] for name in "ab"})
-    with pytest.raises(InvalidInput, match="lacks the column 'c' in one of its files"):
+    with pytest.raises(InvalidInput, match=r"2\.parquet, lacks the column 'c'"):
         inputs.read(str(tmp_path / "*.parquet"), NAMED)
     written(tmp_path / "2.csv", COLUMNS)
     with pytest.raises(InvalidInput, match=r"has 2\.csv among 3 files, which is no Parquet"):

@@ -100,7 +100,8 @@ def _read(
     places = in_header(CsvRow(1, header), features, width, named, str)
     names = [header[k] for k in places.features]
     count = sum(part.rows for part in parts)
-    dtype = np.result_type(*{_dtype(pyarrow, schema, name) for schema in schemas for name in names})
+    of_files = [*zip(parts, schemas, strict=True)]
+    dtype = np.result_type(*{_dtype(pyarrow, schema, name, part.name) for part, schema in of_files for name in names})
     if not count:
         raise InvalidInput.at("has columns and no rows")
     if count * len(names) * dtype.itemsize > MAX_BYTES:
@@ -109,7 +110,11 @@ def _read(
         )
     values = np.empty((count, len(names)), dtype)
     beside = _Beside(pyarrow, named, [header[k] for k in (*places.keys, *places.labels)])
-    left_out = [] if named.by else [header[k] for k in places.left_out if _may_name(pyarrow, schemas[0].field(k).type)]
+    left_out = [
+        header[k]
+        for k in places.left_out
+        if not named.by and header.count(header[k]) == 1 and _may_name(pyarrow, schemas[0].field(k).type)
+    ]
     watches = [LeftOutColumn(name.strip()) for name in left_out]
     row = 0
     for batch in _batches(pyarrow, parts, [*dict.fromkeys([*names, *beside.columns, *left_out])]):
@@ -160,9 +165,8 @@ def _batches(pyarrow: Any, parts: Sequence[_File], columns: list[str]) -> Iterat
             part.source.seek(0)
         rows = 0
         with pyarrow.parquet.ParquetFile(part.source) as file:
-            missing = [name for name in columns if name not in file.schema_arrow.names]
-            if missing:
-                raise InvalidInput.at(f"{part.name}lacks the column {missing[0][:60]!r}, which the first file has")
+            for name in columns:
+                _expect_once(file.schema_arrow, name, part.name)
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
                 rows += len(batch)
                 if rows > part.rows:
@@ -182,10 +186,17 @@ def _of_several(parts: Sequence[_File], named: NamedColumns) -> str | None:
     )
 
 
-def _dtype(pyarrow: Any, schema: Any, name: str) -> np.dtype[Any]:  # noqa: ANN401 - no type hints
+def _expect_once(schema: Any, name: str, file: str) -> None:  # noqa: ANN401 - no type hints
+    """Raise InvalidInput unless a file has one column of this name."""
+    count = schema.names.count(name)
+    if count != 1:
+        has = "has" if count else "lacks"
+        raise InvalidInput.at(f"{file}{has} the column {name[:60]!r}{' more than once' if count else ''}")
+
+
+def _dtype(pyarrow: Any, schema: Any, name: str, file: str) -> np.dtype[Any]:  # noqa: ANN401 - no type hints
     """The NumPy type of a column of numbers. Raises InvalidInput where it is none."""
-    if name not in schema.names:
-        raise InvalidInput.at(f"lacks the column {name[:60]!r} in one of its files")
+    _expect_once(schema, name, file)
     arrow_type, types = schema.field(name).type, pyarrow.types
     if types.is_decimal(arrow_type):
         return np.dtype(np.float64)
@@ -219,12 +230,13 @@ def _cells(pyarrow: Any, column: Any, name: str, before: int) -> list[str]:  # n
     # A duration would be a number of whatever unit.
     if types.is_nested(arrow_type) or types.is_duration(arrow_type) or types.is_interval(arrow_type):
         raise InvalidInput.at(f"column {name[:60]!r} holds {arrow_type}, where a text, a number or a time was expected")
-    # Python's own times end at microseconds, and at the year 9999.
-    if types.is_temporal(arrow_type) or types.is_binary(arrow_type) or types.is_large_binary(arrow_type):
-        column = column.cast(pyarrow.string())
+    as_text = (types.is_temporal, types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
     try:
+        # Python's own times end at microseconds, and at the year 9999.
+        if any(is_one(arrow_type) for is_one in as_text):
+            column = column.cast(pyarrow.string())
         cells = ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, pyarrow.ArrowInvalid):
         raise InvalidInput.at(f"column {name[:60]!r} holds text that is not UTF-8") from None
     if types.is_temporal(arrow_type):
         row = next((k for k, cell in enumerate(cells, before + 1) if cell.startswith(OUT_OF_RANGE)), None)
