@@ -275,6 +275,13 @@ def two_in_one(root: Path) -> None:
     put(root / "valve" / "b.h5", SMALL / "values.h5")
 
 
+def versions_beside_a_model(root: Path) -> None:
+    put(root / "valve" / "model.h5", ASKER / "k215_model.h5")
+    put(root / "valve" / "10" / "model.h5", SMALL / "binary.h5")
+    put(root / "valve" / "2" / "model.h5", SMALL / "binary.h5")
+    (root / "valve" / "2024").mkdir()  # of something else
+
+
 def broken_version(root: Path) -> None:
     broken(root)
     (root / "engine" / "11").mkdir()
@@ -302,6 +309,7 @@ BAD: dict[Callable[[Path], None], tuple[str, str, bool]] = {
     card_that_is_a_link: ("valve", "leads out of the folder of models", False),
     empty: ("valve", "a folder without a model or a version", False),
     two_in_one: ("valve", "is a folder with 2 models (a.h5, b.h5); name one of them, or give each a folder", False),
+    versions_beside_a_model: ("valve", "not served, since a model lies beside it: version 2, 10. Move", True),
     broken_version: ("engine", "11/model.h5: ", True),
     text_as_a_version: ("engine", "engine/11/model.h5: is no model", True),
     text_in_a_folder: ("valve", "valve/model.keras: is no model", False),

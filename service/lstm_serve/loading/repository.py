@@ -90,7 +90,7 @@ def _listed(entry: Path, root: Path) -> ListedModel:
         if _is_meant(entry):
             return ListedModel(_called(entry), entry, {None: entry}, None, root)
         if locate.has_model(entry):
-            return ListedModel(name, entry, {None: entry}, None, root)
+            return ListedModel(name, entry, {None: entry}, _beside(entry), root)
         versions, wrong = _versions(entry)
     except (OSError, UnreadableFile) as error:
         wrong = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
@@ -117,6 +117,15 @@ def _versions(folder: Path) -> tuple[dict[str | None, Path], str]:
     others = ", ".join(printable(entry.name) for entry in entries if entry not in numbers)
     wrong = f"no version, which is a number from 1 on: {others[:200]}" if others else ""
     return {entry.name: entry for entry in numbers}, wrong
+
+
+def _beside(folder: Path) -> str | None:
+    """What is wrong where versions lie beside a model's file, which alone is served; None where there are none."""
+    numbers = [entry.name for entry in _visible(folder) if re.fullmatch(cards.VERSION, entry.name)]
+    found = ", ".join(number for number in sorted(numbers, key=int) if _holds_one(folder / number))
+    if not found:
+        return None
+    return f"not served, since a model lies beside it: version {found}. Move that model into a numbered folder too"
 
 
 def _called(entry: Path) -> str:
