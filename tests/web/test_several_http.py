@@ -2,12 +2,14 @@
 
 import io
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from apps import app_of
 from serving import GOLDEN, Process
 
 from lstm_serve import Model, load_model
@@ -149,6 +151,11 @@ ROW = rows(arrays(1))[0]
     [
         ({"inputs": {**ROW, "sensors": None}}, "expected a list of 6 time steps, got null", "#/inputs/sensors"),
         ({"inputs": {name: ROW[name] for name in ("words", "static")}}, "lacks the input sensors", "#/inputs"),
+        (
+            {"inputs": {name[:5]: values for name, values in ROW.items()}},
+            "lacks the input static, and has 2 that are none of words, static, sensors",
+            "#/inputs",
+        ),
         ({"inputs": {**ROW, "more": 1}}, "the inputs words, static, sensors alone, got 1 more", "#/inputs"),
         (
             {"inputs": [ROW, {**ROW, "words": [1, 2, 3, 4, 9]}]},
@@ -234,11 +241,19 @@ def test_what_is_told_of_it(client: httpx.Client) -> None:
         ("sensors", "float32", None),
     ]
     assert [(each["name"], each["kind"]) for each in told["outputs"]] == [("state", "classes"), ("rul", "values")]
+    assert client.get("/models").json()["models"][0]["kind"] == "classes, values"
     document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     assert [*schemas["PredictRequest"]["properties"]["inputs"]["properties"]] == ["words", "static", "sensors"]
     assert [*schemas["OutputAnswers"]["properties"]] == ["state", "rul"]
     assert client.get(f"/models/{NAME}").status_code == 200
+
+
+def test_the_log_tells_each_input_and_output(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        app_of(PATH)
+    taken = "words (None, 5), static (None, 3), sensors (None, 6, 4)"
+    assert f": {taken} to state (None, 3) classes, rul (None, 1) values in " in caplog.text
 
 
 def test_requests_of_several_clients_share_batches(client: httpx.Client, model: Model) -> None:

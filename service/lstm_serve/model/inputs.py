@@ -106,10 +106,12 @@ def arranged(takes: Sequence[Input], x: Any) -> Sequence[npt.ArrayLike]:  # noqa
     if isinstance(x, Mapping):
         names = [str(each.name) for each in takes]
         missing = [name for name in names if name not in x]
-        if missing or len(x) > len(names):
-            more = f"{len(x)} came, so {len(x) - len(names)} of them is none of these"
-            wrong = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else more
-            raise InvalidInput.at(f"expected the inputs {', '.join(names)}, each by its name: {wrong}")
+        others = len(x) - len(names) + len(missing)
+        wrong = [f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"] if missing else []
+        if others:
+            wrong.append(f"{len(x)} came, so {others} of them is none of these")
+        if wrong:
+            raise InvalidInput.at(f"expected the inputs {', '.join(names)}, each by its name: {'; '.join(wrong)}")
         return [x[name] for name in names]
     if len(takes) == 1:
         return [x]

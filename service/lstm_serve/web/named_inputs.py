@@ -134,10 +134,13 @@ class NamedInputs:
                 f"expected an object of the inputs {', '.join(self.names)}, got {_came(given)}", *where
             )
         missing = [name for name in self.names if name not in given]
+        more = len(given) - len(self.names) + len(missing)
         if missing:
-            raise InvalidInput([Problem(where, f"lacks the input {name}") for name in missing[:MAX_PROBLEMS]])
-        if len(given) > len(self.names):
-            more = len(given) - len(self.names)
+            none = (
+                f", and has {more} that {'is' if more == 1 else 'are'} none of {', '.join(self.names)}" if more else ""
+            )
+            raise InvalidInput([Problem(where, f"lacks the input {name}{none}") for name in missing[:MAX_PROBLEMS]])
+        if more:
             raise InvalidInput.at(f"expected the inputs {', '.join(self.names)} alone, got {more} more", *where)
 
 
