@@ -176,7 +176,7 @@ class ModelInfo(Schema):
     name: str
     version: str
     description: str | None
-    kind: str = Field(description=f"one of {', '.join(ANSWERS)}")
+    kind: str = Field(description=f"one of {', '.join(ANSWERS)}; of several outputs that of the first")
     threshold: float | None = Field(
         description="from this probability on a class is predicted, where each is by itself"
     )
@@ -193,7 +193,7 @@ class ModelInfo(Schema):
         description="where float32 does not suffice for 1e-5: how far Keras' own answers are from those of float64"
     )
     assumed: list[str] = Field(description="what the file does not tell and its Keras version fixes")
-    input_shape: list[int | None] = Field(description="without the batch axis; null is any size")
+    input_shape: list[int | None] = Field(description="of the first input, without the batch axis; null is any size")
     output_shape: list[int | None]
     series: Literal["window", "carry"] | None = Field(
         description="how a row of a series is answered: by the window it ends, or by the states that all rows before "
@@ -231,7 +231,7 @@ class ModelSummary(Schema):
     )
     versions: list[str] = Field(default=[], description="those that can be asked for")
     default: bool = Field(default=False, description="whether it is that of the paths that name none")
-    kind: str | None = None
+    kind: str | None = Field(default=None, description="of several outputs each kind that there is")
     verified: bool | None = None
     digest: str | None = None
     refused: str | None = Field(default=None, description="why its files, as they are now, are not what is served")

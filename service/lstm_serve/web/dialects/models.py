@@ -59,7 +59,7 @@ def _summary(registry: Registry, deployment: Deployment) -> ModelSummary:
         version=model.about.version,
         versions=deployment.numbers,
         default=deployment is registry.default,
-        kind=model.kind,
+        kind=", ".join(dict.fromkeys(output.kind for output in model.outputs)),
         verified=model.origin.verified,
         digest=model.origin.digest,
         refused=deployment.refused,
