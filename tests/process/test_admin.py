@@ -52,7 +52,7 @@ def test_it_tells_what_the_other_port_tells(tmp_path: Path) -> None:
         assert httpx.post(f"{process.url}/series/a/rows", json=rows, timeout=PATIENCE).status_code == 503
         model.write_bytes(b"damaged")
         process.signal(signal.SIGHUP)
-        process.wait_for("the model stays the one before")
+        process.wait_for("answered by what is loaded")
         for path in ("/livez", "/readyz"):
             here, there = (httpx.get(f"{url}{path}?verbose").json() for url in (admin_url(process), process.url))
             assert here.pop("checks") == {**there.pop("checks"), "loop": True}

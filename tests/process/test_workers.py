@@ -191,7 +191,7 @@ def test_a_reload_with_other_keys_and_a_drain(tmp_path: Path) -> None:
 
         model.write_bytes(b"damaged")
         process.signal(signal.SIGHUP)
-        process.wait_for("the model stays the one before", 2)
+        process.wait_for("answered by what is loaded", 2)
         assert statuses("b") == {200: 8}
         assert one_of(counted(process), "model_reload_successful", model="k215_model") == 0
         assert ready(process)
@@ -270,7 +270,7 @@ def test_a_successor_that_cannot_start_is_tried_again_and_the_others_serve(tmp_p
     with Process(model, changed(PATIENT), **TWO) as process:
         model.write_bytes(b"damaged")
         process.signal(signal.SIGHUP)
-        process.wait_for("the model stays the one before", 2)
+        process.wait_for("answered by what is loaded", 2)
         os.kill(workers(process)[0], signal.SIGKILL)
         away(process)
         assert "k215_model.h5" in missing(process)

@@ -351,6 +351,16 @@ def test_what_is_not_served_is_named_and_the_others_are_served(
     test()
 
 
+@in_loop
+async def test_a_version_beside_the_file_of_a_model_that_is_given_alone_is_named(tmp_path: Path) -> None:
+    versions_beside_a_model(tmp_path)
+    app = create_app(Settings(model=tmp_path / "valve"))
+    async with started(app):
+        (listed,) = (await call(app, "/models")).json["models"]
+        assert "not served, since a model lies beside it: version 2, 10. Move" in listed["refused"]
+        assert (await call(app, "/predict", b'{"sequence": %s}' % json.dumps([[0.5] * 15] * 20).encode())).status == 200
+
+
 async def call_with_query(app: FastAPI, path: str, query: bytes) -> Answered:
     """As `call`, with a query."""
 

@@ -65,7 +65,7 @@ class Served:
     def wait(self) -> None:
         """Until the log says how the next reload ended."""
         self.ended += 1
-        self.process.wait_for("replaced: requests|the model stays the one before", self.ended)
+        self.process.wait_for("replaced: requests|answered by what is loaded", self.ended)
 
     def reload(self) -> dict[str, Any]:
         """SIGHUP, and what /readyz?verbose says once it is dealt with."""

@@ -179,7 +179,7 @@ def test_without_a_profile_it_says_how_to_make_one(tmp_path: Path) -> None:
         assert bins(parsed(client.get("/metrics").text))[0].sum() == 30  # a counter never falls
         (tmp_path / "m.profile.json").write_text("{}")
         process.signal(signal.SIGHUP)
-        process.wait_for("the model stays the one before: .*its profile m.profile.json is wrong")
+        process.wait_for("answered by what is loaded: .*its profile m.profile.json is wrong")
         assert client.get("/drift").json()["profile_rows"] == 5000
         (tmp_path / "m.profile.json").unlink()
         process.signal(signal.SIGHUP)

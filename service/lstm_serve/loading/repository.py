@@ -50,7 +50,7 @@ def is_several(path: Path) -> bool:
 def list_models(path: Path, *, several: bool) -> list[ListedModel]:
     """The models that a path stands for: one, where it is not `several`. Raises UnreadableFile where there is none."""
     if not several:
-        return [ListedModel(None, path, _versions_of_one(path) or {None: path})]
+        return [_listed_alone(path)]
     try:
         found = [_listed(entry, path.resolve()) for entry in _visible(path) if _is_meant(entry) or _may_hold_one(entry)]
     except UnreadableFile as error:
@@ -100,12 +100,17 @@ def _listed(entry: Path, root: Path) -> ListedModel:
     return ListedModel(name, entry, versions, wrong or None, root)
 
 
-def _versions_of_one(path: Path) -> dict[str | None, Path]:
-    """The versions of a model that is given alone; none where it has no numbered folders, or cannot be looked at."""
+def _listed_alone(path: Path) -> ListedModel:
+    """A model that is given alone; where it has no numbered folders, or cannot be looked at, as its only version."""
+    versions, wrong = dict[str | None, Path](), None
     try:
-        return {} if not path.is_dir() or locate.has_model(path) else _versions(path)[0]
+        if path.is_dir() and locate.has_model(path):
+            wrong = _beside(path)
+        elif path.is_dir():
+            versions, _ = _versions(path)
     except (OSError, UnreadableFile):
-        return {}
+        pass  # loading it says what is wrong
+    return ListedModel(None, path, versions or {None: path}, wrong)
 
 
 def _versions(folder: Path) -> tuple[dict[str | None, Path], str]:

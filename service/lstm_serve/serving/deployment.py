@@ -17,6 +17,7 @@ from lstm_serve.formats.text import printable
 from lstm_serve.loading.load import load_model, resolve
 from lstm_serve.loading.repository import expect_inside
 from lstm_serve.loading.sidecars.golden import savez
+from lstm_serve.model import notebook
 from lstm_serve.model.carry import Carrying
 from lstm_serve.model.files import ModelFiles
 from lstm_serve.model.model import Model
@@ -249,7 +250,7 @@ class Deployment:
         """Note why the model's files, as they are now, are not served."""
         self.refused = without_folders(reason, self._path)
         self._metrics.refused(self.name)
-        self._log.error("the model stays the one before: %s", reason)
+        self._log.error("not all of its files are served, requests are answered by what is loaded: %s", reason)
 
     def forget_rejection(self) -> None:
         """Note that what was not served is not there any more."""
@@ -259,13 +260,11 @@ class Deployment:
     def _announce(self, loaded: Loaded) -> None:
         model, origin = loaded.model, loaded.model.origin
         self._log.info(
-            "loaded %s (%s, Keras %s): %s %s -> %s in %.2f s; %d rows take %.1f ms, computed %s",
+            "loaded %s (%s, Keras %s): %s in %.2f s; %d rows take %.1f ms, computed %s",
             origin.file,
             origin.format,
             origin.keras or "unknown",
-            model.kind,
-            model.input_shape,
-            model.output_shape,
+            notebook.shapes(model),
             loaded.load_seconds,
             self.queue.max_batch_rows,
             loaded.batch_seconds * 1000,
