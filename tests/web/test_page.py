@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from browser import DRIVER, MISSING, Browser, opened
+from browser import DRIVER, ELEMENT, MISSING, Browser, opened
 from kerasfiles import Layers, dense, lstm, numbers, save_sequential
 from kinds import BINARY, LABELS, TAGGER
 from relay import Relay
@@ -207,6 +207,41 @@ def test_what_is_refused_is_told_in_the_words_of_the_service(browser: Browser, t
     assert answer["errors"][0]["detail"] in told
     (said,) = browser.complaints()
     assert "422" in said
+
+
+def test_a_file_that_cannot_be_read_is_told(browser: Browser, turbofan: Process, tmp_path: Path) -> None:
+    """Of text in another encoding two units would have one name; a folder, or a file that is gone, gives nothing."""
+    browser.command("url", url=f"{turbofan.url}/")
+    browser.wait_for("return document.querySelector('#expects').textContent !== ''")
+    path = tmp_path / "units.csv"
+    header, *lines = SERIES.read_text().splitlines()
+    units = [f"{key},{line}" for key in "ÄÖ" for line in lines[:40]]
+    path.write_text("\n".join([f"unit,{header}", *units]), encoding="latin-1")
+    element = browser.command("element", using="css selector", value="#file")[ELEMENT]
+    browser.run(
+        """document.querySelector('#file').addEventListener(
+            'change', ({target}) => { window.file = target.files[0]; }, {capture: true, once: true})"""
+    )
+    told = "return document.querySelector('#problem').textContent.includes(%r)"
+    browser.command(f"element/{element}/value", text=str(path))
+    browser.wait_for(told % "units.csv is not text in UTF-8")
+    path.unlink()
+    browser.run(
+        """const data = new DataTransfer(); data.items.add(window.file);
+        dispatchEvent(new DragEvent('drop', {dataTransfer: data, cancelable: true}));"""
+    )
+    browser.wait_for(told % "units.csv cannot be read")
+    assert browser.run(SHOWN % "shown.data") is None
+
+
+def test_many_numbers_inside_are_drawn(browser: Browser, tmp_path: Path) -> None:
+    """As of a layer along a long window: a function takes no 125,000 arguments."""
+    model = save_sequential(tmp_path / "m.h5", [dense(128, 3), lstm(2, 128), dense(2, 2)], [1000, 3])
+    with Process(model) as process:
+        browser.command("url", url=f"{process.url}/#view=inside")
+        browser.wait_for("return document.querySelector('#expects').textContent !== ''")
+        drop(browser, "".join(f"{k % 7},{k % 11},{k % 13}\n" for k in range(1000)))
+        browser.wait_for("return document.querySelectorAll('#layers canvas').length > 5")
 
 
 def test_a_long_series_goes_in_parts(browser: Browser, turbofan: Process) -> None:

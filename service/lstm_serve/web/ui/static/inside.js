@@ -29,9 +29,9 @@ export function showInside(found, { row, first, step, sequence }) {
       const canvas = document.createElement("canvas");
       const steps = Array.isArray(values[0]) ? values : [values];
       const cells = steps[0].slice(0, MOST_UNITS).map((_, unit) => steps.map((step) => [step[unit]].flat(Infinity)[0]));
-      const every = cells.flat();
+      const [low, high] = [Math.min, Math.max].map((most) => most(...cells.map((line) => most(...line))));
       const more = steps[0].length > MOST_UNITS ? `, the first ${MOST_UNITS} of ${steps[0].length} units` : "";
-      caption.textContent = `${worded(name)}: ${short(Math.min(...every))} to ${short(Math.max(...every))}${more}`;
+      caption.textContent = `${worded(name)}: ${short(low)} to ${short(high)}${more}`;
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", caption.textContent);
       figure.append(caption, canvas);

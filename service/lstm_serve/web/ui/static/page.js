@@ -275,7 +275,7 @@ function save() {
   });
 }
 
-const read = ([file]) => file && attempt(async () => open({ text: await file.text(), source: file.name }), "Reading …");
+const read = ([file]) => file && attempt(async () => open({ text: await service.textOf(file), source: file.name }), "Reading …");
 
 $("file").addEventListener("change", (event) => { read(event.target.files); event.target.value = ""; });
 $("take").addEventListener("click", () => attempt(async () => open(await example()), "Reading …"));

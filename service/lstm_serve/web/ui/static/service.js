@@ -30,6 +30,25 @@ async function ask(path, options = {}) {
   throw new Refused(response.status, told);
 }
 
+// A text in UTF-8: with other letters replaced by one mark, two units would be one.
+function decoded(bytes, name) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new Refused(422, `${name} is not text in UTF-8: save it as a CSV file in UTF-8.`);
+  }
+}
+
+export async function textOf(file) {
+  let bytes;
+  try {
+    bytes = await file.arrayBuffer();
+  } catch {
+    throw new Refused(0, `${file.name} cannot be read: it is a folder, or not there any more.`);
+  }
+  return decoded(bytes, file.name);
+}
+
 export const models = async () => (await (await ask("models")).json()).models;
 
 // Of several models the paths have the name of the one that is looked at.
@@ -40,7 +59,7 @@ export const model = async () => (await ask(about())).json();
 export const drift = async () => (await ask(`${prefix}drift`)).json();
 export const example = async () => {
   try {
-    return await (await ask(`${about()}/example`)).text();
+    return decoded(await (await ask(`${about()}/example`)).arrayBuffer(), "The example");
   } catch (error) {
     if (error.status !== 404) throw error;
     throw new Refused(404, "This model has no example: put one beside it, as my_model.example.csv beside my_model.h5.");
