@@ -30,6 +30,7 @@ TURBOFAN = ROOT / "models" / "turbofan.h5"
 SERIES = TURBOFAN.with_suffix(".example.csv")
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 KEY = "a-key-of-twenty-four-chars"
+SEVERAL = ROOT / "tests" / "golden" / "several" / "k3__state_and_rul.h5"
 SMALL = ROOT / "tests" / "golden" / "small"  # a model of each kind
 SHOWN = "return import('./ui/page.js').then(({shown}) => %s)"
 
@@ -177,6 +178,59 @@ def test_of_several_models_one_is_chosen(browser: Browser, tmp_path: Path) -> No
         browser.command("url", url=link)
         browser.wait_for("return document.querySelectorAll('#layers canvas').length > 5")
         assert browser.run("return document.querySelector('#about').href") == f"{process.url}/models/other"
+        browser.command("url", url=f"{process.url}/#model=gone<b>&example=")
+        problem = "document.querySelector('#problem').textContent"
+        browser.wait_for(f"return {problem} === 'The model “gone<b>” is not served here.'")
+        assert browser.run("return document.querySelector('#chosen').value") == ""
+        for hidden in ("views", "drop", "found", "nothing"):
+            assert browser.run(f"return document.querySelector('#{hidden}').hidden")
+        browser.run(
+            """const select = document.querySelector('#chosen'); select.value = 'engine';
+            select.dispatchEvent(new Event('change'));"""
+        )
+        browser.wait_for(f"return !document.querySelector('#drop').hidden && {problem} === ''")
+
+
+def test_a_model_of_several_inputs_or_outputs_is_not_for_the_page(browser: Browser) -> None:
+    with Process(SEVERAL) as process:
+        browser.command("url", url=f"{process.url}/#view=live&series=a")
+        browser.wait_for("return document.querySelector('#problem').textContent !== ''")
+        assert browser.run("return document.querySelector('#problem').textContent") == (
+            "This page is of one input and one output, and the model has 3 inputs (words, static, sensors) and 2 outputs "
+            "(state, rul)."
+        )
+        for hidden in ("views", "drop", "live"):
+            assert browser.run(f"return document.querySelector('#{hidden}').hidden")
+
+
+def test_a_dot_at_the_edge_of_a_picture_is_whole(browser: Browser, turbofan: Process) -> None:
+    """As of the first row and the last, the least value and the greatest."""
+    browser.command("url", url=f"{turbofan.url}/")
+    painted = browser.run(
+        """return import('./ui/chart.js').then(({axis, line, sheet}) => {
+            const canvas = document.createElement('canvas');
+            canvas.getContext('2d', {willReadFrequently: true});
+            const {pen} = sheet(canvas, 90, 210);
+            const x = axis(210, 1, 4);
+            const of = {top: 20, height: 50, low: 0, high: 1, ink: '#000000', joined: false};
+            line(pen, x, [1, 2, 3, 4], [0.5, 0, 1, 0.5], of);
+            return [[1, 0.5], [2, 0], [3, 1], [4, 0.5]].map(([row, value]) => {
+                const {data} = pen.getImageData(x.at(row) - 5, 70 - 50 * value - 5, 10, 10);
+                return data.reduce((sum, part) => sum + 255 - part, 0);
+            });
+        })"""
+    )
+    assert painted[0] > 0
+    assert painted == [painted[0]] * 4
+
+
+def test_numbers_of_an_answer_have_four_digits_each(browser: Browser, turbofan: Process) -> None:
+    browser.command("url", url=f"{turbofan.url}/")
+    said = browser.run(
+        """return import('./ui/answers.js').then(({words}) => (
+            words({kind: 'values'}, {values: [123456.7, 123456.7, 0.0123456]})))"""
+    )
+    assert said == "123500, 123500, 0.01235"
 
 
 def test_gates_are_those_of_the_trace(browser: Browser, turbofan: Process) -> None:

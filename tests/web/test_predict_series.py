@@ -252,7 +252,7 @@ def test_nothing_of_a_csv_file_comes_back_in_an_error(named: httpx.Client, text:
 def test_a_file_whose_line_ends_are_left_out(named: httpx.Client) -> None:
     answer = ask(named, b"a,b,c" + b"1,2,3" * 100, CSV)
     assert answer.status_code == 422
-    assert "one line; expected a header and a line for each row. curl -d leaves" in answer.json()["detail"]
+    assert "one line; expected a header and a line for each row (curl -d leaves" in answer.json()["detail"]
     assert "--data-binary @name" in answer.json()["detail"]
     assert "one line" not in ask(named, b"a,b,c\r1,2,3\r", CSV).json()["detail"]
 

@@ -93,8 +93,8 @@ class SeriesRoute(PostRoute):
         timesteps, *row = served.model.input_shape  # of ids, where a row has no shape, a line is a sequence
         if row and timesteps not in {None, 1} and not LINE_END.search(raw.strip()):
             raise InvalidInput.at(
-                "the body is one line; expected a header and a line for each row. curl -d leaves a file's line ends "
-                "out; --data-binary @name sends it as it is"
+                "holds one line; expected a header and a line for each row (curl -d leaves a file's line ends out, and "
+                "--data-binary @name sends it as it is)"
             )
         return CsvText(raw)
 

@@ -25,7 +25,7 @@ export function words(model, given) {
   const answer = last(model, given);
   if (model.kind === "values") {
     const numbers = flat(answer.values);
-    return numbers.slice(0, 8).map(short).join(", ") + (numbers.length > 8 ? ` … (${numbers.length} numbers)` : "");
+    return numbers.slice(0, 8).map((number) => short(number)).join(", ") + (numbers.length > 8 ? ` … (${numbers.length} numbers)` : "");
   }
   if (model.kind === "labels") {
     return answer.labels.length ? answer.labels.join(", ") : "none of the labels";

@@ -148,9 +148,10 @@ export function reach(values) {
 export function line(pen, x, rows, values, { top, height, low, high, ink, joined = true }) {
   const [from, to] = within(rows, x);
   const room = high - low || 1;
+  const edge = joined ? 0 : 2; // half a dot is of no less than the last row, or the greatest value
   pen.save();
   pen.beginPath();
-  pen.rect(x.left, top - 1, x.right - x.left, height + 2);
+  pen.rect(x.left - edge, top - 1 - edge, x.right - x.left + 2 * edge, height + 2 + 2 * edge);
   pen.clip();
   pen.strokeStyle = ink;
   pen.lineWidth = 1.5;

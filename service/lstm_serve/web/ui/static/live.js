@@ -127,6 +127,7 @@ async function follow() {
       if (ended.aborted) return;
       if (NO.includes(error.status)) {
         halt();
+        say("It is not followed.");
         throw error;
       }
       const why = error instanceof service.Refused ? error.message : "The connection broke.";

@@ -60,28 +60,47 @@ const features = (count = shown.data?.inputs[0].length ?? shown.model.input_shap
 );
 const withUnit = ({ name, unit }) => (unit ? `${name} (${unit})` : name);
 
+// Show no model, and say why.
+function refuse(why) {
+  shown.model = null;
+  turn(null);
+  throw new service.Refused(422, why);
+}
+
+// Of a model: how many inputs and outputs it has, where it has more than one of each.
+const several = ({ inputs, outputs }) => Object.entries({ inputs, outputs }).filter(([, each]) => each.length > 1)
+  .map(([kind, each]) => `${each.length} ${kind} (${each.map(({ name }) => name).join(", ")})`).join(" and ");
+
 async function begin() {
   const all = await service.models();
   const served = all.filter(({ version }) => version !== null);
-  const found = served.find(({ name }) => name === asked().get("model")) ?? served.find((each) => each.default) ?? served[0];
-  shown.name = all.length > 1 ? found.name : null;
+  const wish = asked().get("model");
+  const found = wish === null ? served.find((each) => each.default) ?? served[0] : served.find(({ name }) => name === wish);
   linked = true;
   empty();
-  $("models").hidden = served.length < 2;
-  $("chosen").replaceChildren(...served.map(({ name }) => new Option(name, name, false, name === found.name)));
+  $("models").hidden = found && served.length < 2;
+  $("chosen").replaceChildren(...served.map(({ name }) => new Option(name, name, false, name === found?.name)));
+  if (!found) {
+    $("chosen").selectedIndex = -1;
+    $("name").textContent = wish;
+    $("description").textContent = "";
+    const reason = all.find(({ name }) => name === wish)?.refused;
+    refuse(`${wish === null ? "No model is" : `The model “${wish}” is not`} served here${reason ? `: ${reason}` : "."}`);
+  }
+  shown.name = all.length > 1 ? found.name : null;
   service.look(shown.name);
   $("about").href = service.about();
-  shown.model = await service.model();
-  const { model } = shown;
+  const model = await service.model();
   document.title = model.name;
   $("name").textContent = model.name;
   $("description").textContent = model.description ?? "";
+  if (several(model)) refuse(`This page is of one input and one output, and the model has ${several(model)}.`);
+  shown.model = model;
   const columns = model.features ? model.features.map((feature) => feature.name).join(", ") : `${model.input_shape[1] ?? 1} columns of numbers`;
   $("form").textContent = ids() ? "a sequence of ids in each row" : "a row for each time step and a column for each feature";
   $("expects").textContent = ids() ? `A row is a sequence of ${timesteps() ?? "any number of"} ids.`
     : `The model looks at ${timesteps() ?? "any number of"} rows at a time, of: ${columns}.`;
   $("example").hidden = !model.features;
-  $("views").hidden = false;
   turn(wanted());
   if (asked().has("example")) await open(await example());
 }
@@ -205,9 +224,10 @@ async function turn(view, focus = false) {
   }
   const own = OWN[view];
   for (const each of Object.values(OWN)) if (each !== own) each.hide();
-  $("drop").hidden = own !== undefined;
+  $("views").hidden = !shown.model;
+  $("drop").hidden = own !== undefined || !shown.model;
   $("found").hidden = own !== undefined || !shown.data;
-  $("nothing").hidden = own !== undefined || shown.data !== null || view === "try";
+  $("nothing").hidden = $("drop").hidden || shown.data !== null || view === "try";
   own?.show({ model: shown.model, names: (count) => features(count).map(withUnit), attempt, remember }, asked());
   if (own || shown.row !== null) remember();
   if (own || !shown.data) return;
