@@ -42,6 +42,19 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, capsys: pytest.CaptureF
     np.testing.assert_allclose(found.spoken.classes, [1 - positive, positive], atol=1e-6)
 
 
+def test_the_greatest_float32_is_a_value_as_others(tmp_path: Path) -> None:
+    """It marks what was not measured; of all rows, of some, or the least one."""
+    greatest = np.finfo(np.float32).max
+    train = np.tile(np.array([[greatest, greatest, -greatest], [greatest, 1.5, 2.5]], np.float32), (20, 1))
+    np.save(tmp_path / "train.npy", train)
+    model = carded(tmp_path)
+    assert main(["profile", str(model), str(tmp_path / "train.npy")]) == 0
+    found = load_model(model).profile
+    assert found is not None
+    np.testing.assert_array_equal(found.counts(train) / len(train), found.shares)
+    assert not found.out_of_range(train).any()
+
+
 def test_one_that_is_there_is_replaced_by_force_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, train = carded(tmp_path), write(tmp_path / "train.csv", train_of(40))
     there = tmp_path / "m.profile.json"

@@ -175,7 +175,8 @@ def column(name: str, x: AnyArray) -> Column:
     # Quantiles that are values of the data themselves: of whole numbers no bin begins between two.
     quantiles = np.quantile(x, [*LOW, *(np.arange(1, BINS) / BINS), *HIGH], method="inverted_cdf")
     values, times = np.unique(quantiles[len(LOW) : -len(HIGH)], return_counts=True)
-    edges = np.unique(np.concatenate([values, np.nextafter(values[times > 1], np.float32(np.inf))]))
+    ended = values[(times > 1) & (values < FLOAT32_MAX)]  # above the greatest is nothing
+    edges = np.unique(np.concatenate([values, np.nextafter(ended, np.float32(np.inf))]))
     counts = np.bincount(np.searchsorted(edges, x, side="right"), minlength=len(edges) + 1)
     exact = x.astype(np.float64)
     sd = float(exact.std()) if x.min() < x.max() else 0.0

@@ -8,7 +8,6 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lstm_serve.engine.types import FLOAT32_MAX
 from lstm_serve.errors import UnreadableFile
 from lstm_serve.formats.folder import opened
 from lstm_serve.model.files import ModelFiles
@@ -19,7 +18,10 @@ from lstm_serve.model.watched import class_count, names, why_not
 MAX_BYTES = 1 << 20
 AGAIN = "Make it again with lstm-serve profile --force, or take it away"
 
-Float32 = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
+# The greatest float32 as it is written, with as few digits as tell it apart: that is more than it is.
+GREATEST = float(str(np.finfo(np.float32).max))
+
+Float32 = Annotated[float, Field(ge=-GREATEST, le=GREATEST)]
 Size = Annotated[Float32, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 RowCount = Annotated[int, Field(gt=0, lt=1 << 53)]
