@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -646,10 +647,13 @@ async def test_under_load_each_answer_is_of_a_version_that_was_there(tmp_path_fa
 
 
 @in_loop
-async def test_a_change_of_one_model_is_no_change_of_another(folder: Path) -> None:
+async def test_a_change_of_one_model_is_no_change_of_another(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Nor of the JSON beside it, of which any other might be an architecture."""
     app = create_app(Settings(model=folder))
     async with started(app):
+        with caplog.at_level(logging.INFO):
+            await reread(app, "fan")
+        assert caplog.messages[-1] == f"nothing in {folder} has changed"
         before = {name: one.current for name, one in app.state.registry.deployments.items()}
         (folder / "fan.card.json").write_text('{"description": "new"}')
         await reread(app, "fan")

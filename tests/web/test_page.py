@@ -196,8 +196,8 @@ def test_a_model_of_several_inputs_or_outputs_is_not_for_the_page(browser: Brows
         browser.command("url", url=f"{process.url}/#view=live&series=a")
         browser.wait_for("return document.querySelector('#problem').textContent !== ''")
         assert browser.run("return document.querySelector('#problem').textContent") == (
-            "This page is of one input and one output, and the model has 3 inputs (words, static, sensors) and 2 outputs "
-            "(state, rul)."
+            "This page is of one input and one output, and the model has 3 inputs (words, static, sensors) and "
+            "2 outputs (state, rul)."
         )
         for hidden in ("views", "drop", "live"):
             assert browser.run(f"return document.querySelector('#{hidden}').hidden")

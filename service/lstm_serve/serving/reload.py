@@ -118,6 +118,8 @@ class Reloader:
         due = [name for name in {**self._kept, **now} if self._is_due(name, now, asked=asked)]
         if due and not asked:
             log.info("reading %s again: it has changed", ", ".join(filter(None, due)) or self._path)
+        elif asked and not due:
+            log.info("nothing in %s has changed", self._path)
         if due or asked:
             for what, (each, reading) in self._others.items():
                 await self._reread(what, each, reading)
