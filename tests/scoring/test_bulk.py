@@ -10,7 +10,7 @@ import cloudpickle
 import numpy as np
 import numpy.typing as npt
 import pytest
-from serving import ASKER, ROOT, Golden
+from serving import ASKER, GOLDEN, ROOT, Golden
 from threadpoolctl import OpenBLASController, threadpool_limits
 
 from lstm_serve import InvalidInput, Model, ModelError, load_model
@@ -94,6 +94,13 @@ def test_a_model_that_is_not_there() -> None:
     make = make_predict_fn("nowhere.h5")  # the driver may have no file of that name
     for load in (make, lambda: Predictor("nowhere.h5")):
         with pytest.raises(ModelError, match=r"nowhere\.h5"):
+            load()
+
+
+def test_a_model_of_several_outputs_is_refused_as_it_is_loaded() -> None:
+    path = GOLDEN / "several" / "k3__state_and_rul.h5"
+    for load in (make_predict_fn(path), lambda: Predictor(path)):
+        with pytest.raises(ModelError, match=r"2 outputs \(state, rul\), and lstm_serve.bulk needs one of each"):
             load()
 
 

@@ -15,6 +15,7 @@ from lstm_serve.engine.types import AnyArray, Array
 from lstm_serve.errors import InvalidInput
 from lstm_serve.loading.load import load_model
 from lstm_serve.model.answers import chosen
+from lstm_serve.model.model import Model
 from lstm_serve.scoring.inputs import only_one
 
 Path = str | PathLike[str]
@@ -30,7 +31,7 @@ class Predictor:
 
     def __init__(self, path: Path) -> None:
         """Load the model, with the card and the golden predictions beside it."""
-        self._model = load_model(path)
+        self._model = _loaded(path)
 
     def __call__(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         """The columns of a batch with the answers in the place of the windows.
@@ -68,13 +69,19 @@ def make_predict_fn(path: Path) -> Callable[[], Callable[[AnyArray], Array]]:
 
 
 def _predict_fn(path: str) -> Callable[[AnyArray], Array]:
-    model = load_model(path)
+    model = _loaded(path)
 
     def predict(x: AnyArray) -> Array:
         y: Array = model.predict(x).reshape(len(x), -1)
         return y
 
     return predict
+
+
+def _loaded(path: Path) -> Model:
+    model = load_model(path)
+    model.expect_one("lstm_serve.bulk")
+    return model
 
 
 def _unflattened(column: AnyArray, input_shape: tuple[int | None, ...]) -> AnyArray:
