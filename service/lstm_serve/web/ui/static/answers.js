@@ -46,7 +46,7 @@ export function curves(model, predictions, most) {
   const all = predictions.map((answer) => numbers(model, answer));
   const count = all[0].length;
   let values = Array.from({ length: count }, (_, k) => all.map((row) => row[k]));
-  let names = values.map((_, k) => (model.kind === "values" ? `value ${k + 1}` : named(model, model.kind === "binary" ? 1 : k)));
+  let names = values.map((_, k) => (model.kind === "values" ? `value ${k}` : named(model, model.kind === "binary" ? 1 : k)));
   const stacked = model.kind === "classes" || model.kind === "steps";
   if (count > most) {
     const sums = values.map((curve) => curve.reduce((sum, value) => sum + Math.abs(value), 0));

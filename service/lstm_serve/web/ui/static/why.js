@@ -17,7 +17,7 @@ export function showWhy(found, { model, features, row, first, step, sequence }) 
   const score = (value) => (probable ? percent(value) : short(value));
   const usual = found.baseline.values;
   const instead = (f) => (Array.isArray(usual) && usual.length === features.length && step === "row" ? `, compared with ${short(usual[f])}` : "");
-  const about = model.kind === "values" ? `value ${found.class + 1}` : `“${named(model, found.class)}”`;
+  const about = model.kind === "values" ? `value ${found.class}` : `“${named(model, found.class)}”`;
   const sum = (found.by_step ?? found.by_feature).reduce((all, each) => all + each, 0);
   const where = `row ${row}${ofSteps(model) ? ", the last step of its window" : ""}`;
   $("why-title").textContent = `What speaks for ${about} at ${where}, and what against`;
