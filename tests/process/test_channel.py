@@ -1,12 +1,13 @@
 """Questions and answers between two processes, of which one may end at any time."""
 
 import asyncio
+import gc
 import socket
 
 import pytest
 from serving import in_loop
 
-from lstm_serve.process.channel import Channel
+from lstm_serve.process.channel import Channel, message
 
 
 @in_loop
@@ -23,3 +24,54 @@ async def test_a_process_that_ends_in_the_middle_of_a_line() -> None:
     await running
     with pytest.raises(ConnectionError):
         await asked
+    with pytest.raises(ConnectionError):
+        channel.tell("report", None)
+
+
+@in_loop
+async def test_what_is_still_being_answered_ends_with_the_other_end() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: object) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    ours, theirs = socket.socketpair()
+    channel = Channel({"wait": wait})
+    await channel.open(ours)
+    running = asyncio.create_task(channel.run())
+    theirs.sendall(message("wait"))
+    await begun.wait()
+    theirs.close()
+    await running
+    await asyncio.sleep(0)
+    assert ended.is_set()
+
+
+@in_loop
+async def test_nothing_is_kept_of_questions_that_are_answered_or_not_waited_for() -> None:
+    async def answer(content: object) -> object:
+        return content
+
+    ours, theirs = socket.socketpair()
+    channel, other = Channel({}), Channel({"echo": answer})
+    await channel.open(ours)
+    await other.open(theirs)
+    running = [asyncio.create_task(each.run()) for each in (channel, other)]
+
+    def futures() -> int:
+        gc.collect()
+        return sum(isinstance(each, asyncio.Future) for each in gc.get_objects())
+
+    before = futures()
+    for number in range(20):
+        assert await channel.ask("echo", number) == number
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(channel.ask("echo"), 0)
+    assert await channel.ask("echo", "the last") == "the last"
+    assert futures() < before + 10
+    running[1].cancel()
+    await asyncio.wait(running)
