@@ -298,6 +298,40 @@ async def test_a_full_pipe_is_not_waited_for_and_its_lines_stay_whole(root: logg
     assert found.splitlines() == [*sent[:kept], last]
 
 
+def test_lines_that_are_written_make_room_for_others() -> None:
+    dropped = list[None]()
+    with written() as (reading, writing):
+        lines = LogHandler(writing, count=lambda: dropped.append(None))
+        for _ in range(20):
+            for _ in range(20):
+                lines.put("x" * 4000)  # of which the last ones wait
+            lines.put("y" * 100_000)
+            while found := writes(reading):
+                lines.flush()
+        assert found == []
+    assert dropped == []
+
+
+def test_the_turn_to_write_is_passed_on_between_lines_alone() -> None:
+    with written() as (reading, writing):
+        lines, turns = LogHandler(writing), list[str]()
+
+        def take() -> bool:
+            turns.append("take")
+            return True
+
+        lines.take = take
+        lines.give = lambda: turns.append("give")
+        for line in ("x" * 200_000, "y"):
+            lines.put(line)
+        assert turns == ["take", "take"]
+        found = ""
+        while not found.endswith("y\n"):
+            found += "".join(writes(reading))
+            lines.flush()
+    assert (turns.count("give"), turns[-1]) == (1, "give")
+
+
 def test_a_full_disk_is_told_of_once_and_the_log_goes_on_when_there_is_room(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
