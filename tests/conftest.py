@@ -1,9 +1,12 @@
 """The fixtures that several modules share. What they are made of is in `serving`."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 
 import httpx
 import pytest
@@ -48,3 +51,24 @@ def served() -> Iterator[Clients]:
 def golden() -> Golden:
     """Inputs (16, 20, 15) and what Keras 2.1.5 answers to them (16, 5)."""
     return load_golden(ASKER / "k215_golden.npz")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A chain and its key, for 127.0.0.1."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    named = [
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        str(key),
+        "-out",
+        str(chain),
+    ]
+    subprocess.run([*made, *named], check=True, capture_output=True, timeout=PATIENCE)
+    return chain, key

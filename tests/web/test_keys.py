@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import signal
 import ssl
 import subprocess
@@ -269,26 +268,6 @@ def test_secrets_do_not_show() -> None:
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert "--api-keys-file" in shown.stdout
     assert "--api-keys " not in shown.stdout
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make a certificate with")
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
-    named = [
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-keyout",
-        str(key),
-        "-out",
-        str(chain),
-    ]
-    subprocess.run([*made, *named], check=True, capture_output=True, timeout=PATIENCE)
-    return chain, key
 
 
 def test_tls_and_its_health_check(certificate: tuple[Path, Path]) -> None:
