@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from redis_process import STORES, RedisProcess
 from serving import GOLDEN, PATIENCE, Answered, call, in_loop, started
 
-from lstm_serve.errors import QueueFull
+from lstm_serve.errors import QueueFull, StoreUnavailable
 
 CARRYING = GOLDEN / "stateful" / "k3__last.keras"
 Then = Callable[[], None]
@@ -141,3 +141,41 @@ async def test_of_many_those_that_are_late_are_told_by_themselves(
         assert answer.status == 200
         assert wrong(answer) == [None] * 64 + [504] * 36
         assert [await rows_of(app, f"s{k}") for k in (0, 63, 64, 99)] == [1, 1, 0, 0]
+
+
+@in_loop
+@pytest.mark.parametrize(("model", "method"), [(MODEL, "append_each"), (CARRYING, "find_each")])
+async def test_a_store_that_is_away_is_asked_once_by_a_request(
+    model: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not answer takes seconds each time."""
+    asked = list[int]()
+
+    async def away(several: Sequence[object], *_: object) -> None:
+        asked.append(len(several))
+        raise StoreUnavailable
+
+    async with served(None, "away", model) as app:
+        monkeypatch.setattr(deployment_of(app).series, method, away)
+        answer = await call(app, "/series/rows", each_of(app, 200))
+    assert (answer.status, asked) == (503, [64])
+
+
+@in_loop
+@pytest.mark.parametrize(
+    ("model", "method"), [(MODEL, "append_each"), (CARRYING, "find_each"), (CARRYING, "replace_each")]
+)
+async def test_of_many_what_the_store_does_not_take_is_told_by_itself(
+    model: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(None, "partly", model) as app:
+        store = deployment_of(app).series
+        taking = getattr(store, method)
+
+        async def taken(several: Sequence[object], *rules: object) -> list[object]:
+            return [StoreUnavailable(), *await taking(several[1:], *rules)]
+
+        monkeypatch.setattr(store, method, taken)
+        answer = await call(app, "/series/rows", each_of(app, 3))
+        assert (answer.status, wrong(answer)) == (200, [503, None, None])
+        assert [await rows_of(app, f"s{k}") for k in range(3)] == [0, 1, 1]

@@ -18,7 +18,6 @@ from lstm_serve.errors import (
 )
 from lstm_serve.model.answers import answers
 from lstm_serve.model.carry import Carrying
-from lstm_serve.serving.jobs import Job
 from lstm_serve.serving.series.carry import REPEATS, Plan, Replacement, plan, replacement
 from lstm_serve.serving.series.locks import expect_time
 from lstm_serve.serving.series.store import AT_ONCE, Appended, Known, Sent, SeriesKey, Store
@@ -134,19 +133,11 @@ class CarriedSeries:
             )
             request.scope["state"].setdefault("jobs", []).append(job)
             try:
-                (ys,), state = carrying.unpacked(await _output(job))
+                (ys,), state = carrying.unpacked(await job.future)
             except ComputeFailed as error:
                 return error
             parts.append(ys)
         return replacement(planned, parts, state, carrying.digest, self._store.keep)
-
-
-async def _output(job: Job) -> Array:
-    try:
-        return await job.future
-    except BaseException:
-        job.abandon()
-        raise
 
 
 def answers_of(found: Sequence[Array | None], request: PredictRequest, fresh: Sequence[bool]) -> list[Any]:
