@@ -750,4 +750,6 @@ def test_a_model_that_is_not_watched_says_how_it_would_be(browser: Browser, tmp_
         browser.command("url", url=f"{process.url}/#view=watch")
         told = browser.wait_for("return document.querySelector('#problem').textContent")
         assert "lstm-serve profile m.h5 TRAIN.csv" in told
+        browser.click("#tab-try")
+        browser.wait_for("return document.querySelector('#problem').hidden")
     assert all("404" in said for said in browser.complaints())

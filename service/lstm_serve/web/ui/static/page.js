@@ -214,6 +214,7 @@ function draw(brushed = null) {
 }
 
 async function turn(view, focus = false) {
+  if (view !== shown.view) tell(null); // what was told is of the other one
   shown.view = view;
   for (const each of VIEWS) {
     const here = each === view;
