@@ -482,7 +482,8 @@ def test_a_start_warns_of_a_version_that_would_have_taken_no_place(
 
 
 @in_loop
-async def test_versions_and_models_come_and_go(folder: Path, tmp_path: Path) -> None:
+async def test_versions_and_models_come_and_go(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     app = create_app(Settings(model=folder))
     with np.load(ASKER / "k215_golden.npz") as golden:
         x = golden["x0"][:3]
@@ -495,7 +496,7 @@ async def test_versions_and_models_come_and_go(folder: Path, tmp_path: Path) -> 
         (late := folder / "engine" / "12").mkdir()
         put(late / "model.h5", ASKER / "k215_model.h5", tmp_path / "none")
         deployment = await reread(app, "engine")
-        assert "is verified, and the new one is not" in str(deployment.refused)
+        assert "version 12: the model being served is verified, and the new one is not" in str(deployment.refused)
         assert (await asked(app, "engine", x))["version"] == "11"
         with np.load(ASKER / "k215_golden.npz") as golden:
             np.savez(late / "model.golden.npz", x=golden["x0"], y=np.roll(golden["y0"], 1))
@@ -505,6 +506,7 @@ async def test_versions_and_models_come_and_go(folder: Path, tmp_path: Path) -> 
         shutil.rmtree(folder / "engine" / "1")
         deployment = await reread(app, "engine")
         assert deployment.refused is None
+        assert caplog.messages[-2:] == ["engine: version 1 is not there any more", "all of its files are served"]
         assert sorted(deployment.versions, key=int) == ["2", "10", "11"]
         shutil.rmtree(folder / "engine" / "11")  # the one that answers: the one before takes its place
         await reread(app, "engine")

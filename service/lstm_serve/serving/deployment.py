@@ -256,6 +256,7 @@ class Deployment:
         """Note that what was not served is not there any more."""
         self.refused = None
         self._metrics.reload_good.set(1, self.name)
+        self._log.info("all of its files are served")
 
     def _announce(self, loaded: Loaded) -> None:
         model, origin = loaded.model, loaded.model.origin

@@ -46,6 +46,8 @@ class Upkeep:
             for version in [*known]:
                 if version not in listed.versions:
                     del known[version]
+                    if known is self._loaded and version and listed.versions:
+                        log.info("%s: version %s is not there any more", self.name, version)
         return [
             version
             for version in listed.versions
@@ -70,7 +72,7 @@ class Upkeep:
 
     def refuse(self, version: Version, reason: str) -> None:
         """Note why a version is not served as its files are; what was loaded of it before goes on."""
-        self._wrong[version] = reason[:MAX_REASON]
+        self._wrong[version] = _of(version, reason)[:MAX_REASON]
 
     def settle(self) -> None:
         """Let the newest version that is loaded answer, keep the others, and say what is wrong; once all are tried."""
@@ -81,7 +83,7 @@ class Upkeep:
             try:
                 self._answer_with(newest, self._loaded[newest])  # where the one that did is gone
             except ModelError as error:
-                wrong.append(str(error))
+                wrong.append(_of(newest, str(error)))
         name = self.name
         if self.deployment is None:
             reason = printable("; ".join(wrong))[:MAX_REASON]
@@ -127,3 +129,8 @@ class Upkeep:
             self.deployment.activate(loaded)
             path = printable(str(self.listed.versions[version]))
             log.info("replaced: requests are answered by %s as it is now", path)
+
+
+def _of(version: Version, reason: str) -> str:
+    """The reason, and of which version it is, where there may be several."""
+    return reason if version is None else f"version {version}: {reason}"
