@@ -210,7 +210,7 @@ def test_short_keys_are_warned_of_and_not_shown(caplog: pytest.LogCaptureFixture
     read = Keys(settings(api_keys=f"{FIRST},0123456789abcde,x"))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "keys of fewer than 16 characters are in LSTMSERVE_API_KEYS, 2 of 3, the first of them key 2" in caplog.text
+    assert "2 of 3 keys in LSTMSERVE_API_KEYS have fewer than 16 characters, the first of them key 2:" in caplog.text
     assert "0123456789abcde" not in caplog.text
     assert read.admit(b"Bearer x")
 
@@ -297,7 +297,9 @@ def test_a_new_certificate_is_read_on_sighup_and_a_wrong_one_is_not(certificate:
         good = key.read_bytes()
         key.write_text("no key")
         process.signal(signal.SIGHUP)
-        process.wait_for("the TLS certificate stays as it was")
+        process.wait_for(
+            r"the TLS certificate stays as it was, what is there now \(.*\) cannot be used: no PEM, or the key"
+        )
         assert ssl.get_server_certificate(("127.0.0.1", process.port), timeout=PATIENCE) == before
         key.write_bytes(good)
         made = ["openssl", "req", "-x509", "-key", str(key), "-days", "2", "-subj", "/CN=new", "-out", str(chain)]

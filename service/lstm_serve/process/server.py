@@ -155,7 +155,8 @@ class Server(uvicorn.Server):
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)  # whose key is another's changes nothing
             context.load_cert_chain(cert, key)
         except OSError as error:
-            log.error("the TLS certificate stays as it was: %s", error.strerror)  # noqa: TRY400 - it says it all
+            reason = _unusable(self._serving.settings, error)
+            log.error("the TLS certificate stays as it was, what is there now %s", reason)  # noqa: TRY400 - it says it all
         else:
             log.info("the TLS certificate was read again")
 
@@ -243,17 +244,22 @@ def serve(settings: Settings, handler: LogHandler, server: Callable[[uvicorn.Con
     try:
         config.load()
     except OSError as error:
-        names = [str(path) for path in (settings.tls_certfile, settings.tls_keyfile) if path is not None]
-        wrong = "no PEM, or the key is not the certificate's" if isinstance(error, ssl.SSLError) else error.strerror
-        if settings.tls_keyfile is None:
-            wrong = f"{wrong}; its key is looked for in the same file, where --tls-keyfile names no other"
-        raise SettingsError(f"the TLS certificate or its key ({', '.join(names)}) cannot be used: {wrong}") from None
+        raise SettingsError(f"the TLS certificate or its key {_unusable(settings, error)}") from None
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     with asyncio.Runner(loop_factory=lambda: new_loop(app.state.serving)) as runner:
         runner.run(server(config).serve())
     if app.state.reloader.reads:
         _end_at_once()
+
+
+def _unusable(settings: Settings, error: OSError) -> str:
+    """Which files of TLS cannot be used, and why."""
+    names = [str(path) for path in (settings.tls_certfile, settings.tls_keyfile) if path is not None]
+    wrong = "no PEM, or the key is not the certificate's" if isinstance(error, ssl.SSLError) else error.strerror
+    if settings.tls_keyfile is None:
+        wrong = f"{wrong}; its key is looked for in the same file, where --tls-keyfile names no other"
+    return f"({', '.join(names)}) cannot be used: {wrong}"
 
 
 def _end_at_once() -> None:

@@ -141,12 +141,12 @@ def _checked(given: Iterable[str], where: str) -> list[bytes]:
             raise SettingsError(f"key {number} in {where} cannot be sent: a key is printable ASCII without spaces")
     if short := [number for number, key in enumerate(keys, 1) if len(key) < ENOUGH_CHARACTERS]:
         log.warning(
-            "keys of fewer than %d characters are in %s, %d of %d, the first of them key %d: they can be guessed; "
+            "%d of %d keys in %s have fewer than %d characters, the first of them key %d: they can be guessed; "
             "'openssl rand -hex 32' makes good ones",
-            ENOUGH_CHARACTERS,
-            where,
             len(short),
             len(keys),
+            where,
+            ENOUGH_CHARACTERS,
             short[0],
         )
     return [key.encode() for key in keys]
