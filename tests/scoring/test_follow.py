@@ -157,6 +157,19 @@ def test_a_line_that_never_ends_keeps_no_memory() -> None:
     assert (found, said) == ([], [f"line 1 has more than {MAX_LINE} bytes: left out"])
 
 
+def test_a_line_of_the_most_bytes_is_read_and_a_longer_one_is_told_at_the_very_end() -> None:
+    first, second = (GOOD.encode().ljust(size) for size in (MAX_LINE, MAX_LINE + 1))
+    follower = Follower(NAMED, [], (said := list[str]()).append)
+    pieces = iter([first, b"\n" + second, b""])
+    for lines in arriving(lambda _: next(pieces)):
+        assert not [*follower.answers(lines)]
+    follower.end()
+    assert said == [
+        f"line 2 has more than {MAX_LINE} bytes: left out",
+        f"no answer: {NAMED.input_shape[0]} rows of a series are needed for one, and 1 came",
+    ]
+
+
 @pytest.mark.parametrize("sizes", [[], [1 << 16] * 40])
 def test_a_line_that_is_too_long_is_left_out_and_those_after_it_are_not(sizes: list[int]) -> None:
     timesteps = NAMED.input_shape[0] or 0
@@ -174,6 +187,10 @@ def test_a_unit_has_a_name() -> None:
         ("[1, 2, 3]", "line 1 is a list, which has no 'unit': send objects: left out"),
         (
             '{"unit": null, "alpha": 1, "beta": 2, "gamma": 3}',
+            "line 1 names its unit with something else than a text or a whole number: left out",
+        ),
+        (
+            '{"unit": true, "alpha": 1, "beta": 2, "gamma": 3}',
             "line 1 names its unit with something else than a text or a whole number: left out",
         ),
         (
