@@ -165,6 +165,17 @@ def test_the_baseline_is_the_training_mean_where_the_model_has_it() -> None:
     assert baseline_of(classes(), [1, 2, 3]).values.tolist() == [1, 2, 3]
 
 
+def test_each_cell_becomes_its_own_features_baseline() -> None:
+    on, base = classes(), [0.1, 0.2, 0.3]
+    x = numbers(*(size or 0 for size in on.input_shape), seed=5)
+    found = explained(on, x, Asked(0, "cell", base, "occlusion"))
+    for step, feature in np.ndindex(*x.shape):
+        changed = x.copy()
+        changed[step, feature] = base[feature]
+        drop = found["score"] - score(on, on.predict(changed[np.newaxis])[0], 0)
+        assert found["attribution"][step, feature] == pytest.approx(drop, abs=1e-6)
+
+
 @pytest.mark.parametrize("mask_zero", [True, False])
 def test_of_ids_each_step_becomes_the_padding(*, mask_zero: bool) -> None:
     table = Embedding(name="e", keras_class="Embedding", embeddings=numbers(9, 3, seed=7), mask_zero=mask_zero)
