@@ -182,6 +182,18 @@ def gauge_numbers(gauge: Gauge) -> list[tuple[tuple[str, ...], Callable[[], floa
     return [labelled for of_model in gauge.values.values() for labelled in of_model.items()]
 
 
+def test_what_several_workers_have_counted_is_added_up() -> None:
+    together = Metrics()
+    for seconds in (0.25, 0.5):
+        one = Metrics()
+        ModelMetrics(one, MODEL).batch(3, seconds)
+        one.dropped_lines.add(more=2)
+        reports.add_counted(together, reports.report(one))
+    histograms = {each.name: each.total(lambda *_: True) for each in together.histograms}
+    assert [found for found in histograms.values() if found[0]] == [(2, 6), (2, 0.75)]
+    assert together.dropped_lines.counts[()] == 4
+
+
 def test_what_only_the_metrics_need_does_not_come_in_at_the_start() -> None:
     code = (
         "import os, sys; from lstm_serve.cli import main; main._prepare([]);"
