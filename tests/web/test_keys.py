@@ -260,6 +260,13 @@ def test_a_pipe_of_keys_that_nobody_writes_is_not_waited_for_long(
         Keys(settings(api_keys_file=str(path)))
 
 
+def test_series_of_keys_that_begin_alike_have_different_owners() -> None:
+    shared = FIRST[:16].ljust(16, "x")
+    keys = Keys(settings(api_keys=f"{shared}-of-one,{shared}-of-another"))
+    owners = {keys.owner(f"Bearer {shared}{end}".encode()) for end in ("-of-one", "-of-another")}
+    assert len(owners) == 2
+
+
 def test_secrets_do_not_show() -> None:
     chosen = settings(api_keys=FIRST)
     assert FIRST not in repr(chosen)
