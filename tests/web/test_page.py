@@ -492,6 +492,7 @@ def test_with_a_key_and_hostile_names(browser: Browser, tmp_path: Path) -> None:
     with Process(model, LSTMSERVE_API_KEYS=KEY) as process:
         browser.command("url", url=f"{process.url}/")
         browser.wait_for("return !document.querySelector('#ask').hidden")
+        assert browser.run("return document.querySelector('#drop').hidden"), "what it takes is not known yet"
         browser.run("document.querySelector('#key').value = 'a wrong one'")
         browser.run("document.querySelector('#ask').requestSubmit()")
         browser.wait_for("return document.querySelector('#problem').textContent.includes('does not know this key')")
