@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kerasfiles import dense, functional, lstm, numbers, save
+from kerasfiles import dense, functional, lstm, numbers, save, save_sequential
 from serving import GOLDEN
 
 from lstm_serve import load_model
@@ -111,3 +111,17 @@ def test_in_a_nested_model_a_vector_of_spectral_normalization_comes_after_what_i
     found = loaded("normalized.h5", ("SpectralNormalization", held), [numbers(1, 3)])
     plain = loaded("plain.h5", ("Dense", first[1]), [])
     np.testing.assert_allclose(found.predict(x), plain.predict(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot"),
+        *("Attention", "AdditiveAttention", "MultiHeadAttention", "Masking"),
+    ],
+)
+def test_what_cannot_be_done_for_each_step_by_itself_is_refused(name: str, tmp_path: Path) -> None:
+    held = {"name": "each", "layer": {"class_name": name, "config": {"name": "held"}}}
+    layers: list[tuple[str, dict[str, Any], list[Any]]] = [("TimeDistributed", held, []), lstm(), dense()]
+    with pytest.raises(Unsupported, match=rf"'each' holds a {name}, which is not supported for each time step"):
+        load_model(save_sequential(tmp_path / "m.h5", layers))
