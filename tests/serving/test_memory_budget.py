@@ -21,9 +21,9 @@ def connections(inflight: Inflight, count: int) -> tuple[list[Kept], list[int]]:
 
 async def read(inflight: Inflight, *sizes: int, error: Exception | None = None) -> None:
     """Read a body in parts of these sizes, and fail then, if there is an error."""
-    async with Upload(inflight) as upload:
+    async with Upload(inflight, PATIENCE) as upload:
         for size in sizes:
-            upload.hold(size)
+            await upload.hold(size, size)
         if error is not None:
             raise error
 
@@ -48,14 +48,14 @@ async def test_the_oldest_body_makes_room_and_its_reading_ends() -> None:
     inflight, whole = Inflight(10), list[int]()
 
     async def waiting(size: int) -> None:
-        async with Upload(inflight) as upload:
-            upload.hold(size)
+        async with Upload(inflight, PATIENCE) as upload:
+            await upload.hold(size, size)
             await asyncio.sleep(PATIENCE)
 
     reading = [asyncio.create_task(waiting(size)) for size in (3, 4)]
     await asyncio.sleep(0)
-    async with Upload(inflight) as upload:
-        upload.hold(6)
+    async with Upload(inflight, PATIENCE) as upload:
+        await upload.hold(6, 7)
         with pytest.raises(QueueFull):
             await reading[0]
         whole.append(inflight.bytes)
@@ -77,10 +77,10 @@ async def test_a_body_that_has_made_room_takes_no_part_that_is_there_already() -
     inflight = Inflight(10)
 
     async def behind_another() -> None:
-        async with Upload(inflight) as upload:
-            upload.hold(6)
+        async with Upload(inflight, PATIENCE) as upload:
+            await upload.hold(6, 7)
             inflight.hold(5)
-            upload.hold(1)
+            await upload.hold(1, 7)
 
     with pytest.raises(QueueFull):
         await behind_another()
@@ -115,16 +115,107 @@ def test_who_asks_and_takes_answers_goes_after_who_waits() -> None:
     assert (ended, inflight.bytes) == ([1], 6)
 
 
-def test_newcomers_go_last_and_are_none_any_more_once_they_are_looked_at() -> None:
+def test_who_waits_for_the_service_goes_last_until_it_is_looked_at() -> None:
     inflight = Inflight(10)
     (first, second, third, fourth), ended = connections(inflight, 4)
-    first.become(4, new=True)
-    second.become(4, new=True)
+    first.become(4, queued=True)
+    second.become(4, queued=True)
     third.become(4)
     assert ended == [2]  # the only one that was looked at
     second.become(5)
-    fourth.become(2, new=True)
+    fourth.become(2, queued=True)
     assert (ended, inflight.bytes) == ([2, 1], 6)
     first.close()
     fourth.become(0)
-    assert (ended, inflight.bytes, inflight.newcomers) == ([2, 1], 0, {})
+    assert (ended, inflight.bytes, inflight.queued) == ([2, 1], 0, {})
+
+
+PART = 1 << 16
+
+
+async def answered(inflight: Inflight, parts: int) -> None:
+    """Read a large body part by part, and answer it."""
+    async with Upload(inflight, PATIENCE) as upload:
+        for _ in range(parts):
+            await upload.hold(PART, parts * PART)
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    inflight.release(parts * PART)
+
+
+@in_loop
+async def test_of_more_large_bodies_than_there_is_room_for_each_is_answered() -> None:
+    inflight = Inflight(64 * PART)
+    await asyncio.gather(*(answered(inflight, 8) for _ in range(20)))
+    assert (inflight.bytes, inflight.besides, inflight.uploads) == (0, 0, {})
+
+
+@in_loop
+async def test_a_body_of_more_than_half_of_the_room_waits_until_it_is_alone() -> None:
+    inflight = Inflight(64 * PART)
+    await asyncio.gather(answered(inflight, 8), answered(inflight, 40), answered(inflight, 8))
+    assert (inflight.bytes, inflight.besides) == (0, 0)
+
+
+@in_loop
+async def test_who_stops_in_the_middle_makes_room_for_a_body_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lstm_serve.serving.memory_budget.SLOW", 0.01)
+    inflight = Inflight(16 * PART)
+
+    async def stopping() -> None:
+        async with Upload(inflight, PATIENCE) as upload:
+            for _ in range(2):
+                await upload.hold(PART, 10 * PART)
+            await asyncio.sleep(PATIENCE)
+
+    stopped = asyncio.create_task(stopping())
+    await asyncio.sleep(0)
+    await asyncio.gather(answered(inflight, 4), answered(inflight, 4))
+    with pytest.raises(QueueFull):
+        await stopped
+    assert (inflight.bytes, inflight.besides) == (0, 0)
+
+
+@in_loop
+async def test_for_much_nobody_goes_who_is_not_slow_and_for_little_whoever_came_first() -> None:
+    inflight = Inflight(4 * PART)
+    (first, second, much, little), ended = connections(inflight, 4)
+    first.become(2 * PART)
+    second.become(PART)
+    much.become(2 * PART)
+    assert ended == [2]
+    inflight.hold(PART)
+    little.become(1)
+    assert ended == [2, 0]
+    with pytest.raises(QueueFull):
+        inflight.hold(3 * PART)
+    assert inflight.bytes == 2 * PART + 1
+
+
+@pytest.mark.parametrize("let_in", [False, True])
+@in_loop
+async def test_who_leaves_while_it_waits_for_room_keeps_nothing(*, let_in: bool) -> None:
+    inflight = Inflight(16 * PART)
+    inflight.hold(8 * PART)
+    waiting = asyncio.create_task(answered(inflight, 4))
+    behind = asyncio.create_task(answered(inflight, 4))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    if let_in:
+        inflight.release(8 * PART)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    if not let_in:
+        inflight.release(8 * PART)
+    await behind
+    assert (inflight.bytes, inflight.besides, inflight.uploads) == (0, 0, {})
+
+
+@in_loop
+async def test_room_is_waited_for_as_long_as_an_answer_and_no_longer() -> None:
+    inflight = Inflight(16 * PART)
+    inflight.hold(8 * PART)
+    with pytest.raises(QueueFull):
+        async with Upload(inflight, 0.01) as upload:
+            await upload.hold(2 * PART, 4 * PART)
+    assert (inflight.bytes, inflight.besides, inflight.uploads) == (8 * PART, 0, {})

@@ -1,6 +1,7 @@
 """The app in process: faults that no client can cause, limits, and what the model's card adds."""
 
 import asyncio
+import gzip
 import json
 import logging
 import shutil
@@ -274,22 +275,31 @@ async def test_a_body_in_parts_is_refused_once_they_are_too_many_together() -> N
 
 
 @in_loop
-async def test_a_large_body_is_not_read_where_too_many_wait_to_be_decoded() -> None:
-    app, answer = app_of(), list[Any]()
-
-    async def receive() -> Any:
-        raise AssertionError("it was to be refused by what it told of itself")
-
-    async def send(message: Any) -> None:
-        answer.append(message)
-
+async def test_a_compressed_body_is_not_inflated_where_too_many_large_ones_wait() -> None:
+    app, packed = app_of(), gzip.compress(GOOD + b" " * LARGE)
     async with started(app):
         state_of(app).turns.waiting = MOST_WAITING
-        headers = [(b"content-length", b"%d" % (LARGE + 1))]
-        scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
-        await app(scope, receive, send)
-        assert answer[0]["status"] == 429
-        assert (await call(app, "/predict", GOOD)).status == 200
+        refused = await call(app, "/predict", packed, headers={"content-encoding": "gzip"})
+        assert (refused.status, state_of(app).budget.bytes) == (429, 0)
+        state_of(app).turns.waiting = 0
+        assert (await call(app, "/predict", packed, headers={"content-encoding": "gzip"})).status == 200
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@in_loop
+async def test_a_client_that_leaves_while_its_large_body_waits_keeps_nothing(encoding: str) -> None:
+    app, left, body = app_of(), asyncio.Event(), GOOD + b" " * LARGE
+    async with started(app):
+        turns = state_of(app).turns
+        await turns.lock.acquire()
+        sent = gzip.compress(body) if encoding == "gzip" else body
+        request = asyncio.create_task(call(app, "/predict", sent, headers={"content-encoding": encoding}, left=left))
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert turns.waiting == 1
+        left.set()
+        assert (await request).status == 0
+        assert (state_of(app).budget.bytes, turns.waiting) == (0, 0)
 
 
 @pytest.mark.parametrize("bad", ["fail", "nan"])

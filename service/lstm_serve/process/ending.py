@@ -12,9 +12,9 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lstm_serve.process.handshakes import tls_bytes
-from lstm_serve.process.incoming import PIECE, Incoming
+from lstm_serve.process.incoming import Incoming
 from lstm_serve.process.transport import LINGER_SECONDS, Lingering, PipelinedFlowControl, refusal
-from lstm_serve.serving.memory_budget import Kept
+from lstm_serve.serving.memory_budget import TOLD_SECONDS, Kept
 from lstm_serve.serving.slots import ConnectionState
 from lstm_serve.serving.state import ServingState
 from lstm_serve.telemetry import logs
@@ -22,6 +22,7 @@ from lstm_serve.web.errors import STATUSES, of_another_dialect
 
 HEADER_BYTES = 130  # about what a header that has come takes
 TICKETS = 1 << 12  # what TLS has to send of its own, and sends with the first answer
+OTHERS = "others need the room of a connection that waits"
 NOWHERE: Any = deque(maxlen=0)  # where trailers are put: it keeps nothing
 
 
@@ -39,9 +40,10 @@ class Ending(HttpToolsProtocol):
         self._in_headers = True
         self._deaf = False  # whether what comes is not looked at any more
         self._stopping = False
+        self._given_up = False
         self._incoming = Incoming()
         self._unread = 0  # what was read since a request or a part of a body: headers, trailers, sizes of chunks
-        self._kept = Kept(self.serving.budget, lambda: self.serving.slots.end(self))
+        self._kept = Kept(self.serving.budget, self._give_up)
         self.raw: asyncio.Transport | None = None  # below TLS
         self._most_read = self._most_written = 0  # at once, by TLS
 
@@ -59,7 +61,7 @@ class Ending(HttpToolsProtocol):
     @property
     def state(self) -> ConnectionState | None:
         """What the connection waits for; None while requests on it are answered."""
-        if self.transport in self.serving.lingering or self.transport.is_closing():
+        if self._given_up or self.transport in self.serving.lingering or self.transport.is_closing():
             return ConnectionState.refused
         if self.flow.write_paused:
             return ConnectionState.unread
@@ -80,9 +82,25 @@ class Ending(HttpToolsProtocol):
     def end(self) -> None:
         """Close it at once, and say why where that can be read."""
         if self.state in {ConnectionState.headers, ConnectionState.body}:
-            self._refuse(503, "others need the room of a connection that waits")
+            self._refuse(503, OTHERS)
         self.transport.abort()
         self._forget()  # that it is lost is known an iteration of the loop later, when others have sent as much
+
+    def _give_up(self) -> None:
+        """Let go of what is kept, for others need the room, and close a while later where why can be read."""
+        if self.state not in {ConnectionState.headers, ConnectionState.body}:
+            self.serving.slots.end(self)
+        elif (answer := self._refusal(503, OTHERS)) is not None:
+            self.serving.slots.count(self)
+            self._forget()
+            self._given_up = True
+            self.flow.pause_reading()
+            self.loop.call_later(TOLD_SECONDS, self._tell, answer)
+
+    def _tell(self, answer: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.abort()
 
     def _forget(self) -> None:
         """Let go of what has come."""
@@ -110,7 +128,7 @@ class Ending(HttpToolsProtocol):
         if self.cycle is not None and self.flow.read_paused and not self._in_headers:
             came += len(self.cycle.body)
         size += min(came, self.serving.budget.limit // 4)  # a larger body is refused by its size
-        self._kept.become(size, new=0 < came <= PIECE and not self._begun)
+        self._kept.become(size, queued=came > 0 and not self.flow.write_paused)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
@@ -192,18 +210,23 @@ class Ending(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer below the app, in the form of the path's dialect, and close."""
+        if (answer := self._refusal(status, detail)) is not None:
+            self.transport.write(answer)
+            self.transport.close()
+
+    def _refusal(self, status: int, detail: str) -> bytes | None:
+        """What answers the current request below the app, which leaves it; None where there is nothing to answer."""
         if self._deaf or self.transport.is_closing():
-            return
+            return None
         self.serving.metrics.rejected.add(STATUSES[status].slug)
         state = self._end_current(status)
         if state is None:
-            return
+            return None
         request_id = state.get("request_id") or logs.request_id()
         if not state and self.serving.settings.access_log:
             logs.log_request(request_id, "-", "-", status, time.monotonic() - self._since)
         path = self.scope["path"] if self.scope is not None and "path" in self.scope else "/"
-        self.transport.write(refusal(status, detail, request_id, plain=of_another_dialect(path, self.serving.settings)))
-        self.transport.close()
+        return refusal(status, detail, request_id, plain=of_another_dialect(path, self.serving.settings))
 
     def _lingers(self) -> bool:
         """Whether the connection that is to be closed is still read from: unread bytes would take the answer back.

@@ -67,9 +67,13 @@ class Slots:
         """Close it, and count what it waited for, unless that is done already."""
         if connection in self.connections:
             self.connections.discard(connection)
-            state = connection.state
-            self._count("busy" if state is None else ConnectionState(state).name)
+            self.count(connection)
             connection.end()
+
+    def count(self, connection: Connection) -> None:
+        """Count what one that goes for others has waited for."""
+        state = connection.state
+        self._count("busy" if state is None else ConnectionState(state).name)
 
     def _end_one(self, newcomer: Connection) -> bool:
         for _ in range(2):

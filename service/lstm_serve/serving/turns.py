@@ -20,7 +20,7 @@ class Turns:
         self.waiting = 0
 
     def check_room(self) -> None:
-        """Raise QueueFull where nobody more may wait."""
+        """Raise QueueFull where no compressed one more may wait: what those hold is not in the bytes in flight."""
         if self.waiting >= MOST_WAITING:
             raise QueueFull(f"{self.waiting} large bodies wait to be decoded")
 
@@ -36,9 +36,8 @@ class Turn:
         self.begun = False
 
     async def begin(self) -> None:
-        """Wait for it. Raises QueueFull where too many do, or DeadlinePassed."""
+        """Wait for it. Raises DeadlinePassed."""
         turns = self._turns
-        turns.check_room()
         turns.waiting += 1
         try:
             async with asyncio.timeout(self._seconds):

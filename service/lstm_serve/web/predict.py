@@ -1,6 +1,5 @@
 """How every POST is handled: one short way from bytes to bytes, whatever the dialect."""
 
-import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 from fastapi.routing import APIRoute
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -31,6 +30,7 @@ from lstm_serve.settings import Settings
 from lstm_serve.web.content_type import expect_json
 from lstm_serve.web.errors import JSON, Headers, respond
 from lstm_serve.web.json_structure import count_marks, structure
+from lstm_serve.web.leaving import unless_left
 from lstm_serve.web.nested_lists import expect_few, expect_short
 from lstm_serve.web.read_body import inflated, read_body
 
@@ -137,7 +137,7 @@ class PostRoute(APIRoute):
         held = state["held"] = Held(serving.budget, len(raw))
         turn = state["turn"] = Turn(serving.turns, settings.deadline_seconds)
         try:
-            raw = await inflated(raw, headers, serving, held, turn)
+            raw = await inflated(raw, request, serving, held, turn)
             if not queue.has_room(settings.max_rows):
                 queue.check_room(rows_at_a_glance(raw, headers, served.model))
             body = self.decode(raw, headers, served, settings)
@@ -318,30 +318,8 @@ async def computed(jobs: Sequence[Job], request: Request) -> list[Array]:
     """
     request.scope["state"]["jobs"] = jobs
     try:
-        return [await (_watched(job, request.receive) if job.waits else job.future) for job in jobs]
+        return [await (unless_left(job.future, request.receive) if job.waits else job.future) for job in jobs]
     except BaseException:
         for job in jobs:
             job.abandon()
         raise
-
-
-async def _watched(job: Job, receive: Receive) -> Array:
-    async def leaving() -> None:
-        await client_left(receive)
-        job.future.cancel()
-
-    watch = asyncio.ensure_future(leaving())
-    try:
-        return await job.future
-    except asyncio.CancelledError:
-        if watch.done():
-            raise ClientDisconnect from None
-        raise
-    finally:
-        watch.cancel()
-
-
-async def client_left(receive: Receive) -> None:
-    """Wait until the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

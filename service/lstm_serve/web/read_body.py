@@ -1,15 +1,17 @@
 """How a request's body is read: whole and inflated, and given up as soon as it is over a limit."""
 
+import asyncio
 from collections.abc import Mapping
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from lstm_serve.errors import TooLarge
-from lstm_serve.serving.memory_budget import Held, Inflight, Upload
+from lstm_serve.serving.memory_budget import Held, Upload
 from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
 from lstm_serve.web.inflate import inflate
+from lstm_serve.web.leaving import unless_left
 from lstm_serve.web.nested_lists import LARGE
 
 SCATTERED = 1 << 22  # bytes that are free in small pieces, after which they are given back where much is in flight
@@ -23,48 +25,49 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, serving: S
     limit, declared = serving.settings.max_body_bytes, int(headers.get(b"content-length", 0))
     if declared > limit:
         raise TooLarge(f"the body has {declared} bytes; at most {limit} are read")
-    if declared > LARGE:
-        serving.turns.check_room()  # it would be read for nothing
     raw, more = await _part(receive)
     if more:
-        raw = await _rest(raw, receive, serving.budget, limit)
+        raw = await _rest(raw, receive, serving, declared or limit)
     else:
         _expect_size(len(raw), limit)
         serving.budget.hold(len(raw))
     return raw
 
 
-async def inflated(raw: bytes, headers: Mapping[bytes, bytes], serving: ServingState, held: Held, turn: Turn) -> bytes:
+async def inflated(raw: bytes, request: Request, serving: ServingState, held: Held, turn: Turn) -> bytes:
     """What the body holds; its bytes are `held` now. One that is large has its turn then.
 
-    Raises TooLarge, QueueFull for too many bytes in flight or large bodies, DeadlinePassed, UnknownType or Malformed.
+    Raises TooLarge, QueueFull for too many bytes in flight or large bodies, DeadlinePassed, UnknownType, Malformed, or
+    ClientDisconnect.
     """
-    limit, encoding = serving.settings.max_body_bytes, headers.get(b"content-encoding")
+    limit, encoding = serving.settings.max_body_bytes, request.scope["state"]["headers"].get(b"content-encoding")
     if encoding is None or not raw or (encoding := encoding.strip().lower()) == b"identity":
         if len(raw) > LARGE:
-            await turn.begin()
+            await unless_left(asyncio.ensure_future(turn.begin()), request.receive)
         return raw
     try:
         plain = inflate(raw, encoding, min(limit, LARGE))
     except TooLarge:
         if limit <= LARGE:
             raise
-        await turn.begin()
+        serving.turns.check_room()
+        await unless_left(asyncio.ensure_future(turn.begin()), request.receive)
         plain = inflate(raw, encoding, limit)
     held.become(len(plain))
     return plain
 
 
-async def _rest(part: bytes, receive: Receive, inflight: Inflight, limit: int) -> bytes:
-    """The whole body, of which a part has come."""
-    parts = [part]
-    async with Upload(inflight) as upload:
-        upload.hold(len(part))
-        more = True
+async def _rest(part: bytes, receive: Receive, serving: ServingState, expected: int) -> bytes:
+    """The whole body, of which a part has come, and no more than `expected` bytes should."""
+    parts, came, more = [part], len(part), True
+    inflight, limit = serving.budget, serving.settings.max_body_bytes
+    async with Upload(inflight, serving.settings.deadline_seconds) as upload:
+        await upload.hold(came, expected)
         while more:
             part, more = await _part(receive)
-            _expect_size(upload.size + len(part), limit)
-            upload.hold(len(part))
+            came += len(part)
+            _expect_size(came, limit)
+            await upload.hold(len(part), expected)
             parts.append(part)
     raw = b"".join(parts)
     if inflight.freed > SCATTERED and inflight.bytes > inflight.limit / 2:

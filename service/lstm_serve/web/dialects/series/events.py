@@ -50,8 +50,8 @@ from lstm_serve.web.dialects.series.appending import key_of, known_of, store_of
 from lstm_serve.web.dialects.series.carried import kept_answers
 from lstm_serve.web.dialects.series.request import IN_PATH, INPUTS, wants_inputs
 from lstm_serve.web.errors import TABLE, problem, row_of
+from lstm_serve.web.leaving import client_left
 from lstm_serve.web.openapi import problem_response, problem_responses
-from lstm_serve.web.predict import client_left
 from lstm_serve.web.query import expect_query
 
 EVENTS = "text/event-stream"
