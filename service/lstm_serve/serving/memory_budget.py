@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +26,7 @@ from lstm_serve.serving.free_memory import trim
 TOO_MANY = "too many bytes are being read and answered at once"
 LITTLE = 1 << 14  # bytes for which whoever has been waited for longest makes room, however short that is
 SLOW = 1.0  # seconds for which a client is waited for, after which it makes room for everybody
+STOPPED = SLOW / 4  # and seconds in which nothing of a body came, after which it makes room for another
 AT_ONCE = 1 << 16  # bytes of a body that are read without waiting for room
 # After how many seconds a refusal is told: many come again at once, each with as many bytes, and take all the time.
 TOLD_SECONDS = 0.5
@@ -41,9 +43,9 @@ class Inflight:
         self.besides = 0  # those of them that connections keep, and of bodies that are not let in yet
         self.freed = 0  # since the last trim, in small pieces: of connections that are ended, and of bodies in parts
         # What can be given up, the oldest first; and where there is nothing else, what waits for the service.
-        self.uploads: dict[Upload | Kept, None] = {}
-        self.kept: dict[Upload | Kept, None] = {}
-        self.queued: dict[Upload | Kept, None] = {}
+        self.uploads: dict[Upload, None] = {}
+        self.kept: dict[Kept, None] = {}
+        self.queued: dict[Kept, None] = {}
         self._waiting = deque[tuple[Upload, int, asyncio.Future[None]]]()  # who waits for how much, in order
         self._timer: asyncio.TimerHandle | None = None
 
@@ -85,7 +87,7 @@ class Inflight:
         trim()
 
     def _first_to_go(self, size: int, of: "Upload | Kept | None") -> "Upload | Kept | None":
-        oldest = [next(iter(some)) for some in (self.uploads, self.kept) if some]
+        oldest: list[Upload | Kept] = [*islice(self.uploads, 1), *islice(self.kept, 1)]
         first = min(oldest, key=lambda one: one.since, default=None)
         if size <= LITTLE:
             return first or next(iter(self.queued), None)
@@ -109,8 +111,10 @@ class Inflight:
         """While a body waits for room, those make some that were let in, and are not complete a while later."""
         self._timer = None
         self._let_in()
-        while self._waiting and (oldest := next(iter(self.uploads), None)) and time.monotonic() - oldest.since > SLOW:
-            oldest.give_up()
+        now = time.monotonic()
+        for upload in [*self.uploads]:
+            if self._waiting and upload.let_in and (now - upload.since > SLOW or now - upload.heard > STOPPED):
+                upload.give_up()
         if self._waiting:
             self._timer = asyncio.get_running_loop().call_later(SLOW / 10, self._end_slow)
 
@@ -203,7 +207,7 @@ class Upload(AbstractAsyncContextManager["Upload"]):
         self._came = 0
         self.held = 0
         self.let_in = False
-        self.since = time.monotonic()
+        self.since = self.heard = time.monotonic()
 
     async def __aenter__(self) -> Self:
         """Be one of the uploads."""
@@ -220,6 +224,7 @@ class Upload(AbstractAsyncContextManager["Upload"]):
         if self not in inflight.uploads:
             raise QueueFull(TOO_MANY)
         self._came += size
+        self.heard = time.monotonic()
         if (more := self._came - self.held) > 0:
             inflight.hold(more, self, self._came)
             self.held += more
@@ -234,7 +239,7 @@ class Upload(AbstractAsyncContextManager["Upload"]):
         await self._inflight.wait_for_room(self, size)
         self._timeout.reschedule(None)
         self.held += size
-        self.since = time.monotonic()
+        self.since = self.heard = time.monotonic()
         self._inflight.uploads[self] = None
 
     def give_up(self) -> None:
@@ -259,7 +264,4 @@ class Upload(AbstractAsyncContextManager["Upload"]):
         try:
             await self._timeout.__aexit__(exception, error, traceback)
         except TimeoutError:
-            error = QueueFull(TOO_MANY)
-        if isinstance(error, QueueFull):
-            await asyncio.sleep(TOLD_SECONDS)
-            raise error from None
+            raise QueueFull(TOO_MANY) from None

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from lstm_serve.errors import TooLarge
-from lstm_serve.serving.memory_budget import Held, Upload
+from lstm_serve.errors import QueueFull, TooLarge
+from lstm_serve.serving.memory_budget import TOLD_SECONDS, TOO_MANY, Held, Upload
 from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.turns import Turn
 from lstm_serve.web.inflate import inflate
@@ -27,10 +27,14 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, serving: S
         raise TooLarge(f"the body has {declared} bytes; at most {limit} are read")
     raw, more = await _part(receive)
     if more:
-        raw = await _rest(raw, receive, serving, declared or limit)
-    else:
-        _expect_size(len(raw), limit)
-        serving.budget.hold(len(raw))
+        try:
+            return await _rest(raw, receive, serving, declared or limit)
+        except QueueFull:
+            raw = b""  # and the parts go with the error
+        await asyncio.sleep(TOLD_SECONDS)
+        raise QueueFull(TOO_MANY)
+    _expect_size(len(raw), limit)
+    serving.budget.hold(len(raw))
     return raw
 
 
