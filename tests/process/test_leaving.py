@@ -67,7 +67,8 @@ def test_who_leaves_leaves_nothing_behind(waits: str, *, reset: bool) -> None:
                     await asyncio.wait(state.tasks)
                 await asyncio.sleep(0)
             assert (serving.slots.connections, serving.lingering, state.connections) == (set(), set(), set())
-            assert (serving.budget.bytes, serving.budget.uploads, serving.budget.newcomers) == (0, {}, {})
+            budget = serving.budget
+            assert (budget.bytes, budget.besides, budget.uploads, budget.kept, budget.queued) == (0, 0, {}, {}, {})
             # A timer has who was refused for two seconds.
             assert waits.startswith("refused") or [each() for each in there] == [None]
         finally:
