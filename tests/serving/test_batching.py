@@ -26,6 +26,7 @@ from lstm_serve.errors import ComputeFailed, DeadlinePassed, NoAnswer, NotFinite
 from lstm_serve.model.model import Model
 from lstm_serve.serving.batching import Batcher
 from lstm_serve.serving.jobs import Job, Reservation, Shortcut
+from lstm_serve.serving.pauses import UNTIL_ANSWERED
 
 
 def later() -> float:
@@ -119,6 +120,23 @@ async def test_a_lone_request_after_a_lone_one_is_computed_where_it_is_submitted
     assert not (await _soon(batcher, model, 8)).future.done()  # as long as they are
     assert await batcher.is_idle(later())
     assert layer.rows == [1, 1, 1, 1, 1, 1, 2, 1]
+    await batcher.close()
+
+
+@pytest.mark.parametrize(("before", "batches"), [(UNTIL_ANSWERED, [2]), (UNTIL_ANSWERED - 1, [1, 1])])
+@in_loop
+async def test_after_a_batch_of_many_what_comes_an_iteration_later_joins_the_next(
+    before: int, batches: list[int]
+) -> None:
+    batcher, layer = Batcher(max_batch_rows=4, max_queue_rows=16), Echo()
+    batcher.start()
+    model = model_of(layer)
+    await settled(*(batcher.submit(model, rows(value), later()) for value in range(before)))
+    assert await batcher.is_idle(later())
+    first = batcher.submit(model, rows(1), later())
+    await asyncio.sleep(0)
+    await settled(first, batcher.submit(model, rows(2), later()))
+    assert layer.rows == [before, *batches]
     await batcher.close()
 
 

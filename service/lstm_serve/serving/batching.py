@@ -175,6 +175,7 @@ class Batcher:
             self._wake.set_result(None)
 
     async def _work(self) -> None:
+        requests = 0  # in the last batch
         while True:
             while not self._queue:
                 if self._closing:
@@ -182,6 +183,8 @@ class Batcher:
                 self._wake = self._loop.create_future()
                 self._idle.set()
                 await self._wake
+                if requests >= UNTIL_ANSWERED:
+                    await pause(1)  # after a batch of many this one comes in parts, of which the last is not queued yet
             self._running = self._take()
             requests = len(self._running)
             if requests:
