@@ -1,15 +1,22 @@
 """In an iteration of the event loop a few of all connections are read, each in its turn."""
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from echo import Echo, model_of
 from serving import in_loop
 
-from lstm_serve.serving.read_scheduler import FEW, LATELY, LONG, MOST, REST, SECONDS, ReadScheduler
+from lstm_serve.serving.batching import Batcher
+from lstm_serve.serving.read_scheduler import FEW, LATELY, LONG, MOST, READING, ROUND, SECONDS, ReadScheduler
+
+IN_A_ROUND = [FEW] * READING + [0] * (ROUND - READING)  # of a flood, while another model is asked
 
 
 class Many:
@@ -121,14 +128,14 @@ async def test_who_has_just_come_and_leaves_is_not_read() -> None:
 
 @pytest.mark.usefixtures("clock")
 @in_loop
-async def test_a_flood_reads_few_in_an_iteration_while_another_model_is_asked_and_many_where_both_wait() -> None:
+async def test_a_flood_is_read_in_rounds_while_another_model_is_asked_and_many_at_once_where_both_wait() -> None:
     reads, read = flooded(100, 9)
     await asyncio.sleep(0)
     assert await _read_in_iterations(read, 3) == [MOST] * 3
     reads.note("flooded")
     assert await _read_in_iterations(read, 3) == [MOST] * 3
     reads.note("calm")
-    assert await _read_in_iterations(read, 3) == [FEW] * 3
+    assert _rounds(await _read_in_iterations(read, 4 * ROUND)) == [IN_A_ROUND] * 3
     for number in range(100):
         reads.ask(Many(-number, 9, read, "no longer calm"))
     assert await _read_in_iterations(read, 3) == [MOST] * 3
@@ -142,8 +149,8 @@ async def test_beside_a_flood_that_has_read_its_few_another_model_is_read_in_the
         reads.note(model)
     for number in range(100):
         reads.ask(Many(number, 9, read, "flooded"))
-    await asyncio.sleep(0)
-    assert await _read_in_iterations(read, 1) == [FEW]
+    while await _read_in_iterations(read, 1) != [FEW]:
+        pass
     read.clear()
     for _ in range(MOST):
         reads.ask(Many(-1, 1, read, "calm"))
@@ -165,21 +172,60 @@ async def test_a_flood_reads_many_in_an_iteration_again_once_no_other_model_was_
     await asyncio.sleep(0)
     assert await _read_in_iterations(read, 3) == [MOST] * 3
     reads.note("calm")
-    assert await _read_in_iterations(read, 3) == [FEW] * 3
+    assert _rounds(await _read_in_iterations(read, 4 * ROUND)) == [IN_A_ROUND] * 3
 
 
 @pytest.mark.usefixtures("clock")
 @in_loop
-async def test_a_flood_rests_until_who_asks_another_model_is_answered_and_is_not_kept_out_by_many_of_them() -> None:
+async def test_who_asks_another_model_is_read_at_once_in_every_iteration_and_keeps_no_round_from_a_flood() -> None:
     reads, read = flooded(100, 9)
     reads.note("flooded")
     reads.note("calm")
     await asyncio.sleep(0)
-    turns = list[int]()
-    for _ in range(3 * (REST + 2)):
-        reads.ask(Many(-1, 1, [], "calm"))
-        turns += await _read_in_iterations(read, 1)
-    assert turns == [*[0] * REST, FEW, FEW] * 3
+    counts, calm = list[int](), list[int]()
+    for number in range(4 * ROUND):
+        reads.ask(Many(number, 1, calm, "calm"))
+        assert calm[-1] == number
+        counts += await _read_in_iterations(read, 1)
+    assert _rounds(counts) == [IN_A_ROUND] * 3
+
+
+@pytest.mark.usefixtures("clock")
+@in_loop
+async def test_what_a_flood_was_read_in_a_round_is_a_batch_and_answered_before_the_next_round_begins() -> None:
+    reads, events, over = ReadScheduler(), list[str](), asyncio.Event()
+    queue = Batcher(max_batch_rows=64, max_queue_rows=1000, observe=lambda rows, _: events.append(f"computed {rows}"))
+    queue.start()
+    model, tasks = model_of(Echo()), list[asyncio.Task[None]]()
+
+    class Client(Many):
+        """A connection that asks again when it is answered."""
+
+        def take(self) -> bool:
+            events.append("read")
+            tasks.append(asyncio.create_task(self.answer()))
+            return False
+
+        async def answer(self) -> None:
+            await queue.submit(model, np.ones((1, 2), np.float32), math.inf).future
+            events.append("answered")
+            self.requests -= 1
+            if self.requests:
+                reads.ask(self)
+            if len(tasks) >= 2 * 64:
+                reads.note("calm")
+            if len(tasks) == 10 * 64 and all(task.done() for task in tasks[:-1]):
+                over.set()
+
+    reads.note("flooded")
+    for number in range(64):
+        reads.ask(Client(number, 10, [], "flooded"))
+    await over.wait()
+    await queue.close()
+    size = FEW * READING
+    a_round = ["read"] * size + [f"computed {size}"] + ["answered"] * size
+    end = max(at for at, pair in enumerate(pairwise(events), 1) if pair == ("answered", "read"))
+    assert events[end - 10 * len(a_round) : end] == a_round * 10
 
 
 @in_loop
@@ -214,3 +260,9 @@ async def _read_in_iterations(read: list[int], iterations: int) -> list[int]:
         await asyncio.sleep(0)
         counts.append(len(read) - before)
     return counts
+
+
+def _rounds(counts: list[int]) -> list[list[int]]:
+    """How many are read in the iterations of each round, by what is read in each iteration."""
+    begin = next(at for at in range(1, len(counts)) if counts[at] and not counts[at - 1])
+    return [counts[at : at + ROUND] for at in range(begin, len(counts) - ROUND + 1, ROUND)]

@@ -6,8 +6,9 @@ another. So do those that have asked nothing yet: who knocks does not wait behin
 Between two iterations the loop answers what is asked of it, and shows that it lives. However many connections have sent
 however much, in one a few requests are read, each of which may take up to a millisecond or two until it waits. They
 are fewer after one that was long, and where only those that ask one model wait while others are asked too: who asks
-another, which nobody waits for, is read at the end of the iteration and answered in the next, and until then the flood
-rests: none of it is read in between.
+another, which nobody waits for, is read at the end of the iteration and answered in the next. Such a flood is read in
+rounds, a batch each: first read, then computed and answered before any more of it is read, so that no iteration does
+all of it.
 """
 
 import asyncio
@@ -15,11 +16,15 @@ import time
 from collections import OrderedDict
 from typing import Protocol
 
+from lstm_serve.serving.pauses import UNTIL_ANSWERED
+
 MOST = 16  # requests in an iteration, or parts of larger ones
 SECONDS = 0.01  # of reading, after which no other is begun
 LONG = 0.02  # seconds of an iteration, after which fewer are read in the next
 FEW = 4  # requests in an iteration, of a model that waits alone, while others are asked
-REST = 2  # iterations in which nothing of it is read once who asks another is let in, and after which some is
+READING = 2  # iterations in which so many are, at the beginning of a round
+# Iterations of a round. When its first are queued, the queue's pause after the last batch is over: it waits for them.
+ROUND = READING + UNTIL_ANSWERED + 1
 LATELY = 0.1  # seconds for which it counts that another model was asked
 
 
@@ -45,7 +50,7 @@ class ReadScheduler:
         self._most, self._reads, self._began = MOST, 0, 0.0
         self._counting = False  # whether the end of this iteration is to be told
         self._model, self._several_until = "", 0.0
-        self._resting = -1  # iterations for which what waits alone rests; below 0 it has been read since the last rest
+        self._iteration = 0  # of a round
 
     def note(self, model: str) -> None:
         """A request for this model has come."""
@@ -61,11 +66,8 @@ class ReadScheduler:
         if not self._counting:
             self._begin()
         asks = reader.asks
-        if asks is not None and asks not in self._waiting and self._is_left(asks):
-            if self._waiting and self._resting < 0:
-                self._resting = REST + 1
-            if not reader.take():
-                return
+        if asks is not None and asks not in self._waiting and self._is_left(asks) and not reader.take():
+            return
         self._wait(reader, asks)
 
     def leave(self, reader: ReadableConnection) -> None:
@@ -85,7 +87,7 @@ class ReadScheduler:
     def _begin(self, took: float = 0.0) -> None:
         """Let the reads of an iteration be counted, after one that took so many seconds."""
         self._counting = True
-        self._resting = max(-1, self._resting - 1)
+        self._iteration = (self._iteration + 1) % ROUND
         self._most = min(MOST, self._most + 1) if took < LONG else max(1, self._most // 2)
         self._began = time.monotonic()
         self._reads = 0
@@ -95,7 +97,8 @@ class ReadScheduler:
         """Count a read of this iteration for one that asks this; whether there is one left."""
         most = self._most
         if self._began < self._several_until and self._waiting.keys() <= {asks}:
-            most = 0 if self._resting > 0 else min(FEW, most)
+            rests = self._waiting and self._iteration >= READING
+            most = 0 if rests else min(FEW, most)
         if self._reads >= most:
             return False
         self._reads += 1
