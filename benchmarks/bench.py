@@ -149,6 +149,7 @@ def load(pid: int, path: str, bodies: Path, connections: int, seconds: int, **to
     command = ["taskset", "-c", "1", "wrk", *options]
     url = f"http://127.0.0.1:{PORT}"
     subprocess.run([*command, "-d1", url], env=environment, check=True, stdout=subprocess.DEVNULL)
+    time.sleep(0.5)  # its last requests, which nobody waits for, are given up meanwhile
     before = cpu_seconds(pid)
     done = subprocess.run([*command, f"-d{seconds}", url], env=environment, check=True, capture_output=True, text=True)
     spent = cpu_seconds(pid) - before
