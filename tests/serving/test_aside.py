@@ -2,9 +2,10 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
-from serving import in_loop
+from serving import PATIENCE, in_loop
 
 from lstm_serve.serving.aside import Aside
 
@@ -46,3 +47,17 @@ async def test_where_no_thread_can_be_started_a_later_one_is(monkeypatch: pytest
         with pytest.raises(TimeoutError):
             await aside.run(60, divmod, 7, 2)
     assert await aside.run(60, divmod, 7, 2) == (3, 1)
+
+
+@in_loop
+async def test_who_is_cancelled_as_the_function_ends_is_cancelled() -> None:
+    """The service would never stop, whose watch over its files went on."""
+    go_on, threads = threading.Event(), threading.active_count()
+    waiting = asyncio.create_task(Aside().run(PATIENCE, go_on.wait))
+    await asyncio.sleep(0)
+    go_on.set()
+    while threading.active_count() > threads:
+        time.sleep(0.001)  # noqa: ASYNC251 - what it has found is not looked at before
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

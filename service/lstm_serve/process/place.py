@@ -66,11 +66,13 @@ class WorkerPlace:
         speaking, ended = asyncio.create_task(self.channel.run()), asyncio.create_task(process.wait())
         await asyncio.wait([speaking, ended], return_when=asyncio.FIRST_COMPLETED)
         with contextlib.suppress(TimeoutError):  # a child that it was about to start may have its end of the channel
-            await asyncio.wait_for(speaking, LAST_SECONDS)
+            async with asyncio.timeout(LAST_SECONDS):
+                await speaking
         if self.watching is not None:
             self.watching.cancel()
         try:
-            status = await asyncio.wait_for(ended, END_SECONDS)
+            async with asyncio.timeout(END_SECONDS):
+                status = await ended
         except TimeoutError:
             self.kill()
             status = await process.wait()
@@ -94,7 +96,8 @@ class WorkerPlace:
     async def wait(self) -> None:
         """Wait for the time of the next, or until it may be tried at once."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.again.wait(), self.pause)
+            async with asyncio.timeout(self.pause):
+                await self.again.wait()
 
     def kill(self) -> None:
         """End its process at once."""

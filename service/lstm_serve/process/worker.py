@@ -86,7 +86,8 @@ class Worker(Server):
     async def _asked(self, name: str) -> Any:  # noqa: ANN401 - what the parent's handler gives
         """Return the parent's answer, None where it gives none in time."""
         try:
-            return await asyncio.wait_for(self._channel.ask(name), ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._channel.ask(name)
         except (ConnectionError, TimeoutError):
             return None
 

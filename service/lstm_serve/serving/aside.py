@@ -53,4 +53,5 @@ class Aside:
         except RuntimeError:  # the system has no thread left, for now
             self.busy = False
             raise TimeoutError from None
-        return await asyncio.wait_for(done, seconds)
+        async with asyncio.timeout(seconds):  # before Python 3.12 wait_for may lose that its task was cancelled
+            return await done

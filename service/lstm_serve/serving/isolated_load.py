@@ -91,14 +91,16 @@ async def try_aside(settings: Settings, path: Path | None = None) -> None:
             f"{path}: no process could be started to read it: {error.strerror}. Have it read again once there is room"
         ) from None
     try:
-        said, _ = await asyncio.wait_for(child.communicate(), MAX_TRIAL_SECONDS)
+        async with asyncio.timeout(MAX_TRIAL_SECONDS):
+            said, _ = await child.communicate()
     except TimeoutError:
         raise took_too_long(path) from None
     finally:
         if child.returncode is None:
             child.kill()
             with contextlib.suppress(TimeoutError):  # what hangs in the kernel is not ended
-                await asyncio.wait_for(child.wait(), MAX_KILL_SECONDS)
+                async with asyncio.timeout(MAX_KILL_SECONDS):
+                    await child.wait()
     if child.returncode == 0:
         return
     reason = said.decode("utf-8", "replace")

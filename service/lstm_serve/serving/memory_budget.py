@@ -24,10 +24,10 @@ from lstm_serve.errors import QueueFull
 from lstm_serve.serving.free_memory import trim
 
 TOO_MANY = "too many bytes are being read and answered at once"
-LITTLE = 1 << 14  # bytes for which whoever has been waited for longest makes room, however short that is
+LITTLE = 1 << 14  # bytes of a connection for which who has been waited for longest makes room, however short that is
 SLOW = 1.0  # seconds for which a client is waited for, after which it makes room for everybody
 STOPPED = SLOW / 4  # and seconds in which nothing of a body came, after which it makes room for another
-AT_ONCE = 1 << 16  # bytes of a body that are read without waiting for room
+AT_ONCE = 1 << 16  # bytes of a body that are read without waiting for room; a body of no more is little, too
 # After how many seconds a refusal is told: many come again at once, each with as many bytes, and take all the time.
 TOLD_SECONDS = 0.5
 AHEAD = 4  # times the bytes of a body that have come: more is not counted before it comes, for it might never
@@ -49,14 +49,17 @@ class Inflight:
         self._waiting = deque[tuple[Upload, int, asyncio.Future[None]]]()  # who waits for how much, in order
         self._timer: asyncio.TimerHandle | None = None
 
-    def hold(self, size: int, of: "Upload | Kept | None" = None, whole: int = 0) -> None:
-        """Count so many bytes more, the last of a `whole`. Raises QueueFull, and counts none, where there is no room.
+    def hold(self, size: int, of: "Upload | Kept | None" = None, *, little: bool | None = None) -> None:
+        """Count so many bytes more. Raises QueueFull, and counts none, where there is no room to be made for them.
 
-        Nor does who asks, `of` which they are, have room where it is the one to go: no other goes for it then.
+        Nor does who asks, `of` which they are, have room where it is the one to go: no other goes for it then. For what
+        is `little` in all, if nothing is said these bytes, others make room more easily.
         """
+        if little is None:
+            little = size <= AT_ONCE
         self.bytes += size
         while self.bytes > self.limit:
-            if first := self._first_to_go(max(size, whole), of):
+            if first := self._first_to_go(of, little=little):
                 first.give_up()
             if first is None or first is of:
                 self.bytes -= size
@@ -86,10 +89,10 @@ class Inflight:
         self.freed = 0
         trim()
 
-    def _first_to_go(self, size: int, of: "Upload | Kept | None") -> "Upload | Kept | None":
+    def _first_to_go(self, of: "Upload | Kept | None", *, little: bool) -> "Upload | Kept | None":
         oldest: list[Upload | Kept] = [*islice(self.uploads, 1), *islice(self.kept, 1)]
         first = min(oldest, key=lambda one: one.since, default=None)
-        if size <= LITTLE:
+        if little:
             return first or next(iter(self.queued), None)
         return first if first is not None and time.monotonic() - first.since > SLOW else of
 
@@ -165,7 +168,7 @@ class Kept:
             among[self] = None
             self.since = time.monotonic()
         try:
-            inflight.hold(size, self)
+            inflight.hold(size, self, little=size <= LITTLE)
         except QueueFull:
             if self in among:
                 self.give_up()  # there was nobody else, or not even this one
@@ -226,7 +229,7 @@ class Upload(AbstractAsyncContextManager["Upload"]):
         self._came += size
         self.heard = time.monotonic()
         if (more := self._came - self.held) > 0:
-            inflight.hold(more, self, self._came)
+            inflight.hold(more, self, little=expected <= AT_ONCE)
             self.held += more
             inflight.besides += 0 if self.let_in else more
         if self._came > AT_ONCE and not self.let_in:

@@ -102,7 +102,8 @@ class Reloader:
         seconds = self._settings.reload_seconds or None
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._asked.wait()
             asked, self._all_of_it = self._all_of_it, False
             self._asked.clear()
             try:
