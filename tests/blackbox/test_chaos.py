@@ -56,9 +56,10 @@ def test_a_rolling_restart_behind_the_proxy_fails_nothing(tmp_path: Path) -> Non
 
 @in_loop
 async def test_overload_is_refused_and_passes() -> None:
-    with Process(
-        MODEL, LSTMSERVE_ACCESS_LOG="false", LSTMSERVE_MAX_QUEUE_ROWS="1024", LSTMSERVE_MAX_ROWS="1024"
-    ) as process:
+    limits = {"LSTMSERVE_MAX_QUEUE_ROWS": "1024", "LSTMSERVE_MAX_ROWS": "1024"}
+    # So few that not all who ask can wait: large bodies wait for room.
+    limits["LSTMSERVE_MAX_INFLIGHT_BYTES"] = str(4 << 20)
+    with Process(MODEL, LSTMSERVE_ACCESS_LOG="false", **limits) as process:
         found = await overload(process, 0.3)
         after = await settled(process, found["before"].files)
     refused = 0

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from lstm_serve.process.handshakes import tls_bytes
 from lstm_serve.process.incoming import Incoming
 from lstm_serve.process.transport import LINGER_SECONDS, Lingering, PipelinedFlowControl, refusal
-from lstm_serve.serving.memory_budget import TOLD_SECONDS, Kept
+from lstm_serve.serving.memory_budget import TOLD_SECONDS, TOO_MANY, Kept
 from lstm_serve.serving.slots import ConnectionState
 from lstm_serve.serving.state import ServingState
 from lstm_serve.telemetry import logs
@@ -22,7 +22,6 @@ from lstm_serve.web.errors import STATUSES, of_another_dialect
 
 HEADER_BYTES = 130  # about what a header that has come takes
 TICKETS = 1 << 12  # what TLS has to send of its own, and sends with the first answer
-OTHERS = "others need the room of a connection that waits"
 NOWHERE: Any = deque(maxlen=0)  # where trailers are put: it keeps nothing
 
 
@@ -82,7 +81,7 @@ class Ending(HttpToolsProtocol):
     def end(self) -> None:
         """Close it at once, and say why where that can be read."""
         if self.state in {ConnectionState.headers, ConnectionState.body}:
-            self._refuse(503, OTHERS)
+            self._refuse(503, "others need the room of a connection that waits")
         self.transport.abort()
         self._forget()  # that it is lost is known an iteration of the loop later, when others have sent as much
 
@@ -90,7 +89,7 @@ class Ending(HttpToolsProtocol):
         """Let go of what is kept, for others need the room, and close a while later where why can be read."""
         if self.state not in {ConnectionState.headers, ConnectionState.body}:
             self.serving.slots.end(self)
-        elif (answer := self._refusal(503, OTHERS)) is not None:
+        elif (answer := self._refusal(429, TOO_MANY)) is not None:
             self.serving.slots.count(self)
             self._forget()
             self._given_up = True

@@ -169,6 +169,6 @@ def refusal(status: int, detail: str, request_id: str, *, plain: bool) -> bytes:
         b"content-length: %d" % len(body),
         b"x-request-id: " + request_id.encode(),
         b"connection: close",
-        *([b"retry-after: 1"] if status == 503 else []),
+        *([b"retry-after: 1"] if status in {429, 503} else []),
     ]
     return b"\r\n".join([*head, b"", body])

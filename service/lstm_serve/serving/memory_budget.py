@@ -24,10 +24,11 @@ from lstm_serve.errors import QueueFull
 from lstm_serve.serving.free_memory import trim
 
 TOO_MANY = "too many bytes are being read and answered at once"
-LITTLE = 1 << 14  # bytes of a connection for which who has been waited for longest makes room, however short that is
 SLOW = 1.0  # seconds for which a client is waited for, after which it makes room for everybody
 STOPPED = SLOW / 4  # and seconds in which nothing of a body came, after which it makes room for another
-AT_ONCE = 1 << 16  # bytes of a body that are read without waiting for room; a body of no more is little, too
+# Bytes of a body that are read without waiting for room; where there are no more, who was waited for longest makes room
+# for them, however short that was.
+AT_ONCE = 1 << 16
 # After how many seconds a refusal is told: many come again at once, each with as many bytes, and take all the time.
 TOLD_SECONDS = 0.5
 AHEAD = 4  # times the bytes of a body that have come: more is not counted before it comes, for it might never
@@ -168,7 +169,7 @@ class Kept:
             among[self] = None
             self.since = time.monotonic()
         try:
-            inflight.hold(size, self, little=size <= LITTLE)
+            inflight.hold(size, self)
         except QueueFull:
             if self in among:
                 self.give_up()  # there was nobody else, or not even this one
