@@ -38,10 +38,10 @@ def test_what_was_refused_is_tried_again_and_forgotten_once_it_is_gone(tmp_path:
     upkeep.refuse("3", "it is damaged")
     take("2")
     take("1")
-    assert answers() == ("2", ["1", "2"], {"m": "it is damaged"}, 0)
+    assert answers() == ("2", ["1", "2"], {"m": "version 3: it is damaged"}, 0)
     assert upkeep.due(every, seen, all_of_it=False) == ["3"]
     upkeep.refuse("3", "it still is")
-    assert answers() == ("2", ["1", "2"], {"m": "it still is"}, 0)
+    assert answers() == ("2", ["1", "2"], {"m": "version 3: it still is"}, 0)
     two = every._replace(versions={version: path for version, path in paths.items() if version != "3"})
     assert upkeep.due(two, {version: seen[version] for version in "21"}, all_of_it=False) == []
     assert answers() == ("2", ["1", "2"], {}, 1)
