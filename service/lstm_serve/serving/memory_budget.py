@@ -50,14 +50,13 @@ class Inflight:
         self._waiting = deque[tuple[Upload, int, asyncio.Future[None]]]()  # who waits for how much, in order
         self._timer: asyncio.TimerHandle | None = None
 
-    def hold(self, size: int, of: "Upload | Kept | None" = None, *, little: bool | None = None) -> None:
+    def hold(self, size: int, of: "Upload | Kept | None" = None, whole: int = 0) -> None:
         """Count so many bytes more. Raises QueueFull, and counts none, where there is no room to be made for them.
 
-        Nor does who asks, `of` which they are, have room where it is the one to go: no other goes for it then. For what
-        is `little` in all, if nothing is said these bytes, others make room more easily.
+        Nor does who asks, `of` which they are, have room where it is the one to go: no other goes for it then. Others
+        make room more easily for few bytes, which are not a part of a larger `whole`.
         """
-        if little is None:
-            little = size <= AT_ONCE
+        little = max(size, whole) <= AT_ONCE
         self.bytes += size
         while self.bytes > self.limit:
             if first := self._first_to_go(of, little=little):
@@ -73,17 +72,12 @@ class Inflight:
             self._let_in()
 
     async def wait_for_room(self, upload: "Upload", size: int) -> None:
-        """Wait until there is room for a body: for what has come of it, and so many bytes more, which are counted."""
+        """Wait until there is room for a body: for what has come of it, and so many bytes more, which it holds then."""
         let_in = asyncio.get_running_loop().create_future()
         self._waiting.append((upload, size, let_in))
         if self._timer is None:
             self._end_slow()
-        try:
-            await let_in
-        except asyncio.CancelledError:
-            if upload.let_in:
-                self.release(size)
-            raise
+        await let_in
 
     def trim(self) -> None:
         """Give what is free back to the system: what was freed in small pieces does not go by itself."""
@@ -107,6 +101,7 @@ class Inflight:
                     return
                 self.bytes += size
                 self.besides -= upload.held
+                upload.held += size
                 upload.let_in = True
                 let_in.set_result(None)
             self._waiting.popleft()
@@ -230,7 +225,7 @@ class Upload(AbstractAsyncContextManager["Upload"]):
         self._came += size
         self.heard = time.monotonic()
         if (more := self._came - self.held) > 0:
-            inflight.hold(more, self, little=expected <= AT_ONCE)
+            inflight.hold(more, self, expected)
             self.held += more
             inflight.besides += 0 if self.let_in else more
         if self._came > AT_ONCE and not self.let_in:
@@ -242,7 +237,6 @@ class Upload(AbstractAsyncContextManager["Upload"]):
         self._timeout.reschedule(asyncio.get_running_loop().time() + self._seconds)
         await self._inflight.wait_for_room(self, size)
         self._timeout.reschedule(None)
-        self.held += size
         self.since = self.heard = time.monotonic()
         self._inflight.uploads[self] = None
 

@@ -1,6 +1,7 @@
 """Whether a client is still there, while the answer to its request, or its turn, is waited for."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -9,8 +10,9 @@ from starlette.types import Receive
 T = TypeVar("T")
 
 
-async def unless_left(waited: asyncio.Future[T], receive: Receive) -> T:
+async def unless_left(what: Awaitable[T], receive: Receive) -> T:
     """What is waited for; cancelled where the client leaves before. Raises ClientDisconnect then."""
+    waited = asyncio.ensure_future(what)
 
     async def leaving() -> None:
         await client_left(receive)

@@ -47,7 +47,7 @@ async def inflated(raw: bytes, request: Request, serving: ServingState, held: He
     limit, encoding = serving.settings.max_body_bytes, request.scope["state"]["headers"].get(b"content-encoding")
     if encoding is None or not raw or (encoding := encoding.strip().lower()) == b"identity":
         if len(raw) > LARGE:
-            await unless_left(asyncio.ensure_future(turn.begin()), request.receive)
+            await unless_left(turn.begin(), request.receive)
         return raw
     try:
         plain = inflate(raw, encoding, min(limit, LARGE))
@@ -55,7 +55,7 @@ async def inflated(raw: bytes, request: Request, serving: ServingState, held: He
         if limit <= LARGE:
             raise
         serving.turns.check_room()
-        await unless_left(asyncio.ensure_future(turn.begin()), request.receive)
+        await unless_left(turn.begin(), request.receive)
         plain = inflate(raw, encoding, limit)
     held.become(len(plain))
     return plain
