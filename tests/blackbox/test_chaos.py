@@ -1,9 +1,23 @@
 """Short runs of what `make chaos` runs long."""
 
+import asyncio
+import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from chaos import BEHAVIOURS, HAPROXY, MODEL, footprint, mixed, overload, rolling_restart, settled, stopped_under_load
+from chaos import (
+    BEHAVIOURS,
+    HAPROXY,
+    MODEL,
+    footprint,
+    mixed,
+    overload,
+    random_questions,
+    rolling_restart,
+    settled,
+    stopped_under_load,
+)
 from load import Connection, request
 from serving import Process, in_loop
 
@@ -57,8 +71,8 @@ def test_a_rolling_restart_behind_the_proxy_fails_nothing(tmp_path: Path) -> Non
 @in_loop
 async def test_overload_is_refused_and_passes() -> None:
     limits = {"LSTMSERVE_MAX_QUEUE_ROWS": "1024", "LSTMSERVE_MAX_ROWS": "1024"}
-    # So few that not all who ask can wait: large bodies wait for room.
-    limits["LSTMSERVE_MAX_INFLIGHT_BYTES"] = str(4 << 20)
+    # So few that not all of 160 who ask can wait, and all of 16 can: each has up to a quarter of a MiB read at once.
+    limits["LSTMSERVE_MAX_INFLIGHT_BYTES"] = str(8 << 20)
     with Process(MODEL, LSTMSERVE_ACCESS_LOG="false", **limits) as process:
         found = await overload(process, 0.3)
         after = await settled(process, found["before"].files)
@@ -74,3 +88,34 @@ async def test_overload_is_refused_and_passes() -> None:
     assert found["after"].statuses.keys() == {200}
     assert after.anonymous_mib < found["before"].anonymous_mib + 64
     assert process.popen.returncode == 0
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+@in_loop
+async def test_who_asks_again_where_there_is_no_room_is_told_so(*, pipelined: bool) -> None:
+    """Large bodies of connections on which something was answered, or is being: all come in one iteration."""
+    (small,), (large,) = random_questions([1]), random_questions([64])
+    statuses = Counter[int]()
+
+    async def ask(connection: Connection) -> None:
+        if pipelined:
+            (await connection.open())[1].write(small.data)
+        statuses[(await connection.ask(large.data)).status] += 1
+
+    limits = {"LSTMSERVE_MAX_INFLIGHT_BYTES": str(4 << 20)}
+    with Process(MODEL, LSTMSERVE_ACCESS_LOG="false", **limits) as process:
+        connections = [Connection(process.port) for _ in range(100)]
+        for connection in connections:
+            assert (await connection.ask(small.data)).status == 200
+        process.signal(signal.SIGSTOP)
+        try:
+            asked = [asyncio.create_task(ask(connection)) for connection in connections]
+            for _ in range(5):
+                await asyncio.sleep(0)
+        finally:
+            process.signal(signal.SIGCONT)
+        await asyncio.gather(*asked)
+        for connection in connections:
+            connection.close()
+    assert statuses.keys() == {200, 429}
+    assert statuses.total() == len(connections)

@@ -59,7 +59,7 @@ class Ending(HttpToolsProtocol):
 
     @property
     def state(self) -> ConnectionState | None:
-        """What the connection waits for; None while requests on it are answered."""
+        """What the connection waits for; None while requests on it are answered, or wait to be looked at."""
         if self._given_up or self.transport in self.serving.lingering or self.transport.is_closing():
             return ConnectionState.refused
         if self.flow.write_paused:
@@ -68,7 +68,7 @@ class Ending(HttpToolsProtocol):
             return ConnectionState.headers
         if self.cycle.more_body:
             return ConnectionState.body
-        return ConnectionState.idle if self.cycle.response_complete else None
+        return None if self._incoming.waiting or not self.cycle.response_complete else ConnectionState.idle
 
     @property
     def since(self) -> float:
@@ -86,11 +86,15 @@ class Ending(HttpToolsProtocol):
         self._forget()  # that it is lost is known an iteration of the loop later, when others have sent as much
 
     def _give_up(self) -> None:
-        """Let go of what is kept, for others need the room, and close a while later where why can be read."""
-        if self.state not in {ConnectionState.headers, ConnectionState.body}:
+        """Let go of what is kept, for others need the room, and close: after the answer that is due, or why not."""
+        if self.state not in {ConnectionState.headers, ConnectionState.body, None}:
             self.serving.slots.end(self)
+            return
+        self.serving.slots.count(self)
+        if self._busy:
+            self._end_after_this()
+            self._incoming.clear()
         elif (answer := self._refusal(429, TOO_MANY)) is not None:
-            self.serving.slots.count(self)
             self._forget()
             self._given_up = True
             self.flow.pause_reading()
@@ -99,7 +103,7 @@ class Ending(HttpToolsProtocol):
     def _tell(self, answer: bytes) -> None:
         if not self.transport.is_closing():
             self.transport.write(answer)
-            self.transport.abort()
+            self.transport.close()
 
     def _forget(self) -> None:
         """Let go of what has come."""
@@ -143,6 +147,11 @@ class Ending(HttpToolsProtocol):
     def _busy(self) -> bool:
         """Whether a request has come that is still to be answered."""
         return not (self._in_headers or self.cycle.more_body or self.cycle.response_complete)
+
+    @property
+    def _answered_all(self) -> bool:
+        """Whether nothing of a request has been looked at that is still to be answered."""
+        return not self._in_headers and self.cycle.response_complete and not self.cycle.more_body
 
     @property
     def _begun(self) -> bool:
@@ -196,7 +205,7 @@ class Ending(HttpToolsProtocol):
         None where it is not to be answered: its answer is out, and its body still comes.
         """
         self._deaf = True
-        if self._in_headers or self.cycle is None:
+        if self._in_headers or self.cycle is None or self._answered_all:
             return {}
         if self.cycle.response_started:
             self.transport.close()
