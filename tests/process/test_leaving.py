@@ -30,6 +30,19 @@ WAITS: dict[str, tuple[bytes, Kept]] = {
 }
 
 
+class Nowhere(asyncio.Transport):
+    """A transport that goes nowhere."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("waits", WAITS)
 def test_who_leaves_leaves_nothing_behind(waits: str, *, reset: bool) -> None:
@@ -83,3 +96,34 @@ def test_who_leaves_leaves_nothing_behind(waits: str, *, reset: bool) -> None:
             runner.run(come_and_leave())
     finally:
         gc.enable()
+
+
+def test_who_leaves_before_its_turn_takes_no_turn() -> None:
+    app = app_of()
+    config = uvicorn.Config(app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False)
+    config.load()
+
+    class Noting(Protocol):
+        """Notes when it is read."""
+
+        read = False
+
+        def take(self) -> bool:
+            self.read = True
+            return super().take()
+
+    async def come_and_leave() -> list[bool]:
+        async with started(app):
+            found = []
+            for leaves in (True, False):
+                connection = Noting(config, ServerState(), {})
+                connection.connection_made(Nowhere())
+                connection.data_received(GOOD[:60])
+                if leaves:
+                    connection.connection_lost(ConnectionResetError())
+                found.append(connection)
+            await asyncio.sleep(0)
+            found[-1].connection_lost(ConnectionResetError())
+            return [each.read for each in found]
+
+    assert asyncio.run(come_and_leave()) == [False, True]

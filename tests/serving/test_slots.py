@@ -2,10 +2,11 @@
 
 import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
-from lstm_serve.serving.slots import SHORT, ConnectionState, Slots
+from lstm_serve.serving.slots import SHARE, SHORT, ConnectionState, Slots
 
 
 @dataclass(eq=False)
@@ -67,3 +68,54 @@ def test_who_does_something_else_since_it_was_looked_at_stays(state: ConnectionS
     waking.state, waking.since = state, time.monotonic()
     assert slots.enter(Connection(None))
     assert (gone.ended, waking.ended, other.ended) == (True, False, True)
+
+
+def test_who_is_answered_since_it_was_looked_at_stays() -> None:
+    """Once the last of its body has come, it waits no more; the time since when it did is left as it was."""
+    gone, whole, other = (Connection(ConnectionState.body, SHORT + waited) for waited in (3, 2, 1))
+    slots, _ = full(gone, whole, other)
+    assert slots.enter(Connection(None))
+    whole.state = None
+    assert slots.enter(Connection(None))
+    assert (gone.ended, whole.ended, other.ended) == (True, False, True)
+
+
+def test_after_a_search_in_vain_all_are_looked_over_again_only_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, looked=0)
+    monkeypatch.setattr("lstm_serve.serving.slots.time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    class Answered(Connection):
+        """Of whom it takes a second to see that it is answered."""
+
+        @property
+        def state(self) -> ConnectionState | None:
+            clock.now += 1
+            clock.looked += 1
+            return None
+
+        @state.setter
+        def state(self, state: ConnectionState | None) -> None:
+            pass
+
+    slots, _ = full(*(Answered(None) for _ in range(10)))
+
+    def looks() -> int:
+        before, newcomer = clock.looked, Connection(None)
+        assert not slots.enter(newcomer)
+        slots.leave(newcomer)
+        return int(clock.looked - before)
+
+    assert looks() == 10
+    over = clock.now + 10 / SHARE
+    assert looks() == 0
+    clock.now = over - 1
+    assert looks() == 0
+    clock.now = over
+    assert looks() == 10
+    # Of one that finds somebody the next begins when it is needed.
+    slots, _ = full(Answered(None), Connection(ConnectionState.idle))
+    newcomer = Connection(None)
+    assert slots.enter(newcomer)
+    newcomer.state = ConnectionState.idle
+    assert slots.enter(Connection(None))
+    assert newcomer.ended
