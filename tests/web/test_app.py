@@ -194,6 +194,27 @@ async def test_who_leaves_while_waiting_is_not_computed(caplog: pytest.LogCaptur
 
 
 @in_loop
+async def test_of_who_leaves_no_sequence_is_computed_of_whichever_length() -> None:
+    app = app_of(SMALL / "free.h5", max_batch_rows=1)
+    layer, left = with_echo(app), asyncio.Event()
+    deployment = deployment_of(app)
+    model = deployment.current.model
+    features = model.input_shape[-1] or 0
+    async with started(app):
+        layer.calls.clear()
+        before = np.repeat(np.array([1, 2, 3], np.float32), 4 * features).reshape(3, 4, features)
+        job = deployment.queue.submit(model, before, time.monotonic() + PATIENCE)
+        body = json.dumps({"sequences": [[[9] * features] * steps for steps in (2, 3, 4)]}).encode()
+        request = asyncio.ensure_future(call(app, "/predict/batch", body, left=left))
+        await asyncio.sleep(0)
+        left.set()
+        await request
+        await job.future
+        assert await deployment.queue.is_idle(time.monotonic() + PATIENCE)
+    assert [x[0, 0, 0] for x in layer.calls] == [1, 2, 3]
+
+
+@in_loop
 async def test_who_leaves_before_the_body_has_come_is_let_go() -> None:
     app = app_of()
 
