@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import GOLDEN, PATIENCE, ROOT
+from serving import GOLDEN, PATIENCE, ROOT, environment
 
 from lstm_serve import load_model
 
@@ -53,6 +53,7 @@ def following(*argv: str) -> Iterator[Following]:
     with subprocess.Popen(
         [sys.executable, "-m", "lstm_serve", "follow", *argv],
         cwd=ROOT,
+        env=environment(),  # what is written is held back until it is let go
         preexec_fn=takes_ctrl_c,  # noqa: PLW1509 - it sets a signal and takes no lock
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -110,6 +111,14 @@ def test_units_are_answered_each_by_itself_and_a_bad_line_is_told() -> None:
         told = json.loads(command.answer())
         assert (told["site"], told["engine"], told["row"]) == ("north", "2", 40)
         assert command.end() == (1, "", "")
+
+
+def test_a_header_without_a_row_is_no_success() -> None:
+    with following(TURBOFAN) as command:
+        command.send(ENGINE.read_text("utf-8").splitlines()[0])
+        status, out, err = command.end()
+    assert (status, out) == (1, "")
+    assert err.endswith("lstm-serve: no answer: a header came, and no row after it\n")
 
 
 def test_a_first_line_that_is_no_header_ends_it() -> None:

@@ -195,8 +195,9 @@ def test_where_the_model_overflows_no_other_method_is_named(method: Method) -> N
     on = model([Activate(name="square", activation=FUNCTIONS["square"]), dense(3, 2)], (3,))
     with pytest.raises(NotFinite, match="the answer is not finite"):
         explained(on, np.full(3, 3e38), Asked(method=method))
-    with pytest.raises(InvalidInput, match="expected values with which the model's answers are finite"):
-        explained(on, np.zeros(3), Asked(method=method, baseline=3e38))
+    for baseline in (3e38, [0, 3e38, 0]):  # all answers overflow, or only those with one part replaced
+        with pytest.raises(InvalidInput, match="expected values with which the model's answers are finite"):
+            explained(on, np.zeros(3), Asked(method=method, baseline=baseline))
 
 
 @pytest.mark.parametrize("method", ["integrated-gradients", "occlusion"])

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -208,6 +209,14 @@ def test_a_unit_has_a_name() -> None:
     ]
 
 
+def test_blanks_around_the_name_of_a_unit_make_no_other() -> None:
+    row = (1.0, 2.0, 3.0)
+    for form in (csv_of, json_of):
+        found, said = followed(form([(unit, row) for unit in ("E1", " E1", "E1 ", "E1")]), by=["unit"])
+        assert [(one.key, one.number) for one in found] == [(("E1",), 4)]
+        assert said == []
+
+
 def test_further_names_are_left_out_and_told_once() -> None:
     line = b'{"time": "10:00", "alpha": 1, "beta": 2, "gamma": 3}\n'
     found, said = followed(line * 5)
@@ -224,6 +233,18 @@ def test_a_left_out_column_that_looks_like_a_unit_is_told_at_its_second_value(fo
             "the column unit, left out, looks as if it told units apart"
         ] * bool(more)
     assert followed(form([("E1", row)] * 9 + [("E2", row)]), by=["unit"])[1] == []
+
+
+def test_an_answer_of_which_one_number_is_not_finite_is_none() -> None:
+    kernel = np.array([[1, 3e38], *[[1, 0]] * 4], np.float32)
+    last = replace(dense(5, 2), kernel=kernel, bias=np.array([0, 3e38], np.float32))
+    said = list[str]()
+    follower = Follower(replace(model([lstm(3, 5), last]), about=NAMED.about), ["unit"], said.append)
+    data = csv_of([*[("low", (0, 0, 0))] * 4, *[("high", (1, 1, 1))] * 4, ("low", (0, 0, 0))])
+    found = [one for lines in arriving(pieces_of(data, [])) for one in follower.answers(lines)]
+    assert [one.number for one in found] == [4, 9]
+    assert said == ["the answer for row 8 is not finite: the model overflows on that input"]
+    assert follower.faults == 1
 
 
 def test_an_object_needs_a_card() -> None:
