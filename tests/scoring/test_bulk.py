@@ -37,9 +37,10 @@ def test_a_batch_keeps_its_other_columns_and_gets_the_answers(golden: Golden) ->
     labels = load_model(PATH).about.classes
     assert labels is not None
     units = np.array([f"unit {k}" for k in range(len(x))])
-    answered = PREDICTOR({"unit": units, "x": x})
-    assert [*answered] == ["unit", "y", "predicted_class", "label"]
+    answered = PREDICTOR({"unit": units, "x": x, "named": units.astype(object)})
+    assert [*answered] == ["unit", "named", "y", "predicted_class", "label"]
     assert (answered["unit"] == units).all()
+    assert (answered["named"] == units).all()
     np.testing.assert_array_equal(answered["y"], y)
     np.testing.assert_array_equal(answered["predicted_class"], y.argmax(axis=1))
     assert answered["label"].tolist() == [labels[k] for k in y.argmax(axis=1)]
@@ -66,10 +67,12 @@ def test_a_batch_is_not_written_to(golden: Golden) -> None:
     [
         ({"a": np.zeros((1, 20, 15)), "b": np.zeros(1)}, "one named x; it has a, b"),
         ({"x": np.zeros((1, 20, 15)), "y": np.zeros(1)}, "has a column y, as an answer has: rename it"),
+        ({"x": np.zeros((1, 20, 15)), "label": np.zeros(1)}, "has a column label, as an answer has: rename it"),
         ({"x": np.zeros((1, 299))}, r"expected an array of shape \(n, 20, 15\), got an array of shape \(1, 299\)"),
         ({"x": np.full((1, 20, 15), np.nan)}, "expected finite float32 numbers"),
         ({"x": np.array([np.zeros(3), np.zeros(4)], object)}, "windows of different lengths"),
         ({"x": np.array(["a"], object)}, "expected numbers"),
+        ({"x": np.empty(0, object)}, "expected numbers"),
     ],
 )
 def test_what_does_not_fit_is_refused(batch: dict[str, npt.NDArray[Any]], said: str) -> None:

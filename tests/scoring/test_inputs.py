@@ -274,6 +274,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         (b'{"sequences": [[1, 2, 3]]}', 'holds lists 2 deep as "sequences", where 3 were expected'),
         (b"[[1, 2, 3], [4, 5]]", "holds rows of different lengths"),
         (b"[[1, true, 3]]", "holds true or false"),
+        (b"[[1, false, 3]]", "holds true or false"),
         (b'[["1", "2", "3"]]', "holds text, where numbers were expected"),
         (b'{"sequence": "abc"}', "holds text, where numbers were expected"),
         (b'{"sequence": [{"a": 1}]}', "holds objects, where numbers were expected"),
@@ -287,6 +288,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         (npy(ROWS[:3]), "has 3 rows, and the model needs 4 for an answer"),
         (npy(np.where(ROWS == 4, np.nan, ROWS)), "row 2, column 2 holds nan, and a finite float32 number was expected"),
         (npy(np.full((1, 4, 3), np.inf)), "sequence 1, row 1, column 1 holds inf"),
+        (npy(np.where(np.arange(24) < 22, 0, np.inf).reshape(2, 4, 3)), "sequence 2, row 4, column 2 holds inf"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, content: bytes, expected: str) -> None:
