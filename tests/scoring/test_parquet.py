@@ -77,6 +77,16 @@ def test_several_files_are_one_table(tmp_path: Path) -> None:
     assert "may hold rows of two" in (inputs.read(str(tmp_path / "part-*"), NAMED).mixed or "")
 
 
+@pytest.mark.parametrize("first", [np.int64, np.float32])
+def test_a_column_of_whole_numbers_in_one_file_may_have_others_in_the_next(tmp_path: Path, first: type) -> None:
+    parts: list[Any] = [numbers(8, 3, seed=5).round().astype(first), numbers(8, 3, seed=6).astype(np.float64)]
+    for k, rows in enumerate(parts):
+        written(tmp_path / f"part-{k}.parquet", dict(zip("abc", rows.T, strict=True)))
+    (found,) = inputs.read(str(tmp_path / "part-*"), NAMED).parts
+    np.testing.assert_array_equal(found.x[0], parts[0][:4])
+    np.testing.assert_array_equal(found.x[-1], parts[1][-4:])
+
+
 def test_labels_of_parquet(tmp_path: Path) -> None:
     gaps = [None if k in {4, 17} else label for k, label in enumerate(LABELS)]
     reports = []
@@ -204,8 +214,11 @@ def test_what_names_nothing_is_refused(tmp_path: Path, column: Any, said: str, m
 
 @pytest.mark.parametrize("kind", [arrow.binary(), arrow.large_binary(), arrow.binary(6)], ids=str)
 def test_bytes_name_units_as_text_does(tmp_path: Path, kind: Any) -> None:
-    path = written(tmp_path / "x.parquet", {**COLUMNS, "unit": arrow.array([unit.encode() for unit in UNITS], kind)})
-    assert [part.key for part in inputs.read(path, NAMED, 1, ["unit"]).parts] == [("unit 0",), ("unit 1",), ("unit 2",)]
+    cells = arrow.array([unit.encode() for unit in UNITS], kind)
+    for column in (cells, cells.dictionary_encode()):
+        path = written(tmp_path / "x.parquet", {**COLUMNS, "unit": column})
+        found = inputs.read(path, NAMED, 1, ["unit"])
+        assert [part.key for part in found.parts] == [("unit 0",), ("unit 1",), ("unit 2",)]
 
 
 def test_two_columns_of_one_name(tmp_path: Path) -> None:

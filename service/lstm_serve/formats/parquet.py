@@ -161,8 +161,6 @@ class _Beside:
 def _batches(pyarrow: Any, parts: Sequence[_File], columns: list[str]) -> Iterator[Any]:  # noqa: ANN401 - no type hints
     """The rows of all files, so many at once, with these columns alone. Raises InvalidInput where one lacks them."""
     for part in parts:
-        if not isinstance(part.source, Path):
-            part.source.seek(0)
         rows = 0
         with pyarrow.parquet.ParquetFile(part.source) as file:
             for name in columns:
