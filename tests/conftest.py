@@ -1,5 +1,6 @@
 """The fixtures that several modules share. What they are made of is in `serving`."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -24,6 +25,14 @@ pytest.register_assert_rewrite("apps", "kinds", "native_requests", "open_inferen
 # runs the tests elsewhere, and `make fuzz`, look for new ones.
 settings.register_profile("here", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("here")
+
+# Thousands of tests are objects that stay: garbage is not looked for among them, neither while they are made nor later.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
