@@ -1,7 +1,6 @@
 """The command `follow`: rows answered as they come from standard input."""
 
 import argparse
-import csv
 import io
 import os
 import sys
@@ -58,7 +57,7 @@ def _write_header(model: "Model", by: tuple[str, ...]) -> None:
     from lstm_serve.scoring import outputs
 
     shape = [size for size in model.output_shape if size is not None]
-    csv.writer(sys.stdout, lineterminator="\n").writerow(outputs.csv_header(model, by, "row", shape))
+    sys.stdout.write(outputs.csv_header(model, by, "row", shape))
     sys.stdout.flush()
 
 
@@ -67,10 +66,9 @@ def _write(model: "Model", by: tuple[str, ...], answered: "Iterable[Answered]", 
     from lstm_serve.model.answers import answers
     from lstm_serve.scoring import outputs
 
-    table = csv.writer(sys.stdout, lineterminator="\n")
     for key, number, y in answered:
         if as_csv:
-            table.writerows(outputs.csv_rows(model, [key], [number], y[None]))
+            sys.stdout.write(outputs.csv_lines(model, [key], [number], y[None]))
         else:
             (answer,) = answers(model, y[None])
             sys.stdout.write(outputs.json_line(by, key, "row", number, answer))

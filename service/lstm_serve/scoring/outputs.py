@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, assert_never
@@ -174,15 +175,12 @@ def _csv(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: Bina
     """
     shape: tuple[int, ...] = ()
     for k, chunk in enumerate(chunks):
-        text = io.StringIO()
-        lines = csv.writer(text, lineterminator="\n")
         if k == 0:
             shape = chunk.y.shape[1:]
-            lines.writerow(csv_header(model, sequences.by, sequences.noun, shape))
+            file.write(csv_header(model, sequences.by, sequences.noun, shape).encode())
         if model.kind != "steps":
             _expect_shape(chunk, shape, "a .csv file")
-        lines.writerows(csv_rows(model, chunk.keys, chunk.numbers, chunk.y))
-        file.write(text.getvalue().encode())
+        file.write(csv_lines(model, chunk.keys, chunk.numbers, chunk.y).encode())
 
 
 def _parquet(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO) -> None:
@@ -202,7 +200,7 @@ def _parquet(model: Model, sequences: Sequences, chunks: Iterable[Chunk], file: 
                 *(_typed(name, [cells[n] for cells in said]) for n, name in enumerate(SAID[model.kind])),
                 *values.T,
             ]
-            header = csv_header(model, sequences.by, sequences.noun, shape)
+            header = _header(model, sequences.by, sequences.noun, shape)
             write([*zip(header, columns, strict=True)])
 
 
@@ -210,33 +208,52 @@ def _typed(name: str, cells: list[Any]) -> parquet.Cells:
     return cells if name in {"label", "labels"} else np.array(cells, np.int32)
 
 
-def csv_header(model: Model, by: Sequence[str], noun: str, shape: Sequence[int]) -> list[str]:
-    """The names of the columns, for outputs of this shape."""
+def csv_header(model: Model, by: Sequence[str], noun: str, shape: Sequence[int]) -> str:
+    """The line with the names of the columns, for outputs of this shape."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(_header(model, by, noun, shape))
+    return text.getvalue()
+
+
+def _header(model: Model, by: Sequence[str], noun: str, shape: Sequence[int]) -> list[str]:
     return [*by, noun, *SAID[model.kind], *_columns(model, shape)]
 
 
-def csv_rows(model: Model, keys: Iterable[Sequence[str]], numbers: Iterable[int], y: Array) -> Iterator[Sequence[Any]]:
-    """The cells of each line of the answers y (n, *output_shape), which are finite."""
-    values = _values(model, y)
-    written = zip(*[iter(_written(values))] * values.shape[1], strict=True)
-    lines = zip(_said(model, y), written, strict=True)
-    steps = len(values) // len(y)
-    for key, number in zip(keys, numbers, strict=True):
-        for said, cells in islice(lines, steps):
-            yield [*key, number, *said, *cells]
+def csv_lines(model: Model, keys: Iterable[Sequence[str]], numbers: Iterable[int], y: Array) -> str:
+    """The lines of the answers y (n, *output_shape), which are finite.
+
+    Few keys and labels are written often, and what is made once for each of them is most of what a line costs.
+    """
+    cells = cache(_cells_before)
+    lines = zip(_said(model, y), _written(_values(model, y)), strict=True)
+    steps = y.shape[1] if model.kind == "steps" else 1
+    return "".join(
+        f"{cells(key)}{number},{cells(said)}{written}\n"
+        for key, number in zip(map(tuple, keys), numbers, strict=True)
+        for said, written in islice(lines, steps)
+    )
+
+
+def _cells_before(cells: tuple[Any, ...]) -> str:
+    """Cells of CSV, with the comma after each."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow([*cells, "."])
+    return text.getvalue()[: -len(".\n")]
 
 
 def _written(values: Array) -> list[str]:
-    """Each of the values as Python writes the float with the fewest digits that read back as the same float32.
+    """Each line of the values (lines, columns), with commas, in the fewest digits that read back as the same float32.
 
-    NumPy takes three times as long to write those, while no other thread computes, and its versions do not agree on
-    exponents. Nor do orjson's, so what may have one is written by Python.
+    A number is written as Python writes it. NumPy takes three times as long for those digits, while no other thread
+    computes, and its versions do not agree on exponents. Nor do orjson's, so what may have one is written by Python.
     """
-    written = orjson.dumps(values.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].decode().split(",")
-    size = np.abs(values.ravel())
-    for k in np.flatnonzero((size >= 1e6) | ((size < 1e-4) & (size > 0))).tolist():
-        written[k] = repr(float(written[k]))
-    return written
+    lines = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].decode().split("],[")
+    size = np.abs(values)
+    for k, column in np.argwhere((size >= 1e6) | ((size < 1e-4) & (size > 0))).tolist():
+        cells = lines[k].split(",")
+        cells[column] = repr(float(cells[column]))
+        lines[k] = ",".join(cells)
+    return lines
 
 
 def _values(model: Model, y: Array) -> Array:
@@ -255,20 +272,20 @@ SAID: dict[Kind, list[str]] = {
 }
 
 
-def _said(model: Model, y: Array) -> list[list[Any]]:
+def _said(model: Model, y: Array) -> list[tuple[Any, ...]]:
     """What `SAID` names, for each line of the answers."""
     names = model.about.classes
     found: Any = predicted_classes(model, y)
     match model.kind:
         case "values":
-            return [[]] * len(y)
+            return [()] * len(y)
         case "labels":
             assert names is not None  # noqa: S101 - it is what makes the kind
-            return [["; ".join(names[k] for k in classes)] for classes in found]
+            return [("; ".join(names[k] for k in classes),) for classes in found]
         case "steps":
-            return [[n, names and names[k], k] for classes in found for n, k in enumerate(classes, start=1)]
+            return [(n, names and names[k], k) for classes in found for n, k in enumerate(classes, start=1)]
         case "classes" | "binary":
-            return [[names and names[k], k] for k in found]
+            return [(names and names[k], k) for k in found]
         case _:
             assert_never(model.kind)
 
