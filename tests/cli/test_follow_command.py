@@ -114,7 +114,8 @@ def test_units_are_answered_each_by_itself_and_a_bad_line_is_told() -> None:
 
 
 def test_a_header_without_a_row_is_no_success() -> None:
-    with following(TURBOFAN) as command:
+    with following(TURBOFAN, "--csv") as command:
+        assert command.answer().startswith("row,label,")  # at once
         command.send(ENGINE.read_text("utf-8").splitlines()[0])
         status, out, err = command.end()
     assert (status, out) == (1, "")

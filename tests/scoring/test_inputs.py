@@ -308,6 +308,15 @@ def test_no_csv_file_holds_an_image_a_step(tmp_path: Path) -> None:
     assert "and no other holds what this model takes" in refusal(tmp_path, "1,2", model([dense(3, 2)], (4, 2, 3)))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_csv_of_a_client_is_kept_in_what_the_model_takes(dtype: type) -> None:
+    """Twice the memory of a large body would be too much; of a model that scales its inputs the digits are needed."""
+    on = replace(UNNAMED, inputs=(UNNAMED.inputs[0]._replace(dtype=np.dtype(dtype)),))
+    (part,) = inputs.read_csv(text_of(ROWS + 0.1).encode(), on, 1, ()).parts
+    assert part.x.dtype == dtype
+    assert np.array_equal(part.x[0], (ROWS + 0.1)[:4].astype(dtype))
+
+
 def test_a_model_of_plain_rows_takes_each_row_of_a_file(tmp_path: Path) -> None:
     plain = model([dense(3, 2)], (3,))
     found = read(tmp_path, text_of(ROWS), plain)

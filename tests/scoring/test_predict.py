@@ -94,6 +94,15 @@ def test_the_first_fault_is_told_after_what_comes_before_it(
         next(chunks)
 
 
+def test_an_answer_of_which_one_number_is_not_finite_is_a_fault() -> None:
+    given = rows(*range(COUNT))
+    given.parts[0].x[3, 1] = 3e38
+    chunks = predictions(model_of(Echo()), given, progress=False)
+    assert next(chunks).y[:, 0].tolist() == [0, 2]
+    with pytest.raises(NotFinite, match="sequence 4 "):
+        next(chunks)
+
+
 def test_who_stops_early_does_not_wait_for_what_is_computed(by: Callable[[int], None]) -> None:
     by(2)
     layer = Held()
