@@ -27,7 +27,7 @@ from lstm_serve.errors import InvalidInput, SettingsError
 from lstm_serve.formats import csv_table
 from lstm_serve.model.metadata import About, Feature
 from lstm_serve.model.model import Model
-from lstm_serve.scoring import evaluate, evaluation_text, figures, inputs, labelled
+from lstm_serve.scoring import evaluate, evaluation_text, figures, inputs, labelled, predict
 
 # scikit-learn says of float32's probabilities, made float64, that they do not add up to one.
 pytestmark = pytest.mark.filterwarnings("ignore:The y_prob values do not sum to one")
@@ -439,6 +439,18 @@ def test_a_row_of_nan_among_one_hot_is_not_known() -> None:
     assert lstm_serve.evaluate(FOUR, x, y) == lstm_serve.evaluate(FOUR, x, np.where([0, 1, 0, 0, 1, 0], np.nan, right))
 
 
+def test_an_answer_of_which_a_part_is_not_known_is_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "SEQUENCES_AT_ONCE", 2)
+    x, targets = drawn(8, 7)[0], numbers(7, 2, seed=8)
+    part = targets.copy()
+    part[[1, 4], 0], part[5] = np.nan, np.nan
+    known = [0, 2, 3, 6]
+    report, expected = (lstm_serve.evaluate(VALUES, *given) for given in ((x, part), (x[known], targets[known])))
+    assert (report["answers"], report["left_out"]) == (4, 3)
+    for figure in ("mae", "rmse", "r2"):
+        agree(report[figure], expected[figure])
+
+
 # Two models.
 
 
@@ -489,9 +501,7 @@ def test_models_of_other_timesteps_are_judged_where_both_answer(tmp_path: Path, 
     for row, a, b in zip(at["row"].tolist(), at["old"].tolist(), at["new"].tolist(), strict=True):
         assert (expected[id(FOUR), row], expected[id(new), row]) == (a, b)
     both = [row for one, row in expected if one == id(new)]
-    assert sorted(at["row"].tolist()) == sorted(
-        row for row in both if expected[id(FOUR), row] != expected[id(new), row]
-    )
+    assert at["row"].tolist() == sorted(row for row in both if expected[id(FOUR), row] != expected[id(new), row])
     assert np.array_equal(at["right"], right[at["row"] - 1])
     for key, on in (("old", FOUR), ("new", new)):
         wanted = np.mean([expected[id(on), row] == right[row - 1] for row in both])

@@ -75,11 +75,10 @@ def compare(old: Model, new: Model, of_old: Sequences, of_new: Sequences) -> dic
         for model, sequences, keep in zip((old, new), (of_old, of_new), kept, strict=True)
     ]
     first, second = (Judged(*map(np.concatenate, zip(*keep, strict=True))) for keep in kept)
-    # The units of a file may come in another order where the models need different numbers of rows.
-    order, other = (np.argsort(one.numbers, kind="stable") for one in (first, second))
-    first, second = (Judged(*(array[at] for array in one)) for one, at in ((first, order), (second, other)))
     if not (np.array_equal(first.numbers, second.numbers) and np.array_equal(first.steps, second.steps)):
         raise SettingsError("the models answer different numbers of steps: evaluate each by itself")
+    order = np.argsort(first.numbers, kind="stable")  # as the rows come in the file, whichever unit's they are
+    first, second = (Judged(*(array[order] for array in one)) for one in (first, second))
     return {"old": reports[0], "new": reports[1], "differences": _differences(old, first, second, of_old.noun)}
 
 
