@@ -177,6 +177,13 @@ def test_a_file_that_cannot_be_written_is_an_error_of_the_command_line(tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["folder.npy"]
 
 
+@pytest.mark.parametrize("letter", ["a", "計", "𝄞"])
+def test_a_name_as_long_as_a_file_may_have(tmp_path: Path, letter: str) -> None:
+    name = f"{letter * (251 // len(letter.encode()))}.npy"
+    outputs.write(VALUES, WINDOWS, str(tmp_path / name))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_what_the_model_refuses_is_told_with_its_place_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "SEQUENCES_AT_ONCE", 4)
     bad = X.copy()

@@ -40,4 +40,5 @@ def write_whole(files: Mapping[Path, Callable[[BinaryIO], object]], new_folder: 
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    # As many characters of four bytes each fit into what a file system takes as a name.
+    return path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.part")
