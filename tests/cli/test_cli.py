@@ -109,7 +109,7 @@ def test_a_pipe_that_was_never_read_ends_quietly() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-@pytest.mark.parametrize(("sig", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("sig", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_quietly_and_leaves_no_file(tmp_path: Path, sig: signal.Signals, status: int) -> None:
     series = tmp_path / "long.npy"
     np.save(series, np.ones((300_000, 15), np.float32))
@@ -412,3 +412,10 @@ def test_an_output_that_takes_nothing(output: str, status: int, said: str) -> No
     command = f'"{sys.executable}" -m lstm_serve inspect "{TURBOFAN}" >{output}'
     done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_notes_that_nobody_can_be_told(tmp_path: Path) -> None:
+    out = tmp_path / "out.npy"
+    command = f'"{sys.executable}" -m lstm_serve predict "{TURBOFAN}" "{ENGINE}" -o "{out}" 2>&-'
+    assert subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, check=False).returncode == 0
+    assert np.load(out).shape == (186, 5)

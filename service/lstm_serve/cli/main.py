@@ -22,27 +22,30 @@ from lstm_serve.errors import LstmServeError, ModelError
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
-# What a shell reports for a process that SIGINT, SIGPIPE or SIGTERM has ended.
+# What a shell reports for a process that SIGINT or SIGPIPE has ended; for others it is 128 more than the signal.
 INTERRUPTED = 130
 PIPE_CLOSED = 141
-TERMINATED = 143
+
+# SIGTERM, and that of a terminal that is closed, which Windows does not have.
+ENDING: list[signal.Signals] = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: what a command has begun to write goes, as on Ctrl-C."""
+    """One of these signals, its argument: what a command has begun to write goes, as on Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status. Wrong usage ends in argparse's own SystemExit."""
     given = sys.argv[1:] if argv is None else argv
     _prepare(given)
-    if sys.stdout is None:  # closed by whoever started this
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A label that the terminal cannot show is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
     if argv is None and not _serves(given):  # the process is this command's; a server has its own way to stop
-        _take_sigterm()
+        _take_signals()
     try:
         try:
             arguments = _arguments(given)
@@ -61,17 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as error:
         # Or the interpreter would wait for threads that compute.
-        os._exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED)
+        os._exit(128 + error.args[0] if isinstance(error, Terminated) else INTERRUPTED)
     return status
 
 
-def _take_sigterm() -> None:
+def _take_signals() -> None:
     def end(sig: int, _frame: FrameType | None) -> None:
         signal.signal(sig, signal.SIG_IGN)  # a second one would end the tidying up
-        raise Terminated
+        raise Terminated(sig)
 
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # who started this may have asked for that
-        signal.signal(signal.SIGTERM, end)
+    for sig in ENDING:
+        if signal.getsignal(sig) is not signal.SIG_IGN:  # who started this may have asked for that, as nohup does
+            signal.signal(sig, end)
 
 
 def _prepare(argv: Sequence[str]) -> None:
