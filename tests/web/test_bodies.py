@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -70,6 +71,11 @@ _, LongFree = one_and_many(model_of(Echo(), (None, 15)), max_rows=300)
 
 
 LONG = [[[float(k)] * 15 for _ in range(20)] for k in range(300)]
+TEXT_OF = [json.dumps(sequence).encode() for sequence in LONG]
+
+
+def of_texts(texts: Sequence[bytes]) -> bytes:
+    return b'{"sequences":[%s]}' % b",".join(texts)
 
 
 @pytest.mark.parametrize("many", [Long, LongFree])
@@ -82,9 +88,9 @@ def test_many_sequences_come_in_their_order(many: Any) -> None:
 @pytest.mark.parametrize("row", [0, 53, 54, 130, 299])
 @pytest.mark.parametrize("value", [None, 1e39, [], True])
 def test_the_first_fault_of_many_sequences_is_told(many: Any, row: int, value: Any) -> None:
-    x = [*LONG[:row], [*LONG[row][:19], [float(row)] * 14 + [value]], *LONG[row + 1 :]]
+    wrong = json.dumps([*LONG[row][:19], [float(row)] * 14 + [value]]).encode()
     with pytest.raises(InvalidInput) as caught:
-        list(many.parse(raw(x)).arrays(np.float32))
+        list(many.parse(of_texts([*TEXT_OF[:row], wrong, *TEXT_OF[row + 1 :]])).arrays(np.float32))
     assert [problem.where for problem in caught.value.problems] == [("sequences", row, 19, 14)]
 
 
@@ -394,7 +400,7 @@ _, Sliced = named((2, 3), 10_000)
 
 def test_a_body_of_several_slices_is_whole() -> None:
     assert Sliced.slice_rows < 5000
-    body = b'{"sequences":[%s]}' % b",".join([json.dumps([STEP, STEP]).encode()] * 10_000)
+    body = of_texts([json.dumps([STEP, STEP]).encode()] * 10_000)
     assert sum(map(len, Sliced.parse(body).arrays(np.float32))) == 10_000
 
 
@@ -416,6 +422,6 @@ def test_in_a_body_of_several_slices_a_wrong_step_is_found_too(
     rows = [json.dumps([STEP, STEP]).encode()] * 10_000
     rows[at] = b"[%s,%s]" % (json.dumps(STEP).encode(), step)
     with pytest.raises(InvalidInput) as caught:
-        [*Sliced.parse(b'{"sequences":[%s]}' % b",".join(rows)).arrays(np.float32)]
+        [*Sliced.parse(of_texts(rows)).arrays(np.float32)]
     assert caught.value.problems[0].where == ("sequences", at, 1, *where)
     assert caught.value.problems[0].detail.startswith(said)
