@@ -14,6 +14,7 @@ import pytest
 from native_requests import GOOD
 from serving import ASKER, PATIENCE, Process, read_all
 
+from lstm_serve.process import admin
 from lstm_serve.process.admin import MAX_CONNECTIONS, Admin
 from lstm_serve.serving.health import READY
 
@@ -136,6 +137,29 @@ def test_other_requests(alone: tuple[str, int], request_line: bytes, status: int
     assert asked(alone, request_line + b" HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 %d " % status)
 
 
+def test_what_is_asked_otherwise_is_answered_as_http_has_it(alone: tuple[str, int]) -> None:
+    head, _, body = asked(alone, b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n").partition(b"\r\n\r\n")
+    assert (b"\r\ncontent-length: 15\r\n" in head, body) == (True, b"")
+    assert b"\r\nallow: GET, HEAD\r\n" in asked(alone, b"POST /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+def is_open(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request takes too long."""
+    monkeypatch.setattr(admin, "SECONDS", PATIENCE)
+
+
+@pytest.mark.usefixtures("_patient")
 def test_half_requests_keep_nobody_out(alone: tuple[str, int]) -> None:
     with contextlib.ExitStack() as held:
         half = [held.enter_context(socket.create_connection(alone, PATIENCE)) for _ in range(2 * MAX_CONNECTIONS)]
@@ -143,9 +167,17 @@ def test_half_requests_keep_nobody_out(alone: tuple[str, int]) -> None:
             with contextlib.suppress(ConnectionError):  # it had to go meanwhile
                 connection.sendall(b"GET /li")
         assert asked(alone, b"GET /livez HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
-        for longest in half[:MAX_CONNECTIONS]:
-            with contextlib.suppress(ConnectionError):
-                assert read_all(longest) == b""
+        # Who has waited longest has made room; who is answered takes none.
+        assert not any(map(is_open, half[:MAX_CONNECTIONS]))
+        assert all(map(is_open, half[MAX_CONNECTIONS + 1 :]))
+        for _ in range(MAX_CONNECTIONS):
+            assert asked(alone, b"GET /livez HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        assert is_open(half[-1])
+
+
+def test_half_a_request_is_not_waited_for(alone: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "SECONDS", 0.01)
+    assert asked(alone, b"GET /li") == b""
 
 
 def test_too_long_a_head_is_not_read(alone: tuple[str, int]) -> None:
