@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from lstm_serve.engine.operations.temporal import Reshape
 from lstm_serve.engine.operations.wrappers import TimeDistributed
 from lstm_serve.engine.types import Array
 from lstm_serve.errors import SettingsError, WrongNumbers
-from lstm_serve.export import TARGETS, target
+from lstm_serve.export import TARGETS, artifact, target
 from lstm_serve.export.artifact import made_golden, read_golden
 from lstm_serve.export.operation import table_of
 from lstm_serve.model.metadata import About
@@ -123,6 +124,28 @@ def test_the_result_is_run_before_it_is_written(to: str, tmp_path: Path) -> None
     with pytest.raises(WrongNumbers, match="nothing was written"):
         export.export(classes(), to, out, golden=wrong, check=True)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("off", "good"), [(0.9, True), (1.1, False), (np.nan, False)])
+def test_a_result_may_be_off_by_the_tolerance_and_by_no_more(tmp_path: Path, off: float, *, good: bool) -> None:
+    made = classes()
+    golden = made_golden(made)
+    y = golden.ys[0].copy()
+    y[0, 0] += np.float32(off * made.origin.tolerance)
+    out = tmp_path / "out"
+    with nullcontext() if good else pytest.raises(WrongNumbers):
+        export.export(made, "numpy", out, golden=golden._replace(ys=[y]), check=True)
+    assert out.exists() == good
+
+
+def test_the_largest_difference_is_that_of_any_output_and_nan_where_one_is() -> None:
+    golden = made_golden(classes())
+    (y,) = golden.ys
+    two = golden._replace(ys=[y, y], units=[*golden.units] * 2)
+    for came in ([y, y + 1], [y + 1, y]):
+        assert two.worst(came) == pytest.approx(1)
+    for came in ([y, y * np.nan], [y * np.nan, y]):
+        assert np.isnan(two.worst(came))
 
 
 def _answers(to: str, folder: Path) -> list[Array] | str:
@@ -264,6 +287,18 @@ def test_a_file_is_called_what_it_is(
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SettingsError, match=rf"its name should end in \.{to}"):
         export.export(classes(), to, tmp_path / name)
+
+
+def test_of_many_golden_predictions_some_go_along_each_with_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = GOLDEN / "small/values.h5"
+    made = load_model(path)
+    with np.load(path.with_suffix(".golden.npz")) as arrays:
+        x, y = arrays["x"], arrays["y"]
+    monkeypatch.setattr(artifact, "MAX_GOLDEN_FLOATS", 3 * x[0].size)
+    golden = read_golden(path, made)
+    assert golden is not None
+    np.testing.assert_array_equal(golden.xs[0], x[:3])
+    np.testing.assert_array_equal(golden.ys[0], y[:3])
 
 
 @pytest.mark.parametrize("to", [param for param in EACH_TARGET if param.values != ("keras",)])
