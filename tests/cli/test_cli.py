@@ -291,6 +291,10 @@ def test_units_are_kept_apart_and_carried_into_the_output(capsys: pytest.Capture
     status, _, err = run(capsys, "explain", TURBOFAN, str(engines), "--by", "unit", "--row", "21")
     said = "rows 20 to 60, not for the first 19 rows of a unit; the next is row 40, of E2\n"
     assert (status, err.endswith(f"--row 21: there are answers for {said}")) == (1, True)
+    out_csv = tmp_path / "why.csv"
+    for by, first in (([], "41"), (["--by", "unit"], "1")):  # of a unit steps are counted within the window
+        assert run(capsys, "explain", TURBOFAN, str(engines), *by, "-o", str(out_csv))[0] == 0
+        assert out_csv.read_text("utf-8").splitlines()[1].startswith(f"{first},")
     status, _, err = run(capsys, "predict", TURBOFAN, str(engines), "--by", "unit,cycle")
     said = "engines.csv: --by 'unit,cycle' names several of its columns: give --by unit --by cycle\n"
     assert (status, err.endswith(said)) == (1, True)

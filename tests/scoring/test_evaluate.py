@@ -567,6 +567,25 @@ def test_the_command_holds_two_models_against_each_other(
     said, report = capsys.readouterr().out, json.loads(out.read_text())
     assert "they differ in 0 answers" in said
     assert report["old"] == report["new"]
+    other = tmp_path / "other.h5"
+    other.write_bytes((ROOT / "tests/golden/asker/k215_model.h5").read_bytes())
+    engine.write_text("\n".join(line.partition(",")[2] for line in engine.read_text().splitlines()))
+    argv = ["--label", "band", "-o", str(out)]
+    assert main(["evaluate", TURBOFAN, str(other), str(engine), *argv]) == 0
+    report = json.loads(out.read_text())
+    for key, path in (("old", TURBOFAN), ("new", str(other))):
+        assert main(["evaluate", path, str(engine), *argv]) == 0
+        assert report[key] == json.loads(out.read_text())
+    assert report["old"]["accuracy"] > report["new"]["accuracy"]
+
+
+def test_the_command_keeps_units_apart(engine: Path, tmp_path: Path) -> None:
+    header, *lines = engine.read_text().splitlines()
+    lines = [f"{line},{'first' if k < 100 else 'second'}" for k, line in enumerate(lines)]
+    engine.write_text("\n".join([f"{header},unit", *lines]))
+    out = tmp_path / "report.json"
+    assert main(["evaluate", TURBOFAN, str(engine), "--label", "band", "--by", "unit", "-o", str(out)]) == 0
+    assert json.loads(out.read_text())["answers"] == 186 - 19
 
 
 def test_of_two_models_the_one_that_the_file_does_not_fit_is_named(

@@ -69,6 +69,21 @@ def test_one_that_is_there_is_replaced_by_force_alone(tmp_path: Path, capsys: py
     assert "so the limits of drift stay at their least; 2000 rows and more can raise them" in said.err
 
 
+def test_no_window_reaches_from_one_unit_into_another(tmp_path: Path) -> None:
+    model, rows, units = carded(tmp_path), np.random.default_rng(3).normal(0, 3, (60, 3)), np.arange(60) // 10
+    train = write(tmp_path / "train.csv", rows)
+    header, *lines = train.read_text().splitlines()
+    train.write_text("\n".join([f"{header},unit", *(f"{line},{k}" for line, k in zip(lines, units, strict=True))]))
+    on = load_model(model)
+    positive = [(on.predict_series(rows, by=by) >= 0.5).mean() for by in (units, None)]
+    assert abs(positive[0] - positive[1]) > 1e-3
+    assert main(["profile", str(model), str(train), "--by", "unit"]) == 0
+    found = load_model(model).profile
+    assert found is not None
+    assert found.spoken is not None
+    np.testing.assert_allclose(found.spoken.classes, [1 - positive[0], positive[0]], atol=1e-6)
+
+
 def test_a_broken_sensor_is_answered_and_is_out_of_range() -> None:
     """The gates of the default model saturate: 3e38 hides that an engine is near failure, and no error tells of it."""
     model = load_model(ROOT / "models/turbofan.h5")
