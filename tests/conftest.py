@@ -16,7 +16,8 @@ from hypothesis import settings
 # Before NumPy comes: the workers share the cores, and threads of BLAS that wait for each other take them for nothing.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Nothing is asked of the internet: each client would read all authorities that it is signed by, 50 ms.
-os.environ.setdefault("SSL_CERT_DIR", str(Path(__file__).parent))
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 
 from serving import ASKER, PATIENCE, Clients, Golden, Process, client_of, load_golden
 
