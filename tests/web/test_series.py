@@ -119,7 +119,7 @@ def test_a_device_sends_a_row_at_a_time(client: httpx.Client) -> None:
 chunks = st.lists(st.tuples(st.integers(1, 2 * STEPS), st.integers(0, 3 * STEPS)), min_size=1, max_size=12)
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)  # test_store.py has more, of the store itself
 @given(chunks=chunks, seed=st.integers(0, 99))
 def test_random_chunks_and_repeats_give_what_predict_gives(
     client: httpx.Client, chunks: list[tuple[int, int]], seed: int
