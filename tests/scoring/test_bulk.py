@@ -52,7 +52,8 @@ def test_windows_come_in_each_form_that_engines_have(golden: Golden, name: str) 
     x = golden[0]
     flat = np.empty(len(x), object)
     flat[:] = [*x.reshape(len(x), -1)]
-    for form in (x, x.astype(np.float64), x.reshape(len(x), -1), flat, column(x)):
+    forms: list[Any] = [x, x.astype(np.float64), x.reshape(len(x), -1), flat, column(x), x.tolist(), [*x]]
+    for form in forms:
         np.testing.assert_array_equal(PREDICTOR({name: form})["y"], PREDICTOR({"x": x})["y"])
 
 

@@ -86,8 +86,8 @@ def _loaded(path: Path) -> Model:
 
 def _unflattened(column: AnyArray, input_shape: tuple[int | None, ...]) -> AnyArray:
     """Windows out of a column: lists of lists as one array, each window in its shape."""
-    x: AnyArray = column
     try:
+        x = np.asarray(column)
         while x.dtype == object and x.size and isinstance(x.flat[0], list | np.ndarray):
             x = np.array(x.tolist())
     except ValueError:
