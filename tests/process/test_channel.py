@@ -5,7 +5,7 @@ import gc
 import socket
 
 import pytest
-from serving import in_loop
+from serving import PATIENCE, in_loop
 
 from lstm_serve.process.channel import Channel, message
 
@@ -75,3 +75,43 @@ async def test_nothing_is_kept_of_questions_that_are_answered_or_not_waited_for(
     assert futures() < before + 10
     running[1].cancel()
     await asyncio.wait(running)
+
+
+@in_loop
+async def test_a_question_that_fails_is_answered_none_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    ours, theirs = socket.socketpair()
+    channel, other = Channel({}), Channel({"fail": fail})
+    await channel.open(ours)
+    await other.open(theirs)
+    running = [asyncio.create_task(each.run()) for each in (channel, other)]
+    async with asyncio.timeout(PATIENCE):
+        assert await channel.ask("fail") is None
+        assert await channel.ask("nothing") is None
+    assert "'fail' of another process was not answered" in caplog.text
+    running[1].cancel()
+    await asyncio.wait(running)
+
+
+@pytest.mark.parametrize("iterations", range(5))
+@in_loop
+async def test_an_answer_that_comes_as_nobody_waits_any_more_ends_nothing(iterations: int) -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel({})
+    await channel.open(ours)
+    running = asyncio.create_task(channel.run())
+    late = asyncio.create_task(channel.ask("late"))
+    await asyncio.sleep(0)
+    theirs.sendall(message("", 0, "an answer"))
+    for _ in range(iterations):
+        await asyncio.sleep(0)
+    late.cancel()
+    next_one = asyncio.create_task(channel.ask("next"))
+    await asyncio.sleep(0)
+    theirs.sendall(message("", 1, "its answer"))
+    async with asyncio.timeout(PATIENCE):
+        assert await next_one == "its answer"
+        theirs.close()
+        await running
