@@ -109,6 +109,7 @@ def test_outputs_that_are_asked_for(client: httpx.Client, golden: Golden) -> Non
     assert np.array_equal(both["dense_1"], both["probabilities"])
     assert response.headers["content-type"] == "application/octet-stream"
     assert b'"id":"a1"' in response.content
+    assert asked(id="")[0].json()["id"] == ""
     every = {"binary_data_output": True}
     response, both = asked(parameters=every)
     assert response.content.count(b"binary_data_size") == 2
@@ -222,7 +223,7 @@ def test_the_deadline_of_the_parameters(client: httpx.Client, golden: Golden) ->
         body = {"inputs": [tensor(golden[0])], "parameters": {"timeout": timeout}}
         return client.post(INFER, json=body, headers=headers)
 
-    refused(within(1), 504)
+    refused(within(20), 504)  # in milliseconds it would be enough
     assert within(10_000_000).status_code == 200
     assert within(0).status_code == 200  # as Triton has it: none of its own
     refused(within(10_000_000, **{"x-request-timeout-ms": "0"}), 504)
