@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -251,6 +252,17 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     handed(b"")
     with pytest.raises(InvalidInput, match=r"^standard input: is empty"):
         inputs.read("-", UNNAMED)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs names of descriptors")
+def test_a_pipe_is_read_once_from_its_start() -> None:
+    rows = np.arange(3000.0).reshape(-1, 3)
+    read, write = os.pipe()
+    with open(read, "rb"), open(write, "wb") as pipe:  # noqa: PTH123 - descriptors
+        pipe.write(text_of(rows).encode())
+        pipe.close()
+        found = inputs.read(f"/dev/fd/{read}", FREE)  # as a shell's <(...) names it
+    np.testing.assert_array_equal(found.parts[0].x, rows[np.newaxis])
 
 
 @pytest.mark.parametrize(

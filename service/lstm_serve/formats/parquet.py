@@ -46,6 +46,8 @@ def files(source: str) -> list[Path]:
     Raises InvalidInput where files of a pattern are something else, or cannot be read.
     """
     path = Path(source)
+    if path.exists() and not path.is_file():  # what is read of a pipe is gone
+        return []
     named = [path] if path.exists() else [Path(found) for found in sorted(glob.glob(source))]  # noqa: PTH207 - from anywhere
     beginnings = []
     for each in named:
