@@ -302,3 +302,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert table["unit"] == ["u0", "u1"]
     assert table["row"] == [20, 40]
     assert table["predicted_class"] == golden["y"][:2].argmax(axis=1).tolist()
+
+
+def test_no_file_of_a_pattern_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("part-1", "part-2"):
+        (tmp_path / f"{name}.parquet").write_bytes(parquet.MAGIC)
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", str(ROOT / "models/turbofan.h5"), "part-*.parquet", "-o", "./part-2.parquet"])
+    assert (tmp_path / "part-2.parquet").read_bytes() == parquet.MAGIC

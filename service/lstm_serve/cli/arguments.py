@@ -1,6 +1,7 @@
 """What the commands share: how one is declared, the arguments that say a model, and what is told on the way."""
 
 import argparse
+import glob
 import os
 import sys
 from collections.abc import Callable
@@ -108,8 +109,10 @@ def add_command(add_parser: AddParser, name: str, purpose: str) -> argparse.Argu
 
 
 def expect_other_file(arguments: argparse.Namespace) -> None:
-    """Refuse, as misused, to write over the input."""
-    if arguments.out is not None and is_same_file(arguments.out, arguments.input):
+    """Refuse, as misused, to write over the input, or a file of its pattern."""
+    given = arguments.input
+    read = [given] if Path(given).exists() else glob.glob(given)  # noqa: PTH207 - from anywhere
+    if arguments.out is not None and any(is_same_file(arguments.out, one) for one in read):
         arguments.misused(f"-o {arguments.out[:100]!r} is the file that is read; name another")
 
 
