@@ -147,8 +147,9 @@ async def test_each_model_is_answered_by_its_name_and_version_in_each_dialect(fo
         assert {entry["state"] for entry in index} == {"READY"}
         metadata = (await call(app, "/v2/models/engine")).json
         assert metadata["versions"] == ["1", "2", "10"]
-        status = (await call(app, "/v1/models/engine")).json["model_version_status"]
-        assert [entry["version"] for entry in status] == ["10", "2", "1"]
+        for path, versions in (("engine", ["10", "2", "1"]), ("engine/versions/2", ["2"])):
+            status = (await call(app, f"/v1/models/{path}")).json["model_version_status"]
+            assert [entry["version"] for entry in status] == versions
 
 
 @in_loop
