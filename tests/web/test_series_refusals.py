@@ -62,6 +62,12 @@ def fill(app: FastAPI) -> None:
             deployment.queue.submit(model, x, math.inf)
 
 
+def passes(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the clock forward: a deadline that is passed by waiting may be passed too soon on a busy machine."""
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + seconds)
+
+
 async def idle(app: FastAPI) -> None:
     assert await deployment_of(app).queue.is_idle(time.monotonic() + PATIENCE)
 
@@ -124,10 +130,10 @@ async def test_rows_of_many_are_answered_though_the_queue_is_full_by_then(
 async def test_rows_that_are_kept_are_answered_though_it_is_late(
     store: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with served(store, "late", deadline_seconds=0.2) as app:
-        after_each(app, "append", lambda: time.sleep(0.2), monkeypatch)
+    async with served(store, "late", deadline_seconds=60) as app:
+        after_each(app, "append", lambda: passes(60, monkeypatch), monkeypatch)
         answer = await call(app, "/series/s/rows", body(app, 20))
-        assert (answer.status, await rows_of(app)) in {(200, 20), (504, 0)}
+        assert (answer.status, await rows_of(app)) == (200, 20)
 
 
 @in_loop
@@ -135,8 +141,8 @@ async def test_rows_that_are_kept_are_answered_though_it_is_late(
 async def test_of_many_those_that_are_late_are_told_by_themselves(
     store: str | None, model: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with served(store, f"late-{method}", model, deadline_seconds=0.5) as app:
-        after_each(app, method, lambda: time.sleep(0.5), monkeypatch)
+    async with served(store, f"late-{method}", model, deadline_seconds=60) as app:
+        after_each(app, method, lambda: passes(60, monkeypatch), monkeypatch)
         answer = await call(app, "/series/rows", each_of(app, 100))
         assert answer.status == 200
         assert wrong(answer) == [None] * 64 + [504] * 36
