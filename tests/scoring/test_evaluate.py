@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 import re
 import tracemalloc
 from collections.abc import Mapping, Sequence
@@ -606,12 +607,15 @@ def test_of_two_models_the_one_that_the_file_does_not_fit_is_named(
     ("argv", "told"),
     [
         (["-o", "report.txt"], "-o 'report.txt' should end in .json"),
-        ([TURBOFAN, "-", "--label", "band"], "standard input can be read once"),
+        ([TURBOFAN, "-", "--label", "band"], "standard input and pipes can be read once"),
+        ([TURBOFAN, "pipe", "--label", "band"], "standard input and pipes can be read once"),
     ],
 )
 def test_wrong_usage_of_the_command(
-    engine: Path, argv: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    engine: Path, argv: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(engine.parent)
+    os.mkfifo("pipe")
     with pytest.raises(SystemExit):
         main(["evaluate", TURBOFAN, *([str(engine)] if "-o" in argv else []), *argv])
     assert told in capsys.readouterr().err

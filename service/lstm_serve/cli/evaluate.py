@@ -3,6 +3,7 @@
 import argparse
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 from lstm_serve.cli.arguments import AddParser, add_by, add_command, add_model, model_of, say
 
@@ -36,8 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.out is not None and not arguments.out.endswith(".json"):
         arguments.misused(f"-o {arguments.out[:100]!r} should end in .json")
-    if arguments.new is not None and arguments.labelled == "-":
-        arguments.misused("standard input can be read once, for one model: name a file")
+    if arguments.new is not None and (arguments.labelled == "-" or Path(arguments.labelled).is_fifo()):
+        arguments.misused("standard input and pipes can be read once, for one model: name a file")
     paths = [path for path in (arguments.model, arguments.new) if path is not None]
     model, *new = (model_of(argparse.Namespace(**{**vars(arguments), "model": path})) for path in paths)
     found = []
