@@ -277,6 +277,22 @@ async def test_the_deadline_runs_from_the_end_of_the_body_and_the_clients_own_fr
     assert "jobs" not in state  # an idle connection keeps the rest of it
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        ("/predict", GOOD, {"x-request-timeout-ms": "7200000"}),
+        ("/v2/models/k215_model/infer", infer(timeout=7_200_000_000), {}),
+    ],
+)
+@in_loop
+async def test_no_client_gives_itself_longer_than_the_service_does(
+    path: str, body: bytes, headers: dict[str, str]
+) -> None:
+    app = app_of(deadline_seconds=1e-9)
+    async with started(app):
+        assert (await call(app, path, body, headers=headers)).status == 504
+
+
 @in_loop
 async def test_a_body_in_parts_is_refused_once_they_are_too_many_together() -> None:
     app = app_of(max_body_bytes=100)
