@@ -688,6 +688,12 @@ def test_a_live_series_has_no_hole_after_its_connection_broke(browser: Browser) 
         numbers = browser.run(live % "live.rows.map(({number}) => number)")
         assert numbers == [*range(61), 60.5, *range(89, 110)]
         assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+        relay.cut()
+        device.delete("/series/pump").raise_for_status()
+        send(0, 30)  # another one of its name
+        relay.mend()
+        seen(29)
+        assert browser.run(live % "live.rows.map(({number}) => number)") == [*range(30)]
         device.delete("/series/pump").raise_for_status()
         browser.wait_for("return document.querySelector('#live-said').textContent.startsWith('Ended, ')")
         browser.wait_for("return document.querySelector('#live-age').textContent === ''")
