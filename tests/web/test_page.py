@@ -644,9 +644,10 @@ def test_behind_a_proxy_that_puts_it_under_a_path(browser: Browser, turbofan: Pr
 
 def test_a_live_series_has_no_hole_after_its_connection_broke(browser: Browser) -> None:
     """Nor is one hidden that there is: of who was away for too long."""
-    x = columns()[:110]
-    expected = load_model(TURBOFAN).predict_series(x)
-    live = "return import('./ui/live.js').then(({live}) => %s)"
+    expected = load_model(TURBOFAN).predict_series(x := columns()[:110])
+    rows, numbers = (
+        f"return import('./ui/live.js').then(({{live}}) => live.rows{of})" for of in ("", ".map(({number}) => number)")
+    )
 
     with (
         Process(TURBOFAN, LSTMSERVE_API_KEYS=KEY) as process,
@@ -675,25 +676,24 @@ def test_a_live_series_has_no_hole_after_its_connection_broke(browser: Browser) 
         send(60, 61)
         seen(60)
         browser.wait_for("return /^It came \\d+ s ago/.test(document.querySelector('#live-age').textContent)")
-        rows = browser.run(live % "live.rows")
-        assert [row["number"] for row in rows] == list(range(61))
-        np.testing.assert_allclose([row["row"] for row in rows], x[:61], rtol=1e-6)
-        assert [row["answer"] for row in rows[:19]] == [None] * 19
-        np.testing.assert_allclose([row["answer"]["probabilities"] for row in rows[19:]], expected[:42], atol=2e-6)
+        found = browser.run(rows)
+        assert [row["number"] for row in found] == list(range(61))
+        np.testing.assert_allclose([row["row"] for row in found], x[:61], rtol=1e-6)
+        assert [row["answer"] for row in found[:19]] == [None] * 19
+        np.testing.assert_allclose([row["answer"]["probabilities"] for row in found[19:]], expected[:42], atol=2e-6)
         assert len(browser.run("return [...document.querySelectorAll('#live-legend li')]")) == 5
         relay.cut()
         send(61, 110)
         relay.mend()
         seen(109)
-        numbers = browser.run(live % "live.rows.map(({number}) => number)")
-        assert numbers == [*range(61), 60.5, *range(89, 110)]
+        assert browser.run(numbers) == [*range(61), 60.5, *range(89, 110)]
         assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
         relay.cut()
         device.delete("/series/pump").raise_for_status()
         send(0, 30)  # another one of its name
         relay.mend()
         seen(29)
-        assert browser.run(live % "live.rows.map(({number}) => number)") == [*range(30)]
+        assert browser.run(numbers) == [*range(30)]
         device.delete("/series/pump").raise_for_status()
         browser.wait_for("return document.querySelector('#live-said').textContent.startsWith('Ended, ')")
         browser.wait_for("return document.querySelector('#live-age').textContent === ''")
