@@ -286,6 +286,16 @@ def test_a_key_column_that_is_called_as_a_part_of_an_answer_is_refused(tmp_path:
         outputs.write(LABELLED, UNITS._replace(by=("unit", name)), str(tmp_path / "out.json"))
 
 
+@pytest.mark.parametrize("name", ["", "電機"])
+def test_a_column_that_is_no_field_of_numpys_goes_to_csv(tmp_path: Path, name: str) -> None:
+    named = UNITS._replace(by=("unit", name))
+    with pytest.raises(SettingsError, match=f"--by '{name}': a .npy file has no form for a column of that name"):
+        outputs.write(LABELLED, named, str(tmp_path / "out.npy"))
+    assert list(tmp_path.iterdir()) == []
+    outputs.write(LABELLED, named, str(tmp_path / "out.csv"))
+    assert (tmp_path / "out.csv").read_text("utf-8").startswith(f"unit,{name},")
+
+
 def test_answers_of_different_lengths_go_to_json_alone(tmp_path: Path) -> None:
     free = model([lstm(3, 5, return_sequences=True), dense(5, 2)], (None, 3))
     ragged = UNITS._replace(parts=(UnitSequences(X[:1, :2], [2], ("a", "b")), UnitSequences(X[:1], [6], ("c", "d"))))

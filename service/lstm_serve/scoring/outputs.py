@@ -151,6 +151,7 @@ def _npy(_: Model, sequences: Sequences, chunks: Iterable[Chunk], file: BinaryIO
     for k, chunk in enumerate(chunks):
         if k == 0:
             shape = chunk.y.shape[1:]
+            _expect_fields(sequences.by)
             widths = [max(len(part.key[k]) for part in sequences.parts) for k in range(len(sequences.by))]
             keys = [(name, f"<U{width}") for name, width in zip(sequences.by, widths, strict=True)]
             record = np.dtype([*keys, (sequences.noun, "<i8"), ("y", "<f4", shape)])
@@ -288,6 +289,13 @@ def _said(model: Model, y: Array) -> list[tuple[Any, ...]]:
             return [(names and names[k], k) for k in found]
         case _:
             assert_never(model.kind)
+
+
+def _expect_fields(names: Iterable[str]) -> None:
+    """Raise SettingsError where a key column's name is none of a field of NumPy's, whose files have them in Latin-1."""
+    for name in names:
+        if not name or max(name) > "\xff":
+            raise SettingsError(f"--by {name!r}: a .npy file has no form for a column of that name; -o to .csv")
 
 
 def _expect_shape(chunk: Chunk, shape: tuple[int, ...], what: str) -> None:
