@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 from load import request
-from serving import ASKER, COMMAND, PATIENCE, Process, read_all
+from serving import ASKER, COMMAND, PATIENCE, Process, ask, read_all
 
 pytestmark = pytest.mark.long
 
@@ -63,7 +63,7 @@ def statuses(data: bytes) -> list[int]:
 
 
 def counted(process: Process, reason: str) -> float:
-    text = httpx.get(f"{process.url}/metrics", timeout=PATIENCE).text
+    text = ask("GET", f"{process.url}/metrics").text
     found = re.search(rf'^lstmserve_rejected_total\{{reason="{reason}"\}} (\S+)$', text, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
@@ -290,7 +290,7 @@ def test_too_many_connections(limited: Process) -> None:
 
 def ended(process: Process) -> Counter[str]:
     """How many connections were ended, by what they waited for."""
-    text = httpx.get(f"{process.url}/metrics").text
+    text = ask("GET", f"{process.url}/metrics").text
     found = re.findall(r'^lstmserve_connections_ended_total\{state="(\w+)"\} (\S+)$', text, re.MULTILINE)
     return Counter({state: int(float(count)) for state, count in found})
 
@@ -321,7 +321,7 @@ def test_few_files_are_few_connections() -> None:
 def test_a_next_request_is_not_begun_before_the_last_answer_is_out() -> None:
     with Process(MODEL) as process, contextlib.ExitStack() as held:
         status = Path(f"/proc/{process.popen.pid}/status")
-        httpx.get(f"{process.url}/openapi.json")
+        ask("GET", f"{process.url}/openapi.json")
         before = resident(status)
         for _ in range(300):
             connection = held.enter_context(socket.socket())
@@ -342,7 +342,7 @@ LONG_HEADS = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (k, b"a" * 90) f
 )
 def test_a_flood_at_once_takes_the_budget_and_little_more(sent: bytes) -> None:
     with Process(MODEL, LSTMSERVE_MAX_INFLIGHT_BYTES=str(4 << 20)) as process, contextlib.ExitStack() as held:
-        httpx.get(f"{process.url}/docs/swagger-ui-bundle.js")
+        ask("GET", f"{process.url}/docs/swagger-ui-bundle.js")
         status = Path(f"/proc/{process.popen.pid}/status")
         before = resident(status)
         os.kill(process.popen.pid, signal.SIGSTOP)  # so that all of them are there in one iteration of the loop
@@ -566,9 +566,9 @@ def test_while_it_drains_each_answer_ends_its_connection() -> None:
         kept.close()
         assert statuses(came)[-2:] == [200, 200]
         assert came.count(b"connection: close") == 1
-        ready = httpx.get(f"{process.url}/readyz", timeout=PATIENCE)
+        ready = ask("GET", f"{process.url}/readyz")
         assert (ready.status_code, ready.headers["connection"]) == (503, "close")
-        assert httpx.get(f"{process.url}/livez", timeout=PATIENCE).status_code == 200
+        assert ask("GET", f"{process.url}/livez").status_code == 200
         process.signal(signal.SIGTERM)
         assert process.ended() == 128 + signal.SIGTERM
 
@@ -577,7 +577,7 @@ def test_a_client_that_never_finishes_does_not_keep_the_service() -> None:
     with Process(MODEL, LSTMSERVE_BODY_SECONDS="3600", LSTMSERVE_GRACE_SECONDS="1") as process:
         half = process.connect()
         half.sendall(GOOD[:-1])
-        httpx.get(process.url + "/livez", timeout=PATIENCE)
+        ask("GET", process.url + "/livez")
         process.signal(signal.SIGTERM)
         assert statuses(read_all(half)) == [503]
         assert process.ended() == 0
@@ -602,7 +602,7 @@ def test_a_client_that_never_finishes_does_not_keep_the_service() -> None:
     ids=["lists", "numbers", "texts", "objects", "sequences", "objects in a batch", "open lists", "blanks"],
 )
 def test_a_large_body_is_weighed(service: Process, path: str, content: bytes, status: int, words: str) -> None:
-    response = httpx.post(service.url + path, content=content, timeout=PATIENCE)
+    response = ask("POST", service.url + path, content=content)
     assert response.status_code == status
     assert words in response.text
     assert len(response.content) < 4096

@@ -44,11 +44,20 @@ def load_golden(path: Path) -> Golden:
         return arrays["x0"], arrays["y0"]
 
 
+def ask(method: str, url: str, **sent: Any) -> httpx.Response:
+    """What is answered, as `httpx.request` gives it, however long a busy machine takes."""
+    return httpx.request(method, url, timeout=PATIENCE, **sent)
+
+
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without any setting of the service, with standard output buffered, and these."""
+    """This process's environment without any setting of the service, with standard output buffered, and these.
+
+    Who has to wait is not refused for it: a deadline is a wall clock's.
+    """
     left_out = ("LSTMSERVE_", "PYTHONUNBUFFERED", "PYDANTIC_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-    return kept | {"OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "error", "LSTMSERVE_PORT": "0"} | variables
+    ours = {"OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
+    return kept | ours | {"LSTMSERVE_PORT": "0", "LSTMSERVE_DEADLINE_SECONDS": f"{PATIENCE:g}"} | variables
 
 
 class Process:

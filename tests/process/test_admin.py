@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from native_requests import GOOD
-from serving import ASKER, PATIENCE, Process, read_all
+from serving import ASKER, PATIENCE, Process, ask, read_all
 
 from lstm_serve.process import admin
 from lstm_serve.process.admin import MAX_CONNECTIONS, Admin
@@ -32,13 +32,13 @@ def test_a_full_house_hides_no_health() -> None:
     ):
         held.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % (b"k" * 20))
         url = admin_url(process)
-        assert httpx.get(f"{url}/livez").json() == {"status": "ok"}
-        ready = httpx.get(f"{url}/readyz?verbose").json()
+        assert ask("GET", f"{url}/livez").json() == {"status": "ok"}
+        ready = ask("GET", f"{url}/readyz?verbose").json()
         assert ready == {
             "status": "ok",
             "checks": {"model": True, "batching": True, "accepting": True, "loop": True},
         }
-        metrics = httpx.get(f"{url}/metrics")
+        metrics = ask("GET", f"{url}/metrics")
         assert "lstmserve_queue_rows" in metrics.text
         assert metrics.headers["content-type"].startswith("text/plain")
         held.sendall(b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(GOOD), GOOD))
@@ -50,12 +50,12 @@ def test_it_tells_what_the_other_port_tells(tmp_path: Path) -> None:
     shutil.copy(MODEL, model)
     with Process(model, LSTMSERVE_ADMIN_PORT="0", LSTMSERVE_SERIES_STORE="redis://127.0.0.1:1/0") as process:
         rows = {"rows": [[0.5] * 15]}
-        assert httpx.post(f"{process.url}/series/a/rows", json=rows, timeout=PATIENCE).status_code == 503
+        assert ask("POST", f"{process.url}/series/a/rows", json=rows).status_code == 503
         model.write_bytes(b"damaged")
         process.signal(signal.SIGHUP)
         process.wait_for("answered by what is loaded")
         for path in ("/livez", "/readyz"):
-            here, there = (httpx.get(f"{url}{path}?verbose").json() for url in (admin_url(process), process.url))
+            here, there = (ask("GET", f"{url}{path}?verbose").json() for url in (admin_url(process), process.url))
             assert here.pop("checks") == {**there.pop("checks"), "loop": True}
             assert here == there
             assert (here["status"], here["series_store"]) == ("ok", False)
@@ -64,11 +64,14 @@ def test_it_tells_what_the_other_port_tells(tmp_path: Path) -> None:
 
 def test_series_expire_on_the_loop_while_they_are_counted_in_its_thread() -> None:
     ttl = {"LSTMSERVE_SERIES_TTL_SECONDS": "0.001"}
-    with Process(MODEL, LSTMSERVE_ADMIN_PORT="0", **ttl) as process, httpx.Client(base_url=process.url) as client:
+    with (
+        Process(MODEL, LSTMSERVE_ADMIN_PORT="0", **ttl) as process,
+        httpx.Client(base_url=process.url, timeout=PATIENCE) as client,
+    ):
         url = admin_url(process)
 
         def counted() -> list[str]:
-            text = httpx.get(f"{url}/metrics").text
+            text = ask("GET", f"{url}/metrics").text
             return re.findall(r"(?m)^lstmserve_series(?:_expired_total)?\{.*\} (.+)$", text)
 
         for k in range(0, 200, 10):
@@ -87,8 +90,8 @@ def test_it_tells_of_the_drain() -> None:
         process.signal(signal.SIGTERM)
         process.wait_for("stopping in 60 s")
         for path in READY:
-            assert httpx.get(f"{url}{path}").status_code == 503
-        assert httpx.get(f"{url}/livez").status_code == 200
+            assert ask("GET", f"{url}{path}").status_code == 503
+        assert ask("GET", f"{url}/livez").status_code == 200
         process.signal(signal.SIGTERM)
         assert process.ended() == 128 + signal.SIGTERM
 

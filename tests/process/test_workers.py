@@ -19,7 +19,7 @@ import pytest
 from load import Connection, Lost, request
 from native_requests import GOOD, ROW, refused
 from scraping import Samples, one_of, parsed
-from serving import ASKER, PATIENCE, ROOT, SMALL, Process
+from serving import ASKER, PATIENCE, ROOT, SMALL, Process, ask
 
 pytestmark = pytest.mark.long
 
@@ -45,11 +45,11 @@ def admin(process: Process) -> str:
 
 
 def counted(process: Process) -> Samples:
-    return parsed(httpx.get(f"{admin(process)}/metrics", timeout=PATIENCE).text)
+    return parsed(ask("GET", f"{admin(process)}/metrics").text)
 
 
 def ready(process: Process) -> bool:
-    return httpx.get(f"{admin(process)}/readyz", timeout=PATIENCE).status_code == 200
+    return ask("GET", f"{admin(process)}/readyz").status_code == 200
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -83,7 +83,7 @@ def test_connections_are_spread_and_all_is_counted_together(pair: Process) -> No
     after, rows = counted(pair), {"model": "k215_model"}
     assert one_of(after, "rows_total", **rows) - one_of(before, "rows_total", **rows) == 64
     for _ in range(4):
-        asked = parsed(httpx.get(f"{pair.url}/metrics").text)
+        asked = parsed(ask("GET", f"{pair.url}/metrics").text)
         assert one_of(asked, "rows_total", **rows) == one_of(after, "rows_total", **rows)
     assert one_of(after, "model_reload_successful", **rows) == 1
     assert sum(value for (name, _), value in after.items() if name == "model_info") == 1
@@ -98,7 +98,7 @@ def test_series_need_one_worker(pair: Process) -> None:
         ("GET", "/series/a", None),
         ("DELETE", "/series/a", None),
     ):
-        assert "--workers 1" in refused(httpx.request(method, f"{pair.url}{path}", json=body), 501, "several-workers")
+        assert "--workers 1" in refused(ask(method, f"{pair.url}{path}", json=body), 501, "several-workers")
 
 
 def test_the_port_is_not_shared_with_another_service(pair: Process) -> None:
@@ -154,19 +154,19 @@ def test_workers_that_are_killed_lose_what_they_had_in_flight_alone(pair: Proces
 def test_what_is_counted_outlives_a_worker(pair: Process) -> None:
     rows = {"model": "k215_model"}
     for _ in range(8):
-        httpx.post(f"{pair.url}/predict", content=GOOD)
+        ask("POST", f"{pair.url}/predict", content=GOOD)
     before = one_of(counted(pair), "rows_total", **rows)
     for pid in workers(pair):
         os.kill(pid, signal.SIGKILL)
     until(lambda: ready(pair))
     assert one_of(counted(pair), "rows_total", **rows) == before
-    assert httpx.post(f"{pair.url}/predict", content=GOOD, timeout=PATIENCE).status_code == 200
+    assert ask("POST", f"{pair.url}/predict", content=GOOD).status_code == 200
 
 
 def test_who_connects_while_all_workers_are_gone_is_answered(pair: Process) -> None:
     for pid in workers(pair):
         os.kill(pid, signal.SIGKILL)
-    assert httpx.post(f"{pair.url}/predict", content=GOOD, timeout=PATIENCE).status_code == 200
+    assert ask("POST", f"{pair.url}/predict", content=GOOD).status_code == 200
     until(lambda: ready(pair))
 
 
@@ -180,7 +180,7 @@ def test_a_reload_with_other_keys_and_a_drain(tmp_path: Path) -> None:
         def statuses(key: str) -> Counter[int]:
             head = {"authorization": f"Bearer {key * 20}"}
             return Counter(
-                httpx.post(f"{process.url}/predict", content=GOOD, headers=head).status_code for _ in range(8)
+                ask("POST", f"{process.url}/predict", content=GOOD, headers=head).status_code for _ in range(8)
             )
 
         assert statuses("a") == {200: 8}
@@ -195,13 +195,13 @@ def test_a_reload_with_other_keys_and_a_drain(tmp_path: Path) -> None:
         assert statuses("b") == {200: 8}
         assert one_of(counted(process), "model_reload_successful", model="k215_model") == 0
         assert ready(process)
-        until(lambda: "refused" in httpx.get(f"{admin(process)}/readyz?verbose").json())  # told once a second
+        until(lambda: "refused" in ask("GET", f"{admin(process)}/readyz?verbose").json())  # told once a second
 
         process.signal(signal.SIGTERM)
         process.wait_for("stopping in 60 s", 2)
         assert statuses("b") == {200: 8}
         assert not ready(process)
-        assert httpx.get(f"{admin(process)}/livez").status_code == 200
+        assert ask("GET", f"{admin(process)}/livez").status_code == 200
         children = workers(process)
         process.signal(signal.SIGTERM)
         assert process.ended() == 128 + signal.SIGTERM
@@ -215,7 +215,7 @@ def test_files_that_change_are_read_by_all(tmp_path: Path) -> None:
         (tmp_path / "model.card.json").write_text(json.dumps({"classes": ["a", "b", "c", "d", "e"]}))
         process.wait_for("as it is now", 2)
         for _ in range(8):
-            assert '"e"' in httpx.post(f"{process.url}/predict", content=GOOD).text
+            assert '"e"' in ask("POST", f"{process.url}/predict", content=GOOD).text
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def changed(statement: str) -> list[str]:
 
 def missing(process: Process) -> str:
     """Why one worker is missing, as the service says on both of its ports."""
-    found = [httpx.get(f"{url}/readyz?verbose", timeout=PATIENCE) for url in (admin(process), process.url)]
+    found = [ask("GET", f"{url}/readyz?verbose") for url in (admin(process), process.url)]
     assert {answer.status_code for answer in found} == {200}
     told = [answer.json()["missing"] for answer in found]
     assert told[0] == told[1]
@@ -274,21 +274,21 @@ def test_a_successor_that_cannot_start_is_tried_again_and_the_others_serve(tmp_p
         os.kill(workers(process)[0], signal.SIGKILL)
         away(process)
         assert "k215_model.h5" in missing(process)
-        asked = [httpx.post(f"{process.url}/predict", content=GOOD, timeout=PATIENCE) for _ in range(16)]
+        asked = [ask("POST", f"{process.url}/predict", content=GOOD) for _ in range(16)]
         assert Counter(answer.status_code for answer in asked) == {200: 16}
         assert len(set(map(who, asked))) == 1
         assert one_of(counted(process), "worker_restarts_total") >= 2
 
         shutil.copy(MODEL, model)
         process.signal(signal.SIGHUP)
-        until(lambda: len({who(httpx.post(f"{process.url}/predict", content=GOOD)) for _ in range(8)}) == 2)
-        assert "missing" not in httpx.get(f"{admin(process)}/readyz?verbose").json()
+        until(lambda: len({who(ask("POST", f"{process.url}/predict", content=GOOD)) for _ in range(8)}) == 2)
+        assert "missing" not in ask("GET", f"{admin(process)}/readyz?verbose").json()
 
         model.write_bytes(b"damaged")
         for pid in workers(process):
             os.kill(pid, signal.SIGKILL)
         process.wait_for("another takes its place in 30 s", 3)
-        assert httpx.get(f"{admin(process)}/readyz").status_code == 503
+        assert ask("GET", f"{admin(process)}/readyz").status_code == 503
 
 
 def test_what_a_successor_reads_is_read_by_the_others_or_not_served(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_what_a_successor_reads_is_read_by_the_others_or_not_served(tmp_path: Pa
     with Process(model, changed(PATIENT), **TWO) as process:
 
         def digests() -> set[str]:
-            asked = [httpx.post(f"{process.url}/predict", content=GOOD, timeout=PATIENCE) for _ in range(8)]
+            asked = [ask("POST", f"{process.url}/predict", content=GOOD) for _ in range(8)]
             return {answer.headers["x-model-sha256"] for answer in asked}
 
         before = digests()
@@ -324,7 +324,7 @@ def test_a_worker_that_dies_in_a_loop_ends_the_service_once_none_serves(tmp_path
         flag.touch()
         os.kill(workers(process)[0], signal.SIGKILL)
         process.wait_for("worker 1 has ended: by SIGABRT", 5)
-        assert httpx.post(f"{process.url}/predict", content=GOOD, timeout=PATIENCE).status_code == 200
+        assert ask("POST", f"{process.url}/predict", content=GOOD).status_code == 200
         os.kill(workers(process)[0], signal.SIGKILL)
         assert process.ended() == 1
     assert re.search("worker [12] has ended as it began, as 4 before it: by SIGABRT", process.errors)

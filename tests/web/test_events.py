@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from event_stream import Event, listening
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 from kerasfiles import dense, lstm, save_sequential
 from numpy.typing import NDArray
 from redis_process import RedisProcess, needs_redis
-from serving import PATIENCE, SMALL, Process, call, in_loop, read_all, started
+from serving import SMALL, Process, ask, call, in_loop, read_all, started
 
 from lstm_serve import load_model
 from lstm_serve.model.metadata import SeriesRules
@@ -58,7 +57,7 @@ def rows_of(count: int, seed: int = 1) -> Rows:
 
 def append(at: str, rows: Rows, seq: int | None = None, **headers: str) -> dict[str, Any]:
     body = {"rows": rows.tolist(), **({} if seq is None else {"seq": seq})}
-    answer = httpx.post(f"{at}/rows", json=body, headers=headers, timeout=PATIENCE)
+    answer = ask("POST", f"{at}/rows", json=body, headers=headers)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -111,7 +110,7 @@ def test_many_listen_and_many_devices_send(process: Process) -> None:
 
     def send(k: int) -> None:
         body = {"rows": [{"series": name, "seq": k, "row": rows[name][k].tolist()} for name in names]}
-        assert httpx.post(f"{process.url}/series/rows", json=body, timeout=PATIENCE).status_code == 200
+        assert ask("POST", f"{process.url}/series/rows", json=body).status_code == 200
 
     send(0)
     with ExitStack() as opened:
@@ -125,7 +124,7 @@ def test_many_listen_and_many_devices_send(process: Process) -> None:
             told = stream.take(STEPS + 3)
             check(told, rows[name])
             assert np.array_equal(np.array([event.data["row"] for event in told], np.float32), rows[name])
-        assert 'lstmserve_series_listeners{model="binary"} 6.0' in httpx.get(f"{process.url}/metrics").text
+        assert 'lstmserve_series_listeners{model="binary"} 6.0' in ask("GET", f"{process.url}/metrics").text
 
 
 def test_who_comes_back_goes_on(at: str) -> None:
@@ -140,7 +139,7 @@ def test_who_comes_back_goes_on(at: str) -> None:
             gap, *told = stream.take(STEPS + 2)
             assert (gap.name, gap.data) == ("gap", {"after": after, "next": kept})
             check(told, rows, kept)
-    wrong = httpx.get(f"{at}/events", headers={"last-event-id": "x"})
+    wrong = ask("GET", f"{at}/events", headers={"last-event-id": "x"})
     assert (wrong.status_code, wrong.json()["type"]) == (400, "urn:lstm-serve:malformed")
 
 
@@ -155,7 +154,7 @@ def test_rows_without_numbers_are_counted(at: str) -> None:
     assert {event.data["seq"] for event in told} == {None}
     with listening(f"{at}/events", ids[STEPS - 1]) as stream:
         assert [event.id for event in stream.take(2)] == ids[STEPS:]
-    httpx.delete(at)
+    ask("DELETE", at)
     append(at, rows)  # another series that has had as many
     for after in (ids[STEPS - 1], str(STEPS)):
         with listening(f"{at}/events", after) as stream:
@@ -197,7 +196,7 @@ def test_a_series_that_ends_says_so(at: str) -> None:
     append(at, rows_of(1), 0)
     with listening(f"{at}/events") as stream:
         stream.take(1)
-        httpx.delete(at)
+        ask("DELETE", at)
         append(at, rows_of(1), 0)  # another one
         (end,) = stream.rest()
     assert (end.name, end.id) == ("end", "")  # nothing is resumed
@@ -211,14 +210,14 @@ def test_a_series_that_expires_says_so_and_one_bad_answer_is_no_end(tmp_path: Pa
         append(at, np.ones((1, 3), np.float32), 0)
         with listening(f"{at}/events") as stream:
             stream.take(1)
-            overflows = httpx.post(f"{at}/rows", json={"rows": [[3e38] * 3], "seq": 1})
+            overflows = ask("POST", f"{at}/rows", json={"rows": [[3e38] * 3], "seq": 1})
             assert overflows.status_code == 500
             append(at, np.ones((1, 3), np.float32), 2)
             bad, good, end = stream.rest()
         assert (bad.id, bad.data["answer"]) == ("1", None)
         assert bad.data["problem"] == overflows.json() | {"request_id": stream.response.headers["x-request-id"]}
         assert (good.id, good.data["answer"], end.name) == ("2", {"values": [6.0]}, "end")
-        assert httpx.get(f"{at}/events").json()["type"] == "urn:lstm-serve:unknown-series"
+        assert ask("GET", f"{at}/events").json()["type"] == "urn:lstm-serve:unknown-series"
 
 
 def test_no_timeout_ends_a_stream(process: Process, at: str) -> None:
@@ -235,14 +234,14 @@ def test_no_timeout_ends_a_stream(process: Process, at: str) -> None:
 def test_head_and_http_1_0(process: Process, at: str) -> None:
     append(at, rows_of(1), 0)
     path = at.removeprefix(process.url)
-    head = httpx.head(f"{at}/events")
+    head = ask("HEAD", f"{at}/events")
     assert (head.status_code, head.headers["content-type"], head.content) == (200, "text/event-stream", b"")
     with process.connect() as old:
         old.sendall(f"GET {path}/events HTTP/1.0\r\n\r\n".encode())
         found = b""
         while b'"answer":null' not in found:
             found += old.recv(1 << 16)
-        httpx.delete(at)
+        ask("DELETE", at)
         found += read_all(old)
     headers, _, body = found.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in headers
@@ -260,7 +259,7 @@ def test_keys_a_reload_and_the_end(tmp_path: Path) -> None:
     with Process(model, **{f"LSTMSERVE_{name}": value for name, value in settings.items()}) as process:
         at, rows = f"{process.url}/series/s", rows_of(STEPS + 2)
         append(at, rows[:STEPS], STEPS - 1, **mine)
-        statuses = [httpx.get(f"{at}/events", headers=headers).status_code for headers in ({}, yours)]
+        statuses = [ask("GET", f"{at}/events", headers=headers).status_code for headers in ({}, yours)]
         assert statuses == [401, 404]
         with listening(f"{at}/events", headers=mine) as stream:
             stream.take(STEPS)
@@ -290,12 +289,12 @@ def test_listeners_are_bounded_and_who_never_reads_goes(tmp_path: Path) -> None:
         deaf.sendall(b"GET /series/s/events HTTP/1.1\r\nHost: a\r\n\r\n")
         with listening(f"{at}/events") as stream:
             stream.take(1)
-            full = httpx.get(f"{at}/events")
+            full = ask("GET", f"{at}/events")
             assert (full.status_code, full.json()["type"]) == (429, "urn:lstm-serve:listeners-full")
             assert full.json()["detail"].startswith("2 clients listen")
             sent = 1
             while 'lstmserve_connections_ended_total{state="unread"} 1.0' not in (
-                text := httpx.get(f"{process.url}/metrics").text
+                text := ask("GET", f"{process.url}/metrics").text
             ):
                 append(at, np.zeros((3, 3), np.float32), sent + 2)
                 sent += 3
@@ -318,10 +317,10 @@ def test_of_several_replicas_each_tells_what_any_takes(tmp_path: Path) -> None:
                 append((here, there)[k % 2], rows[k : k + 1])
                 told += stream.take(1)
             redis.__exit__()
-            assert httpx.get(f"{here}/events").status_code == 503
+            assert ask("GET", f"{here}/events").status_code == 503
             redis.__enter__()
             told += other.take(len(rows))
-            httpx.delete(there).raise_for_status()
+            ask("DELETE", there).raise_for_status()
             append(there, another)  # a series of its own, of which as many rows are there
             with listening(f"{here}/events") as late:
                 anew = late.take(len(another))
@@ -368,4 +367,4 @@ def test_paths_of_a_named_model(process: Process, at: str) -> None:
     name = at.rpartition("/")[2]
     with listening(f"{process.url}/models/binary/series/{name}/events") as stream:
         assert json.dumps(stream.take(1)[0].data)
-    assert httpx.get(f"{process.url}/models/other/series/{name}/events").status_code == 404
+    assert ask("GET", f"{process.url}/models/other/series/{name}/events").status_code == 404

@@ -18,7 +18,7 @@ from browser import DRIVER, ELEMENT, MISSING, Browser, opened
 from kerasfiles import Layers, dense, lstm, numbers, save_sequential
 from kinds import BINARY, LABELS, TAGGER
 from relay import Relay
-from serving import PATIENCE, ROOT, Process
+from serving import PATIENCE, ROOT, Process, ask
 
 from lstm_serve import load_model
 from lstm_serve.cli import main
@@ -104,20 +104,23 @@ def test_every_file_of_the_page_is_served() -> None:
 def test_without_the_page_and_without_an_example(tmp_path: Path) -> None:
     model = tmp_path / "m.h5"
     shutil.copy(TURBOFAN, model)
-    with Process(model, LSTMSERVE_PAGE="false") as process, httpx.Client(base_url=process.url) as client:
+    with (
+        Process(model, LSTMSERVE_PAGE="false") as process,
+        httpx.Client(base_url=process.url, timeout=PATIENCE) as client,
+    ):
         assert client.get("/", headers=BROWSER).headers["location"] == "docs"
         assert client.get("/ui/page.js").status_code == 404
-    with Process(model) as process, httpx.Client(base_url=process.url) as client:
+    with Process(model) as process, httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
         assert client.get("/model/example").status_code == 404
 
 
 def test_what_is_drawn_is_what_the_model_answers(browser: Browser, turbofan: Process) -> None:
     """And it is no news of what comes in."""
-    before = httpx.get(f"{turbofan.url}/drift", timeout=PATIENCE).raise_for_status().json()
+    before = ask("GET", f"{turbofan.url}/drift").raise_for_status().json()
     browser.command("url", url=f"{turbofan.url}/")
     browser.click("#take")
     browser.wait_for("return document.querySelector('#readout').textContent !== ''")
-    assert httpx.get(f"{turbofan.url}/drift", timeout=PATIENCE).json() == before
+    assert ask("GET", f"{turbofan.url}/drift").json() == before
     x = columns()
     windows = np.lib.stride_tricks.sliding_window_view(x, 20, axis=0).transpose(0, 2, 1)
     expected = load_model(TURBOFAN).predict(windows)
@@ -238,7 +241,7 @@ def test_gates_are_those_of_the_trace(browser: Browser, turbofan: Process) -> No
     browser.wait_for("return document.querySelectorAll('#layers canvas').length > 5")
     sequence = columns()[130:150]
     traced = load_model(TURBOFAN).trace(sequence[np.newaxis])
-    answer = httpx.post(f"{turbofan.url}/trace", json={"sequence": sequence.tolist()}, timeout=PATIENCE).json()
+    answer = ask("POST", f"{turbofan.url}/trace", json={"sequence": sequence.tolist()}).json()
     for layer, arrays in zip(answer["layers"], traced, strict=True):
         assert [array["name"] for array in layer["arrays"]] == list(arrays)
         for array in layer["arrays"]:
@@ -612,7 +615,7 @@ def prefixed(port: int) -> Iterator[str]:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             given = {name: self.headers[name] for name in ("accept", "content-type") if name in self.headers}
             url = f"http://127.0.0.1:{port}{self.path.removeprefix('/machines')}"
-            answer = httpx.request(self.command, url, content=body, headers=given, timeout=PATIENCE)
+            answer = ask(self.command, url, content=body, headers=given)
             if not self.path.startswith("/machines/"):
                 answer = httpx.Response(404)
             self.send_response(answer.status_code)
