@@ -38,16 +38,17 @@ def missing(tmp_path: Path) -> str:
     return str(model)
 
 
-def takes_ctrl_c() -> None:
-    # A shell's background job, such as a test run may be, is started with SIGINT ignored, and passes that on.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def takes_signals() -> None:
+    # A shell's background job, such as a test run may be, is started with SIGINT ignored, by nohup with SIGHUP.
+    for sig in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(sig, signal.SIG_DFL)
 
 
 def process(*argv: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "lstm_serve", *argv],
         cwd=ROOT,
-        preexec_fn=takes_ctrl_c,  # noqa: PLW1509 - it sets a signal and takes no lock
+        preexec_fn=takes_signals,  # noqa: PLW1509 - it sets signals and takes no lock
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -68,6 +68,14 @@ def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
+def kill_all(process: Process) -> None:
+    """Kill its workers, and see them gone: one that dies takes whoever connects until then."""
+    known = workers(process)
+    for pid in known:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: all(map(gone, known)))
+
+
 def who(answer: httpx.Response) -> str:
     """What tells one worker from another: each makes ids of its own."""
     return answer.headers["x-request-id"].partition("-")[0]
@@ -156,16 +164,14 @@ def test_what_is_counted_outlives_a_worker(pair: Process) -> None:
     for _ in range(8):
         ask("POST", f"{pair.url}/predict", content=GOOD)
     before = one_of(counted(pair), "rows_total", **rows)
-    for pid in workers(pair):
-        os.kill(pid, signal.SIGKILL)
+    kill_all(pair)
     until(lambda: ready(pair))
     assert one_of(counted(pair), "rows_total", **rows) == before
     assert ask("POST", f"{pair.url}/predict", content=GOOD).status_code == 200
 
 
 def test_who_connects_while_all_workers_are_gone_is_answered(pair: Process) -> None:
-    for pid in workers(pair):
-        os.kill(pid, signal.SIGKILL)
+    kill_all(pair)
     assert ask("POST", f"{pair.url}/predict", content=GOOD).status_code == 200
     until(lambda: ready(pair))
 
