@@ -9,11 +9,10 @@ import sys
 import tomllib
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 from chaos import HAPROXY
-from serving import ASKER, PATIENCE, ROOT, Process
+from serving import ASKER, PATIENCE, ROOT, Process, ask
 
 from lstm_serve.settings import CLOUDS, PREFIX, Settings
 from lstm_serve.telemetry import prometheus
@@ -159,7 +158,7 @@ def test_a_model_image_is_a_link_into_another_container(tmp_path: Path) -> None:
         shutil.copy(ROOT / f"models/turbofan{end}", tmp_path / "image")
     (tmp_path / "models").symlink_to(f"/proc/self/root{tmp_path / 'image'}")
     with Process(tmp_path / "models", LSTMSERVE_NAME="turbofan") as process:
-        assert httpx.get(f"{process.url}/v1/models/turbofan", timeout=PATIENCE).json()["name"] == "turbofan"
+        assert ask("GET", f"{process.url}/v1/models/turbofan").json()["name"] == "turbofan"
 
 
 HOSTS = ("127.0.0.1", "0.0.0.0", *(["::1", "::"] if socket.has_dualstack_ipv6() else []))

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-from serving import PATIENCE, ROOT
+from serving import PATIENCE, ROOT, ask
 
 from lstm_serve import export, load_model
 from lstm_serve.engine.activations import ACTIVATIONS
@@ -136,7 +135,7 @@ def test_command(
     if command.startswith("lstm-serve serve"):
         needed(command, folder, environment)
         with serving(command, folder, environment) as address:
-            assert httpx.get(f"http://{address}/readyz", timeout=PATIENCE).status_code == 200
+            assert ask("GET", f"http://{address}/readyz").status_code == 200
         return
     if shutil.which(command.split(maxsplit=1)[0], path=environment["PATH"]) is None:
         pytest.skip("the tool for it is not here")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import GOLDEN, PATIENCE, ROOT
+from serving import GOLDEN, PATIENCE, ROOT, takes_signals
 
 import lstm_serve
 from lstm_serve.cli.main import BLAS_THREADS, main
@@ -36,12 +36,6 @@ def missing(tmp_path: Path) -> str:
     golden = np.load(ASKER.replace("model.h5", "golden.npz"))
     np.savez(tmp_path / "model.golden.npz", x=golden["x0"], y=golden["y0"][::-1])
     return str(model)
-
-
-def takes_signals() -> None:
-    # A shell's background job, such as a test run may be, is started with SIGINT ignored, by nohup with SIGHUP.
-    for sig in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(sig, signal.SIG_DFL)
 
 
 def process(*argv: str) -> subprocess.Popen[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import GOLDEN, PATIENCE, ROOT, environment
+from serving import GOLDEN, PATIENCE, ROOT, environment, takes_signals
 
 from lstm_serve import load_model
 
@@ -19,11 +19,6 @@ TURBOFAN = str(ROOT / "models" / "turbofan.h5")
 ENGINE = ROOT / "models" / "turbofan.example.csv"
 ASKER = str(GOLDEN / "asker" / "k215_model.h5")
 LEFT_OUT = "lstm-serve: left out the column cycle, no feature of the model\n"
-
-
-def takes_ctrl_c() -> None:
-    # A shell's background job, such as a test run may be, is started with SIGINT ignored, and passes that on.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Following:
@@ -54,7 +49,7 @@ def following(*argv: str) -> Iterator[Following]:
         [sys.executable, "-m", "lstm_serve", "follow", *argv],
         cwd=ROOT,
         env=environment(),  # what is written is held back until it is let go
-        preexec_fn=takes_ctrl_c,  # noqa: PLW1509 - it sets a signal and takes no lock
+        preexec_fn=takes_signals,  # noqa: PLW1509 - it sets signals and takes no lock
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -60,6 +60,15 @@ def environment(**variables: str) -> dict[str, str]:
     return kept | ours | {"LSTMSERVE_PORT": "0", "LSTMSERVE_DEADLINE_SECONDS": f"{PATIENCE:g}"} | variables
 
 
+def takes_signals() -> None:
+    """Let a command that is started take what stops it.
+
+    A shell's background job, such as a test run may be, is started with SIGINT ignored, by nohup with SIGHUP.
+    """
+    for sig in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(sig, signal.SIG_DFL)
+
+
 class Process:
     """The service as a process of its own; its lines of log are collected as they come."""
 

@@ -3,11 +3,28 @@
 import asyncio
 import gc
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from serving import PATIENCE, in_loop
 
-from lstm_serve.process.channel import Channel, message
+from lstm_serve.process.channel import Channel, Handlers, message
+
+
+@asynccontextmanager
+async def answered_by(handlers: Handlers) -> AsyncIterator[Channel]:
+    """A channel to another, which has these handlers; both run."""
+    ours, theirs = socket.socketpair()
+    channel, other = Channel({}), Channel(handlers)
+    await channel.open(ours)
+    await other.open(theirs)
+    running = [asyncio.create_task(each.run()) for each in (channel, other)]
+    try:
+        yield channel
+    finally:
+        running[1].cancel()
+        await asyncio.wait(running)
 
 
 @in_loop
@@ -56,25 +73,18 @@ async def test_nothing_is_kept_of_questions_that_are_answered_or_not_waited_for(
     async def answer(content: object) -> object:
         return content
 
-    ours, theirs = socket.socketpair()
-    channel, other = Channel({}), Channel({"echo": answer})
-    await channel.open(ours)
-    await other.open(theirs)
-    running = [asyncio.create_task(each.run()) for each in (channel, other)]
-
     def futures() -> int:
         gc.collect()
         return sum(isinstance(each, asyncio.Future) for each in gc.get_objects())
 
-    before = futures()
-    for number in range(20):
-        assert await channel.ask("echo", number) == number
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(channel.ask("echo"), 0)
-    assert await channel.ask("echo", "the last") == "the last"
-    assert futures() < before + 10
-    running[1].cancel()
-    await asyncio.wait(running)
+    async with answered_by({"echo": answer}) as channel:
+        before = futures()
+        for number in range(20):
+            assert await channel.ask("echo", number) == number
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(channel.ask("echo"), 0)
+        assert await channel.ask("echo", "the last") == "the last"
+        assert futures() < before + 10
 
 
 @in_loop
@@ -82,17 +92,10 @@ async def test_a_question_that_fails_is_answered_none_and_told(caplog: pytest.Lo
     async def fail(_: object) -> None:
         raise ZeroDivisionError
 
-    ours, theirs = socket.socketpair()
-    channel, other = Channel({}), Channel({"fail": fail})
-    await channel.open(ours)
-    await other.open(theirs)
-    running = [asyncio.create_task(each.run()) for each in (channel, other)]
-    async with asyncio.timeout(PATIENCE):
+    async with answered_by({"fail": fail}) as channel, asyncio.timeout(PATIENCE):
         assert await channel.ask("fail") is None
         assert await channel.ask("nothing") is None
     assert "'fail' of another process was not answered" in caplog.text
-    running[1].cancel()
-    await asyncio.wait(running)
 
 
 @pytest.mark.parametrize("iterations", range(5))

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-import httpx
 import numpy as np
 import pytest
-from serving import PATIENCE, ROOT, Process
+from serving import PATIENCE, ROOT, Process, ask
 
 from lstm_serve.process import event_loop
 from lstm_serve.serving.state import ServingState
@@ -109,9 +108,9 @@ def test_a_link_in_a_folder_is_refused_there_too(bare: str, tmp_path: Path) -> N
 
 def test_serve(served: Process) -> None:
     sequence = json.loads((ROOT / "models" / "turbofan.example.json").read_text())
-    answer = httpx.post(f"{served.url}/predict", json=sequence, timeout=PATIENCE)
+    answer = ask("POST", f"{served.url}/predict", json=sequence)
     assert answer.json()["predicted_class"] == 0
-    assert httpx.get(f"{served.url}/readyz", timeout=PATIENCE).status_code == 200
+    assert ask("GET", f"{served.url}/readyz").status_code == 200
 
 
 def test_a_changed_model_is_read_aside_and_replaced_and_it_stops_when_told(bare: str, tmp_path: Path) -> None:
@@ -121,7 +120,7 @@ def test_a_changed_model_is_read_aside_and_replaced_and_it_stops_when_told(bare:
     with Process(path, PYTHONPATH=bare, LSTMSERVE_RELOAD_SECONDS="0.1") as process:
         (tmp_path / "model.card.json").write_text('{"description": "another"}')
         process.wait_for("replaced: requests are answered by")
-        assert httpx.get(f"{process.url}/model", timeout=PATIENCE).json()["description"] == "another"
+        assert ask("GET", f"{process.url}/model").json()["description"] == "another"
         with process.connect():  # who is connected keeps it no longer
             process.signal(signal.SIGTERM)
             assert process.ended() == 0

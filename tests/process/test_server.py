@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from kerasfiles import dense, lstm, save_sequential
 from native_requests import GOOD, many
-from serving import ASKER, PATIENCE, ROOT, SMALL, Process, read_all
+from serving import ASKER, PATIENCE, ROOT, SMALL, Process, ask, read_all
 
 from lstm_serve.process.server import welcome
 from lstm_serve.settings import Settings
@@ -28,7 +28,7 @@ def half_sent(process: Process) -> socket.socket:
     connection = process.connect()
     connection.sendall(HEAD + GOOD[:HALF])
     # One that came later and is answered: the half request has been seen.
-    assert httpx.get(f"{process.url}/livez", timeout=PATIENCE).status_code == 200
+    assert ask("GET", f"{process.url}/livez").status_code == 200
     return connection
 
 
@@ -101,7 +101,7 @@ def test_during_the_drain_it_answers_and_is_not_ready_until_a_second_signal_ends
     answers: list[httpx.Response] = []
 
     def post(url: str) -> None:
-        answers.append(httpx.post(f"{url}/predict/batch", content=batch, timeout=PATIENCE))
+        answers.append(ask("POST", f"{url}/predict/batch", content=batch))
 
     with Process(MODEL, LSTMSERVE_DRAIN_SECONDS="3600") as process:
         with httpx.Client(base_url=process.url, timeout=PATIENCE) as client:
@@ -200,7 +200,7 @@ def test_a_person_is_told_where_to_begin(settings: dict[str, str], docs: str, fi
 def test_every_address_there_is_is_that_of_both_families() -> None:
     with Process(MODEL, LSTMSERVE_HOST="::") as process:
         for address in ("127.0.0.1", "[::1]"):
-            assert httpx.get(f"http://{address}:{process.port}/readyz", timeout=PATIENCE).status_code == 200
+            assert ask("GET", f"http://{address}:{process.port}/readyz").status_code == 200
         also = fails(MODEL, LSTMSERVE_HOST="::", LSTMSERVE_PORT=str(process.port))
     assert any("already in use" in record["message"] for record in also.records)
     assert process.popen.returncode == 0

@@ -291,8 +291,7 @@ def test_a_successor_that_cannot_start_is_tried_again_and_the_others_serve(tmp_p
         assert "missing" not in ask("GET", f"{admin(process)}/readyz?verbose").json()
 
         model.write_bytes(b"damaged")
-        for pid in workers(process):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(process)
         process.wait_for("another takes its place in 30 s", 3)
         assert ask("GET", f"{admin(process)}/readyz").status_code == 503
 

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from apps import app_of, queued, row_of, with_echo
 from native_requests import MARK, many, one
-from serving import ASKER, COMMAND, PATIENCE, ROOT, Process, call, environment, in_loop, started
+from serving import ASKER, COMMAND, PATIENCE, ROOT, Process, ask, call, environment, in_loop, started
 
 from lstm_serve.settings import Settings
 from lstm_serve.telemetry import logs
@@ -136,7 +136,7 @@ def test_what_a_body_makes_python_warn_of_goes_nowhere() -> None:
     body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
     with Process(ASKER / "k215_model.h5", PYTHONWARNINGS="") as process:
         kind = {"content-type": "application/x-npy"}
-        reply = httpx.post(f"{process.url}/predict/batch", content=body, headers=kind, timeout=PATIENCE)
+        reply = ask("POST", f"{process.url}/predict/batch", content=body, headers=kind)
     assert reply.status_code == 400
     assert process.errors == ""
 

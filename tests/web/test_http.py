@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fastapi.routing import APIRoute
 from native_requests import GOOD, LIMIT, MARK, ROW, many, one, refused
-from serving import ASKER, PATIENCE, SMALL, Clients, Golden, Process, client_of, load_golden
+from serving import ASKER, SMALL, Clients, Golden, Process, ask, client_of, load_golden
 
 from lstm_serve.settings import Settings
 from lstm_serve.web.app import create_app
@@ -414,7 +414,7 @@ def test_blanks_after_a_header_are_no_part_of_it(service: Process) -> None:
     ],
 )
 def test_nor_are_those_after_a_header_of_one_path(service: Process, asked: str, header: str) -> None:
-    httpx.post(f"{service.url}/series/blanks/rows", json={"seq": 0, "rows": ROW[:1]}, timeout=PATIENCE)
+    ask("POST", f"{service.url}/series/blanks/rows", json={"seq": 0, "rows": ROW[:1]})
     lines = [f"{asked} HTTP/1.1", "Host: x", "Connection: close", f"Content-Length: {len(TENSOR)}", f"{header} \t"]
     came = service.raw("\r\n".join([*lines, "", ""]).encode() + TENSOR)
     assert came.startswith(b"HTTP/1.1 200 "), came

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 from apps import app_of
-from serving import ASKER, PATIENCE, ROOT, Process, call, in_loop, started
+from serving import ASKER, PATIENCE, ROOT, Process, ask, call, in_loop, started
 
 from lstm_serve.errors import SettingsError
 from lstm_serve.settings import Settings, read
@@ -325,10 +325,10 @@ def test_half_handshakes_take_places_and_lock_nobody_out(certificate: tuple[Path
             held.enter_context(process.connect()).sendall(b"\x16\x03\x01\x02\x00\x01")
         trusting = ssl.create_default_context(cafile=str(chain))
         url = f"https://127.0.0.1:{process.port}"
-        assert httpx.post(f"{url}/predict", content=GOOD, verify=trusting, timeout=PATIENCE).status_code == 200
+        assert ask("POST", f"{url}/predict", content=GOOD, verify=trusting).status_code == 200
         ended = re.search(
             r'connections_ended_total\{state="handshake"\} (\S+)',
-            httpx.get(f"{url}/metrics", verify=trusting, timeout=PATIENCE).text,
+            ask("GET", f"{url}/metrics", verify=trusting).text,
         )
         assert ended is not None
         assert float(ended[1]) >= 40

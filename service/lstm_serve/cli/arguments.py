@@ -1,7 +1,6 @@
 """What the commands share: how one is declared, the arguments that say a model, and what is told on the way."""
 
 import argparse
-import glob
 import os
 import sys
 from collections.abc import Callable
@@ -110,9 +109,9 @@ def add_command(add_parser: AddParser, name: str, purpose: str) -> argparse.Argu
 
 def expect_other_file(arguments: argparse.Namespace) -> None:
     """Refuse, as misused, to write over the input, or a file of its pattern."""
-    given = arguments.input
-    read = [given] if Path(given).exists() else glob.glob(given)  # noqa: PTH207 - from anywhere
-    if arguments.out is not None and any(is_same_file(arguments.out, one) for one in read):
+    from lstm_serve.formats.parquet import matching
+
+    if arguments.out is not None and any(is_same_file(arguments.out, one) for one in matching(arguments.input)):
         arguments.misused(f"-o {arguments.out[:100]!r} is the file that is read; name another")
 
 

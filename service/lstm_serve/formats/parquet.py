@@ -40,15 +40,20 @@ class _File(NamedTuple):
     rows: int
 
 
+def matching(source: str) -> list[Path]:
+    """The files that a path or a pattern says, by their names, whatever they hold."""
+    path = Path(source)
+    return [path] if path.exists() else [Path(found) for found in sorted(glob.glob(source))]  # noqa: PTH207 - from anywhere
+
+
 def files(source: str) -> list[Path]:
     """The Parquet files that a path or a pattern says, by their names; none, where it says no Parquet.
 
     Raises InvalidInput where files of a pattern are something else, or cannot be read.
     """
-    path = Path(source)
-    if path.exists() and not path.is_file():  # what is read of a pipe is gone
+    named = matching(source)
+    if len(named) == 1 and not named[0].is_file():  # what is read of a pipe is gone
         return []
-    named = [path] if path.exists() else [Path(found) for found in sorted(glob.glob(source))]  # noqa: PTH207 - from anywhere
     beginnings = []
     for each in named:
         try:

@@ -149,11 +149,6 @@ class Ending(HttpToolsProtocol):
         return not (self._in_headers or self.cycle.more_body or self.cycle.response_complete)
 
     @property
-    def _answered_all(self) -> bool:
-        """Whether nothing of a request has been looked at that is still to be answered."""
-        return not self._in_headers and self.cycle.response_complete and not self.cycle.more_body
-
-    @property
     def _begun(self) -> bool:
         """Whether, while headers are waited for, some of them have come."""
         return self._unread > 0 or self.cycle is not None
@@ -205,7 +200,7 @@ class Ending(HttpToolsProtocol):
         None where it is not to be answered: its answer is out, and its body still comes.
         """
         self._deaf = True
-        if self._in_headers or self.cycle is None or self._answered_all:
+        if self._in_headers or self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body):
             return {}
         if self.cycle.response_started:
             self.transport.close()

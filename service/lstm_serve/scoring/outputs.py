@@ -211,9 +211,7 @@ def _typed(name: str, cells: list[Any]) -> parquet.Cells:
 
 def csv_header(model: Model, by: Sequence[str], noun: str, shape: Sequence[int]) -> str:
     """The line with the names of the columns, for outputs of this shape."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(_header(model, by, noun, shape))
-    return text.getvalue()
+    return _csv_line(_header(model, by, noun, shape))
 
 
 def _header(model: Model, by: Sequence[str], noun: str, shape: Sequence[int]) -> list[str]:
@@ -237,9 +235,13 @@ def csv_lines(model: Model, keys: Iterable[Sequence[str]], numbers: Iterable[int
 
 def _cells_before(cells: tuple[Any, ...]) -> str:
     """Cells of CSV, with the comma after each."""
+    return _csv_line([*cells, "."])[: -len(".\n")]
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow([*cells, "."])
-    return text.getvalue()[: -len(".\n")]
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
 
 
 def _written(values: Array) -> list[str]:
