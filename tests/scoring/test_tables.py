@@ -286,6 +286,28 @@ def test_a_key_column_that_is_called_as_a_part_of_an_answer_is_refused(tmp_path:
         outputs.write(LABELLED, UNITS._replace(by=("unit", name)), str(tmp_path / "out.json"))
 
 
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize(("on", "name"), [(LABELLED, "low"), (VALUES, "value_0")])
+def test_no_column_of_a_table_stands_there_twice(tmp_path: Path, on: Model, name: str, ending: str) -> None:
+    named = UNITS._replace(by=("unit", name))
+    with pytest.raises(SettingsError, match=f"--by {name}: the answers have something of that name themselves"):
+        outputs.write(on, named, str(tmp_path / f"out{ending}"))
+    assert list(tmp_path.iterdir()) == []
+    outputs.write(on, named, str(tmp_path / "out.json"))
+
+
+def test_a_link_to_a_table_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    link, table = tmp_path / "out.csv", tmp_path / "kept" / "table"
+    link.symlink_to(Path("kept", "table"))
+    for before in (None, "old"):
+        if before is not None:
+            table.write_text(before)
+        outputs.write(LABELLED, WINDOWS, str(link))
+        assert (link.is_symlink(), [*(tmp_path / "kept").iterdir()]) == (True, [table])
+        assert table.read_text("utf-8").startswith("row,label,")
+
+
 @pytest.mark.parametrize("name", ["", "電機"])
 def test_a_column_that_is_no_field_of_numpys_goes_to_csv(tmp_path: Path, name: str) -> None:
     named = UNITS._replace(by=("unit", name))

@@ -11,15 +11,17 @@ from typing import BinaryIO
 def write_whole(files: Mapping[Path, Callable[[BinaryIO], object]], new_folder: Path | None = None) -> None:
     """Fill files beside their paths that take these once all are whole, so that a full disk leaves what was there.
 
-    Those of a folder that is not there yet are filled in one beside it, which takes its place. What fails, or is given
-    up, leaves nothing. One function: Ctrl-C may come between any two lines, of a context manager's too. Raises OSError.
+    Those of a folder that is not there yet are filled in one beside it, which takes its place. A link stays one. What
+    fails, or is given up, leaves nothing. One function: Ctrl-C may come between any two lines, of a context manager's
+    too. Raises OSError.
     """
     beside = None if new_folder is None else _beside(new_folder)
     parts: dict[Path, Path] = {}
     try:
         if beside is not None:
             beside.mkdir()
-        for path, fill in files.items():
+        for link, fill in files.items():
+            path = Path(os.path.realpath(link))  # whatever a link is to, a loop too
             part = _beside(path) if beside is None else beside / path.name
             parts[part] = path
             with part.open("xb") as file:

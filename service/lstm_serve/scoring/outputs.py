@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -117,10 +117,10 @@ def write(model: Model, sequences: Sequences, path: str) -> None:
     _write(Path(path), lambda file: write_format(model, sequences, predictions(model, sequences, progress=True), file))
 
 
-def expect_apart(by: Iterable[str]) -> None:
+def expect_apart(by: Iterable[str], own: Collection[str] = OWN) -> None:
     """Raise SettingsError where a key column has the name of something in an answer."""
     for name in by:
-        if name in OWN:
+        if name in own:
             raise SettingsError(f"--by {name}: the answers have something of that name themselves; rename the column")
 
 
@@ -215,7 +215,9 @@ def csv_header(model: Model, by: Sequence[str], noun: str, shape: Sequence[int])
 
 
 def _header(model: Model, by: Sequence[str], noun: str, shape: Sequence[int]) -> list[str]:
-    return [*by, noun, *SAID[model.kind], *_columns(model, shape)]
+    own = [noun, *SAID[model.kind], *_columns(model, shape)]
+    expect_apart(by, own)
+    return [*by, *own]
 
 
 def csv_lines(model: Model, keys: Iterable[Sequence[str]], numbers: Iterable[int], y: Array) -> str:
