@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,32 @@ def test_it_tells_of_the_drain() -> None:
         assert ask("GET", f"{url}/livez").status_code == 200
         process.signal(signal.SIGTERM)
         assert process.ended() == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_stop_is_no_fault(workers: str) -> None:
+    paths = {"/livez": 200, "/readyz": 503, "/metrics": 200}
+    with (
+        Process(MODEL, LSTMSERVE_ADMIN_PORT="0", LSTMSERVE_WORKERS=workers) as process,
+        ThreadPoolExecutor(2 * len(paths)) as pool,
+    ):
+        port = int(admin_url(process).rpartition(":")[2])
+
+        def until_it_ends(path: str) -> set[int]:
+            answered = set[int]()
+            with contextlib.suppress(OSError, IndexError):  # no answer: it has ended
+                while True:
+                    head = asked(("127.0.0.1", port), f"GET {path} HTTP/1.1\r\n\r\n".encode())
+                    answered.add(int(head.split()[1]))
+            return answered
+
+        asking = [pool.submit(until_it_ends, path) for path in 2 * [*paths]]
+        process.signal(signal.SIGTERM)
+        assert process.ended() == 0
+        for path, answered in zip(2 * [*paths], asking, strict=True):
+            assert answered.result() <= {200, paths[path]}
+    assert not any(record["level"] == "error" for record in process.records)
+    assert not process.errors
 
 
 def test_a_port_that_is_taken(service: Process) -> None:

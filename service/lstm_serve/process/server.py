@@ -68,8 +68,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn does, which logs why it cannot listen somewhere, and ends the process with status 3."""
-        if (port := self._serving.settings.admin_port) is not None:
-            self._start_admin(port)
+        port = self._serving.settings.admin_port
+        listener = None if port is None else listen_for_admin(self.config.host, port)
         try:
             await super().startup(sockets)
         except SystemExit as error:
@@ -79,6 +79,8 @@ class Server(uvicorn.Server):
             where = f"{self.config.host}:{self.config.port}"
             log.error("cannot listen on %s%s; --host and --port take others", where, why)  # noqa: TRY400
             raise
+        if listener is not None:
+            self._start_admin(listener)  # not before: who asks it when this is ready may send requests
         self._welcome()
 
     def _welcome(self) -> None:
@@ -87,7 +89,7 @@ class Server(uvicorn.Server):
             for line in welcome(self._serving.settings, port, several=self._registry.several):
                 log.info(line)
 
-    def _start_admin(self, port: int) -> None:
+    def _start_admin(self, listener: socket.socket) -> None:
         serving, registry = self._serving, self._registry
 
         def live() -> dict[str, bool]:
@@ -97,7 +99,6 @@ class Server(uvicorn.Server):
             return {**health.readiness(serving, registry), **live()}
 
         checks = {**dict.fromkeys(READY, (ready, 503)), "/livez": (live, 500)}
-        listener = listen_for_admin(self.config.host, port)
         serving.beat = time.monotonic()
         Admin(checks, lambda: health.details(serving, registry), lambda: _metrics(serving)).start(listener)
 

@@ -11,7 +11,9 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar
@@ -49,6 +51,7 @@ class Workers:
         self._env = others | variables(own)
         self._counted = Metrics()  # by this process, and by workers that have ended
         self.dropped = self._counted.dropped_lines.add
+        self._asking, self._over = threading.Lock(), False  # the admin port's thread its loop, until that ends
         self._loaded, self._stopping, self._reloading = asyncio.Event(), asyncio.Event(), asyncio.Lock()
         self._open = False  # whether all have served
         self._short = 0  # how many have failed since one has served for long
@@ -64,6 +67,9 @@ class Workers:
         ticking = asyncio.create_task(self._tick())
         await asyncio.gather(*map(self._keep, self._places))
         ticking.cancel()
+        with self._asking:
+            self._over = True
+        await asyncio.sleep(0)  # what was asked last has begun: it ends with the loop
         if self._failure is not None:
             raise self._failure
 
@@ -209,10 +215,16 @@ class Workers:
 
     def _start_admin(self, listener: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         def of_loop(make: Callable[[], Coroutine[Any, Any, T]], late: T) -> T:
+            with self._asking:
+                if self._over:
+                    raise ConnectionAbortedError
+                asked = asyncio.run_coroutine_threadsafe(make(), loop)
             try:
-                return asyncio.run_coroutine_threadsafe(make(), loop).result(STALLED_SECONDS)
+                return asked.result(STALLED_SECONDS)
             except TimeoutError:
                 return late
+            except CancelledError:
+                raise ConnectionAbortedError from None
 
         async def live() -> dict[str, bool]:
             return {"loop": True}

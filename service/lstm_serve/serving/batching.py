@@ -77,6 +77,11 @@ class Batcher:
         if self._task is not None:
             await asyncio.wait([self._task])
 
+    @property
+    def works(self) -> bool:
+        """Whether what is asked is computed; once it is closed nothing is, and nothing is wrong."""
+        return self.alive or self._closing
+
     def check_room(self, rows: int) -> None:
         """Raise what `submit` would for so many rows, so that a request is refused before its values are converted."""
         self._expect_open()

@@ -15,7 +15,7 @@ STALLED_SECONDS = 5.0
 
 def liveness(registry: "Registry") -> dict[str, bool]:
     """Return what has to be good for the process to work, as the event loop sees it."""
-    return {"batching": all(deployment.queue.alive for deployment in [*registry.deployments.values()])}
+    return {"batching": all(deployment.queue.works for deployment in [*registry.deployments.values()])}
 
 
 def liveness_from_outside(serving: "ServingState", registry: "Registry") -> dict[str, bool]:
