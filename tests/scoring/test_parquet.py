@@ -62,6 +62,23 @@ def test_the_windows_are_those_of_a_csv_file(
         np.testing.assert_array_equal(one.x, other.x.astype(np.float32))
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_spaces_around_a_name_on_the_card_are_none_of_it(tmp_path: Path, ending: str) -> None:
+    spaced = classes(about=replace(ABOUT, features=tuple(Feature(name=f" {name} ") for name in "abc")))
+    for columns in (COLUMNS, {f" {name} ": values for name, values in COLUMNS.items()}):
+        path = written(tmp_path / f"x.{ending}", columns)
+        (found,), (wanted,) = (inputs.read(path, on).parts for on in (spaced, NAMED))
+        np.testing.assert_array_equal(found.x, wanted.x)
+
+
+def test_of_the_files_of_a_pattern_the_10th_comes_after_the_2nd(tmp_path: Path) -> None:
+    written(tmp_path / "whole.parquet", COLUMNS)
+    for name, rows in (("2-1", slice(0, 4)), ("2-9", slice(4, 15)), ("02-10", slice(15, 20)), ("10-1", slice(20, 30))):
+        written(tmp_path / f"part-{name}.parquet", {name: cells[rows] for name, cells in COLUMNS.items()})
+    (found,), (wanted,) = (inputs.read(str(tmp_path / name), NAMED).parts for name in ("part-*", "whole.parquet"))
+    np.testing.assert_array_equal(found.x, wanted.x)
+
+
 def test_several_files_are_one_table(tmp_path: Path) -> None:
     whole = written(tmp_path / "whole.parquet", COLUMNS)
     for k, rows in enumerate((slice(0, 4), slice(4, 15), slice(15, 30))):

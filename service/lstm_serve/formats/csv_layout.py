@@ -106,7 +106,7 @@ def layout(
     shown: Shown = str,
 ) -> Layout:
     """How the rows of a text in UTF-8 are read, which its first row says; see `csv_table.read`. Raises InvalidInput."""
-    besides = (*named.by, *named.labels)
+    besides, features = (*named.by, *named.labels), _bare(features)
     delimiter = _delimiter(text, (*(features or ()), *besides) or None, None if besides else width)
     first = next(rows(text, delimiter), None)
     if first is None:
@@ -124,6 +124,11 @@ def layout(
         )
     assumed = None if features is None else tuple(features)
     return Layout(delimiter, count, False, [*range(count)], [], [], [], assumed, (), named, shown)
+
+
+def _bare(features: Sequence[str] | None) -> Sequence[str] | None:
+    """Names without the spaces around them, which a header's cells lose too: a card may have them from a table's."""
+    return features and [name.strip() for name in features]
 
 
 def column_of(names: Sequence[str] | None, column: int) -> str:
@@ -209,7 +214,7 @@ def in_header(
     first: CsvRow, features: Sequence[str] | None, width: int | None, named: NamedColumns, shown: Shown
 ) -> ColumnPlaces:
     """Where the columns are in a header, and what to say of it. Raises InvalidInput where one is missing."""
-    header = [cell.strip() for cell in first.cells]
+    header, features = [cell.strip() for cell in first.cells], _bare(features)
     if named.by_flag is not None:
         _expect_apart(named.by_flag, named.by, header)
     _expect_apart("--label", named.labels, header)

@@ -41,9 +41,16 @@ class _File(NamedTuple):
 
 
 def matching(source: str) -> list[Path]:
-    """The files that a path or a pattern says, by their names, whatever they hold."""
+    """The files that a path or a pattern says, by their names, whatever they hold; the 2nd comes before the 10th."""
     path = Path(source)
-    return [path] if path.exists() else [Path(found) for found in sorted(glob.glob(source))]  # noqa: PTH207 - from anywhere
+    if path.exists():
+        return [path]
+    return [Path(found) for found in sorted(glob.glob(source), key=_counted)]  # noqa: PTH207 - from anywhere
+
+
+def _counted(name: str) -> tuple[list[str | int], str]:
+    """By what names are put in order: the numbers in them by their size, not as text."""
+    return [int(part) if k % 2 else part for k, part in enumerate(re.split("([0-9]+)", name))], name
 
 
 def files(source: str) -> list[Path]:
