@@ -147,9 +147,9 @@ def test_the_trace_of_a_graph_ends_where_the_prediction_does(name: str) -> None:
 
 def test_many_rows_are_computed_in_parts_so_that_memory_stays_bounded() -> None:
     layer = Echo()
-    x = numbers(300, 2)
+    x = numbers(600, 2)
     np.testing.assert_array_equal(model_of(layer).predict(x), 2 * x)
-    assert layer.rows == [128, 128, 44]
+    assert layer.rows == [256, 256, 88]
     # Input and output of a row, of 2**22 numbers that may be there at once.
     assert model_of(layer, (1 << 17,)).rows_at_once((1 << 17,)) == 16
 

@@ -9,8 +9,9 @@ from lstm_serve.engine.types import Array, Mask, Outputs, Shape
 
 # Where the inputs of what is wired come from, as the number of a node.
 INPUT = -1
-# A forward pass takes at most so many rows, and at most so many floats at once between layers. More rows are no faster.
-ROWS_AT_ONCE = 128
+# A forward pass takes at most so many rows, and at most so many floats at once between layers. More rows are no faster,
+# and fewer wait more often for each other where several threads compute.
+ROWS_AT_ONCE = 256
 FLOATS_AT_ONCE = 1 << 22
 
 
