@@ -1,5 +1,6 @@
 """The Open Inference Protocol v2 over a real socket, with binary tensors and without."""
 
+import asyncio
 import gzip
 import json
 import math
@@ -12,6 +13,7 @@ import httpx
 import numpy as np
 import open_inference
 import pytest
+from apps import deployment_of
 from echo import Echo, model_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -310,7 +312,7 @@ REQUESTS: dict[str, tuple[Any, str]] = {
     "fractions as integers": ({"inputs": [{**at(7, 1), "datatype": "INT32"}]}, "#/inputs/0/data/0: expected a whole"),
     "beyond the integers": ({"inputs": [{**GOOD, "datatype": "UINT8", "data": [256] * 600}]}, "the range of UINT8"),
     "negative as unsigned": ({"inputs": [{**GOOD, "datatype": "UINT64", "data": [-1] * 600}]}, "the range of UINT64"),
-    "beyond half precision": ({"inputs": [{**at(7, 70000.0), "datatype": "FP16"}]}, "finite float32"),
+    "beyond half precision": ({"inputs": [{**at(7, 70000.0), "datatype": "FP16"}]}, "the range of FP16"),
     "numbers as booleans": (
         {"inputs": [{**at(7, 1), "datatype": "BOOL"}]},
         "#/inputs/0/data/0: expected true or false",
@@ -527,7 +529,18 @@ async def test_not_ready_while_stopping() -> None:
         index = await call(app, "/v2/repository/index", b"")
         assert index.json[0]["state"] == "UNAVAILABLE"
         assert (await call(app, "/v2/health/live")).status == 200
-    answer = await call(app, "/v2/health/live")
+    assert (await call(app, "/v2/health/live")).json == {"live": True}
+
+
+@in_loop
+async def test_not_live_once_nothing_is_computed_any_more() -> None:
+    app = create_app(Settings(model=SMALL / "binary.h5"))
+    async with started(app):
+        task = deployment_of(app).queue._task
+        assert task is not None
+        task.cancel()
+        await asyncio.wait([task])
+        answer = await call(app, "/v2/health/live")
     assert (answer.status, answer.json) == (503, {"live": False})
 
 
