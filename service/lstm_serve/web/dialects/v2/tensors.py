@@ -127,9 +127,10 @@ def from_json(tensor: InputTensor, data: list[Any], place: Where) -> AnyArray:
             f"expected {wanted}, as {tensor.datatype} says, got other at {at}", *where_in(tensor, place, at)
         )
     try:
-        with np.errstate(over="ignore"):
+        # Of a number beyond float32 it is told later where it stands.
+        with np.errstate(over="raise" if tensor.datatype == "FP16" else "ignore"):
             return np.array(flat, dtype).reshape(shape)
-    except OverflowError:
+    except (OverflowError, FloatingPointError):
         raise InvalidInput.at(f"expected numbers within the range of {tensor.datatype}", *place, "data") from None
 
 
