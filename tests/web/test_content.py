@@ -379,7 +379,8 @@ def test_lines_of_csv_are_sequences(client: httpx.Client, golden: Golden) -> Non
     found = np.loadtxt(io.StringIO(wanted.text), delimiter=",", dtype=np.float32)
     assert np.abs(found - y).max() <= 1e-6
     assert wanted.text.count("\n") == 16
-    for same in (text[:-1], text.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + text, text.replace(b",", b", ")):
+    quoted = b"".join(b'"%s"\r\n' % line.replace(b",", b'","') for line in text.splitlines())
+    for same in (text[:-1], text.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + text, text.replace(b",", b", "), quoted):
         answer = client.post("/invocations", content=same, headers={"content-type": "Text/CSV; charset=utf-8"})
         assert answer.text == wanted.text
     packed = client.post("/invocations", content=gzip.compress(text), headers={**CSV, "content-encoding": "gzip"})
@@ -407,7 +408,7 @@ GOOD_LINE = csv(np.full((1, 300), 0.5)).rstrip()
         (b",".join([b"zyxwvut"] * 300) + b"\n" + GOOD_LINE, 422, "line 1, value 1: expected a number, and no header"),
         *(
             (GOOD_LINE + b"\n" + GOOD_LINE[:-3] + cell, 422, "line 2, value 300: expected a number")
-            for cell in (b"", b"x", b"1_0", b'"1"', b"0x1", b"1;2", b"\xff")
+            for cell in (b"", b"x", b"1_0", b'"1', b'1"', b'""', b'"x"', b'"1_0"', b"0x1", b"1;2", b"\xff")
         ),
         *(
             (GOOD_LINE[:-3] + cell, 422, "line 1, value 300: expected a finite float32 number")

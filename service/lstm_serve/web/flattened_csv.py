@@ -1,6 +1,7 @@
 """Several sequences as CSV, each flattened into a line of its own, as SageMaker's batch transform sends them."""
 
 import math
+import re
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +18,7 @@ from lstm_serve.formats.text import without_mark
 from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
 
+QUOTED = re.compile(rb'(?<![^,])"([^",]*)"(?=,|\s*\Z)')  # a cell, all of it
 # So many lines are made into an array at once; others are answered between two.
 LINES_AT_ONCE = 64
 
@@ -54,7 +56,7 @@ class Flattened:
         if count % step if None in shape else count != step:
             sizes = " x ".join("any" if size is None else str(size) for size in shape)
             raise InvalidInput.at(f"line {index + 1}: expected {sizes} values, a flattened sequence, got {count}")
-        cells, values = line.split(b","), array("d")
+        cells, values = QUOTED.sub(rb"\1", line).split(b","), array("d")
         with suppress(ValueError):
             # Python's own 1_000 is nobody's number in a CSV file.
             values.extend(map(float, cells[: 0 if b"_" in line else None]))
