@@ -162,7 +162,8 @@ def test_the_baseline_is_the_training_mean_where_the_model_has_it() -> None:
     profiled = replace(model([scaling, *layers]), profile=profile_of(np.array([[1.0, 2, 3], [2, 4, 7]])))
     found = baseline_of(profiled)
     assert (found.values.tolist(), found.origin) == ([1.5, 3, 5], "the training mean, of the profile")
-    assert baseline_of(classes(), [1, 2, 3]).values.tolist() == [1, 2, 3]
+    for given in ([1, 2, 3], [3.4028235e38] * 3):  # which is the largest float32 as it is written, and a little more
+        assert baseline_of(classes(), given).values.tolist() == given
 
 
 def test_each_cell_becomes_its_own_features_baseline() -> None:

@@ -7,12 +7,12 @@ import numpy as np
 
 from lstm_serve.engine.operations.pointwise import BatchNormalization, Normalization, Scaling
 from lstm_serve.engine.operations.temporal import Embedding
-from lstm_serve.engine.types import FLOAT32_MAX, Array, Floats
+from lstm_serve.engine.types import Array, Floats
 from lstm_serve.errors import InvalidInput, LstmServeError, NotFinite
 from lstm_serve.explain.methods import Grain, Method
 from lstm_serve.model.answers import answers, chosen
 from lstm_serve.model.graph import INPUT, Source
-from lstm_serve.model.inputs import wanted
+from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
 
 GIVEN = "given"
@@ -52,7 +52,7 @@ def baseline_of(model: Model, given: float | list[float] | None = None) -> Basel
     features = model.input_shape[-1] or 1
     if given is not None:
         values = np.asarray(given, np.float64)
-        if values.shape not in {(), (features,)} or not (np.abs(values) <= FLOAT32_MAX).all():
+        if values.shape not in {(), (features,)} or not fits(values, None).all():
             raise InvalidInput.at(
                 f"expected a finite number, or a list of {features}, one for each feature", "baseline"
             )

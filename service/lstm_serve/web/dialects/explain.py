@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from lstm_serve.engine.types import FLOAT32_MAX, Array
+from lstm_serve.engine.types import Array
 from lstm_serve.errors import InvalidInput, NotFinite, TooLarge
 from lstm_serve.explain.asked import Asked, count_of, has_cells
 from lstm_serve.explain.methods import Grain, Method
@@ -20,6 +20,7 @@ from lstm_serve.serving.deployment import Served
 from lstm_serve.serving.second_lane import Behind, SecondLane
 from lstm_serve.serving.state import ServingState
 from lstm_serve.settings import Settings
+from lstm_serve.web.body_faults import BELOW_INFINITY
 from lstm_serve.web.body_types import WholeNumber, one_and_many
 from lstm_serve.web.dialects.model_path import MODEL, VERSION, Documented, parameters
 from lstm_serve.web.dialects.native import MODEL_HEADER, errors_of
@@ -76,7 +77,7 @@ OPTIONS = {field.alias or name: field.description for name, field in ExplainOpti
 def _fields(model: Model) -> dict[str, Any]:
     """The same as fields of another type, within what the model allows, for the OpenAPI document."""
     given = ExplainOptions.model_fields
-    number: Any = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
+    number: Any = Annotated[float, Field(ge=-BELOW_INFINITY, le=BELOW_INFINITY)]
     width = model.input_shape[-1]
     baseline = number | Annotated[list[number], Field(min_length=width, max_length=width)]
     if model.id_limit is not None:
