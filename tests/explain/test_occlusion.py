@@ -162,7 +162,7 @@ def test_the_baseline_is_the_training_mean_where_the_model_has_it() -> None:
     profiled = replace(model([scaling, *layers]), profile=profile_of(np.array([[1.0, 2, 3], [2, 4, 7]])))
     found = baseline_of(profiled)
     assert (found.values.tolist(), found.origin) == ([1.5, 3, 5], "the training mean, of the profile")
-    for given in ([1, 2, 3], [3.4028235e38] * 3):  # which is the largest float32 as it is written, and a little more
+    for given in ([1.0, 2, 3], [3.4028235e38] * 3):  # which is the largest float32 as it is written, and a little more
         assert baseline_of(classes(), given).values.tolist() == given
 
 
