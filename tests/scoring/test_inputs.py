@@ -1,8 +1,10 @@
 import csv
+import gzip
 import io
 import json
 import os
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -265,12 +267,21 @@ def test_a_pipe_is_read_once_from_its_start() -> None:
     np.testing.assert_array_equal(found.parts[0].x, rows[np.newaxis])
 
 
+def workbook() -> bytes:
+    with zipfile.ZipFile(kept := io.BytesIO(), "w") as file:
+        for name in ("docProps/app.xml", "xl/workbook.xml", "[Content_Types].xml"):
+            file.writestr(zipfile.ZipInfo(name), "<Types/>")  # of no time of the day
+    return kept.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b"\x89HDF\r\n\x1a\n", "is neither .npy, .npz, JSON nor CSV in UTF-8"),
+        (b"\x89HDF\r\n\x1a\n", "is neither .npy, .npz, JSON, Parquet nor CSV in UTF-8"),
+        (gzip.compress(b"1,2,3", mtime=0), "is compressed by gzip. Unpack it first: gunzip FILE"),
+        (workbook(), "is a workbook, as of Excel: save it as CSV"),
         (b"\x93NUMPY", "is not a NumPy array, or is damaged"),
         (b"\x93NUMPY\xff\x07" + npy(ROWS)[8:], "is not a NumPy array, or is damaged"),
         (b"PK\x03\x04", "the zip is cut short"),

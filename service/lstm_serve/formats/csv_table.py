@@ -86,5 +86,5 @@ def _text(data: bytes) -> bytes:
         decode(data)
         return OF_POWERSHELL.sub(b"", without_mark(data))
     except UnicodeDecodeError:
-        wrong = not_utf8(data) if is_text(data) else "is neither .npy, .npz, JSON nor CSV in UTF-8"
+        wrong = not_utf8(data) if is_text(data) else "is neither .npy, .npz, JSON, Parquet nor CSV in UTF-8"
         raise InvalidInput.at(wrong) from None

@@ -151,8 +151,11 @@ def decoded(data: bytes | list[Path], model: Model, columns: NamedColumns) -> cs
                 ((called,), _) = array_names(model)
                 array = arrays[only_one(arrays, called)]
         except UnreadableFile as error:
-            raise InvalidInput.at(str(error)) from None
+            wrong = "is a workbook, as of Excel: save it as CSV" if b"[Content_Types].xml" in data else str(error)
+            raise InvalidInput.at(wrong) from None
         return csv_table.Table(array, names)
+    if data.startswith(b"\x1f\x8b"):
+        raise InvalidInput.at("is compressed by gzip. Unpack it first: gunzip FILE")
     if without_mark(data).lstrip()[:1] in {b"{", b"["}:
         return csv_table.Table(_json(without_mark(data), model), names)
     _expect_a_table(model, "is no .npy, .npz or JSON file, and no other holds")
