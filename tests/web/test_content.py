@@ -441,6 +441,12 @@ def test_lines_of_ids_of_any_length_and_of_steps(served: Clients) -> None:
     assert "line 1: expected any x 3 values" in refused(wrong, 422)
 
 
+def test_lines_of_what_is_free_in_several_axes(served: Clients) -> None:
+    client = served(GOLDEN / "pictures/k3__picture.keras")
+    answer = client.post("/invocations", content=csv(np.zeros((1, 6, 6, 4))), headers=CSV)
+    assert "not CSV: the model takes an array of shape (n, any, any, 4)" in refused(answer, 422)
+
+
 def test_ids_in_a_file(served: Clients) -> None:
     client = served(GOLDEN / "features/k3__emb_bi.h5")
     response = client.post(BATCH, content=npy(np.arange(6)[np.newaxis]), headers=NPY)

@@ -73,7 +73,12 @@ class Flattened:
 
 
 def read_flattened(raw: bytes, model: Model, max_rows: int) -> Flattened:
-    """The lines of a body. Raises Malformed where it is empty, or TooLarge."""
+    """The lines of a body. Raises Malformed where it is empty, TooLarge, or InvalidInput where none tells its shape."""
+    if model.input_shape.count(None) > 1:
+        raise InvalidInput.at(
+            f"expected JSON or an array in .npy format, not CSV: the model takes {model.expects}, and the values of a "
+            "flattened sequence do not tell its sizes"
+        )
     text = without_mark(raw).rstrip()
     if not text:
         raise Malformed("the body is empty; expected CSV, a flattened sequence a line")
