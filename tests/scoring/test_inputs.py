@@ -469,7 +469,9 @@ def test_no_window_reaches_from_one_unit_into_another(
     folder = tmp_path_factory.mktemp("units")
     text = table_of(keys, ["site", "unit"])
     if not expected:
-        assert "has for no site, unit the 4 rows" in refusal(folder, text, NAMED, stride, ["site", "unit"])
+        said = refusal(folder, text, NAMED, stride, ["site", "unit"])
+        longest = max(map(keys.count, keys))
+        assert f"has no unit with the 4 rows that the model needs for an answer: the longest has {longest}" in said
         return
     found = units(folder, text, NAMED, stride, ["site", "unit", "site"])
     assert found.by == ("site", "unit")

@@ -237,7 +237,7 @@ def sequences(
         raise InvalidInput.at(f"holds an empty array, of shape {array.shape}")
     _refuse(table, model.id_limit, shown)
     if array.ndim == len(model.input_shape) and rest:
-        return _units(table, timesteps, stride, by, shown) if by else _series(table, timesteps, stride)
+        return _units(table, timesteps, stride, by) if by else _series(table, timesteps, stride)
     if stride != 1:
         raise InvalidInput.at(f"is no series to be cut into windows, so a stride of {stride} means nothing")
     if by:
@@ -273,13 +273,13 @@ def _series(table: csv_table.Table, timesteps: int | None, stride: int) -> Seque
     return Sequences((part,), "row", (), table.notes, *mixed)
 
 
-def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple[str, ...], shown: Shown) -> Sequences:
+def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple[str, ...]) -> Sequences:
     if table.keys is None:
         raise InvalidInput.at("has no columns with names; --by takes those of a CSV file or Parquet")
     if timesteps is None and stride != 1:
         raise InvalidInput.at(f"has one sequence a unit to this model, so a stride of {stride} means nothing")
     parts, short = [], []
-    for key, places in units(table.keys).items():
+    for key, places in (found := units(table.keys)).items():
         if timesteps is not None and len(places) < timesteps:
             short.append(f"{', '.join(key)} ({len(places)})")
             continue
@@ -290,8 +290,9 @@ def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple
         last = places[last_rows(len(places), timesteps, stride)] + 1
         parts.append(UnitSequences(windows(table.values[of_unit], timesteps, stride), last.tolist(), key, truth))
     if not parts:
+        longest = max(map(len, found.values()))
         raise InvalidInput.at(
-            f"has for no {shown(', '.join(by))} the {timesteps} rows that the model needs for an answer"
+            f"has no unit with the {timesteps} rows that the model needs for an answer: the longest has {longest}"
         )
     notes = table.notes
     if short:

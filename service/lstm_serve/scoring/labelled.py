@@ -176,8 +176,8 @@ def _expect_columns(model: Model, label: Sequence[str]) -> None:
     if not label:
         raise InvalidInput.at("is to be held against what is right: name the column that says it with --label")
     if len(label) != count:
-        each = "a 0 or a 1 for each class, in their order" if model.kind == "labels" else f"{count} of a row"
-        raise InvalidInput.at(f"is given {len(label)} --label columns, and the model's answers take {count}: {each}")
+        each = ": a 0 or a 1 for each class, in their order" if model.kind == "labels" else ""
+        raise InvalidInput.at(f"is given {len(label)} --label columns, and the model's answers take {count}{each}")
 
 
 def _as_answered(part: UnitSequences, model: Model) -> UnitSequences:
