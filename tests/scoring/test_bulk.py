@@ -10,7 +10,7 @@ import cloudpickle
 import numpy as np
 import numpy.typing as npt
 import pytest
-from serving import ASKER, GOLDEN, ROOT, Golden
+from serving import ASKER, GOLDEN, ROOT, SMALL, Golden
 from threadpoolctl import OpenBLASController, threadpool_limits
 
 from lstm_serve import InvalidInput, Model, ModelError, load_model
@@ -57,6 +57,16 @@ def test_windows_come_in_each_form_that_engines_have(golden: Golden, name: str) 
         np.testing.assert_array_equal(PREDICTOR({name: form})["y"], PREDICTOR({"x": x})["y"])
 
 
+def test_models_of_other_kinds_and_of_free_length() -> None:
+    x = np.random.default_rng(3).standard_normal((5, 6, 3), np.float32)
+    answered = Predictor(SMALL / "binary.h5")({"x": x})
+    assert answered["predicted_class"].tolist() == (answered["y"][:, 0] >= 0.5).astype(int).tolist()
+    for name in ("free", "steps"):
+        y = load_model(SMALL / f"{name}.h5").predict(x)
+        np.testing.assert_array_equal(Predictor(SMALL / f"{name}.h5")({"x": x.reshape(5, -1)})["y"], y)
+        np.testing.assert_array_equal(make_predict_fn(SMALL / f"{name}.h5")()(x), y.reshape(5, -1))
+
+
 def test_a_batch_is_not_written_to(golden: Golden) -> None:
     x = golden[0].copy()
     x.flags.writeable = False  # as an engine's shared memory is
@@ -70,6 +80,10 @@ def test_a_batch_is_not_written_to(golden: Golden) -> None:
         ({"x": np.zeros((1, 20, 15)), "y": np.zeros(1)}, "has a column y, as an answer has: rename it"),
         ({"x": np.zeros((1, 20, 15)), "label": np.zeros(1)}, "has a column label, as an answer has: rename it"),
         ({"x": np.zeros((1, 299))}, r"expected an array of shape \(n, 20, 15\), got an array of shape \(1, 299\)"),
+        (
+            {"x": np.zeros((1, 15, 20))},
+            r"expected an array of shape \(n, 20, 15\), got an array of shape \(1, 15, 20\)",
+        ),
         ({"x": np.full((1, 20, 15), np.nan)}, "expected finite float32 numbers"),
         ({"x": np.array([np.zeros(3), np.zeros(4)], object)}, "windows of different lengths"),
         ({"x": np.array(["a"], object)}, "expected numbers"),

@@ -21,6 +21,7 @@ from small_models import classes, dense, lstm, model, numbers
 from lstm_serve.engine.operations.temporal import Embedding
 from lstm_serve.errors import InvalidInput
 from lstm_serve.formats import csv_table
+from lstm_serve.formats.csv_layout import NamedColumns
 from lstm_serve.model.metadata import About, Feature
 from lstm_serve.model.model import Model
 from lstm_serve.scoring import inputs
@@ -144,9 +145,44 @@ def test_a_header_without_names_in_the_card_is_taken_in_order_and_said() -> None
     assert "taken in their order" in read.notes[0]
 
 
-def test_names_that_are_numbers_make_a_header() -> None:
-    read = csv_table.read(b"1,0\n5,6\n", ["0", "1"], 2)
+@pytest.mark.parametrize("more", [b"", b",7"])
+def test_names_that_are_numbers_make_a_header(more: bytes) -> None:
+    read = csv_table.read(b"1,0%b\n5,6%b\n" % (more, more), ["0", "1"], 2)
     assert read.values.tolist() == [[6, 5]]
+
+
+def test_a_long_header_is_looked_at_whole() -> None:
+    names = [f"a;b;{k}" for k in range(50)]
+    text = f"{','.join(names)}\n{','.join(map(str, range(50)))}\n"
+    assert csv_table.read(text.encode(), names[-2:], 2).values.tolist() == [[48, 49]]
+
+
+@pytest.mark.parametrize(
+    ("text", "by", "labels", "keys", "truth"),
+    [
+        (b"a;b;unit,x\nk ,1\n", ["a;b;unit"], [], [("k",)], None),
+        (b"0,1\n1,6\n", [], ["1"], None, 6.0),
+        (b"x,y\n1, 2 \n", [], ["y"], None, 2.0),
+        (b"x,y\n1, \n", [], ["y"], None, np.nan),
+    ],
+    ids=["a mark in a key", "names that are numbers", "blanks around a label", "no label"],
+)
+def test_keys_and_labels_stand_beside_what_the_card_does_not_name(
+    text: bytes, by: list[str], labels: list[str], keys: list[tuple[str, ...]] | None, truth: float | None
+) -> None:
+    read = csv_table.read(text, None, 1, NamedColumns(tuple(by), tuple(labels)))
+    assert (read.values.tolist(), read.keys) == ([[1]], keys)
+    if truth is None:
+        assert read.truth is None
+    else:
+        assert read.truth is not None
+        np.testing.assert_array_equal(read.truth, [[truth]])
+
+
+@pytest.mark.parametrize(("text", "said"), [(b"0,5\n1,5\n", "write it with a point"), (b"1;2\n3;4\n", "has 2 columns")])
+def test_of_one_column_too_the_mark_is_told(text: bytes, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        csv_table.read(text, None, 1)
 
 
 def test_blank_lines_before_the_first_row_are_skipped() -> None:
@@ -185,6 +221,7 @@ def test_an_exported_index_without_a_name_is_left_out() -> None:
         ("alpha;beta;gamma\n1;2;3,25\n", NAMES, "column 'gamma' holds '3,25', which is no number: write it with"),
         ("alpha,beta,gamma\n", NAMES, "has a header and no rows under it"),
         ("1,2,3\n4,5\n", None, "row 2 (line 2) has 2 cells, and the first has 3"),
+        ("1,2,3\n4,5,6,7\n", None, "row 2 (line 2) has 4 cells, and the first has 3"),
         ("alpha,beta,gamma\n1,2,3\n4,n/a,6\n", NAMES, "row 2 (line 3), column 'beta' holds 'n/a', which is no number"),
         ("1,2,3\n4,x,6\n", None, "row 2 (line 2), column 2 holds 'x', which is no number"),
         ("1,,3\n", NAMES, "row 1 (line 1), column 'beta' holds nothing"),

@@ -3,8 +3,10 @@
 import builtins
 import csv
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,14 @@ def test_of_the_files_of_a_pattern_the_10th_comes_after_the_2nd(tmp_path: Path) 
     np.testing.assert_array_equal(found.x, wanted.x)
 
 
+def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(written(tmp_path / "x.parquet", COLUMNS))
+    with path.open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        (found,) = inputs.read("-", NAMED).parts
+    np.testing.assert_array_equal(found.x[-1], X[-4:])
+
+
 def test_several_files_are_one_table(tmp_path: Path) -> None:
     whole = written(tmp_path / "whole.parquet", COLUMNS)
     for k, rows in enumerate((slice(0, 4), slice(4, 15), slice(15, 30))):
@@ -147,11 +157,27 @@ def test_answers_are_the_cells_of_a_csv_file(tmp_path: Path, of: Model, monkeypa
             assert ["" if cell is None else str(cell) for cell in column.to_pylist()] == [*cells]
 
 
-def test_few_groups_of_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("units", [[*range(3)], arrow.array(["a", "b", "c"]).dictionary_encode()], ids=["int", "coded"])
+def test_columns_of_other_types_that_name_units_are_told_of(tmp_path: Path, units: Any) -> None:
+    cells = [units[k // 10] for k in range(30)] if isinstance(units, list) else units.take([k // 10 for k in range(30)])
+    found = inputs.read(written(tmp_path / "x.parquet", {**COLUMNS, "unit": cells}), NAMED)
+    assert "the column unit, left out, looks as if it told units apart" in (found.mixed or "")
+
+
+def test_decimals_are_numbers(tmp_path: Path) -> None:
+    columns = {name: [Decimal(f"{value:.4f}") for value in COLUMNS[name]] for name in "abc"}
+    (found,) = inputs.read(written(tmp_path / "x.parquet", columns), NAMED).parts
+    np.testing.assert_allclose(found.x[-1], X[-4:], atol=5.1e-5)
+
+
+@pytest.mark.parametrize(("most", "groups"), [(1 << 16, 1), (1000, 3)])
+def test_few_groups_of_rows(tmp_path: Path, most: int, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "ROWS_AT_ONCE", most)
     x = numbers(3000, 3)
     path = written(tmp_path / "x.parquet", {name: x[:, k] for k, name in enumerate("abc")})
     outputs.write(NAMED, inputs.read(path, NAMED), str(tmp_path / "y.parquet"))
-    assert pq.ParquetFile(tmp_path / "y.parquet").num_row_groups == 1
+    assert pq.ParquetFile(tmp_path / "y.parquet").num_row_groups == groups
+    assert pq.read_table(tmp_path / "y.parquet")["row"].to_pylist() == [*range(4, 3001)]
 
 
 @pytest.mark.parametrize(
@@ -214,11 +240,12 @@ def test_times_name_units_and_classes(tmp_path: Path, kind: Any, count: int, cel
         (raw(arrow.timestamp("ms"), [*range(29), 10**17]), "row 30, column 'unit' holds a timestamp[ms] that is no"),
         (raw(arrow.date32(), [*range(29), 2**31 - 1]), "row 30, column 'unit' holds a date32[day] that is no time"),
         (raw(arrow.duration("ns"), range(30)), "column 'unit' holds duration[ns], where a text, a number or a time"),
+        (arrow.array([[1]] * 30), "column 'unit' holds list<"),
         (arrow.array([b"a", b"\xff"] * 15).view(arrow.string()), "column 'unit' holds text that is not UTF-8"),
         (arrow.array([b"a", b"\xff"] * 15), "column 'unit' holds text that is not UTF-8"),
         (arrow.array([b"a", b"\xff"] * 15, arrow.binary(1)), "column 'unit' holds text that is not UTF-8"),
     ],
-    ids=["timestamp", "date", "duration", "text", "bytes", "bytes of one length"],
+    ids=["timestamp", "date", "duration", "list", "text", "bytes", "bytes of one length"],
 )
 def test_what_names_nothing_is_refused(tmp_path: Path, column: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROWS_AT_ONCE", 7)
@@ -266,6 +293,16 @@ def test_a_damaged_file(tmp_path: Path) -> None:
             inputs.read(str(path), NAMED, 1, ["unit"])
 
 
+@pytest.mark.parametrize("said", [29, 31])
+def test_a_file_that_has_other_rows_than_it_says(tmp_path: Path, said: int) -> None:
+    path = Path(written(tmp_path / "x.parquet", COLUMNS))
+    # In the last part of the file, before the list of its groups of rows, in Thrift's compact form.
+    before, after = path.read_bytes().split(b"\x16%c\x19\x1c" % (2 * 30))
+    path.write_bytes(before + b"\x16%c\x19\x1c" % (2 * said) + after)
+    with pytest.raises(InvalidInput, match=f"says {said} rows, and has others"):
+        inputs.read(str(path), NAMED)
+
+
 def test_more_than_fits_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "MAX_BYTES", 30 * 3 * 4 - 1)
     with pytest.raises(InvalidInput, match="has 30 rows of 3 columns, more than 0 GiB of memory"):
@@ -281,6 +318,9 @@ def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"has 2\.csv among 3 files, which is no Parquet"):
         inputs.read(str(tmp_path / "*"), NAMED)
     written(tmp_path / "1.csv", COLUMNS)
+    (tmp_path / "3.parquet").mkdir()
+    with pytest.raises(InvalidInput, match=r"3\.parquet cannot be read: Is a directory"):
+        inputs.read(str(tmp_path / "*.parquet"), NAMED)
     with pytest.raises(InvalidInput, match="says 2 files, and several are read of Parquet alone"):
         inputs.read(str(tmp_path / "*.csv"), NAMED)
     with pytest.raises(InvalidInput, match="cannot be read: No such file"):
