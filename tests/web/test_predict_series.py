@@ -233,6 +233,7 @@ def test_what_is_wrong_is_told(named: httpx.Client, body: bytes, query: str, sai
         ("a,b,c\n1,2,3", "by=secret"),
         ("a,b,c,secret,secret\n1,2,3,4,4", "by=secret"),
         ("a,b,c,secret\n1,2,3,", "by=secret"),
+        ("a,b,c,secret\n1,2,3,4", "by=secret"),
         ("A,b,c,secret\n1,2,3,4", ""),
         ("a,b,c\n1,2,1e39", ""),
         ("a,b,c\n1,2", ""),
