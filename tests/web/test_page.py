@@ -236,6 +236,17 @@ def test_numbers_of_an_answer_have_four_digits_each(browser: Browser, turbofan: 
     assert said == "123500, 123500, 0.01235"
 
 
+def test_of_many_classes_the_largest_are_drawn_and_the_sum_of_the_others(browser: Browser, turbofan: Process) -> None:
+    browser.command("url", url=f"{turbofan.url}/")
+    y = np.random.default_rng(5).dirichlet([1, 5, 1, 1, 5, 1], 8)
+    given = json.dumps([{"probabilities": row} for row in y.tolist()])
+    drawn = browser.run(
+        f"return import('./ui/answers.js').then(({{curves}}) => curves({{kind: 'classes'}}, {given}, 3))"
+    )
+    assert drawn["names"] == ["class 1", "class 4", "4 others"]
+    np.testing.assert_allclose(drawn["values"], [y[:, 1], y[:, 4], 1 - y[:, 1] - y[:, 4]])
+
+
 def test_gates_are_those_of_the_trace(browser: Browser, turbofan: Process) -> None:
     browser.command("url", url=f"{turbofan.url}/#example=&row=150&view=inside")
     browser.wait_for("return document.querySelectorAll('#layers canvas').length > 5")
@@ -645,6 +656,17 @@ def test_behind_a_proxy_that_puts_it_under_a_path(browser: Browser, turbofan: Pr
         browser.command("url", url="about:blank")
 
 
+# Whether the live picture of rows 0 to 60 is painted at rows 9 and 39, and how many curves its legend has.
+PAINTED = """return import('./ui/chart.js').then(({axis}) => {
+    const canvas = document.querySelector('#live-answers'), scale = devicePixelRatio;
+    const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    const at = (x, y) => 4 * (Math.round(y * scale) * canvas.width + Math.round(x * scale));
+    const ink = (x, y) => data.slice(at(x, y), at(x, y) + 3).join();
+    const painted = [9, 39].map((row) => ink(axis(canvas.clientWidth, 0, 60).at(row), 20) !== ink(1, 1));
+    return [...painted, document.querySelectorAll('#live-legend li').length];
+})"""
+
+
 def test_a_live_series_has_no_hole_after_its_connection_broke(browser: Browser) -> None:
     """Nor is one hidden that there is: of who was away for too long."""
     expected = load_model(TURBOFAN).predict_series(x := columns()[:110])
@@ -684,7 +706,7 @@ def test_a_live_series_has_no_hole_after_its_connection_broke(browser: Browser) 
         np.testing.assert_allclose([row["row"] for row in found], x[:61], rtol=1e-6)
         assert [row["answer"] for row in found[:19]] == [None] * 19
         np.testing.assert_allclose([row["answer"]["probabilities"] for row in found[19:]], expected[:42], atol=2e-6)
-        assert len(browser.run("return [...document.querySelectorAll('#live-legend li')]")) == 5
+        assert browser.run(PAINTED) == [False, True, 5]
         relay.cut()
         send(61, 110)
         relay.mend()
@@ -709,6 +731,24 @@ def test_a_live_series_has_no_hole_after_its_connection_broke(browser: Browser) 
         browser.wait_for("return document.querySelector('#problem').textContent.startsWith('No series can have this')")
         browser.command("url", url="about:blank")  # or it would try again
     assert all("401" in said or "404" in said or "net::ERR" in said for said in browser.complaints())
+
+
+def test_what_asking_again_does_not_change_is_not_asked_again(browser: Browser, small: Process) -> None:
+    text = "document.querySelector('#live-state').textContent"
+    state = f"return /follow|again/.test({text}) && {text}"
+    browser.command("url", url="about:blank")
+    browser.command("url", url=f"{small.url}/#model=free&view=live&series=a")
+    assert browser.wait_for(state) == "It is not followed."
+    assert "length is free" in browser.run("return document.querySelector('#problem').textContent")
+    browser.run('window.fetch = async () => new Response(\'{"detail": "Why."}\', {status: window.said})')
+    for said in (400, 409, 422, 501, 429, 503):
+        browser.run(
+            f"""window.said = {said}; {text} = ''; document.querySelector('#series').value = 's{said}';
+            document.querySelector('#follow').requestSubmit();"""
+        )
+        assert browser.wait_for(state) == ("Why. It is tried again." if said in {429, 503} else "It is not followed.")
+    browser.command("url", url="about:blank")
+    assert all("409" in complaint for complaint in browser.complaints())
 
 
 def test_what_is_watched_is_what_drift_answers(browser: Browser) -> None:

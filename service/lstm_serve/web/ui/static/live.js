@@ -10,7 +10,7 @@ const MOST = 600; // rows that are shown
 const AGAIN = 1000; // ms until what was refused or has ended is asked for again
 const SILENCE = 45000; // ms: the service says every 15 s at least that it lives
 const ASK = 5; // s until it is asked again how old the last row is
-const NO = [400, 401, 409, 422]; // what asking again does not change
+const NO = [400, 401, 409, 422, 501]; // what asking again does not change
 
 // The series, the number of its last row, its rows {number, row, answer}, of which one without values stands where some are
 // missing, whether it has ended, and whether it is to be followed whenever it is looked at.
