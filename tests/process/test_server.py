@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from kerasfiles import dense, lstm, save_sequential
 from native_requests import GOOD, many
-from serving import ASKER, PATIENCE, ROOT, SMALL, Process, ask, read_all
+from serving import ASKER, COMMAND, PATIENCE, ROOT, SMALL, Process, ask, read_all
 
 from lstm_serve.process.server import welcome
 from lstm_serve.settings import Settings
@@ -41,6 +41,16 @@ def test_a_signal_ends_it_with_0(number: signal.Signals) -> None:
     assert process.errors == ""
     # A Ctrl-C waits for no drain.
     assert f"{number.name}: stopping in 0 s" in [record["message"] for record in process.records]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no shell")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_needs_no_standard_input_and_no_standard_error(workers: str) -> None:
+    command = ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *COMMAND]
+    with Process(MODEL, command, LSTMSERVE_WORKERS=workers) as process:
+        assert ask("POST", f"{process.url}/predict", content=GOOD).status_code == 200
+        process.signal(signal.SIGTERM)
+        assert process.ended() == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="which files a process has open is told by /proc")

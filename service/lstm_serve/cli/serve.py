@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lstm_serve.errors import SettingsError
     from lstm_serve.formats import system_limits
 
+    _open_standard()
     flags = {name: value for name, value in vars(arguments).items() if name in settings.Settings.model_fields}
     try:
         given = settings.read(os.environ, flags)
@@ -41,3 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     except SettingsError as error:
         arguments.misused(str(error))
     return 0
+
+
+def _open_standard() -> None:
+    """Have standard input, output and error be something, where they are closed: uvloop aborts on a socket there."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
