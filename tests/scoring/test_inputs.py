@@ -420,6 +420,7 @@ def test_ids_are_read_from_every_form(tmp_path: Path) -> None:
         ("0,8,1,2.5\n", "row 1 (line 1), column 4 holds 2.5, and an integer id"),
         ("[0, 1, -1, 2]", "place 3 holds -1, and an integer id"),
         ("0,1,2\n", "where an array of shape (n, 4) of integers from 0 to 8 was expected"),
+        ("[0, 1, 2, 3, 4]", "holds an array of shape (5,), where an array of shape (n, 4) of integers from 0 to 8 was"),
         ("[[[0]]]", "where an array of shape (n, 4) of integers from 0 to 8 was expected"),
         (
             "t0,t1,t2,t3,label\n0,8,1,2,1\n",

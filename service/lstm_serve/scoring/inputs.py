@@ -226,7 +226,7 @@ def sequences(
         expected, came = model.input_shape, array.shape[1:]
         wanted = f"{model.expects}, or a series, {rows}," if rest else model.expects
     else:
-        expected, came = (None, *rest), array.shape
+        expected, came = (None, *rest) if rest else model.input_shape, array.shape
         wanted = f"{rows}, or {model.expects}" if rest else model.expects
     if table.names is not None and model.id_limit is not None and timesteps is not None and not rest:
         _expect_no_more(table.names, timesteps)
