@@ -11,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -76,6 +75,18 @@ def kill_all(process: Process) -> None:
     until(lambda: all(map(gone, known)))
 
 
+@contextlib.contextmanager
+def stopped_successor(process: Process, pid: int) -> Iterator[None]:
+    """Kill a worker, and stop what takes its place: it may serve before one has asked."""
+    known = workers(process)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not {*workers(process)} <= {*known})
+    (successor,) = {*workers(process)} - {*known}
+    os.kill(successor, signal.SIGSTOP)
+    yield
+    os.kill(successor, signal.SIGCONT)
+
+
 def who(answer: httpx.Response) -> str:
     """What tells one worker from another: each makes ids of its own."""
     return answer.headers["x-request-id"].partition("-")[0]
@@ -130,23 +141,17 @@ def test_workers_that_are_killed_lose_what_they_had_in_flight_alone(pair: Proces
                 else:
                     answered[reply.status] += 1
 
-    def succeeded(known: list[int]) -> bool:
-        return not {*workers(pair)} <= {*known}
-
-    async def chaos() -> None:
+    def chaos() -> None:
         for _ in range(kills):  # each once: one that ends twice as it begins stays away for a while
-            known = workers(pair)
-            os.kill(known[0], signal.SIGKILL)
-            await asyncio.to_thread(until, partial(succeeded, known))
-            (successor,) = {*workers(pair)} - {*known}
-            os.kill(successor, signal.SIGSTOP)  # or it may serve before the question has come
-            assert not await asyncio.to_thread(ready, pair)
-            os.kill(successor, signal.SIGCONT)
-            await asyncio.to_thread(until, lambda: ready(pair))
-        done.set()
+            with stopped_successor(pair, workers(pair)[0]):
+                assert not ready(pair)
+            until(lambda: ready(pair))
 
     async def run() -> None:
-        await asyncio.gather(chaos(), *(client() for _ in range(connections)))
+        clients = [asyncio.create_task(client()) for _ in range(connections)]
+        await asyncio.to_thread(chaos)
+        done.set()
+        await asyncio.gather(*clients)
 
     asyncio.run(run())
     assert set(answered) == {200}
@@ -164,6 +169,9 @@ def test_what_is_counted_outlives_a_worker(pair: Process) -> None:
     for _ in range(8):
         ask("POST", f"{pair.url}/predict", content=GOOD)
     before = one_of(counted(pair), "rows_total", **rows)
+    with stopped_successor(pair, workers(pair)[0]):
+        assert one_of(counted(pair), "rows_total", **rows) == before
+    until(lambda: ready(pair))
     kill_all(pair)
     until(lambda: ready(pair))
     assert one_of(counted(pair), "rows_total", **rows) == before
@@ -262,12 +270,15 @@ def missing(process: Process) -> str:
 
 def away(process: Process) -> None:
     """Wait until a worker is missing, and nobody who connects waits for it."""
-    process.wait_for("another takes its place in 30 s")
+    process.wait_for("another takes its place in 3000 s")
     until(lambda: ready(process))
 
 
-# Five have failed at once, and each of the others after half a minute.
-PATIENT = "from lstm_serve.process import place; place.WorkerPlace.pause = property(lambda self: 30 * (self.short > 1))"
+# Two are tried at once, and the next when told, or never; one that has served is no failure.
+PATIENT = (
+    "from lstm_serve.process import place; place.SHORT_SECONDS = 0; "
+    "place.WorkerPlace.pause = property(lambda self: 3000 * (self.short > 1))"
+)
 
 
 def test_a_successor_that_cannot_start_is_tried_again_and_the_others_serve(tmp_path: Path) -> None:
@@ -289,11 +300,16 @@ def test_a_successor_that_cannot_start_is_tried_again_and_the_others_serve(tmp_p
         process.signal(signal.SIGHUP)
         until(lambda: len({who(ask("POST", f"{process.url}/predict", content=GOOD)) for _ in range(8)}) == 2)
         assert "missing" not in ask("GET", f"{admin(process)}/readyz?verbose").json()
+        with stopped_successor(process, workers(process)[-1]):
+            assert not ready(process)
+        until(lambda: ready(process))
 
         model.write_bytes(b"damaged")
         kill_all(process)
-        process.wait_for("another takes its place in 30 s", 3)
+        process.wait_for("another takes its place in 3000 s", 3)
         assert ask("GET", f"{admin(process)}/readyz").status_code == 503
+        process.signal(signal.SIGTERM)
+        assert process.ended() == 0
 
 
 def test_what_a_successor_reads_is_read_by_the_others_or_not_served(tmp_path: Path) -> None:
@@ -335,12 +351,33 @@ def test_a_worker_that_dies_in_a_loop_ends_the_service_once_none_serves(tmp_path
     assert re.search("worker [12] has ended as it began, as 4 before it: by SIGABRT", process.errors)
 
 
+def test_who_is_told_to_stop_waits_for_no_worker_that_does_not_serve_yet(tmp_path: Path) -> None:
+    slow = f"import os, time; open({str(tmp_path)!r} + f'/{{os.getpid()}}', 'x'); time.sleep(3600)"
+    process = Process(MODEL, changed(f"from lstm_serve.process import place; place.WORKER = {slow!r}"), **TWO)
+    until(lambda: len([*tmp_path.iterdir()]) == 2)
+    process.signal(signal.SIGTERM)
+    assert process.ended() == 0
+
+
 def test_a_worker_that_hangs_is_replaced() -> None:
     with Process(MODEL, changed("workers.HUNG_SECONDS = 1"), **TWO) as process:
         os.kill(workers(process)[0], signal.SIGSTOP)
         process.wait_for("worker 1 does not answer for 1 seconds: it is ended")
         process.wait_for("worker 1 has ended: by SIGKILL")
         until(lambda: ready(process))
+
+
+def test_a_worker_that_is_broken_is_replaced(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    broken = f"from pathlib import *; worker.liveness = lambda _: {{'x': not {flag!r}.exists()}}"
+    program = f"from lstm_serve.process import worker; {broken}; sys.exit"
+    statement = f"from lstm_serve.process import place; place.WORKER = place.WORKER.replace('sys.exit', {program!r})"
+    with Process(MODEL, changed(statement), **TWO) as process:
+        first = workers(process)
+        flag.touch()
+        process.wait_for("worker [12] is broken: it is ended")
+        flag.unlink()
+        until(lambda: ready(process) and first != workers(process))
 
 
 def test_a_worker_that_ends_while_another_reads_its_files_again_is_replaced(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ class WorkerPlace:
 
     async def live(self, handlers: Handlers, env: Mapping[str, str], log_lock: int, *, greets: bool) -> str:
         """Give it a process, and wait until that has ended. Gives how it did."""
+        self.again.clear()
         ours, theirs = socket.socketpair()
         inherited = [one.fileno() for one in self.sockets]
         with theirs:

@@ -78,7 +78,6 @@ class Workers:
     async def _keep(self, place: WorkerPlace) -> None:
         """Have a worker in this place until the service stops, or none can be had in any."""
         while not self._stopping.is_set():
-            place.again.clear()
             how = await self._live(place)
             if place.told is not None:
                 reports.add_counted(self._counted, place.told["metrics"])
