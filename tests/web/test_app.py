@@ -275,6 +275,7 @@ async def test_the_deadline_runs_from_the_end_of_the_body_and_the_clients_own_fr
         await app({**scope, "state": state}, receive, send)
     assert answer[0]["status"] == status, answer
     assert "jobs" not in state  # an idle connection keeps the rest of it
+    assert state_of(app).budget.bytes == 0
 
 
 @pytest.mark.parametrize(

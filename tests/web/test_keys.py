@@ -265,6 +265,7 @@ def test_series_of_keys_that_begin_alike_have_different_owners() -> None:
     keys = Keys(settings(api_keys=f"{shared}-of-one,{shared}-of-another"))
     owners = {keys.owner(f"Bearer {shared}{end}".encode()) for end in ("-of-one", "-of-another")}
     assert len(owners) == 2
+    assert keys.owner(f"bearer  {shared}-of-one ".encode()) in owners
 
 
 def test_secrets_do_not_show() -> None:
