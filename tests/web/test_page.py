@@ -206,6 +206,20 @@ def test_a_model_of_several_inputs_or_outputs_is_not_for_the_page(browser: Brows
             assert browser.run(f"return document.querySelector('#{hidden}').hidden")
 
 
+@pytest.mark.parametrize(
+    ("model", "takes"), [("each_step/k3__layers.h5", "3 x 4 x 5 x 2"), ("encoding/k3__ids.h5", "5")]
+)
+def test_a_model_of_no_rows_is_not_for_the_page(browser: Browser, model: str, takes: str) -> None:
+    with Process(ROOT / "tests" / "golden" / model) as process:
+        browser.command("url", url=process.url)
+        browser.wait_for("return document.querySelector('#problem').textContent !== ''")
+        assert browser.run("return document.querySelector('#problem').textContent") == (
+            f"This page is of series, a row for each time step, and the model takes {takes} numbers at once."
+        )
+        for hidden in ("views", "drop", "live"):
+            assert browser.run(f"return document.querySelector('#{hidden}').hidden")
+
+
 def test_a_dot_at_the_edge_of_a_picture_is_whole(browser: Browser, turbofan: Process) -> None:
     """As of the first row and the last, the least value and the greatest."""
     browser.command("url", url=f"{turbofan.url}/")

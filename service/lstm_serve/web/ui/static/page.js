@@ -95,6 +95,11 @@ async function begin() {
   $("name").textContent = model.name;
   $("description").textContent = model.description ?? "";
   if (several(model)) refuse(`This page is of one input and one output, and the model has ${several(model)}.`);
+  const [{ shape, ids: limit }] = model.inputs;
+  if (shape.length > 2 || (shape.length < 2 && !limit)) {
+    const takes = shape.map((size) => size ?? "any").join(" x ");
+    refuse(`This page is of series, a row for each time step, and the model takes ${takes} numbers at once.`);
+  }
   shown.model = model;
   const columns = model.features ? model.features.map((feature) => feature.name).join(", ") : `${model.input_shape[1] ?? 1} columns of numbers`;
   $("form").textContent = ids() ? "a sequence of ids in each row" : "a row for each time step and a column for each feature";
