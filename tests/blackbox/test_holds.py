@@ -224,7 +224,9 @@ def test_headers_at_and_over_their_limit(limited: Process) -> None:
         assert statuses(limited.raw(request("/predict", BODY, headers))) == [431]
         assert statuses(limited.raw(GOOD + request("/predict", BODY, headers) + GOOD)) == [200, 431]
     assert statuses(limited.raw(b"GET /" + b"x" * 5000)) == [431]
-    assert counted(limited, "headers-too-large") == before + 7
+    assert statuses(limited.raw(b"CONNECT /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")) == [431]
+    assert counted(limited, "headers-too-large") == before + 8
+    assert not any(record["level"] == "error" for record in limited.records)
 
 
 @pytest.mark.parametrize("size", [1, 1000, 3000, 100_000])

@@ -87,6 +87,8 @@ class Protocol(Ending):
         if not self._in_headers:
             self._end_after_this()  # CONNECT
             return
+        if self._deaf or self._unread > self.serving.settings.max_header_bytes:
+            return  # it is refused
         version = self.parser.get_http_version().encode()
         head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
         head += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
