@@ -298,6 +298,8 @@ def test_names_that_are_numbers_are_names_where_all_labels_are_of_them(tmp_path:
     by_name = read(tmp_path, table(rows, {"band": [1, 2] * 4}), on)
     by_index = read(tmp_path, table(rows, {"band": [0, 1] * 4}), on)
     assert by_name == by_index
+    either = classes(about=About(name="m", classes=("1", "0"), features=FEATURES))
+    assert read(tmp_path, table(rows, {"band": [1, 0] * 4}), either)["confusion"] == by_index["confusion"]
 
 
 @pytest.mark.parametrize(
@@ -518,6 +520,25 @@ def test_two_models_of_values_say_by_how_much_they_differ(tmp_path: Path) -> Non
     apart = np.abs(VALUES.predict_series(rows) - new.predict_series(rows)).max(axis=1)
     assert found["largest"] == pytest.approx(apart.max())
     assert found["mean"] == pytest.approx(apart.mean())
+
+
+def test_two_models_of_steps_say_at_which_they_differ() -> None:
+    x, rng = drawn(19)
+    right = rng.integers(0, 4, (len(x), 4)).astype(np.float64)
+    right[::2, 1] = np.nan  # what is not known is not compared
+    layers: list[Operation] = [
+        lstm(3, 5, return_sequences=True),
+        replace(dense(5, 4, SOFTMAX), kernel=numbers(5, 4, seed=20)),
+    ]
+    new = model(layers, about=STEPS.about)
+    of_each = (labelled.of_arrays(on, x, right) for on in (STEPS, new))
+    at = evaluate.compare(STEPS, new, *of_each)["differences"]["at"]
+    a, b = (on.predict(x).argmax(axis=-1) for on in (STEPS, new))
+    row, step = np.nonzero((a != b) & ~np.isnan(right))
+    assert len(row) > 0
+    found = (row + 1, step + 1, right[row, step], a[row, step], b[row, step])
+    for name, expected in zip(("sequence", "step", "right", "old", "new"), found, strict=True):
+        assert at[name].tolist() == expected.tolist()
 
 
 def test_models_that_answer_different_things_are_refused(tmp_path: Path) -> None:

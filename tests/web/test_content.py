@@ -342,7 +342,9 @@ def test_invocations_takes_one_or_many(client: httpx.Client, golden: Golden) -> 
     x = golden[0]
     one, many = {"sequence": x[0].tolist()}, {"sequences": x.tolist()}
     assert client.post("/invocations", json=one).json() == client.post("/predict", json=one).json()
-    assert client.post("/invocations", json=many).json() == client.post(BATCH, json=many).json()
+    wanted = client.post(BATCH, json=many).json()
+    for mark in (b"", b"\xef\xbb\xbf"):
+        assert client.post("/invocations", content=mark + json.dumps(many).encode()).json() == wanted
     response = client.post("/invocations", content=npy(x), headers={**NPY, **ACCEPT_NPY})
     assert np.load(io.BytesIO(response.content)).shape == (16, 5)
     refused(client.post("/invocations", json={}), 422)
@@ -405,6 +407,7 @@ GOOD_LINE = csv(np.full((1, 300), 0.5)).rstrip()
         (b"1,2", 422, "line 1: expected 20 x 15 values, a flattened sequence, got 2"),
         (GOOD_LINE + b"\n\n" + GOOD_LINE, 422, "line 2: expected 20 x 15 values"),
         (GOOD_LINE + b",1", 422, "got 301"),
+        (GOOD_LINE + b"," + GOOD_LINE, 422, "got 600"),
         (b",".join([b"zyxwvut"] * 300) + b"\n" + GOOD_LINE, 422, "line 1, value 1: expected a number, and no header"),
         *(
             (GOOD_LINE + b"\n" + GOOD_LINE[:-3] + cell, 422, "line 2, value 300: expected a number")
@@ -414,6 +417,8 @@ GOOD_LINE = csv(np.full((1, 300), 0.5)).rstrip()
             (GOOD_LINE[:-3] + cell, 422, "line 1, value 300: expected a finite float32 number")
             for cell in (b"nan", b"-inf", b"1e39", b"1e999", b"9" * 400)
         ),
+        (b"\n".join([*[GOOD_LINE] * 70, b"1"]), 422, "line 71: expected"),
+        (b"\n".join([b"1"] * 1024), 422, "line 1: expected"),
         (b"\n".join([b"1"] * 1025), 413, "1025 sequences"),
     ],
 )

@@ -188,7 +188,7 @@ class ValueCounter:
             {
                 "mae": _share(absolute, self._total),
                 "rmse": None if not self._total else float(np.sqrt(square / self._total)),
-                "r2": None if self._total < 2 or spread == 0 else float(1 - square / spread),
+                "r2": None if spread == 0 else float(1 - square / spread),
             }
             for absolute, square, spread in zip(self._absolute, self._square, self._spread, strict=True)
         ]
