@@ -110,6 +110,7 @@ def test_status_lines(status: HTTPStatus) -> None:
         "response_complete",
         "more_body",
         "body",
+        "waiting_for_100_continue",
         "on_response",
         "chunked_encoding",
         "expected_content_length",

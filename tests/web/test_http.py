@@ -250,6 +250,12 @@ def test_a_declared_body_over_the_limit_is_refused_before_it_comes(service: Proc
     assert service.raw(head + b"\r\n").startswith(b"HTTP/1.1 413 ")
 
 
+def test_who_is_refused_is_not_asked_to_go_on(service: Process) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nX-Request-Id: no-chunk\r\n"
+    assert service.raw(head + b"Transfer-Encoding: chunked\r\n\r\nno chunk\r\n").startswith(b"HTTP/1.1 400 ")
+    assert "failed" not in service.wait_for('.*"request_id":"no-chunk".*|.*no-chunk failed.*')[0]
+
+
 def test_too_many_rows(client: httpx.Client) -> None:
     zeros = np.zeros((1025, 20, 15), int).tolist()
     assert "1025 sequences; at most 1024" in refused(client.post("/predict/batch", json={"sequences": zeros}), 413)

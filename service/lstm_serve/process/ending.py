@@ -208,6 +208,7 @@ class Ending(HttpToolsProtocol):
         state: dict[str, Any] = self.cycle.scope["state"]
         state["refused"] = status
         self.cycle.disconnected = True
+        self.cycle.waiting_for_100_continue = False
         self.cycle.message_event.set()
         return state
 
