@@ -46,6 +46,11 @@ def test_answers_numbers_and_keys_are_those_of_one_thread(by: Callable[[int], No
     assert [key for chunk in several for key in chunk.keys] == [("unit 1",)] + [("unit 9",)] * 9 + [("unit 4",)] * 4
 
 
+def test_a_sequence_of_more_numbers_than_a_chunk_has_is_one_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "NUMBERS_AT_ONCE", 1)
+    assert [len(chunk.y) for chunk in predictions(classes(), UNITS, progress=False)] == [1] * 14
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Held(Echo):
     """Answers a chunk that begins with 0 once `go` is set, which the answer to one that begins with 2 does."""

@@ -50,6 +50,14 @@ def test_a_window_that_was_near_the_limit_is_not_one_over_it(first: float, then:
     assert [window[0] for window in states(MODEL, PROFILE, x, WINDOW)] == ["watch", then]
 
 
+def test_what_goes_on_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    x = stream(5 * WINDOW, 4)
+    x[:, 0] += np.float32(0.5)
+    x[2 * WINDOW :, 1] *= 2
+    states(MODEL, PROFILE, x, WINDOW)
+    assert caplog.messages == [f"drifted from the training: {kind}" for kind in KINDS[:2]]
+
+
 def test_of_an_answer_for_each_step_the_last_counts(tmp_path: Path) -> None:
     """In the profile and in the service: it is of the row that counts."""
     model = load_model(made(tmp_path, TAGGER, classes=NAMES))
