@@ -50,7 +50,7 @@ def rows(*numbers: float) -> NDArray[np.float32]:
 
 
 class Clock:
-    now = 0.0
+    now = 100.0
 
     def __call__(self) -> float:
         return self.now
@@ -214,13 +214,13 @@ def test_a_gap_is_refused_or_begins_anew_or_is_filled(stores: Stores) -> None:
                 append(kept, [9], [8], rules)
             assert (refused.value.expected, refused.value.got) == (6, 8)
             continue
-        done = append(kept, [8], [8], rules)
+        done = append(kept, [5, 8], [5, 8], rules)
         if rules is RESET:
-            assert (done.begun, done.kept, windows(done)) == ("gap", 1, [None])
+            assert (done.begun, done.kept, windows(done)) == ("gap", 1, [None, None])
             done = append(kept, [8, 20, 21, 22, 23], [8, 20, 21, 22, 23], rules)
             assert (done.begun, windows(done)) == ("gap", [None] * 4 + [[20, 21, 22, 23]])
         else:
-            assert (done.filled, windows(done)) == (2, [[5, 5, 5, 8]])
+            assert (done.filled, windows(done)) == (2, [[2, 3, 4, 5], [5, 5, 5, 8]])
 
 
 def test_a_long_gap_costs_no_more_than_a_window(stores: Stores) -> None:
@@ -354,6 +354,15 @@ def test_a_row_keeps_its_series_from_expiring_and_no_other(stores: Stores) -> No
     stores.wait(3)  # of a the last row came 7 seconds ago, of b 11
     stores.expire(kept)
     assert (kept.count(), gone) == (1, [SeriesKey(b"", "b")])
+
+
+def test_a_series_is_as_old_as_its_last_row() -> None:
+    stores = InMemory()
+    kept = stores()
+    for number in range(2):
+        append(kept, [number], None)
+        stores.wait(3)
+        assert run(kept.look(KEY)).age == 3
 
 
 def test_one_that_expired_and_is_there_again_before_that_was_seen(stores: Stores) -> None:
