@@ -642,8 +642,8 @@ async def test_under_load_each_answer_is_of_a_version_that_was_there(tmp_path_fa
                     while not tallies[changed].by_model[newest]:  # noqa: ASYNC110 - the callers wait too
                         await asyncio.sleep(0.01)
     assert process.popen.returncode == 0
-    named = {line["model"] for line in process.records if line["message"].startswith(("loaded ", "not verified: "))}
-    assert named == {*y}
+    of_one = ("loaded ", "not verified: ", "replaced: ", "engine: version ")
+    assert {line["model"] for line in process.records if line["message"].startswith(of_one)} == {*y}
     for name, tally in tallies.items():
         assert not tally.wrong, tally.wrong[:3]
         assert all(tally.by_model[digest] > 0 for digest in y[name])

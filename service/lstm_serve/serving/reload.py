@@ -142,7 +142,7 @@ class Reloader:
             self._registry.refused.pop(name, None)
             self._serving.metrics.forget(name)
             if (deployment := self._registry.deployments.pop(name, None)) is not None:
-                log.info("%s is not there any more, and is not served", name)
+                log.info("%s is not there any more, and is not served", name, extra={"fields": {"model": name}})
                 self._retiring.add(task := asyncio.create_task(self._retire(deployment)))
                 task.add_done_callback(self._retiring.discard)
             return

@@ -47,7 +47,7 @@ class Upkeep:
                 if version not in listed.versions:
                     del known[version]
                     if known is self._loaded and version and listed.versions:
-                        log.info("%s: version %s is not there any more", self.name, version)
+                        self._log.info("%s: version %s is not there any more", self.name, version)
         return [
             version
             for version in listed.versions
@@ -89,7 +89,7 @@ class Upkeep:
             reason = printable("; ".join(wrong))[:MAX_REASON]
             self._registry.refused[name] = without_folders(reason, self._serving.settings.model)
             self._serving.metrics.refused(name)
-            log.error("%s is not served: %s", name, reason)
+            self._log.error("%s is not served: %s", name, reason)
             return
         self.deployment.keep(self._loaded.values())
         if wrong:
@@ -105,7 +105,7 @@ class Upkeep:
         try:
             expect_same(self._loaded[newest].model, self._loaded[before].model)
         except ModelError as error:
-            log.warning(
+            self._log.warning(
                 "%s: version %s answers now, which would not have taken the place of version %s while that was served: "
                 "%s",
                 self.name,
@@ -120,6 +120,10 @@ class Upkeep:
         unnamed = printable(self.listed.path.name) if self.deployment is None else self.deployment.name
         return self.listed.name or unnamed
 
+    @property
+    def _log(self) -> logging.LoggerAdapter[logging.Logger]:
+        return logging.LoggerAdapter(log, {"fields": {"model": self.name}})
+
     def _answer_with(self, version: Version, loaded: Loaded) -> None:
         if self.deployment is None:
             self.deployment = Deployment(loaded, self._serving.settings, self._serving.metrics, self._serving.redis)
@@ -128,7 +132,7 @@ class Upkeep:
             expect_same(loaded.model, self.deployment.current.model)
             self.deployment.activate(loaded)
             path = printable(str(self.listed.versions[version]))
-            log.info("replaced: requests are answered by %s as it is now", path)
+            self._log.info("replaced: requests are answered by %s as it is now", path)
 
 
 def _of(version: Version, reason: str) -> str:
