@@ -250,6 +250,19 @@ def test_numbers_of_an_answer_have_four_digits_each(browser: Browser, turbofan: 
     assert said == "123500, 123500, 0.01235"
 
 
+def test_of_an_answer_for_each_step_the_last_is_told(browser: Browser, turbofan: Process) -> None:
+    browser.command("url", url=f"{turbofan.url}/")
+    steps = [{"predicted_class": k, "label": None, "probabilities": [0.25 + k / 2, 0.75 - k / 2]} for k in (0, 1)]
+    given = json.dumps({"steps": steps})
+    said = browser.run(
+        f"""return import('./ui/answers.js').then(({{curves, words}}) => {{
+            const given = {given}, model = {{kind: 'steps'}};
+            return [words(model, given), curves(model, [given], 3).values];
+        }})"""
+    )
+    assert said == ["class 1 (25.0 %)", [[0.75], [0.25]]]
+
+
 def test_of_many_classes_the_largest_are_drawn_and_the_sum_of_the_others(browser: Browser, turbofan: Process) -> None:
     browser.command("url", url=f"{turbofan.url}/")
     y = np.random.default_rng(5).dirichlet([1, 5, 1, 1, 5, 1], 8)
@@ -763,6 +776,22 @@ def test_what_asking_again_does_not_change_is_not_asked_again(browser: Browser, 
         assert browser.wait_for(state) == ("Why. It is tried again." if said in {429, 503} else "It is not followed.")
     browser.command("url", url="about:blank")
     assert all("409" in complaint for complaint in browser.complaints())
+
+
+def test_a_series_that_has_ended_does_not_go_on_as_the_next_of_its_name(browser: Browser, small: Process) -> None:
+    browser.command("url", url="about:blank")
+    browser.command("url", url=f"{small.url}/#model=values&view=live")
+    browser.wait_for("return !document.querySelector('#live').hidden")
+    told = [f'id: {k}\ndata: {{"row": [1, 2, 3], "answer": null, "missing": 5}}\n\n' for k in (1, 2, 7)]
+    streams = json.dumps([f"{told[0]}{told[1]}event: end\ndata: {{}}\n\n", told[2]])
+    browser.run(
+        f"""const streams = {streams}; window.fetch = async () => new Response(streams.shift() ?? '', {{status: 200}});
+        document.querySelector('#series').value = 'a'; document.querySelector('#follow').requestSubmit();"""
+    )
+    browser.wait_for("return document.querySelector('#live-said').textContent.startsWith('Row 7: ')")
+    numbers = browser.run("return import('./ui/live.js').then(({live}) => live.rows.map(({number}) => number))")
+    assert numbers == [7]
+    browser.command("url", url="about:blank")
 
 
 def test_what_is_watched_is_what_drift_answers(browser: Browser) -> None:
