@@ -241,6 +241,21 @@ def test_a_dot_at_the_edge_of_a_picture_is_whole(browser: Browser, turbofan: Pro
     assert painted == [painted[0]] * 4
 
 
+def test_no_peak_is_lost_where_there_are_more_rows_than_pixels(browser: Browser, turbofan: Process) -> None:
+    browser.command("url", url=f"{turbofan.url}/")
+    drawn = browser.run(
+        """return import('./ui/chart.js').then(({axis, line}) => {
+            const pen = document.createElement('canvas').getContext('2d'), found = [], rows = [...Array(5001).keys()];
+            pen.lineTo = pen.moveTo = (x, y) => found.push(y);
+            const values = rows.map((row) => ({2501: 1, 3007: -1}[row] ?? 0));
+            line(pen, axis(260, 0, 5000), rows, values, {top: 10, height: 40, low: -1, high: 1, ink: 'red'});
+            return [found.length, Math.min(...found), Math.max(...found)];
+        })"""
+    )
+    assert drawn[0] < 1000
+    assert drawn[1:] == [10, 50]
+
+
 def test_numbers_of_an_answer_have_four_digits_each(browser: Browser, turbofan: Process) -> None:
     browser.command("url", url=f"{turbofan.url}/")
     said = browser.run(

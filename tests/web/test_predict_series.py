@@ -127,6 +127,8 @@ def test_units_of_a_csv_file_are_series_of_their_own(named: httpx.Client) -> Non
     np.testing.assert_allclose(probabilities(answer), MODEL.predict_series(rows, by=keys)[:, 0], atol=2e-6)
     assert any("of fewer rows" in note for note in answer.json()["notes"])
     assert "units" not in answer.json()
+    refused = ask(named, body, CSV, "by=engine&inputs=true")  # the rows of which one?
+    assert (refused.status_code, "without `by`" in refused.json()["detail"]) == (422, True)
 
 
 def test_units_that_nobody_asked_for_are_told(named: httpx.Client) -> None:
@@ -273,6 +275,9 @@ async def test_of_a_model_of_free_length_a_series_is_one_sequence(tmp_path: Path
         assert answer["rows"] == [31]
         expected = load_model(path).predict_series(rows)[0]
         np.testing.assert_allclose(answer["predictions"][0]["probabilities"], expected, atol=2e-6)
+        assert (await call(app, PATH, b"1,2,3", headers=CSV)).json["rows"] == [
+            1
+        ]  # one line is not one without its ends
         assert (await call(app, PATH, json_body(rows_of(51)))).status == 413
         assert (await call(app, PATH, json_body(rows, stride=2))).status == 422
         assert (await call(app, f"{PATH}?stride=2", npy(rows), headers=NPY)).status == 422
