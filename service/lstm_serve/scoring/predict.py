@@ -1,7 +1,7 @@
 """What a model answers to sequences, chunk by chunk, so that memory does not grow with their number.
 
 A thread for each core computes a chunk at a time: NumPy lets other threads go on within each of its calls. The chunks
-come in their order, and no more are computed ahead than there are threads.
+come in their order, at most two for each thread computed ahead: who is done finds the next while one is written.
 """
 
 import sys
@@ -68,7 +68,7 @@ def predictions(model: Model, sequences: Sequences, *, progress: bool) -> Iterat
         try:
             for x, pieces in joined([part.x for part in parts], SEQUENCES_AT_ONCE, NUMBERS_AT_ONCE):
                 ahead.append(pool.submit(_chunk, model, sequences, x, pieces))
-                if len(ahead) > threads:
+                if len(ahead) > 2 * threads:
                     yield first()
             while ahead:
                 yield first()
