@@ -38,6 +38,7 @@ def test_what_was_refused_is_tried_again_and_forgotten_once_it_is_gone(tmp_path:
     upkeep.refuse("3", "it is damaged")
     take("2")
     take("1")
+    assert registry.get("m").current.model.about.version == "2"  # before all are tried, too
     assert answers() == ("2", ["1", "2"], {"m": "version 3: it is damaged"}, 0)
     assert upkeep.due(every, seen, all_of_it=False) == ["3"]
     upkeep.refuse("3", "it still is")
