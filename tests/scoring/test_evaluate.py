@@ -302,6 +302,15 @@ def test_names_that_are_numbers_are_names_where_all_labels_are_of_them(tmp_path:
     assert read(tmp_path, table(rows, {"band": [1, 0] * 4}), either)["confusion"] == by_index["confusion"]
 
 
+@pytest.mark.parametrize("written", [("False", "True"), ("false", "true")])
+def test_truth_values_are_the_indices_of_two_classes(tmp_path: Path, written: tuple[str, str]) -> None:
+    rows, right = np.random.default_rng(15).normal(0, 3, (8, 3)), [0, 1, 1, 0, 1, 0, 0, 1]
+    said = [written[k] for k in right]
+    assert read(tmp_path, table(rows, {"band": said}), BINARY) == read(tmp_path, table(rows, {"band": right}), BINARY)
+    with pytest.raises(InvalidInput, match=f"holds '{said[3]}'"):
+        read(tmp_path, table(rows, {"band": said}), FOUR)
+
+
 @pytest.mark.parametrize(
     ("cells", "told"),
     [

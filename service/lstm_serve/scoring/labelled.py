@@ -22,6 +22,8 @@ from lstm_serve.model.model import Model
 from lstm_serve.scoring import inputs
 from lstm_serve.scoring.inputs import Sequences, UnitSequences
 
+# Truth values as pandas and Parquet write them, where there are two classes.
+TRUTH = {"false": 0, "true": 1}
 TARGET = f"{wanted(None)}, or NaN where it is not known,"
 
 
@@ -228,6 +230,8 @@ class _Cells:
         return made[np.where(np.isnan(codes), len(indices), codes).astype(np.int64)]
 
     def _index(self, cell: str) -> int | None:
+        if self._count == len(TRUTH) and cell.lower() in TRUTH:
+            return TRUTH[cell.lower()]
         try:
             value = csv_layout.to_number(cell)
         except ValueError:
