@@ -275,9 +275,8 @@ async def test_of_a_model_of_free_length_a_series_is_one_sequence(tmp_path: Path
         assert answer["rows"] == [31]
         expected = load_model(path).predict_series(rows)[0]
         np.testing.assert_allclose(answer["predictions"][0]["probabilities"], expected, atol=2e-6)
-        assert (await call(app, PATH, b"1,2,3", headers=CSV)).json["rows"] == [
-            1
-        ]  # one line is not one without its ends
+        # One line is not one without its ends.
+        assert (await call(app, PATH, b"1,2,3", headers=CSV)).json["rows"] == [1]
         assert (await call(app, PATH, json_body(rows_of(51)))).status == 413
         assert (await call(app, PATH, json_body(rows, stride=2))).status == 422
         assert (await call(app, f"{PATH}?stride=2", npy(rows), headers=NPY)).status == 422
