@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 from load import request
-from serving import ASKER, COMMAND, PATIENCE, Process, ask, read_all
+from serving import ASKER, COMMAND, PATIENCE, Process, ask, read_all, until
 
 pytestmark = pytest.mark.long
 
@@ -362,10 +362,7 @@ def test_a_flood_at_once_takes_the_budget_and_little_more(sent: bytes) -> None:
         for _ in range(5):
             assert statuses(process.raw(LAST)) == [200]
             assert resident(status) < before + 30
-        end = time.monotonic() + PATIENCE
-        while not ended(process).total() + counted(process, "queue-full") > 0:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        until(lambda: ended(process).total() + counted(process, "queue-full") > 0)
         assert resident(status) < before + 30
 
 

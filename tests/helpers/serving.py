@@ -69,6 +69,14 @@ def takes_signals() -> None:
         signal.signal(sig, signal.SIG_DFL)
 
 
+def until(true: Callable[[], bool], every: float = 0.02) -> None:
+    """Wait until it is true; that it never is is a failure."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(every)
+
+
 class Process:
     """The service as a process of its own; its lines of log are collected as they come."""
 

@@ -4,7 +4,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from kerasfiles import dense, lstm, save_sequential
 from native_requests import GOOD, many
-from serving import ASKER, COMMAND, PATIENCE, ROOT, SMALL, Process, ask, read_all
+from serving import ASKER, COMMAND, PATIENCE, ROOT, SMALL, Process, ask, read_all, until
 
 from lstm_serve.process.server import welcome
 from lstm_serve.settings import Settings
@@ -60,10 +59,7 @@ def test_it_ends_while_a_model_is_read_again(tmp_path: Path) -> None:
     with Process(path, LSTMSERVE_DRAIN_SECONDS="0") as process:
         descriptors = Path("/proc", str(process.popen.pid), "fd")
         process.signal(signal.SIGHUP)
-        end = time.monotonic() + PATIENCE
-        while not any(is_of(path, descriptor) for descriptor in descriptors.iterdir()):
-            assert time.monotonic() < end
-            time.sleep(0.001)
+        until(lambda: any(is_of(path, descriptor) for descriptor in descriptors.iterdir()), every=0.001)
         process.signal(signal.SIGTERM)
         assert process.ended() == 0
     assert process.errors == ""

@@ -8,9 +8,8 @@ import re
 import shutil
 import signal
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -18,7 +17,7 @@ import pytest
 from load import Connection, Lost, request
 from native_requests import GOOD, ROW, refused
 from scraping import Samples, one_of, parsed
-from serving import ASKER, PATIENCE, ROOT, SMALL, Process, ask
+from serving import ASKER, PATIENCE, ROOT, SMALL, Process, ask, until
 
 pytestmark = pytest.mark.long
 
@@ -49,13 +48,6 @@ def counted(process: Process) -> Samples:
 
 def ready(process: Process) -> bool:
     return ask("GET", f"{admin(process)}/readyz").status_code == 200
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def workers(process: Process) -> list[int]:

@@ -3,8 +3,7 @@
 import contextlib
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from redis_process import RedisProcess, needs_redis
-from serving import PATIENCE, SMALL, Process
+from serving import PATIENCE, SMALL, Process, until
 
 from lstm_serve import load_model
 
@@ -43,13 +42,6 @@ def verbose(client: httpx.Client) -> object:
     ready = client.get("/readyz?verbose")
     assert ready.status_code == 200
     return ready.json()["series_store"]
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -87,7 +79,7 @@ def test_another_process_goes_on(redis: RedisProcess) -> None:
         assert other.get("/series/a", headers=yours).status_code == 404
         assert append(other, 1, headers=yours).json()["rows"] == 1
         for each in (client, other):
-            eventually(partial(_has_two, each, mine))
+            until(partial(_has_two, each, mine))
         assert other.delete("/series/a", headers=mine).status_code == 204
         assert client.get("/series/a", headers=mine).status_code == 404
         assert first.popen.poll() is None

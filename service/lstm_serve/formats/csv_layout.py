@@ -106,7 +106,7 @@ def layout(
     shown: Shown = str,
 ) -> Layout:
     """How the rows of a text in UTF-8 are read, which its first row says; see `csv_table.read`. Raises InvalidInput."""
-    besides, features = (*named.by, *named.labels), _bare(features)
+    besides, features = (*named.by, *named.labels), bare(features)
     delimiter = _delimiter(text, (*(features or ()), *besides) or None, None if besides else width)
     first = next(rows(text, delimiter), None)
     if first is None:
@@ -126,7 +126,7 @@ def layout(
     return Layout(delimiter, count, False, [*range(count)], [], [], [], assumed, (), named, shown)
 
 
-def _bare(features: Sequence[str] | None) -> Sequence[str] | None:
+def bare(features: Sequence[str] | None) -> Sequence[str] | None:
     """Names without the spaces around them, which a header's cells lose too: a card may have them from a table's."""
     return features and [name.strip() for name in features]
 
@@ -213,8 +213,11 @@ def _is_header(cells: Sequence[str], features: Sequence[str] | None, width: int 
 def in_header(
     first: CsvRow, features: Sequence[str] | None, width: int | None, named: NamedColumns, shown: Shown
 ) -> ColumnPlaces:
-    """Where the columns are in a header, and what to say of it. Raises InvalidInput where one is missing."""
-    header, features = [cell.strip() for cell in first.cells], _bare(features)
+    """Where the columns are in a header, and what to say of it. Raises InvalidInput where one is missing.
+
+    The features are `bare`.
+    """
+    header = [cell.strip() for cell in first.cells]
     if named.by_flag is not None:
         _expect_apart(named.by_flag, named.by, header)
     _expect_apart("--label", named.labels, header)

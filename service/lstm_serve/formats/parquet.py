@@ -14,7 +14,7 @@ import numpy as np
 
 from lstm_serve.engine.types import AnyArray
 from lstm_serve.errors import InvalidInput, SettingsError
-from lstm_serve.formats.csv_layout import CsvRow, Layout, NamedColumns, in_header
+from lstm_serve.formats.csv_layout import CsvRow, Layout, NamedColumns, bare, in_header
 from lstm_serve.formats.csv_table import Table
 from lstm_serve.formats.units import LeftOutColumn, mixed
 
@@ -111,7 +111,7 @@ def _read(
             parts.append(_File(source, name, file.metadata.num_rows))
             schemas.append(file.schema_arrow)
     header = [*schemas[0].names]
-    places = in_header(CsvRow(1, header), features, width, named, str)
+    places = in_header(CsvRow(1, header), bare(features), width, named, str)
     names = [header[k] for k in places.features]
     count = sum(part.rows for part in parts)
     of_files = [*zip(parts, schemas, strict=True)]

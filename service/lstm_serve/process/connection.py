@@ -78,16 +78,20 @@ class Protocol(Ending):
                 self.logger.warning("Invalid HTTP request received.")
             self.send_400_response("Invalid HTTP request received.")
             return
-        limit = self.serving.settings.max_header_bytes
-        if self._unread > limit:
-            self._refuse(431, f"the headers are over {limit} bytes")
+        if self._over_limit:
+            self._refuse(431, f"the headers are over {self.serving.settings.max_header_bytes} bytes")
+
+    @property
+    def _over_limit(self) -> bool:
+        """Whether the headers are longer than they may be."""
+        return self._unread > self.serving.settings.max_header_bytes
 
     def _stay(self) -> None:
         """After an Upgrade the parser takes what follows for another protocol: have one that is not asked to."""
         if not self._in_headers:
             self._end_after_this()  # CONNECT
             return
-        if self._deaf or self._unread > self.serving.settings.max_header_bytes:
+        if self._deaf or self._over_limit:
             return  # it is refused
         version = self.parser.get_http_version().encode()
         head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
@@ -108,7 +112,7 @@ class Protocol(Ending):
 
     def on_headers_complete(self) -> None:
         """Its headers are complete."""
-        if self._deaf or self._unread > self.serving.settings.max_header_bytes:
+        if self._deaf or self._over_limit:
             return
         try:
             self._left = body_length(self.parser.get_http_version(), self.headers)

@@ -20,6 +20,7 @@ from lstm_serve.formats.csv_layout import NamedColumns, Shown
 from lstm_serve.formats.npy import MAX_BYTES, NPY_MAGIC, read_npy, read_npz
 from lstm_serve.formats.text import without_mark
 from lstm_serve.formats.units import Units
+from lstm_serve.loading.files.foreign import PACKED
 from lstm_serve.loading.sidecars.golden import array_names
 from lstm_serve.model.inputs import fits, wanted
 from lstm_serve.model.model import Model
@@ -155,7 +156,7 @@ def decoded(data: bytes | list[Path], model: Model, columns: NamedColumns) -> cs
             raise InvalidInput.at(wrong) from None
         return csv_table.Table(array, names)
     if data.startswith(b"\x1f\x8b"):
-        raise InvalidInput.at("is compressed by gzip. Unpack it first: gunzip FILE")
+        raise InvalidInput.at(PACKED.format("gzip", "gunzip"))
     if without_mark(data).lstrip()[:1] in {b"{", b"["}:
         return csv_table.Table(_json(without_mark(data), model), names)
     _expect_a_table(model, "is no .npy, .npz or JSON file, and no other holds")
@@ -278,8 +279,8 @@ def _units(table: csv_table.Table, timesteps: int | None, stride: int, by: tuple
         raise InvalidInput.at("has no columns with names; --by takes those of a CSV file or Parquet")
     if timesteps is None and stride != 1:
         raise InvalidInput.at(f"has one sequence a unit to this model, so a stride of {stride} means nothing")
-    parts, short = [], []
-    for key, places in (found := units(table.keys)).items():
+    parts, short, found = [], [], units(table.keys)
+    for key, places in found.items():
         if timesteps is not None and len(places) < timesteps:
             short.append(f"{', '.join(key)} ({len(places)})")
             continue

@@ -230,8 +230,8 @@ class _Cells:
         return made[np.where(np.isnan(codes), len(indices), codes).astype(np.int64)]
 
     def _index(self, cell: str) -> int | None:
-        if self._count == len(TRUTH) and cell.lower() in TRUTH:
-            return TRUTH[cell.lower()]
+        if self._count == len(TRUTH) and (truth := TRUTH.get(cell.lower())) is not None:
+            return truth
         try:
             value = csv_layout.to_number(cell)
         except ValueError:

@@ -34,6 +34,7 @@ from lstm_serve.serving.series.store import WINDOWS, Appended, Limits, Sent, Ser
 from lstm_serve.serving.series.watch import Watch
 from lstm_serve.serving.warmup import LONGEST_ON_THE_LOOP, warm_up
 from lstm_serve.settings import Settings
+from lstm_serve.telemetry.logs import log_of_model
 from lstm_serve.telemetry.metrics import Metrics, ModelMetrics
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class Deployment:
         """Serve what was loaded, once it is started; `redis` keeps its series, or else this process."""
         self.requests = 0  # that are under way
         self.name = loaded.model.about.name
-        self._log = logging.LoggerAdapter(log, {"fields": {"model": self.name}})
+        self._log = log_of_model(log, self.name)
         self.metrics = ModelMetrics(metrics, self.name)
         self.queue = Batcher(
             max_batch_rows=settings.max_batch_rows, max_queue_rows=settings.max_queue_rows, observe=self.metrics.batch

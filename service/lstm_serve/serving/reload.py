@@ -22,6 +22,7 @@ from lstm_serve.serving.isolated_load import MAX_TRIAL_SECONDS, find_fatal, took
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
 from lstm_serve.serving.upkeep import Fingerprint, Fingerprints, Upkeep
+from lstm_serve.telemetry.logs import log_of_model
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class Reloader:
             self._registry.refused.pop(name, None)
             self._serving.metrics.forget(name)
             if (deployment := self._registry.deployments.pop(name, None)) is not None:
-                log.info("%s is not there any more, and is not served", name, extra={"fields": {"model": name}})
+                log_of_model(log, name).info("%s is not there any more, and is not served", name)
                 self._retiring.add(task := asyncio.create_task(self._retire(deployment)))
                 task.add_done_callback(self._retiring.discard)
             return

@@ -13,6 +13,7 @@ from lstm_serve.serving.compatibility import expect_same
 from lstm_serve.serving.deployment import Deployment, Loaded, NamedFiles, without_folders
 from lstm_serve.serving.registry import Registry
 from lstm_serve.serving.state import ServingState
+from lstm_serve.telemetry.logs import log_of_model
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class Upkeep:
 
     @property
     def _log(self) -> logging.LoggerAdapter[logging.Logger]:
-        return logging.LoggerAdapter(log, {"fields": {"model": self.name}})
+        return log_of_model(log, self.name)
 
     def _answer_with(self, version: Version, loaded: Loaded) -> None:
         if self.deployment is None:

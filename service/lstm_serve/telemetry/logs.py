@@ -23,6 +23,11 @@ _PREFIX = secrets.token_hex(6)
 _COUNT = itertools.count(1)
 
 
+def log_of_model(log: logging.Logger, model: str) -> logging.LoggerAdapter[logging.Logger]:
+    """A log of which each line has the name of the model that it is about in the field `model`."""
+    return logging.LoggerAdapter(log, {"fields": {"model": model}})
+
+
 def request_id(given: bytes | None = None) -> str:
     """The id that a client gave, if it may stand in a log; else a new one.
 
